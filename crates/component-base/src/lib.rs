@@ -1,0 +1,18 @@
+//! What every part of Kubelith is given instead of taking it from the world: the clock, randomness, a way
+//! to stop, feature gates, bounded blocking tasks.
+//!
+//! Knows nothing of Kubernetes objects, stores or servers. Nothing here is global, so that many clusters
+//! live in one test process.
+
+pub mod clock;
+pub mod feature_gates;
+pub mod random;
+pub mod shutdown;
+pub mod task;
+
+pub use clock::{Clock, RealClock, VirtualClock};
+pub use random::{Random, SeededRandom, SystemRandom};
+pub use shutdown::{Shutdown, ShutdownSignal};
+
+/// The metrics library, so that one version of it serves all crates.
+pub use prometheus_client;
