@@ -1,0 +1,52 @@
+//! The kinds of the built-in API: their Rust types (from `k8s-openapi`) and the table of facts those lack.
+//!
+//! Everything about field names, types, list types and patch keys is generated; see `cargo xtask codegen`.
+
+#[rustfmt::skip]
+#[allow(clippy::all, clippy::pedantic, reason = "generated")]
+pub mod generated {
+    //! Generated tables.
+    pub mod schema;
+}
+
+use apimachinery::schema::{NodeId, Schema};
+pub use k8s_openapi;
+
+/// Every type of the built-in API.
+#[must_use]
+pub fn schema() -> &'static Schema {
+    &generated::schema::SCHEMA
+}
+
+/// The type of a kind; `None` where this version of the API has no such kind.
+#[must_use]
+pub fn type_of_kind(group: &str, version: &str, kind: &str) -> Option<NodeId> {
+    let kinds = generated::schema::KINDS;
+    let index =
+        kinds.binary_search_by_key(&(group, version, kind), |(g, v, k, _)| (*g, *v, *k)).ok()?;
+    Some(kinds[index].3)
+}
+
+/// The type of a definition by its OpenAPI name, such as `io.k8s.api.core.v1.PodSpec`.
+#[must_use]
+pub fn type_of_definition(name: &str) -> Option<NodeId> {
+    let definitions = generated::schema::DEFINITIONS;
+    let index = definitions.binary_search_by_key(&name, |(name, _)| *name).ok()?;
+    Some(definitions[index].1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_and_fields_are_found() {
+        let pod = type_of_kind("", "v1", "Pod").unwrap();
+        let spec = schema().as_struct(pod).unwrap().field("spec").unwrap();
+        assert_eq!(schema().go_type(spec.node), "v1.PodSpec");
+        let containers = schema().as_struct(spec.node).unwrap().field("containers").unwrap();
+        assert_eq!(schema().go_type(containers.node), "[]v1.Container");
+        assert_eq!(containers.merge_key, "name");
+        assert!(type_of_kind("apps", "v1beta1", "Deployment").is_none());
+    }
+}

@@ -1,0 +1,532 @@
+//! JSON text to [`Value`] and back.
+//!
+//! Reading reports repeated names with their paths, as Kubernetes' strict decoder does, and words its errors as
+//! Go's `encoding/json`. Writing is canonical: sorted names, no spaces, Go's number forms.
+
+use compact_str::CompactString;
+
+use crate::value::{Object, Value};
+
+/// How deeply values may nest. Deeper input is refused before it can exhaust the stack.
+pub const MAX_DEPTH: usize = 1000;
+
+/// Text that is not JSON.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JsonError {
+    /// The text ends inside a value.
+    #[error("unexpected end of JSON input")]
+    End,
+    /// A character where it cannot stand.
+    #[error("invalid character {} {context}", quoted(*.character))]
+    Character {
+        /// The character.
+        character: char,
+        /// Where it stands.
+        context: &'static str,
+    },
+    /// Nested deeper than [`MAX_DEPTH`].
+    #[error("exceeded max depth")]
+    Depth,
+    /// A string that is not UTF-8.
+    #[error("invalid UTF-8 in string literal")]
+    Utf8,
+}
+
+fn quoted(character: char) -> String {
+    match character {
+        '\'' => r"'\''".into(),
+        '"' => "'\"'".into(),
+        '\n' => r"'\n'".into(),
+        '\t' => r"'\t'".into(),
+        '\r' => r"'\r'".into(),
+        c if c.is_control() && u32::from(c) < 0x80 => format!(r"'\x{:02x}'", u32::from(c)),
+        c => format!("'{c}'"),
+    }
+}
+
+/// Reads one JSON value; anything but white space after it is an error.
+///
+/// # Errors
+/// When `text` is not JSON or nests deeper than [`MAX_DEPTH`].
+pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
+    parse_reporting(text).map(|(value, _)| value)
+}
+
+/// Like [`parse`], and names each member that occurs twice in its object, by path (`spec.ports[0].port`).
+///
+/// # Errors
+/// When `text` is not JSON or nests deeper than [`MAX_DEPTH`].
+pub fn parse_reporting(text: &[u8]) -> Result<(Value, Vec<String>), JsonError> {
+    let mut parser = Parser { text, position: 0, path: Vec::new(), repeated: Vec::new() };
+    let value = parser.value()?;
+    parser.skip_space();
+    match parser.peek() {
+        None => Ok((value, parser.repeated)),
+        Some(_) => Err(parser.unexpected("after top-level value")),
+    }
+}
+
+enum Step {
+    Key(CompactString),
+    Index(usize),
+}
+
+struct Parser<'t> {
+    text: &'t [u8],
+    position: usize,
+    path: Vec<Step>,
+    repeated: Vec<String>,
+}
+
+impl Parser<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.text.get(self.position).copied()
+    }
+
+    fn skip_space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\t' | b'\r') = self.peek() {
+            self.position += 1;
+        }
+    }
+
+    fn unexpected(&self, context: &'static str) -> JsonError {
+        let rest = &self.text[self.position.min(self.text.len())..];
+        let Some(first) = rest.first() else { return JsonError::End };
+        // Go reports the byte, not the character.
+        JsonError::Character { character: char::from(*first), context }
+    }
+
+    fn value(&mut self) -> Result<Value, JsonError> {
+        self.skip_space();
+        match self.peek() {
+            None => Err(JsonError::End),
+            Some(b'{') => self.object(),
+            Some(b'[') => self.array(),
+            Some(b'"') => Ok(Value::String(self.string()?)),
+            Some(b't') => self.literal("true", Value::Bool(true)),
+            Some(b'f') => self.literal("false", Value::Bool(false)),
+            Some(b'n') => self.literal("null", Value::Null),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            Some(_) => Err(self.unexpected("looking for beginning of value")),
+        }
+    }
+
+    fn literal(&mut self, word: &'static str, value: Value) -> Result<Value, JsonError> {
+        for expected in word.bytes() {
+            if self.peek() != Some(expected) {
+                return Err(self.unexpected(literal_context(word, expected)));
+            }
+            self.position += 1;
+        }
+        Ok(value)
+    }
+
+    fn object(&mut self) -> Result<Value, JsonError> {
+        self.enter()?;
+        let mut members = Vec::new();
+        self.skip_space();
+        if self.peek() == Some(b'}') {
+            self.position += 1;
+            return Ok(Value::object());
+        }
+        loop {
+            self.skip_space();
+            if self.peek() != Some(b'"') {
+                return Err(self.unexpected("looking for beginning of object key string"));
+            }
+            let key = self.string()?;
+            self.skip_space();
+            if self.peek() != Some(b':') {
+                return Err(self.unexpected("after object key"));
+            }
+            self.position += 1;
+            self.path.push(Step::Key(key));
+            let value = self.value()?;
+            if let Some(Step::Key(key)) = self.path.pop() {
+                members.push((key, value));
+            }
+            self.skip_space();
+            match self.peek() {
+                Some(b',') => self.position += 1,
+                Some(b'}') => break,
+                _ => return Err(self.unexpected("after object key:value pair")),
+            }
+        }
+        self.position += 1;
+        let Self { path, repeated, .. } = self;
+        let object = Object::from_members(members, |key| repeated.push(path_text(path, key)));
+        Ok(Value::Object(object))
+    }
+
+    fn array(&mut self) -> Result<Value, JsonError> {
+        self.enter()?;
+        let mut items = Vec::new();
+        self.skip_space();
+        if self.peek() == Some(b']') {
+            self.position += 1;
+            return Ok(Value::Array(items));
+        }
+        loop {
+            self.path.push(Step::Index(items.len()));
+            items.push(self.value()?);
+            self.path.pop();
+            self.skip_space();
+            match self.peek() {
+                Some(b',') => self.position += 1,
+                Some(b']') => break,
+                _ => return Err(self.unexpected("after array element")),
+            }
+        }
+        self.position += 1;
+        Ok(Value::Array(items))
+    }
+
+    /// Steps over the opening bracket.
+    fn enter(&mut self) -> Result<(), JsonError> {
+        self.position += 1;
+        if self.path.len() >= MAX_DEPTH { Err(JsonError::Depth) } else { Ok(()) }
+    }
+
+    fn number(&mut self) -> Result<Value, JsonError> {
+        let start = self.position;
+        if self.peek() == Some(b'-') {
+            self.position += 1;
+        }
+        match self.peek() {
+            Some(b'0') => self.position += 1,
+            Some(b'1'..=b'9') => self.digits(),
+            _ => return Err(self.unexpected("in numeric literal")),
+        }
+        let mut integral = true;
+        if self.peek() == Some(b'.') {
+            integral = false;
+            self.position += 1;
+            self.some_digits("after decimal point in numeric literal")?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            integral = false;
+            self.position += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.position += 1;
+            }
+            self.some_digits("in exponent of numeric literal")?;
+        }
+        let text = &self.text[start..self.position];
+        // Only ASCII got this far.
+        let text = std::str::from_utf8(text).map_err(|_| JsonError::Utf8)?;
+        if integral && let Ok(number) = text.parse() {
+            return Ok(Value::Int(number));
+        }
+        text.parse().map(Value::Float).map_err(|_| JsonError::End)
+    }
+
+    fn digits(&mut self) {
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.position += 1;
+        }
+    }
+
+    fn some_digits(&mut self, context: &'static str) -> Result<(), JsonError> {
+        let Some(b'0'..=b'9') = self.peek() else { return Err(self.unexpected(context)) };
+        self.digits();
+        Ok(())
+    }
+
+    fn string(&mut self) -> Result<CompactString, JsonError> {
+        self.position += 1;
+        let start = self.position;
+        loop {
+            let rest = &self.text[self.position..];
+            let Some(offset) = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f))
+            else {
+                self.position = self.text.len();
+                return Err(JsonError::End);
+            };
+            self.position += offset;
+            match self.text[self.position] {
+                b'"' => {
+                    let text = &self.text[start..self.position];
+                    self.position += 1;
+                    return Ok(lossy(text));
+                }
+                b'\\' => return self.escaped_string(start),
+                _ => return Err(self.unexpected("in string literal")),
+            }
+        }
+    }
+
+    /// A string with escapes; the position is at the first backslash.
+    fn escaped_string(&mut self, start: usize) -> Result<CompactString, JsonError> {
+        let mut bytes = self.text[start..self.position].to_vec();
+        loop {
+            let byte = self.peek().ok_or(JsonError::End)?;
+            match byte {
+                b'"' => {
+                    self.position += 1;
+                    return Ok(lossy(&bytes));
+                }
+                b'\\' => {
+                    self.position += 1;
+                    self.escape(&mut bytes)?;
+                }
+                0..=0x1f => return Err(self.unexpected("in string literal")),
+                _ => {
+                    bytes.push(byte);
+                    self.position += 1;
+                }
+            }
+        }
+    }
+
+    fn escape(&mut self, bytes: &mut Vec<u8>) -> Result<(), JsonError> {
+        let plain = match self.peek().ok_or(JsonError::End)? {
+            b'u' => {
+                self.position += 1;
+                let character = self.unicode_escape()?;
+                bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                return Ok(());
+            }
+            b'"' => b'"',
+            b'\\' => b'\\',
+            b'/' => b'/',
+            b'b' => 8,
+            b'f' => 12,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            _ => return Err(self.unexpected("in string escape code")),
+        };
+        bytes.push(plain);
+        self.position += 1;
+        Ok(())
+    }
+
+    /// The character of `\uXXXX`; half a surrogate pair becomes the replacement character, as in Go.
+    fn unicode_escape(&mut self) -> Result<char, JsonError> {
+        let first = self.hex4()?;
+        if !(0xd800..0xdc00).contains(&first) {
+            return Ok(char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER));
+        }
+        if self.text[self.position..].starts_with(b"\\u") {
+            let back = self.position;
+            self.position += 2;
+            let second = self.hex4()?;
+            if (0xdc00..0xe000).contains(&second) {
+                let code = 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+                return Ok(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            self.position = back;
+        }
+        Ok(char::REPLACEMENT_CHARACTER)
+    }
+
+    fn hex4(&mut self) -> Result<u32, JsonError> {
+        let mut code = 0;
+        for _ in 0..4 {
+            let byte = self.peek().ok_or(JsonError::End)?;
+            let Some(digit) = char::from(byte).to_digit(16) else {
+                return Err(self.unexpected("in \\u hexadecimal character escape"));
+            };
+            code = code * 16 + digit;
+            self.position += 1;
+        }
+        Ok(code)
+    }
+}
+
+fn literal_context(word: &str, expected: u8) -> &'static str {
+    match (word, expected) {
+        ("true", b'r') => "in literal true (expecting 'r')",
+        ("true", b'u') => "in literal true (expecting 'u')",
+        ("true", _) => "in literal true (expecting 'e')",
+        ("false", b'a') => "in literal false (expecting 'a')",
+        ("false", b'l') => "in literal false (expecting 'l')",
+        ("false", b's') => "in literal false (expecting 's')",
+        ("false", _) => "in literal false (expecting 'e')",
+        (_, b'u') => "in literal null (expecting 'u')",
+        _ => "in literal null (expecting 'l')",
+    }
+}
+
+/// Go replaces what is not UTF-8 in a string.
+fn lossy(bytes: &[u8]) -> CompactString {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => String::from_utf8_lossy(bytes).into(),
+    }
+}
+
+fn path_text(path: &[Step], last: &str) -> String {
+    let mut text = String::new();
+    for step in path {
+        match step {
+            Step::Key(key) => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(key);
+            }
+            Step::Index(index) => {
+                text.push('[');
+                text.push_str(&index.to_string());
+                text.push(']');
+            }
+        }
+    }
+    if !text.is_empty() {
+        text.push('.');
+    }
+    text.push_str(last);
+    text
+}
+
+/// The canonical JSON text of a value.
+#[must_use]
+pub fn to_string(value: &Value) -> String {
+    let mut bytes = Vec::new();
+    write(value, &mut bytes);
+    // Every piece written is UTF-8; the fallback is never taken.
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
+/// The canonical JSON text of a value.
+#[must_use]
+pub fn to_vec(value: &Value) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(512);
+    write(value, &mut bytes);
+    bytes
+}
+
+/// Appends the canonical JSON text of a value.
+pub fn write(value: &Value, out: &mut Vec<u8>) {
+    match value {
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(true) => out.extend_from_slice(b"true"),
+        Value::Bool(false) => out.extend_from_slice(b"false"),
+        Value::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
+        Value::Float(number) => write_float(*number, out),
+        Value::String(text) => write_string(text, out),
+        Value::Array(items) => {
+            out.push(b'[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                write(item, out);
+            }
+            out.push(b']');
+        }
+        Value::Object(object) => write_object(object, out),
+    }
+}
+
+/// Appends the canonical JSON text of an object.
+pub fn write_object(object: &Object, out: &mut Vec<u8>) {
+    out.push(b'{');
+    for (index, (key, value)) in object.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_string(key, out);
+        out.push(b':');
+        write(value, out);
+    }
+    out.push(b'}');
+}
+
+/// Go writes plain digits for exponents from -6 to 20, and a short exponent otherwise.
+fn write_float(number: f64, out: &mut Vec<u8>) {
+    let size = number.abs();
+    if size != 0.0 && !(1e-6..1e21).contains(&size) {
+        let text = format!("{number:e}");
+        let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+        out.extend_from_slice(mantissa.as_bytes());
+        out.push(b'e');
+        if !exponent.starts_with('-') {
+            out.push(b'+');
+        }
+        // Two digits at least for positive exponents; Go trims e-09 to e-9 in JSON.
+        out.extend_from_slice(exponent.as_bytes());
+    } else {
+        out.extend_from_slice(format!("{number}").as_bytes());
+    }
+}
+
+/// Appends a JSON string. Go's encoder for API objects also escapes `<`, `>`, `&` and the two line separators.
+pub fn write_string(text: &str, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut clean = 0;
+    for (index, byte) in bytes.iter().enumerate() {
+        if *byte >= 0x20 && !matches!(byte, b'"' | b'\\' | 0x7f) {
+            continue;
+        }
+        if *byte == 0x7f {
+            continue;
+        }
+        out.extend_from_slice(&bytes[clean..index]);
+        clean = index + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            8 => out.extend_from_slice(b"\\b"),
+            12 => out.extend_from_slice(b"\\f"),
+            other => out.extend_from_slice(format!("\\u{other:04x}").as_bytes()),
+        }
+    }
+    out.extend_from_slice(&bytes[clean..]);
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(input: &str, expected: &str) {
+        let outcome = match parse_reporting(input.as_bytes()) {
+            Ok((value, repeated)) if repeated.is_empty() => to_string(&value),
+            Ok((value, repeated)) => {
+                format!("{} repeated {}", to_string(&value), repeated.join(" "))
+            }
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(outcome, expected, "for {input}");
+    }
+
+    #[test]
+    fn values_survive_a_round_trip_in_canonical_form() {
+        check(
+            r#" {"b": [1, -2.50, 1e3], "a": {"x": null}} "#,
+            r#"{"a":{"x":null},"b":[1,-2.5,1000]}"#,
+        );
+        check(r#""\u00e9\ud83d\ude00\n\"\\""#, r#""é😀\n\"\\""#);
+        check(r#""\ud800x""#, "\"\u{fffd}x\"");
+        check("12345678901234567890", "12345678901234567000");
+        check("1e21", "1e+21");
+        check("0.0000001", "1e-7");
+    }
+
+    #[test]
+    fn errors_are_worded_as_clients_know_them() {
+        check("", "unexpected end of JSON input");
+        check(r#"{"a":"#, "unexpected end of JSON input");
+        check("{a}", "invalid character 'a' looking for beginning of object key string");
+        check("[1 2]", "invalid character '2' after array element");
+        check("{} x", "invalid character 'x' after top-level value");
+        check("tru!", "invalid character '!' in literal true (expecting 'e')");
+        check("-x", "invalid character 'x' in numeric literal");
+        check("\"a\nb\"", r"invalid character '\n' in string literal");
+        check(&"[".repeat(MAX_DEPTH + 5), "exceeded max depth");
+    }
+
+    #[test]
+    fn repeated_members_are_named_with_their_path() {
+        check(
+            r#"{"spec":{"ports":[{"p":1,"q":0,"p":2}]},"spec":{}}"#,
+            r#"{"spec":{}} repeated spec.ports[0].p spec"#,
+        );
+    }
+}
