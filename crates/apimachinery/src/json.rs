@@ -235,23 +235,20 @@ impl Parser<'_> {
     fn string(&mut self) -> Result<CompactString, JsonError> {
         self.position += 1;
         let start = self.position;
-        loop {
-            let rest = &self.text[self.position..];
-            let Some(offset) = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f))
-            else {
-                self.position = self.text.len();
-                return Err(JsonError::End);
-            };
-            self.position += offset;
-            match self.text[self.position] {
-                b'"' => {
-                    let text = &self.text[start..self.position];
-                    self.position += 1;
-                    return Ok(lossy(text));
-                }
-                b'\\' => return self.escaped_string(start),
-                _ => return Err(self.unexpected("in string literal")),
+        let rest = &self.text[start..];
+        let Some(offset) = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f)) else {
+            self.position = self.text.len();
+            return Err(JsonError::End);
+        };
+        self.position += offset;
+        match self.text[self.position] {
+            b'"' => {
+                let text = &self.text[start..self.position];
+                self.position += 1;
+                Ok(lossy(text))
             }
+            b'\\' => self.escaped_string(start),
+            _ => Err(self.unexpected("in string literal")),
         }
     }
 
@@ -452,16 +449,13 @@ fn write_float(number: f64, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends a JSON string. Go's encoder for API objects also escapes `<`, `>`, `&` and the two line separators.
+/// Appends a JSON string.
 pub fn write_string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let bytes = text.as_bytes();
     let mut clean = 0;
     for (index, byte) in bytes.iter().enumerate() {
-        if *byte >= 0x20 && !matches!(byte, b'"' | b'\\' | 0x7f) {
-            continue;
-        }
-        if *byte == 0x7f {
+        if *byte >= 0x20 && !matches!(byte, b'"' | b'\\') {
             continue;
         }
         out.extend_from_slice(&bytes[clean..index]);

@@ -2,8 +2,15 @@
 //!
 //! Layer 0: facts and pure functions. No async, no I/O, no clock; knows no kind by name.
 
+pub mod conform;
+pub mod field;
 pub mod json;
+pub mod obj;
 pub mod schema;
+pub mod status;
+pub mod time;
 pub mod value;
 
+pub use field::{FieldErrors, Path};
+pub use status::Status;
 pub use value::{Object, Value};

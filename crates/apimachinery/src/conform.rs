@@ -1,0 +1,504 @@
+//! Makes a decoded value what its Go type would have made of it.
+//!
+//! Checks types, canonicalises quantities and times, drops and reports unknown fields, drops nulls and the zero
+//! values Go would not write, and adds those it would. Errors are worded as Go's decoder words them, since clients
+//! see them. Works in place: one walk, no allocation for a value that conforms.
+
+use std::fmt;
+
+use compact_str::CompactString;
+
+use crate::schema::{Field, Node, NodeId, Presence, Schema, Struct};
+use crate::value::{Object, Value};
+
+/// A value that its type cannot take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConformError {
+    /// The wrong sort of JSON value for a field.
+    #[error("json: cannot unmarshal {found} into Go struct field {of} of type {wanted}")]
+    Field {
+        /// What was found: `string`, `number 1.5`.
+        found: String,
+        /// Type and path of the field: `ServicePort.spec.ports.port`.
+        of: String,
+        /// The type of the field.
+        wanted: String,
+    },
+    /// The wrong sort of JSON value where no field is known.
+    #[error("json: cannot unmarshal {found} into Go value of type {wanted}")]
+    Value {
+        /// What was found.
+        found: String,
+        /// The type it should have.
+        wanted: String,
+    },
+    /// Text that does not parse: a quantity, a time, base64.
+    #[error("{0}")]
+    Text(String),
+}
+
+/// How text of special types is checked and made canonical; `None` means it is canonical already.
+pub type Canonical = Result<Option<CompactString>, String>;
+
+/// The walk.
+#[derive(Debug)]
+struct Walk<'s> {
+    schema: &'s Schema,
+    unknown: Vec<String>,
+}
+
+/// Where the walk is; a chain on the stack, made into text only for errors.
+struct Place<'p> {
+    parent: Option<&'p Place<'p>>,
+    step: Step<'p>,
+}
+
+enum Step<'p> {
+    Root,
+    /// A field, with the name of the struct it belongs to.
+    Field(&'p str, &'p str),
+    Key(&'p str),
+    Index(usize),
+}
+
+/// Makes `value` conform to the type `node`. The paths of unknown fields, which are dropped, come back.
+///
+/// # Errors
+/// The first value of a wrong type.
+pub fn conform(
+    schema: &Schema,
+    node: NodeId,
+    value: &mut Value,
+) -> Result<Vec<String>, ConformError> {
+    let mut walk = Walk { schema, unknown: Vec::new() };
+    walk.value(node, value, &Place { parent: None, step: Step::Root })?;
+    Ok(walk.unknown)
+}
+
+/// What Go writes for the zero value of a type.
+#[must_use]
+pub fn zero(schema: &Schema, node: NodeId) -> Value {
+    match schema.node(node) {
+        Node::Bool => Value::Bool(false),
+        Node::Int32 | Node::Int64 | Node::IntOrString => Value::Int(0),
+        Node::Float64 => Value::Float(0.0),
+        Node::String => Value::String(CompactString::default()),
+        Node::Quantity => Value::from("0"),
+        Node::Duration => Value::from("0s"),
+        Node::Struct(it) => {
+            let mut object = Object::new();
+            fill(schema, it, &mut object);
+            Value::Object(object)
+        }
+        Node::Bytes
+        | Node::Time
+        | Node::MicroTime
+        | Node::RawExtension
+        | Node::FieldsV1
+        | Node::Any
+        | Node::SchemaOrBool(_)
+        | Node::SchemaOrArray(_)
+        | Node::SchemaOrStrings(_)
+        | Node::Map(_)
+        | Node::List(_) => Value::Null,
+    }
+}
+
+/// Adds the fields that are always written.
+fn fill(schema: &Schema, of: &Struct, object: &mut Object) {
+    for field in of.fields.iter().filter(|field| field.presence == Presence::Always) {
+        if !object.contains_key(&field.name) {
+            object.insert(field.name.as_ref(), zero(schema, field.node));
+        }
+    }
+}
+
+impl Walk<'_> {
+    fn value(
+        &mut self,
+        node: NodeId,
+        value: &mut Value,
+        place: &Place<'_>,
+    ) -> Result<(), ConformError> {
+        let schema = self.schema;
+        match (schema.node(node), &mut *value) {
+            (Node::Struct(it), Value::Object(object)) => self.structure(it, object, place),
+            (Node::Map(map), Value::Object(object)) => {
+                for (key, item) in object.members_mut() {
+                    let place = Place { parent: Some(place), step: Step::Key(key) };
+                    self.item(map.value, item, &place)?;
+                }
+                Ok(())
+            }
+            (Node::List(list), Value::Array(items)) => {
+                for (index, item) in items.iter_mut().enumerate() {
+                    let place = Place { parent: Some(place), step: Step::Index(index) };
+                    self.item(list.item, item, &place)?;
+                }
+                Ok(())
+            }
+            (Node::Bool, Value::Bool(_))
+            | (Node::Int64, Value::Int(_))
+            | (Node::Float64, Value::Int(_) | Value::Float(_))
+            | (Node::String, Value::String(_))
+            | (Node::RawExtension | Node::FieldsV1 | Node::Any, _)
+            | (Node::SchemaOrBool(_), Value::Bool(_)) => Ok(()),
+            (Node::Int32, Value::Int(number)) if i32::try_from(*number).is_ok() => Ok(()),
+            (Node::IntOrString, it) => int_or_string(it),
+            (Node::Quantity, it) => quantity(it),
+            (Node::Time, Value::String(text)) => text_of(text, crate::time::canonical_time),
+            (Node::MicroTime, Value::String(text)) => {
+                text_of(text, crate::time::canonical_micro_time)
+            }
+            (Node::Duration, Value::String(text)) => text_of(text, crate::time::canonical_duration),
+            (Node::Time | Node::MicroTime | Node::Duration, it) => {
+                Err(ConformError::Value { found: described(it, false), wanted: "string".into() })
+            }
+            (Node::Bytes, Value::String(text)) => text_of(text, canonical_base64),
+            (Node::SchemaOrArray(id), Value::Array(items)) => {
+                for (index, item) in items.iter_mut().enumerate() {
+                    let place = Place { parent: Some(place), step: Step::Index(index) };
+                    self.item(*id, item, &place)?;
+                }
+                Ok(())
+            }
+            (Node::SchemaOrStrings(_), Value::Array(items)) => {
+                match items.iter().find(|it| it.as_str().is_none()) {
+                    None => Ok(()),
+                    Some(odd) => Err(ConformError::Value {
+                        found: described(odd, false),
+                        wanted: "string".into(),
+                    }),
+                }
+            }
+            (
+                Node::SchemaOrBool(id) | Node::SchemaOrArray(id) | Node::SchemaOrStrings(id),
+                Value::Object(_),
+            ) => self.value(*id, value, place),
+            (Node::SchemaOrBool(_), _) => {
+                Err(ConformError::Text("boolean or JSON schema expected".into()))
+            }
+            (_, odd) => Err(mismatch(schema, node, odd, place)),
+        }
+    }
+
+    /// An item of a list or map: null stands for the zero value.
+    fn item(
+        &mut self,
+        node: NodeId,
+        value: &mut Value,
+        place: &Place<'_>,
+    ) -> Result<(), ConformError> {
+        if value.is_null() {
+            *value = zero(self.schema, node);
+            return Ok(());
+        }
+        self.value(node, value, place)
+    }
+
+    fn structure(
+        &mut self,
+        of: &Struct,
+        object: &mut Object,
+        place: &Place<'_>,
+    ) -> Result<(), ConformError> {
+        let members = object.members_mut();
+        let mut fields = of.fields.iter().peekable();
+        let mut complete = true;
+        let mut index = 0;
+        while index < members.len() {
+            let (key, value) = &mut members[index];
+            // Both sides are sorted by name: walk them beside each other.
+            while let Some(field) = fields.peek()
+                && field.name.as_ref() < key.as_str()
+            {
+                complete &= field.presence != Presence::Always;
+                fields.next();
+            }
+            let Some(field) = fields.next_if(|field| field.name.as_ref() == key.as_str()) else {
+                if of.preserve_unknown {
+                    index += 1;
+                    continue;
+                }
+                let place = Place { parent: Some(place), step: Step::Field(key, &of.name) };
+                self.unknown.push(place.strict_path());
+                members.remove(index);
+                continue;
+            };
+            if value.is_null() {
+                complete &= field.presence != Presence::Always;
+                members.remove(index);
+                continue;
+            }
+            let place = Place { parent: Some(place), step: Step::Field(&field.name, &of.name) };
+            self.value(field.node, value, &place)?;
+            if dropped(field, value) {
+                members.remove(index);
+            } else {
+                index += 1;
+            }
+        }
+        complete &= fields.all(|field| field.presence != Presence::Always);
+        if !complete {
+            fill(self.schema, of, object);
+        }
+        Ok(())
+    }
+}
+
+/// Whether Go leaves the field out.
+fn dropped(field: &Field, value: &Value) -> bool {
+    field.presence == Presence::OmitEmpty
+        && match value {
+            Value::Null => true,
+            Value::Bool(truth) => !truth,
+            Value::Int(number) => *number == 0,
+            Value::Float(number) => *number == 0.0,
+            Value::String(text) => text.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            Value::Object(object) => object.is_empty(),
+        }
+}
+
+fn int_or_string(value: &mut Value) -> Result<(), ConformError> {
+    match value {
+        Value::String(_) => Ok(()),
+        Value::Int(number) if i32::try_from(*number).is_ok() => Ok(()),
+        odd => Err(ConformError::Value { found: described(odd, true), wanted: "int32".into() }),
+    }
+}
+
+fn quantity(value: &mut Value) -> Result<(), ConformError> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        ref other => crate::json::to_string(other).into(),
+    };
+    match canonical_quantity(text.trim()) {
+        Ok(None) if matches!(value, Value::String(_)) && text.trim().len() == text.len() => Ok(()),
+        Ok(None) => {
+            *value = Value::from(text.trim());
+            Ok(())
+        }
+        Ok(Some(canonical)) => {
+            *value = Value::String(canonical);
+            Ok(())
+        }
+        Err(message) => Err(ConformError::Text(message)),
+    }
+}
+
+/// Made canonical once `quantity` is here.
+fn canonical_quantity(_text: &str) -> Canonical {
+    Ok(None)
+}
+
+fn text_of(
+    text: &mut CompactString,
+    canonical: impl Fn(&str) -> Canonical,
+) -> Result<(), ConformError> {
+    match canonical(text) {
+        Ok(None) => Ok(()),
+        Ok(Some(better)) => {
+            *text = better;
+            Ok(())
+        }
+        Err(message) => Err(ConformError::Text(message)),
+    }
+}
+
+/// Standard base64 with padding; line breaks are dropped, as Go drops them.
+fn canonical_base64(text: &str) -> Canonical {
+    let clean: Option<CompactString> = text
+        .contains(['\n', '\r'])
+        .then(|| text.chars().filter(|c| !matches!(c, '\n' | '\r')).collect());
+    let bytes = clean.as_deref().unwrap_or(text).as_bytes();
+    let body = bytes.iter().position(|b| *b == b'=').unwrap_or(bytes.len());
+    let odd =
+        bytes[..body].iter().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/')));
+    let padded =
+        bytes.len() - body <= 2 && bytes[body..].iter().all(|b| *b == b'=') && body % 4 != 1;
+    match odd {
+        Some(at) => Err(format!("illegal base64 data at input byte {at}")),
+        None if bytes.len().is_multiple_of(4) && padded => Ok(clean),
+        None if bytes.len().is_multiple_of(4) || body < bytes.len() => {
+            Err(format!("illegal base64 data at input byte {body}"))
+        }
+        None => Err(format!("illegal base64 data at input byte {}", bytes.len() / 4 * 4)),
+    }
+}
+
+/// What Go says it found. Numbers are named only where the target was a number type.
+fn described(value: &Value, name_number: bool) -> String {
+    match value {
+        Value::Int(_) | Value::Float(_) if name_number => {
+            format!("number {}", crate::json::to_string(value))
+        }
+        other => other.kind_name().into(),
+    }
+}
+
+fn mismatch(schema: &Schema, node: NodeId, odd: &Value, place: &Place<'_>) -> ConformError {
+    let numeric = matches!(schema.node(node), Node::Int32 | Node::Int64 | Node::Float64);
+    let found = described(odd, numeric);
+    let wanted = schema.go_type(node);
+    match place.field() {
+        Some(of) => ConformError::Field { found, of, wanted },
+        None => ConformError::Value { found, wanted },
+    }
+}
+
+impl Place<'_> {
+    /// `spec.containers[0].image`, as the strict decoder names unknown fields.
+    fn strict_path(&self) -> String {
+        self.to_string()
+    }
+
+    /// `Container.spec.containers.image`: the innermost struct, then the fields on the way, without indexes and keys.
+    fn field(&self) -> Option<String> {
+        let mut names = Vec::new();
+        let mut of = None;
+        let mut place = Some(self);
+        while let Some(here) = place {
+            if let Step::Field(name, owner) = here.step {
+                names.push(name);
+                of = of.or(Some(owner));
+            }
+            place = here.parent;
+        }
+        names.push(of?);
+        names.reverse();
+        // The innermost struct comes first, then the path from the root.
+        Some(names.join("."))
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        let first = self.parent.is_none_or(|parent| matches!(parent.step, Step::Root));
+        match self.step {
+            Step::Root => Ok(()),
+            Step::Field(name, _) | Step::Key(name) if first => f.write_str(name),
+            Step::Field(name, _) | Step::Key(name) => write!(f, ".{name}"),
+            Step::Index(index) => write!(f, "[{index}]"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::schema::{List, ListKind, Map, Patch};
+
+    fn field(name: &'static str, node: NodeId, presence: Presence) -> Field {
+        Field { name: name.into(), node, presence, patch: Patch::REPLACE, merge_key: "".into() }
+    }
+
+    fn schema() -> Schema {
+        let list =
+            |item| Node::List(List { item, kind: ListKind::Atomic, keys: Cow::Borrowed(&[]) });
+        let structure = |name: &'static str, mut fields: Vec<Field>| {
+            fields.sort_by(|a, b| a.name.cmp(&b.name));
+            Node::Struct(Struct {
+                name: name.into(),
+                package: "v1".into(),
+                atomic: false,
+                preserve_unknown: false,
+                fields: fields.into(),
+            })
+        };
+        let nodes = vec![
+            structure(
+                "Top",
+                vec![
+                    field("items", 1, Presence::Always),
+                    field("labels", 6, Presence::OmitEmpty),
+                    field("on", 3, Presence::OmitEmpty),
+                    field("status", 7, Presence::Always),
+                    field("count", 4, Presence::Pointer),
+                ],
+            ),
+            list(2),
+            structure(
+                "Item",
+                vec![field("name", 5, Presence::Always), field("port", 4, Presence::OmitEmpty)],
+            ),
+            Node::Bool,
+            Node::Int32,
+            Node::String,
+            Node::Map(Map { value: 5, atomic: false }),
+            structure(
+                "Status",
+                vec![field("phase", 5, Presence::OmitEmpty), field("ready", 4, Presence::Always)],
+            ),
+        ];
+        Schema { nodes: nodes.into() }
+    }
+
+    fn check(input: &str, expected: &str) {
+        let mut value = crate::json::parse(input.as_bytes()).unwrap();
+        let outcome = match conform(&schema(), 0, &mut value) {
+            Ok(unknown) if unknown.is_empty() => format!("{value:?}"),
+            Ok(unknown) => format!("{value:?} unknown {}", unknown.join(" ")),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(outcome, expected, "for {input}");
+    }
+
+    #[test]
+    fn zero_values_are_written_as_go_writes_them() {
+        check("{}", r#"{"items":null,"status":{"ready":0}}"#);
+        check(
+            r#"{"items":[{"port":0},null],"on":false,"labels":{},"count":0}"#,
+            r#"{"count":0,"items":[{"name":""},{"name":""}],"status":{"ready":0}}"#,
+        );
+        check(
+            r#"{"labels":{"a":null},"status":null,"count":null}"#,
+            r#"{"items":null,"labels":{"a":""},"status":{"ready":0}}"#,
+        );
+    }
+
+    #[test]
+    fn unknown_fields_are_dropped_and_named() {
+        check(
+            r#"{"items":[{"name":"a","zzz":1}],"status":{"ready":1,"x":{}},"aaa":2}"#,
+            r#"{"items":[{"name":"a"}],"status":{"ready":1}} unknown aaa items[0].zzz status.x"#,
+        );
+    }
+
+    #[test]
+    fn mismatches_are_worded_as_clients_know_them() {
+        let text = "json: cannot unmarshal";
+        check(
+            r#"{"items":[{"port":"x"}]}"#,
+            &format!("{text} string into Go struct field Item.items.port of type int32"),
+        );
+        check(
+            r#"{"items":[{"port":1099511627776}]}"#,
+            &format!(
+                "{text} number 1099511627776 into Go struct field Item.items.port of type int32"
+            ),
+        );
+        check(
+            r#"{"items":{}}"#,
+            &format!("{text} object into Go struct field Top.items of type []v1.Item"),
+        );
+        check(
+            r#"{"labels":{"a":1}}"#,
+            &format!("{text} number into Go struct field Top.labels of type string"),
+        );
+        check("[]", &format!("{text} array into Go value of type v1.Top"));
+    }
+
+    #[test]
+    fn base64_is_checked() {
+        assert_eq!(canonical_base64("aGk="), Ok(None));
+        assert_eq!(canonical_base64("aG\nk="), Ok(Some("aGk=".into())));
+        assert_eq!(canonical_base64("a*=="), Err("illegal base64 data at input byte 1".into()));
+        assert!(canonical_base64("aGk").is_err());
+    }
+}

@@ -1,0 +1,227 @@
+//! A stored object as bytes, and the few facts that reads need without decoding it.
+//!
+//! Layout of the bytes: `{"kind":K,"apiVersion":V,"metadata":{` then the members of metadata in order, then the rest of
+//! the object in order; no resource version inside. A reader gets the object by splicing the resource version in as
+//! the first member of metadata ([`Obj::write`]), so that one copy of the bytes serves the store, every list and
+//! every watcher. Kind and version stand in front, so that a list's items drop them by starting later.
+
+use bytes::Bytes;
+use compact_str::CompactString;
+
+use crate::json::{self, JsonError};
+use crate::value::{Object, Value};
+
+/// An object as it is stored, with its resource version.
+#[derive(Debug, Clone)]
+pub struct Obj {
+    bytes: Bytes,
+    /// Where the members of metadata begin.
+    members_at: u32,
+    /// The revision of its last write.
+    pub resource_version: u64,
+    /// What reads select by.
+    pub facts: Facts,
+}
+
+/// What reads select by, taken from the bytes once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// `metadata.namespace`; empty for what is not namespaced.
+    pub namespace: CompactString,
+    /// `metadata.name`
+    pub name: CompactString,
+    /// `metadata.labels`, sorted.
+    pub labels: Box<[(CompactString, CompactString)]>,
+    /// The values of the resource's selectable fields, in the order of its declaration.
+    pub fields: Box<[CompactString]>,
+}
+
+impl Facts {
+    /// The value of a label.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let index = self.labels.binary_search_by(|(name, _)| name.as_str().cmp(key)).ok()?;
+        Some(&self.labels[index].1)
+    }
+}
+
+/// Bytes that are not a stored object.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ObjError {
+    /// Not JSON.
+    #[error("stored object is not JSON: {0}")]
+    Json(#[from] JsonError),
+    /// Not in the layout of [`encode`].
+    #[error("stored object does not begin with kind, apiVersion and metadata")]
+    Layout,
+}
+
+/// The bytes of an object as it is stored. A resource version inside is left out.
+#[must_use]
+pub fn encode(value: &Value) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    out.extend_from_slice(b"{\"kind\":");
+    json::write_string(value.str_at(&["kind"]), &mut out);
+    out.extend_from_slice(b",\"apiVersion\":");
+    json::write_string(value.str_at(&["apiVersion"]), &mut out);
+    out.extend_from_slice(b",\"metadata\":{");
+    let empty = Object::new();
+    let metadata = value.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
+    write_members(metadata, &["resourceVersion"], false, &mut out);
+    out.push(b'}');
+    let rest = value.as_object().unwrap_or(&empty);
+    write_members(rest, &["kind", "apiVersion", "metadata"], true, &mut out);
+    out.push(b'}');
+    out
+}
+
+fn write_members(object: &Object, except: &[&str], mut comma: bool, out: &mut Vec<u8>) {
+    for (key, value) in object.iter().filter(|(key, _)| !except.contains(key)) {
+        if comma {
+            out.push(b',');
+        }
+        comma = true;
+        json::write_string(key, out);
+        out.push(b':');
+        json::write(value, out);
+    }
+}
+
+/// Where the members of metadata begin in bytes made by [`encode`].
+fn members_at(bytes: &[u8]) -> Option<usize> {
+    const METADATA: &[u8] = b",\"metadata\":{";
+    // Kind and version are names: no quotes inside, and short.
+    let head = &bytes[..bytes.len().min(512)];
+    head.starts_with(b"{\"kind\":").then_some(())?;
+    memchr::memmem::find(head, METADATA).map(|at| at + METADATA.len())
+}
+
+impl Obj {
+    /// The object of these bytes. `fields` names the resource's selectable fields as paths.
+    ///
+    /// # Errors
+    /// When the bytes are not in the layout of [`encode`].
+    pub fn from_stored(
+        bytes: Bytes,
+        resource_version: u64,
+        facts: impl FnOnce(&Value) -> Facts,
+    ) -> Result<Self, ObjError> {
+        let at = members_at(&bytes).ok_or(ObjError::Layout)?;
+        let value = json::parse(&bytes)?;
+        let members_at = u32::try_from(at).map_err(|_| ObjError::Layout)?;
+        Ok(Self { facts: facts(&value), bytes, members_at, resource_version })
+    }
+
+    /// The same bytes under another resource version, as a deletion reports them.
+    #[must_use]
+    pub fn at_version(&self, resource_version: u64) -> Self {
+        Self { resource_version, ..self.clone() }
+    }
+
+    /// The stored bytes, without resource version.
+    #[must_use]
+    pub fn stored(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Roughly how many bytes this object keeps alive.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.bytes.len() + size_of::<Self>() + self.facts.labels.len() * 64
+    }
+
+    fn split(&self) -> (&[u8], &[u8]) {
+        self.bytes.split_at(self.members_at as usize)
+    }
+
+    /// Appends the object as a reader gets it.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let (head, rest) = self.split();
+        out.reserve(self.bytes.len() + 48);
+        out.extend_from_slice(head);
+        self.write_version(rest, out);
+    }
+
+    /// Appends the object as an item of a list, which has no kind and version of its own.
+    pub fn write_item(&self, out: &mut Vec<u8>) {
+        let (_, rest) = self.split();
+        out.reserve(self.bytes.len() + 48);
+        out.extend_from_slice(b"{\"metadata\":{");
+        self.write_version(rest, out);
+    }
+
+    fn write_version(&self, rest: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\"resourceVersion\":\"");
+        out.extend_from_slice(itoa::Buffer::new().format(self.resource_version).as_bytes());
+        out.extend_from_slice(if rest.first() == Some(&b'}') { b"\"" } else { b"\"," });
+        out.extend_from_slice(rest);
+    }
+
+    /// The object decoded, resource version included.
+    ///
+    /// # Errors
+    /// When the bytes are damaged.
+    pub fn to_value(&self) -> Result<Value, ObjError> {
+        decode(&self.bytes, self.resource_version)
+    }
+}
+
+/// Decodes stored bytes and adds the resource version.
+///
+/// # Errors
+/// When the bytes are damaged.
+pub fn decode(bytes: &[u8], resource_version: u64) -> Result<Value, ObjError> {
+    let mut value = json::parse(bytes)?;
+    let mut buffer = itoa::Buffer::new();
+    value.set_at(&["metadata", "resourceVersion"], buffer.format(resource_version));
+    Ok(value)
+}
+
+/// The facts every object has; the values of the selectable fields come from the caller.
+#[must_use]
+pub fn facts(value: &Value, fields: Box<[CompactString]>) -> Facts {
+    let labels = value.at(&["metadata", "labels"]).and_then(Value::as_object);
+    Facts {
+        namespace: value.str_at(&["metadata", "namespace"]).into(),
+        name: value.str_at(&["metadata", "name"]).into(),
+        labels: labels
+            .map(|labels| {
+                labels
+                    .iter()
+                    .map(|(key, value)| (key.into(), value.as_str().unwrap_or_default().into()))
+                    .collect()
+            })
+            .unwrap_or_default(),
+        fields,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value;
+
+    #[test]
+    fn a_reader_gets_the_object_with_its_version() {
+        let value = value!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"},
+            "metadata": {"name": "x", "resourceVersion": "1", "labels": {"l": "1"}}});
+        let stored = encode(&value);
+        assert_eq!(
+            String::from_utf8_lossy(&stored),
+            r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"labels":{"l":"1"},"name":"x"},"data":{"a":"b"}}"#
+        );
+        let object =
+            Obj::from_stored(stored.into(), 7, |value| facts(value, Box::default())).unwrap();
+        assert_eq!(object.facts.label("l"), Some("1"));
+        let mut out = Vec::new();
+        object.write(&mut out);
+        assert_eq!(json::parse(&out).unwrap().str_at(&["metadata", "resourceVersion"]), "7");
+        assert_eq!(json::parse(&out).unwrap(), object.to_value().unwrap());
+        out.clear();
+        object.write_item(&mut out);
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            r#"{"metadata":{"resourceVersion":"7","labels":{"l":"1"},"name":"x"},"data":{"a":"b"}}"#
+        );
+    }
+}
