@@ -9,6 +9,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+mod resources;
+
 const PRESENCE: &str = include_str!("codegen/presence.tsv");
 
 struct FieldRow {
@@ -50,7 +52,10 @@ pub(crate) fn generate(reference: &Path) -> Result<Vec<(&'static str, String)>> 
     for name in definitions.keys() {
         builder.definition(name)?;
     }
-    Ok(vec![("schema.rs", builder.render(&kinds)?)])
+    Ok(vec![
+        ("schema.rs", builder.render(&kinds)?),
+        ("resources.rs", resources::generate(reference)?),
+    ])
 }
 
 fn read_definitions(path: &Path) -> Result<BTreeMap<String, Definition>> {

@@ -6,16 +6,26 @@
 #[allow(clippy::all, clippy::pedantic, reason = "generated")]
 pub mod generated {
     //! Generated tables.
+    pub mod resources;
     pub mod schema;
 }
 
+pub mod resource;
+
 use apimachinery::schema::{NodeId, Schema};
 pub use k8s_openapi;
+pub use resource::{Column, ResourceFacts, SubresourceFacts};
 
 /// Every type of the built-in API.
 #[must_use]
 pub fn schema() -> &'static Schema {
     &generated::schema::SCHEMA
+}
+
+/// Every resource that a default server serves.
+#[must_use]
+pub fn resources() -> &'static [ResourceFacts] {
+    generated::resources::RESOURCES
 }
 
 /// The type of a kind; `None` where this version of the API has no such kind.
