@@ -1,0 +1,377 @@
+//! The watch cache: every object of a resource, and the last changes, as reads and watches see them.
+//!
+//! One task reads the store's changes and applies them ([`Hub`]); readers take snapshots under a short lock. A watcher
+//! is a cursor into the log of changes; nothing is queued for it. It is woken when something in its scope changes,
+//! and when half of the log has been overwritten, so that a watcher of a quiet scope never falls out of a busy log.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use apimachinery::obj::Obj;
+use bytes::Bytes;
+use compact_str::CompactString;
+use parking_lot::{Mutex, RwLock};
+use registry::AnyResource;
+use tokio::sync::Notify;
+
+/// How many bytes of changes a resource keeps. Beyond this the oldest go, and a watcher that has not read them
+/// starts again from the store's own history.
+const LOG_BYTES: usize = 4 << 20;
+/// How many changes a resource keeps at most, whatever their size.
+const LOG_EVENTS: usize = 20_000;
+
+/// What became of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It is new.
+    Added,
+    /// It is different.
+    Modified,
+    /// It is gone; the event holds its last state at the revision of the deletion.
+    Deleted,
+}
+
+/// One change of one object.
+#[derive(Debug)]
+pub struct Event {
+    /// The revision of the change.
+    pub revision: u64,
+    /// What happened.
+    pub change: Change,
+    /// The object after it (before it, for a deletion).
+    pub object: Arc<Obj>,
+    /// The object before it.
+    pub previous: Option<Arc<Obj>>,
+    /// The JSON text that most watchers get, made once.
+    json: OnceLock<Bytes>,
+}
+
+impl Event {
+    fn new(revision: u64, change: Change, object: Arc<Obj>, previous: Option<Arc<Obj>>) -> Self {
+        Self { revision, change, object, previous, json: OnceLock::new() }
+    }
+
+    /// The watch frame in JSON, in the storage version, for a watcher without selector.
+    pub fn json_frame(&self) -> Bytes {
+        let make = || {
+            let kind = match self.change {
+                Change::Added => "ADDED",
+                Change::Modified => "MODIFIED",
+                Change::Deleted => "DELETED",
+            };
+            frame(kind, &self.object).into()
+        };
+        self.json.get_or_init(make).clone()
+    }
+}
+
+/// A watch frame in JSON.
+#[must_use]
+pub fn frame(kind: &str, object: &Obj) -> Vec<u8> {
+    let mut out = Vec::with_capacity(object.stored().len() + 96);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    object.write(&mut out);
+    out.extend_from_slice(b"}\n");
+    out
+}
+
+/// The name of an object in a cache: `namespace/name`, or `name`.
+pub type CacheKey = CompactString;
+
+/// The cache key of an object.
+#[must_use]
+pub fn cache_key(namespace: &str, name: &str) -> CacheKey {
+    if namespace.is_empty() { name.into() } else { compact_str::format_compact!("{namespace}/{name}") }
+}
+
+/// What a watcher wants to be woken for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// Everything.
+    All,
+    /// Objects of a namespace.
+    Namespace(CompactString),
+    /// One object.
+    Object(CacheKey),
+    /// Objects whose selectable field (by index) has this value.
+    Field(usize, CompactString),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<CacheKey, Arc<Obj>>,
+    log: VecDeque<Arc<Event>>,
+    log_bytes: usize,
+    /// The sequence number of the first event in the log; cursors count events since the start.
+    first: u64,
+    /// Every change after this revision is in the log.
+    complete_after: u64,
+    /// Bytes that went through the log since all watchers were woken.
+    since_wake: usize,
+}
+
+/// The cache of one resource.
+pub struct Cache {
+    resource: Arc<dyn AnyResource>,
+    state: RwLock<State>,
+    waiting: Mutex<BTreeMap<Scope, Arc<Notify>>>,
+    hub: Arc<Progress>,
+}
+
+/// How far the hub has come; shared by all caches.
+#[derive(Debug, Default)]
+pub struct Progress {
+    revision: AtomicU64,
+    moved: Notify,
+    /// Somebody waits for progress.
+    waiters: AtomicU64,
+}
+
+impl Progress {
+    /// Every change up to this revision is in the caches.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn advance(&self, revision: u64) {
+        self.revision.fetch_max(revision, Ordering::AcqRel);
+        if self.waiters.load(Ordering::Acquire) > 0 {
+            self.moved.notify_waiters();
+        }
+    }
+
+    /// Waits until the caches hold every change up to `revision`.
+    pub async fn reached(&self, revision: u64) {
+        if self.revision() >= revision {
+            return;
+        }
+        self.waiters.fetch_add(1, Ordering::AcqRel);
+        loop {
+            let mut moved = std::pin::pin!(self.moved.notified());
+            moved.as_mut().enable();
+            if self.revision() >= revision {
+                break;
+            }
+            moved.await;
+        }
+        self.waiters.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor(u64);
+
+/// What a cursor finds.
+#[derive(Debug)]
+pub enum Next {
+    /// These events, and the cursor after them.
+    Events(Vec<Arc<Event>>, Cursor),
+    /// The log has moved past the cursor.
+    FellOut,
+}
+
+/// The state of a cache at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The objects in order of their keys.
+    pub objects: Vec<Arc<Obj>>,
+    /// Changes after this snapshot are those after this cursor.
+    pub cursor: Cursor,
+    /// The revision it is of.
+    pub revision: u64,
+    /// How many objects follow, where a limit cut it.
+    pub remaining: u64,
+}
+
+impl Cache {
+    /// An empty cache.
+    #[must_use]
+    pub fn new(resource: Arc<dyn AnyResource>, hub: Arc<Progress>) -> Self {
+        Self { resource, state: RwLock::default(), waiting: Mutex::default(), hub }
+    }
+
+    /// What it caches.
+    #[must_use]
+    pub fn resource(&self) -> &Arc<dyn AnyResource> {
+        &self.resource
+    }
+
+    /// How far this and all other caches have come.
+    #[must_use]
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.hub
+    }
+
+    /// One object.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<Arc<Obj>> {
+        self.state.read().objects.get(key).cloned()
+    }
+
+    /// How many objects there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.state.read().objects.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The objects of a namespace (of all, where it is empty) that `matches` takes, at most `limit` of them (0: all).
+    #[must_use]
+    pub fn snapshot(&self, namespace: &str, limit: usize, matches: impl Fn(&Obj) -> bool) -> Snapshot {
+        let state = self.state.read();
+        let prefix = if namespace.is_empty() { CacheKey::default() } else { cache_key(namespace, "") };
+        let range = state.objects.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
+        let mut range = range.take_while(|(key, _)| key.starts_with(prefix.as_str())).map(|(_, object)| object);
+        let mut objects = Vec::with_capacity(if namespace.is_empty() && limit == 0 { state.objects.len() } else { 0 });
+        for object in range.by_ref().filter(|object| matches(object)) {
+            objects.push(Arc::clone(object));
+            if limit > 0 && objects.len() == limit {
+                break;
+            }
+        }
+        let remaining = if limit > 0 { range.filter(|object| matches(object)).count() as u64 } else { 0 };
+        Snapshot { objects, cursor: state.end(), revision: self.hub.revision(), remaining }
+    }
+
+    /// The cursor after every change up to `revision`; `None` where the log does not reach back that far.
+    #[must_use]
+    pub fn cursor_after(&self, revision: u64) -> Option<Cursor> {
+        let state = self.state.read();
+        if revision < state.complete_after {
+            return None;
+        }
+        let index = state.log.partition_point(|event| event.revision <= revision);
+        Some(Cursor(state.first + index as u64))
+    }
+
+    /// The events from a cursor on, at most `limit` of them. Also reports how far the caches are, so that a reader
+    /// that found nothing knows up to which revision that holds.
+    #[must_use]
+    pub fn read(&self, cursor: Cursor, limit: usize) -> (Next, u64) {
+        // Read before the lock is taken: whatever is applied up to here is visible below.
+        let revision = self.hub.revision();
+        let state = self.state.read();
+        let Some(skip) = cursor.0.checked_sub(state.first) else { return (Next::FellOut, revision) };
+        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+        let events: Vec<_> = state.log.iter().skip(skip).take(limit).cloned().collect();
+        let cursor = Cursor(cursor.0 + events.len() as u64);
+        (Next::Events(events, cursor), revision)
+    }
+
+    /// What is notified when something in this scope changes.
+    #[must_use]
+    pub fn wake_for(&self, scope: Scope) -> Arc<Notify> {
+        Arc::clone(self.waiting.lock().entry(scope).or_default())
+    }
+
+    /// Forgets scopes that nobody waits for.
+    fn forget_idle_scopes(waiting: &mut BTreeMap<Scope, Arc<Notify>>) {
+        waiting.retain(|_, notify| Arc::strong_count(notify) > 1);
+    }
+
+    /// Takes an object that was there when the server started.
+    pub(crate) fn load(&self, key: CacheKey, object: Arc<Obj>) {
+        self.state.write().objects.insert(key, object);
+    }
+
+    /// Every change after `revision` will come through [`Cache::apply`].
+    pub(crate) fn loaded(&self, revision: u64) {
+        self.state.write().complete_after = revision;
+    }
+
+    /// Takes a change.
+    pub(crate) fn apply(&self, key: &CacheKey, revision: u64, object: Option<Arc<Obj>>) {
+        let (event, wake_all) = {
+            let mut state = self.state.write();
+            let previous = match &object {
+                Some(object) => state.objects.insert(key.clone(), Arc::clone(object)),
+                None => state.objects.remove(key),
+            };
+            let event = match (object, previous) {
+                (Some(object), None) => Event::new(revision, Change::Added, object, None),
+                (Some(object), Some(previous)) => Event::new(revision, Change::Modified, object, Some(previous)),
+                (None, Some(previous)) => {
+                    let last = Arc::new(previous.at_version(revision));
+                    Event::new(revision, Change::Deleted, last, Some(previous))
+                }
+                (None, None) => return,
+            };
+            let event = Arc::new(event);
+            let wake_all = state.push(Arc::clone(&event));
+            (event, wake_all)
+        };
+        self.wake(key, &event, wake_all);
+    }
+
+    fn wake(&self, key: &CacheKey, event: &Event, wake_all: bool) {
+        let mut waiting = self.waiting.lock();
+        if waiting.is_empty() {
+            return;
+        }
+        if wake_all {
+            Self::forget_idle_scopes(&mut waiting);
+            waiting.values().for_each(|notify| notify.notify_waiters());
+            return;
+        }
+        let facts = &event.object.facts;
+        let mut notify = |scope: Scope| {
+            if let Some(notify) = waiting.get(&scope) {
+                notify.notify_waiters();
+            }
+        };
+        notify(Scope::All);
+        if !facts.namespace.is_empty() {
+            notify(Scope::Namespace(facts.namespace.clone()));
+        }
+        notify(Scope::Object(key.clone()));
+        let before = event.previous.as_ref().map(|it| &it.facts.fields);
+        for (index, value) in facts.fields.iter().enumerate() {
+            notify(Scope::Field(index, value.clone()));
+            if let Some(old) = before.and_then(|fields| fields.get(index)).filter(|old| *old != value) {
+                notify(Scope::Field(index, old.clone()));
+            }
+        }
+    }
+}
+
+impl State {
+    fn end(&self) -> Cursor {
+        Cursor(self.first + self.log.len() as u64)
+    }
+
+    /// Appends an event; says whether every watcher is to be woken so that it keeps up with the log.
+    fn push(&mut self, event: Arc<Event>) -> bool {
+        let weight = event.object.weight();
+        self.log.push_back(event);
+        self.log_bytes += weight;
+        self.since_wake += weight;
+        while self.log_bytes > LOG_BYTES || self.log.len() > LOG_EVENTS {
+            let Some(gone) = self.log.pop_front() else { break };
+            self.log_bytes = self.log_bytes.saturating_sub(gone.object.weight());
+            self.first += 1;
+            self.complete_after = gone.revision;
+        }
+        let wake = self.since_wake > LOG_BYTES / 2;
+        if wake {
+            self.since_wake = 0;
+        }
+        wake
+    }
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cache({:?}, {} objects)", self.resource, self.len())
+    }
+}

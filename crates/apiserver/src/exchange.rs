@@ -1,0 +1,97 @@
+//! A request on its way through the filters and its handler, with what they find out about it.
+
+use std::sync::Arc;
+
+use apimachinery::Status;
+use auth::UserInfo;
+use bytes::Bytes;
+use http::request::Parts;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use crate::query::Query;
+use crate::request::RequestInfo;
+use crate::{MAX_BODY_BYTES, Peer};
+
+/// The body of a request.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// All of it, from a client in the process.
+    Bytes(Bytes),
+    /// From a socket.
+    Incoming(hyper::body::Incoming),
+}
+
+/// A request, and what is known of it so far.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) parts: Parts,
+    pub(crate) query: Query,
+    pub(crate) info: RequestInfo,
+    pub(crate) peer: Peer,
+    pub(crate) user: Arc<UserInfo>,
+    pub(crate) audit_id: String,
+    /// What to tell the client besides the answer.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Exchange {
+    pub(crate) fn new(parts: Parts, peer: Peer) -> Self {
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let info = RequestInfo::of(&parts.method, &parts.uri, &query);
+        Self {
+            parts,
+            query,
+            info,
+            peer,
+            user: Arc::new(UserInfo::anonymous()),
+            audit_id: String::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The value of a header that is text.
+    pub(crate) fn header(&self, name: impl http::header::AsHeaderName) -> &str {
+        self.parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// What managed fields call the client: `fieldManager`, or the first word of its user agent.
+    pub(crate) fn field_manager(&self) -> String {
+        match self.query.get("fieldManager") {
+            Some(name) if !name.is_empty() => name.into(),
+            _ => manager_of_agent(self.header(http::header::USER_AGENT)),
+        }
+    }
+}
+
+/// Upstream takes the user agent up to the first slash, printable characters only, 128 bytes at most.
+fn manager_of_agent(agent: &str) -> String {
+    let name = agent.split('/').next().unwrap_or_default();
+    let mut manager = String::new();
+    for c in name.chars().filter(|c| !c.is_control()) {
+        if manager.len() + c.len_utf8() > 128 {
+            break;
+        }
+        manager.push(c);
+    }
+    if manager.is_empty() { "unknown".into() } else { manager }
+}
+
+impl RequestBody {
+    /// All bytes, up to the limit.
+    ///
+    /// # Errors
+    /// 413 beyond the limit, 400 when the client breaks off.
+    pub(crate) async fn read(self) -> Result<Bytes, Status> {
+        let too_large =
+            || Status::too_large(format!("Request entity too large: limit is {MAX_BODY_BYTES}"));
+        match self {
+            Self::Bytes(bytes) if bytes.len() > MAX_BODY_BYTES => Err(too_large()),
+            Self::Bytes(bytes) => Ok(bytes),
+            Self::Incoming(incoming) => match Limited::new(incoming, MAX_BODY_BYTES).collect().await {
+                Ok(collected) => Ok(collected.to_bytes()),
+                Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+                Err(error) => Err(Status::bad_request(format!("could not read the request's body: {error}"))),
+            },
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What every request passes before its handler, outermost first.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use apimachinery::Status;
+use apimachinery::status::GroupResource;
+use auth::{Attributes, Credentials, Decision, UserInfo};
+
+use crate::Server;
+use crate::exchange::Exchange;
+
+/// One filter: lets the request go on, or answers it.
+type Filter = fn(&Arc<Server>, &mut Exchange) -> Result<(), Status>;
+
+/// The filters in order, each with the reason for its place.
+const FILTERS: &[(&str, Filter)] = &[
+    // First, so that every answer, refusals too, carries the id that the audit log knows it by.
+    ("audit-id", audit_id),
+    // Before anything that depends on who asks.
+    ("authentication", authentication),
+    // After authentication: only somebody known may speak for another.
+    ("impersonation", impersonation),
+    // Last: it needs to know who asks, for whom, and what.
+    ("authorization", authorization),
+];
+
+/// A place among the requests in flight; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct InFlight(Option<(Arc<Server>, bool)>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some((server, mutating)) = &self.0 {
+            counter(server, *mutating).0.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+fn counter(server: &Server, mutating: bool) -> (&AtomicUsize, usize) {
+    let limits = &server.limits;
+    if mutating {
+        (&limits.mutating, limits.max_mutating)
+    } else {
+        (&limits.reading, limits.max_reading)
+    }
+}
+
+/// Runs the filters. The request is in flight until what comes back is dropped.
+pub(crate) fn run(server: &Arc<Server>, exchange: &mut Exchange) -> Result<InFlight, Status> {
+    for (_, filter) in FILTERS {
+        filter(server, exchange)?;
+    }
+    admit(server, exchange)
+}
+
+/// Takes a place among the requests in flight. Watches, streams and the members of `system:masters` need none.
+fn admit(server: &Arc<Server>, exchange: &Exchange) -> Result<InFlight, Status> {
+    let info = &exchange.info;
+    let long_running = info.verb == "watch"
+        || matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
+    if long_running || exchange.user.is_in(auth::user::MASTERS) || exchange.peer.user.is_some() {
+        return Ok(InFlight(None));
+    }
+    let mutating = !matches!(info.verb, "get" | "list" | "head" | "options");
+    let (count, limit) = counter(server, mutating);
+    if count.fetch_add(1, Ordering::AcqRel) >= limit {
+        count.fetch_sub(1, Ordering::AcqRel);
+        return Err(Status::too_many_requests("Too many requests, please try again later.", 1));
+    }
+    Ok(InFlight(Some((Arc::clone(server), mutating))))
+}
+
+fn audit_id(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), Status> {
+    let given = exchange.header("audit-id");
+    exchange.audit_id = if given.is_empty() { server.random.uid().to_string() } else { given.into() };
+    Ok(())
+}
+
+fn authentication(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), Status> {
+    if let Some(user) = &exchange.peer.user {
+        exchange.user = Arc::clone(user);
+        return Ok(());
+    }
+    let credentials =
+        Credentials { headers: &exchange.parts.headers, certificates: &exchange.peer.certificates };
+    for authenticator in &server.access.authenticators {
+        match authenticator.authenticate(&credentials) {
+            Ok(Some(user)) => {
+                exchange.user = Arc::new(user);
+                return Ok(());
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::debug!(%error, path = exchange.info.path, "could not authenticate the request");
+                return Err(Status::unauthorized());
+            }
+        }
+    }
+    let silent = exchange.parts.headers.get(http::header::AUTHORIZATION).is_none();
+    if server.access.anonymous && silent { Ok(()) } else { Err(Status::unauthorized()) }
+}
+
+/// `Impersonate-User` and its kin: each thing impersonated needs the right to do so.
+fn impersonation(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), Status> {
+    let Some(wanted) = impersonated(exchange)? else { return Ok(()) };
+    let may = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
+        let attributes = Attributes {
+            user: &exchange.user,
+            verb: "impersonate",
+            group,
+            version: "v1",
+            resource,
+            subresource,
+            namespace,
+            name,
+            path: "",
+        };
+        match server.access.authorizer.authorize(&attributes) {
+            Decision::Allow => Ok(()),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(&attributes, &reason)),
+        }
+    };
+    match wanted.as_service_account() {
+        Some((namespace, name)) => may("", "serviceaccounts", "", namespace, name)?,
+        None => may("", "users", "", "", &wanted.name)?,
+    }
+    for group in exchange.parts.headers.get_all("impersonate-group") {
+        may("", "groups", "", "", group.to_str().unwrap_or_default())?;
+    }
+    if !wanted.uid.is_empty() {
+        may("authentication.k8s.io", "uids", "", "", &wanted.uid)?;
+    }
+    for (key, values) in &wanted.extra {
+        for value in values {
+            may("authentication.k8s.io", "userextras", key, "", value)?;
+        }
+    }
+    exchange.user = Arc::new(wanted);
+    Ok(())
+}
+
+fn impersonated(exchange: &Exchange) -> Result<Option<UserInfo>, Status> {
+    let headers = &exchange.parts.headers;
+    let name = exchange.header("impersonate-user");
+    let mut user = UserInfo { name: name.into(), uid: exchange.header("impersonate-uid").into(), ..UserInfo::default() };
+    user.groups = headers.get_all("impersonate-group").iter().filter_map(|it| it.to_str().ok()).map(str::to_owned).collect();
+    for (header, value) in headers {
+        if let Some(key) = header.as_str().strip_prefix("impersonate-extra-") {
+            let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy().to_lowercase();
+            user.extra.entry(key).or_default().push(value.to_str().unwrap_or_default().into());
+        }
+    }
+    if name.is_empty() {
+        if user == UserInfo::default() {
+            return Ok(None);
+        }
+        let groups: Vec<String> = user.groups.iter().map(|group| format!("{group:?}")).collect();
+        let groups = if groups.is_empty() { "[]string(nil)".into() } else { format!("[]string{{{}}}", groups.join(", ")) };
+        return Err(Status::bad_request(format!(
+            "requested &user.DefaultInfo{{Name:\"\", UID:{:?}, Groups:{groups}, Extra:map[string][]string(nil)}} without impersonating a user name",
+            user.uid
+        )));
+    }
+    complete_groups(&mut user);
+    Ok(Some(user))
+}
+
+/// The groups that come with a name.
+fn complete_groups(user: &mut UserInfo) {
+    let mut add = |group: String| {
+        if !user.groups.contains(&group) {
+            user.groups.push(group);
+        }
+    };
+    if user.name == auth::user::ANONYMOUS {
+        add(auth::user::ALL_UNAUTHENTICATED.into());
+        return;
+    }
+    let account = user.name.strip_prefix(auth::user::SERVICE_ACCOUNT_PREFIX).and_then(|it| it.split_once(':'));
+    if let Some((namespace, _)) = account {
+        add(auth::user::ALL_SERVICE_ACCOUNTS.into());
+        add(format!("{}:{namespace}", auth::user::ALL_SERVICE_ACCOUNTS));
+    }
+    add(auth::user::ALL_AUTHENTICATED.into());
+}
+
+fn authorization(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), Status> {
+    let info = &exchange.info;
+    let attributes = Attributes {
+        user: &exchange.user,
+        verb: info.verb,
+        group: &info.group,
+        version: &info.version,
+        resource: if info.is_resource { &info.resource } else { "" },
+        subresource: &info.subresource,
+        namespace: &info.namespace,
+        name: &info.name,
+        path: &info.path,
+    };
+    match server.access.authorizer.authorize(&attributes) {
+        Decision::Allow => Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(&attributes, &reason)),
+    }
+}
+
+/// 403 in upstream's words.
+pub(crate) fn refusal(attributes: &Attributes<'_>, reason: &str) -> Status {
+    let user = apimachinery::field::quote(&attributes.user.name);
+    let verb = attributes.verb;
+    let why = if attributes.is_resource() {
+        let sub = attributes.subresource;
+        let resource = if sub.is_empty() { attributes.resource.to_owned() } else { format!("{}/{sub}", attributes.resource) };
+        let scope = match attributes.namespace {
+            "" => "at the cluster scope".to_owned(),
+            namespace => format!("in the namespace \"{namespace}\""),
+        };
+        format!("User {user} cannot {verb} resource \"{resource}\" in API group \"{}\" {scope}", attributes.group)
+    } else {
+        format!("User {user} cannot {verb} path \"{}\"", attributes.path)
+    };
+    let why = if reason.is_empty() { why } else { format!("{why}: {reason}") };
+    let of = GroupResource { group: attributes.group, resource: attributes.resource };
+    Status::forbidden(of, attributes.name, &why)
+}

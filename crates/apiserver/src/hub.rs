@@ -1,0 +1,164 @@
+//! From the store to the caches: one task reads every change under `/registry/` and applies it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use apimachinery::obj::{self, Obj};
+use component_base::ShutdownSignal;
+use compact_str::CompactString;
+use futures::StreamExt;
+use registry::{AnyResource, Registry};
+use storage::{At, Key, Kv, RangeReq, Rev, StorageError, Store};
+
+use crate::cache::{Cache, Progress};
+
+/// What every key begins with.
+const ROOT: &str = "/registry/";
+/// How many objects are read from the store at once when the server starts.
+const LOAD_PAGE: usize = 2_000;
+
+/// All caches.
+#[derive(Debug)]
+pub struct Hub {
+    store: Arc<dyn Store>,
+    caches: Vec<Arc<Cache>>,
+    /// Storage prefix to cache, for demultiplexing.
+    by_prefix: BTreeMap<String, usize>,
+    progress: Arc<Progress>,
+}
+
+impl Hub {
+    /// The caches of a registry, filled from the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or holds what is not an object.
+    pub async fn load(store: Arc<dyn Store>, registry: &Registry) -> Result<Self, StorageError> {
+        let progress = Arc::new(Progress::default());
+        let caches: Vec<_> = registry
+            .resources()
+            .iter()
+            .map(|resource| Arc::new(Cache::new(Arc::clone(resource), Arc::clone(&progress))))
+            .collect();
+        let by_prefix = caches
+            .iter()
+            .enumerate()
+            .map(|(index, cache)| (cache.resource().storage_prefix().to_owned(), index))
+            .collect();
+        let hub = Self { store, caches, by_prefix, progress };
+        let revision = hub.read_all().await?;
+        hub.caches.iter().for_each(|cache| cache.loaded(revision.0));
+        hub.progress.advance(revision.0);
+        Ok(hub)
+    }
+
+    async fn read_all(&self) -> Result<Rev, StorageError> {
+        let mut request = RangeReq {
+            prefix: Key::from(ROOT),
+            after: None,
+            limit: LOAD_PAGE,
+            keys_only: false,
+            at: At::Latest,
+        };
+        loop {
+            let page = self.store.range(request.clone()).await?;
+            for kv in &page.kvs {
+                if let Some((cache, key)) = self.route(&kv.key) {
+                    cache.load(key, object_of(cache.resource().as_ref(), kv)?);
+                }
+            }
+            if !page.more {
+                return Ok(page.rev);
+            }
+            request.after = page.kvs.last().map(|kv| kv.key.clone());
+            request.at = At::Exactly(page.rev);
+        }
+    }
+
+    /// The cache of the resource with this place in the registry.
+    #[must_use]
+    pub fn cache(&self, index: usize) -> &Arc<Cache> {
+        &self.caches[index]
+    }
+
+    /// All caches.
+    #[must_use]
+    pub fn caches(&self) -> &[Arc<Cache>] {
+        &self.caches
+    }
+
+    /// The store below.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// How far the caches are.
+    #[must_use]
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// Waits until the caches hold everything that was acknowledged before this call.
+    ///
+    /// # Errors
+    /// When the store cannot tell its revision.
+    pub async fn catch_up(&self) -> Result<u64, StorageError> {
+        let now = self.store.progress().await?.0;
+        self.progress.reached(now).await;
+        Ok(now)
+    }
+
+    /// The cache a key belongs to, and its name there. A key is `/registry/` resource `/` and the rest; resources of other
+    /// groups than the core one may have the group in between.
+    fn route(&self, key: &Key) -> Option<(&Arc<Cache>, CompactString)> {
+        let text = std::str::from_utf8(key.as_bytes()).ok()?;
+        let mut end = ROOT.len();
+        // One or two segments name the resource.
+        for _ in 0..2 {
+            end += text.get(end..)?.find('/')? + 1;
+            if let Some(index) = self.by_prefix.get(&text[..end]) {
+                return Some((&self.caches[*index], text[end..].into()));
+            }
+        }
+        None
+    }
+
+    /// Applies changes until the server stops.
+    ///
+    /// # Errors
+    /// When the store's changes cannot be followed any more.
+    pub async fn run(&self, stop: ShutdownSignal) -> Result<(), StorageError> {
+        let mut changes = self.store.watch(Key::from(ROOT), Rev(self.progress.revision()));
+        loop {
+            let batch = tokio::select! {
+                biased;
+                batch = changes.next() => batch,
+                () = stop.requested() => return Ok(()),
+            };
+            let Some(batch) = batch else {
+                return Err(StorageError::Unavailable("the store ended its watch".into()));
+            };
+            let batch = batch?;
+            for event in &batch.events {
+                let Some((cache, key)) = self.route(&event.key) else { continue };
+                let object = match &event.value {
+                    Some(kv) => Some(object_of(cache.resource().as_ref(), kv)?),
+                    None => None,
+                };
+                cache.apply(&key, event.rev.0, object);
+            }
+            self.progress.advance(batch.progress.0);
+        }
+    }
+}
+
+/// The object of a stored value.
+///
+/// # Errors
+/// When the value is not an object.
+pub fn object_of(resource: &dyn AnyResource, kv: &Kv) -> Result<Arc<Obj>, StorageError> {
+    let facts = |value: &apimachinery::Value| obj::facts(value, resource.field_values(value));
+    Obj::from_stored(kv.value.clone(), kv.mod_rev.0, facts)
+        .map(Arc::new)
+        .map_err(|error| StorageError::Corrupt(format!("{}: {error}", kv.key)))
+}

@@ -1,0 +1,177 @@
+//! The API server: filters, one handler a verb, the watch cache, discovery.
+//!
+//! A request goes `serve -> FILTERS -> handlers::VERB -> registry (data) + admission -> storage`. The same way for a
+//! socket and for a client in the process; only the socket is left out.
+
+pub mod body;
+pub mod cache;
+mod decode;
+mod discovery;
+mod error;
+mod exchange;
+mod filters;
+mod handlers;
+mod health;
+pub mod hub;
+pub mod negotiate;
+mod objects;
+mod options;
+mod persist;
+pub mod query;
+pub mod request;
+mod respond;
+mod target;
+mod token;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use admission::Chain;
+use apimachinery::Status;
+use auth::{Authenticator, Authorizer, UserInfo};
+use bytes::Bytes;
+use component_base::{Clock, Random, ShutdownSignal};
+use http::{Request, Response};
+use registry::Registry;
+use storage::{StorageError, Store};
+
+pub use body::Body;
+pub use exchange::RequestBody;
+pub use hub::Hub;
+pub use objects::CachedObjects;
+
+/// How many bytes a request's body may have (upstream: `MaxRequestBodyBytes`).
+pub const MAX_BODY_BYTES: usize = 3 << 20;
+
+/// What a server is made of.
+#[derive(Debug)]
+pub struct Config {
+    /// Where objects are kept.
+    pub store: Arc<dyn Store>,
+    /// The resources it serves.
+    pub registry: Registry,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Uids and generated names.
+    pub random: Arc<dyn Random>,
+    /// How many requests that change something may be in flight.
+    pub max_mutating_in_flight: usize,
+    /// How many others may be, watches aside.
+    pub max_in_flight: usize,
+    /// The version that `/version` tells.
+    pub version: Version,
+}
+
+/// The version a server says it is.
+#[derive(Debug, Clone)]
+pub struct Version {
+    /// `1`
+    pub major: String,
+    /// `37`
+    pub minor: String,
+    /// `v1.37.1+kubelith0.1.0`
+    pub git: String,
+}
+
+/// Who asks and what they may, which needs the server's caches and so comes after them.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// Asked in turn; the first that knows the credentials decides.
+    pub authenticators: Vec<Arc<dyn Authenticator>>,
+    /// Says who may.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// What a write must pass.
+    pub admission: Chain,
+    /// Whether somebody without credentials is `system:anonymous` instead of refused.
+    pub anonymous: bool,
+}
+
+/// A server.
+#[derive(Debug)]
+pub struct Server {
+    registry: Registry,
+    hub: Arc<Hub>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    access: Access,
+    limits: Limits,
+    version: Version,
+    stop: ShutdownSignal,
+    discovery: discovery::Documents,
+}
+
+#[derive(Debug)]
+struct Limits {
+    mutating: AtomicUsize,
+    max_mutating: usize,
+    reading: AtomicUsize,
+    max_reading: usize,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Default)]
+pub struct Peer {
+    /// The client's verified certificates, leaf first, in DER.
+    pub certificates: Arc<[Vec<u8>]>,
+    /// Set for clients in the process, which need no credentials: who they are.
+    pub user: Option<Arc<UserInfo>>,
+}
+
+impl Server {
+    /// A server whose caches are filled. `access` is made once the caches are there to read from.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(
+        config: Config,
+        stop: ShutdownSignal,
+        access: impl FnOnce(&Arc<CachedObjects>) -> Access,
+    ) -> Result<Arc<Self>, StorageError> {
+        let hub = Arc::new(Hub::load(Arc::clone(&config.store), &config.registry).await?);
+        let objects = Arc::new(CachedObjects::new(Arc::clone(&hub), config.registry.clone()));
+        let access = access(&objects);
+        Ok(Arc::new(Self {
+            discovery: discovery::Documents::new(&config.registry),
+            registry: config.registry,
+            hub,
+            clock: config.clock,
+            random: config.random,
+            access,
+            limits: Limits {
+                mutating: AtomicUsize::new(0),
+                max_mutating: config.max_mutating_in_flight,
+                reading: AtomicUsize::new(0),
+                max_reading: config.max_in_flight,
+            },
+            version: config.version,
+            stop,
+        }))
+    }
+
+    /// The caches, whose [`Hub::run`] the caller spawns.
+    #[must_use]
+    pub fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Answers a request.
+    pub async fn serve(self: &Arc<Self>, request: Request<RequestBody>, peer: Peer) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let mut exchange = exchange::Exchange::new(parts, peer);
+        let answer = match filters::run(self, &mut exchange) {
+            Ok(_admitted) => handlers::handle(self, &mut exchange, body).await,
+            Err(status) => Err(status),
+        };
+        let mut response = answer.unwrap_or_else(|status| respond::failure(&exchange, &status));
+        respond::add_headers(&exchange, response.headers_mut());
+        response
+    }
+}
+
+/// The bytes of a status as JSON, for where there is no request to shape it by.
+#[must_use]
+pub fn status_bytes(status: &Status) -> Bytes {
+    let mut bytes = apimachinery::json::to_vec(&status.to_value());
+    bytes.push(b'\n');
+    bytes.into()
+}

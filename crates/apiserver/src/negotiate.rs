@@ -1,0 +1,172 @@
+//! Which form an answer takes: what the client accepts against what the server can write.
+
+use http::HeaderMap;
+use http::header::ACCEPT;
+
+use apimachinery::Status;
+
+/// How bytes are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// `application/json`
+    Json,
+    /// `application/yaml`
+    Yaml,
+}
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transform {
+    /// The object itself.
+    None,
+    /// A `Table` of this version of `meta.k8s.io`.
+    Table(&'static str),
+    /// Metadata alone, of this version of `meta.k8s.io`.
+    Partial(&'static str),
+}
+
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Form {
+    /// How bytes are written.
+    pub encoding: Encoding,
+    /// What is written.
+    pub transform: Transform,
+    /// Spaces and line breaks, for people.
+    pub pretty: bool,
+}
+
+/// What the server can write for most requests, as it is told to clients that accept none of it.
+const MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+impl Encoding {
+    /// Its media type.
+    #[must_use]
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Yaml => "application/yaml",
+        }
+    }
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Self { encoding: Encoding::Json, transform: Transform::None, pretty: false }
+    }
+}
+
+/// One clause of an Accept header.
+#[derive(Debug)]
+struct Clause<'h> {
+    kind: &'h str,
+    sub: &'h str,
+    quality: f32,
+    params: Vec<(&'h str, &'h str)>,
+}
+
+impl Clause<'_> {
+    fn param(&self, name: &str) -> &str {
+        self.params.iter().find(|(it, _)| *it == name).map_or("", |(_, value)| value)
+    }
+}
+
+fn clauses(header: &str) -> Vec<Clause<'_>> {
+    let mut clauses: Vec<Clause<'_>> = header
+        .split(',')
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+        .map(|text| {
+            let mut parts = text.split(';').map(str::trim);
+            let (kind, sub) = parts.next().unwrap_or_default().split_once('/').unwrap_or(("*", "*"));
+            let params: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
+            let quality = params.iter().find(|(name, _)| *name == "q").and_then(|(_, q)| q.parse().ok());
+            Clause { kind: kind.trim(), sub: sub.trim(), quality: quality.unwrap_or(1.0), params }
+        })
+        .collect();
+    // Stable: equal ones keep the client's order.
+    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality).then_with(|| wildness(a).cmp(&wildness(b))));
+    clauses
+}
+
+fn wildness(clause: &Clause<'_>) -> u8 {
+    u8::from(clause.sub == "*") + u8::from(clause.kind == "*")
+}
+
+/// The form of an answer about a resource.
+///
+/// # Errors
+/// 406 where the client accepts nothing the server can write.
+pub fn negotiate(headers: &HeaderMap) -> Result<Form, Status> {
+    choose(headers, true)
+}
+
+/// The form of an answer that is always the object itself, errors included: what is not understood is JSON.
+#[must_use]
+pub fn plain(headers: &HeaderMap) -> Form {
+    choose(headers, false).unwrap_or_default()
+}
+
+fn choose(headers: &HeaderMap, transforms: bool) -> Result<Form, Status> {
+    let header = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if header.is_empty() {
+        return Ok(Form::default());
+    }
+    for clause in clauses(header) {
+        let encoding = match (clause.kind, clause.sub) {
+            ("application" | "*", "json") | ("*", "*") => Encoding::Json,
+            ("application", "yaml") => Encoding::Yaml,
+            _ => continue,
+        };
+        let Some(transform) = transform_of(&clause, transforms) else { continue };
+        let pretty = clause.param("pretty") == "1";
+        return Ok(Form { encoding, transform, pretty });
+    }
+    Err(Status::not_acceptable(format!("only the following media types are accepted: {MEDIA_TYPES}")))
+}
+
+fn transform_of(clause: &Clause<'_>, allowed: bool) -> Option<Transform> {
+    let (what, group, version) = (clause.param("as"), clause.param("g"), clause.param("v"));
+    if what.is_empty() {
+        return Some(Transform::None);
+    }
+    let version = match (group, version) {
+        ("meta.k8s.io", "v1") => "v1",
+        ("meta.k8s.io", "v1beta1") => "v1beta1",
+        _ => return None,
+    };
+    match what {
+        _ if !allowed => None,
+        "Table" => Some(Transform::Table(version)),
+        "PartialObjectMetadata" | "PartialObjectMetadataList" => Some(Transform::Partial(version)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(accept: &str, expected: &str) {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, accept.parse().unwrap());
+        let text = match negotiate(&headers) {
+            Ok(form) => format!("{} {:?}", form.encoding.media_type(), form.transform),
+            Err(status) => status.code.to_string(),
+        };
+        assert_eq!(text, expected, "for {accept}");
+    }
+
+    #[test]
+    fn the_first_form_that_can_be_written_is_taken() {
+        check("*/*", "application/json None");
+        check("application/yaml", "application/yaml None");
+        check("application/vnd.kubernetes.protobuf, application/json", "application/json None");
+        check(
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+            r#"application/json Table("v1")"#,
+        );
+        check("application/json;as=Bogus;v=v1;g=meta.k8s.io, application/json;q=0.5", "application/json None");
+        check("text/html", "406");
+    }
+}

@@ -1,0 +1,172 @@
+//! What a request asks for, told from its method, path and query. Upstream: `RequestInfoFactory`.
+
+use http::{Method, Uri};
+
+use crate::query::Query;
+
+/// What a request asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestInfo {
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; lower-case method for paths.
+    pub verb: &'static str,
+    /// Whether an object or a list of objects is asked for, and not a path.
+    pub is_resource: bool,
+    /// The group; empty for the core one.
+    pub group: String,
+    /// The version.
+    pub version: String,
+    /// The plural name.
+    pub resource: String,
+    /// `status`, `log`, ...; empty for the object itself.
+    pub subresource: String,
+    /// What follows the subresource (of proxies).
+    pub rest: String,
+    /// The namespace; empty for all or none.
+    pub namespace: String,
+    /// The object's name; empty for all.
+    pub name: String,
+    /// The path as it was sent.
+    pub path: String,
+}
+
+/// Subresources that are about a namespace and not in one.
+const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
+
+impl RequestInfo {
+    /// What `method uri` asks for.
+    #[must_use]
+    pub fn of(method: &Method, uri: &Uri, query: &Query) -> Self {
+        let path = uri.path();
+        let mut info = Self { path: path.into(), verb: lower_case(method), ..Self::default() };
+        let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(decode).collect();
+        let mut parts = parts.iter().map(String::as_str);
+        match parts.next() {
+            Some("api") => {}
+            Some("apis") => info.group = parts.next().unwrap_or_default().into(),
+            _ => return info,
+        }
+        let rest: Vec<&str> = parts.collect();
+        let [version, rest @ ..] = rest.as_slice() else { return info };
+        if rest.is_empty() {
+            return info;
+        }
+        info.version = (*version).into();
+        info.is_resource = true;
+        info.verb = verb_of(method);
+        let rest = match rest {
+            // The old form of watches: /watch/ before the resource.
+            ["watch", rest @ ..] if !rest.is_empty() => {
+                info.verb = "watch";
+                rest
+            }
+            ["proxy", rest @ ..] if !rest.is_empty() => rest,
+            _ => rest,
+        };
+        info.place(rest);
+        info.refine(method, query);
+        info
+    }
+
+    fn place(&mut self, rest: &[&str]) {
+        let rest = match rest {
+            ["namespaces", namespace, more @ ..] => {
+                self.namespace = (*namespace).into();
+                match more {
+                    [] => rest,
+                    [sub, ..] if NAMESPACE_SUBRESOURCES.contains(sub) => rest,
+                    _ => more,
+                }
+            }
+            _ => rest,
+        };
+        let mut rest = rest.iter().copied();
+        self.resource = rest.next().unwrap_or_default().into();
+        self.name = rest.next().unwrap_or_default().into();
+        self.subresource = rest.next().unwrap_or_default().into();
+        self.rest = rest.collect::<Vec<_>>().join("/");
+    }
+
+    fn refine(&mut self, method: &Method, query: &Query) {
+        if !self.name.is_empty() {
+            if self.verb == "get" && query.flag("watch") && self.subresource.is_empty() && method == Method::GET {
+                // Watching one object by its own path is a plain get upstream too, unless the path says watch.
+            }
+            return;
+        }
+        self.verb = match self.verb {
+            "get" if query.flag("watch") => "watch",
+            "get" => "list",
+            "delete" => "deletecollection",
+            other => other,
+        };
+        if matches!(self.verb, "list" | "watch" | "deletecollection")
+            && let Some(name) = query.get("fieldSelector").and_then(name_of_selector)
+        {
+            self.name = name;
+        }
+    }
+}
+
+/// The name in `metadata.name=x`, where the selector is no more than that.
+fn name_of_selector(selector: &str) -> Option<String> {
+    let name = selector.strip_prefix("metadata.name=").map(|rest| rest.strip_prefix('=').unwrap_or(rest))?;
+    (!name.is_empty() && !name.contains([',', '=', '!', '\\'])).then(|| name.to_owned())
+}
+
+fn verb_of(method: &Method) -> &'static str {
+    match *method {
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        Method::GET | Method::HEAD => "get",
+        _ => "",
+    }
+}
+
+fn lower_case(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "get",
+        Method::HEAD => "head",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        Method::OPTIONS => "options",
+        _ => "other",
+    }
+}
+
+fn decode(part: &str) -> String {
+    percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(method: &str, uri: &str, expected: &str) {
+        let uri: Uri = uri.parse().unwrap();
+        let query = Query::parse(uri.query().unwrap_or_default());
+        let it = RequestInfo::of(&method.parse().unwrap(), &uri, &query);
+        let text = format!(
+            "{} {}/{} {} ns={} name={} sub={} rest={} {}",
+            it.verb, it.group, it.version, it.resource, it.namespace, it.name, it.subresource, it.rest, it.is_resource
+        );
+        assert_eq!(text, expected, "for {method} {uri}");
+    }
+
+    #[test]
+    fn paths_are_told_apart() {
+        check("GET", "/api/v1/pods", "list /v1 pods ns= name= sub= rest= true");
+        check("GET", "/api/v1/namespaces/a/pods?watch=1", "watch /v1 pods ns=a name= sub= rest= true");
+        check("GET", "/api/v1/namespaces/a/pods/p/log", "get /v1 pods ns=a name=p sub=log rest= true");
+        check("GET", "/api/v1/namespaces/a", "get /v1 namespaces ns=a name=a sub= rest= true");
+        check("PUT", "/api/v1/namespaces/a/finalize", "update /v1 namespaces ns=a name=a sub=finalize rest= true");
+        check("DELETE", "/apis/apps/v1/namespaces/a/deployments", "deletecollection apps/v1 deployments ns=a name= sub= rest= true");
+        check("POST", "/api/v1/namespaces/a/pods/p/proxy/x/y", "create /v1 pods ns=a name=p sub=proxy rest=x/y true");
+        check("GET", "/api/v1/nodes?fieldSelector=metadata.name%3Dn1", "list /v1 nodes ns= name=n1 sub= rest= true");
+        check("GET", "/api/v1/watch/pods", "watch /v1 pods ns= name= sub= rest= true");
+        check("GET", "/apis/apps/v1", "get apps/ ");
+    }
+}

@@ -1,0 +1,79 @@
+//! Who asks.
+
+use std::collections::BTreeMap;
+
+/// An authenticated user.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserInfo {
+    /// `system:node:n1`, `jane`
+    pub name: String,
+    /// Unique over time, where it is known.
+    pub uid: String,
+    /// `system:masters`, `system:authenticated`
+    pub groups: Vec<String>,
+    /// What the authenticator adds.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// The group of everybody who is known.
+pub const ALL_AUTHENTICATED: &str = "system:authenticated";
+/// The group of everybody who is not.
+pub const ALL_UNAUTHENTICATED: &str = "system:unauthenticated";
+/// The name of everybody who is not known.
+pub const ANONYMOUS: &str = "system:anonymous";
+/// The group that may do everything.
+pub const MASTERS: &str = "system:masters";
+/// The group of all service accounts.
+pub const ALL_SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
+/// What the names of service accounts begin with.
+pub const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
+/// The extra key that names the pod a token is bound to.
+pub const POD_NAME_KEY: &str = "authentication.kubernetes.io/pod-name";
+/// The extra key that names the node a token's pod runs on.
+pub const NODE_NAME_KEY: &str = "authentication.kubernetes.io/node-name";
+
+impl UserInfo {
+    /// A user with these groups, and that of everybody who is known.
+    #[must_use]
+    pub fn new(name: &str, groups: &[&str]) -> Self {
+        let mut groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
+        groups.push(ALL_AUTHENTICATED.into());
+        Self { name: name.into(), groups, ..Self::default() }
+    }
+
+    /// Somebody who is not known.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self { name: ANONYMOUS.into(), groups: vec![ALL_UNAUTHENTICATED.into()], ..Self::default() }
+    }
+
+    /// A service account.
+    #[must_use]
+    pub fn service_account(namespace: &str, name: &str) -> Self {
+        let mut user = Self::new(
+            &format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}"),
+            &[ALL_SERVICE_ACCOUNTS, &format!("{ALL_SERVICE_ACCOUNTS}:{namespace}")],
+        );
+        user.uid = String::new();
+        user
+    }
+
+    /// Namespace and name, where this is a service account.
+    #[must_use]
+    pub fn as_service_account(&self) -> Option<(&str, &str)> {
+        self.name.strip_prefix(SERVICE_ACCOUNT_PREFIX)?.split_once(':')
+    }
+
+    /// The node's name, where this is a node.
+    #[must_use]
+    pub fn as_node(&self) -> Option<&str> {
+        self.groups.iter().any(|group| group == "system:nodes").then_some(())?;
+        self.name.strip_prefix("system:node:")
+    }
+
+    /// Whether the user belongs to a group.
+    #[must_use]
+    pub fn is_in(&self, group: &str) -> bool {
+        self.groups.iter().any(|it| it == group)
+    }
+}

@@ -1,0 +1,344 @@
+//! The form in which a built-in resource is declared: a plain struct literal.
+
+use std::fmt;
+
+use api::ResourceFacts;
+use apimachinery::conform::{self, ConformError};
+use apimachinery::{FieldErrors, Value};
+use compact_str::CompactString;
+use jiff::Timestamp;
+
+use crate::{AnyResource, Part, Rules, Served, metadata};
+
+/// When `metadata.generation` moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Generation {
+    /// It is not kept.
+    None,
+    /// It starts at 1 and moves with every change outside metadata and status.
+    Spec,
+}
+
+/// How objects of a resource are deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeletionRule {
+    /// At once, unless finalizers hold them.
+    Background,
+    /// After a grace period (pods).
+    Graceful,
+    /// Through the spec's own finalizers (namespaces).
+    Namespace,
+}
+
+/// Where the scale subresource finds things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scale {
+    /// The path of the wanted count.
+    pub spec_replicas: &'static [&'static str],
+    /// The path of the present count.
+    pub status_replicas: &'static [&'static str],
+    /// The path of the selector: a label selector, or a plain map.
+    pub selector: &'static [&'static str],
+}
+
+/// A selectable field: its name and how its value is read.
+#[derive(Debug, Clone, Copy)]
+pub struct FieldLabel {
+    /// `spec.nodeName`
+    pub name: &'static str,
+    /// Its value as text; empty where it is absent.
+    pub value: fn(&Value) -> CompactString,
+}
+
+impl FieldLabel {
+    /// A field whose value is the text at the path its name spells.
+    #[must_use]
+    pub const fn new(name: &'static str, value: fn(&Value) -> CompactString) -> Self {
+        Self { name, value }
+    }
+}
+
+/// Another group or version in which the same stored objects are served.
+#[derive(Debug, Clone, Copy)]
+pub struct Alternative {
+    /// Its group.
+    pub group: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// Sets its defaults.
+    pub default: fn(&mut Value),
+    /// Converts it to the storage version.
+    pub to_storage: fn(&mut Value),
+    /// Converts the storage version to it.
+    pub from_storage: fn(&mut Value),
+}
+
+/// A built-in resource.
+#[derive(Clone, Copy)]
+pub struct Declaration {
+    /// The group of the storage version; empty for the core one.
+    pub group: &'static str,
+    /// The storage version.
+    pub version: &'static str,
+    /// The plural name.
+    pub resource: &'static str,
+    /// The part of the storage key after `/registry/`, where it is not the plural name.
+    pub prefix: &'static str,
+    /// Other groups and versions that serve the same objects.
+    pub alternatives: &'static [Alternative],
+    /// Sets the defaults.
+    pub default: fn(&mut Value),
+    /// What is wrong with a name.
+    pub name: fn(&str, NameUse) -> Vec<String>,
+    /// Clears what a create may not set, beyond status.
+    pub prepare_create: fn(&mut Value),
+    /// Restores what an update may not change, beyond status.
+    pub prepare_update: fn(&mut Value, &Value),
+    /// Restores what a status update may not change, beyond everything outside status.
+    pub prepare_status: fn(&mut Value, &Value),
+    /// Restores what another subresource's update may not change.
+    pub prepare_subresource: fn(&str, &mut Value, &Value),
+    /// Everything wrong with a new object outside metadata.
+    pub validate: fn(&Value, &mut FieldErrors),
+    /// What is wrong with a change, beyond [`Declaration::validate`] of the new object.
+    pub validate_update: fn(&Value, &Value, &mut FieldErrors),
+    /// What is wrong with a change of status.
+    pub validate_status: fn(&Value, &Value, &mut FieldErrors),
+    /// What is wrong with a change through another subresource.
+    pub validate_subresource: fn(&str, &Value, &Value, &mut FieldErrors),
+    /// What to warn a client of.
+    pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
+    /// The selectable fields.
+    pub fields: &'static [FieldLabel],
+    /// The cells of its row.
+    pub row: fn(&Value, Timestamp) -> Vec<Value>,
+    /// Plain facts.
+    pub rules: Rules,
+}
+
+/// What a name is checked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameUse {
+    /// To be an object's name.
+    Name,
+    /// To begin one (`generateName`).
+    Prefix,
+}
+
+impl Declaration {
+    /// A resource with nothing of its own: no defaults, nothing wrong, metadata's rules only.
+    pub const PLAIN: Self = Self {
+        group: "",
+        version: "v1",
+        resource: "",
+        prefix: "",
+        alternatives: &[],
+        default: |_| {},
+        name: metadata::subdomain_name,
+        prepare_create: |_| {},
+        prepare_update: |_, _| {},
+        prepare_status: |_, _| {},
+        prepare_subresource: |_, _, _| {},
+        validate: |_, _| {},
+        validate_update: |_, _, _| {},
+        validate_status: |_, _, _| {},
+        validate_subresource: |_, _, _, _| {},
+        warnings: |_, _| Vec::new(),
+        fields: &[],
+        row: crate::table::name_and_creation,
+        rules: Rules {
+            generation: Generation::None,
+            create_on_update: false,
+            unconditional_update: true,
+            deletion: DeletionRule::Background,
+            scale: None,
+            ttl_seconds: 0,
+            has_status: false,
+        },
+    };
+
+    /// [`Declaration::PLAIN`] for an object with spec, status and generation.
+    pub const SPEC_AND_STATUS: Self = Self {
+        rules: Rules { generation: Generation::Spec, has_status: true, ..Self::PLAIN.rules },
+        ..Self::PLAIN
+    };
+}
+
+impl fmt::Debug for Declaration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Declaration({}.{}/{})", self.resource, self.group, self.version)
+    }
+}
+
+/// A declaration with the facts that belong to it.
+#[derive(Debug)]
+pub struct BuiltIn {
+    declaration: Declaration,
+    served: Vec<Served>,
+    prefix: String,
+    fields: Vec<&'static str>,
+}
+
+/// The facts of a resource in the table.
+fn facts(group: &str, version: &str, resource: &str) -> Option<&'static ResourceFacts> {
+    api::resources().iter().find(|it| it.group == group && it.version == version && it.resource == resource)
+}
+
+impl BuiltIn {
+    /// The declaration joined with the generated tables; `None` where they do not know it.
+    #[must_use]
+    pub fn new(declaration: Declaration) -> Option<Self> {
+        let own = (declaration.group, declaration.version);
+        let others = declaration.alternatives.iter().map(|it| (it.group, it.version));
+        let served = std::iter::once(own).chain(others).map(|(group, version)| {
+            let facts = facts(group, version, declaration.resource)?;
+            Some(Served { facts, node: api::type_of_kind(group, version, facts.kind)? })
+        });
+        let served: Option<Vec<Served>> = served.collect();
+        let name = if declaration.prefix.is_empty() { declaration.resource } else { declaration.prefix };
+        Some(Self {
+            served: served?,
+            prefix: format!("/registry/{name}/"),
+            fields: declaration.fields.iter().map(|field| field.name).collect(),
+            declaration,
+        })
+    }
+
+    fn alternative(&self, served: &Served) -> Option<&Alternative> {
+        let same = |it: &&Alternative| it.group == served.facts.group && it.version == served.facts.version;
+        self.declaration.alternatives.iter().find(same)
+    }
+
+    fn set_version(value: &mut Value, served: &Served) {
+        value.set_at(&["apiVersion"], served.facts.api_version());
+        value.set_at(&["kind"], served.facts.kind);
+    }
+}
+
+impl AnyResource for BuiltIn {
+    fn served(&self) -> &[Served] {
+        &self.served
+    }
+
+    fn storage_prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    fn conform(&self, served: &Served, value: &mut Value) -> Result<Vec<String>, ConformError> {
+        conform::conform(api::schema(), served.node, value)
+    }
+
+    fn default(&self, served: &Served, value: &mut Value) {
+        match self.alternative(served) {
+            Some(alternative) => (alternative.default)(value),
+            None => (self.declaration.default)(value),
+        }
+    }
+
+    fn to_storage(&self, served: &Served, value: &mut Value) {
+        if let Some(alternative) = self.alternative(served) {
+            (alternative.to_storage)(value);
+            Self::set_version(value, &self.served[0]);
+        }
+    }
+
+    fn from_storage(&self, served: &Served, value: &mut Value) {
+        if let Some(alternative) = self.alternative(served) {
+            (alternative.from_storage)(value);
+            Self::set_version(value, served);
+        }
+    }
+
+    fn prepare_create(&self, value: &mut Value) {
+        if self.declaration.rules.has_status {
+            reset(value, "status", &conform::zero(api::schema(), self.served[0].node));
+        }
+        (self.declaration.prepare_create)(value);
+    }
+
+    fn prepare_update(&self, part: Part<'_>, value: &mut Value, old: &Value) {
+        match part {
+            Part::Main => {
+                if self.declaration.rules.has_status {
+                    reset(value, "status", old);
+                }
+                (self.declaration.prepare_update)(value, old);
+            }
+            Part::Status => {
+                keep_all_but_status(value, old);
+                (self.declaration.prepare_status)(value, old);
+            }
+            Part::Other(name) => (self.declaration.prepare_subresource)(name, value, old),
+        }
+    }
+
+    fn validate(&self, value: &Value) -> FieldErrors {
+        let mut errors = FieldErrors::new();
+        let facts = self.served[0].facts;
+        metadata::validate(value, facts.namespaced, self.declaration.name, &mut errors);
+        (self.declaration.validate)(value, &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, part: Part<'_>, value: &Value, old: &Value) -> FieldErrors {
+        let mut errors = FieldErrors::new();
+        metadata::validate_update(value, old, &mut errors);
+        match part {
+            Part::Main => {
+                (self.declaration.validate)(value, &mut errors);
+                (self.declaration.validate_update)(value, old, &mut errors);
+            }
+            Part::Status => (self.declaration.validate_status)(value, old, &mut errors),
+            Part::Other(name) => (self.declaration.validate_subresource)(name, value, old, &mut errors),
+        }
+        errors
+    }
+
+    fn warnings(&self, value: &Value, old: Option<&Value>) -> Vec<String> {
+        (self.declaration.warnings)(value, old)
+    }
+
+    fn field_values(&self, value: &Value) -> Box<[CompactString]> {
+        self.declaration.fields.iter().map(|field| (field.value)(value)).collect()
+    }
+
+    fn selectable_fields(&self) -> &[&'static str] {
+        &self.fields
+    }
+
+    fn row(&self, value: &Value, now: Timestamp) -> Vec<Value> {
+        (self.declaration.row)(value, now)
+    }
+
+    fn rules(&self) -> &Rules {
+        &self.declaration.rules
+    }
+}
+
+/// Makes a member what it is in another value.
+fn reset(value: &mut Value, key: &str, from: &Value) {
+    match from.get(key) {
+        Some(other) => value.set_at(&[key], other.clone()),
+        None => {
+            value.remove_at(&[key]);
+        }
+    }
+}
+
+/// A status write changes status; of metadata it may change labels, annotations, finalizers and owners never.
+fn keep_all_but_status(value: &mut Value, old: &Value) {
+    let status = value.get("status").cloned();
+    let written = value.get("metadata").cloned().unwrap_or_default();
+    *value = old.clone();
+    for key in ["resourceVersion", "managedFields", "uid", "name", "namespace"] {
+        if let Some(given) = written.get(key) {
+            value.set_at(&["metadata", key], given.clone());
+        }
+    }
+    match status {
+        Some(status) => value.set_at(&["status"], status),
+        None => {
+            value.remove_at(&["status"]);
+        }
+    }
+}

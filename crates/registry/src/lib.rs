@@ -1,0 +1,144 @@
+//! What each resource is, written once: defaulting, validation, columns, selectable fields, subresources, versions.
+//!
+//! Facts only: no I/O, no clock. The server sees [`AnyResource`]; a built-in resource is a [`Declaration`] in a file of
+//! its own under [`resources`], a custom one makes the same of its schema at run time.
+
+pub mod declaration;
+pub mod metadata;
+pub mod resources;
+pub mod table;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use api::ResourceFacts;
+use apimachinery::conform::ConformError;
+use apimachinery::{FieldErrors, Value};
+use compact_str::CompactString;
+use jiff::Timestamp;
+
+pub use declaration::{Declaration, DeletionRule, Generation, Scale};
+
+/// One version of a resource as it is served.
+#[derive(Debug, Clone, Copy)]
+pub struct Served {
+    /// Names, verbs, columns of this version.
+    pub facts: &'static ResourceFacts,
+    /// The type of its objects; an index into [`api::schema`].
+    pub node: apimachinery::schema::NodeId,
+}
+
+/// Which part of an object a write may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part<'p> {
+    /// All but status.
+    Main,
+    /// Status only.
+    Status,
+    /// What this subresource may change.
+    Other(&'p str),
+}
+
+/// A resource as the server sees it, whether built in or custom.
+///
+/// Values are of the storage version unless a method says otherwise.
+pub trait AnyResource: Send + Sync + Debug {
+    /// The versions it is served in, the storage version's first.
+    fn served(&self) -> &[Served];
+
+    /// What every key of this resource begins with: `/registry/pods/`.
+    fn storage_prefix(&self) -> &str;
+
+    /// Makes a decoded value of a served version what its type makes of it; the paths of unknown fields come back.
+    ///
+    /// # Errors
+    /// The first value of a wrong type.
+    fn conform(&self, served: &Served, value: &mut Value) -> Result<Vec<String>, ConformError>;
+
+    /// Sets the defaults of a served version.
+    fn default(&self, served: &Served, value: &mut Value);
+
+    /// Converts from a served version to the storage version.
+    fn to_storage(&self, served: &Served, value: &mut Value);
+
+    /// Converts from the storage version to a served version.
+    fn from_storage(&self, served: &Served, value: &mut Value);
+
+    /// Clears what a client may not set when it creates: status, mostly.
+    fn prepare_create(&self, value: &mut Value);
+
+    /// Restores what a write to this part may not change.
+    fn prepare_update(&self, part: Part<'_>, value: &mut Value, old: &Value);
+
+    /// Everything wrong with a new object, metadata included.
+    fn validate(&self, value: &Value) -> FieldErrors;
+
+    /// Everything wrong with a change.
+    fn validate_update(&self, part: Part<'_>, value: &Value, old: &Value) -> FieldErrors;
+
+    /// What to warn a client of.
+    fn warnings(&self, value: &Value, old: Option<&Value>) -> Vec<String>;
+
+    /// The values of the selectable fields, in the order of [`AnyResource::selectable_fields`].
+    fn field_values(&self, value: &Value) -> Box<[CompactString]>;
+
+    /// The names of the selectable fields besides `metadata.name` and `metadata.namespace`.
+    fn selectable_fields(&self) -> &[&'static str];
+
+    /// The cells of its row in a table.
+    fn row(&self, value: &Value, now: Timestamp) -> Vec<Value>;
+
+    /// The rules of this resource that are plain facts.
+    fn rules(&self) -> &Rules;
+}
+
+/// Facts about how a resource is written and deleted.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    /// When `metadata.generation` moves.
+    pub generation: Generation,
+    /// Whether `PUT` may create.
+    pub create_on_update: bool,
+    /// Whether an update without resource version is taken.
+    pub unconditional_update: bool,
+    /// How it is deleted.
+    pub deletion: DeletionRule,
+    /// Where its scale subresource finds things, if it has one.
+    pub scale: Option<Scale>,
+    /// Seconds an object lives after its last write; 0 is for ever.
+    pub ttl_seconds: u32,
+    /// Whether an object may have a status that a create sets (events, leases have none to clear).
+    pub has_status: bool,
+}
+
+/// All resources of a server.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    resources: Vec<Arc<dyn AnyResource>>,
+}
+
+impl Registry {
+    /// The built-in resources.
+    #[must_use]
+    pub fn built_in() -> Self {
+        Self { resources: resources::all() }
+    }
+
+    /// The resources, each once.
+    #[must_use]
+    pub fn resources(&self) -> &[Arc<dyn AnyResource>] {
+        &self.resources
+    }
+
+    /// The resource and version a path names.
+    #[must_use]
+    pub fn find(&self, group: &str, version: &str, resource: &str) -> Option<(usize, Served)> {
+        self.resources.iter().enumerate().find_map(|(index, it)| {
+            let served = it.served().iter().find(|served| {
+                let facts = served.facts;
+                facts.group == group && facts.version == version && facts.resource == resource
+            });
+            served.map(|served| (index, *served))
+        })
+    }
+}

@@ -1,0 +1,202 @@
+//! What is wrong with an object's metadata, whatever its kind. Upstream: `ValidateObjectMeta` and its update.
+
+use apimachinery::validation::{self, Problems};
+use apimachinery::{FieldErrors, Object, Path, Value};
+
+use crate::declaration::NameUse;
+
+/// Names of most resources: DNS subdomains.
+#[must_use]
+pub fn subdomain_name(name: &str, usage: NameUse) -> Problems {
+    validation::name_or_prefix(name, usage == NameUse::Prefix, validation::dns1123_subdomain)
+}
+
+/// Names of namespaces, pods' hostnames and the like: DNS labels.
+#[must_use]
+pub fn label_name(name: &str, usage: NameUse) -> Problems {
+    validation::name_or_prefix(name, usage == NameUse::Prefix, validation::dns1123_label)
+}
+
+/// Names of services: DNS labels that begin with a letter.
+#[must_use]
+pub fn dns1035_name(name: &str, usage: NameUse) -> Problems {
+    validation::name_or_prefix(name, usage == NameUse::Prefix, validation::dns1035_label)
+}
+
+/// Names of roles and the like: anything that can stand in a path.
+#[must_use]
+pub fn path_segment_name(name: &str, usage: NameUse) -> Problems {
+    match usage {
+        NameUse::Name => validation::path_segment_name(name),
+        NameUse::Prefix => validation::path_segment_prefix(name),
+    }
+}
+
+/// Checks the metadata of an object.
+pub fn validate(
+    object: &Value,
+    namespaced: bool,
+    name_rule: fn(&str, NameUse) -> Vec<String>,
+    errors: &mut FieldErrors,
+) {
+    let path = Path::new("metadata");
+    let empty = Value::object();
+    let metadata = object.get("metadata").unwrap_or(&empty);
+    let prefix = metadata.str_at(&["generateName"]);
+    let name = metadata.str_at(&["name"]);
+    if !prefix.is_empty() {
+        errors.invalid_all(&path.child("generateName"), prefix, name_rule(prefix, NameUse::Prefix));
+    }
+    if name.is_empty() {
+        errors.required(&path.child("name"), "name or generateName is required");
+    } else {
+        errors.invalid_all(&path.child("name"), name, name_rule(name, NameUse::Name));
+    }
+    namespace(metadata, namespaced, &path, errors);
+    if let Some(generation) = metadata.i64_at(&["generation"]).filter(|it| *it < 0) {
+        let at = path.child("generation");
+        errors.invalid(&at, &Value::from(generation), "must be greater than or equal to 0");
+    }
+    shared(metadata, &path, errors);
+}
+
+fn namespace(metadata: &Value, namespaced: bool, path: &Path<'_>, errors: &mut FieldErrors) {
+    let namespace = metadata.str_at(&["namespace"]);
+    let at = path.child("namespace");
+    match (namespaced, namespace.is_empty()) {
+        (true, true) => errors.required(&at, ""),
+        (true, false) => errors.invalid_all(&at, namespace, validation::dns1123_label(namespace)),
+        (false, false) => errors.forbidden(&at, "not allowed on this type"),
+        (false, true) => {}
+    }
+}
+
+/// What is checked of new and of changed metadata alike.
+fn shared(metadata: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    if let Some(map) = metadata.get("labels").and_then(Value::as_object) {
+        labels(map, &path.child("labels"), errors);
+    }
+    if let Some(map) = metadata.get("annotations").and_then(Value::as_object) {
+        annotations(map, &path.child("annotations"), errors);
+    }
+    owner_references(metadata.items_at(&["ownerReferences"]), &path.child("ownerReferences"), errors);
+    finalizers(metadata.items_at(&["finalizers"]), &path.child("finalizers"), errors);
+}
+
+/// Checks labels, here and in templates.
+pub fn labels(map: &Object, path: &Path<'_>, errors: &mut FieldErrors) {
+    for (key, value) in map.iter() {
+        errors.invalid_all(path, key, validation::qualified_name(key));
+        let value = value.as_str().unwrap_or_default();
+        let at = path.key(key);
+        let _ = at;
+        errors.invalid_all(path, value, validation::label_value(value));
+    }
+}
+
+/// Checks annotations, here and in templates.
+pub fn annotations(map: &Object, path: &Path<'_>, errors: &mut FieldErrors) {
+    for key in map.keys() {
+        errors.invalid_all(path, key, validation::annotation_key(key));
+    }
+    if !validation::annotations_fit(map) {
+        errors.too_long(path, validation::MAX_ANNOTATIONS_BYTES);
+    }
+}
+
+fn owner_references(references: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
+    let mut controller: Option<String> = None;
+    for (index, reference) in references.iter().enumerate() {
+        let at = path.index(index);
+        let version = reference.str_at(&["apiVersion"]);
+        if version.split('/').next_back().unwrap_or_default().is_empty() {
+            errors.invalid_text(&at.child("apiVersion"), version, "version must not be empty");
+        }
+        for member in ["kind", "name", "uid"] {
+            let text = reference.str_at(&[member]);
+            if text.is_empty() {
+                errors.invalid_text(&at.child(member), text, "must not be empty");
+            }
+        }
+        if reference.str_at(&["kind"]) == "Event" && version == "v1" {
+            errors.invalid_text(&at, "/v1, Kind=Event", "/v1, Kind=Event is disallowed from being an owner");
+        }
+        if reference.bool_at(&["controller"]) {
+            let kind = reference.str_at(&["kind"]);
+            let name = reference.str_at(&["name"]);
+            if let Some(first) = &controller {
+                let detail = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {kind}/{name}"
+                );
+                errors.invalid(path, &Value::Array(references.to_vec()), &detail);
+            } else {
+                controller = Some(format!("{kind}/{name}"));
+            }
+        }
+    }
+}
+
+fn finalizers(list: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
+    let has = |name| list.iter().any(|it| it.as_str() == Some(name));
+    for (index, finalizer) in list.iter().enumerate() {
+        let text = finalizer.as_str().unwrap_or_default();
+        let _ = index;
+        errors.invalid_all(path, text, validation::finalizer_name(text));
+    }
+    if has("orphan") && has("foregroundDeletion") {
+        let detail = "finalizer orphan and foregroundDeletion cannot be both set";
+        errors.invalid(path, &Value::Array(list.to_vec()), detail);
+    }
+}
+
+/// Checks a change of metadata.
+pub fn validate_update(object: &Value, old: &Value, errors: &mut FieldErrors) {
+    let path = Path::new("metadata");
+    let empty = Value::object();
+    let (metadata, before) = (object.get("metadata").unwrap_or(&empty), old.get("metadata").unwrap_or(&empty));
+    for member in ["name", "namespace", "uid", "creationTimestamp"] {
+        immutable(metadata, before, member, &path, errors);
+    }
+    if metadata.str_at(&["resourceVersion"]).is_empty() {
+        let at = path.child("resourceVersion");
+        errors.invalid_text(&at, "", "must be specified for an update");
+    }
+    let (generation, earlier) = (metadata.i64_at(&["generation"]), before.i64_at(&["generation"]));
+    if generation.unwrap_or_default() < earlier.unwrap_or_default() {
+        let at = path.child("generation");
+        errors.invalid(&at, &Value::from(generation.unwrap_or_default()), "must not be decremented");
+    }
+    if before.get("deletionTimestamp").is_some() {
+        new_finalizers(metadata, before, &path, errors);
+    }
+    for member in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        immutable(metadata, before, member, &path, errors);
+    }
+    shared(metadata, &path, errors);
+}
+
+fn immutable(metadata: &Value, before: &Value, member: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    let (now, then) = (metadata.get(member), before.get(member));
+    if now != then {
+        errors.invalid(&path.child(member), now.unwrap_or(&Value::Null), "field is immutable");
+    }
+}
+
+/// An object that is being deleted takes no new finalizers.
+fn new_finalizers(metadata: &Value, before: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let earlier = before.items_at(&["finalizers"]);
+    let added: Vec<&str> = metadata
+        .items_at(&["finalizers"])
+        .iter()
+        .filter(|it| !earlier.contains(it))
+        .filter_map(Value::as_str)
+        .collect();
+    if !added.is_empty() {
+        let list: Vec<String> = added.iter().map(|it| format!("{it:?}")).collect();
+        let detail = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+            list.join(", ")
+        );
+        errors.forbidden(&path.child("finalizers"), &detail);
+    }
+}

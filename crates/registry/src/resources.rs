@@ -1,0 +1,64 @@
+//! The built-in resources, one file each. A file that is not in this list is not served, and a resource of the
+//! generated table without a file is served with metadata's rules alone (see `plain`).
+
+use std::sync::Arc;
+
+use crate::declaration::{BuiltIn, Declaration};
+use crate::{AnyResource, Generation, Rules};
+
+mod configmap;
+
+/// Every declaration. The order is that of the groups in discovery.
+const DECLARATIONS: &[fn() -> Declaration] = &[configmap::resource];
+
+/// What the table lists but stores nothing: reviews, bindings, computed lists.
+const VIRTUAL: &[&str] = &[
+    "bindings",
+    "componentstatuses",
+    "tokenreviews",
+    "selfsubjectreviews",
+    "localsubjectaccessreviews",
+    "selfsubjectaccessreviews",
+    "selfsubjectrulesreviews",
+    "subjectaccessreviews",
+];
+
+/// Every built-in resource that is stored.
+#[must_use]
+pub fn all() -> Vec<Arc<dyn AnyResource>> {
+    let mut declarations: Vec<Declaration> = DECLARATIONS.iter().map(|make| make()).collect();
+    let mut known: Vec<(&str, &str)> = Vec::new();
+    for declaration in &declarations {
+        known.push((declaration.group, declaration.resource));
+        known.extend(declaration.alternatives.iter().map(|it| (it.group, declaration.resource)));
+    }
+    for facts in api::resources() {
+        if !known.contains(&(facts.group, facts.resource)) && !VIRTUAL.contains(&facts.resource) {
+            known.push((facts.group, facts.resource));
+            declarations.push(plain(facts));
+        }
+    }
+    declarations
+        .into_iter()
+        .filter_map(BuiltIn::new)
+        .map(|built_in| Arc::new(built_in) as Arc<dyn AnyResource>)
+        .collect()
+}
+
+/// A resource that has no file of its own yet.
+fn plain(facts: &'static api::ResourceFacts) -> Declaration {
+    let node = api::type_of_kind(facts.group, facts.version, facts.kind);
+    let has = |field| {
+        let it = node.and_then(|node| api::schema().as_struct(node));
+        it.is_some_and(|it| it.field(field).is_some())
+    };
+    let generation = if has("spec") { Generation::Spec } else { Generation::None };
+    let has_status = has("status") && facts.subresource("status").is_some();
+    Declaration {
+        group: facts.group,
+        version: facts.version,
+        resource: facts.resource,
+        rules: Rules { generation, has_status, ..Declaration::PLAIN.rules },
+        ..Declaration::PLAIN
+    }
+}
