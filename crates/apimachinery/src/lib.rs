@@ -6,6 +6,7 @@ pub mod conform;
 pub mod field;
 pub mod json;
 pub mod obj;
+pub mod quantity;
 pub mod schema;
 pub mod status;
 pub mod time;
