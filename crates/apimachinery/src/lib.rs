@@ -4,12 +4,15 @@
 
 pub mod conform;
 pub mod field;
+pub mod fields;
 pub mod json;
+pub mod labels;
 pub mod obj;
 pub mod quantity;
 pub mod schema;
 pub mod status;
 pub mod time;
+pub mod validation;
 pub mod value;
 
 pub use field::{FieldErrors, Path};
