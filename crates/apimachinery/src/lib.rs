@@ -8,6 +8,7 @@ pub mod fields;
 pub mod json;
 pub mod labels;
 pub mod obj;
+pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod status;
