@@ -4,11 +4,16 @@
 
 pub mod conform;
 pub mod field;
+pub mod fields;
 pub mod json;
+pub mod labels;
 pub mod obj;
+pub mod patch;
+pub mod quantity;
 pub mod schema;
 pub mod status;
 pub mod time;
+pub mod validation;
 pub mod value;
 
 pub use field::{FieldErrors, Path};

@@ -1,0 +1,361 @@
+//! JSON patch (RFC 6902) under Kubernetes' limits, with the leniencies of the library that upstream uses:
+//! indices may be negative, a missing value is null, and a missing member equals null in a test.
+
+use super::PatchError;
+use crate::value::Value;
+
+/// The most operations in a patch.
+pub const OPERATIONS_MAX: usize = 10_000;
+/// The most bytes that all `copy` operations of a patch may add.
+pub const COPY_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+static NULL: Value = Value::Null;
+
+/// The value after all operations.
+///
+/// # Errors
+/// Where the patch is malformed, too long, or an operation does not apply.
+pub fn apply(original: &Value, patch: &Value) -> Result<Value, PatchError> {
+    let operations = match patch {
+        Value::Null => &[],
+        Value::Array(items) => items.as_slice(),
+        other => return Err(malformed(other, "value of type []handlers.jsonPatchOp")),
+    };
+    operations.iter().try_for_each(check)?;
+    if operations.len() > OPERATIONS_MAX {
+        return Err(PatchError::TooLarge(format!(
+            "The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {}",
+            operations.len()
+        )));
+    }
+    let mut document = Document { root: original.clone(), copied: 0 };
+    for (index, operation) in operations.iter().enumerate() {
+        document.perform(operation).map_err(|problem| {
+            PatchError::Unprocessable(format!("could not apply operation {index}: {problem}"))
+        })?;
+    }
+    Ok(document.root)
+}
+
+/// Members of operations that mean nothing, as strict decoding names them: `json patch unknown field "[0].x"`.
+#[must_use]
+pub fn unknown_fields(patch: &Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for (index, operation) in patch.as_array().unwrap_or_default().iter().enumerate() {
+        for key in operation.as_object().into_iter().flat_map(|it| it.keys()) {
+            if !matches!(key, "op" | "path" | "from" | "value") {
+                unknown.push(format!("json patch unknown field \"[{index}].{key}\""));
+            }
+        }
+    }
+    unknown
+}
+
+fn malformed(value: &Value, into: &str) -> PatchError {
+    let kind = value.kind_name();
+    PatchError::BadRequest(format!(
+        "error decoding patch: json: cannot unmarshal {kind} into Go {into}"
+    ))
+}
+
+fn check(operation: &Value) -> Result<(), PatchError> {
+    if operation.as_object().is_none() && !operation.is_null() {
+        return Err(malformed(operation, "value of type handlers.jsonPatchOp"));
+    }
+    for name in ["from", "op", "path"] {
+        if let Some(value) = operation.get(name)
+            && value.as_str().is_none()
+        {
+            let into = format!("struct field jsonPatchOp.{name} of type string");
+            return Err(malformed(value, &into));
+        }
+    }
+    Ok(())
+}
+
+struct Document {
+    root: Value,
+    copied: usize,
+}
+
+impl Document {
+    fn perform(&mut self, operation: &Value) -> Result<(), String> {
+        let kind = operation.str_at(&["op"]);
+        let text = |name: &str| {
+            let member = operation.get(name).and_then(Value::as_str);
+            member.ok_or_else(|| format!("{kind} operation missing {name} field"))
+        };
+        let value = operation.get("value").unwrap_or(&NULL);
+        match kind {
+            "add" => self.add(text("path")?, value.clone()),
+            "remove" => self.remove(text("path")?).map(drop),
+            "replace" => {
+                let path = text("path")?;
+                *self.existing(path)? = value.clone();
+                Ok(())
+            }
+            "move" => {
+                let moved = self.remove(text("from")?)?;
+                self.add(text("path")?, moved)
+            }
+            "copy" => {
+                let copied = self.existing(text("from")?)?.clone();
+                self.copied += crate::json::to_vec(&copied).len();
+                if self.copied > COPY_BYTES_MAX {
+                    return Err(format!("copies add more than {COPY_BYTES_MAX} bytes"));
+                }
+                self.add(text("path")?, copied)
+            }
+            "test" => self.test(text("path")?, value),
+            other => Err(format!("unexpected kind: {other}")),
+        }
+    }
+
+    fn add(&mut self, path: &str, value: Value) -> Result<(), String> {
+        let (container, key) = self.container(path)?;
+        match container {
+            Value::Array(items) if key == "-" => items.push(value),
+            Value::Array(items) => {
+                let at = index(&key, items.len() + 1)?;
+                items.insert(at, value);
+            }
+            Value::Object(members) => {
+                members.insert(key, value);
+            }
+            _ => return Err(missing(path)),
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, path: &str) -> Result<Value, String> {
+        let (container, key) = self.container(path)?;
+        match container {
+            Value::Array(items) => {
+                let at = index(&key, items.len())?;
+                Ok(items.remove(at))
+            }
+            Value::Object(members) => members.remove(&key).ok_or_else(|| missing(path)),
+            _ => Err(missing(path)),
+        }
+    }
+
+    fn test(&mut self, path: &str, expected: &Value) -> Result<(), String> {
+        let (container, key) = self.container(path)?;
+        let found = match container {
+            Value::Array(items) => items.get(index(&key, items.len())?),
+            Value::Object(members) => members.get(&key),
+            _ => None,
+        };
+        if found.unwrap_or(&NULL) == expected {
+            Ok(())
+        } else {
+            Err(format!("testing path {path} failed"))
+        }
+    }
+
+    fn existing(&mut self, path: &str) -> Result<&mut Value, String> {
+        let (container, key) = self.container(path)?;
+        let found = match container {
+            Value::Array(items) => {
+                let at = index(&key, items.len())?;
+                items.get_mut(at)
+            }
+            Value::Object(members) => members.get_mut(&key),
+            _ => None,
+        };
+        found.ok_or_else(|| missing(path))
+    }
+
+    /// The list or object that the last step of a path is in, and that step.
+    fn container(&mut self, path: &str) -> Result<(&mut Value, String), String> {
+        let (parents, last) = path.rsplit_once('/').ok_or_else(|| missing(path))?;
+        let mut container = &mut self.root;
+        // What stands before the first slash is not looked at.
+        for step in parents.split('/').skip(1) {
+            let step = unescape(step);
+            let next = match container {
+                Value::Array(items) => {
+                    let at = index(&step, items.len())?;
+                    items.get_mut(at)
+                }
+                Value::Object(members) => members.get_mut(&step),
+                _ => None,
+            };
+            container = next.ok_or_else(|| missing(path))?;
+        }
+        Ok((container, unescape(last)))
+    }
+}
+
+fn missing(path: &str) -> String {
+    format!("doc is missing path: {path}")
+}
+
+fn unescape(step: &str) -> String {
+    if step.contains('~') { step.replace("~1", "/").replace("~0", "~") } else { step.to_owned() }
+}
+
+/// The place in a list of `length`; negative numbers count from its end.
+fn index(step: &str, length: usize) -> Result<usize, String> {
+    let invalid = || format!("unable to access invalid index: {step}");
+    let number: i64 =
+        step.parse().map_err(|_| format!("value was not a proper array index: '{step}'"))?;
+    let length = i64::try_from(length).map_err(|_| invalid())?;
+    let from_start = if number < 0 { number + length } else { number };
+    if (0..length).contains(&from_start) {
+        usize::try_from(from_start).map_err(|_| invalid())
+    } else {
+        Err(invalid())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(original: &str, patch: &str, expected: &str) {
+        let parse = |text: &str| crate::json::parse(text.as_bytes()).unwrap();
+        let outcome = match apply(&parse(original), &parse(patch)) {
+            Ok(value) => crate::json::to_string(&value),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(outcome, expected, "{original} with {patch}");
+    }
+
+    #[test]
+    fn operations_apply() {
+        for (original, patch, expected) in [
+            (r#"{"a":1}"#, r#"[{"op":"add","path":"/b","value":2}]"#, r#"{"a":1,"b":2}"#),
+            (r#"{"a":[1,2]}"#, r#"[{"op":"add","path":"/a/1","value":9}]"#, r#"{"a":[1,9,2]}"#),
+            (r#"{"a":[1]}"#, r#"[{"op":"add","path":"/a/-","value":9}]"#, r#"{"a":[1,9]}"#),
+            (r#"{"a":[1]}"#, r#"[{"op":"add","path":"/a/-1","value":9}]"#, r#"{"a":[1,9]}"#),
+            (r#"{"a":[1,2]}"#, r#"[{"op":"remove","path":"/a/-1"}]"#, r#"{"a":[1]}"#),
+            (
+                r#"{"a":1}"#,
+                r#"[{"op":"replace","path":"/a","value":{"x":[]}}]"#,
+                r#"{"a":{"x":[]}}"#,
+            ),
+            (r#"{"a":1}"#, r#"[{"op":"replace","path":"/a"}]"#, r#"{"a":null}"#),
+            (
+                r#"{"a":{"b":1}}"#,
+                r#"[{"op":"move","from":"/a/b","path":"/c"}]"#,
+                r#"{"a":{},"c":1}"#,
+            ),
+            (r#"{"a":[1,2]}"#, r#"[{"op":"move","from":"/a/0","path":"/a/1"}]"#, r#"{"a":[2,1]}"#),
+            (r#"{"a":1}"#, r#"[{"op":"copy","from":"/a","path":"/b"}]"#, r#"{"a":1,"b":1}"#),
+            (
+                r#"{"a/b":1,"m~n":2}"#,
+                r#"[{"op":"test","path":"/a~1b","value":1},{"op":"remove","path":"/m~0n"}]"#,
+                r#"{"a/b":1}"#,
+            ),
+            (r#"{"":1}"#, r#"[{"op":"remove","path":"/"}]"#, "{}"),
+            ("{}", r#"[{"op":"test","path":"/a","value":null}]"#, "{}"),
+            ("{}", "[]", "{}"),
+            ("{}", "null", "{}"),
+        ] {
+            check(original, patch, expected);
+        }
+    }
+
+    #[test]
+    fn operations_that_do_not_apply_say_why() {
+        for (original, patch, expected) in [
+            (
+                "{}",
+                r#"[{"op":"add","path":"/a/b","value":1}]"#,
+                "could not apply operation 0: doc is missing path: /a/b",
+            ),
+            (
+                "{}",
+                r#"[{"op":"add","path":"","value":1}]"#,
+                "could not apply operation 0: doc is missing path: ",
+            ),
+            (
+                r#"{"a":[]}"#,
+                r#"[{"op":"add","path":"/a/1","value":1}]"#,
+                "could not apply operation 0: unable to access invalid index: 1",
+            ),
+            (
+                r#"{"a":[]}"#,
+                r#"[{"op":"add","path":"/a/x","value":1}]"#,
+                "could not apply operation 0: value was not a proper array index: 'x'",
+            ),
+            (
+                r#"{"a":[1]}"#,
+                r#"[{"op":"remove","path":"/a/-2"}]"#,
+                "could not apply operation 0: unable to access invalid index: -2",
+            ),
+            (
+                "{}",
+                r#"[{"op":"remove","path":"/a"}]"#,
+                "could not apply operation 0: doc is missing path: /a",
+            ),
+            (
+                "{}",
+                r#"[{"op":"replace","path":"/a","value":1}]"#,
+                "could not apply operation 0: doc is missing path: /a",
+            ),
+            (
+                r#"{"a":1}"#,
+                r#"[{"op":"test","path":"/a","value":1},{"op":"test","path":"/a","value":2}]"#,
+                "could not apply operation 1: testing path /a failed",
+            ),
+            (
+                "{}",
+                r#"[{"op":"bogus","path":"/a"}]"#,
+                "could not apply operation 0: unexpected kind: bogus",
+            ),
+            ("{}", r#"[{"path":"/a"}]"#, "could not apply operation 0: unexpected kind: "),
+            (
+                "{}",
+                r#"[{"op":"add"}]"#,
+                "could not apply operation 0: add operation missing path field",
+            ),
+            (
+                "{}",
+                r#"{"op":"x"}"#,
+                "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp",
+            ),
+            (
+                "{}",
+                "[1]",
+                "error decoding patch: json: cannot unmarshal number into Go value of type handlers.jsonPatchOp",
+            ),
+            (
+                "{}",
+                r#"[{"op":1}]"#,
+                "error decoding patch: json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string",
+            ),
+        ] {
+            check(original, patch, expected);
+        }
+    }
+
+    #[test]
+    fn a_patch_has_a_limit_of_operations_and_of_copies() {
+        let many =
+            format!("[{}]", vec![r#"{"op":"test","path":"/a"}"#; OPERATIONS_MAX + 1].join(","));
+        check(
+            "{}",
+            &many,
+            "Request entity too large: The allowed maximum operations in a JSON patch is 10000, got 10001",
+        );
+        // Each copy doubles the document.
+        let bomb =
+            format!("[{}]", vec![r#"{"op":"copy","from":"/a","path":"/a/-"}"#; 40].join(","));
+        check(
+            r#"{"a":["xxxxxxxxxxxxxxxx"]}"#,
+            &bomb,
+            "could not apply operation 17: copies add more than 3145728 bytes",
+        );
+    }
+
+    #[test]
+    fn members_that_mean_nothing_are_named() {
+        let patch = crate::json::parse(br#"[{"op":"add","path":"/a","x":1},{"Op":2}]"#).unwrap();
+        assert_eq!(
+            unknown_fields(&patch),
+            ["json patch unknown field \"[0].x\"", "json patch unknown field \"[1].Op\""]
+        );
+    }
+}
