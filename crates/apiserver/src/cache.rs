@@ -53,6 +53,20 @@ impl Event {
         Self { revision, change, object, previous, json: OnceLock::new() }
     }
 
+    /// An event of the store's history; `None` where neither state is known.
+    #[must_use]
+    pub fn from_history(revision: u64, now: Option<Arc<Obj>>, previous: Option<Arc<Obj>>) -> Option<Self> {
+        Some(match (now, previous) {
+            (Some(object), None) => Self::new(revision, Change::Added, object, None),
+            (Some(object), Some(previous)) => Self::new(revision, Change::Modified, object, Some(previous)),
+            (None, Some(previous)) => {
+                let last = Arc::new(previous.at_version(revision));
+                Self::new(revision, Change::Deleted, last, Some(previous))
+            }
+            (None, None) => return None,
+        })
+    }
+
     /// The watch frame in JSON, in the storage version, for a watcher without selector.
     pub fn json_frame(&self) -> Bytes {
         let make = || {
@@ -298,15 +312,7 @@ impl Cache {
                 Some(object) => state.objects.insert(key.clone(), Arc::clone(object)),
                 None => state.objects.remove(key),
             };
-            let event = match (object, previous) {
-                (Some(object), None) => Event::new(revision, Change::Added, object, None),
-                (Some(object), Some(previous)) => Event::new(revision, Change::Modified, object, Some(previous)),
-                (None, Some(previous)) => {
-                    let last = Arc::new(previous.at_version(revision));
-                    Event::new(revision, Change::Deleted, last, Some(previous))
-                }
-                (None, None) => return,
-            };
+            let Some(event) = Event::from_history(revision, object, previous) else { return };
             let event = Arc::new(event);
             let wake_all = state.push(Arc::clone(&event));
             (event, wake_all)

@@ -1,0 +1,169 @@
+//! From a request's bytes to an object: media type, syntax, kind, types, defaults.
+
+use apimachinery::conform::ConformError;
+use apimachinery::{Status, Value, json};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+
+use crate::exchange::Exchange;
+use crate::options::FieldValidation;
+use crate::target::Target;
+
+/// How many bytes of a body an error message shows.
+const SHOWN_BYTES: usize = 30;
+
+/// What a body is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Syntax {
+    Json,
+    Yaml,
+}
+
+/// The syntax a request says its body is in.
+pub(crate) fn syntax_of(exchange: &Exchange) -> Result<Syntax, Status> {
+    let media = exchange.header(CONTENT_TYPE);
+    match media.split(';').next().unwrap_or_default().trim() {
+        "" | "application/json" => Ok(Syntax::Json),
+        "application/yaml" => Ok(Syntax::Yaml),
+        other => Err(Status::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf; {other} is not built yet"
+        ))),
+    }
+}
+
+/// A body as a value, and the paths of members that stand twice in it.
+fn parse(syntax: Syntax, bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
+    match syntax {
+        Syntax::Json => json::parse_reporting(bytes).map_err(|error| error.to_string()),
+        Syntax::Yaml => apimachinery::yaml::parse_reporting(bytes).map_err(|error| error.to_string()),
+    }
+}
+
+/// Decodes a body of the target's kind, with defaults, in the version of the request.
+pub(crate) fn object(
+    exchange: &mut Exchange,
+    target: &Target,
+    body: &Bytes,
+    validation: FieldValidation,
+) -> Result<Value, Status> {
+    let syntax = syntax_of(exchange)?;
+    let facts = target.served.facts;
+    let parsed = parse(syntax, body).and_then(|(value, repeated)| match value {
+        Value::Null => Ok((Value::object(), repeated)),
+        Value::Object(_) => Ok((value, repeated)),
+        other => Err(format!(
+            "json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+            other.kind_name()
+        )),
+    });
+    let (mut value, repeated) = parsed.map_err(|why| unrecognized(facts.kind, &why, body))?;
+    check_kind(&mut value, target)?;
+    let unknown = typed(target, &mut value, &repeated, validation)?;
+    report(exchange, target, unknown, validation)?;
+    target.resource().default(&target.served, &mut value);
+    Ok(value)
+}
+
+/// Types and defaults of a value that came out of a patch.
+pub(crate) fn patched(
+    exchange: &mut Exchange,
+    target: &Target,
+    value: &mut Value,
+    validation: FieldValidation,
+) -> Result<(), Status> {
+    let unknown = target.resource().conform(&target.served, value);
+    let unknown = unknown.map_err(|error| Status::bad_request(error.to_string()))?;
+    let unknown: Vec<String> = unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
+    match validation {
+        FieldValidation::Strict if !unknown.is_empty() => {
+            return Err(Status::bad_request(format!("strict decoding error: {}", unknown.join(", "))));
+        }
+        FieldValidation::Warn => exchange.warnings.extend(unknown),
+        FieldValidation::Strict | FieldValidation::Ignore => {}
+    }
+    target.resource().default(&target.served, value);
+    Ok(())
+}
+
+fn unrecognized(kind: &str, why: &str, body: &[u8]) -> Status {
+    let shown = match body.len() {
+        0 => "<empty>".to_owned(),
+        length if length > SHOWN_BYTES => format!("{} ...", String::from_utf8_lossy(&body[..SHOWN_BYTES])),
+        _ => String::from_utf8_lossy(body).into_owned(),
+    };
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {why} ({shown})"
+    ))
+}
+
+fn cannot_handle(kind: &str, version: &str, wanted: &str, why: impl std::fmt::Display) -> Status {
+    Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {wanted}: {why}"))
+}
+
+/// Checks that the body is of the target's kind; fills in kind and version where they are left out.
+fn check_kind(value: &mut Value, target: &Target) -> Result<(), Status> {
+    let facts = target.served.facts;
+    let wanted = facts.api_version();
+    let kind = text_member(value, "kind", facts.kind);
+    let version = text_member(value, "apiVersion", &wanted);
+    if kind != facts.kind || version != wanted {
+        let (group, short) = version.split_once('/').map_or(("", version.as_str()), |(group, version)| (group, version));
+        let why = if api::type_of_kind(group, short, &kind).is_some() {
+            format!("converting ({short}.{kind}) to ({}.{}): unknown conversion", internal_package(facts.group), facts.kind)
+        } else {
+            format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"")
+        };
+        return Err(cannot_handle(&kind, short, facts.kind, why));
+    }
+    value.set_at(&["kind"], facts.kind);
+    value.set_at(&["apiVersion"], wanted);
+    Ok(())
+}
+
+fn text_member(value: &Value, key: &str, default: &str) -> String {
+    match value.str_at(&[key]) {
+        "" => default.to_owned(),
+        text => text.to_owned(),
+    }
+}
+
+/// What upstream's Go package of a group's internal types is called.
+fn internal_package(group: &str) -> &str {
+    match group {
+        "" => "core",
+        "rbac.authorization.k8s.io" => "rbac",
+        other => other.split('.').next().unwrap_or(other),
+    }
+}
+
+/// Conforms the value; what strict validation objects to comes back.
+fn typed(
+    target: &Target,
+    value: &mut Value,
+    repeated: &[String],
+    validation: FieldValidation,
+) -> Result<Vec<String>, Status> {
+    let facts = target.served.facts;
+    let unknown = target.resource().conform(&target.served, value);
+    let unknown = unknown.map_err(|error: ConformError| cannot_handle(facts.kind, facts.version, facts.kind, error))?;
+    if validation == FieldValidation::Ignore {
+        return Ok(Vec::new());
+    }
+    let repeated = repeated.iter().map(|path| format!("duplicate field \"{path}\""));
+    Ok(repeated.chain(unknown.iter().map(|path| format!("unknown field \"{path}\""))).collect())
+}
+
+fn report(
+    exchange: &mut Exchange,
+    target: &Target,
+    problems: Vec<String>,
+    validation: FieldValidation,
+) -> Result<(), Status> {
+    let facts = target.served.facts;
+    if validation == FieldValidation::Strict && !problems.is_empty() {
+        let why = format!("strict decoding error: {}", problems.join(", "));
+        return Err(cannot_handle(facts.kind, facts.version, facts.kind, why));
+    }
+    exchange.warnings.extend(problems);
+    Ok(())
+}

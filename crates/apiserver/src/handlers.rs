@@ -1,0 +1,56 @@
+//! One handler a verb. The handler is the documentation of the verb.
+
+use std::sync::Arc;
+
+use apimachinery::Status;
+use http::Response;
+
+use crate::Server;
+use crate::body::Body;
+use crate::exchange::{Exchange, RequestBody};
+use crate::target::Target;
+use crate::{discovery, health};
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod delete_collection;
+pub(crate) mod get;
+pub(crate) mod list;
+pub(crate) mod patch;
+pub(crate) mod update;
+pub(crate) mod watch;
+
+/// Sends a request to the handler of its verb.
+pub(crate) async fn handle(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
+    let info = &exchange.info;
+    if !info.is_resource {
+        return match discovery::answer(server, exchange) {
+            Some(answer) => answer,
+            None => health::answer(server, exchange).await,
+        };
+    }
+    let target = Target::of(server, info)?;
+    let facts = target.served.facts;
+    let verbs = match info.subresource.as_str() {
+        "" => facts.verbs,
+        name => facts.subresource(name).ok_or_else(Status::no_route)?.verbs,
+    };
+    if !verbs.contains(&info.verb) {
+        return Err(Status::method_not_allowed());
+    }
+    match info.verb {
+        "get" => get::get(server, exchange, &target).await,
+        "list" => list::list(server, exchange, &target).await,
+        "watch" => watch::watch(server, exchange, &target).await,
+        "create" => create::create(server, exchange, &target, body).await,
+        "update" => update::update(server, exchange, &target, body).await,
+        "patch" => patch::patch(server, exchange, &target, body).await,
+        "delete" => delete::delete(server, exchange, &target, body).await,
+        "deletecollection" => delete_collection::delete_collection(server, exchange, &target, body).await,
+        _ => Err(Status::method_not_allowed()),
+    }
+}

@@ -1,0 +1,169 @@
+//! POST of a new object: decode, default, own, admit, prepare, validate, judge, store.
+
+use std::sync::Arc;
+
+use admission::Operation;
+use apimachinery::status::GroupResource;
+use apimachinery::{Status, Value, time};
+use http::Response;
+use registry::Generation;
+
+use super::admit::{Admission, admit};
+use super::{subresource, update};
+use crate::Server;
+use crate::body::Body;
+use crate::decode;
+use crate::exchange::{Exchange, RequestBody};
+use crate::negotiate::negotiate;
+use crate::options::WriteOptions;
+use crate::persist;
+use crate::respond;
+use crate::target::Target;
+
+/// How many letters a generated name ends in.
+const SUFFIX_LENGTH: usize = 5;
+/// The longest base a name is generated from, so that it fits in 63 bytes.
+const MAX_GENERATED_BASE: usize = 63 - SUFFIX_LENGTH;
+/// How often a generated name that is taken is tried again (upstream: 8 attempts).
+const NAME_ATTEMPTS: usize = 8;
+
+/// Creates an object.
+pub(crate) async fn create(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
+    if !exchange.info.subresource.is_empty() {
+        return subresource::create(server, exchange, target, body).await;
+    }
+    if !exchange.info.name.is_empty() {
+        return Err(Status::method_not_allowed());
+    }
+    let body = body.read().await?;
+    let options = WriteOptions::of(exchange, "CreateOptions")?;
+    let form = negotiate(&exchange.parts.headers)?;
+    let value = decode::object(exchange, target, &body, options.field_validation)?;
+    let stored = new_object(server, exchange, target, &options, value).await?;
+    Ok(respond::object(server, target, form, 201, stored))
+}
+
+/// Everything after decoding: a value of the request's version becomes a stored object.
+pub(crate) async fn new_object(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    options: &WriteOptions,
+    mut value: Value,
+) -> Result<Value, Status> {
+    place_in_namespace(target, &mut value)?;
+    if !value.str_at(&["metadata", "resourceVersion"]).is_empty() {
+        return Err(Status {
+            code: 500,
+            message: "resourceVersion should not be set on objects to be created".into(),
+            ..Status::default()
+        });
+    }
+    persist::track_fields(server, target, "", options, &mut value, None);
+    target.resource().to_storage(&target.served, &mut value);
+    let generated = value.str_at(&["metadata", "name"]).is_empty() && !value.str_at(&["metadata", "generateName"]).is_empty();
+    let mut attempt = 1;
+    loop {
+        let result = attempt_create(server, exchange, target, options, value.clone()).await;
+        match result {
+            Err(status) if generated && status.reason == "AlreadyExists" && attempt < NAME_ATTEMPTS => attempt += 1,
+            other => return other,
+        }
+    }
+}
+
+async fn attempt_create(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    options: &WriteOptions,
+    mut value: Value,
+) -> Result<Value, Status> {
+    fill_metadata(server, target, &mut value);
+    let mut admission = Admission {
+        operation: Operation::Create,
+        target,
+        subresource: "",
+        name: value.str_at(&["metadata", "name"]).into(),
+        dry_run: options.dry_run,
+    };
+    admit(server, exchange, &admission, &mut value, None).await?;
+    target.resource().prepare_create(&mut value);
+    let name = value.str_at(&["metadata", "name"]).to_owned();
+    admission.name.clone_from(&name);
+    let errors = target.resource().validate(&value);
+    if !errors.is_empty() {
+        let facts = target.served.facts;
+        return Err(Status::invalid(facts.group, facts.kind, &name, &errors));
+    }
+    exchange.warnings.extend(target.resource().warnings(&value, None));
+    super::admit::judge(server, exchange, &admission, &mut value, None).await?;
+    let reserved = server.allocate(target, &mut value, None, options.dry_run)?;
+    let stored = persist::create(server, target, &name, value, options.dry_run).await?;
+    reserved.commit();
+    Ok(stored)
+}
+
+/// The namespace of the request is that of the object.
+pub(crate) fn place_in_namespace(target: &Target, value: &mut Value) -> Result<(), Status> {
+    let given = value.str_at(&["metadata", "namespace"]);
+    if given == target.namespace {
+        return Ok(());
+    }
+    if given.is_empty() {
+        value.set_at(&["metadata", "namespace"], target.namespace.as_str());
+        return Ok(());
+    }
+    if target.namespace.is_empty() {
+        // Cluster-wide objects have none, whatever is written.
+        value.remove_at(&["metadata", "namespace"]);
+        return Ok(());
+    }
+    Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
+}
+
+fn fill_metadata(server: &Server, target: &Target, value: &mut Value) {
+    let prefix = value.str_at(&["metadata", "generateName"]).to_owned();
+    let metadata = value.object_at_mut(&["metadata"]);
+    for member in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
+        metadata.remove(member);
+    }
+    metadata.insert("uid", server.random.uid().to_string());
+    metadata.insert("creationTimestamp", time::format_time(server.clock.now()));
+    if target.resource().rules().generation == Generation::Spec {
+        metadata.insert("generation", 1);
+    } else {
+        metadata.remove("generation");
+    }
+    let unnamed = metadata.get("name").and_then(Value::as_str).unwrap_or_default().is_empty();
+    if unnamed && !prefix.is_empty() {
+        let mut end = prefix.len().min(MAX_GENERATED_BASE);
+        while !prefix.is_char_boundary(end) {
+            end -= 1;
+        }
+        metadata.insert("name", format!("{}{}", &prefix[..end], server.random.suffix(SUFFIX_LENGTH)));
+    }
+}
+
+/// A create that came as an update of an object that does not exist.
+pub(crate) async fn on_update(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    options: &WriteOptions,
+    mut value: Value,
+) -> Result<Value, Status> {
+    let name = exchange.info.name.clone();
+    let uid = value.str_at(&["metadata", "uid"]).to_owned();
+    if !uid.is_empty() {
+        let of: GroupResource<'_> = target.group_resource();
+        return Err(Status::conflict(of, &name, &update::uid_mismatch(&uid, "")));
+    }
+    value.remove_at(&["metadata", "resourceVersion"]);
+    new_object(server, exchange, target, options, value).await
+}

@@ -1,0 +1,26 @@
+//! GET of one object: from the store, as it is now.
+
+use apimachinery::Status;
+use http::Response;
+use storage::At;
+
+use crate::Server;
+use crate::body::Body;
+use crate::error;
+use crate::exchange::Exchange;
+use crate::hub::object_of;
+use crate::negotiate::negotiate;
+use crate::respond;
+use crate::target::Target;
+
+/// Answers with the object.
+pub(crate) async fn get(server: &Server, exchange: &Exchange, target: &Target) -> Result<Response<Body>, Status> {
+    let form = negotiate(&exchange.parts.headers)?;
+    let name = &exchange.info.name;
+    let key = target.key(name)?;
+    let read = server.hub.store().get(&key, At::Latest).await;
+    let (kv, _) = read.map_err(|error| error::general(&error))?;
+    let kv = kv.ok_or_else(|| Status::not_found(target.group_resource(), name))?;
+    let object = object_of(target.resource(), &kv).map_err(|error| error::general(&error))?;
+    respond::stored(server, target, form, &object)
+}

@@ -1,0 +1,351 @@
+//! GET of many objects.
+//!
+//! Without a resource version: the newest state, from the cache once it has caught up with the store. At version 0: the
+//! cache as it is. Later pages and exact versions: from the store's history.
+
+use std::sync::Arc;
+
+use apimachinery::obj::Obj;
+use apimachinery::{Object, Status, Value, fields, json, labels};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use futures::StreamExt;
+use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use storage::{At, Key, RangeReq, Rev, StorageError};
+
+use crate::Server;
+use crate::body::Body;
+use crate::error;
+use crate::exchange::Exchange;
+use crate::negotiate::{Encoding, Form, Transform, negotiate};
+use crate::options::{ListAt, ListOptions};
+use crate::persist::objects_of;
+use crate::query::Query;
+use crate::respond::{self, ListBody};
+use crate::target::Target;
+
+/// How long a list waits for a version that the caches do not have yet, in seconds (upstream: 3).
+const WAIT_FOR_VERSION_SECONDS: u64 = 3;
+
+/// What a reader wants to see of a resource.
+#[derive(Debug, Clone)]
+pub(crate) struct Selection {
+    labels: labels::Selector,
+    fields: Vec<FieldTerm>,
+}
+
+/// A wanted (or unwanted) value of a field.
+#[derive(Debug, Clone)]
+struct FieldTerm {
+    field: Field,
+    value: String,
+    equal: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Name,
+    Namespace,
+    /// A place in the resource's list.
+    Own(usize),
+}
+
+impl Selection {
+    /// The selectors of a query, checked against what can be selected by.
+    pub(crate) fn of(query: &Query, target: &Target) -> Result<Self, Status> {
+        let bad = |why: String| Status::bad_request(why);
+        let text = query.get("labelSelector").unwrap_or_default();
+        let labels = labels::Selector::parse(text).map_err(|error| bad(error.to_string()))?;
+        let text = query.get("fieldSelector").unwrap_or_default();
+        let parsed = fields::Selector::parse(text).map_err(|error| bad(error.to_string()))?;
+        let own = target.resource().selectable_fields();
+        let mut terms = Vec::new();
+        for term in parsed.terms() {
+            let field = match term.field.as_str() {
+                "metadata.name" => Field::Name,
+                "metadata.namespace" => Field::Namespace,
+                "" if term.value.is_empty() => continue,
+                name => match own.iter().position(|it| *it == name) {
+                    Some(index) => Field::Own(index),
+                    None => return Err(bad(unknown_field(name, target))),
+                },
+            };
+            terms.push(FieldTerm { field, value: term.value.to_string(), equal: term.equal });
+        }
+        Ok(Self { labels, fields: terms })
+    }
+
+    /// Whether everything is wanted.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.fields.is_empty() && self.labels.is_everything()
+    }
+
+    /// Whether an object is wanted.
+    pub(crate) fn matches(&self, object: &Obj) -> bool {
+        let facts = &object.facts;
+        self.labels.matches(|key| facts.label(key))
+            && self.fields.iter().all(|term| {
+                let value = match term.field {
+                    Field::Name => facts.name.as_str(),
+                    Field::Namespace => facts.namespace.as_str(),
+                    Field::Own(index) => facts.fields.get(index).map_or("", |it| it.as_str()),
+                };
+                (value == term.value) == term.equal
+            })
+    }
+
+    /// The one name that is wanted, if it is one.
+    pub(crate) fn name(&self) -> Option<&str> {
+        let wanted = self.fields.iter().find(|term| term.field == Field::Name && term.equal)?;
+        Some(&wanted.value)
+    }
+
+    /// A selectable field with a wanted value.
+    pub(crate) fn field(&self) -> Option<(usize, &str)> {
+        self.fields.iter().find_map(|term| match term.field {
+            Field::Own(index) if term.equal => Some((index, term.value.as_str())),
+            Field::Own(_) | Field::Name | Field::Namespace => None,
+        })
+    }
+}
+
+fn unknown_field(name: &str, target: &Target) -> String {
+    if target.resource().selectable_fields().is_empty() {
+        format!("\"{name}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+    } else {
+        format!("field label not supported: {name}")
+    }
+}
+
+/// A page of a list.
+struct Page {
+    objects: Vec<Arc<Obj>>,
+    revision: u64,
+    /// The key after which the next page begins, and how many objects follow (where that is known).
+    more: Option<(String, Option<u64>)>,
+}
+
+/// Answers with the objects.
+pub(crate) async fn list(server: &Arc<Server>, exchange: &Exchange, target: &Target) -> Result<Response<Body>, Status> {
+    let options = ListOptions::of(&exchange.query, false)?;
+    let selection = Selection::of(&exchange.query, target)?;
+    let form = negotiate(&exchange.parts.headers)?;
+    if form.transform == Transform::Partial("v1") || form.transform == Transform::Partial("v1beta1") {
+        check_partial(exchange, target)?;
+    }
+    let page = page(server, target, &options, &selection).await?;
+    answer(server, target, form, page)
+}
+
+/// A client that wants lists of metadata has to say so.
+fn check_partial(exchange: &Exchange, target: &Target) -> Result<(), Status> {
+    let accept = exchange.header(http::header::ACCEPT);
+    if accept.contains("PartialObjectMetadataList") {
+        return Ok(());
+    }
+    let kind = target.served.facts.kind;
+    let package = if target.served.facts.group.is_empty() { "core" } else { target.served.facts.group.split('.').next().unwrap_or_default() };
+    Err(Status::not_acceptable(format!(
+        "you requested PartialObjectMetadata, but the requested object is a list (*{package}.{kind}List)"
+    )))
+}
+
+async fn page(server: &Server, target: &Target, options: &ListOptions, selection: &Selection) -> Result<Page, Status> {
+    if !options.continue_token.is_empty() {
+        if !matches!(options.at, ListAt::Latest | ListAt::Any) {
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        let token = Token::parse(&options.continue_token, target)?;
+        return from_store(server, target, options, selection, token.at(), Some(token.after)).await;
+    }
+    match options.at {
+        ListAt::Exactly(revision) => from_store(server, target, options, selection, At::Exactly(Rev(revision)), None).await,
+        ListAt::Any => Ok(from_cache(target, options, selection)),
+        ListAt::Latest => {
+            server.hub.catch_up().await.map_err(|error| error::general(&error))?;
+            Ok(from_cache(target, options, selection))
+        }
+        ListAt::NotOlderThan(revision) => {
+            wait_for(server, revision).await?;
+            Ok(from_cache(target, options, selection))
+        }
+    }
+}
+
+/// Waits until the caches have a revision, for a bounded time.
+pub(crate) async fn wait_for(server: &Server, revision: u64) -> Result<(), Status> {
+    let limit = std::time::Duration::from_secs(WAIT_FOR_VERSION_SECONDS);
+    let reached = server.hub.progress().reached(revision);
+    match tokio::time::timeout(limit, reached).await {
+        Ok(()) => Ok(()),
+        Err(_) => Err(error::too_large(revision, server.hub.progress().revision())),
+    }
+}
+
+fn from_cache(target: &Target, options: &ListOptions, selection: &Selection) -> Page {
+    let snapshot = target.cache.snapshot(&target.namespace, options.limit, |object| selection.matches(object));
+    let last = snapshot.objects.last();
+    let more = last.filter(|_| snapshot.remaining > 0).map(|last| {
+        let after = crate::cache::cache_key(&last.facts.namespace, &last.facts.name).to_string();
+        // With a selector, how many follow is not told: counting them is what the limit saves.
+        (after, selection.is_everything().then_some(snapshot.remaining))
+    });
+    Page { objects: snapshot.objects, revision: snapshot.revision, more }
+}
+
+async fn from_store(
+    server: &Server,
+    target: &Target,
+    options: &ListOptions,
+    selection: &Selection,
+    at: At,
+    after: Option<String>,
+) -> Result<Page, Status> {
+    let prefix = target.resource().storage_prefix();
+    let mut request = RangeReq {
+        prefix: target.prefix(),
+        after: after.map(|after| Key::from(format!("{prefix}{after}"))),
+        limit: options.limit,
+        keys_only: false,
+        at,
+    };
+    let mut found: Vec<Arc<Obj>> = Vec::new();
+    loop {
+        let page = server.hub.store().range(request.clone()).await.map_err(|error| match error {
+            StorageError::Compacted { .. } if !options.continue_token.is_empty() => expired_token(),
+            other => error::general(&other),
+        })?;
+        let objects = objects_of(target, &page.kvs)?;
+        found.extend(objects.into_iter().filter(|object| selection.matches(object)));
+        let last = page.kvs.last().map(|kv| String::from_utf8_lossy(&kv.key.as_bytes()[prefix.len()..]).into_owned());
+        let full = options.limit == 0 || found.len() >= options.limit;
+        if !page.more || full {
+            let remaining = selection.is_everything().then_some(page.remaining);
+            let more = last.filter(|_| page.more).map(|after| (after, remaining));
+            return Ok(Page { objects: found, revision: page.rev.0, more });
+        }
+        request.after = page.kvs.last().map(|kv| kv.key.clone());
+        request.at = At::Exactly(page.rev);
+    }
+}
+
+fn expired_token() -> Status {
+    Status::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.",
+    )
+}
+
+/// A continue token: where the next page begins, and of which revision it is.
+struct Token {
+    revision: i64,
+    after: String,
+}
+
+impl Token {
+    fn at(&self) -> At {
+        match u64::try_from(self.revision) {
+            Ok(revision) if revision > 0 => At::Exactly(Rev(revision)),
+            _ => At::Latest,
+        }
+    }
+
+    fn parse(text: &str, target: &Target) -> Result<Self, Status> {
+        let bad = |why: String| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| bad(error.to_string()))?;
+        let token = json::parse(&bytes).map_err(|error| bad(error.to_string()))?;
+        if token.str_at(&["v"]) != "meta.k8s.io/v1" {
+            return Err(bad(format!("server does not recognize this encoded version {}", apimachinery::field::quote(token.str_at(&["v"])))));
+        }
+        let start = token.str_at(&["start"]);
+        if start.is_empty() {
+            return Err(bad("encoded start key empty (version meta.k8s.io/v1)".into()));
+        }
+        if start.split('/').any(|part| part == "..") {
+            return Err(bad(format!("continue key is not valid: {start}")));
+        }
+        let after = start.trim_end_matches('\0').trim_start_matches('/').to_owned();
+        let after = match target.namespace.as_str() {
+            "" => after,
+            namespace => format!("{namespace}/{after}"),
+        };
+        Ok(Self { revision: token.i64_at(&["rv"]).unwrap_or_default(), after })
+    }
+}
+
+fn token(target: &Target, revision: u64, after: &str) -> String {
+    let start = match target.namespace.as_str() {
+        "" => after,
+        namespace => after.strip_prefix(namespace).and_then(|it| it.strip_prefix('/')).unwrap_or(after),
+    };
+    let mut text = String::from("{\"v\":\"meta.k8s.io/v1\",\"rv\":");
+    text.push_str(&revision.to_string());
+    text.push_str(",\"start\":");
+    text.push_str(&json::to_string(&Value::from(format!("{start}\0"))));
+    text.push('}');
+    BASE64_URL_SAFE_NO_PAD.encode(text)
+}
+
+fn answer(server: &Arc<Server>, target: &Target, form: Form, page: Page) -> Result<Response<Body>, Status> {
+    let mut metadata = Object::new();
+    metadata.insert("resourceVersion", page.revision.to_string());
+    if let Some((after, remaining)) = &page.more {
+        metadata.insert("continue", token(target, page.revision, after));
+        if let Some(remaining) = remaining {
+            metadata.insert("remainingItemCount", i64::try_from(*remaining).unwrap_or(i64::MAX));
+        }
+    }
+    let direct = form.transform == Transform::None && form.encoding == Encoding::Json && !form.pretty;
+    if direct && target.is_storage_version() {
+        return Ok(streamed(target, metadata, page.objects));
+    }
+    let values = page.objects.iter().map(|object| object.to_value().map_err(|error| Status::internal(error)));
+    if let Transform::Table(version) = form.transform {
+        let rows: Result<Vec<Value>, Status> =
+            values.map(|value| value.map(|value| respond::row(server, target.resource(), &value))).collect();
+        return Ok(respond::plain(form, 200, &respond::table(target, version, Value::Object(metadata), rows?, true)));
+    }
+    let items: Result<Vec<Value>, Status> = values.map(|value| value.map(|value| item(target, form, value))).collect();
+    let mut list = Object::new();
+    match form.transform {
+        Transform::Partial(version) => {
+            list.insert("kind", "PartialObjectMetadataList");
+            list.insert("apiVersion", format!("meta.k8s.io/{version}"));
+        }
+        Transform::None | Transform::Table(_) => {
+            list.insert("kind", format!("{}List", target.served.facts.kind));
+            list.insert("apiVersion", target.served.facts.api_version());
+        }
+    }
+    list.insert("metadata", metadata);
+    list.insert("items", Value::Array(items?));
+    Ok(respond::plain(form, 200, &Value::Object(list)))
+}
+
+fn item(target: &Target, form: Form, mut value: Value) -> Value {
+    if let Transform::Partial(version) = form.transform {
+        return respond::partial(&value, version);
+    }
+    target.resource().from_storage(&target.served, &mut value);
+    value.remove_at(&["kind"]);
+    value.remove_at(&["apiVersion"]);
+    value
+}
+
+/// The list as it is written from stored bytes.
+fn streamed(target: &Target, metadata: Object, objects: Vec<Arc<Obj>>) -> Response<Body> {
+    let facts = target.served.facts;
+    let mut head = format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":", facts.kind, facts.api_version()).into_bytes();
+    json::write_object(&metadata, &mut head);
+    head.extend_from_slice(b",\"items\":[");
+    let mut pieces = ListBody::new(head, objects, Bytes::from_static(b"]}\n"));
+    let first = pieces.next().unwrap_or_default();
+    let body = match pieces.next() {
+        None => Body::full(first),
+        Some(second) => Body::Stream(futures::stream::iter([first, second].into_iter().chain(pieces)).boxed()),
+    };
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,90 @@
+//! PATCH: the patch is applied to the object in the request's version, then everything is as for PUT.
+
+use std::sync::Arc;
+
+use apimachinery::patch::{PatchError, json_patch, merge, strategic};
+use apimachinery::{Status, Value, json};
+use http::Response;
+use http::header::CONTENT_TYPE;
+
+use super::subresource;
+use super::update::Write;
+use crate::Server;
+use crate::body::Body;
+use crate::decode;
+use crate::exchange::{Exchange, RequestBody};
+use crate::negotiate::negotiate;
+use crate::options::WriteOptions;
+use crate::persist;
+use crate::respond;
+use crate::target::Target;
+
+/// How a patch is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PatchKind {
+    Json,
+    Merge,
+    Strategic,
+}
+
+const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor";
+
+/// Changes an object.
+pub(crate) async fn patch(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
+    let kind = kind_of(exchange)?;
+    let subresource = exchange.info.subresource.clone();
+    if subresource::is_special(&subresource) {
+        return subresource::patch(server, exchange, target, body, kind).await;
+    }
+    let body = body.read().await?;
+    let options = WriteOptions::of(exchange, "PatchOptions")?;
+    let form = negotiate(&exchange.parts.headers)?;
+    let name = exchange.info.name.clone();
+    let current = persist::current(server, target, &name).await?;
+    let patch = parse(&body)?;
+    let validation = options.field_validation;
+    let write = Write { name: &name, subresource: &subresource, options: &options };
+    let change = |exchange: &mut Exchange, target: &Target, live: &Value| {
+        let mut value = apply(target, kind, live, &patch)?;
+        decode::patched(exchange, target, &mut value, validation)?;
+        Ok(value)
+    };
+    let stored = write.run(server, exchange, target, current, change).await?;
+    Ok(respond::object(server, target, form, 200, stored))
+}
+
+/// How the body says it is written.
+pub(crate) fn kind_of(exchange: &Exchange) -> Result<PatchKind, Status> {
+    let media = exchange.header(CONTENT_TYPE);
+    match media.split(';').next().unwrap_or_default().trim() {
+        "application/json-patch+json" => Ok(PatchKind::Json),
+        "application/merge-patch+json" => Ok(PatchKind::Merge),
+        "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
+        "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
+            Err(Status::unsupported_media_type("server-side apply is not built yet: use kubectl apply without --server-side"))
+        }
+        _ => Err(Status::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: {ACCEPTED}"
+        ))),
+    }
+}
+
+/// The patch as a value.
+pub(crate) fn parse(body: &[u8]) -> Result<Value, Status> {
+    json::parse(body).map_err(|error| Status::bad_request(error.to_string()))
+}
+
+/// The object with the patch applied.
+pub(crate) fn apply(target: &Target, kind: PatchKind, live: &Value, patch: &Value) -> Result<Value, Status> {
+    let result = match kind {
+        PatchKind::Json => json_patch::apply(live, patch),
+        PatchKind::Merge => merge::apply(live, patch),
+        PatchKind::Strategic => strategic::apply(api::schema(), target.served.node, live, patch),
+    };
+    result.map_err(|error: PatchError| error.into_status())
+}

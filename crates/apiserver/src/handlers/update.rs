@@ -1,0 +1,232 @@
+//! PUT, and what it shares with PATCH: an object is read, changed, checked and replaced where it is still the same.
+
+use std::sync::Arc;
+
+use admission::Operation;
+use apimachinery::{Status, Value};
+use http::Response;
+use registry::{Generation, Part};
+
+use super::admit::{Admission, admit, judge};
+use super::{create, subresource};
+use crate::Server;
+use crate::body::Body;
+use crate::decode;
+use crate::error::MODIFIED;
+use crate::exchange::{Exchange, RequestBody};
+use crate::negotiate::negotiate;
+use crate::options::WriteOptions;
+use crate::persist::{self, Current, Replaced};
+use crate::respond;
+use crate::target::Target;
+
+/// How often a write that lost a race is tried again, where the client did not name a version.
+const ATTEMPTS: usize = 5;
+
+/// Replaces an object.
+pub(crate) async fn update(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
+    let subresource = exchange.info.subresource.clone();
+    if subresource::is_special(&subresource) {
+        return subresource::update(server, exchange, target, body).await;
+    }
+    let body = body.read().await?;
+    let options = WriteOptions::of(exchange, "UpdateOptions")?;
+    let form = negotiate(&exchange.parts.headers)?;
+    let mut given = decode::object(exchange, target, &body, options.field_validation)?;
+    let name = exchange.info.name.clone();
+    check_name(&given, &name)?;
+    create::place_in_namespace(target, &mut given)?;
+    let found = persist::try_current(server, target, &name).await?;
+    let Some(current) = found else {
+        if target.resource().rules().create_on_update && subresource.is_empty() {
+            let stored = create::on_update(server, exchange, target, &options, given).await?;
+            return Ok(respond::object(server, target, form, 201, stored));
+        }
+        return Err(Status::not_found(target.group_resource(), &name));
+    };
+    let write = Write { name: &name, subresource: &subresource, options: &options };
+    let stored = write.run(server, exchange, target, current, |_, _, _| Ok(given.clone())).await?;
+    Ok(respond::object(server, target, form, 200, stored))
+}
+
+/// The object names itself as the URL does.
+fn check_name(value: &Value, name: &str) -> Result<(), Status> {
+    match value.str_at(&["metadata", "name"]) {
+        "" => Err(Status::bad_request(
+            "name must be provided",
+        )),
+        given if given == name => Ok(()),
+        given => Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})"))),
+    }
+}
+
+/// A write to an object that exists.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Write<'w> {
+    pub(crate) name: &'w str,
+    pub(crate) subresource: &'w str,
+    pub(crate) options: &'w WriteOptions,
+}
+
+impl Write<'_> {
+    /// Reads, changes, checks and replaces, again where somebody else was faster and the client named no version.
+    /// `change` gets the object in the request's version and gives the wanted one in the same version.
+    pub(crate) async fn run(
+        &self,
+        server: &Arc<Server>,
+        exchange: &mut Exchange,
+        target: &Target,
+        mut current: Current,
+        mut change: impl FnMut(&mut Exchange, &Target, &Value) -> Result<Value, Status>,
+    ) -> Result<Value, Status> {
+        for attempt in 1.. {
+            let mut live = current.value.clone();
+            target.resource().from_storage(&target.served, &mut live);
+            let mut value = change(exchange, target, &live)?;
+            let named_version = self.check_preconditions(target, &value, &current.value)?;
+            keep_system_fields(&mut value, &current.value);
+            persist::track_fields(server, target, self.subresource, self.options, &mut value, Some(&live));
+            target.resource().to_storage(&target.served, &mut value);
+            let checked = self.check(server, exchange, target, value, &current.value).await?;
+            let reserved = server.allocate(target, &mut checked.clone(), Some(&current.value), self.options.dry_run)?;
+            if is_finished(&checked, &current.value) && !self.options.dry_run {
+                reserved.commit();
+                return super::delete::finish(server, target, &current, checked).await;
+            }
+            let mut checked = checked;
+            reserved.apply(&mut checked);
+            match persist::replace(server, target, self.name, &current, checked, self.options.dry_run).await? {
+                Replaced::Done(stored) => {
+                    reserved.commit();
+                    return Ok(stored);
+                }
+                Replaced::Conflict(newer) if attempt < ATTEMPTS && !named_version => current = newer,
+                Replaced::Conflict(_) => break,
+            }
+        }
+        Err(Status::conflict(target.group_resource(), self.name, MODIFIED))
+    }
+
+    /// Version and uid, where the client names them; says whether it named a version.
+    fn check_preconditions(&self, target: &Target, value: &Value, current: &Value) -> Result<bool, Status> {
+        let of = target.group_resource();
+        let (uid, actual) = (value.str_at(&["metadata", "uid"]), current.str_at(&["metadata", "uid"]));
+        if !uid.is_empty() && uid != actual {
+            return Err(Status::conflict(of, self.name, &uid_mismatch(uid, actual)));
+        }
+        let version = value.str_at(&["metadata", "resourceVersion"]);
+        if version.is_empty() || version == "0" {
+            if target.resource().rules().unconditional_update {
+                return Ok(false);
+            }
+            let mut errors = apimachinery::FieldErrors::new();
+            let path = apimachinery::Path::new("metadata");
+            errors.invalid_text(&path.child("resourceVersion"), version, "must be specified for an update");
+            let facts = target.served.facts;
+            return Err(Status::invalid(facts.group, facts.kind, self.name, &errors));
+        }
+        if version != current.str_at(&["metadata", "resourceVersion"]) {
+            return Err(Status::conflict(of, self.name, MODIFIED));
+        }
+        Ok(true)
+    }
+
+    /// Admission, preparation and validation of a value of the storage version.
+    async fn check(
+        &self,
+        server: &Arc<Server>,
+        exchange: &mut Exchange,
+        target: &Target,
+        mut value: Value,
+        old: &Value,
+    ) -> Result<Value, Status> {
+        let part = part_of(self.subresource);
+        let admission = Admission {
+            operation: Operation::Update,
+            target,
+            subresource: self.subresource,
+            name: self.name.into(),
+            dry_run: self.options.dry_run,
+        };
+        admit(server, exchange, &admission, &mut value, Some(old)).await?;
+        let version = old.get("metadata").and_then(|it| it.get("resourceVersion")).cloned().unwrap_or_default();
+        value.set_at(&["metadata", "resourceVersion"], version);
+        target.resource().prepare_update(part, &mut value, old);
+        move_generation(target, part, &mut value, old);
+        let errors = target.resource().validate_update(part, &value, old);
+        if !errors.is_empty() {
+            let facts = target.served.facts;
+            return Err(Status::invalid(facts.group, facts.kind, self.name, &errors));
+        }
+        exchange.warnings.extend(target.resource().warnings(&value, Some(old)));
+        judge(server, exchange, &admission, &mut value, Some(old)).await?;
+        Ok(value)
+    }
+}
+
+/// Which part of an object a subresource is.
+pub(crate) fn part_of(subresource: &str) -> Part<'_> {
+    match subresource {
+        "" => Part::Main,
+        "status" => Part::Status,
+        other => Part::Other(other),
+    }
+}
+
+/// What a failed uid precondition is told.
+pub(crate) fn uid_mismatch(wanted: &str, actual: &str) -> String {
+    format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {actual}")
+}
+
+/// What only the server sets stays as it is, whatever a client writes or leaves out.
+fn keep_system_fields(value: &mut Value, old: &Value) {
+    for member in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        let path = ["metadata", member];
+        match old.at(&path) {
+            Some(before) if member == "generation" || value.at(&path).is_none() || member == "deletionTimestamp" => {
+                value.set_at(&path, before.clone());
+            }
+            Some(_) => {}
+            None if matches!(member, "generation" | "deletionTimestamp" | "deletionGracePeriodSeconds") => {
+                value.remove_at(&path);
+            }
+            None => {}
+        }
+    }
+    value.remove_at(&["metadata", "selfLink"]);
+}
+
+/// The generation moves with every change outside metadata and status.
+fn move_generation(target: &Target, part: Part<'_>, value: &mut Value, old: &Value) {
+    if part == Part::Status || target.resource().rules().generation == Generation::None {
+        return;
+    }
+    let content = |value: &Value| -> Vec<(String, Value)> {
+        value
+            .as_object()
+            .into_iter()
+            .flat_map(apimachinery::Object::iter)
+            .filter(|(key, _)| !matches!(*key, "metadata" | "status" | "kind" | "apiVersion"))
+            .map(|(key, value)| (key.to_owned(), value.clone()))
+            .collect()
+    };
+    let before = old.i64_at(&["metadata", "generation"]).unwrap_or_default();
+    let now = value.i64_at(&["metadata", "generation"]).unwrap_or_default();
+    if now == before && content(value) != content(old) {
+        value.set_at(&["metadata", "generation"], before + 1);
+    }
+}
+
+/// Whether the last finalizer of an object that is being deleted is gone.
+fn is_finished(value: &Value, old: &Value) -> bool {
+    let deleting = value.at(&["metadata", "deletionTimestamp"]).is_some();
+    let grace = value.i64_at(&["metadata", "deletionGracePeriodSeconds"]).unwrap_or_default();
+    let had = !old.items_at(&["metadata", "finalizers"]).is_empty() || !old.items_at(&["spec", "finalizers"]).is_empty();
+    let has = !value.items_at(&["metadata", "finalizers"]).is_empty() || !value.items_at(&["spec", "finalizers"]).is_empty();
+    deleting && had && !has && grace == 0
+}

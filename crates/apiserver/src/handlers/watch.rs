@@ -1,0 +1,395 @@
+//! Watching: a cursor into the log of changes, seen through the client's selectors.
+//!
+//! A selector turns a change into what it is for the client: an object that begins to match is ADDED, one that ceases to
+//! is DELETED with its last matching state at the new version.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::obj::Obj;
+use apimachinery::{Object, Status, Value, json, value};
+use bytes::Bytes;
+use futures::StreamExt;
+use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use storage::{Rev, StorageError};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::list::{Selection, wait_for};
+use crate::Server;
+use crate::body::Body;
+use crate::cache::{self, Change, Cursor, Event, Next, Scope};
+use crate::error;
+use crate::exchange::Exchange;
+use crate::negotiate::{Encoding, Form, Transform, negotiate};
+use crate::options::{ListOptions, parse_version};
+use crate::respond;
+use crate::target::Target;
+
+/// How many events one piece of the answer holds at most.
+const EVENTS_PER_PIECE: usize = 500;
+/// How many bytes one piece of the answer holds before it is sent.
+const PIECE_BYTES: usize = 64 << 10;
+/// Seconds between bookmarks on a quiet watch (upstream: about a minute).
+const BOOKMARK_SECONDS: u64 = 60;
+/// The shortest time a watch without a timeout of its own lives, in seconds; up to twice that (upstream: 1800).
+const MIN_TIMEOUT_SECONDS: u64 = 1800;
+
+/// A watch being served.
+struct Watch {
+    server: Arc<Server>,
+    target: Target,
+    selection: Selection,
+    form: Form,
+    bookmarks: bool,
+    deadline: Instant,
+    next_bookmark: Instant,
+    /// What the client has seen up to.
+    seen: u64,
+    stage: Stage,
+    woken: Arc<Notify>,
+    /// Whether a table's columns were sent: only the first event has them.
+    columns_sent: bool,
+    /// Frames can be shared among watchers.
+    shared_frames: bool,
+}
+
+enum Stage {
+    /// The objects there are, then maybe a bookmark that says so.
+    Initial { objects: std::vec::IntoIter<Arc<Obj>>, bookmark: bool, then: Cursor },
+    /// Changes from before the log begins, from the store's history.
+    History(futures::stream::BoxStream<'static, Result<storage::Batch, StorageError>>),
+    /// Changes as they come.
+    Live(Cursor),
+    /// A last error was sent.
+    Ended,
+}
+
+/// Answers with a stream of events.
+pub(crate) async fn watch(server: &Arc<Server>, exchange: &Exchange, target: &Target) -> Result<Response<Body>, Status> {
+    let options = ListOptions::of(&exchange.query, true)?;
+    let mut selection = Selection::of(&exchange.query, target)?;
+    if !exchange.info.name.is_empty() && selection.name().is_none() {
+        let query = crate::query::Query::parse(&format!("fieldSelector=metadata.name%3D{}", exchange.info.name));
+        selection = Selection::of(&query, target)?;
+    }
+    let form = negotiate(&exchange.parts.headers)?;
+    let version = match options.resource_version.as_str() {
+        "" => 0,
+        text => parse_version(text).map_err(|why| Status { code: 500, message: why, ..Status::default() })?,
+    };
+    let scope = scope(target, &selection);
+    let woken = target.cache.wake_for(scope);
+    let stage = first_stage(server, target, &selection, &options, version).await?;
+    let now = Instant::now();
+    let random = server.random.below(MIN_TIMEOUT_SECONDS);
+    let timeout = options.timeout_seconds.unwrap_or(MIN_TIMEOUT_SECONDS + random);
+    let stream = Watch {
+        shared_frames: form.transform == Transform::None && form.encoding == Encoding::Json && target.is_storage_version(),
+        server: Arc::clone(server),
+        target: target.clone(),
+        selection,
+        form,
+        bookmarks: options.bookmarks,
+        deadline: now + Duration::from_secs(timeout),
+        next_bookmark: now + Duration::from_secs(BOOKMARK_SECONDS),
+        seen: version,
+        stage,
+        woken,
+        columns_sent: false,
+    };
+    let pieces = futures::stream::unfold(stream, |mut watch| async move { watch.next().await.map(|piece| (piece, watch)) });
+    let mut response = Response::new(Body::Stream(pieces.boxed()));
+    let media = match form.encoding {
+        Encoding::Json => "application/json",
+        Encoding::Yaml => "application/yaml",
+    };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    Ok(response)
+}
+
+fn scope(target: &Target, selection: &Selection) -> Scope {
+    let namespaced = target.served.facts.namespaced;
+    if let Some(name) = selection.name().filter(|_| !namespaced || !target.namespace.is_empty()) {
+        return Scope::Object(cache::cache_key(&target.namespace, name));
+    }
+    match selection.field() {
+        Some((index, value)) if !value.is_empty() => Scope::Field(index, value.into()),
+        _ if target.namespace.is_empty() => Scope::All,
+        _ => Scope::Namespace(target.namespace.as_str().into()),
+    }
+}
+
+async fn first_stage(
+    server: &Arc<Server>,
+    target: &Target,
+    selection: &Selection,
+    options: &ListOptions,
+    version: u64,
+) -> Result<Stage, Status> {
+    let initial = match options.send_initial_events {
+        Some(wanted) => wanted,
+        // Without a version, or at 0, a watch has always begun with what there is.
+        None => version == 0,
+    };
+    if initial || (version == 0 && options.resource_version.is_empty()) {
+        if version > 0 {
+            wait_for(server, version).await?;
+        } else if options.resource_version.is_empty() {
+            server.hub.catch_up().await.map_err(|error| error::general(&error))?;
+        }
+        let snapshot = target.cache.snapshot(&target.namespace, 0, |object| selection.matches(object));
+        let bookmark = options.send_initial_events == Some(true) && options.bookmarks;
+        let objects = if initial { snapshot.objects } else { Vec::new() };
+        return Ok(Stage::Initial { objects: objects.into_iter(), bookmark, then: snapshot.cursor });
+    }
+    Ok(match target.cache.cursor_after(version) {
+        Some(cursor) => Stage::Live(cursor),
+        None => Stage::History(server.hub.store().watch(target.prefix(), Rev(version))),
+    })
+}
+
+impl Watch {
+    /// The next piece of the answer; `None` when it is over.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let piece = match &mut self.stage {
+                Stage::Ended => return None,
+                Stage::Initial { .. } => self.initial(),
+                Stage::History(_) => self.history().await?,
+                Stage::Live(_) => match self.live() {
+                    Some(piece) => piece,
+                    None => {
+                        let end = self.wait().await;
+                        if end {
+                            return None;
+                        }
+                        self.bookmark_if_due()
+                    }
+                },
+            };
+            if !piece.is_empty() {
+                return Some(piece);
+            }
+        }
+    }
+
+    fn initial(&mut self) -> Bytes {
+        let mut out = Vec::new();
+        while out.len() < PIECE_BYTES {
+            let Stage::Initial { objects, bookmark, then } = &mut self.stage else { break };
+            let Some(object) = objects.next() else {
+                let (bookmark, then) = (*bookmark, *then);
+                self.stage = Stage::Live(then);
+                self.seen = self.server.hub.progress().revision();
+                if bookmark {
+                    self.write_bookmark(true, &mut out);
+                }
+                break;
+            };
+            self.write_event("ADDED", &object, &mut out);
+        }
+        out.into()
+    }
+
+    /// Follows the store's history until the log can take over.
+    async fn history(&mut self) -> Option<Bytes> {
+        let Stage::History(stream) = &mut self.stage else { return None };
+        let batch = tokio::select! {
+            batch = stream.next() => batch?,
+            () = tokio::time::sleep_until(self.deadline) => return None,
+        };
+        let batch = match batch {
+            Ok(batch) => batch,
+            Err(error) => return Some(self.end_with(&too_old(&error, self.seen))),
+        };
+        let mut out = Vec::new();
+        for event in &batch.events {
+            match self.event_of(event) {
+                Ok(event) => self.write_change(&event, &mut out),
+                Err(status) => return Some(self.end_with(&status)),
+            }
+        }
+        self.seen = batch.progress.0;
+        if let Some(cursor) = self.target.cache.cursor_after(batch.progress.0) {
+            self.stage = Stage::Live(cursor);
+        }
+        Some(out.into())
+    }
+
+    fn event_of(&self, event: &storage::Event) -> Result<Event, Status> {
+        let resource = self.target.resource();
+        let object = |kv: &storage::Kv| crate::hub::object_of(resource, kv).map_err(|error| error::general(&error));
+        let previous = event.previous.as_ref().map(object).transpose()?;
+        let now = event.value.as_ref().map(object).transpose()?;
+        cache::Event::from_history(event.rev.0, now, previous).ok_or_else(|| Status::internal("an event without object"))
+    }
+
+    /// What has changed since; `None` where nothing has.
+    fn live(&mut self) -> Option<Bytes> {
+        let Stage::Live(cursor) = self.stage else { return None };
+        let (next, revision) = self.target.cache.read(cursor, EVENTS_PER_PIECE);
+        match next {
+            Next::FellOut => {
+                // The client sees no gap: the store's history goes on where it was.
+                let stream = self.server.hub.store().watch(self.target.prefix(), Rev(self.seen));
+                self.stage = Stage::History(stream);
+                Some(Bytes::new())
+            }
+            Next::Events(events, cursor) => {
+                self.stage = Stage::Live(cursor);
+                if events.is_empty() {
+                    self.seen = self.seen.max(revision);
+                    return None;
+                }
+                self.seen = self.seen.max(events.last().map_or(0, |event| event.revision));
+                Some(self.write_changes(&events))
+            }
+        }
+    }
+
+    fn write_changes(&mut self, events: &[Arc<Event>]) -> Bytes {
+        if let [event] = events
+            && self.shared_frames
+            && self.selection.is_everything()
+            && self.target.namespace.is_empty()
+        {
+            return event.json_frame();
+        }
+        let mut out = Vec::new();
+        for event in events {
+            self.write_change(event, &mut out);
+        }
+        out.into()
+    }
+
+    /// Writes a change as what it is for this client.
+    fn write_change(&mut self, event: &Event, out: &mut Vec<u8>) {
+        let wanted = |object: &Obj| {
+            (self.target.namespace.is_empty() || object.facts.namespace == self.target.namespace)
+                && self.selection.matches(object)
+        };
+        let before = event.previous.as_deref().is_some_and(wanted);
+        let after = event.change != Change::Deleted && wanted(&event.object);
+        match (before, after) {
+            (false, true) if self.shared_frames && event.change == Change::Added => out.extend_from_slice(&event.json_frame()),
+            (true, true) if self.shared_frames => out.extend_from_slice(&event.json_frame()),
+            (false, true) => self.write_event("ADDED", &event.object, out),
+            (true, true) => self.write_event("MODIFIED", &event.object, out),
+            (true, false) => {
+                let last = match (event.change, &event.previous) {
+                    (Change::Deleted, _) | (_, None) => Arc::clone(&event.object),
+                    (_, Some(previous)) => Arc::new(previous.at_version(event.revision)),
+                };
+                self.write_event("DELETED", &last, out);
+            }
+            (false, false) => {}
+        }
+    }
+
+    fn write_event(&mut self, kind: &str, object: &Obj, out: &mut Vec<u8>) {
+        if self.shared_frames {
+            out.extend_from_slice(&cache::frame(kind, object));
+            return;
+        }
+        let Ok(mut content) = object.to_value() else { return };
+        let content = match self.form.transform {
+            Transform::Table(version) => {
+                let metadata = value!({"resourceVersion": (content.str_at(&["metadata", "resourceVersion"]))});
+                let row = respond::row(&self.server, self.target.resource(), &content);
+                let first = !std::mem::replace(&mut self.columns_sent, true);
+                respond::table(&self.target, version, metadata, vec![row], first)
+            }
+            Transform::Partial(version) => respond::partial(&content, version),
+            Transform::None => {
+                self.target.resource().from_storage(&self.target.served, &mut content);
+                content
+            }
+        };
+        self.write_frame(kind, content, out);
+    }
+
+    fn write_frame(&self, kind: &str, content: Value, out: &mut Vec<u8>) {
+        let mut frame = Object::new();
+        frame.insert("type", kind);
+        frame.insert("object", content);
+        match self.form.encoding {
+            Encoding::Json => {
+                json::write_object(&frame, out);
+                out.push(b'\n');
+            }
+            Encoding::Yaml => {
+                out.extend_from_slice(apimachinery::yaml::to_string(&Value::Object(frame)).as_bytes());
+                out.extend_from_slice(b"---\n");
+            }
+        }
+    }
+
+    fn write_bookmark(&mut self, initial_end: bool, out: &mut Vec<u8>) {
+        let facts = self.target.served.facts;
+        let mut metadata = Object::new();
+        metadata.insert("resourceVersion", self.seen.to_string());
+        if initial_end {
+            metadata.insert("annotations", value!({"k8s.io/initial-events-end": "true"}));
+        }
+        let mut content = Object::new();
+        content.insert("kind", facts.kind);
+        content.insert("apiVersion", facts.api_version());
+        content.insert("metadata", metadata);
+        self.write_frame("BOOKMARK", Value::Object(content), out);
+        self.next_bookmark = Instant::now() + Duration::from_secs(BOOKMARK_SECONDS);
+    }
+
+    fn bookmark_if_due(&mut self) -> Bytes {
+        let mut out = Vec::new();
+        if self.bookmarks && Instant::now() >= self.next_bookmark && self.live_is_drained() {
+            self.write_bookmark(false, &mut out);
+        }
+        out.into()
+    }
+
+    /// Whether nothing is left to tell up to `seen`.
+    fn live_is_drained(&mut self) -> bool {
+        let Stage::Live(cursor) = self.stage else { return false };
+        let (next, revision) = self.target.cache.read(cursor, 1);
+        let drained = matches!(&next, Next::Events(events, _) if events.is_empty());
+        if drained {
+            self.seen = self.seen.max(revision);
+        }
+        drained
+    }
+
+    /// Waits for a change, the time of a bookmark, or the end; says whether it is the end.
+    async fn wait(&self) -> bool {
+        let mut woken = std::pin::pin!(self.woken.notified());
+        woken.as_mut().enable();
+        // Registered first: a change in between is found here.
+        if let Stage::Live(cursor) = self.stage
+            && !matches!(self.target.cache.read(cursor, 1).0, Next::Events(events, _) if events.is_empty())
+        {
+            return false;
+        }
+        let until = if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
+        tokio::select! {
+            () = woken => false,
+            () = self.server.stop.requested() => true,
+            () = tokio::time::sleep_until(until) => Instant::now() >= self.deadline,
+        }
+    }
+
+    /// A last frame that says why.
+    fn end_with(&mut self, status: &Status) -> Bytes {
+        self.stage = Stage::Ended;
+        let mut out = Vec::new();
+        self.write_frame("ERROR", status.to_value(), &mut out);
+        out.into()
+    }
+}
+
+fn too_old(error: &StorageError, seen: u64) -> Status {
+    match error {
+        StorageError::Compacted { oldest } => Status::expired(format!("too old resource version: {seen} ({oldest})")),
+        other => error::general(other),
+    }
+}

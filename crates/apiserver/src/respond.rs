@@ -1,0 +1,195 @@
+//! From objects to answers, in the form the client accepts.
+
+use std::sync::Arc;
+
+use apimachinery::obj::Obj;
+use apimachinery::{Object, Status, Value, json, value};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Response, StatusCode};
+use registry::AnyResource;
+
+use crate::Server;
+use crate::body::Body;
+use crate::exchange::Exchange;
+use crate::negotiate::{Encoding, Form, Transform};
+use crate::target::Target;
+
+/// How large one piece of a streamed list is, in bytes.
+pub(crate) const CHUNK_BYTES: usize = 64 << 10;
+/// The most that warnings may take up in headers, in bytes (upstream's limit).
+const MAX_WARNING_BYTES: usize = 4 << 10;
+
+/// An answer with these bytes.
+pub(crate) fn bytes(code: u16, media_type: &'static str, bytes: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::full(bytes));
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// Plain text.
+pub(crate) fn text(code: u16, content: impl Into<Bytes>) -> Response<Body> {
+    bytes(code, "text/plain; charset=utf-8", content)
+}
+
+/// A value that is the object itself, in the form the client accepts.
+pub(crate) fn plain(form: Form, code: u16, content: &Value) -> Response<Body> {
+    match form.encoding {
+        Encoding::Json if form.pretty => {
+            let text = serde_json::from_str::<serde_json::Value>(&json::to_string(content))
+                .and_then(|it| serde_json::to_string_pretty(&it))
+                .unwrap_or_default();
+            bytes(code, "application/json", text)
+        }
+        Encoding::Json => {
+            let mut text = json::to_vec(content);
+            text.push(b'\n');
+            bytes(code, "application/json", text)
+        }
+        Encoding::Yaml => bytes(code, "application/yaml", apimachinery::yaml::to_string(content)),
+    }
+}
+
+/// A failure, in the form the client accepts.
+pub(crate) fn failure(exchange: &Exchange, status: &Status) -> Response<Body> {
+    let form = Form { transform: Transform::None, ..crate::negotiate::plain(&exchange.parts.headers) };
+    let mut response = plain(form, status.code, &status.to_value());
+    let after = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    if after > 0 {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(after));
+    }
+    response
+}
+
+/// Headers that every answer has.
+pub(crate) fn add_headers(exchange: &Exchange, headers: &mut HeaderMap) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    if let Ok(id) = HeaderValue::from_str(&exchange.audit_id) {
+        headers.insert(HeaderName::from_static("audit-id"), id);
+    }
+    let mut total = 0;
+    for warning in &exchange.warnings {
+        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+        let text = format!("299 - \"{quoted}\"");
+        total += text.len();
+        if total > MAX_WARNING_BYTES {
+            break;
+        }
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.append(HeaderName::from_static("warning"), value);
+        }
+    }
+}
+
+/// An object of the storage version, with its resource version, as the client asked for it.
+pub(crate) fn object(server: &Server, target: &Target, form: Form, code: u16, mut content: Value) -> Response<Body> {
+    match form.transform {
+        Transform::None => {
+            target.resource().from_storage(&target.served, &mut content);
+            plain(form, code, &content)
+        }
+        Transform::Table(version) => {
+            let metadata = value!({"resourceVersion": (content.str_at(&["metadata", "resourceVersion"]))});
+            let rows = vec![row(server, target.resource(), &content)];
+            plain(form, code, &table(target, version, metadata, rows, true))
+        }
+        Transform::Partial(version) => plain(form, code, &partial(&content, version)),
+    }
+}
+
+/// A stored object as the client asked for it, without decoding where that can be.
+pub(crate) fn stored(server: &Server, target: &Target, form: Form, object: &Obj) -> Result<Response<Body>, Status> {
+    let direct = form.transform == Transform::None && form.encoding == Encoding::Json && !form.pretty;
+    if direct && target.is_storage_version() {
+        let mut out = Vec::with_capacity(object.stored().len() + 64);
+        object.write(&mut out);
+        out.push(b'\n');
+        return Ok(bytes(200, "application/json", out));
+    }
+    let content = object.to_value().map_err(|error| Status::internal(error))?;
+    Ok(self::object(server, target, form, 200, content))
+}
+
+/// Metadata alone.
+pub(crate) fn partial(content: &Value, version: &str) -> Value {
+    let mut partial = Object::new();
+    partial.insert("kind", "PartialObjectMetadata");
+    partial.insert("apiVersion", format!("meta.k8s.io/{version}"));
+    partial.insert("metadata", content.get("metadata").cloned().unwrap_or_else(Value::object));
+    Value::Object(partial)
+}
+
+/// A table's row for an object.
+pub(crate) fn row(server: &Server, resource: &dyn AnyResource, content: &Value) -> Value {
+    let cells = resource.row(content, server.clock.now());
+    let mut row = Object::new();
+    row.insert("cells", Value::Array(cells));
+    row.insert("object", partial(content, "v1"));
+    Value::Object(row)
+}
+
+/// A table of rows.
+pub(crate) fn table(target: &Target, version: &str, metadata: Value, rows: Vec<Value>, columns: bool) -> Value {
+    let mut table = Object::new();
+    table.insert("kind", "Table");
+    table.insert("apiVersion", format!("meta.k8s.io/{version}"));
+    table.insert("metadata", metadata);
+    table.insert("columnDefinitions", if columns { column_definitions(target) } else { Value::Null });
+    table.insert("rows", Value::Array(rows));
+    Value::Object(table)
+}
+
+/// The columns of a resource; name and creation time where it has none of its own.
+fn column_definitions(target: &Target) -> Value {
+    const PLAIN: &[api::Column] = &[
+        api::Column { name: "Name", kind: "string", format: "name", priority: 0 },
+        api::Column { name: "Created At", kind: "date", format: "", priority: 0 },
+    ];
+    let columns = target.served.facts.columns;
+    let columns = if columns.is_empty() { PLAIN } else { columns };
+    columns
+        .iter()
+        .map(|column| {
+            value!({"name": (column.name), "type": (column.kind), "format": (column.format),
+                "description": (api::column_description(target.served.facts, column.name)), "priority": (i64::from(column.priority))})
+        })
+        .collect()
+}
+
+/// A list's pieces: objects are written into chunks as they are sent, so that memory does not grow with the list.
+pub(crate) struct ListBody {
+    objects: std::vec::IntoIter<Arc<Obj>>,
+    tail: Option<Bytes>,
+    head: Option<Vec<u8>>,
+    first: bool,
+}
+
+impl ListBody {
+    /// A list of these objects between a head that ends in `"items":[` and a tail that begins with `]`.
+    pub(crate) fn new(head: Vec<u8>, objects: Vec<Arc<Obj>>, tail: Bytes) -> Self {
+        Self { objects: objects.into_iter(), tail: Some(tail), head: Some(head), first: true }
+    }
+}
+
+impl Iterator for ListBody {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        self.tail.as_ref()?;
+        let mut chunk = self.head.take().unwrap_or_default();
+        chunk.reserve(CHUNK_BYTES + 4096);
+        while chunk.len() < CHUNK_BYTES {
+            let Some(object) = self.objects.next() else {
+                chunk.extend_from_slice(&self.tail.take().unwrap_or_default());
+                return Some(chunk.into());
+            };
+            if !self.first {
+                chunk.push(b',');
+            }
+            self.first = false;
+            object.write_item(&mut chunk);
+        }
+        Some(chunk.into())
+    }
+}
