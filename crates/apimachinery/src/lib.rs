@@ -7,6 +7,7 @@ pub mod field;
 pub mod fields;
 pub mod json;
 pub mod labels;
+pub mod managed_fields;
 pub mod obj;
 pub mod patch;
 pub mod quantity;

@@ -1,0 +1,254 @@
+use super::*;
+use crate::schema::{Field, List, ListKind, Map, Node, Patch, Presence, Struct};
+
+/// `{metadata: {labels, name}, spec (always): {n (always), args (atomic), ports: keyed, set, sel (atomic, always)}, status}`
+fn schema() -> Schema {
+    let field = |name: &'static str, node, presence| Field {
+        name: name.into(),
+        node,
+        presence,
+        patch: Patch::REPLACE,
+        merge_key: "".into(),
+    };
+    let record = |name: &'static str, atomic, fields: Vec<Field>| {
+        Node::Struct(Struct {
+            name: name.into(),
+            package: "v1".into(),
+            atomic,
+            preserve_unknown: false,
+            fields: fields.into(),
+        })
+    };
+    let list = |item, kind, keys: Vec<&'static str>| {
+        Node::List(List { item, kind, keys: keys.into_iter().map(Into::into).collect() })
+    };
+    use Presence::{Always, OmitEmpty, Pointer};
+    let nodes = vec![
+        record(
+            "Thing",
+            false,
+            vec![
+                field("metadata", 1, Pointer),
+                field("spec", 3, Always),
+                field("status", 9, Always),
+            ],
+        ),
+        record("Meta", false, vec![field("labels", 2, OmitEmpty), field("name", 4, OmitEmpty)]),
+        Node::Map(Map { value: 4, atomic: false }),
+        record(
+            "Spec",
+            false,
+            vec![
+                field("args", 5, OmitEmpty),
+                field("n", 6, Always),
+                field("ports", 7, Always),
+                field("sel", 10, Always),
+                field("set", 8, OmitEmpty),
+            ],
+        ),
+        Node::String,
+        list(4, ListKind::Atomic, vec![]),
+        Node::Int32,
+        list(11, ListKind::Map, vec!["port", "protocol"]),
+        list(4, ListKind::Set, vec![]),
+        record("Status", false, vec![field("n", 6, OmitEmpty)]),
+        record("Selector", true, vec![field("labels", 2, OmitEmpty)]),
+        record(
+            "Port",
+            false,
+            vec![
+                field("name", 4, OmitEmpty),
+                field("port", 6, Always),
+                field("protocol", 4, OmitEmpty),
+            ],
+        ),
+    ];
+    Schema { nodes: nodes.into() }
+}
+
+fn parse(text: &str) -> Value {
+    crate::json::parse(text.as_bytes()).unwrap()
+}
+
+fn check(old: Option<&str>, new: &str, changed: &str, removed: &str) {
+    let old = old.map(parse);
+    let found = compare(&schema(), 0, old.as_ref(), &parse(new));
+    let text = |set: FieldSet| crate::json::to_string(&set.into_value());
+    assert_eq!(text(found.changed), changed, "changed by {new}");
+    assert_eq!(text(found.removed), removed, "removed by {new}");
+}
+
+#[test]
+fn fields_of_a_new_object_are_those_that_differ_from_zero() {
+    for (new, changed) in [
+        ("{}", "{}"),
+        (r#"{"spec":{"n":0,"ports":null,"sel":{}}}"#, "{}"),
+        (r#"{"spec":{"n":1}}"#, r#"{"f:spec":{"f:n":{}}}"#),
+        (r#"{"spec":{"sel":{"labels":{"a":"b"}}}}"#, r#"{"f:spec":{"f:sel":{}}}"#),
+        (
+            r#"{"metadata":{"labels":{"a":"b"}}}"#,
+            r#"{"f:metadata":{".":{},"f:labels":{".":{},"f:a":{}}}}"#,
+        ),
+        (
+            r#"{"spec":{"args":["a"],"set":["x","a"]}}"#,
+            r#"{"f:spec":{"f:args":{},"f:set":{".":{},"v:\"a\"":{},"v:\"x\"":{}}}}"#,
+        ),
+        (
+            r#"{"spec":{"ports":[{"port":80},{"port":0,"protocol":"UDP"}]}}"#,
+            r#"{"f:spec":{"f:ports":{"k:{\"port\":0,\"protocol\":\"UDP\"}":{".":{},"f:port":{},"f:protocol":{}},"k:{\"port\":80,\"protocol\":\"TCP\"}":{".":{},"f:port":{}}}}}"#,
+        ),
+        (r#"{"spec":{"ports":[]}}"#, r#"{"f:spec":{"f:ports":{}}}"#),
+    ] {
+        check(None, new, changed, "{}");
+    }
+}
+
+#[test]
+fn changes_and_removals_are_told_apart() {
+    let old = r#"{"metadata":{"labels":{"a":"1","b":"2"}},"spec":{"n":1,"ports":[{"port":80,"protocol":"TCP","name":"x"},{"port":81,"protocol":"TCP"}],"set":["a","b"]}}"#;
+    check(Some(old), old, "{}", "{}");
+    check(
+        Some(old),
+        r#"{"metadata":{"labels":{"a":"3","c":"4"}},"spec":{"n":1,"ports":[{"port":82,"protocol":"TCP"},{"port":80,"protocol":"TCP","name":"y"}],"set":["b","c"]}}"#,
+        r#"{"f:metadata":{"f:labels":{"f:a":{},"f:c":{}}},"f:spec":{"f:ports":{"k:{\"port\":80,\"protocol\":\"TCP\"}":{"f:name":{}},"k:{\"port\":82,\"protocol\":\"TCP\"}":{".":{},"f:port":{},"f:protocol":{}}},"f:set":{"v:\"c\"":{}}}}"#,
+        r#"{"f:metadata":{"f:labels":{"f:b":{}}},"f:spec":{"f:ports":{"k:{\"port\":81,\"protocol\":\"TCP\"}":{".":{},"f:port":{},"f:protocol":{}}},"f:set":{"v:\"a\"":{}}}}"#,
+    );
+    check(
+        Some(old),
+        r#"{"spec":{"n":0}}"#,
+        r#"{"f:spec":{"f:n":{}}}"#,
+        r#"{"f:metadata":{".":{},"f:labels":{".":{},"f:a":{},"f:b":{}}},"f:spec":{"f:ports":{"k:{\"port\":80,\"protocol\":\"TCP\"}":{".":{},"f:name":{},"f:port":{},"f:protocol":{}},"k:{\"port\":81,\"protocol\":\"TCP\"}":{".":{},"f:port":{},"f:protocol":{}}},"f:set":{".":{},"v:\"a\"":{},"v:\"b\"":{}}}}"#,
+    );
+    // Moving items changes nothing.
+    check(Some(r#"{"spec":{"set":["a","b"]}}"#), r#"{"spec":{"set":["b","a"]}}"#, "{}", "{}");
+    // Of duplicates only the fact that there are some is tracked.
+    check(
+        Some(r#"{"spec":{"set":["a"]}}"#),
+        r#"{"spec":{"set":["a","a"]}}"#,
+        r#"{"f:spec":{"f:set":{"v:\"a\"":{}}}}"#,
+        r#"{"f:spec":{"f:set":{"v:\"a\"":{}}}}"#,
+    );
+}
+
+struct Story {
+    schema: Schema,
+    live: Option<Value>,
+}
+
+impl Story {
+    fn write(&mut self, manager: &str, subresource: &str, now: &str, object: &str) -> String {
+        let reset: &[&[&str]] = if subresource.is_empty() { &[&["status"]] } else { &[&["spec"]] };
+        let write = Write {
+            schema: &self.schema,
+            node: 0,
+            manager,
+            api_version: "v1",
+            subresource,
+            now,
+            reset,
+        };
+        let mut object = parse(object);
+        update(&write, self.live.as_ref(), &mut object);
+        let entries = decode(
+            object
+                .at(&["metadata", "managedFields"])
+                .cloned()
+                .unwrap_or_else(|| Value::Array(vec![])),
+        )
+        .unwrap();
+        self.live = Some(object);
+        let shown = |it: Entry| {
+            let fields = crate::json::to_string(&it.fields.into_value());
+            format!("{} {} {}{fields}", it.manager, it.time.unwrap_or_default(), it.subresource)
+        };
+        entries.into_iter().map(shown).collect::<Vec<_>>().join("; ")
+    }
+}
+
+#[test]
+fn fields_go_to_who_wrote_them_last() {
+    let mut story = Story { schema: schema(), live: None };
+    assert_eq!(
+        story.write(
+            "a",
+            "",
+            "1",
+            r#"{"metadata":{"name":"x"},"spec":{"n":1,"args":["x"]},"status":{"n":9}}"#
+        ),
+        r#"a 1 {"f:spec":{"f:args":{},"f:n":{}}}"#
+    );
+    // Nothing changes: not even the time.
+    assert_eq!(
+        story.write("a", "", "2", r#"{"metadata":{"name":"x"},"spec":{"n":1,"args":["x"]}}"#),
+        r#"a 1 {"f:spec":{"f:args":{},"f:n":{}}}"#
+    );
+    assert_eq!(
+        story.write("b", "", "3", r#"{"metadata":{"name":"x"},"spec":{"n":2,"args":["x"]}}"#),
+        r#"a 1 {"f:spec":{"f:args":{}}}; b 3 {"f:spec":{"f:n":{}}}"#
+    );
+    assert_eq!(
+        story.write(
+            "c",
+            "status",
+            "4",
+            r#"{"metadata":{"name":"x"},"spec":{"n":2,"args":["x"]},"status":{"n":1}}"#
+        ),
+        r#"a 1 {"f:spec":{"f:args":{}}}; b 3 {"f:spec":{"f:n":{}}}; c 4 status{"f:status":{"f:n":{}}}"#
+    );
+    // A removal takes from the owner and gives to nobody; an owner of nothing goes.
+    assert_eq!(
+        story.write("b", "", "5", r#"{"metadata":{"name":"x"},"spec":{"n":2},"status":{"n":1}}"#),
+        r#"b 3 {"f:spec":{"f:n":{}}}; c 4 status{"f:status":{"f:n":{}}}"#
+    );
+    // One empty entry forgets all of it, and it stays forgotten.
+    assert_eq!(
+        story.write(
+            "b",
+            "",
+            "6",
+            r#"{"metadata":{"name":"x","managedFields":[{}]},"spec":{"n":3}}"#
+        ),
+        ""
+    );
+    assert_eq!(story.write("b", "", "7", r#"{"metadata":{"name":"x"},"spec":{"n":4}}"#), "");
+}
+
+#[test]
+fn the_oldest_updates_are_merged_when_there_are_many() {
+    let mut story = Story { schema: schema(), live: None };
+    let mut last = String::new();
+    for index in 10..25 {
+        let labels: Vec<_> = (10..=index).map(|i| format!(r#""l{i}":"x""#)).collect();
+        let object =
+            format!(r#"{{"metadata":{{"labels":{{{}}}}},"spec":{{"n":1}}}}"#, labels.join(","));
+        last = story.write(&format!("m{index}"), "", &index.to_string(), &object);
+    }
+    let managers: Vec<&str> = last.split("; ").map(|it| it.split(' ').next().unwrap()).collect();
+    assert_eq!(
+        managers,
+        ["ancient-changes", "m16", "m17", "m18", "m19", "m20", "m21", "m22", "m23", "m24"]
+    );
+    assert!(
+        last.starts_with(r#"ancient-changes 15 {"f:metadata":{"f:labels":{".":{},"f:l10":{}"#),
+        "{last}"
+    );
+}
+
+#[test]
+fn malformed_entries_are_told() {
+    let mut errors = FieldErrors::new();
+    let list = parse(
+        r#"[{"operation":"Bogus","fieldsType":"V2","manager":"a\u0007"},{"operation":"Update"}]"#,
+    );
+    validate(&list, &Path::new("metadata").child("managedFields"), &mut errors);
+    let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        all,
+        [
+            "metadata.managedFields[0].operation: Invalid value: \"Bogus\": must be `Apply` or `Update`",
+            "metadata.managedFields[0].fieldsType: Invalid value: \"V2\": must be `FieldsV1`",
+            "metadata.managedFields[0].manager: Invalid value: \"a\\a\": invalid character U+0007 (at position 1)",
+        ]
+    );
+    assert!(decode(list).is_none());
+}
