@@ -76,14 +76,24 @@ pub trait Objects: Send + Sync + Debug {
     ///
     /// # Errors
     /// When the store cannot tell.
-    async fn get_live(&self, group: &str, resource: &str, namespace: &str, name: &str)
-    -> Result<Option<Arc<Obj>>, Status>;
+    async fn get_live(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Obj>>, Status>;
 
     /// Replaces an object's status where it still has this resource version; says whether it did.
     ///
     /// # Errors
     /// When the store fails.
-    async fn compare_and_set_status(&self, group: &str, resource: &str, value: Value) -> Result<bool, Status>;
+    async fn compare_and_set_status(
+        &self,
+        group: &str,
+        resource: &str,
+        value: Value,
+    ) -> Result<bool, Status>;
 }
 
 /// One plugin.

@@ -55,10 +55,16 @@ impl Event {
 
     /// An event of the store's history; `None` where neither state is known.
     #[must_use]
-    pub fn from_history(revision: u64, now: Option<Arc<Obj>>, previous: Option<Arc<Obj>>) -> Option<Self> {
+    pub fn from_history(
+        revision: u64,
+        now: Option<Arc<Obj>>,
+        previous: Option<Arc<Obj>>,
+    ) -> Option<Self> {
         Some(match (now, previous) {
             (Some(object), None) => Self::new(revision, Change::Added, object, None),
-            (Some(object), Some(previous)) => Self::new(revision, Change::Modified, object, Some(previous)),
+            (Some(object), Some(previous)) => {
+                Self::new(revision, Change::Modified, object, Some(previous))
+            }
             (None, Some(previous)) => {
                 let last = Arc::new(previous.at_version(revision));
                 Self::new(revision, Change::Deleted, last, Some(previous))
@@ -99,7 +105,11 @@ pub type CacheKey = CompactString;
 /// The cache key of an object.
 #[must_use]
 pub fn cache_key(namespace: &str, name: &str) -> CacheKey {
-    if namespace.is_empty() { name.into() } else { compact_str::format_compact!("{namespace}/{name}") }
+    if namespace.is_empty() {
+        name.into()
+    } else {
+        compact_str::format_compact!("{namespace}/{name}")
+    }
 }
 
 /// What a watcher wants to be woken for.
@@ -242,19 +252,32 @@ impl Cache {
 
     /// The objects of a namespace (of all, where it is empty) that `matches` takes, at most `limit` of them (0: all).
     #[must_use]
-    pub fn snapshot(&self, namespace: &str, limit: usize, matches: impl Fn(&Obj) -> bool) -> Snapshot {
+    pub fn snapshot(
+        &self,
+        namespace: &str,
+        limit: usize,
+        matches: impl Fn(&Obj) -> bool,
+    ) -> Snapshot {
         let state = self.state.read();
-        let prefix = if namespace.is_empty() { CacheKey::default() } else { cache_key(namespace, "") };
-        let range = state.objects.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
-        let mut range = range.take_while(|(key, _)| key.starts_with(prefix.as_str())).map(|(_, object)| object);
-        let mut objects = Vec::with_capacity(if namespace.is_empty() && limit == 0 { state.objects.len() } else { 0 });
+        let prefix =
+            if namespace.is_empty() { CacheKey::default() } else { cache_key(namespace, "") };
+        let range =
+            state.objects.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
+        let mut range =
+            range.take_while(|(key, _)| key.starts_with(prefix.as_str())).map(|(_, object)| object);
+        let mut objects = Vec::with_capacity(if namespace.is_empty() && limit == 0 {
+            state.objects.len()
+        } else {
+            0
+        });
         for object in range.by_ref().filter(|object| matches(object)) {
             objects.push(Arc::clone(object));
             if limit > 0 && objects.len() == limit {
                 break;
             }
         }
-        let remaining = if limit > 0 { range.filter(|object| matches(object)).count() as u64 } else { 0 };
+        let remaining =
+            if limit > 0 { range.filter(|object| matches(object)).count() as u64 } else { 0 };
         Snapshot { objects, cursor: state.end(), revision: self.hub.revision(), remaining }
     }
 
@@ -276,7 +299,9 @@ impl Cache {
         // Read before the lock is taken: whatever is applied up to here is visible below.
         let revision = self.hub.revision();
         let state = self.state.read();
-        let Some(skip) = cursor.0.checked_sub(state.first) else { return (Next::FellOut, revision) };
+        let Some(skip) = cursor.0.checked_sub(state.first) else {
+            return (Next::FellOut, revision);
+        };
         let skip = usize::try_from(skip).unwrap_or(usize::MAX);
         let events: Vec<_> = state.log.iter().skip(skip).take(limit).cloned().collect();
         let cursor = Cursor(cursor.0 + events.len() as u64);
@@ -331,7 +356,7 @@ impl Cache {
             return;
         }
         let facts = &event.object.facts;
-        let mut notify = |scope: Scope| {
+        let notify = |scope: Scope| {
             if let Some(notify) = waiting.get(&scope) {
                 notify.notify_waiters();
             }
@@ -344,7 +369,9 @@ impl Cache {
         let before = event.previous.as_ref().map(|it| &it.facts.fields);
         for (index, value) in facts.fields.iter().enumerate() {
             notify(Scope::Field(index, value.clone()));
-            if let Some(old) = before.and_then(|fields| fields.get(index)).filter(|old| *old != value) {
+            if let Some(old) =
+                before.and_then(|fields| fields.get(index)).filter(|old| *old != value)
+            {
                 notify(Scope::Field(index, old.clone()));
             }
         }

@@ -35,7 +35,7 @@ pub(crate) fn syntax_of(exchange: &Exchange) -> Result<Syntax, Status> {
 fn parse(syntax: Syntax, bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
     match syntax {
         Syntax::Json => json::parse_reporting(bytes).map_err(|error| error.to_string()),
-        Syntax::Yaml => apimachinery::yaml::parse_reporting(bytes).map_err(|error| error.to_string()),
+        Syntax::Yaml => crate::yaml::parse_reporting(bytes).map_err(|error| error.to_string()),
     }
 }
 
@@ -73,10 +73,14 @@ pub(crate) fn patched(
 ) -> Result<(), Status> {
     let unknown = target.resource().conform(&target.served, value);
     let unknown = unknown.map_err(|error| Status::bad_request(error.to_string()))?;
-    let unknown: Vec<String> = unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
+    let unknown: Vec<String> =
+        unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
     match validation {
         FieldValidation::Strict if !unknown.is_empty() => {
-            return Err(Status::bad_request(format!("strict decoding error: {}", unknown.join(", "))));
+            return Err(Status::bad_request(format!(
+                "strict decoding error: {}",
+                unknown.join(", ")
+            )));
         }
         FieldValidation::Warn => exchange.warnings.extend(unknown),
         FieldValidation::Strict | FieldValidation::Ignore => {}
@@ -88,7 +92,9 @@ pub(crate) fn patched(
 fn unrecognized(kind: &str, why: &str, body: &[u8]) -> Status {
     let shown = match body.len() {
         0 => "<empty>".to_owned(),
-        length if length > SHOWN_BYTES => format!("{} ...", String::from_utf8_lossy(&body[..SHOWN_BYTES])),
+        length if length > SHOWN_BYTES => {
+            format!("{} ...", String::from_utf8_lossy(&body[..SHOWN_BYTES]))
+        }
         _ => String::from_utf8_lossy(body).into_owned(),
     };
     Status::bad_request(format!(
@@ -97,7 +103,9 @@ fn unrecognized(kind: &str, why: &str, body: &[u8]) -> Status {
 }
 
 fn cannot_handle(kind: &str, version: &str, wanted: &str, why: impl std::fmt::Display) -> Status {
-    Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {wanted}: {why}"))
+    Status::bad_request(format!(
+        "{kind} in version \"{version}\" cannot be handled as a {wanted}: {why}"
+    ))
 }
 
 /// Checks that the body is of the target's kind; fills in kind and version where they are left out.
@@ -107,11 +115,19 @@ fn check_kind(value: &mut Value, target: &Target) -> Result<(), Status> {
     let kind = text_member(value, "kind", facts.kind);
     let version = text_member(value, "apiVersion", &wanted);
     if kind != facts.kind || version != wanted {
-        let (group, short) = version.split_once('/').map_or(("", version.as_str()), |(group, version)| (group, version));
+        let (group, short) = version
+            .split_once('/')
+            .map_or(("", version.as_str()), |(group, version)| (group, version));
         let why = if api::type_of_kind(group, short, &kind).is_some() {
-            format!("converting ({short}.{kind}) to ({}.{}): unknown conversion", internal_package(facts.group), facts.kind)
+            format!(
+                "converting ({short}.{kind}) to ({}.{}): unknown conversion",
+                internal_package(facts.group),
+                facts.kind
+            )
         } else {
-            format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"")
+            format!(
+                "no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
+            )
         };
         return Err(cannot_handle(&kind, short, facts.kind, why));
     }
@@ -145,7 +161,9 @@ fn typed(
 ) -> Result<Vec<String>, Status> {
     let facts = target.served.facts;
     let unknown = target.resource().conform(&target.served, value);
-    let unknown = unknown.map_err(|error: ConformError| cannot_handle(facts.kind, facts.version, facts.kind, error))?;
+    let unknown = unknown.map_err(|error: ConformError| {
+        cannot_handle(facts.kind, facts.version, facts.kind, error)
+    })?;
     if validation == FieldValidation::Ignore {
         return Ok(Vec::new());
     }

@@ -87,11 +87,15 @@ impl RequestBody {
         match self {
             Self::Bytes(bytes) if bytes.len() > MAX_BODY_BYTES => Err(too_large()),
             Self::Bytes(bytes) => Ok(bytes),
-            Self::Incoming(incoming) => match Limited::new(incoming, MAX_BODY_BYTES).collect().await {
-                Ok(collected) => Ok(collected.to_bytes()),
-                Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-                Err(error) => Err(Status::bad_request(format!("could not read the request's body: {error}"))),
-            },
+            Self::Incoming(incoming) => {
+                match Limited::new(incoming, MAX_BODY_BYTES).collect().await {
+                    Ok(collected) => Ok(collected.to_bytes()),
+                    Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+                    Err(error) => Err(Status::bad_request(format!(
+                        "could not read the request's body: {error}"
+                    ))),
+                }
+            }
         }
     }
 }

@@ -73,7 +73,8 @@ fn admit(server: &Arc<Server>, exchange: &Exchange) -> Result<InFlight, Status> 
 
 fn audit_id(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), Status> {
     let given = exchange.header("audit-id");
-    exchange.audit_id = if given.is_empty() { server.random.uid().to_string() } else { given.into() };
+    exchange.audit_id =
+        if given.is_empty() { server.random.uid().to_string() } else { given.into() };
     Ok(())
 }
 
@@ -118,7 +119,9 @@ fn impersonation(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), St
         };
         match server.access.authorizer.authorize(&attributes) {
             Decision::Allow => Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(&attributes, &reason)),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => {
+                Err(refusal(&attributes, &reason))
+            }
         }
     };
     match wanted.as_service_account() {
@@ -143,8 +146,17 @@ fn impersonation(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), St
 fn impersonated(exchange: &Exchange) -> Result<Option<UserInfo>, Status> {
     let headers = &exchange.parts.headers;
     let name = exchange.header("impersonate-user");
-    let mut user = UserInfo { name: name.into(), uid: exchange.header("impersonate-uid").into(), ..UserInfo::default() };
-    user.groups = headers.get_all("impersonate-group").iter().filter_map(|it| it.to_str().ok()).map(str::to_owned).collect();
+    let mut user = UserInfo {
+        name: name.into(),
+        uid: exchange.header("impersonate-uid").into(),
+        ..UserInfo::default()
+    };
+    user.groups = headers
+        .get_all("impersonate-group")
+        .iter()
+        .filter_map(|it| it.to_str().ok())
+        .map(str::to_owned)
+        .collect();
     for (header, value) in headers {
         if let Some(key) = header.as_str().strip_prefix("impersonate-extra-") {
             let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy().to_lowercase();
@@ -156,7 +168,11 @@ fn impersonated(exchange: &Exchange) -> Result<Option<UserInfo>, Status> {
             return Ok(None);
         }
         let groups: Vec<String> = user.groups.iter().map(|group| format!("{group:?}")).collect();
-        let groups = if groups.is_empty() { "[]string(nil)".into() } else { format!("[]string{{{}}}", groups.join(", ")) };
+        let groups = if groups.is_empty() {
+            "[]string(nil)".into()
+        } else {
+            format!("[]string{{{}}}", groups.join(", "))
+        };
         return Err(Status::bad_request(format!(
             "requested &user.DefaultInfo{{Name:\"\", UID:{:?}, Groups:{groups}, Extra:map[string][]string(nil)}} without impersonating a user name",
             user.uid
@@ -177,7 +193,10 @@ fn complete_groups(user: &mut UserInfo) {
         add(auth::user::ALL_UNAUTHENTICATED.into());
         return;
     }
-    let account = user.name.strip_prefix(auth::user::SERVICE_ACCOUNT_PREFIX).and_then(|it| it.split_once(':'));
+    let account = user
+        .name
+        .strip_prefix(auth::user::SERVICE_ACCOUNT_PREFIX)
+        .and_then(|it| it.split_once(':'));
     if let Some((namespace, _)) = account {
         add(auth::user::ALL_SERVICE_ACCOUNTS.into());
         add(format!("{}:{namespace}", auth::user::ALL_SERVICE_ACCOUNTS));
@@ -210,12 +229,19 @@ pub(crate) fn refusal(attributes: &Attributes<'_>, reason: &str) -> Status {
     let verb = attributes.verb;
     let why = if attributes.is_resource() {
         let sub = attributes.subresource;
-        let resource = if sub.is_empty() { attributes.resource.to_owned() } else { format!("{}/{sub}", attributes.resource) };
+        let resource = if sub.is_empty() {
+            attributes.resource.to_owned()
+        } else {
+            format!("{}/{sub}", attributes.resource)
+        };
         let scope = match attributes.namespace {
             "" => "at the cluster scope".to_owned(),
             namespace => format!("in the namespace \"{namespace}\""),
         };
-        format!("User {user} cannot {verb} resource \"{resource}\" in API group \"{}\" {scope}", attributes.group)
+        format!(
+            "User {user} cannot {verb} resource \"{resource}\" in API group \"{}\" {scope}",
+            attributes.group
+        )
     } else {
         format!("User {user} cannot {verb} path \"{}\"", attributes.path)
     };

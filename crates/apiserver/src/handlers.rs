@@ -11,12 +11,14 @@ use crate::exchange::{Exchange, RequestBody};
 use crate::target::Target;
 use crate::{discovery, health};
 
+pub(crate) mod admit;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod delete_collection;
 pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod patch;
+pub(crate) mod subresource;
 pub(crate) mod update;
 pub(crate) mod watch;
 
@@ -50,7 +52,9 @@ pub(crate) async fn handle(
         "update" => update::update(server, exchange, &target, body).await,
         "patch" => patch::patch(server, exchange, &target, body).await,
         "delete" => delete::delete(server, exchange, &target, body).await,
-        "deletecollection" => delete_collection::delete_collection(server, exchange, &target, body).await,
+        "deletecollection" => {
+            delete_collection::delete_collection(server, exchange, &target, body).await
+        }
         _ => Err(Status::method_not_allowed()),
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::obj::{self, Obj};
-use component_base::ShutdownSignal;
 use compact_str::CompactString;
+use component_base::ShutdownSignal;
 use futures::StreamExt;
 use registry::{AnyResource, Registry};
 use storage::{At, Key, Kv, RangeReq, Rev, StorageError, Store};

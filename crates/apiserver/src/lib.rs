@@ -3,6 +3,7 @@
 //! A request goes `serve -> FILTERS -> handlers::VERB -> registry (data) + admission -> storage`. The same way for a
 //! socket and for a client in the process; only the socket is left out.
 
+pub mod allocate;
 pub mod body;
 pub mod cache;
 mod decode;
@@ -21,7 +22,7 @@ pub mod query;
 pub mod request;
 mod respond;
 mod target;
-mod token;
+mod yaml;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -58,6 +59,8 @@ pub struct Config {
     pub max_mutating_in_flight: usize,
     /// How many others may be, watches aside.
     pub max_in_flight: usize,
+    /// Where services get their addresses.
+    pub service_range: allocate::ServiceRange,
     /// The version that `/version` tells.
     pub version: Version,
 }
@@ -98,6 +101,7 @@ pub struct Server {
     version: Version,
     stop: ShutdownSignal,
     discovery: discovery::Documents,
+    allocator: allocate::Allocator,
 }
 
 #[derive(Debug)]
@@ -143,6 +147,7 @@ impl Server {
                 reading: AtomicUsize::new(0),
                 max_reading: config.max_in_flight,
             },
+            allocator: allocate::Allocator::new(config.service_range),
             version: config.version,
             stop,
         }))
@@ -155,7 +160,11 @@ impl Server {
     }
 
     /// Answers a request.
-    pub async fn serve(self: &Arc<Self>, request: Request<RequestBody>, peer: Peer) -> Response<Body> {
+    pub async fn serve(
+        self: &Arc<Self>,
+        request: Request<RequestBody>,
+        peer: Peer,
+    ) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let mut exchange = exchange::Exchange::new(parts, peer);
         let answer = match filters::run(self, &mut exchange) {

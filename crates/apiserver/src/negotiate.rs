@@ -78,14 +78,18 @@ fn clauses(header: &str) -> Vec<Clause<'_>> {
         .filter(|text| !text.is_empty())
         .map(|text| {
             let mut parts = text.split(';').map(str::trim);
-            let (kind, sub) = parts.next().unwrap_or_default().split_once('/').unwrap_or(("*", "*"));
+            let (kind, sub) =
+                parts.next().unwrap_or_default().split_once('/').unwrap_or(("*", "*"));
             let params: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
-            let quality = params.iter().find(|(name, _)| *name == "q").and_then(|(_, q)| q.parse().ok());
+            let quality =
+                params.iter().find(|(name, _)| *name == "q").and_then(|(_, q)| q.parse().ok());
             Clause { kind: kind.trim(), sub: sub.trim(), quality: quality.unwrap_or(1.0), params }
         })
         .collect();
     // Stable: equal ones keep the client's order.
-    clauses.sort_by(|a, b| b.quality.total_cmp(&a.quality).then_with(|| wildness(a).cmp(&wildness(b))));
+    clauses.sort_by(|a, b| {
+        b.quality.total_cmp(&a.quality).then_with(|| wildness(a).cmp(&wildness(b)))
+    });
     clauses
 }
 
@@ -122,7 +126,9 @@ fn choose(headers: &HeaderMap, transforms: bool) -> Result<Form, Status> {
         let pretty = clause.param("pretty") == "1";
         return Ok(Form { encoding, transform, pretty });
     }
-    Err(Status::not_acceptable(format!("only the following media types are accepted: {MEDIA_TYPES}")))
+    Err(Status::not_acceptable(format!(
+        "only the following media types are accepted: {MEDIA_TYPES}"
+    )))
 }
 
 fn transform_of(clause: &Clause<'_>, allowed: bool) -> Option<Transform> {
@@ -166,7 +172,10 @@ mod tests {
             "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
             r#"application/json Table("v1")"#,
         );
-        check("application/json;as=Bogus;v=v1;g=meta.k8s.io, application/json;q=0.5", "application/json None");
+        check(
+            "application/json;as=Bogus;v=v1;g=meta.k8s.io, application/json;q=0.5",
+            "application/json None",
+        );
         check("text/html", "406");
     }
 }

@@ -107,15 +107,20 @@ impl ListOptions {
         let resource_version = query.get("resourceVersion").unwrap_or_default();
         let matching = query.get("resourceVersionMatch").unwrap_or_default();
         let continue_token = query.get("continue").unwrap_or_default();
-        let send_initial_events = query.get("sendInitialEvents").map(|value| value != "false" && value != "0");
+        let send_initial_events =
+            query.get("sendInitialEvents").map(|value| value != "false" && value != "0");
         let mut errors = FieldErrors::new();
-        check_match(resource_version, matching, continue_token, send_initial_events, watch, &mut errors);
+        check_match(
+            resource_version,
+            matching,
+            continue_token,
+            send_initial_events,
+            watch,
+            &mut errors,
+        );
         refuse("ListOptions", &errors)?;
-        let at = if watch {
-            ListAt::Latest
-        } else {
-            list_at(resource_version, matching, limit > 0)?
-        };
+        let at =
+            if watch { ListAt::Latest } else { list_at(resource_version, matching, limit > 0)? };
         Ok(Self {
             at,
             limit: usize::try_from(limit).unwrap_or_default(),
@@ -133,7 +138,12 @@ fn number(query: &Query, name: &str) -> Result<Option<i64>, Status> {
     let bad = |why: &str| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"));
     match text.parse::<i64>() {
         Ok(number) => Ok(Some(number)),
-        Err(error) if matches!(error.kind(), std::num::IntErrorKind::PosOverflow | std::num::IntErrorKind::NegOverflow) => {
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::num::IntErrorKind::PosOverflow | std::num::IntErrorKind::NegOverflow
+            ) =>
+        {
             Err(bad("value out of range"))
         }
         Err(_) => Err(bad("invalid syntax")),
@@ -143,8 +153,14 @@ fn number(query: &Query, name: &str) -> Result<Option<i64>, Status> {
 /// Reads a resource version.
 pub(crate) fn parse_version(text: &str) -> Result<u64, String> {
     text.parse::<u64>().map_err(|error| {
-        let why = if *error.kind() == std::num::IntErrorKind::PosOverflow { "value out of range" } else { "invalid syntax" };
-        format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}")
+        let why = if *error.kind() == std::num::IntErrorKind::PosOverflow {
+            "value out of range"
+        } else {
+            "invalid syntax"
+        };
+        format!(
+            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}"
+        )
     })
 }
 
@@ -152,7 +168,8 @@ fn list_at(version: &str, matching: &str, limited: bool) -> Result<ListAt, Statu
     if version.is_empty() {
         return Ok(ListAt::Latest);
     }
-    let revision = parse_version(version).map_err(|why| Status::bad_request(format!("invalid resource version: {why}")))?;
+    let revision = parse_version(version)
+        .map_err(|why| Status::bad_request(format!("invalid resource version: {why}")))?;
     Ok(match (revision, matching) {
         (revision, "Exact") => ListAt::Exactly(revision),
         (0, _) => ListAt::Any,
@@ -162,20 +179,36 @@ fn list_at(version: &str, matching: &str, limited: bool) -> Result<ListAt, Statu
     })
 }
 
-fn check_match(version: &str, matching: &str, token: &str, initial: Option<bool>, watch: bool, errors: &mut FieldErrors) {
+fn check_match(
+    version: &str,
+    matching: &str,
+    token: &str,
+    initial: Option<bool>,
+    watch: bool,
+    errors: &mut FieldErrors,
+) {
     let at = Path::new("resourceVersionMatch");
     let initial_at = Path::new("sendInitialEvents");
     if watch {
         match (initial, matching) {
             (Some(_), "NotOlderThan") | (None, "") => {}
             (Some(_), "") => {
-                errors.forbidden(&at, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+                errors.forbidden(
+                    &at,
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                );
             }
             (Some(_), other) => {
-                errors.forbidden(&at, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+                errors.forbidden(
+                    &at,
+                    "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+                );
                 errors.not_supported(&at, &Value::from(other), ["NotOlderThan"]);
             }
-            (None, _) => errors.forbidden(&at, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
+            (None, _) => errors.forbidden(
+                &at,
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            ),
         }
         return;
     }
@@ -186,7 +219,8 @@ fn check_match(version: &str, matching: &str, token: &str, initial: Option<bool>
         return;
     }
     if version.is_empty() {
-        errors.forbidden(&at, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+        errors
+            .forbidden(&at, "resourceVersionMatch is forbidden unless resourceVersion is provided");
     }
     if !token.is_empty() {
         errors.forbidden(&at, "resourceVersionMatch is forbidden when continue is provided");
@@ -195,6 +229,9 @@ fn check_match(version: &str, matching: &str, token: &str, initial: Option<bool>
         errors.not_supported(&at, &Value::from(matching), ["Exact", "NotOlderThan", ""]);
     }
     if matching == "Exact" && version == "0" {
-        errors.forbidden(&at, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+        errors.forbidden(
+            &at,
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::obj::{self, Obj};
-use apimachinery::{Status, Value};
+use apimachinery::{Status, Value, managed_fields};
 use storage::{At, Expect, Kv, StorageError, Ttl};
 
 use crate::Server;
@@ -23,7 +23,11 @@ pub(crate) struct Current {
 ///
 /// # Errors
 /// 404 where there is none.
-pub(crate) async fn current(server: &Server, target: &Target, name: &str) -> Result<Current, Status> {
+pub(crate) async fn current(
+    server: &Server,
+    target: &Target,
+    name: &str,
+) -> Result<Current, Status> {
     match try_current(server, target, name).await? {
         Some(current) => Ok(current),
         None => Err(Status::not_found(target.group_resource(), name)),
@@ -31,9 +35,14 @@ pub(crate) async fn current(server: &Server, target: &Target, name: &str) -> Res
 }
 
 /// Reads an object as it is now, if there is one.
-pub(crate) async fn try_current(server: &Server, target: &Target, name: &str) -> Result<Option<Current>, Status> {
+pub(crate) async fn try_current(
+    server: &Server,
+    target: &Target,
+    name: &str,
+) -> Result<Option<Current>, Status> {
     let key = target.key(name)?;
-    let (kv, _) = server.hub.store().get(&key, At::Latest).await.map_err(|error| error::general(&error))?;
+    let (kv, _) =
+        server.hub.store().get(&key, At::Latest).await.map_err(|error| error::general(&error))?;
     kv.map(|kv| decode(kv)).transpose()
 }
 
@@ -49,7 +58,13 @@ pub(crate) fn decode_current(kv: &Kv) -> Result<Current, Status> {
 }
 
 /// Stores a new object; the object with its resource version comes back.
-pub(crate) async fn create(server: &Server, target: &Target, name: &str, mut value: Value, dry_run: bool) -> Result<Value, Status> {
+pub(crate) async fn create(
+    server: &Server,
+    target: &Target,
+    name: &str,
+    mut value: Value,
+    dry_run: bool,
+) -> Result<Value, Status> {
     let key = target.key(name)?;
     let store = server.hub.store();
     if dry_run {
@@ -95,7 +110,11 @@ pub(crate) async fn replace(
         return Ok(Replaced::Done(value));
     }
     let key = current.kv.key.clone();
-    let put = server.hub.store().put(key, bytes.into(), Expect::ModRev(current.kv.mod_rev), ttl(target)).await;
+    let put = server
+        .hub
+        .store()
+        .put(key, bytes.into(), Expect::ModRev(current.kv.mod_rev), ttl(target))
+        .await;
     match put {
         Ok(put) => {
             set_version(&mut value, put.rev.0);
@@ -117,7 +136,9 @@ fn set_version(value: &mut Value, revision: u64) {
 
 /// The objects of a page of the store.
 pub(crate) fn objects_of(target: &Target, kvs: &[Kv]) -> Result<Vec<Arc<Obj>>, Status> {
-    kvs.iter().map(|kv| object_of(target.resource(), kv).map_err(|error| error::general(&error))).collect()
+    kvs.iter()
+        .map(|kv| object_of(target.resource(), kv).map_err(|error| error::general(&error)))
+        .collect()
 }
 
 /// Records in managed fields what a write changed, and who wrote.
@@ -129,5 +150,26 @@ pub(crate) fn track_fields(
     value: &mut Value,
     old: Option<&Value>,
 ) {
-    let _ = (server, target, subresource, options, value, old);
+    let facts = target.served.facts;
+    let version = facts.api_version();
+    let now = apimachinery::time::format_time(server.clock.now());
+    let write = managed_fields::Write {
+        schema: api::schema(),
+        node: target.served.node,
+        manager: &options.field_manager,
+        api_version: &version,
+        subresource,
+        now: &now,
+        reset: reset_fields(target, subresource),
+    };
+    managed_fields::update(&write, old, value);
+}
+
+/// The fields that a write to this part cannot set.
+fn reset_fields(target: &Target, subresource: &str) -> &'static [&'static [&'static str]] {
+    match subresource {
+        "status" => &[&["spec"]],
+        "" if target.resource().rules().has_status => &[&["status"]],
+        _ => &[],
+    }
 }

@@ -38,7 +38,8 @@ impl RequestInfo {
     pub fn of(method: &Method, uri: &Uri, query: &Query) -> Self {
         let path = uri.path();
         let mut info = Self { path: path.into(), verb: lower_case(method), ..Self::default() };
-        let parts: Vec<String> = path.split('/').filter(|part| !part.is_empty()).map(decode).collect();
+        let parts: Vec<String> =
+            path.split('/').filter(|part| !part.is_empty()).map(decode).collect();
         let mut parts = parts.iter().map(String::as_str);
         match parts.next() {
             Some("api") => {}
@@ -88,7 +89,11 @@ impl RequestInfo {
 
     fn refine(&mut self, method: &Method, query: &Query) {
         if !self.name.is_empty() {
-            if self.verb == "get" && query.flag("watch") && self.subresource.is_empty() && method == Method::GET {
+            if self.verb == "get"
+                && query.flag("watch")
+                && self.subresource.is_empty()
+                && method == Method::GET
+            {
                 // Watching one object by its own path is a plain get upstream too, unless the path says watch.
             }
             return;
@@ -109,7 +114,9 @@ impl RequestInfo {
 
 /// The name in `metadata.name=x`, where the selector is no more than that.
 fn name_of_selector(selector: &str) -> Option<String> {
-    let name = selector.strip_prefix("metadata.name=").map(|rest| rest.strip_prefix('=').unwrap_or(rest))?;
+    let name = selector
+        .strip_prefix("metadata.name=")
+        .map(|rest| rest.strip_prefix('=').unwrap_or(rest))?;
     (!name.is_empty() && !name.contains([',', '=', '!', '\\'])).then(|| name.to_owned())
 }
 
@@ -151,7 +158,15 @@ mod tests {
         let it = RequestInfo::of(&method.parse().unwrap(), &uri, &query);
         let text = format!(
             "{} {}/{} {} ns={} name={} sub={} rest={} {}",
-            it.verb, it.group, it.version, it.resource, it.namespace, it.name, it.subresource, it.rest, it.is_resource
+            it.verb,
+            it.group,
+            it.version,
+            it.resource,
+            it.namespace,
+            it.name,
+            it.subresource,
+            it.rest,
+            it.is_resource
         );
         assert_eq!(text, expected, "for {method} {uri}");
     }
@@ -159,13 +174,37 @@ mod tests {
     #[test]
     fn paths_are_told_apart() {
         check("GET", "/api/v1/pods", "list /v1 pods ns= name= sub= rest= true");
-        check("GET", "/api/v1/namespaces/a/pods?watch=1", "watch /v1 pods ns=a name= sub= rest= true");
-        check("GET", "/api/v1/namespaces/a/pods/p/log", "get /v1 pods ns=a name=p sub=log rest= true");
+        check(
+            "GET",
+            "/api/v1/namespaces/a/pods?watch=1",
+            "watch /v1 pods ns=a name= sub= rest= true",
+        );
+        check(
+            "GET",
+            "/api/v1/namespaces/a/pods/p/log",
+            "get /v1 pods ns=a name=p sub=log rest= true",
+        );
         check("GET", "/api/v1/namespaces/a", "get /v1 namespaces ns=a name=a sub= rest= true");
-        check("PUT", "/api/v1/namespaces/a/finalize", "update /v1 namespaces ns=a name=a sub=finalize rest= true");
-        check("DELETE", "/apis/apps/v1/namespaces/a/deployments", "deletecollection apps/v1 deployments ns=a name= sub= rest= true");
-        check("POST", "/api/v1/namespaces/a/pods/p/proxy/x/y", "create /v1 pods ns=a name=p sub=proxy rest=x/y true");
-        check("GET", "/api/v1/nodes?fieldSelector=metadata.name%3Dn1", "list /v1 nodes ns= name=n1 sub= rest= true");
+        check(
+            "PUT",
+            "/api/v1/namespaces/a/finalize",
+            "update /v1 namespaces ns=a name=a sub=finalize rest= true",
+        );
+        check(
+            "DELETE",
+            "/apis/apps/v1/namespaces/a/deployments",
+            "deletecollection apps/v1 deployments ns=a name= sub= rest= true",
+        );
+        check(
+            "POST",
+            "/api/v1/namespaces/a/pods/p/proxy/x/y",
+            "create /v1 pods ns=a name=p sub=proxy rest=x/y true",
+        );
+        check(
+            "GET",
+            "/api/v1/nodes?fieldSelector=metadata.name%3Dn1",
+            "list /v1 nodes ns= name=n1 sub= rest= true",
+        );
         check("GET", "/api/v1/watch/pods", "watch /v1 pods ns= name= sub= rest= true");
         check("GET", "/apis/apps/v1", "get apps/ ");
     }

@@ -21,9 +21,14 @@ pub(crate) const CHUNK_BYTES: usize = 64 << 10;
 const MAX_WARNING_BYTES: usize = 4 << 10;
 
 /// An answer with these bytes.
-pub(crate) fn bytes(code: u16, media_type: &'static str, bytes: impl Into<Bytes>) -> Response<Body> {
+pub(crate) fn bytes(
+    code: u16,
+    media_type: &'static str,
+    bytes: impl Into<Bytes>,
+) -> Response<Body> {
     let mut response = Response::new(Body::full(bytes));
-    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
 }
@@ -47,13 +52,14 @@ pub(crate) fn plain(form: Form, code: u16, content: &Value) -> Response<Body> {
             text.push(b'\n');
             bytes(code, "application/json", text)
         }
-        Encoding::Yaml => bytes(code, "application/yaml", apimachinery::yaml::to_string(content)),
+        Encoding::Yaml => bytes(code, "application/yaml", crate::yaml::to_string(content)),
     }
 }
 
 /// A failure, in the form the client accepts.
 pub(crate) fn failure(exchange: &Exchange, status: &Status) -> Response<Body> {
-    let form = Form { transform: Transform::None, ..crate::negotiate::plain(&exchange.parts.headers) };
+    let form =
+        Form { transform: Transform::None, ..crate::negotiate::plain(&exchange.parts.headers) };
     let mut response = plain(form, status.code, &status.to_value());
     let after = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if after > 0 {
@@ -83,14 +89,21 @@ pub(crate) fn add_headers(exchange: &Exchange, headers: &mut HeaderMap) {
 }
 
 /// An object of the storage version, with its resource version, as the client asked for it.
-pub(crate) fn object(server: &Server, target: &Target, form: Form, code: u16, mut content: Value) -> Response<Body> {
+pub(crate) fn object(
+    server: &Server,
+    target: &Target,
+    form: Form,
+    code: u16,
+    mut content: Value,
+) -> Response<Body> {
     match form.transform {
         Transform::None => {
             target.resource().from_storage(&target.served, &mut content);
             plain(form, code, &content)
         }
         Transform::Table(version) => {
-            let metadata = value!({"resourceVersion": (content.str_at(&["metadata", "resourceVersion"]))});
+            let metadata =
+                value!({"resourceVersion": (content.str_at(&["metadata", "resourceVersion"]))});
             let rows = vec![row(server, target.resource(), &content)];
             plain(form, code, &table(target, version, metadata, rows, true))
         }
@@ -99,8 +112,14 @@ pub(crate) fn object(server: &Server, target: &Target, form: Form, code: u16, mu
 }
 
 /// A stored object as the client asked for it, without decoding where that can be.
-pub(crate) fn stored(server: &Server, target: &Target, form: Form, object: &Obj) -> Result<Response<Body>, Status> {
-    let direct = form.transform == Transform::None && form.encoding == Encoding::Json && !form.pretty;
+pub(crate) fn stored(
+    server: &Server,
+    target: &Target,
+    form: Form,
+    object: &Obj,
+) -> Result<Response<Body>, Status> {
+    let direct =
+        form.transform == Transform::None && form.encoding == Encoding::Json && !form.pretty;
     if direct && target.is_storage_version() {
         let mut out = Vec::with_capacity(object.stored().len() + 64);
         object.write(&mut out);
@@ -130,12 +149,21 @@ pub(crate) fn row(server: &Server, resource: &dyn AnyResource, content: &Value) 
 }
 
 /// A table of rows.
-pub(crate) fn table(target: &Target, version: &str, metadata: Value, rows: Vec<Value>, columns: bool) -> Value {
+pub(crate) fn table(
+    target: &Target,
+    version: &str,
+    metadata: Value,
+    rows: Vec<Value>,
+    columns: bool,
+) -> Value {
     let mut table = Object::new();
     table.insert("kind", "Table");
     table.insert("apiVersion", format!("meta.k8s.io/{version}"));
     table.insert("metadata", metadata);
-    table.insert("columnDefinitions", if columns { column_definitions(target) } else { Value::Null });
+    table.insert(
+        "columnDefinitions",
+        if columns { column_definitions(target) } else { Value::Null },
+    );
     table.insert("rows", Value::Array(rows));
     Value::Object(table)
 }

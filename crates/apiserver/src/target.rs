@@ -62,7 +62,14 @@ impl Target {
     pub(crate) fn key(&self, name: &str) -> Result<Key, Status> {
         if name.is_empty() || name == "." || name == ".." || name.contains('/') {
             let path = format!("/{}/{name}", self.served.facts.resource);
-            return Err(Status { reason: "", ..Status { code: 500, message: format!("invalid key: {path:?}"), ..Status::default() } });
+            return Err(Status {
+                reason: "",
+                ..Status {
+                    code: 500,
+                    message: format!("invalid key: {path:?}"),
+                    ..Status::default()
+                }
+            });
         }
         let prefix = self.resource().storage_prefix();
         Ok(match self.namespace.as_str() {

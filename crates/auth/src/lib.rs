@@ -26,7 +26,10 @@ pub trait Authenticator: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// Where they are, and are not good.
-    fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<UserInfo>, AuthenticationError>;
+    fn authenticate(
+        &self,
+        credentials: &Credentials<'_>,
+    ) -> Result<Option<UserInfo>, AuthenticationError>;
 }
 
 /// Credentials that are not good. Clients only ever see 401; this is for the log.

@@ -154,6 +154,7 @@ impl Declaration {
             scale: None,
             ttl_seconds: 0,
             has_status: false,
+            returns_deleted: false,
         },
     };
 
@@ -181,7 +182,9 @@ pub struct BuiltIn {
 
 /// The facts of a resource in the table.
 fn facts(group: &str, version: &str, resource: &str) -> Option<&'static ResourceFacts> {
-    api::resources().iter().find(|it| it.group == group && it.version == version && it.resource == resource)
+    api::resources()
+        .iter()
+        .find(|it| it.group == group && it.version == version && it.resource == resource)
 }
 
 impl BuiltIn {
@@ -195,7 +198,8 @@ impl BuiltIn {
             Some(Served { facts, node: api::type_of_kind(group, version, facts.kind)? })
         });
         let served: Option<Vec<Served>> = served.collect();
-        let name = if declaration.prefix.is_empty() { declaration.resource } else { declaration.prefix };
+        let name =
+            if declaration.prefix.is_empty() { declaration.resource } else { declaration.prefix };
         Some(Self {
             served: served?,
             prefix: format!("/registry/{name}/"),
@@ -205,7 +209,9 @@ impl BuiltIn {
     }
 
     fn alternative(&self, served: &Served) -> Option<&Alternative> {
-        let same = |it: &&Alternative| it.group == served.facts.group && it.version == served.facts.version;
+        let same = |it: &&Alternative| {
+            it.group == served.facts.group && it.version == served.facts.version
+        };
         self.declaration.alternatives.iter().find(same)
     }
 
@@ -289,7 +295,9 @@ impl AnyResource for BuiltIn {
                 (self.declaration.validate_update)(value, old, &mut errors);
             }
             Part::Status => (self.declaration.validate_status)(value, old, &mut errors),
-            Part::Other(name) => (self.declaration.validate_subresource)(name, value, old, &mut errors),
+            Part::Other(name) => {
+                (self.declaration.validate_subresource)(name, value, old, &mut errors)
+            }
         }
         errors
     }

@@ -79,7 +79,11 @@ fn shared(metadata: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     if let Some(map) = metadata.get("annotations").and_then(Value::as_object) {
         annotations(map, &path.child("annotations"), errors);
     }
-    owner_references(metadata.items_at(&["ownerReferences"]), &path.child("ownerReferences"), errors);
+    owner_references(
+        metadata.items_at(&["ownerReferences"]),
+        &path.child("ownerReferences"),
+        errors,
+    );
     finalizers(metadata.items_at(&["finalizers"]), &path.child("finalizers"), errors);
 }
 
@@ -100,7 +104,7 @@ pub fn annotations(map: &Object, path: &Path<'_>, errors: &mut FieldErrors) {
         errors.invalid_all(path, key, validation::annotation_key(key));
     }
     if !validation::annotations_fit(map) {
-        errors.too_long(path, validation::MAX_ANNOTATIONS_BYTES);
+        errors.too_long(path, validation::ANNOTATIONS_SIZE_MAX);
     }
 }
 
@@ -119,7 +123,11 @@ fn owner_references(references: &[Value], path: &Path<'_>, errors: &mut FieldErr
             }
         }
         if reference.str_at(&["kind"]) == "Event" && version == "v1" {
-            errors.invalid_text(&at, "/v1, Kind=Event", "/v1, Kind=Event is disallowed from being an owner");
+            errors.invalid_text(
+                &at,
+                "/v1, Kind=Event",
+                "/v1, Kind=Event is disallowed from being an owner",
+            );
         }
         if reference.bool_at(&["controller"]) {
             let kind = reference.str_at(&["kind"]);
@@ -153,7 +161,8 @@ fn finalizers(list: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
 pub fn validate_update(object: &Value, old: &Value, errors: &mut FieldErrors) {
     let path = Path::new("metadata");
     let empty = Value::object();
-    let (metadata, before) = (object.get("metadata").unwrap_or(&empty), old.get("metadata").unwrap_or(&empty));
+    let (metadata, before) =
+        (object.get("metadata").unwrap_or(&empty), old.get("metadata").unwrap_or(&empty));
     for member in ["name", "namespace", "uid", "creationTimestamp"] {
         immutable(metadata, before, member, &path, errors);
     }
@@ -164,7 +173,11 @@ pub fn validate_update(object: &Value, old: &Value, errors: &mut FieldErrors) {
     let (generation, earlier) = (metadata.i64_at(&["generation"]), before.i64_at(&["generation"]));
     if generation.unwrap_or_default() < earlier.unwrap_or_default() {
         let at = path.child("generation");
-        errors.invalid(&at, &Value::from(generation.unwrap_or_default()), "must not be decremented");
+        errors.invalid(
+            &at,
+            &Value::from(generation.unwrap_or_default()),
+            "must not be decremented",
+        );
     }
     if before.get("deletionTimestamp").is_some() {
         new_finalizers(metadata, before, &path, errors);
@@ -175,7 +188,13 @@ pub fn validate_update(object: &Value, old: &Value, errors: &mut FieldErrors) {
     shared(metadata, &path, errors);
 }
 
-fn immutable(metadata: &Value, before: &Value, member: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+fn immutable(
+    metadata: &Value,
+    before: &Value,
+    member: &str,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
     let (now, then) = (metadata.get(member), before.get(member));
     if now != then {
         errors.invalid(&path.child(member), now.unwrap_or(&Value::Null), "field is immutable");

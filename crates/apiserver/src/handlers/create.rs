@@ -11,6 +11,7 @@ use registry::Generation;
 use super::admit::{Admission, admit};
 use super::{subresource, update};
 use crate::Server;
+use crate::allocate::allocate;
 use crate::body::Body;
 use crate::decode;
 use crate::exchange::{Exchange, RequestBody};
@@ -66,12 +67,17 @@ pub(crate) async fn new_object(
     }
     persist::track_fields(server, target, "", options, &mut value, None);
     target.resource().to_storage(&target.served, &mut value);
-    let generated = value.str_at(&["metadata", "name"]).is_empty() && !value.str_at(&["metadata", "generateName"]).is_empty();
+    let generated = value.str_at(&["metadata", "name"]).is_empty()
+        && !value.str_at(&["metadata", "generateName"]).is_empty();
     let mut attempt = 1;
     loop {
         let result = attempt_create(server, exchange, target, options, value.clone()).await;
         match result {
-            Err(status) if generated && status.reason == "AlreadyExists" && attempt < NAME_ATTEMPTS => attempt += 1,
+            Err(status)
+                if generated && status.reason == "AlreadyExists" && attempt < NAME_ATTEMPTS =>
+            {
+                attempt += 1
+            }
             other => return other,
         }
     }
@@ -103,9 +109,11 @@ async fn attempt_create(
     }
     exchange.warnings.extend(target.resource().warnings(&value, None));
     super::admit::judge(server, exchange, &admission, &mut value, None).await?;
-    let reserved = server.allocate(target, &mut value, None, options.dry_run)?;
+    let reserved = allocate(server, target, &mut value, None)?;
     let stored = persist::create(server, target, &name, value, options.dry_run).await?;
-    reserved.commit();
+    if !options.dry_run {
+        reserved.commit();
+    }
     Ok(stored)
 }
 
@@ -124,13 +132,16 @@ pub(crate) fn place_in_namespace(target: &Target, value: &mut Value) -> Result<(
         value.remove_at(&["metadata", "namespace"]);
         return Ok(());
     }
-    Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"))
+    Err(Status::bad_request(
+        "the namespace of the provided object does not match the namespace sent on the request",
+    ))
 }
 
 fn fill_metadata(server: &Server, target: &Target, value: &mut Value) {
     let prefix = value.str_at(&["metadata", "generateName"]).to_owned();
     let metadata = value.object_at_mut(&["metadata"]);
-    for member in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
+    for member in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"]
+    {
         metadata.remove(member);
     }
     metadata.insert("uid", server.random.uid().to_string());
@@ -146,7 +157,8 @@ fn fill_metadata(server: &Server, target: &Target, value: &mut Value) {
         while !prefix.is_char_boundary(end) {
             end -= 1;
         }
-        metadata.insert("name", format!("{}{}", &prefix[..end], server.random.suffix(SUFFIX_LENGTH)));
+        metadata
+            .insert("name", format!("{}{}", &prefix[..end], server.random.suffix(SUFFIX_LENGTH)));
     }
 }
 

@@ -4,6 +4,7 @@ use apimachinery::Status;
 use http::Response;
 use storage::At;
 
+use super::subresource;
 use crate::Server;
 use crate::body::Body;
 use crate::error;
@@ -14,7 +15,14 @@ use crate::respond;
 use crate::target::Target;
 
 /// Answers with the object.
-pub(crate) async fn get(server: &Server, exchange: &Exchange, target: &Target) -> Result<Response<Body>, Status> {
+pub(crate) async fn get(
+    server: &Server,
+    exchange: &Exchange,
+    target: &Target,
+) -> Result<Response<Body>, Status> {
+    if subresource::is_special(&exchange.info.subresource) {
+        return subresource::get(server, exchange, target).await;
+    }
     let form = negotiate(&exchange.parts.headers)?;
     let name = &exchange.info.name;
     let key = target.key(name)?;

@@ -72,7 +72,7 @@ impl Selection {
                     None => return Err(bad(unknown_field(name, target))),
                 },
             };
-            terms.push(FieldTerm { field, value: term.value.to_string(), equal: term.equal });
+            terms.push(FieldTerm { field, value: term.value.to_string(), equal: !term.not });
         }
         Ok(Self { labels, fields: terms })
     }
@@ -113,7 +113,9 @@ impl Selection {
 
 fn unknown_field(name: &str, target: &Target) -> String {
     if target.resource().selectable_fields().is_empty() {
-        format!("\"{name}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+        format!(
+            "\"{name}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+        )
     } else {
         format!("field label not supported: {name}")
     }
@@ -128,11 +130,16 @@ struct Page {
 }
 
 /// Answers with the objects.
-pub(crate) async fn list(server: &Arc<Server>, exchange: &Exchange, target: &Target) -> Result<Response<Body>, Status> {
+pub(crate) async fn list(
+    server: &Arc<Server>,
+    exchange: &Exchange,
+    target: &Target,
+) -> Result<Response<Body>, Status> {
     let options = ListOptions::of(&exchange.query, false)?;
     let selection = Selection::of(&exchange.query, target)?;
     let form = negotiate(&exchange.parts.headers)?;
-    if form.transform == Transform::Partial("v1") || form.transform == Transform::Partial("v1beta1") {
+    if form.transform == Transform::Partial("v1") || form.transform == Transform::Partial("v1beta1")
+    {
         check_partial(exchange, target)?;
     }
     let page = page(server, target, &options, &selection).await?;
@@ -146,22 +153,35 @@ fn check_partial(exchange: &Exchange, target: &Target) -> Result<(), Status> {
         return Ok(());
     }
     let kind = target.served.facts.kind;
-    let package = if target.served.facts.group.is_empty() { "core" } else { target.served.facts.group.split('.').next().unwrap_or_default() };
+    let package = if target.served.facts.group.is_empty() {
+        "core"
+    } else {
+        target.served.facts.group.split('.').next().unwrap_or_default()
+    };
     Err(Status::not_acceptable(format!(
         "you requested PartialObjectMetadata, but the requested object is a list (*{package}.{kind}List)"
     )))
 }
 
-async fn page(server: &Server, target: &Target, options: &ListOptions, selection: &Selection) -> Result<Page, Status> {
+async fn page(
+    server: &Server,
+    target: &Target,
+    options: &ListOptions,
+    selection: &Selection,
+) -> Result<Page, Status> {
     if !options.continue_token.is_empty() {
         if !matches!(options.at, ListAt::Latest | ListAt::Any) {
-            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         let token = Token::parse(&options.continue_token, target)?;
         return from_store(server, target, options, selection, token.at(), Some(token.after)).await;
     }
     match options.at {
-        ListAt::Exactly(revision) => from_store(server, target, options, selection, At::Exactly(Rev(revision)), None).await,
+        ListAt::Exactly(revision) => {
+            from_store(server, target, options, selection, At::Exactly(Rev(revision)), None).await
+        }
         ListAt::Any => Ok(from_cache(target, options, selection)),
         ListAt::Latest => {
             server.hub.catch_up().await.map_err(|error| error::general(&error))?;
@@ -185,7 +205,8 @@ pub(crate) async fn wait_for(server: &Server, revision: u64) -> Result<(), Statu
 }
 
 fn from_cache(target: &Target, options: &ListOptions, selection: &Selection) -> Page {
-    let snapshot = target.cache.snapshot(&target.namespace, options.limit, |object| selection.matches(object));
+    let snapshot =
+        target.cache.snapshot(&target.namespace, options.limit, |object| selection.matches(object));
     let last = snapshot.objects.last();
     let more = last.filter(|_| snapshot.remaining > 0).map(|last| {
         let after = crate::cache::cache_key(&last.facts.namespace, &last.facts.name).to_string();
@@ -213,13 +234,19 @@ async fn from_store(
     };
     let mut found: Vec<Arc<Obj>> = Vec::new();
     loop {
-        let page = server.hub.store().range(request.clone()).await.map_err(|error| match error {
-            StorageError::Compacted { .. } if !options.continue_token.is_empty() => expired_token(),
-            other => error::general(&other),
-        })?;
+        let page =
+            server.hub.store().range(request.clone()).await.map_err(|error| match error {
+                StorageError::Compacted { .. } if !options.continue_token.is_empty() => {
+                    expired_token()
+                }
+                other => error::general(&other),
+            })?;
         let objects = objects_of(target, &page.kvs)?;
         found.extend(objects.into_iter().filter(|object| selection.matches(object)));
-        let last = page.kvs.last().map(|kv| String::from_utf8_lossy(&kv.key.as_bytes()[prefix.len()..]).into_owned());
+        let last = page
+            .kvs
+            .last()
+            .map(|kv| String::from_utf8_lossy(&kv.key.as_bytes()[prefix.len()..]).into_owned());
         let full = options.limit == 0 || found.len() >= options.limit;
         if !page.more || full {
             let remaining = selection.is_everything().then_some(page.remaining);
@@ -252,11 +279,18 @@ impl Token {
     }
 
     fn parse(text: &str, target: &Target) -> Result<Self, Status> {
-        let bad = |why: String| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|error| bad(error.to_string()))?;
+        let bad = |why: String| {
+            Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+        };
+        let bytes = BASE64_URL_SAFE_NO_PAD
+            .decode(text.trim_end_matches('='))
+            .map_err(|error| bad(error.to_string()))?;
         let token = json::parse(&bytes).map_err(|error| bad(error.to_string()))?;
         if token.str_at(&["v"]) != "meta.k8s.io/v1" {
-            return Err(bad(format!("server does not recognize this encoded version {}", apimachinery::field::quote(token.str_at(&["v"])))));
+            return Err(bad(format!(
+                "server does not recognize this encoded version {}",
+                apimachinery::field::quote(token.str_at(&["v"]))
+            )));
         }
         let start = token.str_at(&["start"]);
         if start.is_empty() {
@@ -277,7 +311,9 @@ impl Token {
 fn token(target: &Target, revision: u64, after: &str) -> String {
     let start = match target.namespace.as_str() {
         "" => after,
-        namespace => after.strip_prefix(namespace).and_then(|it| it.strip_prefix('/')).unwrap_or(after),
+        namespace => {
+            after.strip_prefix(namespace).and_then(|it| it.strip_prefix('/')).unwrap_or(after)
+        }
     };
     let mut text = String::from("{\"v\":\"meta.k8s.io/v1\",\"rv\":");
     text.push_str(&revision.to_string());
@@ -287,7 +323,12 @@ fn token(target: &Target, revision: u64, after: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(text)
 }
 
-fn answer(server: &Arc<Server>, target: &Target, form: Form, page: Page) -> Result<Response<Body>, Status> {
+fn answer(
+    server: &Arc<Server>,
+    target: &Target,
+    form: Form,
+    page: Page,
+) -> Result<Response<Body>, Status> {
     let mut metadata = Object::new();
     metadata.insert("resourceVersion", page.revision.to_string());
     if let Some((after, remaining)) = &page.more {
@@ -296,17 +337,27 @@ fn answer(server: &Arc<Server>, target: &Target, form: Form, page: Page) -> Resu
             metadata.insert("remainingItemCount", i64::try_from(*remaining).unwrap_or(i64::MAX));
         }
     }
-    let direct = form.transform == Transform::None && form.encoding == Encoding::Json && !form.pretty;
+    let direct =
+        form.transform == Transform::None && form.encoding == Encoding::Json && !form.pretty;
     if direct && target.is_storage_version() {
         return Ok(streamed(target, metadata, page.objects));
     }
-    let values = page.objects.iter().map(|object| object.to_value().map_err(|error| Status::internal(error)));
+    let values = page
+        .objects
+        .iter()
+        .map(|object| object.to_value().map_err(|error| Status::internal(error)));
     if let Transform::Table(version) = form.transform {
-        let rows: Result<Vec<Value>, Status> =
-            values.map(|value| value.map(|value| respond::row(server, target.resource(), &value))).collect();
-        return Ok(respond::plain(form, 200, &respond::table(target, version, Value::Object(metadata), rows?, true)));
+        let rows: Result<Vec<Value>, Status> = values
+            .map(|value| value.map(|value| respond::row(server, target.resource(), &value)))
+            .collect();
+        return Ok(respond::plain(
+            form,
+            200,
+            &respond::table(target, version, Value::Object(metadata), rows?, true),
+        ));
     }
-    let items: Result<Vec<Value>, Status> = values.map(|value| value.map(|value| item(target, form, value))).collect();
+    let items: Result<Vec<Value>, Status> =
+        values.map(|value| value.map(|value| item(target, form, value))).collect();
     let mut list = Object::new();
     match form.transform {
         Transform::Partial(version) => {
@@ -336,14 +387,21 @@ fn item(target: &Target, form: Form, mut value: Value) -> Value {
 /// The list as it is written from stored bytes.
 fn streamed(target: &Target, metadata: Object, objects: Vec<Arc<Obj>>) -> Response<Body> {
     let facts = target.served.facts;
-    let mut head = format!("{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":", facts.kind, facts.api_version()).into_bytes();
+    let mut head = format!(
+        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":",
+        facts.kind,
+        facts.api_version()
+    )
+    .into_bytes();
     json::write_object(&metadata, &mut head);
     head.extend_from_slice(b",\"items\":[");
     let mut pieces = ListBody::new(head, objects, Bytes::from_static(b"]}\n"));
     let first = pieces.next().unwrap_or_default();
     let body = match pieces.next() {
         None => Body::full(first),
-        Some(second) => Body::Stream(futures::stream::iter([first, second].into_iter().chain(pieces)).boxed()),
+        Some(second) => {
+            Body::Stream(futures::stream::iter([first, second].into_iter().chain(pieces)).boxed())
+        }
     };
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

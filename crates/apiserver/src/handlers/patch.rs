@@ -27,8 +27,6 @@ pub(crate) enum PatchKind {
     Strategic,
 }
 
-const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor";
-
 /// Changes an object.
 pub(crate) async fn patch(
     server: &Arc<Server>,
@@ -46,7 +44,7 @@ pub(crate) async fn patch(
     let form = negotiate(&exchange.parts.headers)?;
     let name = exchange.info.name.clone();
     let current = persist::current(server, target, &name).await?;
-    let patch = parse(&body)?;
+    let patch = parse(kind, &body)?;
     let validation = options.field_validation;
     let write = Write { name: &name, subresource: &subresource, options: &options };
     let change = |exchange: &mut Exchange, target: &Target, live: &Value| {
@@ -66,25 +64,55 @@ pub(crate) fn kind_of(exchange: &Exchange) -> Result<PatchKind, Status> {
         "application/merge-patch+json" => Ok(PatchKind::Merge),
         "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
         "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
-            Err(Status::unsupported_media_type("server-side apply is not built yet: use kubectl apply without --server-side"))
+            Err(Status::unsupported_media_type(
+                "server-side apply is not built yet: use kubectl apply without --server-side",
+            ))
         }
-        _ => Err(Status::unsupported_media_type(format!(
-            "the body of the request was in an unknown format - accepted media types include: {ACCEPTED}"
-        ))),
+        _ => Err(Status {
+            details: Some(Box::default()),
+            ..Status::unsupported_media_type("415: Unsupported Media Type")
+        }),
     }
 }
 
 /// The patch as a value.
-pub(crate) fn parse(body: &[u8]) -> Result<Value, Status> {
-    json::parse(body).map_err(|error| Status::bad_request(error.to_string()))
+pub(crate) fn parse(kind: PatchKind, body: &[u8]) -> Result<Value, Status> {
+    let patch = json::parse(body)
+        .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+    if kind == PatchKind::Merge && patch.is_null() {
+        return Err(Status::bad_request("Invalid JSON Patch"));
+    }
+    Ok(patch)
 }
 
 /// The object with the patch applied.
-pub(crate) fn apply(target: &Target, kind: PatchKind, live: &Value, patch: &Value) -> Result<Value, Status> {
+pub(crate) fn apply(
+    target: &Target,
+    kind: PatchKind,
+    live: &Value,
+    patch: &Value,
+) -> Result<Value, Status> {
     let result = match kind {
         PatchKind::Json => json_patch::apply(live, patch),
         PatchKind::Merge => merge::apply(live, patch),
-        PatchKind::Strategic => strategic::apply(api::schema(), target.served.node, live, patch),
+        PatchKind::Strategic => strategic::apply(live, patch, api::schema(), target.served.node),
     };
-    result.map_err(|error: PatchError| error.into_status())
+    result.map_err(status)
+}
+
+fn status(error: PatchError) -> Status {
+    match error {
+        PatchError::BadRequest(message) => Status::bad_request(message),
+        PatchError::TooLarge(message) => {
+            Status::too_large(format!("Request entity too large: {message}"))
+        }
+        PatchError::Unprocessable(_) => Status {
+            code: 422,
+            reason: "Invalid",
+            message: "the server rejected our request due to an error in our request".into(),
+            details: Some(Box::default()),
+            success: false,
+        },
+        PatchError::Internal(message) => Status { code: 500, message, ..Status::default() },
+    }
 }

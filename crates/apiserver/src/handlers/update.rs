@@ -10,6 +10,7 @@ use registry::{Generation, Part};
 use super::admit::{Admission, admit, judge};
 use super::{create, subresource};
 use crate::Server;
+use crate::allocate::allocate;
 use crate::body::Body;
 use crate::decode;
 use crate::error::MODIFIED;
@@ -57,11 +58,11 @@ pub(crate) async fn update(
 /// The object names itself as the URL does.
 fn check_name(value: &Value, name: &str) -> Result<(), Status> {
     match value.str_at(&["metadata", "name"]) {
-        "" => Err(Status::bad_request(
-            "name must be provided",
-        )),
+        "" => Err(Status::bad_request("name must be provided")),
         given if given == name => Ok(()),
-        given => Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})"))),
+        given => Err(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        ))),
     }
 }
 
@@ -90,22 +91,38 @@ impl Write<'_> {
             let mut value = change(exchange, target, &live)?;
             let named_version = self.check_preconditions(target, &value, &current.value)?;
             keep_system_fields(&mut value, &current.value);
-            persist::track_fields(server, target, self.subresource, self.options, &mut value, Some(&live));
+            persist::track_fields(
+                server,
+                target,
+                self.subresource,
+                self.options,
+                &mut value,
+                Some(&live),
+            );
             target.resource().to_storage(&target.served, &mut value);
-            let checked = self.check(server, exchange, target, value, &current.value).await?;
-            let reserved = server.allocate(target, &mut checked.clone(), Some(&current.value), self.options.dry_run)?;
+            let mut checked = self.check(server, exchange, target, value, &current.value).await?;
+            let reserved = allocate(server, target, &mut checked, Some(&current.value))?;
             if is_finished(&checked, &current.value) && !self.options.dry_run {
                 reserved.commit();
                 return super::delete::finish(server, target, &current, checked).await;
             }
-            let mut checked = checked;
-            reserved.apply(&mut checked);
-            match persist::replace(server, target, self.name, &current, checked, self.options.dry_run).await? {
+            match persist::replace(
+                server,
+                target,
+                self.name,
+                &current,
+                checked,
+                self.options.dry_run,
+            )
+            .await?
+            {
                 Replaced::Done(stored) => {
                     reserved.commit();
                     return Ok(stored);
                 }
-                Replaced::Conflict(newer) if attempt < ATTEMPTS && !named_version => current = newer,
+                Replaced::Conflict(newer) if attempt < ATTEMPTS && !named_version => {
+                    current = newer
+                }
                 Replaced::Conflict(_) => break,
             }
         }
@@ -113,9 +130,15 @@ impl Write<'_> {
     }
 
     /// Version and uid, where the client names them; says whether it named a version.
-    fn check_preconditions(&self, target: &Target, value: &Value, current: &Value) -> Result<bool, Status> {
+    fn check_preconditions(
+        &self,
+        target: &Target,
+        value: &Value,
+        current: &Value,
+    ) -> Result<bool, Status> {
         let of = target.group_resource();
-        let (uid, actual) = (value.str_at(&["metadata", "uid"]), current.str_at(&["metadata", "uid"]));
+        let (uid, actual) =
+            (value.str_at(&["metadata", "uid"]), current.str_at(&["metadata", "uid"]));
         if !uid.is_empty() && uid != actual {
             return Err(Status::conflict(of, self.name, &uid_mismatch(uid, actual)));
         }
@@ -126,7 +149,11 @@ impl Write<'_> {
             }
             let mut errors = apimachinery::FieldErrors::new();
             let path = apimachinery::Path::new("metadata");
-            errors.invalid_text(&path.child("resourceVersion"), version, "must be specified for an update");
+            errors.invalid_text(
+                &path.child("resourceVersion"),
+                version,
+                "must be specified for an update",
+            );
             let facts = target.served.facts;
             return Err(Status::invalid(facts.group, facts.kind, self.name, &errors));
         }
@@ -154,7 +181,11 @@ impl Write<'_> {
             dry_run: self.options.dry_run,
         };
         admit(server, exchange, &admission, &mut value, Some(old)).await?;
-        let version = old.get("metadata").and_then(|it| it.get("resourceVersion")).cloned().unwrap_or_default();
+        let version = old
+            .get("metadata")
+            .and_then(|it| it.get("resourceVersion"))
+            .cloned()
+            .unwrap_or_default();
         value.set_at(&["metadata", "resourceVersion"], version);
         target.resource().prepare_update(part, &mut value, old);
         move_generation(target, part, &mut value, old);
@@ -185,14 +216,28 @@ pub(crate) fn uid_mismatch(wanted: &str, actual: &str) -> String {
 
 /// What only the server sets stays as it is, whatever a client writes or leaves out.
 fn keep_system_fields(value: &mut Value, old: &Value) {
-    for member in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    for member in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+    ] {
         let path = ["metadata", member];
         match old.at(&path) {
-            Some(before) if member == "generation" || value.at(&path).is_none() || member == "deletionTimestamp" => {
+            Some(before)
+                if member == "generation"
+                    || value.at(&path).is_none()
+                    || member == "deletionTimestamp" =>
+            {
                 value.set_at(&path, before.clone());
             }
             Some(_) => {}
-            None if matches!(member, "generation" | "deletionTimestamp" | "deletionGracePeriodSeconds") => {
+            None if matches!(
+                member,
+                "generation" | "deletionTimestamp" | "deletionGracePeriodSeconds"
+            ) =>
+            {
                 value.remove_at(&path);
             }
             None => {}
@@ -226,7 +271,9 @@ fn move_generation(target: &Target, part: Part<'_>, value: &mut Value, old: &Val
 fn is_finished(value: &Value, old: &Value) -> bool {
     let deleting = value.at(&["metadata", "deletionTimestamp"]).is_some();
     let grace = value.i64_at(&["metadata", "deletionGracePeriodSeconds"]).unwrap_or_default();
-    let had = !old.items_at(&["metadata", "finalizers"]).is_empty() || !old.items_at(&["spec", "finalizers"]).is_empty();
-    let has = !value.items_at(&["metadata", "finalizers"]).is_empty() || !value.items_at(&["spec", "finalizers"]).is_empty();
+    let had = !old.items_at(&["metadata", "finalizers"]).is_empty()
+        || !old.items_at(&["spec", "finalizers"]).is_empty();
+    let has = !value.items_at(&["metadata", "finalizers"]).is_empty()
+        || !value.items_at(&["spec", "finalizers"]).is_empty();
     deleting && had && !has && grace == 0
 }

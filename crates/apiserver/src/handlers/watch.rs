@@ -67,17 +67,28 @@ enum Stage {
 }
 
 /// Answers with a stream of events.
-pub(crate) async fn watch(server: &Arc<Server>, exchange: &Exchange, target: &Target) -> Result<Response<Body>, Status> {
+pub(crate) async fn watch(
+    server: &Arc<Server>,
+    exchange: &Exchange,
+    target: &Target,
+) -> Result<Response<Body>, Status> {
     let options = ListOptions::of(&exchange.query, true)?;
     let mut selection = Selection::of(&exchange.query, target)?;
     if !exchange.info.name.is_empty() && selection.name().is_none() {
-        let query = crate::query::Query::parse(&format!("fieldSelector=metadata.name%3D{}", exchange.info.name));
+        let query = crate::query::Query::parse(&format!(
+            "fieldSelector=metadata.name%3D{}",
+            exchange.info.name
+        ));
         selection = Selection::of(&query, target)?;
     }
     let form = negotiate(&exchange.parts.headers)?;
     let version = match options.resource_version.as_str() {
         "" => 0,
-        text => parse_version(text).map_err(|why| Status { code: 500, message: why, ..Status::default() })?,
+        text => parse_version(text).map_err(|why| Status {
+            code: 500,
+            message: why,
+            ..Status::default()
+        })?,
     };
     let scope = scope(target, &selection);
     let woken = target.cache.wake_for(scope);
@@ -86,7 +97,9 @@ pub(crate) async fn watch(server: &Arc<Server>, exchange: &Exchange, target: &Ta
     let random = server.random.below(MIN_TIMEOUT_SECONDS);
     let timeout = options.timeout_seconds.unwrap_or(MIN_TIMEOUT_SECONDS + random);
     let stream = Watch {
-        shared_frames: form.transform == Transform::None && form.encoding == Encoding::Json && target.is_storage_version(),
+        shared_frames: form.transform == Transform::None
+            && form.encoding == Encoding::Json
+            && target.is_storage_version(),
         server: Arc::clone(server),
         target: target.clone(),
         selection,
@@ -99,7 +112,9 @@ pub(crate) async fn watch(server: &Arc<Server>, exchange: &Exchange, target: &Ta
         woken,
         columns_sent: false,
     };
-    let pieces = futures::stream::unfold(stream, |mut watch| async move { watch.next().await.map(|piece| (piece, watch)) });
+    let pieces = futures::stream::unfold(stream, |mut watch| async move {
+        watch.next().await.map(|piece| (piece, watch))
+    });
     let mut response = Response::new(Body::Stream(pieces.boxed()));
     let media = match form.encoding {
         Encoding::Json => "application/json",
@@ -139,10 +154,15 @@ async fn first_stage(
         } else if options.resource_version.is_empty() {
             server.hub.catch_up().await.map_err(|error| error::general(&error))?;
         }
-        let snapshot = target.cache.snapshot(&target.namespace, 0, |object| selection.matches(object));
+        let snapshot =
+            target.cache.snapshot(&target.namespace, 0, |object| selection.matches(object));
         let bookmark = options.send_initial_events == Some(true) && options.bookmarks;
         let objects = if initial { snapshot.objects } else { Vec::new() };
-        return Ok(Stage::Initial { objects: objects.into_iter(), bookmark, then: snapshot.cursor });
+        return Ok(Stage::Initial {
+            objects: objects.into_iter(),
+            bookmark,
+            then: snapshot.cursor,
+        });
     }
     Ok(match target.cache.cursor_after(version) {
         Some(cursor) => Stage::Live(cursor),
@@ -220,10 +240,13 @@ impl Watch {
 
     fn event_of(&self, event: &storage::Event) -> Result<Event, Status> {
         let resource = self.target.resource();
-        let object = |kv: &storage::Kv| crate::hub::object_of(resource, kv).map_err(|error| error::general(&error));
+        let object = |kv: &storage::Kv| {
+            crate::hub::object_of(resource, kv).map_err(|error| error::general(&error))
+        };
         let previous = event.previous.as_ref().map(object).transpose()?;
         let now = event.value.as_ref().map(object).transpose()?;
-        cache::Event::from_history(event.rev.0, now, previous).ok_or_else(|| Status::internal("an event without object"))
+        cache::Event::from_history(event.rev.0, now, previous)
+            .ok_or_else(|| Status::internal("an event without object"))
     }
 
     /// What has changed since; `None` where nothing has.
@@ -273,7 +296,9 @@ impl Watch {
         let before = event.previous.as_deref().is_some_and(wanted);
         let after = event.change != Change::Deleted && wanted(&event.object);
         match (before, after) {
-            (false, true) if self.shared_frames && event.change == Change::Added => out.extend_from_slice(&event.json_frame()),
+            (false, true) if self.shared_frames && event.change == Change::Added => {
+                out.extend_from_slice(&event.json_frame())
+            }
             (true, true) if self.shared_frames => out.extend_from_slice(&event.json_frame()),
             (false, true) => self.write_event("ADDED", &event.object, out),
             (true, true) => self.write_event("MODIFIED", &event.object, out),
@@ -296,7 +321,8 @@ impl Watch {
         let Ok(mut content) = object.to_value() else { return };
         let content = match self.form.transform {
             Transform::Table(version) => {
-                let metadata = value!({"resourceVersion": (content.str_at(&["metadata", "resourceVersion"]))});
+                let metadata =
+                    value!({"resourceVersion": (content.str_at(&["metadata", "resourceVersion"]))});
                 let row = respond::row(&self.server, self.target.resource(), &content);
                 let first = !std::mem::replace(&mut self.columns_sent, true);
                 respond::table(&self.target, version, metadata, vec![row], first)
@@ -320,7 +346,7 @@ impl Watch {
                 out.push(b'\n');
             }
             Encoding::Yaml => {
-                out.extend_from_slice(apimachinery::yaml::to_string(&Value::Object(frame)).as_bytes());
+                out.extend_from_slice(crate::yaml::to_string(&Value::Object(frame)).as_bytes());
                 out.extend_from_slice(b"---\n");
             }
         }
@@ -361,7 +387,7 @@ impl Watch {
     }
 
     /// Waits for a change, the time of a bookmark, or the end; says whether it is the end.
-    async fn wait(&self) -> bool {
+    async fn wait(&mut self) -> bool {
         let mut woken = std::pin::pin!(self.woken.notified());
         woken.as_mut().enable();
         // Registered first: a change in between is found here.
@@ -370,7 +396,8 @@ impl Watch {
         {
             return false;
         }
-        let until = if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
+        let until =
+            if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
         tokio::select! {
             () = woken => false,
             () = self.server.stop.requested() => true,
@@ -389,7 +416,9 @@ impl Watch {
 
 fn too_old(error: &StorageError, seen: u64) -> Status {
     match error {
-        StorageError::Compacted { oldest } => Status::expired(format!("too old resource version: {seen} ({oldest})")),
+        StorageError::Compacted { oldest } => {
+            Status::expired(format!("too old resource version: {seen} ({oldest})"))
+        }
         other => error::general(other),
     }
 }

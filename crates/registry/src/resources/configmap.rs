@@ -47,7 +47,8 @@ fn validate_update(value: &Value, old: &Value, errors: &mut FieldErrors) {
 }
 
 fn row(value: &Value, now: Timestamp) -> Vec<Value> {
-    let count = |member| value.get(member).and_then(Value::as_object).map_or(0, apimachinery::Object::len);
+    let count =
+        |member| value.get(member).and_then(Value::as_object).map_or(0, apimachinery::Object::len);
     let total = i64::try_from(count("data") + count("binaryData")).unwrap_or(i64::MAX);
     vec![value.str_at(&["metadata", "name"]).into(), value!(total), table::created(value, now)]
 }

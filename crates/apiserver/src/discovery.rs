@@ -1,0 +1,284 @@
+//! What the server serves, as clients ask for it: `/api`, `/apis`, groups and versions, old and aggregated form.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use api::{ResourceFacts, SubresourceFacts};
+use apimachinery::{Object, Status, Value, value};
+use http::Response;
+use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH};
+use registry::Registry;
+use sha2::{Digest, Sha256, Sha512};
+
+use crate::Server;
+use crate::body::Body;
+use crate::exchange::Exchange;
+use crate::negotiate::plain as form_of;
+use crate::respond;
+
+/// The media types of the aggregated form, by version.
+const AGGREGATED: &[(&str, &str)] =
+    &[("v2", "g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")];
+
+/// The documents, made once: what is built in does not change while the server runs.
+#[derive(Debug)]
+pub(crate) struct Documents {
+    facts: Vec<&'static ResourceFacts>,
+    core: Aggregated,
+    groups: Aggregated,
+}
+
+#[derive(Debug)]
+struct Aggregated {
+    document: Value,
+    etag: String,
+}
+
+impl Aggregated {
+    fn new(document: Value) -> Self {
+        let digest = Sha512::digest(apimachinery::json::to_vec(&document));
+        let mut etag = String::from("\"");
+        for byte in digest {
+            let _ = write!(etag, "{byte:02X}");
+        }
+        etag.push('"');
+        Self { document, etag }
+    }
+}
+
+impl Documents {
+    pub(crate) fn new(registry: &Registry) -> Self {
+        let served: Vec<_> = registry
+            .resources()
+            .iter()
+            .flat_map(|it| it.served().iter().map(|it| it.facts))
+            .collect();
+        let is_served = |facts: &&ResourceFacts| {
+            served.iter().any(|it| std::ptr::eq(*it, *facts)) || !facts.verbs.contains(&"watch")
+        };
+        let facts: Vec<&'static ResourceFacts> =
+            api::resources().iter().filter(is_served).collect();
+        let core = Aggregated::new(aggregated(&facts, &[""]));
+        let names: Vec<&str> =
+            groups(&facts).into_iter().filter(|group| !group.is_empty()).collect();
+        let groups = Aggregated::new(aggregated(&facts, &names));
+        Self { facts, core, groups }
+    }
+}
+
+/// Groups in the table's order.
+fn groups(facts: &[&'static ResourceFacts]) -> Vec<&'static str> {
+    let mut seen = BTreeSet::new();
+    facts.iter().map(|it| it.group).filter(|group| seen.insert(*group)).collect()
+}
+
+/// Versions of a group in the table's order, preferred first.
+fn versions(facts: &[&'static ResourceFacts], group: &str) -> Vec<&'static str> {
+    let mut seen = BTreeSet::new();
+    facts
+        .iter()
+        .filter(|it| it.group == group)
+        .map(|it| it.version)
+        .filter(|it| seen.insert(*it))
+        .collect()
+}
+
+fn group_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.into() } else { format!("{group}/{version}") }
+}
+
+/// Answers a discovery request; `None` where the path is another one.
+pub(crate) fn answer(
+    server: &Server,
+    exchange: &Exchange,
+) -> Option<Result<Response<Body>, Status>> {
+    let path = exchange.info.path.trim_end_matches('/');
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let documents = &server.discovery;
+    let document = match parts.as_slice() {
+        ["api"] => match aggregated_answer(exchange, &documents.core) {
+            Some(answer) => return Some(Ok(answer)),
+            None => api_versions(),
+        },
+        ["apis"] => match aggregated_answer(exchange, &documents.groups) {
+            Some(answer) => return Some(Ok(answer)),
+            None => group_list(documents),
+        },
+        ["api", version] => resource_list(documents, "", version)?,
+        ["apis", group] => {
+            let known = groups(&documents.facts).contains(group);
+            known.then(|| group_document(documents, group, true))?
+        }
+        ["apis", group, version] => resource_list(documents, group, version)?,
+        _ => return None,
+    };
+    Some(Ok(respond::plain(form_of(&exchange.parts.headers), 200, &document)))
+}
+
+fn aggregated_answer(exchange: &Exchange, aggregated: &Aggregated) -> Option<Response<Body>> {
+    let accept = exchange.header(ACCEPT).replace(' ', "");
+    AGGREGATED.iter().find(|(_, params)| accept.contains(params))?;
+    let etag = HeaderValue::from_str(&aggregated.etag).ok()?;
+    let mut response = if exchange.header(IF_NONE_MATCH) == aggregated.etag {
+        respond::bytes(304, "application/json", "")
+    } else {
+        let media = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        respond::bytes(200, media, apimachinery::json::to_vec(&aggregated.document))
+    };
+    response.headers_mut().insert(ETAG, etag);
+    response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));
+    Some(response)
+}
+
+fn api_versions() -> Value {
+    value!({"kind": "APIVersions", "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1:6443"}]})
+}
+
+fn group_list(documents: &Documents) -> Value {
+    let names = groups(&documents.facts);
+    let groups: Value = names
+        .iter()
+        .filter(|name| !name.is_empty())
+        .map(|name| group_document(documents, name, false))
+        .collect();
+    value!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+}
+
+fn group_document(documents: &Documents, group: &str, with_kind: bool) -> Value {
+    let versions = versions(&documents.facts, group);
+    let entry = |version: &str| value!({"groupVersion": (group_version(group, version)), "version": version});
+    let mut document = Object::new();
+    if with_kind {
+        document.insert("kind", "APIGroup");
+        document.insert("apiVersion", "v1");
+    }
+    document.insert("name", group);
+    document.insert("versions", versions.iter().map(|version| entry(version)).collect::<Value>());
+    document.insert("preferredVersion", versions.first().map(|version| entry(version)));
+    Value::Object(document)
+}
+
+fn resource_list(documents: &Documents, group: &str, version: &str) -> Option<Value> {
+    let mut resources = Vec::new();
+    for facts in documents.facts.iter().filter(|it| it.group == group && it.version == version) {
+        resources.push(resource_document(documents, facts));
+        resources.extend(facts.subresources.iter().map(|sub| subresource_document(facts, sub)));
+    }
+    if resources.is_empty() {
+        return None;
+    }
+    resources.sort_by(|a, b| a.str_at(&["name"]).cmp(b.str_at(&["name"])));
+    let mut list = Object::new();
+    list.insert("kind", "APIResourceList");
+    if !group.is_empty() {
+        list.insert("apiVersion", "v1");
+    }
+    list.insert("groupVersion", group_version(group, version));
+    list.insert("resources", Value::Array(resources));
+    Some(Value::Object(list))
+}
+
+fn strings(items: &[&str]) -> Value {
+    items.iter().copied().collect()
+}
+
+fn resource_document(documents: &Documents, facts: &ResourceFacts) -> Value {
+    let mut document = Object::new();
+    document.insert("name", facts.resource);
+    document.insert("singularName", facts.singular);
+    document.insert("namespaced", facts.namespaced);
+    document.insert("kind", facts.kind);
+    document.insert("verbs", strings(facts.verbs));
+    if !facts.short_names.is_empty() {
+        document.insert("shortNames", strings(facts.short_names));
+    }
+    if !facts.categories.is_empty() {
+        document.insert("categories", strings(facts.categories));
+    }
+    if facts.verbs.contains(&"list") && facts.verbs.contains(&"watch") {
+        document.insert("storageVersionHash", storage_version_hash(documents, facts));
+    }
+    Value::Object(document)
+}
+
+/// Base64 of the first eight bytes of SHA-256 of `group/version/kind` as it is stored (upstream: `StorageVersionHash`).
+fn storage_version_hash(_documents: &Documents, facts: &ResourceFacts) -> String {
+    use base64::Engine;
+    let group = facts.group;
+    let stored = match (group, facts.resource) {
+        ("events.k8s.io", "events") => "/v1/Event".to_owned(),
+        ("autoscaling", "horizontalpodautoscalers") => {
+            "autoscaling/v2/HorizontalPodAutoscaler".to_owned()
+        }
+        _ => format!("{group}/{}/{}", facts.version, facts.kind),
+    };
+    let stored = stored.strip_prefix('/').map_or(stored.clone(), |rest| format!("/{rest}"));
+    base64::prelude::BASE64_STANDARD.encode(&Sha256::digest(stored)[..8])
+}
+
+fn subresource_document(facts: &ResourceFacts, sub: &SubresourceFacts) -> Value {
+    let mut document = Object::new();
+    document.insert("name", format!("{}/{}", facts.resource, sub.name));
+    document.insert("singularName", "");
+    document.insert("namespaced", facts.namespaced);
+    if !sub.version.is_empty() {
+        document.insert("group", sub.group);
+        document.insert("version", sub.version);
+    }
+    document.insert("kind", sub.kind);
+    document.insert("verbs", strings(sub.verbs));
+    Value::Object(document)
+}
+
+fn aggregated(facts: &[&'static ResourceFacts], groups: &[&str]) -> Value {
+    let items: Value = groups
+        .iter()
+        .map(|group| {
+            let versions: Value = versions(facts, group)
+                .iter()
+                .map(|version| aggregated_version(facts, group, version))
+                .collect();
+            let mut metadata = Object::new();
+            if !group.is_empty() {
+                metadata.insert("name", *group);
+            }
+            value!({"metadata": (metadata), "versions": versions})
+        })
+        .collect();
+    value!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+fn aggregated_version(facts: &[&'static ResourceFacts], group: &str, version: &str) -> Value {
+    let resources: Value = facts
+        .iter()
+        .filter(|it| it.group == group && it.version == version)
+        .map(|facts| {
+            let mut document = Object::new();
+            document.insert("resource", facts.resource);
+            document.insert("responseKind", value!({"group": "", "version": "", "kind": (facts.kind)}));
+            document.insert("scope", if facts.namespaced { "Namespaced" } else { "Cluster" });
+            document.insert("singularResource", facts.singular);
+            document.insert("verbs", strings(facts.verbs));
+            if !facts.short_names.is_empty() {
+                document.insert("shortNames", strings(facts.short_names));
+            }
+            if !facts.categories.is_empty() {
+                document.insert("categories", strings(facts.categories));
+            }
+            if !facts.subresources.is_empty() {
+                let subs: Value = facts
+                    .subresources
+                    .iter()
+                    .map(|sub| {
+                        value!({"subresource": (sub.name), "verbs": (strings(sub.verbs)),
+                            "responseKind": {"group": (sub.group), "version": (sub.version), "kind": (sub.kind)}})
+                    })
+                    .collect();
+                document.insert("subresources", subs);
+            }
+            Value::Object(document)
+        })
+        .collect();
+    value!({"version": version, "freshness": "Current", "resources": resources})
+}

@@ -1,0 +1,370 @@
+//! DELETE: at once, after a grace period (pods), or once the finalizers are done.
+
+use std::sync::Arc;
+
+use admission::Operation;
+use apimachinery::status::Details;
+use apimachinery::{FieldErrors, Path, Status, Value, json, time};
+use http::Response;
+use jiff::SignedDuration;
+use registry::DeletionRule;
+use storage::Expect;
+
+use super::admit::{Admission, judge};
+use super::update::uid_mismatch;
+use crate::Server;
+use crate::body::Body;
+use crate::decode;
+use crate::error;
+use crate::exchange::{Exchange, RequestBody};
+use crate::negotiate::negotiate;
+use crate::options;
+use crate::persist::{self, Current, Replaced};
+use crate::respond;
+use crate::target::Target;
+
+/// How often a delete that lost a race is tried again.
+const ATTEMPTS: usize = 10;
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// The options of a delete, from the body and the query.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DeleteOptions {
+    pub(crate) dry_run: bool,
+    pub(crate) grace_period_seconds: Option<i64>,
+    pub(crate) propagation: Option<String>,
+    pub(crate) orphan_dependents: Option<bool>,
+    pub(crate) uid: Option<String>,
+    pub(crate) resource_version: Option<String>,
+}
+
+/// Deletes an object.
+pub(crate) async fn delete(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
+    let body = body.read().await?;
+    let options = DeleteOptions::of(exchange, &body)?;
+    let form = negotiate(&exchange.parts.headers)?;
+    let name = exchange.info.name.clone();
+    let deleted = remove(server, exchange, target, &name, &options).await?;
+    Ok(match deleted {
+        Deleted::Object(value) => respond::object(server, target, form, 200, value),
+        Deleted::Status(status) => respond::plain(form, 200, &status.to_value()),
+    })
+}
+
+/// What a delete answers.
+#[derive(Debug)]
+pub(crate) enum Deleted {
+    /// The object, gone or going.
+    Object(Value),
+    /// That it is gone.
+    Status(Status),
+}
+
+impl DeleteOptions {
+    pub(crate) fn of(exchange: &Exchange, body: &[u8]) -> Result<Self, Status> {
+        let mut given = if body.is_empty() { Value::object() } else { parse(exchange, body)? };
+        let query = &exchange.query;
+        if body.is_empty() {
+            if let Some(text) = query.get("gracePeriodSeconds") {
+                let number: i64 = text.parse().map_err(|_| {
+                    Status::bad_request(format!(
+                        "strconv.ParseInt: parsing {text:?}: invalid syntax"
+                    ))
+                })?;
+                given.set_at(&["gracePeriodSeconds"], number);
+            }
+            if let Some(text) = query.get("propagationPolicy") {
+                given.set_at(&["propagationPolicy"], text);
+            }
+            if query.get("orphanDependents").is_some() {
+                given.set_at(&["orphanDependents"], query.flag("orphanDependents"));
+            }
+            let dry_run: Vec<&str> = query.all("dryRun").collect();
+            if !dry_run.is_empty() {
+                given.set_at(&["dryRun"], dry_run.into_iter().collect::<Value>());
+            }
+        }
+        Self::checked(&given)
+    }
+
+    fn checked(given: &Value) -> Result<Self, Status> {
+        let mut errors = FieldErrors::new();
+        let dry_run = options::dry_run(
+            given.items_at(&["dryRun"]).iter().filter_map(Value::as_str),
+            &mut errors,
+        );
+        let propagation = given.get("propagationPolicy").and_then(Value::as_str);
+        let orphan_dependents = given.get("orphanDependents").and_then(Value::as_bool);
+        let at = Path::new("propagationPolicy");
+        match propagation {
+            Some(_) if orphan_dependents.is_some() => {
+                errors.invalid_text(
+                    &at,
+                    propagation.unwrap_or_default(),
+                    "orphanDependents and deletionPropagation cannot be both set",
+                );
+            }
+            Some(policy) if !matches!(policy, "Foreground" | "Background" | "Orphan") => {
+                errors.not_supported(
+                    &at,
+                    &Value::from(policy),
+                    ["Foreground", "Background", "Orphan", "nil"],
+                );
+            }
+            _ => {}
+        }
+        options::refuse("DeleteOptions", &errors)?;
+        let preconditions = |member| {
+            given.at(&["preconditions", member]).and_then(Value::as_str).map(str::to_owned)
+        };
+        Ok(Self {
+            dry_run,
+            grace_period_seconds: given.i64_at(&["gracePeriodSeconds"]),
+            propagation: propagation.map(str::to_owned),
+            orphan_dependents,
+            uid: preconditions("uid"),
+            resource_version: preconditions("resourceVersion"),
+        })
+    }
+}
+
+fn parse(exchange: &Exchange, body: &[u8]) -> Result<Value, Status> {
+    let parsed = match decode::syntax_of(exchange)? {
+        decode::Syntax::Json => json::parse(body).map_err(|error| error.to_string()),
+        decode::Syntax::Yaml => crate::yaml::parse(body).map_err(|error| error.to_string()),
+    };
+    let mut value = parsed.map_err(Status::bad_request)?;
+    if let Some(node) =
+        api::type_of_definition("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
+    {
+        apimachinery::conform::conform(api::schema(), node, &mut value)
+            .map_err(|error| Status::bad_request(error.to_string()))?;
+    }
+    Ok(value)
+}
+
+/// Deletes an object by name, for one delete and for each of a collection.
+pub(crate) async fn remove(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<Deleted, Status> {
+    let mut current = persist::current(server, target, name).await?;
+    for _ in 0..ATTEMPTS {
+        check_preconditions(target, name, options, &current.value)?;
+        let admission = Admission {
+            operation: Operation::Delete,
+            target,
+            subresource: "",
+            name: name.into(),
+            dry_run: options.dry_run,
+        };
+        let old = current.value.clone();
+        judge(server, exchange, &admission, &mut Value::Null, Some(&old)).await?;
+        match step(server, target, name, options, &current).await? {
+            Step::Done(deleted) => return Ok(deleted),
+            Step::Conflict(newer) => current = newer,
+            Step::Gone => return Err(Status::not_found(target.group_resource(), name)),
+        }
+    }
+    Err(Status::conflict(target.group_resource(), name, error::MODIFIED))
+}
+
+enum Step {
+    Done(Deleted),
+    Conflict(Current),
+    Gone,
+}
+
+fn check_preconditions(
+    target: &Target,
+    name: &str,
+    options: &DeleteOptions,
+    value: &Value,
+) -> Result<(), Status> {
+    let of = target.group_resource();
+    let (uid, version) =
+        (value.str_at(&["metadata", "uid"]), value.str_at(&["metadata", "resourceVersion"]));
+    if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {
+        return Err(Status::conflict(of, name, &uid_mismatch(wanted, uid)));
+    }
+    if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != version) {
+        let why = format!(
+            "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}"
+        );
+        return Err(Status::conflict(of, name, &why));
+    }
+    Ok(())
+}
+
+/// One attempt: marks the object as going, or takes it away.
+async fn step(
+    server: &Arc<Server>,
+    target: &Target,
+    name: &str,
+    options: &DeleteOptions,
+    current: &Current,
+) -> Result<Step, Status> {
+    let mut value = current.value.clone();
+    let grace = grace_period(target, name, options, &value)?;
+    let finalizers = set_finalizers(&mut value, options);
+    let namespace_finalizers = target.resource().rules().deletion == DeletionRule::Namespace
+        && !value.items_at(&["spec", "finalizers"]).is_empty();
+    let waits = grace > 0 || finalizers || namespace_finalizers;
+    if !waits {
+        return take_away(server, target, options, current).await;
+    }
+    let changed = mark(server, target, &mut value, grace);
+    if changed || value != current.value {
+        match persist::replace(server, target, name, current, value, options.dry_run).await? {
+            Replaced::Done(stored) => Ok(Step::Done(Deleted::Object(stored))),
+            Replaced::Conflict(newer) => Ok(Step::Conflict(newer)),
+        }
+    } else {
+        Ok(Step::Done(Deleted::Object(value)))
+    }
+}
+
+/// The grace period of this delete, in seconds. Upstream: pods have one unless they never ran or are over.
+fn grace_period(
+    target: &Target,
+    name: &str,
+    options: &DeleteOptions,
+    value: &Value,
+) -> Result<i64, Status> {
+    if target.resource().rules().deletion != DeletionRule::Graceful {
+        return Ok(0);
+    }
+    let wanted = options
+        .grace_period_seconds
+        .or_else(|| value.i64_at(&["spec", "terminationGracePeriodSeconds"]))
+        .unwrap_or_default();
+    // A negative period means the shortest there is.
+    let wanted = if wanted < 0 { 1 } else { wanted };
+    let never_ran = value.str_at(&["spec", "nodeName"]).is_empty();
+    let over = matches!(value.str_at(&["status", "phase"]), "Failed" | "Succeeded");
+    let _ = name;
+    Ok(if never_ran || over { 0 } else { wanted })
+}
+
+/// Sets the finalizers that the wanted propagation needs; says whether any finalizer holds the object.
+fn set_finalizers(value: &mut Value, options: &DeleteOptions) -> bool {
+    let mut finalizers: Vec<Value> = value.items_at(&["metadata", "finalizers"]).to_vec();
+    let has = |list: &[Value], name: &str| list.iter().any(|it| it.as_str() == Some(name));
+    let (orphan, foreground) = match (options.propagation.as_deref(), options.orphan_dependents) {
+        (Some("Orphan"), _) | (None, Some(true)) => (true, false),
+        (Some("Foreground"), _) => (false, true),
+        (Some(_), _) | (None, Some(false)) => (false, false),
+        (None, None) => (has(&finalizers, ORPHAN), has(&finalizers, FOREGROUND)),
+    };
+    finalizers.retain(|it| !matches!(it.as_str(), Some(ORPHAN | FOREGROUND)));
+    if orphan {
+        finalizers.push(ORPHAN.into());
+    }
+    if foreground {
+        finalizers.push(FOREGROUND.into());
+    }
+    let holds = !finalizers.is_empty();
+    if holds {
+        value.set_at(&["metadata", "finalizers"], Value::Array(finalizers));
+    } else {
+        value.remove_at(&["metadata", "finalizers"]);
+    }
+    holds
+}
+
+/// Sets when the object is to be gone. A later delete shortens the time, never lengthens it.
+fn mark(server: &Server, target: &Target, value: &mut Value, grace: i64) -> bool {
+    let going = value.at(&["metadata", "deletionTimestamp"]).is_some();
+    let earlier = value.i64_at(&["metadata", "deletionGracePeriodSeconds"]);
+    if going && earlier.is_none_or(|earlier| grace >= earlier) {
+        return false;
+    }
+    let now = server.clock.now();
+    let at = match (going, time::parse_time(value.str_at(&["metadata", "deletionTimestamp"]))) {
+        (true, Ok(then)) => {
+            then.checked_sub(SignedDuration::from_secs(earlier.unwrap_or_default() - grace))
+        }
+        _ => now.checked_add(SignedDuration::from_secs(grace)),
+    };
+    value.set_at(&["metadata", "deletionTimestamp"], time::format_time(at.unwrap_or(now)));
+    value.set_at(&["metadata", "deletionGracePeriodSeconds"], grace);
+    let rules = target.resource().rules();
+    if rules.deletion == DeletionRule::Namespace {
+        value.set_at(&["status", "phase"], "Terminating");
+    }
+    if !going
+        && rules.generation == registry::Generation::Spec
+        && let Some(generation) = value.i64_at(&["metadata", "generation"]).filter(|it| *it > 0)
+    {
+        value.set_at(&["metadata", "generation"], generation + 1);
+    }
+    true
+}
+
+async fn take_away(
+    server: &Arc<Server>,
+    target: &Target,
+    options: &DeleteOptions,
+    current: &Current,
+) -> Result<Step, Status> {
+    let name = current.value.str_at(&["metadata", "name"]);
+    if options.dry_run {
+        return Ok(Step::Done(Deleted::Object(current.value.clone())));
+    }
+    let expect = Expect::ModRev(current.kv.mod_rev);
+    match server.hub.store().delete(current.kv.key.clone(), expect).await {
+        Ok(deleted) => {
+            let mut value = current.value.clone();
+            value.set_at(&["metadata", "resourceVersion"], deleted.rev.0.to_string());
+            Ok(Step::Done(answer(target, value)))
+        }
+        Err(storage::StorageError::Conflict { current }) => {
+            Ok(Step::Conflict(persist::decode_current(&current)?))
+        }
+        Err(storage::StorageError::NotFound { .. }) => Ok(Step::Gone),
+        Err(error) => Err(error::of_object(&error, target.group_resource(), name)),
+    }
+}
+
+fn answer(target: &Target, value: Value) -> Deleted {
+    if target.resource().rules().returns_deleted {
+        return Deleted::Object(value);
+    }
+    let facts = target.served.facts;
+    Deleted::Status(Status {
+        success: true,
+        details: Some(Box::new(Details {
+            name: value.str_at(&["metadata", "name"]).into(),
+            group: facts.group.into(),
+            kind: facts.resource.into(),
+            uid: value.str_at(&["metadata", "uid"]).into(),
+            ..Details::default()
+        })),
+        ..Status::default()
+    })
+}
+
+/// Takes away an object whose last finalizer a write has just removed; the object as written comes back.
+pub(crate) async fn finish(
+    server: &Arc<Server>,
+    target: &Target,
+    current: &Current,
+    mut value: Value,
+) -> Result<Value, Status> {
+    let name = value.str_at(&["metadata", "name"]).to_owned();
+    let deleted =
+        server.hub.store().delete(current.kv.key.clone(), Expect::ModRev(current.kv.mod_rev)).await;
+    let deleted =
+        deleted.map_err(|error| error::of_object(&error, target.group_resource(), &name))?;
+    value.set_at(&["metadata", "resourceVersion"], deleted.rev.0.to_string());
+    Ok(value)
+}

@@ -1,0 +1,288 @@
+//! Subresources that are more than a part of their object: scale, binding, eviction, token, and the streams of nodes.
+//!
+//! `status` and others that take and give the object itself go through [`super::update`] like the object.
+
+use std::sync::Arc;
+
+use apimachinery::{FieldErrors, Object, Path, Status, Value, conform, labels, value};
+use http::Response;
+use registry::Scale;
+
+use super::patch::{self, PatchKind};
+use super::update::Write;
+use crate::Server;
+use crate::body::Body;
+use crate::exchange::{Exchange, RequestBody};
+use crate::negotiate::{Form, negotiate};
+use crate::options::WriteOptions;
+use crate::persist;
+use crate::respond;
+use crate::target::Target;
+
+/// Whether a subresource has an object of another kind.
+pub(crate) fn is_special(subresource: &str) -> bool {
+    matches!(
+        subresource,
+        "scale"
+            | "binding"
+            | "eviction"
+            | "token"
+            | "log"
+            | "exec"
+            | "attach"
+            | "portforward"
+            | "proxy"
+    )
+}
+
+/// POST to a subresource.
+pub(crate) async fn create(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
+    match exchange.info.subresource.as_str() {
+        "binding" => binding(server, exchange, target, body).await,
+        other => Err(not_built(target, other)),
+    }
+}
+
+fn not_built(target: &Target, subresource: &str) -> Status {
+    Status::not_implemented(format!(
+        "{}/{subresource} is not built yet",
+        target.served.facts.resource
+    ))
+}
+
+/// GET of a subresource.
+pub(crate) async fn get(
+    server: &Server,
+    exchange: &Exchange,
+    target: &Target,
+) -> Result<Response<Body>, Status> {
+    let form = negotiate(&exchange.parts.headers)?;
+    let name = &exchange.info.name;
+    let current = persist::current(server, target, name).await?;
+    match (exchange.info.subresource.as_str(), target.resource().rules().scale) {
+        ("scale", Some(scale)) => Ok(respond::plain(form, 200, &scale_of(&scale, &current.value))),
+        (other, _) => Err(not_built(target, other)),
+    }
+}
+
+/// PUT to a subresource.
+pub(crate) async fn update(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
+    let (subresource, scale) = (exchange.info.subresource.clone(), target.resource().rules().scale);
+    let ("scale", Some(scale)) = (subresource.as_str(), scale) else {
+        return Err(not_built(target, &subresource));
+    };
+    let body = body.read().await?;
+    let options = WriteOptions::of(exchange, "UpdateOptions")?;
+    let form = negotiate(&exchange.parts.headers)?;
+    let wanted = patch::parse(PatchKind::Strategic, &body)?;
+    write_scale(server, exchange, target, form, &options, scale, |_| Ok(wanted.clone())).await
+}
+
+/// PATCH of a subresource.
+pub(crate) async fn patch(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    body: RequestBody,
+    kind: PatchKind,
+) -> Result<Response<Body>, Status> {
+    let (subresource, scale) = (exchange.info.subresource.clone(), target.resource().rules().scale);
+    let ("scale", Some(scale)) = (subresource.as_str(), scale) else {
+        return Err(not_built(target, &subresource));
+    };
+    let body = body.read().await?;
+    let options = WriteOptions::of(exchange, "PatchOptions")?;
+    let form = negotiate(&exchange.parts.headers)?;
+    let given = patch::parse(kind, &body)?;
+    let node = scale_type()?;
+    let shape = Target { served: registry::Served { node, ..target.served }, ..target.clone() };
+    write_scale(server, exchange, target, form, &options, scale, |live| {
+        patch::apply(&shape, kind, live, &given)
+    })
+    .await
+}
+
+fn scale_type() -> Result<apimachinery::schema::NodeId, Status> {
+    api::type_of_kind("autoscaling", "v1", "Scale")
+        .ok_or_else(|| Status::internal("the type Scale is missing"))
+}
+
+async fn write_scale(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    form: Form,
+    options: &WriteOptions,
+    scale: Scale,
+    change: impl Fn(&Value) -> Result<Value, Status>,
+) -> Result<Response<Body>, Status> {
+    let name = exchange.info.name.clone();
+    let current = persist::current(server, target, &name).await?;
+    let write = Write { name: &name, subresource: "scale", options };
+    let node = scale_type()?;
+    let stored = write
+        .run(server, exchange, target, current, |_, _, live| {
+            let mut wanted = change(&scale_of(&scale, live))?;
+            conform::conform(api::schema(), node, &mut wanted)
+                .map_err(|error| Status::bad_request(error.to_string()))?;
+            scaled(&name, &scale, live, &wanted)
+        })
+        .await?;
+    Ok(respond::plain(form, 200, &scale_of(&scale, &stored)))
+}
+
+/// The object with the count that a `Scale` wants.
+fn scaled(name: &str, scale: &Scale, live: &Value, wanted: &Value) -> Result<Value, Status> {
+    let given = wanted.str_at(&["metadata", "name"]);
+    let mut errors = FieldErrors::new();
+    let replicas = wanted.i64_at(&["spec", "replicas"]).unwrap_or_default();
+    if given.is_empty() {
+        errors.required(&Path::new("metadata").child("name"), "name or generateName is required");
+    }
+    if replicas < 0 {
+        let spec = Path::new("spec");
+        errors.invalid(
+            &spec.child("replicas"),
+            &Value::from(replicas),
+            "must be greater than or equal to 0",
+        );
+    }
+    if !errors.is_empty() {
+        return Err(Status::invalid("autoscaling", "Scale", name, &errors));
+    }
+    let mut value = live.clone();
+    value.set_at(scale.spec_replicas, replicas);
+    match wanted.str_at(&["metadata", "resourceVersion"]) {
+        "" => value.set_at(&["metadata", "resourceVersion"], ""),
+        version => value.set_at(&["metadata", "resourceVersion"], version),
+    }
+    Ok(value)
+}
+
+/// The `Scale` of an object.
+fn scale_of(scale: &Scale, object: &Value) -> Value {
+    let mut metadata = Object::new();
+    for member in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object.at(&["metadata", member]) {
+            metadata.insert(member, value.clone());
+        }
+    }
+    let mut spec = Object::new();
+    if let Some(replicas) = object.i64_at(scale.spec_replicas).filter(|it| *it != 0) {
+        spec.insert("replicas", replicas);
+    }
+    let mut status = Object::new();
+    status.insert("replicas", object.i64_at(scale.status_replicas).unwrap_or_default());
+    let selector = object.at(scale.selector);
+    let selector = match selector {
+        Some(plain)
+            if scale.selector == ["spec", "selector"]
+                && plain.get("matchLabels").is_none()
+                && plain.get("matchExpressions").is_none() =>
+        {
+            plain.as_object().map(labels::Selector::from_labels).map(|it| it.to_string())
+        }
+        other => labels::Selector::from_value(other).ok().map(|it| it.to_string()),
+    };
+    if let Some(selector) = selector.filter(|it| !it.is_empty()) {
+        status.insert("selector", selector);
+    }
+    value!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": (metadata), "spec": (spec), "status": (status)})
+}
+
+/// Gives a pod its node.
+async fn binding(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
+    let body = body.read().await?;
+    let options = WriteOptions::of(exchange, "CreateOptions")?;
+    let form = negotiate(&exchange.parts.headers)?;
+    let binding = patch::parse(PatchKind::Strategic, &body)?;
+    let mut errors = FieldErrors::new();
+    let at = Path::new("target");
+    let kind = binding.str_at(&["target", "kind"]);
+    if !matches!(kind, "" | "Node") {
+        errors.not_supported(&at.child("kind"), &Value::from(kind), ["Node", "<empty>"]);
+    }
+    let node = binding.str_at(&["target", "name"]).to_owned();
+    if node.is_empty() {
+        errors.required(&at.child("name"), "");
+    }
+    if let Some(first) = errors.iter().next() {
+        return Err(Status { code: 500, message: first.to_string(), ..Status::default() });
+    }
+    let name = exchange.info.name.clone();
+    let uid = binding.str_at(&["metadata", "uid"]).to_owned();
+    let current = persist::current(server, target, &name).await?;
+    let now = apimachinery::time::format_time(server.clock.now());
+    let write = Write { name: &name, subresource: "binding", options: &options };
+    let annotations = binding.at(&["metadata", "annotations"]).cloned();
+    let conflict = |why: &str| {
+        let of = apimachinery::status::GroupResource { group: "", resource: "pods/binding" };
+        Status::conflict(of, &name, why)
+    };
+    write
+        .run(server, exchange, target, current, |_, _, live| {
+            if live.at(&["metadata", "deletionTimestamp"]).is_some() {
+                return Err(conflict(&format!(
+                    "pod {name} is being deleted, cannot be assigned to a host"
+                )));
+            }
+            let assigned = live.str_at(&["spec", "nodeName"]);
+            if !assigned.is_empty() {
+                return Err(conflict(&format!(
+                    "pod {name} is already assigned to node \"{assigned}\""
+                )));
+            }
+            if !live.items_at(&["spec", "schedulingGates"]).is_empty() {
+                return Err(conflict(&format!("pod {name} has non-empty .spec.schedulingGates")));
+            }
+            if !uid.is_empty() && uid != live.str_at(&["metadata", "uid"]) {
+                return Err(conflict(&super::update::uid_mismatch(
+                    &uid,
+                    live.str_at(&["metadata", "uid"]),
+                )));
+            }
+            let mut pod = live.clone();
+            pod.remove_at(&["metadata", "resourceVersion"]);
+            pod.set_at(&["spec", "nodeName"], node.as_str());
+            if let Some(Value::Object(more)) = annotations.clone() {
+                let all = pod.object_at_mut(&["metadata", "annotations"]);
+                for (key, value) in more {
+                    all.insert(key, value);
+                }
+            }
+            set_scheduled(&mut pod, &now);
+            Ok(pod)
+        })
+        .await?;
+    let done = Status { success: true, ..Status::default() };
+    Ok(respond::plain(form, 201, &done.to_value()))
+}
+
+fn set_scheduled(pod: &mut Value, now: &str) {
+    let condition = value!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+    let status = pod.object_at_mut(&["status"]);
+    let conditions = status.entry("conditions");
+    if conditions.is_null() {
+        *conditions = Value::Array(Vec::new());
+    }
+    let Some(conditions) = conditions.as_array_mut() else { return };
+    match conditions.iter_mut().find(|it| it.str_at(&["type"]) == "PodScheduled") {
+        Some(existing) => *existing = condition,
+        None => conditions.push(condition),
+    }
+}

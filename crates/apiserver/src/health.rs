@@ -1,0 +1,92 @@
+//! Paths that are no resources: health, version.
+
+use apimachinery::{Status, value};
+use http::Response;
+
+use crate::Server;
+use crate::body::Body;
+use crate::exchange::Exchange;
+use crate::negotiate::plain as form_of;
+use crate::respond;
+
+/// Something whose health is told, and whether it is well.
+struct Check {
+    name: &'static str,
+    healthy: bool,
+}
+
+/// Answers a path.
+pub(crate) async fn answer(server: &Server, exchange: &Exchange) -> Result<Response<Body>, Status> {
+    let path = exchange.info.path.as_str();
+    let mut parts = path.trim_start_matches('/').splitn(2, '/');
+    match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
+        ("healthz" | "livez" | "readyz", rest) => health(server, exchange, rest).await,
+        ("version", "") => Ok(version(server, exchange)),
+        ("", "") => Ok(root(exchange)),
+        ("api" | "apis", _) if path.split('/').count() > 3 => Err(Status::no_route()),
+        _ => Ok(not_found()),
+    }
+}
+
+/// What upstream's mux answers where no handler is.
+fn not_found() -> Response<Body> {
+    respond::text(404, "404 page not found\n")
+}
+
+async fn health(server: &Server, exchange: &Exchange, one: &str) -> Result<Response<Body>, Status> {
+    let which = exchange.info.path.split('/').nth(1).unwrap_or_default();
+    let stopping = server.stop.is_requested();
+    let store = server.hub.store().progress().await.is_ok();
+    let mut checks = vec![
+        Check { name: "ping", healthy: true },
+        Check { name: "log", healthy: true },
+        Check { name: "etcd", healthy: store },
+        Check { name: "poststarthook/generic-apiserver-start-informers", healthy: true },
+    ];
+    if which == "readyz" {
+        checks.push(Check { name: "shutdown", healthy: !stopping });
+    }
+    if !one.is_empty() {
+        return Ok(match checks.iter().find(|check| check.name == one) {
+            Some(check) if check.healthy => respond::text(200, "ok"),
+            Some(check) => respond::text(
+                500,
+                format!("internal server error: {} is not healthy\n", check.name),
+            ),
+            None => not_found(),
+        });
+    }
+    let excluded: Vec<&str> = exchange.query.all("exclude").collect();
+    checks.retain(|check| !excluded.contains(&check.name));
+    let healthy = checks.iter().all(|check| check.healthy);
+    let verbose = exchange.query.get("verbose").is_some();
+    if healthy && !verbose {
+        return Ok(respond::text(200, "ok"));
+    }
+    let mut text = String::new();
+    for check in &checks {
+        text.push_str(if check.healthy { "[+]" } else { "[-]" });
+        text.push_str(check.name);
+        text.push_str(if check.healthy { " ok\n" } else { " failed: reason withheld\n" });
+    }
+    let verdict = if healthy { "passed" } else { "failed" };
+    text.push_str(&format!("{which} check {verdict}\n"));
+    Ok(respond::text(if healthy { 200 } else { 500 }, text))
+}
+
+fn version(server: &Server, exchange: &Exchange) -> Response<Body> {
+    let version = &server.version;
+    let document = value!({
+        "major": (version.major.as_str()), "minor": (version.minor.as_str()), "gitVersion": (version.git.as_str()),
+        "emulationMajor": (version.major.as_str()), "emulationMinor": (version.minor.as_str()),
+        "minCompatibilityMajor": (version.major.as_str()), "minCompatibilityMinor": "36",
+        "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "rustc",
+        "platform": "linux/amd64"
+    });
+    respond::plain(form_of(&exchange.parts.headers), 200, &document)
+}
+
+fn root(exchange: &Exchange) -> Response<Body> {
+    let document = value!({"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]});
+    respond::plain(form_of(&exchange.parts.headers), 200, &document)
+}
