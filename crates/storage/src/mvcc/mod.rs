@@ -15,9 +15,9 @@ use futures::stream::BoxStream;
 use parking_lot::{Mutex, RwLock};
 
 pub use self::state::{EMPTY_REV, Version};
+use self::state::{State, Window};
 pub use self::ttl::TtlClock;
 pub use self::waiting::PROGRESS_LAG;
-use self::state::{State, Window};
 use self::waiting::{Pins, Waiting, wake};
 use self::watch::Watch;
 use crate::{
@@ -255,8 +255,7 @@ impl Mvcc {
             state.compact(before);
         }
         loop {
-            let forgotten =
-                self.state.write().evict(COMPACT_WRITES_MAX, self.pins.lock().oldest());
+            let forgotten = self.state.write().evict(COMPACT_WRITES_MAX, self.pins.lock().oldest());
             if forgotten.is_empty() {
                 return Ok(());
             }
@@ -278,7 +277,10 @@ impl Mvcc {
 impl fmt::Debug for Mvcc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (current, live) = (self.current(), self.live());
-        f.debug_struct("Mvcc").field("current", &current).field("live", &live).finish_non_exhaustive()
+        f.debug_struct("Mvcc")
+            .field("current", &current)
+            .field("live", &live)
+            .finish_non_exhaustive()
     }
 }
 
@@ -394,10 +396,8 @@ fn check_mod_rev(rev: Rev, current: &Kv) -> Result<(), StorageError> {
 /// # Errors
 /// `TooLarge`.
 pub fn check_sizes(key: &Key, value: &[u8]) -> Result<(), StorageError> {
-    let sizes = [
-        ("key", key.as_bytes().len(), MAX_KEY_BYTES),
-        ("value", value.len(), MAX_VALUE_BYTES),
-    ];
+    let sizes =
+        [("key", key.as_bytes().len(), MAX_KEY_BYTES), ("value", value.len(), MAX_VALUE_BYTES)];
     for (what, bytes, limit) in sizes {
         if bytes > limit {
             return Err(StorageError::TooLarge { what, bytes, limit });

@@ -466,7 +466,8 @@ impl State {
     pub(super) fn trim_groups(&mut self, touched: &[Key]) {
         for prefix in touched {
             let Some(group) = self.groups.get_mut(prefix.as_bytes()) else { continue };
-            while let Some(place) = group.places.front().filter(|place| **place < self.first_place) {
+            while let Some(place) = group.places.front().filter(|place| **place < self.first_place)
+            {
                 group.forgotten_below = place + 1;
                 group.places.pop_front();
             }

@@ -58,11 +58,9 @@ impl Watch {
     fn advance(&mut self, cx: &Context<'_>) -> Option<Result<Batch, StorageError>> {
         match &mut self.phase {
             Phase::Refused(error) => Some(Err(error.clone())),
-            Phase::Reading(reading) => {
-                reading.advance(&self.mvcc, &self.prefix, |waiting| {
-                    waiting.park(&self.prefix, self.id, cx.waker());
-                })
-            }
+            Phase::Reading(reading) => reading.advance(&self.mvcc, &self.prefix, |waiting| {
+                waiting.park(&self.prefix, self.id, cx.waker());
+            }),
             Phase::Ended => None,
         }
     }
