@@ -5,6 +5,7 @@
 //! only expiry takes as long as it takes.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(clippy::wildcard_imports, reason = "the cases share the helpers of this file")]
 
 mod concurrency;
 mod history;
