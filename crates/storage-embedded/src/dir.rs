@@ -42,7 +42,8 @@ impl Dir {
         let dir = Self { fs, path: path.to_owned() };
         dir.fs.create_dir(path).map_err(|source| dir.error("create", path, source))?;
         let lock_path = path.join(LOCK_FILE);
-        let lock = dir.fs.lock(&lock_path).map_err(|source| dir.error("lock", &lock_path, source))?;
+        let lock =
+            dir.fs.lock(&lock_path).map_err(|source| dir.error("lock", &lock_path, source))?;
         let lock = lock.ok_or_else(|| OpenError::Locked { dir: path.to_owned() })?;
         dir.check_version()?;
         Ok((dir, lock))
@@ -62,11 +63,9 @@ impl Dir {
         let text = String::from_utf8_lossy(&bytes);
         let found = text.strip_prefix(VERSION_PREFIX).and_then(|rest| rest.trim_end().parse().ok());
         match found {
-            Some(found) if found > FORMAT_VERSION => Err(OpenError::NewerFormat {
-                file: path,
-                found,
-                supported: FORMAT_VERSION,
-            }),
+            Some(found) if found > FORMAT_VERSION => {
+                Err(OpenError::NewerFormat { file: path, found, supported: FORMAT_VERSION })
+            }
             Some(FORMAT_VERSION) => Ok(()),
             Some(_) | None => Err(self.corrupt(VERSION_FILE, "does not name a format")),
         }
@@ -74,6 +73,8 @@ impl Dir {
 
     fn write_version(&self) -> io::Result<()> {
         let tmp = self.tmp(VERSION_FILE);
+        // There is one when the very first start was cut short.
+        let _ = self.fs.remove(&tmp);
         let mut file = self.fs.create(&tmp)?;
         file.write_at(0, format!("{VERSION_PREFIX}{FORMAT_VERSION}\n").as_bytes())?;
         file.sync_data()?;

@@ -20,8 +20,6 @@ use crate::maintenance::{Maintenance, Wanted};
 pub const BATCH_WRITES_MAX: usize = 1024;
 /// How many bytes of keys and values share one sync, unless one value is larger.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
-/// How much log there is at least between two snapshots.
-const SNAPSHOT_LOG_BYTES_MIN: u64 = 32 << 20;
 
 /// A write that waits for its turn.
 #[derive(Debug)]
@@ -71,7 +69,7 @@ pub(crate) struct Engine {
     revs: Revs,
     compacted: Rev,
     log_bytes: u64,
-    snapshot_log_bytes_min: u64,
+    snapshot_log_bytes: u64,
     frame: FrameBuilder,
     batch: Batch,
 }
@@ -85,6 +83,7 @@ pub(crate) struct EngineParts {
     pub(crate) revs: Revs,
     pub(crate) compacted: Rev,
     pub(crate) log_bytes: u64,
+    pub(crate) snapshot_log_bytes: u64,
 }
 
 /// The batch in hand.
@@ -107,7 +106,8 @@ struct Pending {
 
 impl Engine {
     pub(crate) fn new(parts: EngineParts) -> Self {
-        let EngineParts { mvcc, log, clock, maintenance, revs, compacted, log_bytes } = parts;
+        let EngineParts { mvcc, log, clock, maintenance, revs, compacted, .. } = parts;
+        let EngineParts { log_bytes, snapshot_log_bytes, .. } = parts;
         Self {
             mvcc,
             log,
@@ -116,7 +116,7 @@ impl Engine {
             revs,
             compacted,
             log_bytes,
-            snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN,
+            snapshot_log_bytes,
             frame: FrameBuilder::default(),
             batch: Batch::default(),
         }
@@ -125,10 +125,7 @@ impl Engine {
     /// Carries out requests, in order, with one sync, and answers them all.
     ///
     /// At most [`BATCH_WRITES_MAX`] requests: the caller cuts.
-    pub(crate) fn commit(
-        &mut self,
-        requests: impl Iterator<Item = Request>,
-    ) -> Result<(), Fatal> {
+    pub(crate) fn commit(&mut self, requests: impl Iterator<Item = Request>) -> Result<(), Fatal> {
         self.prepare(requests);
         let batch = &mut self.batch;
         let next = Rev(self.revs.next.0 + batch.versions.len() as u64);
@@ -190,7 +187,7 @@ impl Engine {
 
     fn want_maintenance(&mut self, appended: Appended) {
         self.log_bytes += appended.bytes;
-        let due = self.snapshot_log_bytes_min.max(self.mvcc.live().bytes as u64);
+        let due = self.snapshot_log_bytes.max(self.mvcc.live().bytes as u64);
         let wants_snapshot = self.log_bytes > due;
         if wants_snapshot {
             self.log_bytes = 0;

@@ -10,6 +10,8 @@ pub mod format;
 pub mod fs;
 mod log;
 mod maintenance;
+#[cfg(test)]
+mod power_loss;
 mod recovery;
 pub mod sim;
 mod snapshot;
@@ -31,19 +33,34 @@ use storage::{
 };
 use tokio::sync::oneshot;
 
-pub use crate::engine::{BATCH_BYTES_MAX, BATCH_WRITES_MAX};
 use crate::dir::Dir;
 use crate::engine::{Answer, Engine, EngineParts, Op, Request};
+pub use crate::engine::{BATCH_BYTES_MAX, BATCH_WRITES_MAX};
 use crate::format::FormatError;
 use crate::fs::{Fs, Lock, RealFs};
-pub use crate::log::SEGMENT_BYTES;
 use crate::log::{AppendError, Log, LogParts};
-use crate::maintenance::{Maintenance, Wanted};
+use crate::maintenance::{Maintenance, MaintenanceParts, Wanted};
 use crate::recovery::Recovered;
 use crate::writer::{Queue, Writer};
 
-/// The history that is kept unless told otherwise, in bytes of keys and values.
-pub const HISTORY_BYTES: usize = 32 << 20;
+/// How much is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// About how many bytes of old keys and values are kept for watches that resume and lists that page.
+    pub history_bytes: usize,
+    /// How long a file of the log is before the next one begins. Longer only by a larger batch.
+    pub segment_bytes: u64,
+    /// How much log there is between two snapshots: this, or as much as all live keys and values.
+    pub snapshot_log_bytes: u64,
+}
+
+impl Default for Limits {
+    /// History for some seconds of the heaviest load and hours of a quiet cluster; a start reads at most the
+    /// live values and twice the log between snapshots.
+    fn default() -> Self {
+        Self { history_bytes: 32 << 20, segment_bytes: 8 << 20, snapshot_log_bytes: 32 << 20 }
+    }
+}
 
 /// What is called when the store has ended because the disk failed. The process is to end then: what was
 /// acknowledged is safe, and a new process reads what is there.
@@ -54,8 +71,8 @@ pub type OnFatal = Arc<dyn Fn(&str) + Send + Sync>;
 pub struct Options {
     /// The data directory. Made where there is none.
     pub dir: PathBuf,
-    /// About how many bytes of old keys and values are kept for watches that resume and lists that page.
-    pub history_bytes: usize,
+    /// How much is kept.
+    pub limits: Limits,
     /// For keys with a time to live.
     pub clock: Arc<dyn Clock>,
     /// For the salts of files.
@@ -71,7 +88,7 @@ impl Options {
     pub fn new(dir: impl Into<PathBuf>, on_fatal: OnFatal) -> Self {
         Self {
             dir: dir.into(),
-            history_bytes: HISTORY_BYTES,
+            limits: Limits::default(),
             clock: Arc::new(RealClock),
             random: Arc::new(SystemRandom::new()),
             fs: Arc::new(RealFs),
@@ -212,15 +229,21 @@ impl EmbeddedStore {
 
 fn open(options: &Options) -> Result<Opened, OpenError> {
     let (dir, lock) = Dir::open(Arc::clone(&options.fs), &options.dir)?;
-    let recovered = recovery::recover(&dir, options.history_bytes)?;
+    let recovered = recovery::recover(&dir, options.limits.history_bytes)?;
     let Recovered { mvcc, files, revs, compacted, log_bytes, empty } = recovered;
-    let random = Arc::clone(&options.random);
-    let maintenance = Arc::new(Maintenance::new(dir.clone(), Arc::clone(&mvcc), random, files));
+    let maintenance = Arc::new(Maintenance::new(MaintenanceParts {
+        dir: dir.clone(),
+        mvcc: Arc::clone(&mvcc),
+        random: Arc::clone(&options.random),
+        files,
+        limits: options.limits,
+    }));
     let parts = LogParts {
         dir: dir.clone(),
         random: Arc::clone(&options.random),
         files: Arc::clone(&maintenance.files),
         spare: Arc::clone(&maintenance.spare),
+        segment_bytes: options.limits.segment_bytes,
     };
     let log = Log::begin(parts, revs).map_err(|error| {
         let source = match error {
@@ -239,6 +262,7 @@ fn open(options: &Options) -> Result<Opened, OpenError> {
         revs,
         compacted,
         log_bytes,
+        snapshot_log_bytes: options.limits.snapshot_log_bytes,
     });
     Ok(Opened { engine, mvcc, maintenance, ttl_clock, lock })
 }

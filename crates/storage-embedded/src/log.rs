@@ -15,8 +15,6 @@ use crate::dir::{Dir, Files};
 use crate::format::{FileKind, FrameBuilder, FrameFacts, HEADER_BYTES, Header, Salt};
 use crate::fs::File;
 
-/// How long a segment is before the next one begins. Longer only by a batch that is larger than this.
-pub const SEGMENT_BYTES: u64 = 8 << 20;
 /// How many zeros are written at once.
 const ZEROS: usize = 256 << 10;
 
@@ -36,9 +34,9 @@ impl Spare {
     }
 
     /// Makes one filled with zeros.
-    pub(crate) fn create_filled(dir: &Dir, name: &str) -> io::Result<Self> {
+    pub(crate) fn create_filled(dir: &Dir, name: &str, len: u64) -> io::Result<Self> {
         let mut spare = Self::create(dir, name)?;
-        if let Err(error) = spare.fill() {
+        if let Err(error) = spare.fill(len) {
             // What little space is left is for writes.
             let _ = dir.fs.remove(&spare.path);
             return Err(error);
@@ -46,10 +44,10 @@ impl Spare {
         Ok(spare)
     }
 
-    fn fill(&mut self) -> io::Result<()> {
+    fn fill(&mut self, len: u64) -> io::Result<()> {
         let zeros = vec![0; ZEROS];
         let mut offset = 0;
-        while offset < SEGMENT_BYTES {
+        while offset < len {
             self.file.write_at(offset, &zeros)?;
             offset += zeros.len() as u64;
         }
@@ -65,6 +63,7 @@ pub(crate) struct Log {
     files: Arc<Mutex<Files>>,
     spare: Arc<Mutex<Option<Spare>>>,
     file: Box<dyn File>,
+    segment_bytes: u64,
     salt: Salt,
     offset: u64,
 }
@@ -84,6 +83,7 @@ pub(crate) struct LogParts {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) files: Arc<Mutex<Files>>,
     pub(crate) spare: Arc<Mutex<Option<Spare>>>,
+    pub(crate) segment_bytes: u64,
 }
 
 /// Which revisions a segment is for.
@@ -99,8 +99,9 @@ impl Log {
     /// Begins a segment.
     pub(crate) fn begin(parts: LogParts, revs: Revs) -> Result<Self, AppendError> {
         let (file, salt) = begin_segment(&parts, revs)?;
-        let LogParts { dir, random, files, spare } = parts;
-        Ok(Self { dir, random, files, spare, file, salt, offset: HEADER_BYTES as u64 })
+        let LogParts { dir, random, files, spare, segment_bytes } = parts;
+        let offset = HEADER_BYTES as u64;
+        Ok(Self { dir, random, files, spare, file, segment_bytes, salt, offset })
     }
 
     /// Writes a frame and makes it durable. Says whether a new segment was begun for it.
@@ -110,7 +111,7 @@ impl Log {
         facts: FrameFacts,
         revs: Revs,
     ) -> Result<Appended, AppendError> {
-        let is_full = self.offset + frame.len() as u64 > SEGMENT_BYTES;
+        let is_full = self.offset + frame.len() as u64 > self.segment_bytes;
         let is_rotated = is_full && self.offset > HEADER_BYTES as u64;
         if is_rotated {
             self.rotate(revs)?;
@@ -145,6 +146,7 @@ impl Log {
             random: Arc::clone(&self.random),
             files: Arc::clone(&self.files),
             spare: Arc::clone(&self.spare),
+            segment_bytes: self.segment_bytes,
         };
         let (file, salt) = begin_segment(&parts, revs)?;
         // Gives the zeros behind the last frame back; whether that succeeds matters to nobody.

@@ -9,10 +9,10 @@ use parking_lot::{Condvar, Mutex};
 use storage::Rev;
 use storage::mvcc::Mvcc;
 
-use crate::OpenError;
 use crate::dir::{Dir, Files};
 use crate::log::Spare;
 use crate::snapshot::{self, SnapshotError};
+use crate::{Limits, OpenError};
 
 /// The work and what it is done on.
 #[derive(Debug)]
@@ -22,8 +22,18 @@ pub(crate) struct Maintenance {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) files: Arc<Mutex<Files>>,
     pub(crate) spare: Arc<Mutex<Option<Spare>>>,
+    limits: Limits,
     wanted: Mutex<Wanted>,
     wake: Condvar,
+}
+
+/// What it is made from.
+pub(crate) struct MaintenanceParts {
+    pub(crate) dir: Dir,
+    pub(crate) mvcc: Arc<Mvcc>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) files: Files,
+    pub(crate) limits: Limits,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -34,13 +44,15 @@ pub(crate) struct Wanted {
 }
 
 impl Maintenance {
-    pub(crate) fn new(dir: Dir, mvcc: Arc<Mvcc>, random: Arc<dyn Random>, files: Files) -> Self {
+    pub(crate) fn new(parts: MaintenanceParts) -> Self {
+        let MaintenanceParts { dir, mvcc, random, files, limits } = parts;
         Self {
             dir,
             mvcc,
             random,
             files: Arc::new(Mutex::new(files)),
             spare: Arc::default(),
+            limits,
             wanted: Mutex::default(),
             wake: Condvar::new(),
         }
@@ -90,7 +102,8 @@ impl Maintenance {
 
     fn make_spare(&self) -> io::Result<()> {
         if self.spare.lock().is_none() {
-            let spare = Spare::create_filled(&self.dir, &format!("spare-{}", self.random.next_u64()))?;
+            let name = format!("spare-{}", self.random.next_u64());
+            let spare = Spare::create_filled(&self.dir, &name, self.limits.segment_bytes)?;
             *self.spare.lock() = Some(spare);
         }
         Ok(())
@@ -107,7 +120,8 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Snapshots first: one that came back after a crash would miss the segments that follow it.
+    /// Snapshots first: one that came back after a crash would miss the segments that follow it. Then segments,
+    /// oldest first, each durably: a hole among them would look like damage.
     fn remove(&self, unneeded: &Files) -> io::Result<()> {
         for rev in unneeded.snapshots.keys() {
             self.dir.fs.remove(&self.dir.snapshot(*rev))?;
@@ -115,8 +129,9 @@ impl Maintenance {
         self.dir.sync()?;
         for rev in unneeded.segments.keys() {
             self.dir.fs.remove(&self.dir.segment(*rev))?;
+            self.dir.sync()?;
         }
-        self.dir.sync()
+        Ok(())
     }
 
     /// Removes segments that nothing was written to, now that another one has begun.

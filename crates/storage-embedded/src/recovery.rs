@@ -13,9 +13,7 @@ use storage::{Key, Kv, Rev};
 use crate::OpenError;
 use crate::dir::{Dir, Files, Found};
 use crate::engine::BATCH_WRITES_MAX;
-use crate::format::{
-    self, FileKind, FormatError, Frame, HEADER_BYTES, Header, Record, SegmentEnd,
-};
+use crate::format::{self, FileKind, FormatError, Frame, HEADER_BYTES, Header, Record, SegmentEnd};
 use crate::log::Revs;
 use crate::snapshot;
 
@@ -179,7 +177,7 @@ impl<'a> Replay<'a> {
             return Err(self.dir.corrupt(&path, what));
         }
         match read {
-            Ok((_, SegmentEnd::Clean { offset })) => self.cut(&path, offset, bytes.len(), next)?,
+            Ok((_, SegmentEnd::Clean { offset })) => self.end(&path, offset, next)?,
             Ok((_, SegmentEnd::Torn { offset })) => {
                 if let Some(next) = next {
                     return Err(self.damage(&path, offset, Some(Rev(next.prev_rev.0 + 1))));
@@ -188,7 +186,7 @@ impl<'a> Replay<'a> {
                     file = %path.display(), offset, last_revision = self.last.0,
                     "cut off a write that was not complete, and that nobody was told of"
                 );
-                self.cut(&path, offset, bytes.len(), next)?;
+                self.end(&path, offset, next)?;
             }
             Err(FormatError::Frame { offset, next_rev }) => {
                 return Err(self.damage(&path, offset, next_rev));
@@ -201,15 +199,10 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// Takes what follows the last frame off the last segment, which is never written to again.
-    fn cut(
-        &self,
-        path: &Path,
-        offset: usize,
-        len: usize,
-        next: Option<&Header>,
-    ) -> Result<(), OpenError> {
-        if next.is_some() || offset == len {
+    /// Takes what follows the last frame off the last segment, and makes its frames durable: the process may
+    /// have died between a write and its sync, and what is read now is shown to others.
+    fn end(&self, path: &Path, offset: usize, next: Option<&Header>) -> Result<(), OpenError> {
+        if next.is_some() {
             return Ok(());
         }
         let cut = self.dir.fs.truncate(path, offset as u64);

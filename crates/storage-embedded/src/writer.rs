@@ -138,7 +138,8 @@ impl Writer {
             let chunk = std::iter::from_fn(|| {
                 let next = requests.next_if(|request| {
                     writes == 0
-                        || (writes < BATCH_WRITES_MAX && bytes + request.op.bytes() <= BATCH_BYTES_MAX)
+                        || (writes < BATCH_WRITES_MAX
+                            && bytes + request.op.bytes() <= BATCH_BYTES_MAX)
                 })?;
                 writes += 1;
                 bytes += next.op.bytes();
@@ -164,8 +165,7 @@ impl Writer {
     }
 
     fn patience(&self, progress_at: Option<Instant>) -> Option<Duration> {
-        let progress =
-            progress_at.map(|at| at.saturating_duration_since(self.clock.monotonic()));
+        let progress = progress_at.map(|at| at.saturating_duration_since(self.clock.monotonic()));
         let expiry = self.mvcc.next_expiry_ms().map(|at_ms| self.ttl_clock.until(at_ms));
         match (progress, expiry) {
             (Some(a), Some(b)) => Some(a.min(b)),
