@@ -3,6 +3,11 @@
 //! A store knows nothing of Kubernetes objects: no kind, no JSON, no labels. Values carry their own codec
 //! tag and may be encrypted above this port. [`conformance`] holds what every backend must pass.
 
+pub mod conformance;
+pub mod memory;
+pub mod mvcc;
+
+use std::borrow::Borrow;
 use std::fmt;
 
 use async_trait::async_trait;
@@ -40,6 +45,13 @@ impl Key {
     #[must_use]
     pub fn starts_with(&self, prefix: &Key) -> bool {
         self.0.starts_with(&prefix.0)
+    }
+}
+
+// A key orders and compares as its bytes do, so that a map of keys can be searched by a slice.
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 
@@ -290,6 +302,16 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// Only of the backend itself.
     async fn progress(&self) -> Result<Rev, StorageError>;
+
+    /// A revision for consistent reads of one prefix: a cache fed by a watch of exactly this prefix is
+    /// current once it has reached it. A store in the process answers with the last change under the prefix,
+    /// which the cache mostly has already, where [`Self::progress`] would have every watcher report.
+    ///
+    /// # Errors
+    /// Only of the backend itself.
+    async fn progress_under(&self, _prefix: &Key) -> Result<Rev, StorageError> {
+        self.progress().await
+    }
 
     /// Forgets the history before a revision.
     ///
