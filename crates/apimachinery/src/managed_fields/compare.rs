@@ -122,7 +122,7 @@ impl Walker<'_> {
             Node::Struct(it) if !it.atomic => self.record(it, old, new),
             Node::Map(it) if !it.atomic => self.map(Some(it.value), old, new),
             Node::List(it) if it.kind != ListKind::Atomic => self.list(it, old, new),
-            Node::RawExtension | Node::Any => self.deduced(old, new),
+            Node::Any => self.deduced(old, new),
             Node::Bool
             | Node::Int32
             | Node::Int64
@@ -135,6 +135,7 @@ impl Walker<'_> {
             | Node::Quantity
             | Node::IntOrString
             | Node::FieldsV1
+            | Node::RawExtension
             | Node::SchemaOrBool(_)
             | Node::SchemaOrArray(_)
             | Node::SchemaOrStrings(_)
