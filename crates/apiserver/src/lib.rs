@@ -14,6 +14,8 @@ mod filters;
 mod handlers;
 mod health;
 pub mod hub;
+mod in_process;
+pub mod listen;
 pub mod negotiate;
 mod objects;
 mod options;
@@ -39,6 +41,7 @@ use storage::{StorageError, Store};
 pub use body::Body;
 pub use exchange::RequestBody;
 pub use hub::Hub;
+pub use in_process::InProcess;
 pub use objects::CachedObjects;
 
 /// How many bytes a request's body may have (upstream: `MaxRequestBodyBytes`).

@@ -1,0 +1,453 @@
+//! Caches fed by watches: what a controller, the scheduler or a node knows of a resource.
+//!
+//! A [`Store`] is read under a short lock and never waits for the network. A [`Reflector`] keeps it up to date: it lists
+//! through the watch itself, resumes after a break where it was, and starts anew when the version is not kept any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::Value;
+use compact_str::CompactString;
+use component_base::{Random, ShutdownSignal};
+use parking_lot::{Mutex, RwLock};
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+
+use crate::call::{Client, ListParams};
+use crate::error::ClientError;
+use crate::resource::{ObjectKey, Resource};
+use crate::watch::{Watch, WatchEvent};
+
+/// The first pause after a failed watch; doubled up to [`MAX_BACKOFF`], with jitter.
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+
+/// An object in a store.
+#[derive(Debug)]
+pub struct Cached {
+    /// Where it lies.
+    pub key: ObjectKey,
+    /// Its uid.
+    pub uid: CompactString,
+    /// Its version.
+    pub resource_version: u64,
+    json: Box<[u8]>,
+}
+
+impl Cached {
+    fn new(value: &Value) -> Self {
+        let version = value.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or_default();
+        Self {
+            key: key_of(value),
+            uid: value.str_at(&["metadata", "uid"]).into(),
+            resource_version: version,
+            json: apimachinery::json::to_vec(value).into(),
+        }
+    }
+
+    /// The object as a value.
+    #[must_use]
+    pub fn value(&self) -> Value {
+        // It was written by this process from a value.
+        apimachinery::json::parse(&self.json).unwrap_or_default()
+    }
+
+    /// The object as a Rust type; `None` where it does not fit, which the server's types prevent.
+    #[must_use]
+    pub fn decode<K: DeserializeOwned>(&self) -> Option<K> {
+        match serde_json::from_slice(&self.json) {
+            Ok(object) => Some(object),
+            Err(error) => {
+                tracing::error!(key = %self.key, %error, "could not decode a cached object");
+                None
+            }
+        }
+    }
+}
+
+fn key_of(value: &Value) -> ObjectKey {
+    ObjectKey::new(value.str_at(&["metadata", "namespace"]), value.str_at(&["metadata", "name"]))
+}
+
+/// A change as a listener sees it. The store already has it.
+#[derive(Debug, Clone)]
+pub struct StoreChange {
+    /// The object before; `None` where it is new.
+    pub old: Option<Arc<Cached>>,
+    /// The object after; `None` where it is gone.
+    pub new: Option<Arc<Cached>>,
+}
+
+impl StoreChange {
+    /// The object's key.
+    #[must_use]
+    pub fn key(&self) -> ObjectKey {
+        self.new.as_ref().or(self.old.as_ref()).map(|it| it.key.clone()).unwrap_or_default()
+    }
+}
+
+/// Called for each change, in order, from the reflector's task: must be quick.
+pub type Listener = Arc<dyn Fn(&StoreChange) + Send + Sync>;
+
+/// Finds the values under which an object is looked up.
+pub type Indexer = fn(&Value) -> Vec<CompactString>;
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<ObjectKey, Arc<Cached>>,
+    indexes: BTreeMap<&'static str, Index>,
+    /// The version this is complete up to.
+    revision: u64,
+    synced: bool,
+}
+
+struct Index {
+    indexer: Indexer,
+    keys: BTreeMap<CompactString, BTreeSet<ObjectKey>>,
+}
+
+struct Shared {
+    resource: Resource,
+    state: RwLock<State>,
+    listeners: Mutex<Vec<Listener>>,
+    moved: Notify,
+}
+
+/// What is known of a resource. Cheap to clone.
+#[derive(Clone)]
+pub struct Store(Arc<Shared>);
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({}, {} objects)", self.0.resource.plural, self.0.state.read().objects.len())
+    }
+}
+
+impl Store {
+    /// An empty store, for a [`Reflector`] to fill. `indexes` are names with what they look up by.
+    #[must_use]
+    pub fn new(resource: Resource, indexes: &[(&'static str, Indexer)]) -> Self {
+        let indexes = indexes.iter().map(|(name, indexer)| (*name, Index { indexer: *indexer, keys: BTreeMap::new() }));
+        let state = State { indexes: indexes.collect(), ..State::default() };
+        Self(Arc::new(Shared { resource, state: RwLock::new(state), listeners: Mutex::default(), moved: Notify::new() }))
+    }
+
+    /// Which resource this is of.
+    #[must_use]
+    pub fn resource(&self) -> &Resource {
+        &self.0.resource
+    }
+
+    /// An object.
+    #[must_use]
+    pub fn get(&self, key: &ObjectKey) -> Option<Arc<Cached>> {
+        self.0.state.read().objects.get(key).cloned()
+    }
+
+    /// The objects of a namespace (of all, where it is empty), in order.
+    #[must_use]
+    pub fn list(&self, namespace: &str) -> Vec<Arc<Cached>> {
+        let state = self.0.state.read();
+        if namespace.is_empty() {
+            return state.objects.values().cloned().collect();
+        }
+        let from = ObjectKey::new(namespace, "");
+        state.objects.range(from..).take_while(|(key, _)| key.namespace == namespace).map(|(_, it)| Arc::clone(it)).collect()
+    }
+
+    /// The objects that an index has under a value. An index that does not exist has none.
+    #[must_use]
+    pub fn by_index(&self, index: &str, value: &str) -> Vec<Arc<Cached>> {
+        let state = self.0.state.read();
+        let keys = state.indexes.get(index).and_then(|index| index.keys.get(value));
+        keys.into_iter().flatten().filter_map(|key| state.objects.get(key).cloned()).collect()
+    }
+
+    /// How many objects there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.state.read().objects.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The version up to which every change is here, by events and bookmarks.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.0.state.read().revision
+    }
+
+    /// Whether everything there was at the start is here.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.0.state.read().synced
+    }
+
+    /// Waits until the store is synced and has reached a version.
+    pub async fn reached(&self, revision: u64) {
+        loop {
+            let mut moved = std::pin::pin!(self.0.moved.notified());
+            moved.as_mut().enable();
+            {
+                let state = self.0.state.read();
+                if state.synced && state.revision >= revision {
+                    return;
+                }
+            }
+            moved.await;
+        }
+    }
+
+    /// Calls `listener` for every change from now on, after it was told of all that is here.
+    pub fn listen(&self, listener: Listener) {
+        let mut listeners = self.0.listeners.lock();
+        let present: Vec<Arc<Cached>> = self.0.state.read().objects.values().cloned().collect();
+        for object in present {
+            listener(&StoreChange { old: None, new: Some(object) });
+        }
+        listeners.push(listener);
+    }
+
+    /// Called with the lock on the listeners held, so that each sees every change once and in order.
+    fn apply(&self, value: Option<&Value>, key: &ObjectKey, revision: u64) {
+        let listeners = self.0.listeners.lock();
+        let change = {
+            let mut state = self.0.state.write();
+            state.revision = state.revision.max(revision);
+            let new = value.map(|value| Arc::new(Cached::new(value)));
+            let old = match &new {
+                Some(object) => state.objects.insert(key.clone(), Arc::clone(object)),
+                None => state.objects.remove(key),
+            };
+            state.reindex(key, old.as_deref(), value);
+            StoreChange { old, new }
+        };
+        if change.old.is_some() || change.new.is_some() {
+            listeners.iter().for_each(|listener| listener(&change));
+        }
+        drop(listeners);
+        self.0.moved.notify_waiters();
+    }
+
+    fn bookmark(&self, revision: u64, synced: bool) {
+        {
+            let mut state = self.0.state.write();
+            state.revision = state.revision.max(revision);
+            state.synced |= synced;
+        }
+        self.0.moved.notify_waiters();
+    }
+
+    /// Forgets what a complete list did not name.
+    fn retain(&self, seen: &BTreeSet<ObjectKey>, revision: u64) {
+        let gone: Vec<ObjectKey> = self.0.state.read().objects.keys().filter(|key| !seen.contains(*key)).cloned().collect();
+        for key in gone {
+            self.apply(None, &key, revision);
+        }
+    }
+}
+
+impl State {
+    fn reindex(&mut self, key: &ObjectKey, old: Option<&Cached>, new: Option<&Value>) {
+        for index in self.indexes.values_mut() {
+            if let Some(old) = old {
+                for value in (index.indexer)(&old.value()) {
+                    let empty = index.keys.get_mut(&value).is_some_and(|keys| {
+                        keys.remove(key);
+                        keys.is_empty()
+                    });
+                    if empty {
+                        index.keys.remove(&value);
+                    }
+                }
+            }
+            for value in new.map(index.indexer).unwrap_or_default() {
+                index.keys.entry(value).or_default().insert(key.clone());
+            }
+        }
+    }
+}
+
+/// Keeps a store up to date.
+#[derive(Debug)]
+pub struct Reflector {
+    client: Client,
+    store: Store,
+    namespace: String,
+    params: ListParams,
+    random: Arc<dyn Random>,
+}
+
+impl Reflector {
+    /// Fills `store` with the objects of a namespace (of all, where it is empty) that `params` select.
+    #[must_use]
+    pub fn new(client: Client, store: Store, namespace: &str, params: ListParams, random: Arc<dyn Random>) -> Self {
+        Self { client, store, namespace: namespace.into(), params, random }
+    }
+
+    /// Runs until `stop`. Failures are logged and tried again.
+    pub async fn run(self, stop: ShutdownSignal) {
+        let mut backoff = MIN_BACKOFF;
+        let mut fresh = true;
+        loop {
+            let before = self.store.revision();
+            let result = tokio::select! {
+                result = self.follow(fresh) => result,
+                () = stop.requested() => return,
+            };
+            if self.store.revision() > before {
+                backoff = MIN_BACKOFF;
+            }
+            match result {
+                // The server ended the watch in the ordinary way.
+                Ok(()) => {
+                    fresh = !self.store.is_synced();
+                    if self.store.revision() > before || before > 0 {
+                        backoff = MIN_BACKOFF;
+                    }
+                }
+                Err(error) => {
+                    fresh = error.is_expired() || !self.store.is_synced();
+                    if !error.is_expired() {
+                        tracing::warn!(resource = %self.store.resource().plural, %error, "watch failed, will try again");
+                    }
+                }
+            }
+            let jitter = 0.5 + self.random.fraction();
+            tokio::select! {
+                () = tokio::time::sleep(backoff.mul_f64(jitter)) => {}
+                () = stop.requested() => return,
+            }
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+        }
+    }
+
+    async fn follow(&self, fresh: bool) -> Result<(), ClientError> {
+        let revision = self.store.revision();
+        let resume = !fresh && revision > 0;
+        let mut params = self.params.clone();
+        params.resource_version = if resume { revision.to_string() } else { String::new() };
+        let mut watch = self.client.watch(self.store.resource(), &self.namespace, &params, !resume).await?;
+        if !resume {
+            self.initial(&mut watch).await?;
+        }
+        while let Some(event) = watch.next().await? {
+            match event {
+                WatchEvent::Added(value) | WatchEvent::Modified(value) => self.put(&value),
+                WatchEvent::Deleted(value) => self.store.apply(None, &key_of(&value), revision_of(&value)),
+                WatchEvent::Bookmark { resource_version, .. } => {
+                    self.store.bookmark(resource_version.parse().unwrap_or_default(), false);
+                }
+                WatchEvent::Error(status) => return Err(ClientError::Api(status)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything there is, up to the bookmark that says so.
+    async fn initial(&self, watch: &mut Watch) -> Result<(), ClientError> {
+        let mut seen = BTreeSet::new();
+        while let Some(event) = watch.next().await? {
+            match event {
+                WatchEvent::Added(value) | WatchEvent::Modified(value) => {
+                    let key = key_of(&value);
+                    let known = self.store.get(&key).is_some_and(|it| it.resource_version == revision_of(&value));
+                    seen.insert(key);
+                    if !known {
+                        self.put(&value);
+                    }
+                }
+                WatchEvent::Deleted(value) => {
+                    let key = key_of(&value);
+                    seen.remove(&key);
+                    self.store.apply(None, &key, revision_of(&value));
+                }
+                WatchEvent::Bookmark { resource_version, initial_end } => {
+                    let revision = resource_version.parse().unwrap_or_default();
+                    if initial_end {
+                        self.store.retain(&seen, revision);
+                        self.store.bookmark(revision, true);
+                        return Ok(());
+                    }
+                }
+                WatchEvent::Error(status) => return Err(ClientError::Api(status)),
+            }
+        }
+        Err(ClientError::Decode("the watch ended before its initial events did".into()))
+    }
+
+    fn put(&self, value: &Value) {
+        self.store.apply(Some(value), &key_of(value), revision_of(value));
+    }
+}
+
+fn revision_of(value: &Value) -> u64 {
+    value.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or_default()
+}
+
+/// The caches that components of one process share: one reflector a resource.
+#[derive(Debug)]
+pub struct Caches {
+    client: Client,
+    random: Arc<dyn Random>,
+    stop: ShutdownSignal,
+    stores: Mutex<BTreeMap<Resource, Store>>,
+}
+
+impl Caches {
+    /// No caches yet; each begins when it is first asked for.
+    #[must_use]
+    pub fn new(client: Client, random: Arc<dyn Random>, stop: ShutdownSignal) -> Arc<Self> {
+        Arc::new(Self { client, random, stop, stores: Mutex::default() })
+    }
+
+    /// The cache of a resource, whose reflector runs from now on. Every cache has the indexes of [`INDEXES`].
+    pub fn store(&self, resource: &Resource) -> Store {
+        let mut stores = self.stores.lock();
+        if let Some(store) = stores.get(resource) {
+            return store.clone();
+        }
+        let store = Store::new(resource.clone(), INDEXES);
+        let reflector = Reflector::new(self.client.clone(), store.clone(), "", ListParams::default(), Arc::clone(&self.random));
+        tokio::spawn(reflector.run(self.stop.clone()));
+        stores.insert(resource.clone(), store.clone());
+        store
+    }
+
+    /// The cache of a Rust type's resource.
+    pub fn store_of<K: k8s_openapi::Resource>(&self) -> Store {
+        self.store(&Resource::of::<K>())
+    }
+
+    /// Waits until every cache that was asked for is synced.
+    pub async fn synced(&self) {
+        let stores: Vec<Store> = self.stores.lock().values().cloned().collect();
+        for store in stores {
+            store.reached(0).await;
+        }
+    }
+}
+
+/// The index by the uid of the owner that controls an object.
+pub const BY_CONTROLLER: &str = "controller";
+/// The index by the node a pod runs on.
+pub const BY_NODE: &str = "node";
+
+/// The indexes of shared caches.
+pub const INDEXES: &[(&str, Indexer)] = &[(BY_CONTROLLER, controller_uid), (BY_NODE, node_name)];
+
+fn controller_uid(value: &Value) -> Vec<CompactString> {
+    let owners = value.items_at(&["metadata", "ownerReferences"]);
+    let controller = owners.iter().find(|owner| owner.bool_at(&["controller"]));
+    controller.map(|owner| owner.str_at(&["uid"]).into()).into_iter().collect()
+}
+
+fn node_name(value: &Value) -> Vec<CompactString> {
+    let name = value.str_at(&["spec", "nodeName"]);
+    if name.is_empty() { Vec::new() } else { vec![name.into()] }
+}
