@@ -16,6 +16,7 @@ pub mod status;
 pub mod time;
 pub mod validation;
 pub mod value;
+pub mod yaml;
 
 pub use field::{FieldErrors, Path};
 pub use status::Status;

@@ -1,0 +1,124 @@
+use super::*;
+
+fn check(text: &str, expected: &str) {
+    let outcome = match parse_reporting(text.as_bytes()) {
+        Ok((value, repeated)) => {
+            let text = crate::json::to_string(&value);
+            strict_error(&repeated).map_or(text.clone(), |error| format!("{text} {error}"))
+        }
+        Err(error) => error.to_string(),
+    };
+    assert_eq!(outcome, expected, "for {text:?}");
+}
+
+#[test]
+fn scalars_mean_what_go_takes_them_for() {
+    for (text, expected) in [
+        ("", "null"),
+        ("~", "null"),
+        ("# only a comment", "null"),
+        ("null", "null"),
+        ("yes", "true"),
+        ("y", "true"),
+        ("Off", "false"),
+        ("n", "false"),
+        ("'yes'", "\"yes\""),
+        ("!!str yes", "\"yes\""),
+        ("1", "1"),
+        ("-1", "-1"),
+        ("+1", "1"),
+        ("0x1F", "31"),
+        ("0o17", "15"),
+        ("017", "15"),
+        ("0644", "420"),
+        ("08", "8"),
+        ("0b11", "3"),
+        ("1_000", "1000"),
+        ("1.5", "1.5"),
+        ("1.", "1"),
+        (".5", "0.5"),
+        ("1e3", "1000"),
+        (".", "\".\""),
+        ("-", "[null]"),
+        ("1.2.3", "\"1.2.3\""),
+        ("9223372036854775808", "9223372036854776000"),
+        ("-9223372036854775809", "-9223372036854776000"),
+        ("2001-01-01", "\"2001-01-01\""),
+        ("2001-12-14t21:59:43.10-05:00", "\"2001-12-14t21:59:43.10-05:00\""),
+        ("10.0.0.1", "\"10.0.0.1\""),
+        ("1:30", "\"1:30\""),
+        ("!custom 1", "\"1\""),
+        ("!!int '3'", "3"),
+        ("!!binary aGk=", "\"hi\""),
+        (".inf", "json: unsupported value: +Inf"),
+        ("!!int x", "yaml: line 1: cannot decode !!str `x` as a !!int"),
+    ] {
+        check(text, expected);
+    }
+}
+
+#[test]
+fn documents_become_values() {
+    for (text, expected) in [
+        ("a: 1\nb:\n- x\n- {c: d, e: [1, 2]}\n", r#"{"a":1,"b":["x",{"c":"d","e":[1,2]}]}"#),
+        (
+            "on: x\n1: y\n1.5: z\ntrue: w\n",
+            "{\"1\":true,\"1.5\":\"z\",\"true\":\"w\"} yaml: unmarshal errors:\n  line 4: key \"true\" already set in map",
+        ),
+        ("a: |\n  x\n  y\nb: >\n  x\n  y\n", r#"{"a":"x\ny\n","b":"x y\n"}"#),
+        (
+            "a: &x {k: 1}\nb: *x\nc:\n  <<: *x\n  l: 2\n",
+            r#"{"a":{"k":1},"b":{"k":1},"c":{"k":1,"l":2}}"#,
+        ),
+        (
+            "a: &x {k: 1}\nb: &y {k: 2, m: 3}\nc: {<<: [*x, *y], z: 0}\n",
+            r#"{"a":{"k":1},"b":{"k":2,"m":3},"c":{"k":1,"m":3,"z":0}}"#,
+        ),
+        ("a: 1\n---\nb: [\n", r#"{"a":1}"#),
+        ("---\na: 1\n...\n", r#"{"a":1}"#),
+        ("{\"a\": \"\\u00e9\"}", r#"{"a":"é"}"#),
+        (
+            "data: {a: x}\ndata: {b: z}\n",
+            "{\"data\":{\"b\":\"z\"}} yaml: unmarshal errors:\n  line 2: key \"data\" already set in map",
+        ),
+        (
+            "a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]\n",
+            r#"{"a":["x","x"],"b":[["x","x"],["x","x"]],"c":[[["x","x"],["x","x"]],[["x","x"],["x","x"]]]}"#,
+        ),
+    ] {
+        check(text, expected);
+    }
+}
+
+#[test]
+fn what_is_no_yaml_is_refused() {
+    for (text, expected) in [
+        ("a: [", "yaml: line 1: did not find expected node content"),
+        ("\tx", "yaml: found character that cannot start any token"),
+        ("a: b: c", "yaml: mapping values are not allowed in this context"),
+        ("a: 1\nb: c: d", "yaml: line 2: mapping values are not allowed in this context"),
+        ("a: *x", "yaml: line 1: unknown anchor referenced"),
+        ("a: \"x", "yaml: found unexpected end of stream"),
+        ("a: &x [*x]", "yaml: line 1: anchor value contains itself"),
+        (
+            "[a]: b",
+            "yaml: line 1: unsupported map key: only text, numbers and booleans can be keys",
+        ),
+        ("<<: 1", "yaml: line 1: map merge requires map or sequence of maps as the value"),
+    ] {
+        check(text, expected);
+    }
+    assert_eq!(parse(b"\xff"), Err(YamlError::Utf8));
+}
+
+#[test]
+fn aliases_and_depth_have_limits() {
+    let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+    for level in 1..20 {
+        let items = vec![format!("*a{}", level - 1); 10].join(",");
+        bomb.push_str(&format!("a{level}: &a{level} [{items}]\n"));
+    }
+    assert_eq!(parse(bomb.as_bytes()), Err(YamlError::Aliases));
+    assert!(parse("[".repeat(100_000).as_bytes()).is_err());
+    assert!(parse("- ".repeat(100_000).as_bytes()).is_err());
+}
