@@ -1,5 +1,9 @@
 //! The Kubelith binary: flags become `Options`, checked `Options` become a `Config`, and a `Config` runs.
 
+mod kubeconfig;
+mod pki;
+mod server;
+
 use clap::{Parser, Subcommand};
 
 /// A complete Kubernetes in one binary.
@@ -12,6 +16,8 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a cluster: API server, store, scheduler, controllers and a node, in this process.
+    Server(Box<server::Options>),
     /// Print the version of Kubelith and of the Kubernetes API it serves.
     Version,
 }
@@ -19,7 +25,10 @@ enum Command {
 #[allow(clippy::print_stdout, reason = "printing is what the command is for")]
 fn main() -> anyhow::Result<()> {
     match Options::parse().command {
-        Command::Version => println!("kubelith {} (Kubernetes v1.37)", env!("CARGO_PKG_VERSION")),
+        Command::Server(options) => server::run(*options),
+        Command::Version => {
+            println!("kubelith {} (Kubernetes v1.37)", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
     }
-    Ok(())
 }

@@ -3,7 +3,9 @@
 //! Knows requests only by their headers and their attributes; objects it needs (roles, bindings, tokens' owners)
 //! come through ports that the server implements.
 
+pub mod privileged;
 pub mod request;
+pub mod static_token;
 pub mod user;
 
 use apimachinery::Status;
@@ -18,6 +20,17 @@ pub struct Credentials<'r> {
     pub headers: &'r http::HeaderMap,
     /// The client's verified certificate chain, leaf first, in DER; empty without one.
     pub certificates: &'r [Vec<u8>],
+}
+
+impl Credentials<'_> {
+    /// The token of `Authorization: Bearer`.
+    #[must_use]
+    pub fn bearer_token(&self) -> Option<&str> {
+        let header = self.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+        let (scheme, token) = header.trim().split_once(' ')?;
+        let token = token.trim();
+        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+    }
 }
 
 /// A way to tell who asks.
