@@ -1,6 +1,7 @@
 //! What the store costs: writes, starts, memory. `cargo bench -p storage-embedded` prints one table.
 //!
-//! `cargo bench -p storage-embedded -- DIR` measures on the disk of another directory.
+//! `cargo bench -p storage-embedded -- DIR` measures on the disk of another directory, and `--writes` or
+//! `--restart` only one half.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on ends")]
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
@@ -21,26 +22,28 @@ const VALUE_BYTES: usize = 1024;
 const WATCHES: usize = 80;
 
 fn main() {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let base = args
-        .iter()
-        .find(|arg| !arg.starts_with("--"))
-        .map_or_else(std::env::temp_dir, PathBuf::from);
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let has = |name: &str| args.iter().any(|arg| arg == name);
+    let dir = args.iter().find(|arg| !arg.starts_with("--"));
+    let base = dir.map_or_else(std::env::temp_dir, PathBuf::from);
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    println!(
-        "{:44} {:>12} {:>10} {:>10} {:>10}",
-        "1 KB values", "writes/s", "p50 us", "p99 us", "CPU us"
-    );
-    for (writers, writes) in [(1, 5_000), (16, 200_000), (64, 400_000), (256, 400_000)] {
-        for pattern in [Pattern::Create, Pattern::Update] {
-            runtime.block_on(measure_writes(&base, writers, writes, pattern));
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.unwrap();
+    if !has("--restart") {
+        let head = ("1 KB values", "writes/s", "p50 us", "p99 us", "CPU us");
+        println!("{:44} {:>12} {:>10} {:>10} {:>10}", head.0, head.1, head.2, head.3, head.4);
+        for (writers, writes) in [(1, 5_000), (16, 200_000), (64, 400_000), (256, 400_000)] {
+            for pattern in [Pattern::Create, Pattern::Update] {
+                runtime.block_on(measure_writes(&base, writers, writes, pattern));
+            }
         }
     }
-    println!();
-    println!("{:44} {:>12} {:>10} {:>10}", "restart", "objects", "ms", "bytes each");
-    for objects in [10_000, 150_000] {
-        runtime.block_on(measure_restart(&base, objects));
+    if !has("--writes") {
+        let head = ("restart", "objects", "ms", "CPU ms", "bytes each");
+        println!("{:44} {:>12} {:>10} {:>10} {:>10}", head.0, head.1, head.2, head.3, head.4);
+        for objects in [10_000, 150_000] {
+            runtime.block_on(measure_restart(&base, objects));
+        }
     }
 }
 
@@ -130,9 +133,9 @@ async fn measure_restart(base: &Path, objects: usize) {
     let disk: u64 =
         std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
     let before = resident_bytes();
-    let begun = Instant::now();
+    let (begun, cpu) = (Instant::now(), thread_cpu_time());
     let store = open(dir.path());
-    let took = begun.elapsed();
+    let (took, cpu) = (begun.elapsed(), thread_cpu_time() - cpu);
     let used = resident_bytes().saturating_sub(before);
     let request =
         RangeReq { prefix: Key::from(""), after: None, limit: 0, keys_only: false, at: At::Latest };
@@ -140,10 +143,11 @@ async fn measure_restart(base: &Path, objects: usize) {
     assert_eq!(page.kvs.len(), objects);
     let live: usize = page.kvs.iter().map(|kv| kv.key.as_bytes().len() + kv.value.len()).sum();
     println!(
-        "{:44} {:>12} {:>10} {:>10}",
+        "{:44} {:>12} {:>10} {:>10} {:>10}",
         format!("{} MB live, {} MB on disk, {} MB RSS", live >> 20, disk >> 20, used >> 20),
         objects,
         format!("{:.1}", took.as_secs_f64() * 1e3),
+        format!("{:.1}", cpu.as_secs_f64() * 1e3),
         used.saturating_sub(live) / objects,
     );
 }
@@ -154,6 +158,12 @@ fn cpu_time() -> Duration {
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     Duration::from_millis(ticks * 10)
+}
+
+/// Time on a processor of this thread.
+fn thread_cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(stat.split_whitespace().next().unwrap().parse().unwrap())
 }
 
 fn resident_bytes() -> usize {
