@@ -305,15 +305,21 @@ impl<'a> Frame<'a> {
     /// Its records; `None` where they are not what the frame says.
     #[must_use]
     pub fn records(&self) -> Option<Vec<Record<'a>>> {
-        let mut records = Vec::new();
-        let mut rest = self.payload;
-        for _ in 0..self.count {
-            let (record, after) = decode_record(rest)?;
-            records.push(record);
-            rest = after;
-        }
-        rest.is_empty().then_some(records)
+        decode_records(self.payload, self.count)
     }
+}
+
+/// Exactly `count` records that take up all of `bytes`.
+#[must_use]
+pub fn decode_records(bytes: &[u8], count: u32) -> Option<Vec<Record<'_>>> {
+    let mut records = Vec::new();
+    let mut rest = bytes;
+    for _ in 0..count {
+        let (record, after) = decode_record(rest)?;
+        records.push(record);
+        rest = after;
+    }
+    rest.is_empty().then_some(records)
 }
 
 fn decode_record(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
