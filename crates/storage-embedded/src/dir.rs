@@ -18,7 +18,7 @@ const TMP_SUFFIX: &str = ".tmp";
 const SEGMENT_PREFIX: &str = "log-";
 const SNAPSHOT_PREFIX: &str = "snapshot-";
 /// A version file is one short line.
-const VERSION_BYTES_MAX: usize = 256;
+const VERSION_BYTES_MAX: u64 = 256;
 
 /// The data directory.
 #[derive(Debug, Clone)]
@@ -58,8 +58,8 @@ impl Dir {
             }
             return self.write_version().map_err(|source| self.error("write", &path, source));
         }
-        let read = self.fs.read(&path, 0, VERSION_BYTES_MAX);
-        let bytes = read.map_err(|source| self.error("read", &path, source))?;
+        let mut bytes = Vec::new();
+        self.read(&path, 0, VERSION_BYTES_MAX, &mut bytes)?;
         let text = String::from_utf8_lossy(&bytes);
         let found = text.strip_prefix(VERSION_PREFIX).and_then(|rest| rest.trim_end().parse().ok());
         match found {
@@ -114,6 +114,17 @@ impl Dir {
 
     pub(crate) fn tmp(&self, name: &str) -> PathBuf {
         self.path.join(format!("{name}{TMP_SUFFIX}"))
+    }
+
+    pub(crate) fn read(
+        &self,
+        path: &Path,
+        offset: u64,
+        len_max: u64,
+        into: &mut Vec<u8>,
+    ) -> Result<(), OpenError> {
+        let read = self.fs.read(path, offset, len_max, into);
+        read.map_err(|source| self.error("read", path, source))
     }
 
     pub(crate) fn sync(&self) -> io::Result<()> {

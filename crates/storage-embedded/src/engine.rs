@@ -3,11 +3,12 @@
 //! Runs in the caller's thread and waits for nothing but the disk, so that a test can drive it step by step
 //! under a simulated file system.
 
+use std::hash::Hasher;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
-use rustc_hash::FxBuildHasher;
+use hashbrown::HashTable;
+use rustc_hash::FxHasher;
 use storage::mvcc::{self, Mvcc, Newest, TtlClock, Version};
 use storage::{Deleted, Expect, Key, Kv, Put, Rev, StorageError, Ttl};
 
@@ -90,8 +91,8 @@ pub(crate) struct EngineParts {
 #[derive(Debug, Default)]
 struct Batch {
     versions: Vec<Arc<Version>>,
-    /// The newest write of each key in the batch, by its place in `versions`.
-    by_key: HashMap<Key, usize, FxBuildHasher>,
+    /// The place in `versions` of the newest write of each key.
+    by_key: HashTable<usize>,
     answers: Vec<Pending>,
     compact: Option<Rev>,
 }
@@ -219,7 +220,32 @@ impl Engine {
     }
 }
 
+fn hash(key: &Key) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(key.as_bytes());
+    hasher.finish()
+}
+
 impl Batch {
+    /// What the batch itself has written last under a key.
+    fn newest(&self, key: &Key) -> Option<&Arc<Version>> {
+        let place = self.by_key.find(hash(key), |place| self.versions[*place].key() == key)?;
+        Some(&self.versions[*place])
+    }
+
+    fn add(&mut self, version: Arc<Version>) {
+        let Self { versions, by_key, .. } = self;
+        let place = versions.len();
+        let of = |place: &usize| versions[*place].key();
+        match by_key.find_mut(hash(version.key()), |place| of(place) == version.key()) {
+            Some(newest) => *newest = place,
+            None => {
+                by_key.insert_unique(hash(version.key()), place, |place| hash(of(place)));
+            }
+        }
+        versions.push(version);
+    }
+
     /// Answers everyone: with `failure` those whose answer rests on the batch.
     fn answer(&mut self, failure: Option<&StorageError>) {
         for Pending { reply, answer, needs_batch } in self.answers.drain(..) {
@@ -272,8 +298,8 @@ impl Preparing<'_, '_> {
 
     /// What is there as of the batch in hand, and whether the batch wrote it.
     fn current(&self, key: &Key) -> (Option<Kv>, bool) {
-        match self.batch.by_key.get(key) {
-            Some(place) => (self.batch.versions[*place].live().cloned(), true),
+        match self.batch.newest(key) {
+            Some(version) => (version.live().cloned(), true),
             None => (self.newest.get(key).and_then(|version| version.live().cloned()), false),
         }
     }
@@ -282,24 +308,19 @@ impl Preparing<'_, '_> {
         Rev(self.next.0 + self.batch.versions.len() as u64)
     }
 
-    fn add(&mut self, version: Arc<Version>) {
-        self.batch.by_key.insert(version.key().clone(), self.batch.versions.len());
-        self.batch.versions.push(version);
-    }
-
     fn put(&mut self, key: Key, value: Bytes, ttl: Option<Ttl>, previous: Option<Kv>) -> Put {
         let rev = self.rev();
         let expires_at_ms = self.clock.expires_at_ms(ttl);
         self.frame.put(key.as_bytes(), &value, expires_at_ms);
         let create_rev = previous.as_ref().map_or(rev, |previous| previous.create_rev);
-        self.add(Version::put(Kv { key, value, create_rev, mod_rev: rev }, expires_at_ms));
+        self.batch.add(Version::put(Kv { key, value, create_rev, mod_rev: rev }, expires_at_ms));
         Put { rev, previous }
     }
 
     fn delete(&mut self, key: Key, previous: Kv) -> Deleted {
         let rev = self.rev();
         self.frame.delete(key.as_bytes());
-        self.add(Version::delete(key, rev));
+        self.batch.add(Version::delete(key, rev));
         Deleted { rev, previous }
     }
 

@@ -55,7 +55,9 @@ impl Salt {
         Self(bits | 1)
     }
 
-    fn frame_magic(self) -> [u8; 4] {
+    /// What every frame of the file begins with.
+    #[must_use]
+    pub fn frame_start(self) -> [u8; 4] {
         let [a, b, c, d, ..] = self.0.to_le_bytes();
         [a, b, c, d]
     }
@@ -209,7 +211,7 @@ impl FrameBuilder {
         let payload = u32::try_from(payload).expect("because a batch is bounded far below 4 GiB");
         self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN), 0);
         let (head, body) = self.bytes.split_at_mut(FRAME_BYTES);
-        head[..4].copy_from_slice(&salt.frame_magic());
+        head[..4].copy_from_slice(&salt.frame_start());
         head[8..12].copy_from_slice(&payload.to_le_bytes());
         head[12..16].copy_from_slice(&self.count.to_le_bytes());
         head[16..24].copy_from_slice(&facts.first_rev.0.to_le_bytes());
@@ -267,7 +269,7 @@ pub enum Record<'a> {
 /// How long the frame whose header these bytes begin with claims to be.
 #[must_use]
 pub fn claimed_len(salt: Salt, bytes: &[u8]) -> Option<usize> {
-    if bytes.len() < FRAME_BYTES || bytes[..4] != salt.frame_magic() {
+    if bytes.len() < FRAME_BYTES || bytes[..4] != salt.frame_start() {
         return None;
     }
     let payload = usize::try_from(u32_at(bytes, 8)).ok()?;
@@ -292,7 +294,7 @@ pub fn decode_frame(salt: Salt, bytes: &[u8]) -> Option<Frame<'_>> {
 /// Where the next sound frame begins, from an aligned offset on.
 #[must_use]
 pub fn find_frame(salt: Salt, bytes: &[u8], from: usize) -> Option<usize> {
-    let magic = salt.frame_magic();
+    let magic = salt.frame_start();
     (from.next_multiple_of(ALIGN)..bytes.len()).step_by(ALIGN).find(|at| {
         let rest = &bytes[*at..];
         rest.starts_with(&magic) && decode_frame(salt, rest).is_some()
@@ -303,15 +305,21 @@ impl<'a> Frame<'a> {
     /// Its records; `None` where they are not what the frame says.
     #[must_use]
     pub fn records(&self) -> Option<Vec<Record<'a>>> {
-        let mut records = Vec::new();
-        let mut rest = self.payload;
-        for _ in 0..self.count {
-            let (record, after) = decode_record(rest)?;
-            records.push(record);
-            rest = after;
-        }
-        rest.is_empty().then_some(records)
+        decode_records(self.payload, self.count)
     }
+}
+
+/// Exactly `count` records that take up all of `bytes`.
+#[must_use]
+pub fn decode_records(bytes: &[u8], count: u32) -> Option<Vec<Record<'_>>> {
+    let mut records = Vec::new();
+    let mut rest = bytes;
+    for _ in 0..count {
+        let (record, after) = decode_record(rest)?;
+        records.push(record);
+        rest = after;
+    }
+    rest.is_empty().then_some(records)
 }
 
 fn decode_record(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {

@@ -7,7 +7,7 @@
 
 use std::fmt::Debug;
 use std::fs;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -28,11 +28,11 @@ pub trait Fs: Send + Sync + Debug {
     /// # Errors
     /// Of the file system.
     fn create(&self, path: &Path) -> io::Result<Box<dyn File>>;
-    /// The bytes from an offset on, as many as there are up to `len_max`.
+    /// The bytes from an offset on, as many as there are up to `len_max`, in place of what `into` holds.
     ///
     /// # Errors
     /// Of the file system.
-    fn read(&self, path: &Path, offset: u64, len_max: usize) -> io::Result<Vec<u8>>;
+    fn read(&self, path: &Path, offset: u64, len_max: u64, into: &mut Vec<u8>) -> io::Result<()>;
     /// Cuts a file off, durably.
     ///
     /// # Errors
@@ -110,13 +110,14 @@ impl Fs for RealFs {
         Ok(Box::new(file))
     }
 
-    fn read(&self, path: &Path, offset: u64, len_max: usize) -> io::Result<Vec<u8>> {
-        let file = fs::File::open(path)?;
-        let left = file.metadata()?.len().saturating_sub(offset);
-        let len = usize::try_from(left).unwrap_or(usize::MAX).min(len_max);
-        let mut bytes = vec![0; len];
-        file.read_exact_at(&mut bytes, offset)?;
-        Ok(bytes)
+    fn read(&self, path: &Path, offset: u64, len_max: u64, into: &mut Vec<u8>) -> io::Result<()> {
+        let mut file = fs::File::open(path)?;
+        let len = file.metadata()?.len().saturating_sub(offset).min(len_max);
+        file.seek(SeekFrom::Start(offset))?;
+        into.clear();
+        into.reserve_exact(usize::try_from(len).unwrap_or(0));
+        file.take(len).read_to_end(into)?;
+        Ok(())
     }
 
     fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {

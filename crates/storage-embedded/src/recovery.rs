@@ -58,8 +58,8 @@ pub(crate) fn recover(dir: &Dir, history_bytes: usize) -> Result<Recovered, Open
 fn headers(dir: &Dir, found: &Found) -> Result<Vec<Header>, OpenError> {
     let read = |rev: &Rev| {
         let path = dir.segment(*rev);
-        let bytes = dir.fs.read(&path, 0, HEADER_BYTES);
-        let bytes = bytes.map_err(|source| dir.error("read", &path, source))?;
+        let mut bytes = Vec::new();
+        dir.read(&path, 0, HEADER_BYTES as u64, &mut bytes)?;
         let header = Header::decode(FileKind::Segment, &bytes)
             .map_err(|error| OpenError::format(&path, &error))?;
         if header.rev == *rev {
@@ -137,9 +137,10 @@ impl<'a> Replay<'a> {
         let start = segments.iter().rposition(|header| header.prev_rev <= self.base);
         let needed = &segments[start.unwrap_or(0)..];
         self.last = needed.first().map_or(EMPTY_REV, |header| header.prev_rev);
+        let mut bytes = Vec::new();
         for (at, header) in needed.iter().enumerate() {
             self.check_chain(header)?;
-            self.segment(header, needed.get(at + 1))?;
+            self.segment(header, needed.get(at + 1), &mut bytes)?;
             self.files.segments.insert(header.rev, header.prev_rev);
         }
         if self.last < self.base {
@@ -162,13 +163,17 @@ impl<'a> Replay<'a> {
         Err(self.dir.corrupt(path, what))
     }
 
-    fn segment(&mut self, header: &Header, next: Option<&Header>) -> Result<(), OpenError> {
+    fn segment(
+        &mut self,
+        header: &Header,
+        next: Option<&Header>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), OpenError> {
         let path = self.dir.segment(header.rev);
-        let bytes = self.dir.fs.read(&path, 0, usize::MAX);
-        let bytes = bytes.map_err(|source| self.dir.error("read", &path, source))?;
+        self.dir.read(&path, 0, u64::MAX, bytes)?;
         let before = self.last;
         let mut broken = None;
-        let read = format::read_segment(&bytes, |frame, records| {
+        let read = format::read_segment(bytes, |frame, records| {
             if broken.is_none() {
                 broken = self.frame(header, frame, &records).err();
             }

@@ -256,13 +256,14 @@ impl Fs for SimFs {
         Ok(Box::new(SimFile { disk: Arc::clone(&self.0), inode }))
     }
 
-    fn read(&self, path: &Path, offset: u64, len_max: usize) -> io::Result<Vec<u8>> {
+    fn read(&self, path: &Path, offset: u64, len_max: u64, into: &mut Vec<u8>) -> io::Result<()> {
         let mut disk = self.0.lock();
         let inode = disk.inode(path)?;
         let content = &disk.content(inode).now;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
-        let end = start.saturating_add(len_max).min(content.len());
-        Ok(content[start..end].to_vec())
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(content.len());
+        into.clear();
+        into.extend_from_slice(&content[place(offset)..place(offset.saturating_add(len_max))]);
+        Ok(())
     }
 
     fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {

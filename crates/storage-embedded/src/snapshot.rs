@@ -175,8 +175,8 @@ impl Reader<'_> {
     fn at(&mut self, offset: u64, len: usize) -> Result<&[u8], OpenError> {
         let start = usize::try_from(offset - self.base).unwrap_or(usize::MAX);
         if start.checked_add(len).is_none_or(|end| end > self.window.len()) {
-            let read = self.dir.fs.read(self.path, offset, len.max(READ_BYTES));
-            self.window = read.map_err(|source| self.dir.error("read", self.path, source))?;
+            let len = len.max(READ_BYTES) as u64;
+            self.dir.read(self.path, offset, len, &mut self.window)?;
             self.base = offset;
         }
         let start = usize::try_from(offset - self.base).unwrap_or(usize::MAX);

@@ -70,7 +70,7 @@ fn write_until_killed(dir: &Path, life: u64) {
             let store = Arc::clone(&store);
             tokio::spawn(async move {
                 for n in 0.. {
-                    write_one(&*store, life, task, n).await;
+                    write_one(&store, life, task, n).await;
                 }
             })
         });
@@ -153,7 +153,7 @@ struct Known {
 impl Known {
     /// Holds a store against what was acknowledged. Returns how many other writes had happened.
     fn check(&mut self, store: &EmbeddedStore, life: u64, acks: &[(Rev, u64, u64)]) -> usize {
-        let mut next = [0; TASKS as usize];
+        let mut next: Vec<u64> = (0..TASKS).map(|_| 0).collect();
         for (rev, task, n) in acks {
             assert!(*rev > self.highest, "{rev} was given before, up to {}", self.highest);
             assert!(self.history.insert(*rev, change(life, *task, *n)).is_none(), "{rev} twice");

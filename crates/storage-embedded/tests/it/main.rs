@@ -5,6 +5,7 @@
 mod contract;
 mod damage;
 mod faults;
+mod format;
 mod restart;
 
 use std::path::Path;

@@ -3,6 +3,7 @@
 //! A backend decides and makes durable; then it publishes here, in revision order. Reads and watches see
 //! only what was published. Knows nothing of files, and starts no task or thread.
 
+mod groups;
 mod state;
 mod ttl;
 mod waiting;
@@ -82,6 +83,7 @@ impl Mvcc {
         let mut woken = Vec::new();
         let forgotten = {
             let mut state = self.state.write();
+            state.begin_publication();
             let mut writes = 0;
             for version in versions {
                 state.apply(version, &mut woken);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::groups::{Group, Groups, Told};
 use crate::{Event, Key, Kv, Rev, StorageError};
 
 /// What one log entry costs beside its key and value: the version, its place in the log and in the index.
@@ -100,20 +101,6 @@ fn version_at(newest: &Arc<Version>, rev: Rev) -> Option<Arc<Version>> {
     Some(at)
 }
 
-/// Those who watch one prefix share the places of its events in the log.
-#[derive(Debug)]
-pub(super) struct Group {
-    /// How many watchers there are.
-    watchers: usize,
-    /// From this place of the log on, `places` is complete.
-    covers_from: u64,
-    places: VecDeque<u64>,
-    /// Places below this were dropped from `places` because the log forgot them.
-    forgotten_below: u64,
-    /// The newest write under the prefix, or the newest of all when the first watcher came.
-    changed_at: Rev,
-}
-
 /// Where a watcher has got to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cursor {
@@ -139,7 +126,9 @@ pub(super) struct State {
     kept_from: Rev,
     /// What was asked to be forgotten; may be ahead of `kept_from`.
     compacted: Rev,
-    groups: BTreeMap<Key, Group>,
+    groups: Groups,
+    /// Counts calls that publish.
+    publication: u64,
     expiries: BTreeMap<(u64, Rev), Key>,
 }
 
@@ -156,7 +145,8 @@ impl State {
             current: EMPTY_REV,
             kept_from: EMPTY_REV,
             compacted: EMPTY_REV,
-            groups: BTreeMap::new(),
+            groups: Groups::default(),
+            publication: 0,
             expiries: BTreeMap::new(),
         }
     }
@@ -240,7 +230,9 @@ impl State {
     pub(super) fn apply(&mut self, version: Arc<Version>, woken: &mut Vec<Key>) {
         assert!(version.rev() > self.current, "{} after {}", version.rev(), self.current);
         self.current = version.rev();
-        self.tell_groups(version.key().as_bytes(), woken);
+        let (place, publication) = (self.end(), self.publication);
+        let told = Told { place, rev: self.current, publication };
+        self.groups.tell(version.key().as_bytes(), told, woken);
         self.log_bytes += version.bytes();
         self.count_in(&version);
         if let Some(older) = self.index.insert(version.key().clone(), Arc::clone(&version)) {
@@ -284,31 +276,6 @@ impl State {
         self.kept_from = self.current;
     }
 
-    /// A prefix of `key` is never larger than `key`, and of two that are prefixes the longer is larger: so
-    /// the largest watched prefix below a bound is a match, or tells how much shorter the next can be.
-    fn tell_groups(&mut self, key: &[u8], woken: &mut Vec<Key>) {
-        let place = self.end();
-        let mut bound = key;
-        loop {
-            let below = (Bound::Unbounded, Bound::Included(bound));
-            let Some((prefix, group)) = self.groups.range_mut::<[u8], _>(below).next_back() else {
-                return;
-            };
-            let prefix_bytes = prefix.as_bytes();
-            if bound.starts_with(prefix_bytes) {
-                group.places.push_back(place);
-                group.changed_at = self.current;
-                if woken.last() != Some(prefix) {
-                    woken.push(prefix.clone());
-                }
-                let Some(shorter) = prefix_bytes.len().checked_sub(1) else { return };
-                bound = &bound[..shorter];
-            } else {
-                bound = &bound[..shared_len(bound, prefix_bytes)];
-            }
-        }
-    }
-
     /// Forgets the oldest writes while the log is over its limit or holds what was compacted, but nothing
     /// that a reader pinned at `pinned` needs. What was forgotten is returned, to be dropped outside the lock.
     pub(super) fn evict(&mut self, writes: usize, pinned: Option<Rev>) -> Vec<Arc<Version>> {
@@ -348,27 +315,17 @@ impl State {
 
     /// A watcher of `prefix` joins.
     pub(super) fn join(&mut self, prefix: &Key) {
-        let end = self.end();
-        self.groups
-            .entry(prefix.clone())
-            .or_insert_with(|| Group {
-                watchers: 0,
-                covers_from: end,
-                places: VecDeque::new(),
-                forgotten_below: 0,
-                changed_at: self.current,
-            })
-            .watchers += 1;
+        self.groups.join(prefix, self.end(), self.current);
     }
 
     /// A watcher of `prefix` leaves.
     pub(super) fn leave(&mut self, prefix: &Key) {
-        if let Some(group) = self.groups.get_mut(prefix.as_bytes()) {
-            group.watchers -= 1;
-            if group.watchers == 0 {
-                self.groups.remove(prefix.as_bytes());
-            }
-        }
+        self.groups.leave(prefix);
+    }
+
+    /// Writes that are applied until the next call are published together.
+    pub(super) fn begin_publication(&mut self) {
+        self.publication += 1;
     }
 
     /// The place in the log of the first write after `rev`.
@@ -383,7 +340,7 @@ impl State {
         cursor: &mut Cursor,
         limits: &ReadLimits,
     ) -> Result<Vec<Event>, StorageError> {
-        let group = self.groups.get(prefix.as_bytes()).expect("because its watcher has joined");
+        let group = self.groups.get(prefix).expect("because its watcher has joined");
         let mut reading = Reading { events: Vec::new(), bytes: 0, limits };
         if cursor.place < group.covers_from {
             self.scan_log(prefix, group.covers_from, cursor, &mut reading)?;
@@ -462,21 +419,14 @@ impl State {
         self.at(cursor.place - 1).rev().max(cursor.progress)
     }
 
-    /// Drops what the groups remember of writes that the log has forgotten.
+    /// Drops what the watched prefixes remember of writes that the log has forgotten.
     pub(super) fn trim_groups(&mut self, touched: &[Key]) {
-        for prefix in touched {
-            let Some(group) = self.groups.get_mut(prefix.as_bytes()) else { continue };
-            while let Some(place) = group.places.front().filter(|place| **place < self.first_place)
-            {
-                group.forgotten_below = place + 1;
-                group.places.pop_front();
-            }
-        }
+        self.groups.forget(touched, self.first_place);
     }
 
     /// The revision of the newest write under a watched prefix, or of when it was first watched.
     pub(super) fn changed_under(&self, prefix: &Key) -> Option<Rev> {
-        self.groups.get(prefix.as_bytes()).map(|group| group.changed_at)
+        self.groups.get(prefix).map(|group| group.changed_at)
     }
 
     /// When the next key expires, in milliseconds of wall time since 1970.
@@ -532,8 +482,4 @@ impl Reading<'_> {
         self.bytes += version.bytes();
         self.events.push(version.event());
     }
-}
-
-fn shared_len(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(x, y)| x == y).count()
 }
