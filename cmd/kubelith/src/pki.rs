@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 
 /// How long the authority lives, in days.
@@ -65,10 +65,12 @@ impl Directory {
 
     /// The authority of this name, made where it is missing.
     pub(crate) fn authority(&self, name: &str, common_name: &str) -> Result<Authority> {
-        let (certificate_file, key_file) = (self.path(&format!("{name}.crt")), self.path(&format!("{name}.key")));
+        let (certificate_file, key_file) =
+            (self.path(&format!("{name}.crt")), self.path(&format!("{name}.key")));
         if certificate_file.exists() && key_file.exists() {
             let certificate = read(&certificate_file)?;
-            let key = KeyPair::from_pem(&read(&key_file)?).with_context(|| format!("could not read {}", key_file.display()))?;
+            let key = KeyPair::from_pem(&read(&key_file)?)
+                .with_context(|| format!("could not read {}", key_file.display()))?;
             let issuer = Issuer::from_ca_cert_pem(&certificate, key)
                 .with_context(|| format!("could not read {}", certificate_file.display()))?;
             return Ok(Authority { certificate, issuer });
@@ -77,7 +79,11 @@ impl Directory {
         let mut params = CertificateParams::default();
         params.distinguished_name = distinguished_name(common_name, &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
         set_validity(&mut params, CA_DAYS)?;
         let certificate = params.self_signed(&key)?.pem();
         // The key first: a certificate without key would never be replaced.
@@ -88,10 +94,17 @@ impl Directory {
     }
 
     /// The certificate of this name, made where it is missing, expires soon, or is for other names.
-    pub(crate) fn identity(&self, name: &str, authority: &Authority, subject: &Subject<'_>) -> Result<Identity> {
-        let (certificate_file, key_file) = (self.path(&format!("{name}.crt")), self.path(&format!("{name}.key")));
+    pub(crate) fn identity(
+        &self,
+        name: &str,
+        authority: &Authority,
+        subject: &Subject<'_>,
+    ) -> Result<Identity> {
+        let (certificate_file, key_file) =
+            (self.path(&format!("{name}.crt")), self.path(&format!("{name}.key")));
         if certificate_file.exists() && key_file.exists() {
-            let identity = Identity { certificate: read(&certificate_file)?, key: read(&key_file)? };
+            let identity =
+                Identity { certificate: read(&certificate_file)?, key: read(&key_file)? };
             if is_fresh(&identity.certificate, subject) {
                 return Ok(identity);
             }
@@ -103,7 +116,11 @@ impl Directory {
     }
 
     /// The text of a secret file, made by `make` where it is missing.
-    pub(crate) fn secret(&self, name: &str, make: impl FnOnce() -> Result<String>) -> Result<String> {
+    pub(crate) fn secret(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> Result<String>,
+    ) -> Result<String> {
         let file = self.path(name);
         if file.exists() {
             return read(&file);
@@ -122,7 +139,12 @@ fn read(path: &Path) -> Result<String> {
 pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = path.with_extension("new");
     let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
@@ -186,7 +208,9 @@ fn is_fresh(pem: &str, subject: &Subject<'_>) -> bool {
     }
     let Subject::Server { names, addresses, .. } = subject else { return true };
     let Ok(Some(extension)) = certificate.subject_alternative_name() else { return false };
-    let has = |wanted: &dyn Fn(&x509_parser::extensions::GeneralName<'_>) -> bool| extension.value.general_names.iter().any(wanted);
+    let has = |wanted: &dyn Fn(&x509_parser::extensions::GeneralName<'_>) -> bool| {
+        extension.value.general_names.iter().any(wanted)
+    };
     names.iter().all(|name| has(&|it| matches!(it, x509_parser::extensions::GeneralName::DNSName(dns) if dns == name)))
         && addresses.iter().all(|address| {
             let bytes = match address {
@@ -207,10 +231,14 @@ impl Identity {
             roots.add(certificate?)?;
         }
         let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), std::sync::Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()?;
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect();
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+            roots.into(),
+            std::sync::Arc::clone(&provider),
+        )
+        .allow_unauthenticated()
+        .build()?;
+        let chain: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect();
         let chain = chain?;
         if chain.is_empty() {
             bail!("the server's certificate file holds no certificate");

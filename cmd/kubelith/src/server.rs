@@ -63,17 +63,29 @@ async fn serve(options: Options) -> Result<()> {
     let random: Arc<dyn Random> = Arc::new(SystemRandom::new());
     let pki = Directory::new(options.data_dir.join("pki"))?;
     let authority = pki.authority("ca", "kubelith-ca")?;
-    let names: Vec<String> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
-        .map(str::to_owned)
-        .to_vec();
+    let names: Vec<String> = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1))];
-    let subject = Subject::Server { name: "kube-apiserver", names: &names, addresses: &addresses, groups: &[] };
+    let subject = Subject::Server {
+        name: "kube-apiserver",
+        names: &names,
+        addresses: &addresses,
+        groups: &[],
+    };
     let serving = pki.identity("apiserver", &authority, &subject)?;
     let admin = Subject::Client { name: "kubernetes-admin", groups: &["system:masters"] };
     let admin = pki.identity("admin", &authority, &admin)?;
     let store = open_store(&options, &clock, &shutdown)?;
     let tokens = match &options.token_auth_file {
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?,
+        Some(path) => std::fs::read_to_string(path)
+            .with_context(|| format!("could not read {}", path.display()))?,
         None => String::new(),
     };
     let tokens = Arc::new(StaticTokens::parse(&tokens)?);
@@ -85,7 +97,11 @@ async fn serve(options: Options) -> Result<()> {
         max_mutating_in_flight: 200,
         max_in_flight: 400,
         service_range: ServiceRange::new(Ipv4Addr::new(10, 96, 0, 0), 12),
-        version: Version { major: "1".into(), minor: "37".into(), git: format!("v1.37.1+kubelith{}", env!("CARGO_PKG_VERSION")) },
+        version: Version {
+            major: "1".into(),
+            minor: "37".into(),
+            git: format!("v1.37.1+kubelith{}", env!("CARGO_PKG_VERSION")),
+        },
     };
     let access = |_: &Arc<apiserver::CachedObjects>| Access {
         authenticators: vec![tokens],
@@ -93,7 +109,9 @@ async fn serve(options: Options) -> Result<()> {
         admission: admission::Chain::default(),
         anonymous: true,
     };
-    let server = Server::start(config, shutdown.signal(), access).await.context("could not load the store")?;
+    let server = Server::start(config, shutdown.signal(), access)
+        .await
+        .context("could not load the store")?;
     let hub = Arc::clone(server.hub());
     let (stop, ending) = (shutdown.signal(), shutdown.clone());
     tokio::spawn(async move {
@@ -102,12 +120,14 @@ async fn serve(options: Options) -> Result<()> {
             ending.request();
         }
     });
-    let kubeconfig = options.write_kubeconfig.clone().unwrap_or_else(|| options.data_dir.join("kubeconfig"));
+    let kubeconfig =
+        options.write_kubeconfig.clone().unwrap_or_else(|| options.data_dir.join("kubeconfig"));
     let url = format!("https://127.0.0.1:{}", options.secure_port);
     let text = crate::kubeconfig::text(&url, &authority.certificate, "kubernetes-admin", &admin);
     crate::pki::write_secret(&kubeconfig, text.as_bytes())?;
     let tls = Arc::new(serving.server_config(&authority.certificate)?);
-    let listener = apiserver::listen::bind(SocketAddr::new(options.bind_address, options.secure_port)).await?;
+    let listener =
+        apiserver::listen::bind(SocketAddr::new(options.bind_address, options.secure_port)).await?;
     tracing::info!(url, kubeconfig = %kubeconfig.display(), "API server ready");
     let signals = shutdown.clone();
     tokio::spawn(async move {
@@ -118,18 +138,27 @@ async fn serve(options: Options) -> Result<()> {
     Ok(())
 }
 
-fn open_store(options: &Options, clock: &Arc<dyn Clock>, shutdown: &Shutdown) -> Result<Arc<dyn Store>> {
+fn open_store(
+    options: &Options,
+    clock: &Arc<dyn Clock>,
+    shutdown: &Shutdown,
+) -> Result<Arc<dyn Store>> {
     match options.storage {
         Storage::Memory => Ok(Arc::new(MemoryStore::new(Arc::clone(clock)))),
         Storage::Embedded => {
             let ending = shutdown.clone();
             let fatal = move |why: &str| {
-                tracing::error!(why, "the store has failed: stopping, nothing that was acknowledged is lost");
+                tracing::error!(
+                    why,
+                    "the store has failed: stopping, nothing that was acknowledged is lost"
+                );
                 ending.request();
             };
             let dir = options.data_dir.join("store");
             let store = EmbeddedStore::open(&storage_embedded::Options::new(dir, Arc::new(fatal)))
-                .with_context(|| format!("could not open the data directory {}", options.data_dir.display()))?;
+                .with_context(|| {
+                    format!("could not open the data directory {}", options.data_dir.display())
+                })?;
             Ok(Arc::new(store))
         }
     }
@@ -137,7 +166,9 @@ fn open_store(options: &Options, clock: &Arc<dyn Clock>, shutdown: &Shutdown) ->
 
 async fn wait_for_signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return;
     };
     tokio::select! {

@@ -273,7 +273,7 @@ fn quantity(value: &mut Value) -> Result<(), ConformError> {
         Value::String(text) => text.clone(),
         ref other => crate::json::to_string(other).into(),
     };
-    match canonical_quantity(text.trim()) {
+    match crate::quantity::canonical(text.trim()) {
         Ok(None) if matches!(value, Value::String(_)) && text.trim().len() == text.len() => Ok(()),
         Ok(None) => {
             *value = Value::from(text.trim());
@@ -283,13 +283,8 @@ fn quantity(value: &mut Value) -> Result<(), ConformError> {
             *value = Value::String(canonical);
             Ok(())
         }
-        Err(message) => Err(ConformError::Text(message)),
+        Err(error) => Err(ConformError::Text(error.to_string())),
     }
-}
-
-/// Made canonical once `quantity` is here.
-fn canonical_quantity(_text: &str) -> Canonical {
-    Ok(None)
 }
 
 fn text_of(

@@ -1,7 +1,7 @@
 //! From a request's bytes to an object: media type, syntax, kind, types, defaults.
 
 use apimachinery::conform::ConformError;
-use apimachinery::{Status, Value, json};
+use apimachinery::{Status, Value, json, yaml};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 
@@ -31,11 +31,19 @@ pub(crate) fn syntax_of(exchange: &Exchange) -> Result<Syntax, Status> {
     }
 }
 
-/// A body as a value, and the paths of members that stand twice in it.
+/// A body as a value, and what strict validation says of members that stand twice in it.
 fn parse(syntax: Syntax, bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
     match syntax {
-        Syntax::Json => json::parse_reporting(bytes).map_err(|error| error.to_string()),
-        Syntax::Yaml => crate::yaml::parse_reporting(bytes).map_err(|error| error.to_string()),
+        Syntax::Json => {
+            let (value, repeated) =
+                json::parse_reporting(bytes).map_err(|error| error.to_string())?;
+            Ok((value, repeated.iter().map(|path| format!("duplicate field \"{path}\"")).collect()))
+        }
+        Syntax::Yaml => {
+            let (value, repeated) =
+                yaml::parse_reporting(bytes).map_err(|error| error.to_string())?;
+            Ok((value, yaml::strict_error(&repeated).into_iter().collect()))
+        }
     }
 }
 
@@ -167,8 +175,11 @@ fn typed(
     if validation == FieldValidation::Ignore {
         return Ok(Vec::new());
     }
-    let repeated = repeated.iter().map(|path| format!("duplicate field \"{path}\""));
-    Ok(repeated.chain(unknown.iter().map(|path| format!("unknown field \"{path}\""))).collect())
+    Ok(repeated
+        .iter()
+        .cloned()
+        .chain(unknown.iter().map(|path| format!("unknown field \"{path}\"")))
+        .collect())
 }
 
 fn report(

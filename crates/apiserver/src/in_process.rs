@@ -29,7 +29,10 @@ impl InProcess {
 
 #[async_trait]
 impl Transport for InProcess {
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<ResponseStream>, TransportError> {
+    async fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> Result<Response<ResponseStream>, TransportError> {
         let peer = Peer { user: Some(Arc::clone(&self.user)), ..Peer::default() };
         let response = self.server.serve(request.map(RequestBody::Bytes), peer).await;
         Ok(response.map(stream_of))

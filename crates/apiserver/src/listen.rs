@@ -56,7 +56,8 @@ pub async fn listen(
                 continue;
             }
         };
-        let (server, acceptor, watcher) = (Arc::clone(&server), acceptor.clone(), tracker.watcher());
+        let (server, acceptor, watcher) =
+            (Arc::clone(&server), acceptor.clone(), tracker.watcher());
         tokio::spawn(async move {
             let _permit = permit;
             if let Err(error) = connection(server, acceptor, stream, watcher).await {
@@ -80,16 +81,26 @@ async fn connection(
     // Small answers must not wait for more data.
     let _ = stream.set_nodelay(true);
     let handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await;
-    let stream = handshake.map_err(|_| "the handshake took too long".to_owned())?.map_err(|error| error.to_string())?;
+    let stream = handshake
+        .map_err(|_| "the handshake took too long".to_owned())?
+        .map_err(|error| error.to_string())?;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let certificates: Arc<[Vec<u8>]> = certificates.iter().map(|it| it.to_vec()).collect();
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let server = Arc::clone(&server);
         let peer = Peer { certificates: Arc::clone(&certificates), user: None };
-        async move { Ok::<_, std::convert::Infallible>(server.serve(request.map(RequestBody::Incoming), peer).await) }
+        async move {
+            Ok::<_, std::convert::Infallible>(
+                server.serve(request.map(RequestBody::Incoming), peer).await,
+            )
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(MAX_HEADER_BYTES + 8192);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .max_buf_size(MAX_HEADER_BYTES + 8192);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -98,7 +109,8 @@ async fn connection(
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .keep_alive_interval(Duration::from_secs(30));
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    let serving =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
     watcher.watch(serving).await.map_err(|error| error.to_string())
 }
 
@@ -107,7 +119,7 @@ async fn connection(
 /// # Errors
 /// When the address is taken or not ours.
 pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| std::io::Error::new(error.kind(), format!("could not listen on {address}: {error}")))
+    TcpListener::bind(address).await.map_err(|error| {
+        std::io::Error::new(error.kind(), format!("could not listen on {address}: {error}"))
+    })
 }

@@ -1,14 +1,12 @@
-//! Stand-in until `apimachinery::yaml` is merged.
-use apimachinery::Value;
+//! Answers in YAML.
 
-pub(crate) fn parse_reporting(_: &[u8]) -> Result<(Value, Vec<String>), String> {
-    Err("yaml is not built yet".into())
-}
+use apimachinery::{Value, json};
 
-pub(crate) fn parse(_: &[u8]) -> Result<Value, String> {
-    Err("yaml is not built yet".into())
-}
-
+/// The YAML text of a value; its JSON text, which is YAML too, should the writer refuse.
 pub(crate) fn to_string(value: &Value) -> String {
-    apimachinery::json::to_string(value)
+    let text = json::to_string(value);
+    serde_json::from_str::<serde_json::Value>(&text)
+        .ok()
+        .and_then(|value| serde_saphyr::to_string(&value).ok())
+        .unwrap_or(text)
 }

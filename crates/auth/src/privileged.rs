@@ -10,7 +10,11 @@ pub struct PrivilegedGroup;
 
 impl Authorizer for PrivilegedGroup {
     fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
-        if attributes.user.is_in(MASTERS) { Decision::Allow } else { Decision::NoOpinion(String::new()) }
+        if attributes.user.is_in(MASTERS) {
+            Decision::Allow
+        } else {
+            Decision::NoOpinion(String::new())
+        }
     }
 
     fn rules_for(&self, user: &UserInfo, _namespace: &str) -> Result<Rules, Status> {

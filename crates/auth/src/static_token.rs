@@ -33,7 +33,12 @@ impl StaticTokens {
             if token.is_empty() {
                 return Err(error("the token is empty"));
             }
-            let groups: Vec<&str> = rest.iter().flat_map(|it| it.split(',')).map(str::trim).filter(|it| !it.is_empty()).collect();
+            let groups: Vec<&str> = rest
+                .iter()
+                .flat_map(|it| it.split(','))
+                .map(str::trim)
+                .filter(|it| !it.is_empty())
+                .collect();
             let mut user = UserInfo::new(name, &groups);
             user.uid.clone_from(uid);
             tokens.insert(token.clone(), user);
@@ -57,7 +62,10 @@ fn columns(line: &str) -> Vec<String> {
 }
 
 impl Authenticator for StaticTokens {
-    fn authenticate(&self, credentials: &Credentials<'_>) -> Result<Option<UserInfo>, AuthenticationError> {
+    fn authenticate(
+        &self,
+        credentials: &Credentials<'_>,
+    ) -> Result<Option<UserInfo>, AuthenticationError> {
         Ok(credentials.bearer_token().and_then(|token| self.0.get(token)).cloned())
     }
 }

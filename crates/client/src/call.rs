@@ -101,7 +101,11 @@ impl Client {
             .uri(path)
             .header(USER_AGENT, &*self.user_agent)
             .header(ACCEPT, "application/json");
-        let request = if content_type.is_empty() { request } else { request.header(CONTENT_TYPE, content_type) };
+        let request = if content_type.is_empty() {
+            request
+        } else {
+            request.header(CONTENT_TYPE, content_type)
+        };
         let request = request.body(body).map_err(|error| ClientError::Encode(error.to_string()))?;
         let response = self.transport.send(request).await?;
         let code = response.status().as_u16();
@@ -112,7 +116,13 @@ impl Client {
         Err(ClientError::of_status(code, &body))
     }
 
-    async fn bytes(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> Result<Bytes, ClientError> {
+    async fn bytes(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<Bytes, ClientError> {
         let response = self.request(method, path, content_type, body).await?;
         Ok(read_all(response.into_body()).await?)
     }
@@ -121,7 +131,13 @@ impl Client {
     ///
     /// # Errors
     /// When there is no answer, one of failure, or one that is not JSON.
-    pub async fn value(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> Result<Value, ClientError> {
+    pub async fn value(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<Value, ClientError> {
         let bytes = self.bytes(method, path, content_type, body).await?;
         json::parse(&bytes).map_err(|error| ClientError::Decode(error.to_string()))
     }
@@ -145,7 +161,12 @@ impl Client {
     ///
     /// # Errors
     /// Not found, not allowed, no answer.
-    pub async fn get(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Value, ClientError> {
+    pub async fn get(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Value, ClientError> {
         self.value(Method::GET, &resource.path(namespace, name, ""), "", Bytes::new()).await
     }
 
@@ -153,20 +174,32 @@ impl Client {
     ///
     /// # Errors
     /// Not found, not allowed, no answer.
-    pub async fn get_as<K: DeserializeOwned + k8s_openapi::Resource>(&self, namespace: &str, name: &str) -> Result<K, ClientError> {
-        self.typed(Method::GET, &Resource::of::<K>().path(namespace, name, ""), "", Bytes::new()).await
+    pub async fn get_as<K: DeserializeOwned + k8s_openapi::Resource>(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<K, ClientError> {
+        self.typed(Method::GET, &Resource::of::<K>().path(namespace, name, ""), "", Bytes::new())
+            .await
     }
 
     /// Reads all objects of a namespace (of all, where it is empty).
     ///
     /// # Errors
     /// Not allowed, no answer.
-    pub async fn list(&self, resource: &Resource, namespace: &str, params: &ListParams) -> Result<List, ClientError> {
+    pub async fn list(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        params: &ListParams,
+    ) -> Result<List, ClientError> {
         let path = format!("{}?{}", resource.path(namespace, "", ""), params.query());
         let mut list = self.value(Method::GET, &path, "", Bytes::new()).await?;
         let resource_version = list.str_at(&["metadata", "resourceVersion"]).to_owned();
         let items = list.remove_at(&["items"]).unwrap_or_default();
-        let Value::Array(mut items) = items else { return Ok(List { resource_version, items: Vec::new() }) };
+        let Value::Array(mut items) = items else {
+            return Ok(List { resource_version, items: Vec::new() });
+        };
         let version = resource.api_version();
         for item in &mut items {
             item.set_at(&["apiVersion"], version.as_str());
@@ -179,7 +212,12 @@ impl Client {
     ///
     /// # Errors
     /// Exists, not valid, not allowed, no answer.
-    pub async fn create(&self, resource: &Resource, namespace: &str, object: &Value) -> Result<Value, ClientError> {
+    pub async fn create(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        object: &Value,
+    ) -> Result<Value, ClientError> {
         let path = resource.path(namespace, "", "");
         self.value(Method::POST, &path, "application/json", json::to_vec(object).into()).await
     }
@@ -216,8 +254,14 @@ impl Client {
     ///
     /// # Errors
     /// Not found, changed meanwhile, not valid, not allowed, no answer.
-    pub async fn update(&self, resource: &Resource, subresource: &str, object: &Value) -> Result<Value, ClientError> {
-        let (namespace, name) = (object.str_at(&["metadata", "namespace"]), object.str_at(&["metadata", "name"]));
+    pub async fn update(
+        &self,
+        resource: &Resource,
+        subresource: &str,
+        object: &Value,
+    ) -> Result<Value, ClientError> {
+        let (namespace, name) =
+            (object.str_at(&["metadata", "namespace"]), object.str_at(&["metadata", "name"]));
         let path = resource.path(namespace, name, subresource);
         self.value(Method::PUT, &path, "application/json", json::to_vec(object).into()).await
     }
@@ -226,7 +270,13 @@ impl Client {
     ///
     /// # Errors
     /// Not found, changed meanwhile, not valid, not allowed, no answer.
-    pub async fn update_as<K>(&self, namespace: &str, name: &str, subresource: &str, object: &K) -> Result<K, ClientError>
+    pub async fn update_as<K>(
+        &self,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        object: &K,
+    ) -> Result<K, ClientError>
     where
         K: Serialize + DeserializeOwned + k8s_openapi::Resource,
     {
@@ -255,14 +305,28 @@ impl Client {
     ///
     /// # Errors
     /// Not found, not in that state, not allowed, no answer.
-    pub async fn delete(&self, resource: &Resource, namespace: &str, name: &str, params: &DeleteParams) -> Result<Value, ClientError> {
+    pub async fn delete(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        params: &DeleteParams,
+    ) -> Result<Value, ClientError> {
         let path = resource.path(namespace, name, "");
-        self.value(Method::DELETE, &path, "application/json", json::to_vec(&params.to_value()).into()).await
+        self.value(
+            Method::DELETE,
+            &path,
+            "application/json",
+            json::to_vec(&params.to_value()).into(),
+        )
+        .await
     }
 }
 
 fn encode<K: Serialize>(object: &K) -> Result<Bytes, ClientError> {
-    serde_json::to_vec(object).map(Bytes::from).map_err(|error| ClientError::Encode(error.to_string()))
+    serde_json::to_vec(object)
+        .map(Bytes::from)
+        .map_err(|error| ClientError::Encode(error.to_string()))
 }
 
 /// All bytes of an answer.
@@ -277,7 +341,9 @@ pub async fn read_all(mut stream: ResponseStream) -> Result<Bytes, TransportErro
     while let Some(piece) = stream.next().await.transpose()? {
         all.extend_from_slice(&piece);
         if all.len() > MAX_ANSWER_BYTES {
-            return Err(TransportError::Body(format!("it is larger than {MAX_ANSWER_BYTES} bytes")));
+            return Err(TransportError::Body(format!(
+                "it is larger than {MAX_ANSWER_BYTES} bytes"
+            )));
         }
     }
     Ok(all.freeze())
@@ -291,7 +357,12 @@ impl ListParams {
             ("resourceVersion", &self.resource_version),
         ];
         let pairs = pairs.iter().filter(|(_, value)| !value.is_empty());
-        let pairs = pairs.map(|(name, value)| format!("{name}={}", percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC)));
+        let pairs = pairs.map(|(name, value)| {
+            format!(
+                "{name}={}",
+                percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC)
+            )
+        });
         pairs.collect::<Vec<_>>().join("&")
     }
 }

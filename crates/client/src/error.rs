@@ -38,7 +38,10 @@ impl ClientError {
     pub(crate) fn of_status(code: u16, body: &[u8]) -> Self {
         let status = apimachinery::json::parse(body).unwrap_or_default();
         let message = match status.str_at(&["message"]) {
-            "" => format!("the server answered {code}: {}", String::from_utf8_lossy(&body[..body.len().min(200)])),
+            "" => format!(
+                "the server answered {code}: {}",
+                String::from_utf8_lossy(&body[..body.len().min(200)])
+            ),
             text => text.to_owned(),
         };
         let reason = status.str_at(&["reason"]).to_owned();
@@ -99,7 +102,8 @@ impl ClientError {
     pub fn is_unknown_outcome(&self) -> bool {
         match self {
             Self::Transport(TransportError::NotSent(_)) | Self::Encode(_) => false,
-            Self::Transport(TransportError::NoAnswer(_) | TransportError::Body(_)) | Self::Decode(_) => true,
+            Self::Transport(TransportError::NoAnswer(_) | TransportError::Body(_))
+            | Self::Decode(_) => true,
             Self::Api(status) => status.code >= 500 && status.code != 503,
         }
     }
@@ -108,7 +112,10 @@ impl ClientError {
     #[must_use]
     pub fn is_namespace_terminating(&self) -> bool {
         self.api().is_some_and(|it| {
-            it.status.items_at(&["details", "causes"]).iter().any(|cause| cause.str_at(&["reason"]) == "NamespaceTerminating")
+            it.status
+                .items_at(&["details", "causes"])
+                .iter()
+                .any(|cause| cause.str_at(&["reason"]) == "NamespaceTerminating")
         })
     }
 }

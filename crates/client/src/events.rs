@@ -140,7 +140,12 @@ pub struct EventRecorder {
 impl EventRecorder {
     /// A recorder for a component (`kubelet`, `deployment-controller`) on a host (empty where it does not matter).
     #[must_use]
-    pub fn new(component: &str, host: &str, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Arc<Self> {
+    pub fn new(
+        component: &str,
+        host: &str,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             component: component.into(),
             host: host.into(),
@@ -152,8 +157,20 @@ impl EventRecorder {
     }
 
     /// Records an event. Never waits.
-    pub fn record(&self, about: ObjectReference, kind: EventType, reason: impl Into<String>, message: impl Into<String>) {
-        let event = Pending { about, kind, reason: reason.into(), message: message.into(), at: self.clock.now() };
+    pub fn record(
+        &self,
+        about: ObjectReference,
+        kind: EventType,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+    ) {
+        let event = Pending {
+            about,
+            kind,
+            reason: reason.into(),
+            message: message.into(),
+            at: self.clock.now(),
+        };
         let mut queue = self.queue.lock();
         if queue.pending.len() >= MAX_QUEUED {
             queue.pending.pop_front();
@@ -184,7 +201,11 @@ impl EventRecorder {
     fn next(&self) -> Option<Pending> {
         let mut queue = self.queue.lock();
         if queue.dropped > 0 {
-            tracing::warn!(component = self.component, dropped = queue.dropped, "events were dropped: the server does not keep up");
+            tracing::warn!(
+                component = self.component,
+                dropped = queue.dropped,
+                "events were dropped: the server does not keep up"
+            );
             queue.dropped = 0;
         }
         queue.pending.pop_front()
@@ -193,12 +214,20 @@ impl EventRecorder {
     async fn write(&self, client: &Client, written: &mut VecDeque<Written>, event: Pending) {
         let resource = Resource::built_in("", "events");
         let horizon = jiff::SignedDuration::try_from(AGGREGATION).unwrap_or_default();
-        let known = written.iter_mut().find(|it| it.event.same(&event) && event.at.duration_since(it.event.at) < horizon);
-        let namespace = if event.about.namespace.is_empty() { "default" } else { event.about.namespace.as_str() };
+        let known = written
+            .iter_mut()
+            .find(|it| it.event.same(&event) && event.at.duration_since(it.event.at) < horizon);
+        let namespace = if event.about.namespace.is_empty() {
+            "default"
+        } else {
+            event.about.namespace.as_str()
+        };
         let now = time::format_time(event.at);
         if let Some(known) = known {
             let patch = value!({"count": (known.count + 1), "lastTimestamp": now});
-            let patched = client.patch(&resource, namespace, &known.name, "", PatchKind::Strategic, &patch).await;
+            let patched = client
+                .patch(&resource, namespace, &known.name, "", PatchKind::Strategic, &patch)
+                .await;
             match patched {
                 Ok(_) => {
                     known.count += 1;

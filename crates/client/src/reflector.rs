@@ -120,7 +120,12 @@ pub struct Store(Arc<Shared>);
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Store({}, {} objects)", self.0.resource.plural, self.0.state.read().objects.len())
+        write!(
+            f,
+            "Store({}, {} objects)",
+            self.0.resource.plural,
+            self.0.state.read().objects.len()
+        )
     }
 }
 
@@ -128,9 +133,16 @@ impl Store {
     /// An empty store, for a [`Reflector`] to fill. `indexes` are names with what they look up by.
     #[must_use]
     pub fn new(resource: Resource, indexes: &[(&'static str, Indexer)]) -> Self {
-        let indexes = indexes.iter().map(|(name, indexer)| (*name, Index { indexer: *indexer, keys: BTreeMap::new() }));
+        let indexes = indexes
+            .iter()
+            .map(|(name, indexer)| (*name, Index { indexer: *indexer, keys: BTreeMap::new() }));
         let state = State { indexes: indexes.collect(), ..State::default() };
-        Self(Arc::new(Shared { resource, state: RwLock::new(state), listeners: Mutex::default(), moved: Notify::new() }))
+        Self(Arc::new(Shared {
+            resource,
+            state: RwLock::new(state),
+            listeners: Mutex::default(),
+            moved: Notify::new(),
+        }))
     }
 
     /// Which resource this is of.
@@ -153,7 +165,12 @@ impl Store {
             return state.objects.values().cloned().collect();
         }
         let from = ObjectKey::new(namespace, "");
-        state.objects.range(from..).take_while(|(key, _)| key.namespace == namespace).map(|(_, it)| Arc::clone(it)).collect()
+        state
+            .objects
+            .range(from..)
+            .take_while(|(key, _)| key.namespace == namespace)
+            .map(|(_, it)| Arc::clone(it))
+            .collect()
     }
 
     /// The objects that an index has under a value. An index that does not exist has none.
@@ -245,7 +262,15 @@ impl Store {
 
     /// Forgets what a complete list did not name.
     fn retain(&self, seen: &BTreeSet<ObjectKey>, revision: u64) {
-        let gone: Vec<ObjectKey> = self.0.state.read().objects.keys().filter(|key| !seen.contains(*key)).cloned().collect();
+        let gone: Vec<ObjectKey> = self
+            .0
+            .state
+            .read()
+            .objects
+            .keys()
+            .filter(|key| !seen.contains(*key))
+            .cloned()
+            .collect();
         for key in gone {
             self.apply(None, &key, revision);
         }
@@ -286,7 +311,13 @@ pub struct Reflector {
 impl Reflector {
     /// Fills `store` with the objects of a namespace (of all, where it is empty) that `params` select.
     #[must_use]
-    pub fn new(client: Client, store: Store, namespace: &str, params: ListParams, random: Arc<dyn Random>) -> Self {
+    pub fn new(
+        client: Client,
+        store: Store,
+        namespace: &str,
+        params: ListParams,
+        random: Arc<dyn Random>,
+    ) -> Self {
         Self { client, store, namespace: namespace.into(), params, random }
     }
 
@@ -332,14 +363,17 @@ impl Reflector {
         let resume = !fresh && revision > 0;
         let mut params = self.params.clone();
         params.resource_version = if resume { revision.to_string() } else { String::new() };
-        let mut watch = self.client.watch(self.store.resource(), &self.namespace, &params, !resume).await?;
+        let mut watch =
+            self.client.watch(self.store.resource(), &self.namespace, &params, !resume).await?;
         if !resume {
             self.initial(&mut watch).await?;
         }
         while let Some(event) = watch.next().await? {
             match event {
                 WatchEvent::Added(value) | WatchEvent::Modified(value) => self.put(&value),
-                WatchEvent::Deleted(value) => self.store.apply(None, &key_of(&value), revision_of(&value)),
+                WatchEvent::Deleted(value) => {
+                    self.store.apply(None, &key_of(&value), revision_of(&value))
+                }
                 WatchEvent::Bookmark { resource_version, .. } => {
                     self.store.bookmark(resource_version.parse().unwrap_or_default(), false);
                 }
@@ -356,7 +390,10 @@ impl Reflector {
             match event {
                 WatchEvent::Added(value) | WatchEvent::Modified(value) => {
                     let key = key_of(&value);
-                    let known = self.store.get(&key).is_some_and(|it| it.resource_version == revision_of(&value));
+                    let known = self
+                        .store
+                        .get(&key)
+                        .is_some_and(|it| it.resource_version == revision_of(&value));
                     seen.insert(key);
                     if !known {
                         self.put(&value);
@@ -413,7 +450,13 @@ impl Caches {
             return store.clone();
         }
         let store = Store::new(resource.clone(), INDEXES);
-        let reflector = Reflector::new(self.client.clone(), store.clone(), "", ListParams::default(), Arc::clone(&self.random));
+        let reflector = Reflector::new(
+            self.client.clone(),
+            store.clone(),
+            "",
+            ListParams::default(),
+            Arc::clone(&self.random),
+        );
         tokio::spawn(reflector.run(self.stop.clone()));
         stores.insert(resource.clone(), store.clone());
         store

@@ -31,5 +31,8 @@ pub trait Transport: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// When there is no answer. An answer with a status of failure is an answer.
-    async fn send(&self, request: Request<Bytes>) -> Result<Response<ResponseStream>, TransportError>;
+    async fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> Result<Response<ResponseStream>, TransportError>;
 }

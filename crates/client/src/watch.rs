@@ -58,8 +58,13 @@ impl Client {
         params: &ListParams,
         initial: bool,
     ) -> Result<Watch, ClientError> {
-        let more = if initial { "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan" } else { "" };
-        let path = format!("{}?watch=true&allowWatchBookmarks=true{more}&{}", resource.path(namespace, "", ""), params.query());
+        let more =
+            if initial { "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan" } else { "" };
+        let path = format!(
+            "{}?watch=true&allowWatchBookmarks=true{more}&{}",
+            resource.path(namespace, "", ""),
+            params.query()
+        );
         let response = self.request(Method::GET, &path, "", Bytes::new()).await?;
         Ok(Watch { stream: response.into_body(), buffer: BytesMut::new(), ended: false })
     }
@@ -86,7 +91,9 @@ impl Watch {
             match self.stream.next().await.transpose()? {
                 Some(piece) => {
                     if self.buffer.len() + piece.len() > MAX_FRAME_BYTES {
-                        return Err(ClientError::Decode(format!("a watch frame is larger than {MAX_FRAME_BYTES} bytes")));
+                        return Err(ClientError::Decode(format!(
+                            "a watch frame is larger than {MAX_FRAME_BYTES} bytes"
+                        )));
                     }
                     self.buffer.extend_from_slice(&piece);
                 }
@@ -109,10 +116,12 @@ fn decode(frame: &[u8]) -> Result<WatchEvent, ClientError> {
         "DELETED" => WatchEvent::Deleted(object),
         "BOOKMARK" => WatchEvent::Bookmark {
             resource_version: object.str_at(&["metadata", "resourceVersion"]).to_owned(),
-            initial_end: object.str_at(&["metadata", "annotations", "k8s.io/initial-events-end"]) == "true",
+            initial_end: object.str_at(&["metadata", "annotations", "k8s.io/initial-events-end"])
+                == "true",
         },
         "ERROR" => {
-            let code = object.i64_at(&["code"]).and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
+            let code =
+                object.i64_at(&["code"]).and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
             WatchEvent::Error(Box::new(ApiStatus {
                 code,
                 reason: object.str_at(&["reason"]).to_owned(),

@@ -137,7 +137,7 @@ impl DeleteOptions {
 fn parse(exchange: &Exchange, body: &[u8]) -> Result<Value, Status> {
     let parsed = match decode::syntax_of(exchange)? {
         decode::Syntax::Json => json::parse(body).map_err(|error| error.to_string()),
-        decode::Syntax::Yaml => crate::yaml::parse(body).map_err(|error| error.to_string()),
+        decode::Syntax::Yaml => apimachinery::yaml::parse(body).map_err(|error| error.to_string()),
     };
     let mut value = parsed.map_err(Status::bad_request)?;
     if let Some(node) =
