@@ -1,0 +1,174 @@
+//! What is to be done, as data.
+
+use apimachinery::Value;
+use client::call::PatchKind;
+use client::events::{EventType, ObjectReference};
+use client::{ObjectKey, Resource};
+use jiff::Timestamp;
+
+/// A write.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Create an object.
+    Create {
+        /// The resource.
+        resource: Resource,
+        /// The namespace; empty for cluster-wide resources.
+        namespace: String,
+        /// The object.
+        object: Value,
+        /// Whether it is fine when the name is taken.
+        exists_is_fine: bool,
+    },
+    /// Replace an object, or the part of it that `subresource` is.
+    Update {
+        /// The resource.
+        resource: Resource,
+        /// `""` for the object itself.
+        subresource: &'static str,
+        /// The object with the version it was read at.
+        object: Value,
+    },
+    /// Change an object.
+    Patch {
+        /// The resource.
+        resource: Resource,
+        /// Which one.
+        key: ObjectKey,
+        /// `""` for the object itself.
+        subresource: &'static str,
+        /// How the patch is written.
+        kind: PatchKind,
+        /// The patch.
+        patch: Value,
+        /// Whether it is fine when the object is gone.
+        gone_is_fine: bool,
+    },
+    /// Delete an object. That it is gone already is always fine.
+    Delete {
+        /// The resource.
+        resource: Resource,
+        /// Which one.
+        key: ObjectKey,
+        /// The uid it must have; empty for any.
+        uid: String,
+        /// `Background`, `Foreground`, `Orphan`.
+        propagation: Option<&'static str>,
+        /// Seconds; the object's own where it is not given.
+        grace_period_seconds: Option<i64>,
+    },
+    /// Create something below an object.
+    Subresource {
+        /// The resource.
+        resource: Resource,
+        /// Which one.
+        key: ObjectKey,
+        /// `eviction`, `token`.
+        subresource: &'static str,
+        /// What is created.
+        object: Value,
+    },
+}
+
+/// An event to record once its stage is done.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// What it is about.
+    pub about: ObjectReference,
+    /// How serious it is.
+    pub kind: EventType,
+    /// Upstream's reason.
+    pub reason: &'static str,
+    /// Upstream's message.
+    pub message: String,
+}
+
+/// What is to be written together, and what is told of it.
+#[derive(Debug, Clone, Default)]
+pub struct Stage {
+    /// The writes, carried out side by side.
+    pub actions: Vec<PlannedAction>,
+}
+
+/// A write, with the events that tell of its success or failure.
+#[derive(Debug, Clone)]
+pub struct PlannedAction {
+    /// The write.
+    pub action: Action,
+    /// Recorded when it succeeded; `{name}` in the message stands for the name the server chose.
+    pub on_success: Option<Event>,
+    /// Recorded when it failed; `{error}` in the message stands for why.
+    pub on_failure: Option<Event>,
+}
+
+/// A live read that the plan needs; the runner reads and plans again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fetch {
+    /// The resource.
+    pub resource: Resource,
+    /// Which object.
+    pub key: ObjectKey,
+}
+
+/// What is to be done for a key.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// Writes: side by side inside a stage, stage after stage. The first failure ends the plan.
+    pub stages: Vec<Stage>,
+    /// Events that depend on no write.
+    pub events: Vec<Event>,
+    /// When to plan again although nothing changed.
+    pub requeue_at: Option<Timestamp>,
+    /// Why the plan is to be tried again with back-off although its writes succeed.
+    pub error: Option<String>,
+    /// Live reads that are needed before anything is done.
+    pub fetches: Vec<Fetch>,
+}
+
+impl Plan {
+    /// Nothing to do.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    /// Adds a write to the last stage.
+    pub fn act(&mut self, action: Action) -> &mut PlannedAction {
+        if self.stages.is_empty() {
+            self.stages.push(Stage::default());
+        }
+        let stage = self.stages.last_mut().expect("because one was pushed just above");
+        stage.actions.push(PlannedAction { action, on_success: None, on_failure: None });
+        stage.actions.last_mut().expect("because one was pushed just above")
+    }
+
+    /// Begins a new stage: what follows happens only after everything before has succeeded.
+    pub fn then(&mut self) -> &mut Self {
+        if self.stages.last().is_some_and(|stage| !stage.actions.is_empty()) {
+            self.stages.push(Stage::default());
+        }
+        self
+    }
+
+    /// Adds an event.
+    pub fn event(
+        &mut self,
+        about: ObjectReference,
+        kind: EventType,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
+        self.events.push(Event { about, kind, reason, message: message.into() });
+    }
+
+    /// Plans again at this time at the latest.
+    pub fn requeue_by(&mut self, at: Timestamp) {
+        self.requeue_at = Some(self.requeue_at.map_or(at, |other| other.min(at)));
+    }
+
+    /// Whether nothing is written.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.stages.iter().all(|stage| stage.actions.is_empty())
+    }
+}

@@ -1,0 +1,353 @@
+//! Runs a controller: the same for all of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use apimachinery::Value;
+use client::call::{DeleteParams, ListParams};
+use client::reflector::Caches;
+use client::{Client, ClientError, EventRecorder, Resource};
+use component_base::{Clock, ShutdownSignal};
+use futures::StreamExt;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::gate::Condition;
+use crate::plan::{Action, Event, Fetch, Plan, PlannedAction};
+use crate::queue::Queue;
+use crate::snapshot::Snapshot;
+use crate::{Controller, Watches};
+
+/// How many writes of one stage are in flight at once.
+const MAX_PARALLEL_WRITES: usize = 16;
+/// How often a plan may ask for live reads before that counts as a failure.
+const MAX_FETCH_ROUNDS: usize = 4;
+
+/// What a runner is given.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// The caches, shared by all controllers of a process.
+    pub caches: Arc<Caches>,
+    /// The controller's own client, under its own identity.
+    pub client: Client,
+    /// Where it records events.
+    pub events: Arc<EventRecorder>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// How many keys are worked on at once (upstream: `--concurrent-*-syncs`).
+    pub workers: usize,
+}
+
+/// Runs one controller.
+pub struct Runner<C: Controller> {
+    controller: C,
+    environment: Environment,
+    queue: Arc<Queue<C::Key>>,
+    memory: Mutex<BTreeMap<C::Key, (C::Memory, Vec<Condition>)>>,
+}
+
+impl<C: Controller> std::fmt::Debug for Runner<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Runner({}, {} waiting)", C::NAME, self.queue.len())
+    }
+}
+
+/// How a key went.
+enum Outcome {
+    Done,
+    /// Planned again at this time.
+    At(jiff::Timestamp),
+    /// Tried again with back-off.
+    Failed(String),
+}
+
+impl<C: Controller> Runner<C> {
+    /// A runner that watches nothing yet.
+    #[must_use]
+    pub fn new(controller: C, environment: Environment) -> Arc<Self> {
+        Arc::new(Self {
+            controller,
+            environment,
+            queue: Arc::new(Queue::default()),
+            memory: Mutex::default(),
+        })
+    }
+
+    /// The queue, for a component that adds keys itself.
+    #[must_use]
+    pub fn queue(&self) -> &Arc<Queue<C::Key>> {
+        &self.queue
+    }
+
+    /// Watches and works until `stop`.
+    pub async fn run(self: Arc<Self>, stop: ShutdownSignal) {
+        let watches = self.controller.watches(Watches::default());
+        let stores: Vec<_> = watches
+            .entries
+            .iter()
+            .map(|(resource, _)| self.environment.caches.store(resource))
+            .collect();
+        for store in &stores {
+            tokio::select! {
+                () = store.reached(0) => {}
+                () = stop.requested() => return,
+            }
+        }
+        let snapshot = Snapshot::new(Arc::clone(&self.environment.caches), BTreeMap::new());
+        for ((_, mapper), store) in watches.entries.into_iter().zip(stores) {
+            let (queue, snapshot) = (Arc::clone(&self.queue), snapshot.clone());
+            store.listen(Arc::new(move |change| {
+                for key in mapper(change, &snapshot) {
+                    queue.add(key);
+                }
+            }));
+        }
+        let workers = (0..self.environment.workers.max(1)).map(|_| Arc::clone(&self).work());
+        tokio::select! {
+            _ = futures::future::join_all(workers) => {}
+            () = stop.requested() => {}
+        }
+    }
+
+    async fn work(self: Arc<Self>) {
+        loop {
+            let key = self.queue.next().await;
+            if self.wait_for_own_writes(&key) {
+                self.queue.done(&key);
+                continue;
+            }
+            match self.reconcile(&key).await {
+                Outcome::Done => self.queue.forget(&key),
+                Outcome::At(at) => {
+                    self.queue.forget(&key);
+                    let wait = at.duration_since(self.environment.clock.now());
+                    let wait = std::time::Duration::try_from(wait).unwrap_or_default();
+                    self.queue.add_at(key.clone(), Instant::now() + wait);
+                }
+                Outcome::Failed(error) => {
+                    let pause = self.queue.add_failed(key.clone());
+                    tracing::debug!(
+                        controller = C::NAME,
+                        ?key,
+                        error,
+                        ?pause,
+                        "could not reconcile, will try again"
+                    );
+                }
+            }
+            self.queue.done(&key);
+        }
+    }
+
+    /// Whether the key has to wait until the caches show its last writes; it is queued again then.
+    fn wait_for_own_writes(self: &Arc<Self>, key: &C::Key) -> bool {
+        let snapshot = Snapshot::new(Arc::clone(&self.environment.caches), BTreeMap::new());
+        let pending: Vec<Condition> = {
+            let mut memory = self.memory.lock();
+            let Some((_, conditions)) = memory.get_mut(key) else { return false };
+            conditions.retain(|condition| !condition.is_met(&snapshot));
+            conditions.clone()
+        };
+        if pending.is_empty() {
+            return false;
+        }
+        let (queue, key) = (Arc::clone(&self.queue), key.clone());
+        tokio::spawn(async move {
+            for condition in pending {
+                condition.met(&snapshot).await;
+            }
+            queue.add(key);
+        });
+        true
+    }
+
+    async fn reconcile(&self, key: &C::Key) -> Outcome {
+        let mut fetched = BTreeMap::new();
+        for _ in 0..MAX_FETCH_ROUNDS {
+            let snapshot = Snapshot::new(Arc::clone(&self.environment.caches), fetched.clone());
+            let Some(observed) = self.controller.observe(&snapshot, key) else {
+                self.memory.lock().remove(key);
+                return Outcome::Done;
+            };
+            let mut memory =
+                self.memory.lock().remove(key).map(|(memory, _)| memory).unwrap_or_default();
+            let plan = self.controller.plan(&observed, &mut memory, self.environment.clock.now());
+            self.memory.lock().insert(key.clone(), (memory, Vec::new()));
+            if plan.fetches.is_empty() {
+                return self.apply(key, plan).await;
+            }
+            for fetch in plan.fetches {
+                match self.fetch(&fetch).await {
+                    Ok(found) => {
+                        fetched.insert(fetch, found);
+                    }
+                    Err(error) => return Outcome::Failed(error.to_string()),
+                }
+            }
+        }
+        Outcome::Failed("the plan asks for live reads again and again".into())
+    }
+
+    async fn fetch(&self, fetch: &Fetch) -> Result<Option<Value>, ClientError> {
+        match self
+            .environment
+            .client
+            .get(&fetch.resource, &fetch.key.namespace, &fetch.key.name)
+            .await
+        {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn apply(&self, key: &C::Key, plan: Plan) -> Outcome {
+        plan.events.iter().for_each(|event| self.record(event, "", ""));
+        for stage in plan.stages {
+            let results: Vec<_> =
+                futures::stream::iter(stage.actions.iter().map(|planned| self.carry_out(planned)))
+                    .buffer_unordered(MAX_PARALLEL_WRITES)
+                    .collect()
+                    .await;
+            let mut failure = None;
+            for result in results {
+                match result {
+                    Ok(conditions) => self.remember(key, conditions),
+                    Err((error, conditions)) => {
+                        self.remember(key, conditions);
+                        failure = failure.or(Some(error));
+                    }
+                }
+            }
+            if let Some(error) = failure {
+                return Outcome::Failed(error);
+            }
+        }
+        match (plan.error, plan.requeue_at) {
+            (Some(error), _) => Outcome::Failed(error),
+            (None, Some(at)) => Outcome::At(at),
+            (None, None) => Outcome::Done,
+        }
+    }
+
+    fn remember(&self, key: &C::Key, conditions: Vec<Condition>) {
+        if let Some((_, all)) = self.memory.lock().get_mut(key) {
+            all.extend(conditions);
+        }
+    }
+
+    fn record(&self, event: &Event, name: &str, error: &str) {
+        let message = event.message.replace("{name}", name).replace("{error}", error);
+        self.environment.events.record(event.about.clone(), event.kind, event.reason, message);
+    }
+
+    async fn carry_out(
+        &self,
+        planned: &PlannedAction,
+    ) -> Result<Vec<Condition>, (String, Vec<Condition>)> {
+        let resource = resource_of(&planned.action).clone();
+        match self.write(&planned.action).await {
+            Ok((answer, condition)) => {
+                if let Some(event) = &planned.on_success {
+                    self.record(event, answer.str_at(&["metadata", "name"]), "");
+                }
+                Ok(condition.into_iter().collect())
+            }
+            Err(error) => {
+                if let Some(event) =
+                    planned.on_failure.as_ref().filter(|_| !error.is_namespace_terminating())
+                {
+                    self.record(event, "", &error.to_string());
+                }
+                let conditions = if error.is_unknown_outcome() {
+                    self.fresh(&resource).await
+                } else {
+                    Vec::new()
+                };
+                Err((error.to_string(), conditions))
+            }
+        }
+    }
+
+    /// A write may have happened: the cache must reach a version that is newer than any that it could have made.
+    async fn fresh(&self, resource: &Resource) -> Vec<Condition> {
+        match self.environment.client.list(resource, "", &ListParams::default()).await {
+            Ok(list) => list
+                .resource_version
+                .parse()
+                .ok()
+                .map(|it| Condition::Reached(resource.clone(), it))
+                .into_iter()
+                .collect(),
+            // The next attempt fails the same way, and asks again.
+            Err(_) => Vec::new(),
+        }
+    }
+
+    async fn write(&self, action: &Action) -> Result<(Value, Option<Condition>), ClientError> {
+        let client = &self.environment.client;
+        let written = |resource: &Resource, answer: Value| {
+            let condition = Condition::after_write(resource, &answer);
+            (answer, condition)
+        };
+        match action {
+            Action::Create { resource, namespace, object, exists_is_fine } => {
+                match client.create(resource, namespace, object).await {
+                    Ok(answer) => Ok(written(resource, answer)),
+                    Err(error) if *exists_is_fine && error.is_already_exists() => {
+                        Ok((Value::Null, None))
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Action::Update { resource, subresource, object } => client
+                .update(resource, subresource, object)
+                .await
+                .map(|answer| written(resource, answer)),
+            Action::Patch { resource, key, subresource, kind, patch, gone_is_fine } => match client
+                .patch(resource, &key.namespace, &key.name, subresource, *kind, patch)
+                .await
+            {
+                Ok(answer) => Ok(written(resource, answer)),
+                Err(error) if *gone_is_fine && error.is_not_found() => Ok((Value::Null, None)),
+                Err(error) => Err(error),
+            },
+            Action::Delete { resource, key, uid, propagation, grace_period_seconds } => {
+                let params = DeleteParams {
+                    grace_period_seconds: *grace_period_seconds,
+                    propagation: *propagation,
+                    uid: (!uid.is_empty()).then(|| uid.clone()),
+                    resource_version: None,
+                };
+                match client.delete(resource, &key.namespace, &key.name, &params).await {
+                    Ok(answer) => {
+                        let gone = Condition::Gone(resource.clone(), key.clone(), uid.clone());
+                        let condition = Condition::after_write(resource, &answer)
+                            .or((!uid.is_empty()).then_some(gone));
+                        Ok((answer, condition))
+                    }
+                    Err(error) if error.is_not_found() => Ok((Value::Null, None)),
+                    // Another object has the name: the one meant is gone.
+                    Err(error) if error.is_conflict() && !uid.is_empty() => Ok((Value::Null, None)),
+                    Err(error) => Err(error),
+                }
+            }
+            Action::Subresource { resource, key, subresource, object } => {
+                let answer = client
+                    .create_subresource(resource, &key.namespace, &key.name, subresource, object)
+                    .await?;
+                Ok((answer, None))
+            }
+        }
+    }
+}
+
+fn resource_of(action: &Action) -> &Resource {
+    match action {
+        Action::Create { resource, .. }
+        | Action::Update { resource, .. }
+        | Action::Patch { resource, .. }
+        | Action::Delete { resource, .. }
+        | Action::Subresource { resource, .. } => resource,
+    }
+}

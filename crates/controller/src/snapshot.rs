@@ -1,0 +1,70 @@
+//! What a controller sees: the caches, and the live reads it asked for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use apimachinery::Value;
+use client::reflector::{Cached, Caches, Store};
+use client::{ObjectKey, Resource};
+use serde::de::DeserializeOwned;
+
+use crate::plan::Fetch;
+
+/// The caches as they are now. Reads are synchronous and never wait.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    caches: Arc<Caches>,
+    fetched: BTreeMap<Fetch, Option<Value>>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(caches: Arc<Caches>, fetched: BTreeMap<Fetch, Option<Value>>) -> Self {
+        Self { caches, fetched }
+    }
+
+    /// The cache of a Rust type's resource. Only resources that the controller watches are kept up to date before
+    /// it runs.
+    #[must_use]
+    pub fn store<K: k8s_openapi::Resource>(&self) -> Store {
+        self.caches.store_of::<K>()
+    }
+
+    /// The cache of a resource.
+    #[must_use]
+    pub fn store_for(&self, resource: &Resource) -> Store {
+        self.caches.store(resource)
+    }
+
+    /// An object.
+    #[must_use]
+    pub fn get<K: k8s_openapi::Resource + DeserializeOwned>(&self, key: &ObjectKey) -> Option<K> {
+        self.store::<K>().get(key)?.decode()
+    }
+
+    /// The objects of a namespace (of all, where it is empty).
+    #[must_use]
+    pub fn list<K: k8s_openapi::Resource + DeserializeOwned>(&self, namespace: &str) -> Vec<K> {
+        decoded(&self.store::<K>().list(namespace))
+    }
+
+    /// The objects that an index has under a value.
+    #[must_use]
+    pub fn by_index<K: k8s_openapi::Resource + DeserializeOwned>(
+        &self,
+        index: &str,
+        value: &str,
+    ) -> Vec<K> {
+        decoded(&self.store::<K>().by_index(index, value))
+    }
+
+    /// What a live read that the last plan asked for has found: `None` where it was not asked for, `Some(None)` where
+    /// the object does not exist.
+    #[must_use]
+    pub fn fetched(&self, fetch: &Fetch) -> Option<Option<&Value>> {
+        self.fetched.get(fetch).map(Option::as_ref)
+    }
+}
+
+fn decoded<K: DeserializeOwned>(objects: &[Arc<Cached>]) -> Vec<K> {
+    objects.iter().filter_map(|object| object.decode()).collect()
+}

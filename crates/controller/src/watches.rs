@@ -1,0 +1,83 @@
+//! What a controller watches, and which keys a change concerns.
+
+use std::fmt;
+use std::sync::Arc;
+
+use client::reflector::StoreChange;
+use client::{ObjectKey, Resource};
+
+use crate::snapshot::Snapshot;
+
+type Mapper<K> = Arc<dyn Fn(&StoreChange, &Snapshot) -> Vec<K> + Send + Sync>;
+
+/// What is watched. Built by [`crate::Controller::watches`].
+pub struct Watches<K> {
+    pub(crate) entries: Vec<(Resource, Mapper<K>)>,
+}
+
+impl<K> Default for Watches<K> {
+    fn default() -> Self {
+        Self { entries: Vec::new() }
+    }
+}
+
+impl<K> fmt::Debug for Watches<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.entries.iter().map(|(resource, _)| &resource.plural)).finish()
+    }
+}
+
+impl<K> Watches<K> {
+    /// Watches the resource of a Rust type; `keys` says which keys a change concerns.
+    #[must_use]
+    pub fn on<T: k8s_openapi::Resource>(
+        self,
+        keys: impl Fn(&StoreChange, &Snapshot) -> Vec<K> + Send + Sync + 'static,
+    ) -> Self {
+        self.on_resource(Resource::of::<T>(), keys)
+    }
+
+    /// Watches a resource.
+    #[must_use]
+    pub fn on_resource(
+        mut self,
+        resource: Resource,
+        keys: impl Fn(&StoreChange, &Snapshot) -> Vec<K> + Send + Sync + 'static,
+    ) -> Self {
+        self.entries.push((resource, Arc::new(keys)));
+        self
+    }
+}
+
+impl Watches<ObjectKey> {
+    /// Watches objects that are keys themselves.
+    #[must_use]
+    pub fn own<T: k8s_openapi::Resource>(self) -> Self {
+        self.on::<T>(|change, _| vec![change.key()])
+    }
+
+    /// Watches objects that are controlled by a key's object of this kind.
+    #[must_use]
+    pub fn owned_by<T: k8s_openapi::Resource>(self, kind: &'static str) -> Self {
+        self.on::<T>(move |change, _| controllers(change, kind))
+    }
+}
+
+/// The keys of the controllers of an object, before and after a change.
+#[must_use]
+pub fn controllers(change: &StoreChange, kind: &str) -> Vec<ObjectKey> {
+    let mut keys = Vec::new();
+    for object in [&change.old, &change.new].into_iter().flatten() {
+        let value = object.value();
+        let owners = value.items_at(&["metadata", "ownerReferences"]);
+        let owner =
+            owners.iter().find(|it| it.bool_at(&["controller"]) && it.str_at(&["kind"]) == kind);
+        if let Some(owner) = owner {
+            let key = ObjectKey::new(object.key.namespace.clone(), owner.str_at(&["name"]));
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+    }
+    keys
+}
