@@ -5,6 +5,7 @@
 
 mod apply;
 mod compare;
+mod kubectl;
 mod merge;
 mod set;
 mod typed;

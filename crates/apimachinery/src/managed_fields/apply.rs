@@ -3,7 +3,7 @@
 use super::merge::{applied_fields, merge, remove, with_structs};
 use super::set::FieldSet;
 use super::{
-    Comparison, Entry, Operation, Write, compare, decode, encode, path_text, strip, typed,
+    Comparison, Entry, Operation, Write, compare, decode, encode, kubectl, path_text, strip, typed,
 };
 use crate::status::{Cause, Details, Status};
 use crate::value::Value;
@@ -110,9 +110,15 @@ pub fn apply(
     for set in [&mut changed, &mut removed] {
         write.forget_reset(set);
     }
-    let conflicts = conflicts(&entries, &changed);
-    if !force && !conflicts.is_empty() {
-        return Err(ApplyError::Conflicts(conflicts));
+    if !force {
+        let mut contested = changed.clone();
+        if let Some(allowed) = live.and_then(|live| kubectl::allowed_conflicts(write, live)) {
+            contested.subtract(&allowed);
+        }
+        let conflicts = conflicts(&entries, &contested);
+        if !conflicts.is_empty() {
+            return Err(ApplyError::Conflicts(conflicts));
+        }
     }
     for entry in &mut entries {
         entry.fields.subtract(&changed);
@@ -135,6 +141,7 @@ pub fn apply(
     if same && after == before {
         return Ok(None);
     }
+    kubectl::sync(write, &mut object, applied);
     if let Some(after) = after {
         object.set_at(&["metadata", "managedFields"], after);
     }
