@@ -1,5 +1,7 @@
 //! What server-side apply does to values: merging the applied one into the live one, and taking fields away.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use compact_str::CompactString;
 
 use super::compare::{item_step, named};
@@ -74,12 +76,17 @@ fn merge_items(schema: &Schema, list: &List, live: &[Value], applied: &[Value]) 
         items.iter().map(|item| item_step(list, item)).collect()
     };
     let (lives, applieds) = (steps(live), steps(applied));
-    let shared: Vec<&CompactString> = applieds.iter().filter(|it| lives.contains(it)).collect();
+    // Of live duplicates the first counts.
+    let places: BTreeMap<&CompactString, usize> =
+        lives.iter().enumerate().rev().map(|(place, step)| (step, place)).collect();
+    let among: BTreeSet<&CompactString> = applieds.iter().collect();
+    let shared: Vec<&CompactString> =
+        applieds.iter().filter(|it| places.contains_key(it)).collect();
     let mut shared = shared.into_iter().peekable();
     let mut merged = Vec::with_capacity(live.len().max(applied.len()));
-    let mut done: Vec<&CompactString> = Vec::new();
-    let both = |right: usize| match lives.iter().position(|it| *it == applieds[right]) {
-        Some(left) => merge(schema, Some(list.item), &live[left], &applied[right]),
+    let mut done: BTreeSet<&CompactString> = BTreeSet::new();
+    let both = |right: usize| match places.get(&applieds[right]) {
+        Some(left) => merge(schema, Some(list.item), &live[*left], &applied[right]),
         None => applied[right].clone(),
     };
     let (mut left, mut right) = (0, 0);
@@ -87,30 +94,30 @@ fn merge_items(schema: &Schema, list: &List, live: &[Value], applied: &[Value]) 
         if left < live.len() && right < applied.len() {
             if lives[left] == applieds[right] {
                 merged.push(both(right));
-                done.push(&applieds[right]);
+                done.insert(&applieds[right]);
                 shared.next();
                 (left, right) = (left + 1, right + 1);
                 continue;
             }
             let wanted = shared.peek().is_some_and(|next| **next != lives[left]);
-            if applieds.contains(&lives[left]) && wanted {
+            if among.contains(&lives[left]) && wanted {
                 left += 1;
                 continue;
             }
         }
         if left < live.len() {
-            if !applieds.contains(&lives[left]) {
+            if !among.contains(&lives[left]) {
                 merged.push(live[left].clone());
                 left += 1;
                 continue;
             }
-            if done.contains(&&lives[left]) {
+            if done.contains(&lives[left]) {
                 left += 1;
             }
         }
         if right < applied.len() {
             merged.push(both(right));
-            done.push(&applieds[right]);
+            done.insert(&applieds[right]);
             shared.next_if(|next| **next == applieds[right]);
             right += 1;
         }

@@ -1,5 +1,7 @@
 //! Whether an applied object fits its type; apply refuses what an update would only warn of.
 
+use std::collections::BTreeSet;
+
 use super::compare::item_step;
 use super::merge::{Type, list_type};
 use super::path_text;
@@ -106,7 +108,7 @@ impl Checker<'_> {
 
     fn items(&mut self, list: &List, node: Type, items: &[Value]) {
         let separate = list_type(self.schema, node).is_some();
-        let mut seen = Vec::new();
+        let mut seen = BTreeSet::new();
         for (index, item) in items.iter().enumerate() {
             if !separate {
                 self.below(format!("i:{index}"), Some(list.item), item);
@@ -125,11 +127,9 @@ impl Checker<'_> {
                 continue;
             }
             let step = item_step(list, item);
-            if seen.contains(&step) {
+            if !seen.insert(step.clone()) {
                 let key = path_text(&[&step]);
                 self.report(&format!("duplicate entries for key {key}"));
-            } else {
-                seen.push(step.clone());
             }
             self.below(step.to_string(), Some(list.item), item);
         }
