@@ -3,8 +3,10 @@
 //! Layer 0: facts and pure functions. No async, no I/O, no clock; knows no kind by name.
 
 pub mod conform;
+pub mod duration;
 pub mod field;
 pub mod fields;
+pub mod hash;
 pub mod json;
 pub mod labels;
 pub mod managed_fields;

@@ -3,9 +3,14 @@
 //! Every write compares the object with what it was and hands the fields that changed to the writer. Reads no
 //! clock: the time of a write is an argument. Knows no kind; sets of other API versions are taken as they are.
 
+mod apply;
 mod compare;
+mod kubectl;
+mod merge;
 mod set;
+mod typed;
 
+pub use apply::{ApplyError, Conflict, apply};
 pub use compare::{Comparison, compare, fields_of};
 pub use set::{FieldSet, FieldSetError};
 
@@ -294,6 +299,29 @@ fn encode_entry(entry: Entry) -> Value {
         members.push(("time".into(), time.into()));
     }
     Value::Object(Object::from_members(members, |_| {}))
+}
+
+/// A path as messages show it: `.spec.ports[port=80,protocol="TCP"].name`.
+#[must_use]
+pub fn path_text(path: &[&str]) -> String {
+    let mut text = String::new();
+    for step in path {
+        let (kind, rest) = step.split_at_checked(2).unwrap_or((step, ""));
+        match kind {
+            "f:" => text.extend([".", rest]),
+            "v:" => text.extend(["[=", rest, "]"]),
+            "k:" => text.push_str(&keys_text(rest)),
+            _ => text.extend(["[", rest, "]"]),
+        }
+    }
+    text
+}
+
+fn keys_text(keys: &str) -> String {
+    let keys = crate::json::parse(keys.as_bytes()).unwrap_or_default();
+    let keys = keys.as_object().cloned().unwrap_or_default();
+    let shown = keys.iter().map(|(key, value)| format!("{key}={}", crate::json::to_string(value)));
+    format!("[{}]", shown.collect::<Vec<_>>().join(","))
 }
 
 /// What is wrong with a `managedFields` list that a client sent.

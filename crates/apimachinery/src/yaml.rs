@@ -7,7 +7,7 @@
 mod error;
 mod scalar;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use compact_str::CompactString;
 use granit_parser::{Event, Parser, Span};
@@ -197,7 +197,7 @@ impl<'t> Reader<'t> {
 
     fn mapping(&mut self) -> Result<Value, YamlError> {
         let mut members: BTreeMap<CompactString, Value> = BTreeMap::new();
-        let mut own: Vec<CompactString> = Vec::new();
+        let mut own: BTreeSet<CompactString> = BTreeSet::new();
         loop {
             let (event, span) = self.next()?;
             if matches!(event, Event::MappingEnd) {
@@ -213,10 +213,8 @@ impl<'t> Reader<'t> {
                 continue;
             }
             let key = scalar::key(&key.value).ok_or(YamlError::Key { line })?;
-            if own.contains(&key) {
+            if !own.insert(key.clone()) {
                 self.repeated.push(RepeatedKey { line, key: key.to_string() });
-            } else {
-                own.push(key.clone());
             }
             members.insert(key, value);
         }

@@ -3,4 +3,5 @@
 #![allow(clippy::print_stderr, reason = "a test says what it skips")]
 
 mod managed_fields;
+mod patches;
 mod recorded;

@@ -129,6 +129,80 @@ fn updates_and_patches_move_fields_as_recorded() {
     assert_eq!(right, of, "{wrong:#?}");
 }
 
+#[test]
+fn applies_own_take_and_conflict_as_recorded() {
+    let (mut right, mut of) = (0, 0);
+    let mut wrong: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut live: BTreeMap<String, Value> = BTreeMap::new();
+    for exchange in story() {
+        let object = &exchange["answer"];
+        let key = exchange.str_at(&["path"]).split('?').next().unwrap_or_default();
+        let key = key.trim_end_matches("/status").to_owned();
+        let id = exchange.str_at(&["id"]).to_owned();
+        if let Some((write, force)) = applied(&exchange) {
+            of += 1;
+            let outcome = managed_fields::apply(&write, live.get(&key), &exchange["body"], force);
+            let differences = match outcome {
+                Err(error) if error.to_string() == object.str_at(&["message"]) => vec![],
+                Err(error) => vec![error.to_string()],
+                Ok(result) => {
+                    let result = result.or_else(|| live.get(&key).cloned()).unwrap_or_default();
+                    let list = |it: &Value| it.at(&["metadata", "managedFields"]).cloned();
+                    differences(
+                        "",
+                        &list(&result).unwrap_or_default(),
+                        &list(object).unwrap_or_default(),
+                    )
+                }
+            };
+            if differences.is_empty() {
+                right += 1;
+            } else {
+                wrong.insert(id, differences.into_iter().take(8).collect());
+            }
+        }
+        let kept = matches!(exchange["status"].as_i64(), Some(200 | 201))
+            && !exchange.str_at(&["path"]).contains("dryRun")
+            && object.at(&["metadata", "uid"]).is_some();
+        let name = object.str_at(&["metadata", "name"]);
+        match exchange.str_at(&["method"]) {
+            _ if !kept => {}
+            "POST" => drop(live.insert(format!("{key}/{name}"), object.clone())),
+            "DELETE" if object.at(&["metadata", "deletionTimestamp"]).is_none() => {
+                drop(live.remove(&key))
+            }
+            _ => drop(live.insert(key, object.clone())),
+        }
+    }
+    eprintln!("{right} of {of}");
+    assert_eq!(right, of, "{wrong:#?}");
+}
+
+/// The apply that an exchange is, and whether it is forced; none where something else decided the answer.
+fn applied(exchange: &Value) -> Option<(Write<'_>, bool)> {
+    let query = exchange.str_at(&["path"]).split_once('?').map_or("", |(_, query)| query);
+    let option = |name: &str| query.split('&').find_map(|it| it.strip_prefix(name));
+    let manager = option("fieldManager=").filter(|it| !it.is_empty())?;
+    let media = exchange.str_at(&["headers", "Content-Type"]);
+    let status = exchange["status"].as_i64();
+    if !media.contains("apply") || exchange.at(&["body"]).is_none() || status == Some(422) {
+        return None;
+    }
+    let object = &exchange["answer"];
+    let times = object.items_at(&["metadata", "managedFields"]);
+    let status = exchange.str_at(&["path"]).contains("/status?");
+    let write = Write {
+        schema: api::schema(),
+        node: type_of(&exchange["body"])?,
+        manager,
+        api_version: exchange.str_at(&["body", "apiVersion"]),
+        subresource: if status { "status" } else { "" },
+        now: times.iter().map(|it| it.str_at(&["time"])).max().unwrap_or_default(),
+        reset: if status { &[&["spec"]] } else { &[&["status"]] },
+    };
+    Some((write, option("force=") == Some("true")))
+}
+
 /// All exchanges in the order in which they were made.
 fn story() -> Vec<Value> {
     let topics =

@@ -270,7 +270,7 @@ fn of_map(value: Option<&Value>) -> Side<'_> {
     value.map_or(Side::Absent, Side::Is)
 }
 
-fn named(name: &str) -> CompactString {
+pub(super) fn named(name: &str) -> CompactString {
     let mut step = CompactString::with_capacity(name.len() + 2);
     step.push_str("f:");
     step.push_str(name);
@@ -343,7 +343,7 @@ pub(super) fn item_step(it: &List, item: &Value) -> CompactString {
 }
 
 /// The one key of built-in lists that has a default, which an applied object may leave out.
-fn default_key(key: &str) -> Option<&'static Value> {
+pub(super) fn default_key(key: &str) -> Option<&'static Value> {
     static TCP: Value = Value::String(CompactString::const_new("TCP"));
     (key == "protocol").then_some(&TCP)
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::schema::{Field, List, ListKind, Map, Node, Patch, Presence, Struct};
 
-/// `{metadata: {labels, name}, spec (always): {n (always), args (atomic), ports: keyed, set, sel (atomic, always)}, status}`
+/// `{apiVersion, metadata: {labels, name, annotations}, spec (always): {n (always), args (atomic), ports: keyed, set, sel (atomic, always)}, status}`
 fn schema() -> Schema {
     let field = |name: &'static str, node, presence| Field {
         name: name.into(),
@@ -28,12 +28,21 @@ fn schema() -> Schema {
             "Thing",
             false,
             vec![
+                field("apiVersion", 4, OmitEmpty),
                 field("metadata", 1, Pointer),
                 field("spec", 3, Always),
                 field("status", 9, Always),
             ],
         ),
-        record("Meta", false, vec![field("labels", 2, OmitEmpty), field("name", 4, OmitEmpty)]),
+        record(
+            "Meta",
+            false,
+            vec![
+                field("annotations", 2, OmitEmpty),
+                field("labels", 2, OmitEmpty),
+                field("name", 4, OmitEmpty),
+            ],
+        ),
         Node::Map(Map { value: 4, atomic: false }),
         record(
             "Spec",
@@ -251,4 +260,129 @@ fn malformed_entries_are_told() {
         ]
     );
     assert!(decode(list).is_none());
+}
+
+fn applied(story: &mut Story, manager: &str, force: bool, object: &str) -> String {
+    let write = Write {
+        schema: &story.schema,
+        node: 0,
+        manager,
+        api_version: "v1",
+        subresource: "",
+        now: "5",
+        reset: &[&["status"]],
+    };
+    match apply(&write, story.live.as_ref(), &parse(object), force) {
+        Err(error) => error.to_string(),
+        Ok(None) => "the same".into(),
+        Ok(Some(mut object)) => {
+            story.live = Some(object.clone());
+            object.remove_at(&["metadata", "managedFields"]);
+            if object.at(&["metadata"]) == Some(&Value::object()) {
+                object.remove_at(&["metadata"]);
+            }
+            crate::json::to_string(&object)
+        }
+    }
+}
+
+#[test]
+fn applying_takes_shares_and_lets_go() {
+    let mut story = Story { schema: schema(), live: None };
+    let mut check = |manager: &str, force: bool, object: &str, expected: &str| {
+        let object = format!(r#"{{"apiVersion":"v1",{}"#, &object[1..]).replace(",}", "}");
+        let expected = expected.replacen('{', r#"{"apiVersion":"v1","#, 1);
+        assert_eq!(applied(&mut story, manager, force, &object), expected, "{manager} {object}");
+    };
+    let port = |n: u16| format!(r#"{{"port":{n},"protocol":"TCP"}}"#);
+    let ports = |list: &[u16]| list.iter().map(|n| port(*n)).collect::<Vec<_>>().join(",");
+    let of = |n: i32, list: &[u16]| format!(r#"{{"spec":{{"n":{n},"ports":[{}]}}}}"#, ports(list));
+    check("a", false, &of(1, &[80, 81]), &of(1, &[80, 81]));
+    check("a", false, &of(1, &[80, 81]), "the same");
+    check(
+        "b",
+        false,
+        r#"{"spec":{"n":2}}"#,
+        r#"Apply failed with 1 conflict: conflict with "a": .spec.n"#,
+    );
+    check("b", true, r#"{"spec":{"n":2}}"#, &of(2, &[80, 81]));
+    // The applied order rules among the shared; what is another's stays where it was.
+    check(
+        "c",
+        false,
+        &format!(r#"{{"spec":{{"ports":[{}]}}}}"#, ports(&[82, 81])),
+        &of(2, &[80, 82, 81]),
+    );
+    check("a", false, &format!(r#"{{"spec":{{"ports":[{}]}}}}"#, ports(&[81])), &of(2, &[82, 81]));
+    check(
+        "c",
+        false,
+        r#"{"metadata":{"labels":{"x":"1"}}}"#,
+        &format!(r#"{{"metadata":{{"labels":{{"x":"1"}}}},{}"#, &of(2, &[81])[1..]),
+    );
+    check("c", false, "{}", &of(2, &[81]));
+}
+
+#[test]
+fn what_does_not_fit_its_type_is_not_applied() {
+    let mut story = Story { schema: schema(), live: None };
+    for (object, problem) in [
+        (r#"{"spec":{"bogus":1}}"#, ".spec.bogus: field not declared in schema"),
+        (r#"{"spec":{"n":"x"}}"#, ".spec.n: expected numeric (int or float), got string"),
+        (r#"{"spec":{"set":["a","a"]}}"#, r#".spec.set: duplicate entries for key [="a"]"#),
+        (
+            r#"{"spec":{"ports":[{"name":"x"}]}}"#,
+            ".spec.ports: element 0: associative list with keys has an element that omits key field \"port\" (and doesn't have default value)",
+        ),
+        (
+            r#"{"spec":1,"x":1}"#,
+            "errors:\n  .spec: expected map, got &{1}\n  .x: field not declared in schema",
+        ),
+    ] {
+        // The schema of these tests has no type fields; upstream's has.
+        let problem = format!("failed to create typed patch object (/; , Kind=): {problem}");
+        let write = Write {
+            schema: &story.schema,
+            node: 0,
+            manager: "m",
+            api_version: "",
+            subresource: "",
+            now: "1",
+            reset: &[],
+        };
+        let error = apply(&write, story.live.as_ref(), &parse(object), false).unwrap_err();
+        assert_eq!(error.to_string(), problem, "{object}");
+    }
+    story.live = None;
+    assert_eq!(
+        applied(&mut story, "m", false, r#"{"apiVersion":"v2"}"#),
+        "Incorrect version specified in apply patch. Specified patch version: v2, expected: v1"
+    );
+}
+
+#[test]
+fn kubectl_takes_over_what_it_applied_from_the_client() {
+    let mut story = Story { schema: schema(), live: None };
+    let annotation = r#"{\"apiVersion\":\"v1\",\"spec\":{\"n\":1}}"#;
+    let object = |n: i32| {
+        format!(
+            r#"{{"apiVersion":"v1","metadata":{{"annotations":{{"kubectl.kubernetes.io/last-applied-configuration":"{annotation}"}}}},"spec":{{"n":{n}}}}}"#
+        )
+    };
+    story.write("kubectl-client-side-apply", "", "1", &object(1));
+    let next = r#"{"apiVersion":"v1","spec":{"n":2}}"#;
+    let conflict = r#"Apply failed with 1 conflict: conflict with "kubectl-client-side-apply" using v1: .spec.n"#;
+    assert_eq!(applied(&mut story, "other", false, next), conflict);
+    let after = applied(&mut story, "kubectl", false, next);
+    assert_eq!(
+        after,
+        r#"{"apiVersion":"v1","metadata":{"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{\"apiVersion\":\"v1\",\"spec\":{\"n\":2}}\n"}},"spec":{"n":2}}"#
+    );
+    // A value that somebody else changed since is theirs.
+    let mut story = Story { schema: schema(), live: None };
+    story.write("edit", "", "1", &object(7));
+    assert_eq!(
+        applied(&mut story, "kubectl", false, next),
+        conflict.replace("kubectl-client-side-apply", "edit")
+    );
 }

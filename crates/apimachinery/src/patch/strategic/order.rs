@@ -1,5 +1,8 @@
 //! The order of merged lists: what the patch names comes in the patch's order, the rest stays where it was.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::json;
 use crate::patch::{PatchError, go_text};
 use crate::value::Value;
 
@@ -15,13 +18,24 @@ fn id<'v>(item: &'v Value, key: &str) -> Option<&'v Value> {
 /// Both lists with each scalar once.
 pub(super) fn merge_scalars(target: Vec<Value>, patch: &[Value]) -> Vec<Value> {
     let live = target.clone();
-    let mut both: Vec<Value> = Vec::with_capacity(target.len() + patch.len());
-    for item in target.into_iter().chain(patch.iter().cloned()) {
-        if !both.contains(&item) {
-            both.push(item);
-        }
-    }
+    let mut seen = BTreeSet::new();
+    let all = target.into_iter().chain(patch.iter().cloned());
+    let both = all.filter(|item| seen.insert(json::to_vec(item))).collect();
     arrange(both, patch, &live, "")
+}
+
+/// Where each key stands first. Found by its text, so that long lists take no squares of their length.
+struct Places(BTreeMap<Vec<u8>, usize>);
+
+impl Places {
+    fn of(keys: &[Value]) -> Self {
+        let places = keys.iter().enumerate().rev();
+        Self(places.map(|(place, key)| (json::to_vec(key), place)).collect())
+    }
+
+    fn find(&self, item: &Value, key: &str) -> Option<usize> {
+        self.0.get(&json::to_vec(id(item, key)?)).copied()
+    }
 }
 
 /// Items named in `wanted` in that order; the others, in the order of `live`, go before the first wanted item
@@ -32,20 +46,17 @@ pub(super) fn arrange(
     live: &[Value],
     key: &str,
 ) -> Vec<Value> {
-    let place = |list: &[Value], item: &Value| {
-        let id = id(item, key)?;
-        list.iter().position(|it| it == id)
-    };
+    let (wanted, live) = (Places::of(wanted), Places::of(live));
     let (mut first, mut rest): (Vec<_>, Vec<_>) =
-        items.into_iter().partition(|item| place(wanted, item).is_some());
-    first.sort_by_key(|item| place(wanted, item));
-    rest.sort_by_key(|item| place(live, item));
+        items.into_iter().partition(|item| wanted.find(item, key).is_some());
+    first.sort_by_cached_key(|item| wanted.find(item, key));
+    rest.sort_by_cached_key(|item| live.find(item, key));
     let mut arranged = Vec::with_capacity(first.len() + rest.len());
     let mut rest = rest.into_iter().peekable();
     for item in first {
-        let at = place(live, &item);
+        let at = live.find(&item, key);
         while let Some(other) = rest.peek() {
-            let before = at.zip(place(live, other)).is_some_and(|(at, other)| other < at);
+            let before = at.zip(live.find(other, key)).is_some_and(|(at, other)| other < at);
             if !before {
                 break;
             }
