@@ -5,9 +5,12 @@
 
 mod order;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use compact_str::CompactString;
 
 use super::{PatchError, go_text};
+use crate::json;
 use crate::schema::{Node, NodeId, Patch, Schema};
 use crate::value::{Object, Value};
 
@@ -150,15 +153,24 @@ impl<'s> Merger<'s> {
         let patch = obey_list_directives(&mut target, patch, key)?;
         let live = order::keys(&target, key);
         let patched = order::keys(&patch, key);
+        let mut places: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
+        for (place, item) in target.iter().enumerate() {
+            if let Some(id) = item.as_object().and_then(|it| it.get(key)) {
+                places.entry(json::to_vec(id)).or_insert(place);
+            }
+        }
         for item in patch {
-            let id = item_key(&item, key)?;
-            let same = |it: &&mut Value| it.as_object().and_then(|it| it.get(key)) == Some(&id);
-            match (target.iter_mut().find(same), item) {
+            let id = json::to_vec(&item_key(&item, key)?);
+            let slot = places.get(&id).and_then(|place| target.get_mut(*place));
+            match (slot, item) {
                 (Some(slot), Value::Object(patch)) => {
                     let Value::Object(existing) = std::mem::take(slot) else { continue };
                     *slot = Value::Object(self.merge_objects(existing, patch, known.node)?);
                 }
-                (_, item) => target.push(item),
+                (_, item) => {
+                    places.insert(id, target.len());
+                    target.push(item);
+                }
             }
         }
         Ok(order::arrange(target, &patched, &live, key))
@@ -268,6 +280,7 @@ fn obey_list_directives(
 ) -> Result<Vec<Value>, PatchError> {
     let mut plain = Vec::with_capacity(patch.len());
     let mut replaces = false;
+    let mut deleted = BTreeSet::new();
     for item in patch {
         let Some(directive) = item.as_object().and_then(|it| it.get(DIRECTIVE)) else {
             plain.push(item);
@@ -275,8 +288,7 @@ fn obey_list_directives(
         };
         match directive.as_str() {
             Some("delete") => {
-                let id = item_key(&item, key)?;
-                target.retain(|it| it.as_object().and_then(|it| it.get(key)) != Some(&id));
+                deleted.insert(json::to_vec(&item_key(&item, key)?));
             }
             Some("replace") => replaces = true,
             Some("merge") => {
@@ -291,6 +303,10 @@ fn obey_list_directives(
     }
     if replaces {
         target.clear();
+    }
+    if !deleted.is_empty() {
+        let id = |it: &Value| it.as_object().and_then(|it| it.get(key)).map(json::to_vec);
+        target.retain(|it| id(it).is_none_or(|id| !deleted.contains(&id)));
     }
     Ok(plain)
 }
