@@ -17,7 +17,7 @@ pub fn name_and_creation(value: &Value, _now: Timestamp) -> Vec<Value> {
 #[must_use]
 pub fn age(value: &Value, path: &[&str], now: Timestamp) -> Value {
     let Ok(then) = parse_time(value.str_at(path)) else { return "<unknown>".into() };
-    format!("{}s", now.duration_since(then).as_secs()).into()
+    apimachinery::duration::human(now.duration_since(then)).into()
 }
 
 /// The age of the object itself.
