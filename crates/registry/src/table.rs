@@ -1,6 +1,7 @@
 //! Cells of tables, as `kubectl get` shows them.
 
 use apimachinery::Value;
+use apimachinery::duration::{Duration, human};
 use apimachinery::time::parse_time;
 use jiff::Timestamp;
 
@@ -17,7 +18,7 @@ pub fn name_and_creation(value: &Value, _now: Timestamp) -> Vec<Value> {
 #[must_use]
 pub fn age(value: &Value, path: &[&str], now: Timestamp) -> Value {
     let Ok(then) = parse_time(value.str_at(path)) else { return "<unknown>".into() };
-    apimachinery::duration::human(now.duration_since(then)).into()
+    human(Duration::from_seconds(now.duration_since(then).as_secs())).into()
 }
 
 /// The age of the object itself.
