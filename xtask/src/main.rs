@@ -1,17 +1,23 @@
 //! The project's own tools. `cargo xtask --help` lists them.
 
 mod codegen;
+mod command;
+mod install;
+mod replay;
+mod test;
+mod tidy;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
+/// Kubelith's own tools.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask")]
 struct Options {
-    /// The tables and recordings the project is tested against.
-    #[arg(long, global = true, default_value = "../shared/reference")]
+    /// The tables and recordings the project is tested against
+    #[arg(long, global = true, default_value = "../shared/reference", value_name = "DIR")]
     reference: PathBuf,
     #[command(subcommand)]
     command: Command,
@@ -19,16 +25,46 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make the generated files anew from the tables of facts.
+    /// Install what the tests need, then pass all of them: what CI runs
+    Test,
+    /// The same, without installing anything
+    Ci,
+    /// Check what no compiler checks: arrows between crates, sizes, generated files, lints
+    Tidy,
+    /// Make the generated files anew from the tables of facts
     Codegen,
+    /// Play upstream's recorded answers to a fresh server and compare
+    Replay(replay::Options),
+}
+
+/// Where things are.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    /// The project.
+    pub(crate) root: PathBuf,
+    /// The tables and recordings beside it.
+    pub(crate) reference: PathBuf,
+}
+
+impl Places {
+    /// Whether the tables and recordings are at hand. Where they are not, what needs them says so and is skipped.
+    pub(crate) fn has_reference(&self) -> bool {
+        self.reference.join("README.md").exists()
+    }
 }
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the project")?;
-    let reference = root.join(&options.reference);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("xtask lies in the project")?
+        .to_owned();
+    let places = Places { reference: root.join(&options.reference), root };
     match options.command {
-        Command::Codegen => codegen::run(root, &reference),
+        Command::Test => test::run(&places, true),
+        Command::Ci => test::run(&places, false),
+        Command::Tidy => tidy::run(&places),
+        Command::Codegen => codegen::run(&places.root, &places.reference),
+        Command::Replay(options) => replay::run(&places, &options),
     }
 }

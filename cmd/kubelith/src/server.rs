@@ -31,6 +31,9 @@ pub(crate) struct Options {
     /// Where objects are kept
     #[arg(long, value_enum, default_value_t = Storage::Embedded)]
     storage: Storage,
+    /// Parts of the cluster that this process does not run
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    disable: Vec<Part>,
     /// File of static bearer tokens: token,user,uid,"groups"
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
@@ -45,6 +48,21 @@ enum Storage {
     Memory,
     /// On disk, durable
     Embedded,
+}
+
+/// What a process may leave out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// The node agent with its runtime and network
+    Agent,
+    /// The service proxy
+    Proxy,
+    /// The cluster's DNS server
+    Dns,
+    /// The scheduler
+    Scheduler,
+    /// The controllers
+    Controllers,
 }
 
 /// Runs until it is told to stop.

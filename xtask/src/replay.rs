@@ -1,0 +1,184 @@
+//! `cargo xtask replay`: upstream's recorded answers against a fresh server of ours.
+//!
+//! A ratchet, `docs/replay.tsv`, holds how many answers of each topic were right when it was last written: fewer is a
+//! failure, more asks to write it anew with `--write`.
+
+#![allow(clippy::print_stdout, reason = "this is a program for people")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the tool itself waits for a real process"
+)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::Places;
+use crate::command::{self, program};
+
+/// How long a server may take to listen.
+const START: Duration = Duration::from_secs(30);
+
+/// What is played.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Options {
+    /// Only judge this topic (repeatable)
+    #[arg(long, value_name = "NAME")]
+    topic: Vec<String>,
+    /// Show this many wrong answers of each topic
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    show: usize,
+    /// Write the number of right answers to docs/replay.tsv
+    #[arg(long)]
+    write: bool,
+}
+
+/// A server that is ended when this is dropped.
+struct Server {
+    process: Child,
+    port: u16,
+    _directory: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has nothing to save: its store is in memory.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Server {
+    fn start(places: &Places) -> Result<Self> {
+        command::run("cargo", &["build", "--quiet", "--package", "kubelith"], &places.root)?;
+        let directory = tempfile::tempdir()?;
+        let tokens = directory.path().join("tokens");
+        fs::write(&tokens, "replay,replay,1,system:masters\n")?;
+        // Bound to find a free port; the server binds it a moment later.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let data = directory.path().join("data");
+        let port_text = port.to_string();
+        let arguments = [
+            "server",
+            "--storage=memory",
+            "--bind-address=127.0.0.1",
+            "--disable=agent,proxy,dns,scheduler,controllers",
+            "--data-dir",
+            &text(&data),
+            "--secure-port",
+            &port_text,
+            "--token-auth-file",
+            &text(&tokens),
+        ];
+        let log = fs::File::create(directory.path().join("log"))?;
+        let binary = places.root.join("target/debug/kubelith");
+        let process = program(&text(&binary), &arguments, &places.root)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("could not start the server")?;
+        let mut server = Self { process, port, _directory: directory };
+        server.wait()?;
+        Ok(server)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            if let Some(status) = self.process.try_wait()? {
+                let log =
+                    fs::read_to_string(self._directory.path().join("log")).unwrap_or_default();
+                bail!("the server ended at its start: {status}\n{log}");
+            }
+            if begun.elapsed() > START {
+                bail!("the server does not listen after {START:?}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// Plays the recordings; fails where fewer answers are right than before.
+pub(crate) fn run(places: &Places, options: &Options) -> Result<()> {
+    if !places.has_reference() {
+        println!("replay: {} is not there, skipped", places.reference.display());
+        return Ok(());
+    }
+    let server = Server::start(places)?;
+    let player = places.reference.join("../tools/replay.py");
+    let url = format!("https://127.0.0.1:{}", server.port);
+    let show = options.show.to_string();
+    let player = text(&player);
+    let mut arguments =
+        vec![player.as_str(), "--server", &url, "--token", "replay", "--show", &show];
+    for topic in &options.topic {
+        arguments.extend(["--topic", topic]);
+    }
+    // It exits with failure as long as anything is wrong: what it prints is what counts.
+    let output =
+        program("python3", &arguments, &places.root).output().context("could not start python3")?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    print!("{printed}");
+    let right = counts(&printed);
+    if right.is_empty() {
+        bail!("the player printed no result: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let file = places.root.join("docs/replay.tsv");
+    if options.write {
+        return write(&file, &right);
+    }
+    compare(&file, &right)
+}
+
+/// Topic to (right, all), read from lines such as `auth  43 right,  44 status, of 67`.
+fn counts(printed: &str) -> BTreeMap<String, (u32, u32)> {
+    let mut counts = BTreeMap::new();
+    for line in printed.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let [topic, right, "right,", _, "status,", "of", all] = words[..]
+            && let (Ok(right), Ok(all)) = (right.parse(), all.parse())
+        {
+            counts.insert(topic.to_owned(), (right, all));
+        }
+    }
+    counts
+}
+
+fn write(file: &Path, right: &BTreeMap<String, (u32, u32)>) -> Result<()> {
+    let mut text = String::from("topic\tright\tof\n");
+    for (topic, (right, all)) in right {
+        writeln!(text, "{topic}\t{right}\t{all}")?;
+    }
+    fs::write(file, text).with_context(|| format!("could not write {}", file.display()))
+}
+
+fn compare(file: &Path, right: &BTreeMap<String, (u32, u32)>) -> Result<()> {
+    let known = fs::read_to_string(file).unwrap_or_default();
+    let mut worse = Vec::new();
+    for line in known.lines().skip(1) {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let [topic, floor, _] = columns[..] else { continue };
+        let floor: u32 = floor.parse().unwrap_or_default();
+        let Some((now, _)) = right.get(topic) else { continue };
+        if *now < floor {
+            worse.push(format!("{topic}: {now} right, {floor} before"));
+        }
+    }
+    if worse.is_empty() {
+        Ok(())
+    } else {
+        bail!("fewer recorded answers are right than before: {}", worse.join("; "))
+    }
+}
