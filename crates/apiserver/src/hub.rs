@@ -39,11 +39,16 @@ impl Hub {
             .iter()
             .map(|resource| Arc::new(Cache::new(Arc::clone(resource), Arc::clone(&progress))))
             .collect();
-        let by_prefix = caches
+        let by_prefix: BTreeMap<String, usize> = caches
             .iter()
             .enumerate()
             .map(|(index, cache)| (cache.resource().storage_prefix().to_owned(), index))
             .collect();
+        assert_eq!(
+            by_prefix.len(),
+            caches.len(),
+            "no two resources may be stored under one prefix"
+        );
         let hub = Self { store, caches, by_prefix, progress };
         let revision = hub.read_all().await?;
         hub.caches.iter().for_each(|cache| cache.loaded(revision.0));

@@ -8,7 +8,7 @@ use client::call::{DeleteParams, ListParams};
 use client::reflector::Caches;
 use client::{Client, ClientError, EventRecorder, Resource};
 use component_base::{Clock, ShutdownSignal};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -204,11 +204,10 @@ impl<C: Controller> Runner<C> {
     async fn apply(&self, key: &C::Key, plan: Plan) -> Outcome {
         plan.events.iter().for_each(|event| self.record(event, "", ""));
         for stage in plan.stages {
+            let writes: Vec<_> =
+                stage.actions.iter().map(|planned| self.carry_out(planned).boxed()).collect();
             let results: Vec<_> =
-                futures::stream::iter(stage.actions.iter().map(|planned| self.carry_out(planned)))
-                    .buffer_unordered(MAX_PARALLEL_WRITES)
-                    .collect()
-                    .await;
+                futures::stream::iter(writes).buffer_unordered(MAX_PARALLEL_WRITES).collect().await;
             let mut failure = None;
             for result in results {
                 match result {

@@ -7,9 +7,10 @@ use crate::declaration::{BuiltIn, Declaration};
 use crate::{AnyResource, Generation, Rules};
 
 mod configmap;
+mod event;
 
 /// Every declaration. The order is that of the groups in discovery.
-const DECLARATIONS: &[fn() -> Declaration] = &[configmap::resource];
+const DECLARATIONS: &[fn() -> Declaration] = &[configmap::resource, event::resource];
 
 /// What the table lists but stores nothing: reviews, bindings, computed lists.
 const VIRTUAL: &[&str] = &[

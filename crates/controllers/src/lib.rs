@@ -1,0 +1,59 @@
+//! Upstream's controllers, one folder each, all of one shape: `observe -> plan -> apply`.
+
+pub mod owner;
+pub mod pods;
+pub mod replicaset;
+
+use std::sync::Arc;
+
+use client::reflector::Caches;
+use client::{Client, EventRecorder};
+use component_base::{Clock, Random, ShutdownSignal};
+use controller::{Controller, Environment, Runner};
+
+/// What the controllers are given.
+pub struct Setup {
+    /// Caches that all of them share.
+    pub caches: Arc<Caches>,
+    /// A client under the identity of a controller's service account.
+    pub client_for: Box<dyn Fn(&str) -> Client + Send + Sync>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Names and jitter.
+    pub random: Arc<dyn Random>,
+    /// When to stop.
+    pub stop: ShutdownSignal,
+}
+
+impl std::fmt::Debug for Setup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setup").finish_non_exhaustive()
+    }
+}
+
+/// Every controller, by name, with how it is started.
+pub const CONTROLLERS: &[(&str, fn(&Setup))] =
+    &[(replicaset::ReplicaSets::NAME, |setup| start(setup, replicaset::ReplicaSets, 5))];
+
+/// Starts the controllers whose names `enabled` takes.
+pub fn start_all(setup: &Setup, enabled: impl Fn(&str) -> bool) {
+    for (_, start) in CONTROLLERS.iter().filter(|(name, _)| enabled(name)) {
+        start(setup);
+    }
+}
+
+/// Starts one controller with so many workers.
+fn start<C: Controller>(setup: &Setup, controller: C, workers: usize) {
+    let client = (setup.client_for)(C::ACCOUNT);
+    let events =
+        EventRecorder::new(C::NAME, "", Arc::clone(&setup.clock), Arc::clone(&setup.random));
+    tokio::spawn(Arc::clone(&events).run(client.clone(), setup.stop.clone()));
+    let environment = Environment {
+        caches: Arc::clone(&setup.caches),
+        client,
+        events,
+        clock: Arc::clone(&setup.clock),
+        workers,
+    };
+    tokio::spawn(Runner::new(controller, environment).run(setup.stop.clone()));
+}

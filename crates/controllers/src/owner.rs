@@ -1,0 +1,111 @@
+//! Who owns what: references, adoption and release.
+
+use apimachinery::labels::Selector;
+use apimachinery::{Value, value};
+use client::call::PatchKind;
+use client::{ObjectKey, Resource};
+use controller::Action;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
+
+/// An object that controls others.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'o> {
+    /// `apps/v1`
+    pub api_version: &'static str,
+    /// `ReplicaSet`
+    pub kind: &'static str,
+    /// Its metadata.
+    pub metadata: &'o ObjectMeta,
+}
+
+impl Owner<'_> {
+    /// Its uid.
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        self.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// The reference that its objects carry.
+    #[must_use]
+    pub fn reference(&self) -> Value {
+        value!({
+            "apiVersion": (self.api_version), "kind": (self.kind), "name": (self.metadata.name.clone().unwrap_or_default()),
+            "uid": (self.uid()), "controller": true, "blockOwnerDeletion": true
+        })
+    }
+
+    /// Takes an orphan whose labels fit.
+    #[must_use]
+    pub fn adopt(&self, resource: Resource, orphan: &ObjectMeta) -> Action {
+        let patch = value!({"metadata": {"ownerReferences": [(self.reference())], "uid": (orphan.uid.clone().unwrap_or_default())}});
+        patch_of(resource, orphan, patch)
+    }
+
+    /// Lets go of an object whose labels do not fit any more.
+    #[must_use]
+    pub fn release(&self, resource: Resource, object: &ObjectMeta) -> Action {
+        let patch = value!({"metadata": {
+            "ownerReferences": [{"$patch": "delete", "uid": (self.uid())}], "uid": (object.uid.clone().unwrap_or_default())}});
+        patch_of(resource, object, patch)
+    }
+}
+
+fn patch_of(resource: Resource, metadata: &ObjectMeta, patch: Value) -> Action {
+    Action::Patch {
+        resource,
+        key: key_of(metadata),
+        subresource: "",
+        kind: PatchKind::Strategic,
+        patch,
+        gone_is_fine: true,
+    }
+}
+
+/// Where an object lies.
+#[must_use]
+pub fn key_of(metadata: &ObjectMeta) -> ObjectKey {
+    ObjectKey::new(
+        metadata.namespace.clone().unwrap_or_default(),
+        metadata.name.clone().unwrap_or_default(),
+    )
+}
+
+/// The reference to the controller of an object.
+#[must_use]
+pub fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+}
+
+/// Whether an object with this metadata is being deleted.
+#[must_use]
+pub fn is_deleting(metadata: &ObjectMeta) -> bool {
+    metadata.deletion_timestamp.is_some()
+}
+
+/// The selector of a workload; nothing where it cannot be read, which validation prevents.
+#[must_use]
+pub fn selector(selector: &LabelSelector) -> Selector {
+    let value = serde_json::to_string(selector)
+        .ok()
+        .and_then(|text| apimachinery::json::parse(text.as_bytes()).ok());
+    Selector::from_value(value.as_ref()).unwrap_or_else(|_| nothing())
+}
+
+fn nothing() -> Selector {
+    Selector::from_value(None).expect("because no selector at all selects nothing")
+}
+
+/// Whether labels fit a selector.
+#[must_use]
+pub fn matches(selector: &Selector, metadata: &ObjectMeta) -> bool {
+    selector.matches(|key| {
+        metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str)
+    })
+}
+
+/// A Rust value as an API value.
+#[must_use]
+pub fn to_value<T: serde::Serialize>(object: &T) -> Value {
+    let text = serde_json::to_vec(object).unwrap_or_default();
+    apimachinery::json::parse(&text).unwrap_or_default()
+}

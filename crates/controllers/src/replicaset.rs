@@ -1,0 +1,103 @@
+//! ReplicaSet: as many pods of a template as are wanted. Upstream: `pkg/controller/replicaset`.
+
+mod plan;
+
+use client::ObjectKey;
+use client::reflector::{BY_CONTROLLER, StoreChange};
+use controller::{Controller, Plan, Snapshot, Watches};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::owner;
+
+/// The controller.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplicaSets;
+
+/// What it sees of a ReplicaSet.
+#[derive(Debug)]
+pub struct Observed {
+    /// The ReplicaSet.
+    pub set: ReplicaSet,
+    /// The pods that it controls, of whatever labels, and the orphans of its namespace that fit its selector.
+    pub pods: Vec<Pod>,
+    /// How many pods of the same owner run on the node of each of `pods`: of many on a node, one goes first.
+    pub ranks: Vec<usize>,
+}
+
+impl Controller for ReplicaSets {
+    const NAME: &'static str = "replicaset-controller";
+    type Key = ObjectKey;
+    type Observed = Observed;
+    type Memory = ();
+
+    fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
+        watches.own::<ReplicaSet>().on::<Pod>(concerned)
+    }
+
+    fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
+        let set: ReplicaSet = snapshot.get(key)?;
+        let uid = set.metadata.uid.clone().unwrap_or_default();
+        let selector = owner::selector(&set.spec.selector);
+        let mut pods: Vec<Pod> = snapshot.by_index(BY_CONTROLLER, &uid);
+        let orphans = snapshot.list::<Pod>(&key.namespace).into_iter().filter(|pod| {
+            owner::controller_of(&pod.metadata).is_none()
+                && !owner::is_deleting(&pod.metadata)
+                && owner::matches(&selector, &pod.metadata)
+        });
+        pods.extend(orphans);
+        let ranks = ranks(snapshot, &set, &pods);
+        Some(Observed { set, pods, ranks })
+    }
+
+    fn plan(&self, observed: &Observed, (): &mut (), now: Timestamp) -> Plan {
+        plan::plan(observed, now)
+    }
+}
+
+/// The sets that a change of a pod concerns: its controller's, or those that might adopt it.
+fn concerned(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
+    let mut keys = controller::watches::controllers(change, "ReplicaSet");
+    let orphan = change
+        .new
+        .as_ref()
+        .and_then(|it| it.decode::<Pod>())
+        .filter(|pod| owner::controller_of(&pod.metadata).is_none());
+    if let Some(pod) = orphan {
+        for set in
+            snapshot.list::<ReplicaSet>(pod.metadata.namespace.as_deref().unwrap_or_default())
+        {
+            let fits = owner::matches(&owner::selector(&set.spec.selector), &pod.metadata);
+            if fits {
+                keys.push(owner::key_of(&set.metadata));
+            }
+        }
+    }
+    keys
+}
+
+/// Counts, for each pod, the active pods on its node that belong to the set or to another set of the same owner.
+fn ranks(snapshot: &Snapshot, set: &ReplicaSet, pods: &[Pod]) -> Vec<usize> {
+    let owner = owner::controller_of(&set.metadata).map(|it| it.uid.clone());
+    let related: Vec<Pod> = match owner {
+        None => pods.to_vec(),
+        Some(uid) => snapshot
+            .by_index::<ReplicaSet>(BY_CONTROLLER, &uid)
+            .iter()
+            .flat_map(|sibling| {
+                snapshot.by_index::<Pod>(
+                    BY_CONTROLLER,
+                    sibling.metadata.uid.as_deref().unwrap_or_default(),
+                )
+            })
+            .collect(),
+    };
+    let node =
+        |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+    let mut counts = std::collections::BTreeMap::new();
+    for pod in related.iter().filter(|pod| crate::pods::is_active(pod)) {
+        *counts.entry(node(pod)).or_insert(0) += 1;
+    }
+    pods.iter().map(|pod| counts.get(&node(pod)).copied().unwrap_or_default()).collect()
+}

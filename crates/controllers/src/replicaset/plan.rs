@@ -1,0 +1,212 @@
+//! What is to be done for a ReplicaSet.
+
+use apimachinery::{Value, value};
+use client::Resource;
+use client::events::{EventType, ObjectReference};
+use controller::{Action, Event, Plan};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+
+use super::Observed;
+use crate::owner::{self, Owner, key_of, to_value};
+use crate::pods;
+
+/// The most pods that one plan makes or takes (upstream: `BurstReplicas`).
+const BURST: usize = 500;
+/// The first stage of creations; each further one is twice as large, so that a quota stops them early
+/// (upstream: slow start).
+const FIRST_STAGE: usize = 1;
+
+pub(super) fn plan(observed: &Observed, now: Timestamp) -> Plan {
+    let mut plan = Plan::nothing();
+    let set = &observed.set;
+    let spec = &set.spec;
+    let owner = Owner { api_version: "apps/v1", kind: "ReplicaSet", metadata: &set.metadata };
+    let selector = owner::selector(&spec.selector);
+    let deleting = owner::is_deleting(&set.metadata);
+    let mut mine: Vec<(&Pod, usize)> = Vec::new();
+    for (pod, rank) in observed.pods.iter().zip(&observed.ranks) {
+        let fits = owner::matches(&selector, &pod.metadata);
+        match owner::controller_of(&pod.metadata) {
+            Some(_) if fits => mine.push((pod, *rank)),
+            Some(_) if !deleting => {
+                plan.act(owner.release(pod_resource(), &pod.metadata));
+            }
+            None if fits && !deleting && pods::is_active(pod) => {
+                plan.act(owner.adopt(pod_resource(), &pod.metadata));
+                mine.push((pod, *rank));
+            }
+            Some(_) | None => {}
+        }
+    }
+    let mut active: Vec<(&Pod, usize)> =
+        mine.iter().copied().filter(|(pod, _)| pods::is_active(pod)).collect();
+    let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
+    if !deleting {
+        if active.len() < wanted {
+            create(&mut plan, observed, &owner, (wanted - active.len()).min(BURST));
+        } else if active.len() > wanted {
+            active.sort_by(|a, b| pods::deletion_order(*a, *b, now));
+            let surplus: Vec<&Pod> = active
+                .iter()
+                .take((active.len() - wanted).min(BURST))
+                .map(|(pod, _)| *pod)
+                .collect();
+            delete(&mut plan, observed, &surplus);
+        }
+    }
+    status(&mut plan, observed, &mine, now);
+    plan
+}
+
+fn pod_resource() -> Resource {
+    Resource::of::<Pod>()
+}
+
+fn reference(observed: &Observed) -> ObjectReference {
+    let metadata = &observed.set.metadata;
+    ObjectReference {
+        api_version: "apps/v1".into(),
+        kind: "ReplicaSet".into(),
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        resource_version: metadata.resource_version.clone().unwrap_or_default(),
+        field_path: String::new(),
+    }
+}
+
+fn create(plan: &mut Plan, observed: &Observed, owner: &Owner<'_>, count: usize) {
+    let Some(template) = observed.set.spec.template.as_ref() else { return };
+    let namespace = observed.set.metadata.namespace.clone().unwrap_or_default();
+    let pod = pods::from_template(template, owner);
+    let (mut left, mut size) = (count, FIRST_STAGE);
+    while left > 0 {
+        plan.then();
+        for _ in 0..size.min(left) {
+            let action = Action::Create {
+                resource: pod_resource(),
+                namespace: namespace.clone(),
+                object: pod.clone(),
+                exists_is_fine: false,
+            };
+            let planned = plan.act(action);
+            planned.on_success = Some(event(
+                observed,
+                EventType::Normal,
+                "SuccessfulCreate",
+                "Created pod: {name}".into(),
+            ));
+            planned.on_failure = Some(event(
+                observed,
+                EventType::Warning,
+                "FailedCreate",
+                "Error creating: {error}".into(),
+            ));
+        }
+        left -= size.min(left);
+        size *= 2;
+    }
+}
+
+fn event(observed: &Observed, kind: EventType, reason: &'static str, message: String) -> Event {
+    Event { about: reference(observed), kind, reason, message }
+}
+
+fn delete(plan: &mut Plan, observed: &Observed, surplus: &[&Pod]) {
+    plan.then();
+    for pod in surplus {
+        let name = pod.metadata.name.clone().unwrap_or_default();
+        let planned = plan.act(Action::Delete {
+            resource: pod_resource(),
+            key: key_of(&pod.metadata),
+            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            propagation: None,
+            grace_period_seconds: None,
+        });
+        planned.on_success = Some(event(
+            observed,
+            EventType::Normal,
+            "SuccessfulDelete",
+            format!("Deleted pod: {name}"),
+        ));
+        planned.on_failure = Some(event(
+            observed,
+            EventType::Warning,
+            "FailedDelete",
+            "Error deleting: {error}".into(),
+        ));
+    }
+}
+
+/// Brings the status up to date, first of all: a failing creation must not hide what is there.
+fn status(plan: &mut Plan, observed: &Observed, mine: &[(&Pod, usize)], now: Timestamp) {
+    let set = &observed.set;
+    let spec = &set.spec;
+    let min_ready = spec.min_ready_seconds.unwrap_or_default();
+    let template_labels = spec
+        .template
+        .as_ref()
+        .and_then(|it| it.metadata.as_ref())
+        .and_then(|it| it.labels.clone())
+        .unwrap_or_default();
+    let active: Vec<&Pod> =
+        mine.iter().map(|(pod, _)| *pod).filter(|pod| pods::is_active(pod)).collect();
+    let count = |test: &dyn Fn(&Pod) -> bool| {
+        i64::try_from(active.iter().filter(|pod| test(pod)).count()).unwrap_or(i64::MAX)
+    };
+    let full = count(&|pod| {
+        let labels = pod.metadata.labels.as_ref();
+        template_labels.iter().all(|(key, value)| labels.and_then(|it| it.get(key)) == Some(value))
+    });
+    let terminating = mine
+        .iter()
+        .filter(|(pod, _)| {
+            owner::is_deleting(&pod.metadata) && !matches!(pods::phase(pod), "Succeeded" | "Failed")
+        })
+        .count();
+    let mut status = value!({"replicas": (count(&|_| true))});
+    let counts = [
+        ("fullyLabeledReplicas", full),
+        ("readyReplicas", count(&pods::is_ready)),
+        ("availableReplicas", count(&|pod| pods::is_available(pod, min_ready, now))),
+    ];
+    for (name, number) in counts.into_iter().filter(|(_, number)| *number != 0) {
+        status.set_at(&[name], number);
+    }
+    status.set_at(&["terminatingReplicas"], i64::try_from(terminating).unwrap_or(i64::MAX));
+    let old = to_value(&set.status);
+    if let Some(conditions) = old.get("conditions") {
+        status.set_at(&["conditions"], conditions.clone());
+    }
+    let generation = set.metadata.generation.unwrap_or_default();
+    if generation != 0 {
+        status.set_at(&["observedGeneration"], generation);
+    }
+    // When the next ready pod becomes available, the status changes although nothing else does.
+    let next = active
+        .iter()
+        .filter_map(|pod| pods::available_at(pod, min_ready))
+        .filter(|at| *at > now)
+        .min();
+    if let Some(at) = next {
+        plan.requeue_by(at);
+    }
+    if status == old {
+        return;
+    }
+    let mut object = to_value(set);
+    object.set_at(&["status"], status);
+    write_first(plan, object);
+}
+
+fn write_first(plan: &mut Plan, object: Value) {
+    let mut first = Plan::nothing();
+    first.act(Action::Update {
+        resource: Resource::built_in("apps", "replicasets"),
+        subresource: "status",
+        object,
+    });
+    first.stages.append(&mut plan.stages);
+    plan.stages = first.stages;
+}

@@ -1,0 +1,26 @@
+//! Controllers on a real API server, in virtual time.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod replicaset;
+
+use std::sync::Arc;
+
+use test_cluster::TestCluster;
+
+/// A cluster with these controllers.
+async fn cluster(names: &'static [&'static str]) -> TestCluster {
+    let cluster = TestCluster::new(1).await;
+    let server = Arc::clone(&cluster.server);
+    let client = cluster.client.clone();
+    drop(server);
+    let setup = controllers::Setup {
+        caches: cluster.caches(),
+        client_for: Box::new(move |_| client.clone()),
+        clock: Arc::clone(&cluster.clock),
+        random: Arc::clone(&cluster.random),
+        stop: cluster.stop(),
+    };
+    controllers::start_all(&setup, |name| names.contains(&name));
+    cluster
+}
