@@ -25,7 +25,7 @@ pub use set::{DataType, Element, ElementData, Key, KeyFields, Set, SetData, SetF
 pub type Name = Cow<'static, str>;
 
 /// The family a table is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
     /// Both IP versions.
     Inet,

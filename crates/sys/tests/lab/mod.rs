@@ -64,7 +64,15 @@ impl Lab {
         let mut outside = Rtnetlink::open(&client).unwrap();
         up(&mut outside, "eth0", "192.0.2.2/24");
         rt.replace_route(&route("0.0.0.0/0", Some(CLIENT), eth0)).unwrap();
-        node.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")).unwrap().unwrap();
+        // Redirects, which only this crooked wiring calls for, would use up what the kernel grants to rejections.
+        for (name, value) in [
+            ("ip_forward", "1"),
+            ("conf/all/send_redirects", "0"),
+            ("conf/eth0/send_redirects", "0"),
+        ] {
+            let path = format!("/proc/sys/net/ipv4/{name}");
+            node.run(|| std::fs::write(path, value)).unwrap().unwrap();
+        }
         Self { node, client }
     }
 
