@@ -291,9 +291,12 @@ impl State {
     }
 }
 
-/// Inside the node's namespace: packets of pods pass through.
+/// Inside the node's namespace: packets of pods pass through. A pod that reaches itself through a service would be
+/// sent redirects, and those use up the few errors a second that the kernel grants each peer, rejections included; the
+/// kernel sends none only if both the parameter of the link and that of all links say so.
 fn forward(config: &Config) -> Result<(), NetworkError> {
     sysctl::set("ipv4/ip_forward", "1")?;
+    sysctl::set("ipv4/conf/all/send_redirects", "0")?;
     if config.pod_cidrs.iter().any(|cidr| !is_v4(cidr)) {
         sysctl::set("ipv6/conf/all/forwarding", "1")?;
     }
@@ -302,6 +305,7 @@ fn forward(config: &Config) -> Result<(), NetworkError> {
 
 /// Inside the node's namespace: a pod cannot send with an address that is not its own.
 fn harden(link: &str) -> Result<(), NetworkError> {
+    sysctl::set(&format!("ipv4/conf/{link}/send_redirects"), "0")?;
     sysctl::set(&format!("ipv4/conf/{link}/rp_filter"), "1")
 }
 

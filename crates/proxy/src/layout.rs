@@ -14,8 +14,14 @@ pub(crate) const IP6: Table = Table { family: Family::Ip6, name: TABLE };
 pub(crate) const SERVICE_IPS: Name = Name::Borrowed("service-ips");
 pub(crate) const INTERNAL_IPS: Name = Name::Borrowed("internal-ips");
 pub(crate) const EXTERNAL_IPS: Name = Name::Borrowed("external-ips");
-pub(crate) const SERVICE_IDS: Name = Name::Borrowed("service-ids");
-pub(crate) const NO_ENDPOINT: Name = Name::Borrowed("no-endpoint-services");
+/// Where a kind of front goes. Fronts map to kinds and only kinds to chains, since the kernel walks every element that
+/// leads to a chain whenever one is added.
+pub(crate) const KINDS: Name = Name::Borrowed("kinds");
+/// The same for chains that translate only: the chains that tell inside from outside go on by these, and the kernel
+/// takes no map that could lead back to them.
+pub(crate) const TRANSLATING_KINDS: Name = Name::Borrowed("translating-kinds");
+pub(crate) const REFUSED: Name = Name::Borrowed("refused-services");
+pub(crate) const DROPPED: Name = Name::Borrowed("dropped-services");
 pub(crate) const FIREWALL: Name = Name::Borrowed("firewall-ips");
 pub(crate) const ALLOW: Name = Name::Borrowed("firewall-allow");
 pub(crate) const ENDPOINTS: Name = Name::Borrowed("endpoints");
@@ -31,7 +37,7 @@ pub(crate) const REJECT: &str = "reject-chain";
 
 /// Fronts begin here: address, protocol, port.
 const FRONT: Reg = Reg(0);
-/// The number of a port, and after it the place of an endpoint or the endpoint itself.
+/// The number of a port, and after it the front's kind, then the place of an endpoint or the endpoint itself.
 const PORT_ID: Reg = Reg(8);
 const ENDPOINT_ID: Reg = Reg(9);
 const ENDPOINT: Reg = Reg(10);
@@ -111,10 +117,25 @@ impl Layout {
         vec![address, protocol, port]
     }
 
-    /// `FRONT vmap @map`
-    pub(crate) fn front_map(&self, node_port: bool, map: Name) -> Vec<Expr> {
+    /// Goes where the front's kind in `map` says.
+    pub(crate) fn dispatch(&self, node_port: bool, map: Name) -> Vec<Expr> {
         let mut rule = self.front(node_port);
-        rule.push(Expr::VerdictMap { map, from: FRONT });
+        // In the map of services the number comes before the kind.
+        let (to, kinds) = if map == SERVICE_IPS {
+            (PORT_ID, KINDS)
+        } else {
+            (PORT_ID.plus(1), TRANSLATING_KINDS)
+        };
+        rule.push(Expr::Map { map, from: FRONT, to });
+        rule.push(Expr::VerdictMap { map: kinds, from: PORT_ID.plus(1) });
+        rule
+    }
+
+    /// Goes on with `verdict` if the front is in `set`.
+    pub(crate) fn if_front(&self, node_port: bool, set: Name, verdict: Verdict) -> Vec<Expr> {
+        let mut rule = self.front(node_port);
+        rule.push(Expr::InSet { set, from: FRONT, invert: false });
+        rule.push(Expr::Verdict(verdict));
         rule
     }
 
@@ -142,7 +163,7 @@ impl Layout {
     }
 
     fn id(to: Reg) -> Expr {
-        Expr::Map { map: SERVICE_IDS, from: FRONT, to }
+        Expr::Map { map: SERVICE_IPS, from: FRONT, to }
     }
 
     /// Draws an endpoint: `endpoints[id . base + random mod count]`.

@@ -19,7 +19,7 @@ use crate::layout::{IP, IP6};
 use crate::rules::Facts;
 use crate::service::{ServiceKey, ServiceSpec};
 use crate::skeleton;
-use crate::store::{Comings, Installed, Shared, Store};
+use crate::store::{Comings, Installed, NumberedChain, Shared, Store};
 
 /// Which of the node's addresses node ports are served on. Loopback is none of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -277,15 +277,17 @@ impl Proxy {
         let families = &self.config.families;
         let served = |v6: bool| families.contains(if v6 { &Family::Ip6 } else { &Family::Ip });
         let mark = self.config.masquerade_mark();
-        for (family, chain) in comings.chains_added.iter().filter(|(f, _)| families.contains(f)) {
-            encode::add_chain(&mut batch, *family, *chain, mark);
+        let numbered = |chain: &&NumberedChain| families.contains(&chain.family);
+        for chain in comings.added.iter().filter(numbered) {
+            encode::add_chain(&mut batch, chain, mark);
         }
         let served = |(entry, _): &&(crate::Entry, crate::Value)| served(entry.is_v6());
+        let kind = |family, chain| self.shared.kind(family, chain);
         let (delete, add) = (transaction.delete.iter(), transaction.add.iter());
-        encode::entries(&mut batch, Direction::Delete, delete.filter(served));
-        encode::entries(&mut batch, Direction::Add, add.filter(served));
-        for (family, chain) in comings.chains_deleted.iter().filter(|(f, _)| families.contains(f)) {
-            encode::delete_chain(&mut batch, *family, *chain);
+        encode::entries(&mut batch, Direction::Delete, delete.filter(served), kind);
+        encode::entries(&mut batch, Direction::Add, add.filter(served), kind);
+        for chain in comings.deleted.iter().filter(numbered) {
+            encode::delete_chain(&mut batch, chain);
         }
         batch
     }

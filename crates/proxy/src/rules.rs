@@ -54,15 +54,13 @@ impl fmt::Display for ChainSpec {
 /// The key of an entry, and by its variant the map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Entry {
-    /// `service-ips`: where packets for a front go.
+    /// `service-ips`: where packets for a front go, and the number of the port behind it.
     Service(Front),
     /// `internal-ips`: where those from inside the cluster go, of a front with a policy for those from outside.
     Internal(Front),
     /// `external-ips`: where those from outside go.
     External(Front),
-    /// `service-ids`: the number of the port behind a front.
-    Id(Front),
-    /// `no-endpoint-services`: what becomes of packets for a front that has no endpoints.
+    /// `refused-services` or `dropped-services`: what becomes of packets for a front that has no endpoints.
     NoEndpoint(Front),
     /// `firewall-ips`: fronts that not everyone may use.
     Firewall(Front),
@@ -90,8 +88,8 @@ pub enum Entry {
 pub enum Value {
     /// Nothing: the map is a set.
     None,
-    /// A number.
-    Id(u32),
+    /// A port's number, and somewhere to go.
+    Service(u32, Target),
     /// An endpoint.
     Endpoint(IpAddr, u16),
     /// Somewhere to go.
@@ -120,7 +118,6 @@ impl Entry {
             Self::Service(front)
             | Self::Internal(front)
             | Self::External(front)
-            | Self::Id(front)
             | Self::NoEndpoint(front)
             | Self::Firewall(front)
             | Self::Allow(front, _) => front.ip.is_ipv6(),
@@ -223,8 +220,7 @@ impl Port<'_> {
     }
 
     fn serve(&self, entries: &mut Entries, front: Front, target: Target) {
-        entries.push((Entry::Service(front), Value::Goto(target)));
-        entries.push((Entry::Id(front), Value::Id(self.one.id)));
+        entries.push((Entry::Service(front), Value::Service(self.one.id, target)));
     }
 
     /// Nobody at all is refused; nobody of this node, where a policy asks for those, is not answered, so that the
@@ -309,7 +305,6 @@ impl fmt::Display for Entry {
             Self::Service(front) => write!(f, "service-ips {front}"),
             Self::Internal(front) => write!(f, "internal-ips {front}"),
             Self::External(front) => write!(f, "external-ips {front}"),
-            Self::Id(front) => write!(f, "service-ids {front}"),
             Self::NoEndpoint(front) => write!(f, "no-endpoint-services {front}"),
             Self::Firewall(front) => write!(f, "firewall-ips {front}"),
             Self::Allow(front, range) => write!(f, "firewall-allow {front} . {range}"),
@@ -326,21 +321,35 @@ impl fmt::Display for Entry {
     }
 }
 
+impl Value {
+    /// Where it leads.
+    pub(crate) fn target(&self) -> Option<Target> {
+        match self {
+            Self::Service(_, target) | Self::Goto(target) => Some(*target),
+            Self::None | Self::Endpoint(..) => None,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chain(chain) => write!(f, "goto {chain}"),
+            Self::ExternalLocal { node_port: false } => f.write_str("goto external-local"),
+            Self::ExternalLocal { node_port: true } => f.write_str("goto node-external-local"),
+            Self::Reject => f.write_str("reject"),
+            Self::Drop => f.write_str("drop"),
+        }
+    }
+}
+
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::None => Ok(()),
-            Self::Id(id) => write!(f, " : {id}"),
+            Self::Service(id, target) => write!(f, " : {id} {target}"),
             Self::Endpoint(ip, port) => write!(f, " : {ip} . {port}"),
-            Self::Goto(Target::Chain(chain)) => write!(f, " : goto {chain}"),
-            Self::Goto(Target::ExternalLocal { node_port: false }) => {
-                f.write_str(" : goto external-local")
-            }
-            Self::Goto(Target::ExternalLocal { node_port: true }) => {
-                f.write_str(" : goto node-external-local")
-            }
-            Self::Goto(Target::Reject) => f.write_str(" : goto reject"),
-            Self::Goto(Target::Drop) => f.write_str(" : drop"),
+            Self::Goto(target) => write!(f, " : {target}"),
         }
     }
 }

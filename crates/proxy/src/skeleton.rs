@@ -5,10 +5,11 @@ use sys::nftables::{
     Key, KeyFields, Reg, RejectKind, Set, SetData, SetFlags, Table, Verdict,
 };
 
+use crate::encode::{self, EXTERNAL_LOCAL_KIND, NODE_EXTERNAL_LOCAL_KIND};
 use crate::layout::{
-    AFFINITY, AFFINITY_ENDPOINTS, ALLOW, CLUSTER_IPS, ENDPOINTS, EXTERNAL_IPS, EXTERNAL_LOCAL,
-    FIREWALL, HAIRPIN, INTERNAL_IPS, Layout, NO_ENDPOINT, NODE_EXTERNAL_LOCAL, NODE_PORT_IPS,
-    REJECT, SERVICE_IDS, SERVICE_IPS, jump, mark, take_mark,
+    AFFINITY, AFFINITY_ENDPOINTS, ALLOW, CLUSTER_IPS, DROPPED, ENDPOINTS, EXTERNAL_IPS,
+    EXTERNAL_LOCAL, FIREWALL, HAIRPIN, INTERNAL_IPS, KINDS, Layout, NODE_EXTERNAL_LOCAL,
+    NODE_PORT_IPS, REFUSED, REJECT, SERVICE_IPS, TRANSLATING_KINDS, jump, mark, take_mark,
 };
 use crate::proxy::{Config, NodePortAddresses};
 
@@ -45,7 +46,8 @@ macro_rules! types {
 }
 
 const PLACE: Fields = &[DataType::Number, DataType::Number];
-const ID: Fields = &[DataType::Number];
+const KIND: Fields = &[DataType::Number];
+const ID_AND_KIND: Fields = &[DataType::Number, DataType::Number];
 
 /// Everything of one family that does not depend on services, in place of what was there.
 pub(crate) fn install(batch: &mut Batch, family: Family, config: &Config) {
@@ -58,6 +60,11 @@ pub(crate) fn install(batch: &mut Batch, family: Family, config: &Config) {
     }
     batch.add_chain(table, "unallocated", None);
     reject(batch, table);
+    for (kind, chain) in
+        [(EXTERNAL_LOCAL_KIND, EXTERNAL_LOCAL), (NODE_EXTERNAL_LOCAL_KIND, NODE_EXTERNAL_LOCAL)]
+    {
+        encode::add_kind(batch, table, &KINDS, kind, chain);
+    }
     services(batch, &layout, config);
     external_local(batch, &layout, config);
     firewall(batch, &layout);
@@ -74,11 +81,13 @@ fn sets(batch: &mut Batch, layout: &Layout) {
     let table = layout.table();
     let plain = SetFlags::default();
     for (name, key, data) in [
-        (SERVICE_IPS, types.front, SetData::Verdict),
-        (INTERNAL_IPS, types.front, SetData::Verdict),
-        (EXTERNAL_IPS, types.front, SetData::Verdict),
-        (NO_ENDPOINT, types.front, SetData::Verdict),
-        (SERVICE_IDS, types.front, SetData::Value(ID)),
+        (SERVICE_IPS, types.front, SetData::Value(ID_AND_KIND)),
+        (INTERNAL_IPS, types.front, SetData::Value(KIND)),
+        (EXTERNAL_IPS, types.front, SetData::Value(KIND)),
+        (KINDS, KIND, SetData::Verdict),
+        (TRANSLATING_KINDS, KIND, SetData::Verdict),
+        (REFUSED, types.front, SetData::None),
+        (DROPPED, types.front, SetData::None),
         (FIREWALL, types.front, SetData::None),
         (ENDPOINTS, PLACE, SetData::Value(types.endpoint)),
         (AFFINITY_ENDPOINTS, types.id_and_endpoint, SetData::None),
@@ -116,9 +125,9 @@ fn services(batch: &mut Batch, layout: &Layout, config: &Config) {
         rule.extend(mark(config.masquerade_mark()));
         batch.add_rule(table, "services", &rule);
     }
-    batch.add_rule(table, "services", &layout.front_map(false, SERVICE_IPS));
+    batch.add_rule(table, "services", &layout.dispatch(false, SERVICE_IPS));
     let mut rule = is_node_port(layout, config);
-    rule.extend(layout.front_map(true, SERVICE_IPS));
+    rule.extend(layout.dispatch(true, SERVICE_IPS));
     batch.add_rule(table, "services", &rule);
 }
 
@@ -143,14 +152,14 @@ fn external_local(batch: &mut Batch, layout: &Layout, config: &Config) {
     for (chain, node_port) in [(EXTERNAL_LOCAL, false), (NODE_EXTERNAL_LOCAL, true)] {
         for cidr in config.cluster_cidrs.iter().filter(|cidr| layout.is_of(cidr)) {
             let mut rule = layout.compare(FibAddress::Source, CmpOp::Equal, cidr);
-            rule.extend(layout.front_map(node_port, INTERNAL_IPS));
+            rule.extend(layout.dispatch(node_port, INTERNAL_IPS));
             batch.add_rule(table, chain, &rule);
         }
         let mut rule = Layout::is_local(FibAddress::Source);
         rule.extend(mark(config.masquerade_mark()));
-        rule.extend(layout.front_map(node_port, INTERNAL_IPS));
+        rule.extend(layout.dispatch(node_port, INTERNAL_IPS));
         batch.add_rule(table, chain, &rule);
-        batch.add_rule(table, chain, &layout.front_map(node_port, EXTERNAL_IPS));
+        batch.add_rule(table, chain, &layout.dispatch(node_port, EXTERNAL_IPS));
     }
 }
 
@@ -169,10 +178,14 @@ fn firewall(batch: &mut Batch, layout: &Layout) {
 
 /// What becomes of packets for services that have no endpoints.
 fn absent(batch: &mut Batch, layout: &Layout, config: &Config) {
-    batch.add_rule(layout.table(), "absent", &layout.front_map(false, NO_ENDPOINT));
-    let mut rule = is_node_port(layout, config);
-    rule.extend(layout.front_map(true, NO_ENDPOINT));
-    batch.add_rule(layout.table(), "absent", &rule);
+    let refuse = || Verdict::Goto(REJECT.into());
+    for (set, verdict) in [(REFUSED, refuse()), (DROPPED, Verdict::Drop)] {
+        let rule = layout.if_front(false, set.clone(), verdict.clone());
+        batch.add_rule(layout.table(), "absent", &rule);
+        let mut rule = is_node_port(layout, config);
+        rule.extend(layout.if_front(true, set, verdict));
+        batch.add_rule(layout.table(), "absent", &rule);
+    }
 }
 
 /// What is still addressed to a service after translation has no such port, or no such service.

@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 use sys::nftables::Family;
 
+use crate::encode::FIRST_KIND;
 use crate::endpoints::SliceSpec;
 use crate::error::Problem;
 use crate::resolve::{ResolvedPort, resolve};
@@ -231,45 +232,78 @@ impl Store {
     }
 }
 
-/// What several Services use at once, counted: chains and shared entries.
-#[derive(Debug, Default)]
-pub(crate) struct Shared {
-    entries: Map<Entry, u32>,
-    chains: Map<(Family, ChainSpec), u32>,
+/// A chain that translates, with the number of the kind of fronts that lead to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NumberedChain {
+    pub(crate) family: Family,
+    pub(crate) chain: ChainSpec,
+    pub(crate) kind: u32,
 }
 
-/// What comes and goes, of what is shared.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    users: u32,
+    kind: u32,
+}
+
+/// What several Services use at once, counted: chains and shared entries.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    entries: Map<Entry, u32>,
+    chains: Map<(Family, ChainSpec), Counted>,
+    next_kind: u32,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { entries: Map::default(), chains: Map::default(), next_kind: FIRST_KIND }
+    }
+}
+
+/// Chains that come and go.
 #[derive(Debug, Default)]
 pub(crate) struct Comings {
-    pub(crate) chains_added: BTreeSet<(Family, ChainSpec)>,
-    pub(crate) chains_deleted: BTreeSet<(Family, ChainSpec)>,
+    pub(crate) added: Vec<NumberedChain>,
+    pub(crate) deleted: Vec<NumberedChain>,
 }
 
 impl Shared {
+    /// The kind of fronts that lead to a chain which is in use.
+    pub(crate) fn kind(&self, family: Family, chain: ChainSpec) -> u32 {
+        self.chains.get(&(family, chain)).map_or(0, |counted| counted.kind)
+    }
+
     /// Counts entries that come and go; leaves in the lists what really does.
     pub(crate) fn count(
         &mut self,
         delete: &mut Vec<(Entry, Value)>,
         add: &mut Vec<(Entry, Value)>,
     ) -> Comings {
+        let comings = self.count_chains(delete, add);
+        self.count_entries(delete, add);
+        comings
+    }
+
+    fn count_chains(&mut self, delete: &[(Entry, Value)], add: &[(Entry, Value)]) -> Comings {
         let mut comings = Comings::default();
-        let before: Vec<_> = delete.iter().chain(add.iter()).filter_map(chain_of).collect();
-        let before: BTreeMap<_, _> =
-            before.into_iter().map(|key| (key, self.chains.contains_key(&key))).collect();
-        for key in add.iter().filter_map(chain_of) {
-            *self.chains.entry(key).or_default() += 1;
+        for (family, chain) in add.iter().filter_map(chain_of) {
+            let next_kind = &mut self.next_kind;
+            let counted = self.chains.entry((family, chain)).or_insert_with(|| {
+                let kind = *next_kind;
+                *next_kind += 1;
+                comings.added.push(NumberedChain { family, chain, kind });
+                Counted { users: 0, kind }
+            });
+            counted.users += 1;
         }
-        for key in delete.iter().filter_map(chain_of) {
-            decrement(&mut self.chains, &key);
-        }
-        for (key, was) in before {
-            match (was, self.chains.contains_key(&key)) {
-                (false, true) => drop(comings.chains_added.insert(key)),
-                (true, false) => drop(comings.chains_deleted.insert(key)),
-                _ => {}
+        for (family, chain) in delete.iter().filter_map(chain_of) {
+            let Some(counted) = self.chains.get_mut(&(family, chain)) else { continue };
+            counted.users -= 1;
+            if counted.users == 0 {
+                comings.deleted.push(NumberedChain { family, chain, kind: counted.kind });
+                self.chains.remove(&(family, chain));
             }
         }
-        self.count_entries(delete, add);
         comings
     }
 
@@ -284,7 +318,11 @@ impl Shared {
             *self.entries.entry(*entry).or_default() += 1;
         }
         for (entry, _) in delete.iter().filter(|(entry, _)| entry.is_shared()) {
-            decrement(&mut self.entries, entry);
+            let Some(users) = self.entries.get_mut(entry) else { continue };
+            *users -= 1;
+            if *users == 0 {
+                self.entries.remove(entry);
+            }
         }
         delete.retain(|(entry, _)| !entry.is_shared());
         add.retain(|(entry, _)| !entry.is_shared());
@@ -300,20 +338,8 @@ impl Shared {
 
 fn chain_of((entry, value): &(Entry, Value)) -> Option<(Family, ChainSpec)> {
     let family = if entry.is_v6() { Family::Ip6 } else { Family::Ip };
-    match value {
-        Value::Goto(Target::Chain(chain)) => Some((family, *chain)),
-        Value::Goto(Target::ExternalLocal { .. } | Target::Reject | Target::Drop)
-        | Value::None
-        | Value::Id(_)
-        | Value::Endpoint(..) => None,
-    }
-}
-
-fn decrement<K: std::hash::Hash + Eq>(counts: &mut Map<K, u32>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
+    match value.target()? {
+        Target::Chain(chain) => Some((family, chain)),
+        Target::ExternalLocal { .. } | Target::Reject | Target::Drop => None,
     }
 }

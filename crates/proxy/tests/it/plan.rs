@@ -49,8 +49,7 @@ fn a_cluster_ip_leads_to_ready_endpoints() {
         &(service("a", "{clusterIP: 10.96.0.1, ports: [{port: 80}]}")
             + &slice("a", HTTP, &endpoints("10.244.0.5@here 10.244.1.6 10.244.1.7@other!"))),
         &expect![[r#"
-            service-ips 10.96.0.1 . tcp . 80 : goto ip-cluster-2
-            service-ids 10.96.0.1 . tcp . 80 : 1
+            service-ips 10.96.0.1 . tcp . 80 : 1 goto ip-cluster-2
             endpoints 1 . 0 : 10.244.0.5 . 8080
             endpoints 1 . 1 : 10.244.1.6 . 8080
             cluster-ips 10.96.0.1
@@ -67,8 +66,8 @@ fn without_endpoints_clients_are_refused() {
             "{type: NodePort, clusterIP: 10.96.0.1, ports: [{port: 80, nodePort: 30080}]}",
         ),
         &expect![[r#"
-            no-endpoint-services node . tcp . 30080 : goto reject
-            no-endpoint-services 10.96.0.1 . tcp . 80 : goto reject
+            no-endpoint-services node . tcp . 30080 : reject
+            no-endpoint-services 10.96.0.1 . tcp . 80 : reject
             cluster-ips 10.96.0.1
         "#]],
     );
@@ -83,8 +82,7 @@ fn ending_endpoints_serve_where_nobody_else_does() {
     check(
         &with("10.0.0.1@other~ 10.0.0.2@other!"),
         &expect![[r#"
-            service-ips 10.96.0.1 . tcp . 80 : goto ip-cluster-1
-            service-ids 10.96.0.1 . tcp . 80 : 1
+            service-ips 10.96.0.1 . tcp . 80 : 1 goto ip-cluster-1
             endpoints 1 . 0 : 10.0.0.1 . 8080
             cluster-ips 10.96.0.1
         "#]],
@@ -92,8 +90,7 @@ fn ending_endpoints_serve_where_nobody_else_does() {
     check(
         &with("10.0.0.1@other~ 10.0.0.3"),
         &expect![[r#"
-            service-ips 10.96.0.1 . tcp . 80 : goto ip-cluster-1
-            service-ids 10.96.0.1 . tcp . 80 : 1
+            service-ips 10.96.0.1 . tcp . 80 : 1 goto ip-cluster-1
             endpoints 1 . 0 : 10.0.0.3 . 8080
             cluster-ips 10.96.0.1
         "#]],
@@ -112,14 +109,10 @@ fn named_ports_protocols_and_families_are_kept_apart() {
             + &slice("a", ports, &endpoints("10.0.0.1"))
             + &slice("a", ports, &endpoints("fd01::1"))),
         &expect![[r#"
-            service-ips 10.96.0.1 . tcp . 53 : goto ip-cluster-1
-            service-ips 10.96.0.1 . udp . 53 : goto ip-cluster-1
-            service-ips fd00::1 . tcp . 53 : goto ip-cluster-1
-            service-ips fd00::1 . udp . 53 : goto ip-cluster-1
-            service-ids 10.96.0.1 . tcp . 53 : 3
-            service-ids 10.96.0.1 . udp . 53 : 1
-            service-ids fd00::1 . tcp . 53 : 4
-            service-ids fd00::1 . udp . 53 : 2
+            service-ips 10.96.0.1 . tcp . 53 : 3 goto ip-cluster-1
+            service-ips 10.96.0.1 . udp . 53 : 1 goto ip-cluster-1
+            service-ips fd00::1 . tcp . 53 : 4 goto ip-cluster-1
+            service-ips fd00::1 . udp . 53 : 2 goto ip-cluster-1
             endpoints 1 . 0 : 10.0.0.1 . 1053
             endpoints 3 . 0 : 10.0.0.1 . 1054
             endpoints 2 . 0 : fd01::1 . 1053
@@ -147,14 +140,10 @@ fn outside_addresses_are_masqueraded_under_the_cluster_policy() {
     check(
         &balanced("Cluster", "10.244.0.5@here 10.244.1.6"),
         &expect![[r#"
-            service-ips node . tcp . 30080 : goto node-cluster-2-masq
-            service-ips 10.96.0.1 . tcp . 80 : goto ip-cluster-2
-            service-ips 203.0.113.1 . tcp . 80 : goto ip-cluster-2-masq
-            service-ips 203.0.113.9 . tcp . 80 : goto ip-cluster-2-masq
-            service-ids node . tcp . 30080 : 1
-            service-ids 10.96.0.1 . tcp . 80 : 1
-            service-ids 203.0.113.1 . tcp . 80 : 1
-            service-ids 203.0.113.9 . tcp . 80 : 1
+            service-ips node . tcp . 30080 : 1 goto node-cluster-2-masq
+            service-ips 10.96.0.1 . tcp . 80 : 1 goto ip-cluster-2
+            service-ips 203.0.113.1 . tcp . 80 : 1 goto ip-cluster-2-masq
+            service-ips 203.0.113.9 . tcp . 80 : 1 goto ip-cluster-2-masq
             firewall-ips 203.0.113.1 . tcp . 80
             firewall-allow 203.0.113.1 . tcp . 80 . 192.0.2.0/28
             firewall-allow 203.0.113.1 . tcp . 80 . 198.51.100.0/24
@@ -172,20 +161,16 @@ fn outside_addresses_keep_the_source_under_the_local_policy() {
     check(
         &balanced("Local", "10.244.0.5@here 10.244.1.6"),
         &expect![[r#"
-            service-ips node . tcp . 30080 : goto node-external-local
-            service-ips 10.96.0.1 . tcp . 80 : goto ip-cluster-2
-            service-ips 203.0.113.1 . tcp . 80 : goto external-local
-            service-ips 203.0.113.9 . tcp . 80 : goto external-local
+            service-ips node . tcp . 30080 : 1 goto node-external-local
+            service-ips 10.96.0.1 . tcp . 80 : 1 goto ip-cluster-2
+            service-ips 203.0.113.1 . tcp . 80 : 1 goto external-local
+            service-ips 203.0.113.9 . tcp . 80 : 1 goto external-local
             internal-ips node . tcp . 30080 : goto node-cluster-2
             internal-ips 203.0.113.1 . tcp . 80 : goto ip-cluster-2
             internal-ips 203.0.113.9 . tcp . 80 : goto ip-cluster-2
             external-ips node . tcp . 30080 : goto node-local-1
             external-ips 203.0.113.1 . tcp . 80 : goto ip-local-1
             external-ips 203.0.113.9 . tcp . 80 : goto ip-local-1
-            service-ids node . tcp . 30080 : 1
-            service-ids 10.96.0.1 . tcp . 80 : 1
-            service-ids 203.0.113.1 . tcp . 80 : 1
-            service-ids 203.0.113.9 . tcp . 80 : 1
             firewall-ips 203.0.113.1 . tcp . 80
             firewall-allow 203.0.113.1 . tcp . 80 . 192.0.2.0/28
             firewall-allow 203.0.113.1 . tcp . 80 . 198.51.100.0/24
@@ -206,9 +191,8 @@ fn a_policy_without_endpoints_here_drops_and_without_any_refuses() {
     check(
         &(service("a", local) + &slice("a", HTTP, &endpoints("10.244.1.6"))),
         &expect![[r#"
-            service-ips node . tcp . 30080 : goto node-external-local
+            service-ips node . tcp . 30080 : 1 goto node-external-local
             internal-ips node . tcp . 30080 : goto node-cluster-1
-            service-ids node . tcp . 30080 : 1
             no-endpoint-services node . tcp . 30080 : drop
             no-endpoint-services 10.96.0.1 . tcp . 80 : drop
             endpoints 1 . 0 : 10.244.1.6 . 8080
@@ -218,8 +202,8 @@ fn a_policy_without_endpoints_here_drops_and_without_any_refuses() {
     check(
         &(service("a", local) + &slice("a", HTTP, &endpoints("10.244.1.6@other!"))),
         &expect![[r#"
-            no-endpoint-services node . tcp . 30080 : goto reject
-            no-endpoint-services 10.96.0.1 . tcp . 80 : goto reject
+            no-endpoint-services node . tcp . 30080 : reject
+            no-endpoint-services 10.96.0.1 . tcp . 80 : reject
             cluster-ips 10.96.0.1
         "#]],
     );
@@ -232,8 +216,7 @@ fn session_affinity_has_chains_and_endpoints_of_its_own() {
     check(
         &(service("a", spec) + &slice("a", HTTP, &endpoints("10.0.0.1 10.0.0.2"))),
         &expect![[r#"
-            service-ips 10.96.0.1 . tcp . 80 : goto ip-cluster-2-affinity-60
-            service-ids 10.96.0.1 . tcp . 80 : 1
+            service-ips 10.96.0.1 . tcp . 80 : 1 goto ip-cluster-2-affinity-60
             endpoints 1 . 0 : 10.0.0.1 . 8080
             endpoints 1 . 1 : 10.0.0.2 . 8080
             affinity-endpoints 1 . 10.0.0.1 . 8080
@@ -252,10 +235,10 @@ fn an_endpoint_that_goes_changes_as_little_as_can_be() {
     let before = resolved(&with("10.0.0.1 10.0.0.2 10.0.0.3"), &[]);
     let after = resolved(&with("10.0.0.2 10.0.0.3"), &before.ports);
     expect![[r#"
-        - service-ips 10.96.0.1 . tcp . 80 : goto ip-cluster-3
+        - service-ips 10.96.0.1 . tcp . 80 : 1 goto ip-cluster-3
         - endpoints 1 . 0 : 10.0.0.1 . 8080
         - endpoints 1 . 2 : 10.0.0.3 . 8080
-        + service-ips 10.96.0.1 . tcp . 80 : goto ip-cluster-2
+        + service-ips 10.96.0.1 . tcp . 80 : 1 goto ip-cluster-2
         + endpoints 1 . 0 : 10.0.0.3 . 8080
     "#]]
     .assert_eq(&diff(&planned(&before), &planned(&after)).to_string());

@@ -64,10 +64,11 @@ impl Lab {
         let mut outside = Rtnetlink::open(&client).unwrap();
         up(&mut outside, "eth0", "192.0.2.2/24");
         rt.replace_route(&route("0.0.0.0/0", Some(CLIENT), eth0)).unwrap();
-        // Redirects, which only this crooked wiring calls for, would use up what the kernel grants to rejections.
+        // Redirects would use up what the kernel grants a second to rejections.
         for (name, value) in [
             ("ip_forward", "1"),
             ("conf/all/send_redirects", "0"),
+            ("conf/default/send_redirects", "0"),
             ("conf/eth0/send_redirects", "0"),
         ] {
             let path = format!("/proc/sys/net/ipv4/{name}");
