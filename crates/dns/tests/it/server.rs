@@ -224,7 +224,8 @@ async fn what_is_no_question_is_told_so_or_ignored() {
         (header.to_vec(), ResponseCode::FormErr),
     ] {
         let (message, _) = exchange(server.address, &bytes).await;
-        assert_eq!(message.metadata.response_code, expected);
+        // By number: 16 has two names.
+        assert_eq!(u16::from(message.metadata.response_code), u16::from(expected));
     }
     // Neither a response nor half a header gets an answer: the one that comes is that of the question after them.
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
