@@ -280,6 +280,54 @@ fn chains_and_shared_entries_go_with_their_last_user() {
 }
 
 #[test]
+fn the_kernel_takes_every_kind_of_chain_in_both_families() {
+    let namespace = Netns::anonymous().unwrap();
+    let mut proxy = Proxy::new(config(&namespace)).unwrap();
+    let mut nft = Nftables::open(&namespace).unwrap();
+    let affinity = "sessionAffinity: ClientIP, ";
+    let mut yaml = String::new();
+    for (n, (policy, affinity)) in
+        [("Cluster", ""), ("Local", ""), ("Cluster", affinity), ("Local", affinity)]
+            .iter()
+            .enumerate()
+    {
+        let (name, spec) = (
+            format!("s{n}"),
+            format!(
+                "{{type: LoadBalancer, clusterIPs: [10.96.0.{n}, 'fd00::{n}'], {affinity}\
+                 externalTrafficPolicy: {policy}, internalTrafficPolicy: {policy}, \
+                 loadBalancerSourceRanges: [192.0.2.0/24, '2001:db8::/32'], \
+                 externalIPs: [203.0.113.{n}, 'fd02::{n}'], \
+                 ports: [{{port: 80, nodePort: 3008{n}}}]}}\n\
+                 status: {{loadBalancer: {{ingress: [{{ip: 203.0.113.1{n}}}, {{ip: 'fd03::{n}'}}]}}}}"
+            ),
+        );
+        yaml += &service(&name, &spec);
+        yaml += &slice(&name, HTTP, &endpoints("10.244.0.11@here 10.244.1.12"));
+        yaml += &slice(&name, HTTP, &endpoints("fd01::11@here fd01::12"));
+    }
+    let objects = objects(&yaml);
+    proxy.sync(&objects.services, &objects.slices).unwrap();
+    let mut chains = |family| {
+        let table = sys::nftables::Table { family, name: "kube-proxy" };
+        let chains = nft.chains(&table).unwrap().into_iter();
+        chains.filter(|chain| chain.contains("-1") || chain.contains("-2")).collect::<BTreeSet<_>>()
+    };
+    let expected = names(
+        "ip-cluster-2 ip-cluster-2-masq ip-local-1 node-cluster-2 node-cluster-2-masq node-local-1 \
+         ip-cluster-2-affinity-10800 ip-cluster-2-masq-affinity-10800 ip-local-1-affinity-10800 \
+         node-cluster-2-affinity-10800 node-cluster-2-masq-affinity-10800 \
+         node-local-1-affinity-10800",
+    );
+    assert_eq!(chains(Family::Ip), expected);
+    assert_eq!(chains(Family::Ip6), expected);
+    // Without any of them again, one by one and in one step.
+    proxy.sync(&objects.services[..2], &objects.slices[..4]).unwrap();
+    proxy.sync(&[], &[]).unwrap();
+    assert!(chains(Family::Ip).is_empty() && chains(Family::Ip6).is_empty());
+}
+
+#[test]
 fn a_front_belongs_to_who_had_it_first_until_that_is_gone() {
     let namespace = Netns::anonymous().unwrap();
     let mut proxy = Proxy::new(config(&namespace)).unwrap();
