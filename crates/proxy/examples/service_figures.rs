@@ -1,5 +1,5 @@
 //! Figures of the service proxy: load, one change, memory, at 10,000 services of 3 endpoints each, in a network
-//! namespace of its own. `cargo run --release -p proxy --example figures [SERVICES]`
+//! namespace of its own. `cargo run --release -p proxy --example service_figures [SERVICES]`
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example that measures")]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "it measures real time")]

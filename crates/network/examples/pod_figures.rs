@@ -1,5 +1,5 @@
 //! How long a pod's network takes: set up and torn down, in network namespaces of its own.
-//! `cargo run --release -p network --example figures`
+//! `cargo run --release -p network --example pod_figures`
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "an example that measures")]
 #![allow(clippy::disallowed_types, reason = "it measures real time")]
