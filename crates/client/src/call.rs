@@ -301,6 +301,25 @@ impl Client {
         self.value(Method::PATCH, &path, kind.media_type(), json::to_vec(patch).into()).await
     }
 
+    /// Deletes every object of a namespace.
+    ///
+    /// # Errors
+    /// Not allowed, no answer.
+    pub async fn delete_collection(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+    ) -> Result<Value, ClientError> {
+        let path = resource.path(namespace, "", "");
+        self.value(
+            Method::DELETE,
+            &path,
+            "application/json",
+            json::to_vec(&DeleteParams::default().to_value()).into(),
+        )
+        .await
+    }
+
     /// Deletes an object; what the server answers comes back.
     ///
     /// # Errors

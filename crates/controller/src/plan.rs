@@ -57,6 +57,13 @@ pub enum Action {
         /// Seconds; the object's own where it is not given.
         grace_period_seconds: Option<i64>,
     },
+    /// Delete every object of a namespace.
+    DeleteCollection {
+        /// The resource.
+        resource: Resource,
+        /// The namespace.
+        namespace: String,
+    },
     /// Create something below an object.
     Subresource {
         /// The resource.
@@ -106,7 +113,7 @@ pub struct PlannedAction {
 pub struct Fetch {
     /// The resource.
     pub resource: Resource,
-    /// Which object.
+    /// Which object; all of its namespace where the name is empty.
     pub key: ObjectKey,
 }
 

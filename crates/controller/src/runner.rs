@@ -189,6 +189,14 @@ impl<C: Controller> Runner<C> {
     }
 
     async fn fetch(&self, fetch: &Fetch) -> Result<Option<Value>, ClientError> {
+        if fetch.key.name.is_empty() {
+            let list = self
+                .environment
+                .client
+                .list(&fetch.resource, &fetch.key.namespace, &ListParams::default())
+                .await?;
+            return Ok(Some(Value::Array(list.items)));
+        }
         match self
             .environment
             .client
@@ -331,6 +339,9 @@ impl<C: Controller> Runner<C> {
                     Err(error) => Err(error),
                 }
             }
+            Action::DeleteCollection { resource, namespace } => {
+                client.delete_collection(resource, namespace).await.map(|answer| (answer, None))
+            }
             Action::Subresource { resource, key, subresource, object } => {
                 let answer = client
                     .create_subresource(resource, &key.namespace, &key.name, subresource, object)
@@ -347,6 +358,7 @@ fn resource_of(action: &Action) -> &Resource {
         | Action::Update { resource, .. }
         | Action::Patch { resource, .. }
         | Action::Delete { resource, .. }
+        | Action::DeleteCollection { resource, .. }
         | Action::Subresource { resource, .. } => resource,
     }
 }

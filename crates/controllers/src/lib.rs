@@ -1,8 +1,11 @@
 //! Upstream's controllers, one folder each, all of one shape: `observe -> plan -> apply`.
 
+pub mod namespace;
 pub mod owner;
 pub mod pods;
 pub mod replicaset;
+pub mod root_ca;
+pub mod serviceaccount;
 
 use std::sync::Arc;
 
@@ -21,6 +24,8 @@ pub struct Setup {
     pub clock: Arc<dyn Clock>,
     /// Names and jitter.
     pub random: Arc<dyn Random>,
+    /// The cluster's authority, as PEM.
+    pub root_ca: Arc<str>,
     /// When to stop.
     pub stop: ShutdownSignal,
 }
@@ -32,8 +37,16 @@ impl std::fmt::Debug for Setup {
 }
 
 /// Every controller, by name, with how it is started.
-pub const CONTROLLERS: &[(&str, fn(&Setup))] =
-    &[(replicaset::ReplicaSets::NAME, |setup| start(setup, replicaset::ReplicaSets, 5))];
+pub const CONTROLLERS: &[(&str, fn(&Setup))] = &[
+    (serviceaccount::ServiceAccounts::NAME, |setup| {
+        start(setup, serviceaccount::ServiceAccounts, 5)
+    }),
+    (root_ca::RootCaPublisher::NAME, |setup| {
+        start(setup, root_ca::RootCaPublisher { root_ca: Arc::clone(&setup.root_ca) }, 1);
+    }),
+    (namespace::Namespaces::NAME, |setup| start(setup, namespace::Namespaces, 10)),
+    (replicaset::ReplicaSets::NAME, |setup| start(setup, replicaset::ReplicaSets, 5)),
+];
 
 /// Starts the controllers whose names `enabled` takes.
 pub fn start_all(setup: &Setup, enabled: impl Fn(&str) -> bool) {

@@ -5,6 +5,7 @@ use apimachinery::{Value, value};
 use client::call::PatchKind;
 use client::{ObjectKey, Resource};
 use controller::Action;
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 
 /// An object that controls others.
@@ -80,6 +81,13 @@ pub fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
 #[must_use]
 pub fn is_deleting(metadata: &ObjectMeta) -> bool {
     metadata.deletion_timestamp.is_some()
+}
+
+/// Whether a namespace takes nothing new.
+#[must_use]
+pub fn is_terminating(namespace: &Namespace) -> bool {
+    is_deleting(&namespace.metadata)
+        || namespace.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Terminating")
 }
 
 /// The selector of a workload; nothing where it cannot be read, which validation prevents.

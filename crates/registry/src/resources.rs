@@ -8,9 +8,11 @@ use crate::{AnyResource, Generation, Rules};
 
 mod configmap;
 mod event;
+mod namespace;
 
 /// Every declaration. The order is that of the groups in discovery.
-const DECLARATIONS: &[fn() -> Declaration] = &[configmap::resource, event::resource];
+const DECLARATIONS: &[fn() -> Declaration] =
+    &[configmap::resource, event::resource, namespace::resource];
 
 /// What the table lists but stores nothing: reviews, bindings, computed lists.
 const VIRTUAL: &[&str] = &[

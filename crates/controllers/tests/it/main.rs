@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod namespaces;
 mod replicaset;
 
 use std::sync::Arc;
@@ -11,14 +12,13 @@ use test_cluster::TestCluster;
 /// A cluster with these controllers.
 async fn cluster(names: &'static [&'static str]) -> TestCluster {
     let cluster = TestCluster::new(1).await;
-    let server = Arc::clone(&cluster.server);
     let client = cluster.client.clone();
-    drop(server);
     let setup = controllers::Setup {
         caches: cluster.caches(),
         client_for: Box::new(move |_| client.clone()),
         clock: Arc::clone(&cluster.clock),
         random: Arc::clone(&cluster.random),
+        root_ca: "-----BEGIN CERTIFICATE-----".into(),
         stop: cluster.stop(),
     };
     controllers::start_all(&setup, |name| names.contains(&name));

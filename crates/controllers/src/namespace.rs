@@ -1,0 +1,211 @@
+//! Namespaces that are being deleted: everything in them goes, then they do. Upstream: `pkg/controller/namespace`.
+
+use apimachinery::{Value, time, value};
+use client::{ObjectKey, Resource};
+use controller::{Action, Controller, Fetch, Plan, Snapshot, Watches};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Namespace;
+
+use crate::owner::to_value;
+
+/// The controller.
+#[derive(Debug, Clone, Copy)]
+pub struct Namespaces;
+
+/// The finalizer that this controller takes away.
+const FINALIZER: &str = "kubernetes";
+/// How soon a namespace whose content is still going is looked at again, in seconds.
+const LOOK_AGAIN_SECONDS: i64 = 1;
+
+/// What it sees of a namespace.
+#[derive(Debug)]
+pub struct Observed {
+    namespace: Namespace,
+    /// What is in it, by resource; `None` where that was not asked for yet.
+    content: Vec<(Resource, Option<Vec<Value>>)>,
+}
+
+/// Every namespaced resource that can be listed and deleted, each once.
+fn resources() -> Vec<Resource> {
+    let deletable = |facts: &&api::ResourceFacts| {
+        facts.namespaced
+            && facts.verbs.contains(&"deletecollection")
+            && facts.verbs.contains(&"list")
+    };
+    let mut resources: Vec<Resource> = Vec::new();
+    for facts in api::resources().iter().filter(deletable) {
+        let resource = Resource::built_in(facts.group, facts.resource);
+        // Events are served in two groups, some resources in two versions: the same objects.
+        if !resources.contains(&resource) && facts.group != "events.k8s.io" {
+            resources.push(resource);
+        }
+    }
+    resources
+}
+
+fn fetch(resource: &Resource, namespace: &str) -> Fetch {
+    Fetch { resource: resource.clone(), key: ObjectKey::new(namespace, "") }
+}
+
+impl Controller for Namespaces {
+    const NAME: &'static str = "namespace-controller";
+    type Key = ObjectKey;
+    type Observed = Observed;
+    type Memory = ();
+
+    fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
+        watches.own::<Namespace>()
+    }
+
+    fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
+        let namespace: Namespace = snapshot.get(key)?;
+        namespace.metadata.deletion_timestamp.as_ref()?;
+        let content = resources().into_iter().map(|resource| {
+            let found = snapshot.fetched(&fetch(&resource, &key.name));
+            let items =
+                found.map(|list| list.and_then(Value::as_array).unwrap_or_default().to_vec());
+            (resource, items)
+        });
+        Some(Observed { content: content.collect(), namespace })
+    }
+
+    fn plan(&self, observed: &Observed, (): &mut (), now: Timestamp) -> Plan {
+        let mut plan = Plan::nothing();
+        let namespace = &observed.namespace;
+        let name = namespace.metadata.name.clone().unwrap_or_default();
+        let finalizers = namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten());
+        if !finalizers.clone().any(|it| it == FINALIZER) {
+            return plan;
+        }
+        let unknown = observed.content.iter().filter(|(_, items)| items.is_none());
+        plan.fetches = unknown.map(|(resource, _)| fetch(resource, &name)).collect();
+        if !plan.fetches.is_empty() {
+            return plan;
+        }
+        let left: Vec<(&Resource, &Vec<Value>)> = observed
+            .content
+            .iter()
+            .filter_map(|(resource, items)| items.as_ref().map(|items| (resource, items)))
+            .filter(|(_, items)| !items.is_empty())
+            .collect();
+        for (resource, items) in &left {
+            if items.iter().any(|item| item.at(&["metadata", "deletionTimestamp"]).is_none()) {
+                plan.act(Action::DeleteCollection {
+                    resource: (*resource).clone(),
+                    namespace: name.clone(),
+                });
+            }
+        }
+        let mut object = to_value(namespace);
+        let changed = set_conditions(&mut object, &left, now);
+        plan.then();
+        if left.is_empty() {
+            let rest: Value =
+                finalizers.filter(|it| *it != FINALIZER).map(String::as_str).collect();
+            object.set_at(&["spec", "finalizers"], rest);
+            plan.act(Action::Update {
+                resource: Resource::of::<Namespace>(),
+                subresource: "finalize",
+                object,
+            });
+            return plan;
+        }
+        if changed {
+            plan.act(Action::Update {
+                resource: Resource::of::<Namespace>(),
+                subresource: "status",
+                object,
+            });
+        }
+        plan.requeue_by(
+            now.saturating_add(SignedDuration::from_secs(LOOK_AGAIN_SECONDS)).unwrap_or(now),
+        );
+        plan
+    }
+}
+
+/// Upstream's five conditions; says whether any of them changed.
+fn set_conditions(object: &mut Value, left: &[(&Resource, &Vec<Value>)], now: Timestamp) -> bool {
+    let described = |(resource, items): &(&Resource, &Vec<Value>)| {
+        let group =
+            if resource.group.is_empty() { String::new() } else { format!("{}", resource.group) };
+        format!("{}.{group} has {} resource instances", resource.plural, items.len())
+    };
+    let content: Vec<String> = left.iter().map(described).collect();
+    let mut finalizers: std::collections::BTreeMap<String, usize> =
+        std::collections::BTreeMap::new();
+    for item in left.iter().flat_map(|(_, items)| items.iter()) {
+        for finalizer in item.items_at(&["metadata", "finalizers"]).iter().filter_map(Value::as_str)
+        {
+            *finalizers.entry(finalizer.to_owned()).or_default() += 1;
+        }
+    }
+    let finalizers: Vec<String> = finalizers
+        .iter()
+        .map(|(name, count)| format!("{name} in {count} resource instances"))
+        .collect();
+    let wanted = [
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            false,
+            "ResourcesDiscovered",
+            "All resources successfully discovered".to_owned(),
+        ),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            false,
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed".to_owned(),
+        ),
+        (
+            "NamespaceDeletionContentFailure",
+            false,
+            "ContentDeleted",
+            "All content successfully deleted, may be waiting on finalization".to_owned(),
+        ),
+        if content.is_empty() {
+            (
+                "NamespaceContentRemaining",
+                false,
+                "ContentRemoved",
+                "All content successfully removed".to_owned(),
+            )
+        } else {
+            (
+                "NamespaceContentRemaining",
+                true,
+                "SomeResourcesRemain",
+                format!("Some resources are remaining: {}", content.join(", ")),
+            )
+        },
+        if finalizers.is_empty() {
+            (
+                "NamespaceFinalizersRemaining",
+                false,
+                "ContentHasNoFinalizers",
+                "All content-preserving finalizers finished".to_owned(),
+            )
+        } else {
+            (
+                "NamespaceFinalizersRemaining",
+                true,
+                "SomeFinalizersRemain",
+                format!(
+                    "Some content in the namespace has finalizers remaining: {}",
+                    finalizers.join(", ")
+                ),
+            )
+        },
+    ];
+    let old = object.items_at(&["status", "conditions"]).to_vec();
+    let conditions: Vec<Value> = wanted.iter().map(|(kind, status, reason, message)| {
+        let status = if *status { "True" } else { "False" };
+        let before = old.iter().find(|it| it.str_at(&["type"]) == *kind);
+        let since = before.filter(|it| it.str_at(&["status"]) == status).map(|it| it.str_at(&["lastTransitionTime"]).to_owned());
+        let since = since.unwrap_or_else(|| time::format_time(now).to_string());
+        value!({"type": (*kind), "status": status, "reason": (*reason), "message": (message.as_str()), "lastTransitionTime": since})
+    }).collect();
+    let changed = conditions != old;
+    object.set_at(&["status", "conditions"], Value::Array(conditions));
+    changed
+}
