@@ -1,5 +1,6 @@
 //! Upstream's controllers, one folder each, all of one shape: `observe -> plan -> apply`.
 
+pub mod deployment;
 pub mod namespace;
 pub mod owner;
 pub mod pods;
@@ -45,6 +46,7 @@ pub const CONTROLLERS: &[(&str, fn(&Setup))] = &[
         start(setup, root_ca::RootCaPublisher { root_ca: Arc::clone(&setup.root_ca) }, 1);
     }),
     (namespace::Namespaces::NAME, |setup| start(setup, namespace::Namespaces, 10)),
+    (deployment::Deployments::NAME, |setup| start(setup, deployment::Deployments, 5)),
     (replicaset::ReplicaSets::NAME, |setup| start(setup, replicaset::ReplicaSets, 5)),
 ];
 

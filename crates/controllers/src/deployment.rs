@@ -1,0 +1,107 @@
+//! Deployment: ReplicaSets of a template's versions, rolled from one to the next. Upstream: `pkg/controller/deployment`.
+
+mod plan;
+mod rolling;
+mod scale;
+mod sets;
+mod status;
+
+use client::ObjectKey;
+use client::reflector::{BY_CONTROLLER, StoreChange};
+use controller::{Controller, Plan, Snapshot, Watches};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::owner;
+
+/// The controller.
+#[derive(Debug, Clone, Copy)]
+pub struct Deployments;
+
+/// What it sees of a Deployment.
+#[derive(Debug)]
+pub struct Observed {
+    /// The Deployment.
+    pub deployment: Deployment,
+    /// The sets that it controls, and the orphans of its namespace that fit its selector.
+    pub sets: Vec<ReplicaSet>,
+    /// How many pods of its sets exist and are not over, those on their way out too.
+    pub running_pods: usize,
+}
+
+impl Controller for Deployments {
+    const NAME: &'static str = "deployment-controller";
+    type Key = ObjectKey;
+    type Observed = Observed;
+    type Memory = ();
+
+    fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
+        watches.own::<Deployment>().on::<ReplicaSet>(concerned).on::<Pod>(owner_of_gone_pod)
+    }
+
+    fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
+        let deployment: Deployment = snapshot.get(key)?;
+        let uid = deployment.metadata.uid.clone().unwrap_or_default();
+        let selector = owner::selector(&deployment.spec.selector);
+        let mut sets: Vec<ReplicaSet> = snapshot.by_index(BY_CONTROLLER, &uid);
+        let pods = sets.iter().flat_map(|set| {
+            snapshot.by_index::<Pod>(BY_CONTROLLER, set.metadata.uid.as_deref().unwrap_or_default())
+        });
+        let running_pods =
+            pods.filter(|pod| !matches!(crate::pods::phase(pod), "Succeeded" | "Failed")).count();
+        let orphans = snapshot.list::<ReplicaSet>(&key.namespace).into_iter().filter(|set| {
+            owner::controller_of(&set.metadata).is_none()
+                && !owner::is_deleting(&set.metadata)
+                && owner::matches(&selector, &set.metadata)
+        });
+        sets.extend(orphans);
+        Some(Observed { deployment, sets, running_pods })
+    }
+
+    fn plan(&self, observed: &Observed, (): &mut (), now: Timestamp) -> Plan {
+        plan::plan(observed, now)
+    }
+}
+
+/// The deployments that a change of a set concerns: its controller's, or those that might adopt it.
+fn concerned(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
+    let mut keys = controller::watches::controllers(change, "Deployment");
+    let orphan = change
+        .new
+        .as_ref()
+        .and_then(|it| it.decode::<ReplicaSet>())
+        .filter(|set| owner::controller_of(&set.metadata).is_none());
+    if let Some(set) = orphan {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        for deployment in snapshot.list::<Deployment>(namespace) {
+            let fits = owner::matches(&owner::selector(&deployment.spec.selector), &set.metadata);
+            if fits {
+                keys.push(owner::key_of(&deployment.metadata));
+            }
+        }
+    }
+    keys
+}
+
+/// A pod that is gone or over may be what a Recreate deployment waits for.
+fn owner_of_gone_pod(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
+    let over = change
+        .new
+        .as_ref()
+        .is_none_or(|it| matches!(it.value().str_at(&["status", "phase"]), "Succeeded" | "Failed"));
+    if !over {
+        return Vec::new();
+    }
+    controller::watches::controllers(change, "ReplicaSet")
+        .iter()
+        .filter_map(|key| snapshot.get::<ReplicaSet>(key))
+        .filter_map(|set| {
+            let owner = owner::controller_of(&set.metadata).filter(|it| it.kind == "Deployment")?;
+            Some(ObjectKey::new(
+                set.metadata.namespace.clone().unwrap_or_default(),
+                owner.name.clone(),
+            ))
+        })
+        .collect()
+}

@@ -1,0 +1,224 @@
+//! What a deployment asks of its sets. Upstream: `pkg/controller/deployment/util`.
+
+use apimachinery::{Value, hash, value};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::owner::{Owner, to_value};
+
+/// The label that tells the pods of one template from those of another.
+pub(super) const HASH_LABEL: &str = "pod-template-hash";
+pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
+const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
+pub(super) const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
+pub(super) const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
+/// Annotations of a deployment that its sets do not take over.
+const NOT_COPIED: &[&str] = &[
+    "kubectl.kubernetes.io/last-applied-configuration",
+    REVISION,
+    REVISION_HISTORY,
+    DESIRED,
+    MAX_REPLICAS,
+    "deprecated.deployment.rollback.to",
+];
+
+/// The spec of a deployment.
+pub(super) fn spec(deployment: &Deployment) -> &DeploymentSpec {
+    &deployment.spec
+}
+
+pub(super) fn wanted(deployment: &Deployment) -> i32 {
+    spec(deployment).replicas.unwrap_or(1)
+}
+
+/// How many replicas a set asks for.
+pub(super) fn replicas(set: &ReplicaSet) -> i32 {
+    set.spec.replicas.unwrap_or(1)
+}
+
+pub(super) fn total_wanted<'s>(sets: impl IntoIterator<Item = &'s ReplicaSet>) -> i32 {
+    sets.into_iter().map(replicas).sum()
+}
+
+pub(super) fn status_replicas(set: &ReplicaSet) -> i32 {
+    set.status.as_ref().map_or(0, |status| status.replicas)
+}
+
+pub(super) fn available(set: &ReplicaSet) -> i32 {
+    set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or_default()
+}
+
+pub(super) fn is_rolling(deployment: &Deployment) -> bool {
+    let kind = spec(deployment).strategy.as_ref().and_then(|it| it.type_.as_deref());
+    kind.unwrap_or("RollingUpdate") == "RollingUpdate"
+}
+
+/// How many more pods than wanted there may be, and how many fewer may be available. Both 0 would be no way forward:
+/// then one may be missing.
+pub(super) fn surge_and_unavailable(deployment: &Deployment) -> (i32, i32) {
+    if !is_rolling(deployment) {
+        return (0, 0);
+    }
+    let rolling = spec(deployment).strategy.as_ref().and_then(|it| it.rolling_update.as_ref());
+    let total = wanted(deployment);
+    let surge = scaled(rolling.and_then(|it| it.max_surge.as_ref()), total, true);
+    let unavailable = scaled(rolling.and_then(|it| it.max_unavailable.as_ref()), total, false);
+    if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
+}
+
+pub(super) fn max_surge(deployment: &Deployment) -> i32 {
+    surge_and_unavailable(deployment).0
+}
+
+pub(super) fn max_unavailable(deployment: &Deployment) -> i32 {
+    surge_and_unavailable(deployment).1.min(wanted(deployment))
+}
+
+/// A number, or a share of `total`; 25 % where nothing is said.
+fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
+    let percent = match value {
+        Some(IntOrString::Int(number)) => return *number,
+        Some(IntOrString::String(text)) => text.trim_end_matches('%').parse().unwrap_or(0_i64),
+        None => 25,
+    };
+    let product = i64::from(total) * percent;
+    let share = if up { (product + 99).div_euclid(100) } else { product.div_euclid(100) };
+    i32::try_from(share).unwrap_or(i32::MAX)
+}
+
+/// A template without the label that the controller adds.
+fn plain_template(template: &impl serde::Serialize) -> Value {
+    let mut template = to_value(template);
+    template.remove_at(&["metadata", "labels", HASH_LABEL]);
+    if let Some(metadata) = template.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("creationTimestamp");
+        if metadata
+            .get("labels")
+            .and_then(Value::as_object)
+            .is_some_and(apimachinery::Object::is_empty)
+        {
+            metadata.remove("labels");
+        }
+    }
+    template
+}
+
+/// The set of the deployment's present template: the oldest, should there be several.
+pub(super) fn new_set<'s>(
+    deployment: &Deployment,
+    sets: &'s [ReplicaSet],
+) -> Option<&'s ReplicaSet> {
+    let template = plain_template(&spec(deployment).template);
+    let mut candidates: Vec<&ReplicaSet> = sets
+        .iter()
+        .filter(|set| set.spec.template.as_ref().map(plain_template).as_ref() == Some(&template))
+        .collect();
+    candidates.sort_by(|a, b| by_age(a, b));
+    candidates.first().copied()
+}
+
+/// Older first.
+pub(super) fn by_age(a: &ReplicaSet, b: &ReplicaSet) -> std::cmp::Ordering {
+    let created = |set: &ReplicaSet| set.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    created(a).cmp(&created(b)).then_with(|| a.metadata.name.cmp(&b.metadata.name))
+}
+
+pub(super) fn annotation<'s>(set: &'s ReplicaSet, key: &str) -> Option<&'s str> {
+    set.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+pub(super) fn revision(set: &ReplicaSet) -> i64 {
+    annotation(set, REVISION).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// The hash of the present template, made another one by each collision.
+pub(super) fn template_hash(deployment: &Deployment) -> String {
+    let collisions = deployment.status.as_ref().and_then(|status| status.collision_count);
+    hash::template_hash(&to_value(&spec(deployment).template), collisions)
+}
+
+/// The set for the present template, as it is to be created.
+pub(super) fn make_set(
+    deployment: &Deployment,
+    owner: &Owner<'_>,
+    count: i32,
+    revision: i64,
+) -> Value {
+    let hash = template_hash(deployment);
+    let name = format!("{}-{hash}", deployment.metadata.name.clone().unwrap_or_default());
+    let mut template = to_value(&spec(deployment).template);
+    template.set_at(&["metadata", "labels", HASH_LABEL], hash.as_str());
+    let labels = template.at(&["metadata", "labels"]).cloned().unwrap_or_default();
+    let mut selector = to_value(&spec(deployment).selector);
+    selector.set_at(&["matchLabels", HASH_LABEL], hash.as_str());
+    let mut set = value!({
+        "apiVersion": "apps/v1", "kind": "ReplicaSet",
+        "metadata": {
+            "name": name, "namespace": (deployment.metadata.namespace.clone().unwrap_or_default()),
+            "labels": labels, "ownerReferences": [(owner.reference())]
+        },
+        "spec": {"replicas": count, "selector": selector, "template": template}
+    });
+    if let Some(seconds) = spec(deployment).min_ready_seconds.filter(|it| *it != 0) {
+        set.set_at(&["spec", "minReadySeconds"], seconds);
+    }
+    for (key, text) in copied_annotations(deployment) {
+        set.set_at(&["metadata", "annotations", key], text);
+    }
+    set.set_at(&["metadata", "annotations", REVISION], revision.to_string());
+    annotate_size(deployment, &mut set);
+    set
+}
+
+fn copied_annotations(deployment: &Deployment) -> impl Iterator<Item = (&str, &str)> {
+    let all = deployment.metadata.annotations.iter().flatten();
+    all.map(|(key, text)| (key.as_str(), text.as_str()))
+        .filter(|(key, _)| !NOT_COPIED.contains(key))
+}
+
+/// Notes how large the deployment was when this set was last sized; says whether that is news.
+pub(super) fn annotate_size(deployment: &Deployment, set: &mut Value) -> bool {
+    let desired = wanted(deployment).to_string();
+    let most = (wanted(deployment) + max_surge(deployment)).to_string();
+    let mut changed = false;
+    for (key, text) in [(DESIRED, desired), (MAX_REPLICAS, most)] {
+        if set.str_at(&["metadata", "annotations", key]) != text {
+            set.set_at(&["metadata", "annotations", key], text);
+            changed = true;
+        }
+    }
+    changed
+}
+
+/// Brings the annotations of the new set up to date; `None` where they are.
+pub(super) fn updated_set(
+    deployment: &Deployment,
+    set: &ReplicaSet,
+    next_revision: i64,
+) -> Option<Value> {
+    let mut object = to_value(set);
+    let mut changed = false;
+    for (key, text) in copied_annotations(deployment) {
+        if annotation(set, key) != Some(text) {
+            object.set_at(&["metadata", "annotations", key], text);
+            changed = true;
+        }
+    }
+    let old = revision(set);
+    if old < next_revision {
+        if old > 0 {
+            let history = annotation(set, REVISION_HISTORY);
+            let history = history.map_or(old.to_string(), |history| format!("{history},{old}"));
+            object.set_at(&["metadata", "annotations", REVISION_HISTORY], history);
+        }
+        object.set_at(&["metadata", "annotations", REVISION], next_revision.to_string());
+        changed = true;
+    }
+    changed |= annotate_size(deployment, &mut object);
+    let seconds = spec(deployment).min_ready_seconds.unwrap_or_default();
+    if set.spec.min_ready_seconds.unwrap_or_default() != seconds {
+        object.set_at(&["spec", "minReadySeconds"], seconds);
+        changed = true;
+    }
+    changed.then_some(object)
+}
