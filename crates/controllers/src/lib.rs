@@ -1,6 +1,7 @@
 //! Upstream's controllers, one folder each, all of one shape: `observe -> plan -> apply`.
 
 pub mod deployment;
+pub mod endpointslice;
 pub mod namespace;
 pub mod owner;
 pub mod pods;
@@ -48,6 +49,7 @@ pub const CONTROLLERS: &[(&str, fn(&Setup))] = &[
     (namespace::Namespaces::NAME, |setup| start(setup, namespace::Namespaces, 10)),
     (deployment::Deployments::NAME, |setup| start(setup, deployment::Deployments, 5)),
     (replicaset::ReplicaSets::NAME, |setup| start(setup, replicaset::ReplicaSets, 5)),
+    (endpointslice::EndpointSlices::NAME, |setup| start(setup, endpointslice::EndpointSlices, 5)),
 ];
 
 /// Starts the controllers whose names `enabled` takes.

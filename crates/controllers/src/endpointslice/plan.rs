@@ -1,0 +1,282 @@
+//! Which slices a service is to have.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use apimachinery::{Object, Value, value};
+use client::Resource;
+use controller::{Action, Plan};
+use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{MANAGED_BY, MANAGER, Observed, SERVICE_NAME};
+use crate::owner::{Owner, key_of, to_value};
+use crate::pods;
+
+/// The most endpoints of a slice (upstream: `--max-endpoints-per-slice`).
+const MAX_ENDPOINTS: usize = 100;
+/// The label of slices of headless services.
+const HEADLESS: &str = "service.kubernetes.io/headless";
+/// Labels that a service does not hand to its slices.
+const OWN_LABELS: &[&str] = &[SERVICE_NAME, MANAGED_BY, HEADLESS];
+
+/// Slices differ by address family and ports: pods may resolve a named port differently.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Group {
+    family: &'static str,
+    /// The ports as JSON text, by which groups are told apart.
+    ports: String,
+}
+
+pub(super) fn plan(observed: &Observed) -> Plan {
+    let service = &observed.service;
+    let mut groups: BTreeMap<Group, Vec<Value>> = BTreeMap::new();
+    for family in families(service) {
+        for pod in &observed.pods {
+            let Some(address) = address(pod, family).filter(|_| counts(service, pod)) else {
+                continue;
+            };
+            let ports = apimachinery::json::to_string(&ports(service, pod));
+            let endpoint = endpoint(observed, pod, &address);
+            groups.entry(Group { family, ports }).or_default().push(endpoint);
+        }
+    }
+    if groups.is_empty() {
+        // A service without endpoints has one empty slice, so that clients can tell that from not known yet.
+        for family in families(service) {
+            groups.insert(Group { family, ports: "null".into() }, Vec::new());
+        }
+    }
+    let mut plan = Plan::nothing();
+    let mut unused: Vec<&EndpointSlice> = observed.slices.iter().collect();
+    for (group, endpoints) in groups {
+        let existing = take_group(&mut unused, &group);
+        reconcile(&mut plan, observed, &group, endpoints, existing);
+    }
+    for slice in unused {
+        plan.act(Action::Delete {
+            resource: Resource::of::<EndpointSlice>(),
+            key: key_of(&slice.metadata),
+            uid: slice.metadata.uid.clone().unwrap_or_default(),
+            propagation: None,
+            grace_period_seconds: None,
+        });
+    }
+    plan
+}
+
+fn families(service: &Service) -> Vec<&'static str> {
+    let families = service.spec.iter().flat_map(|spec| spec.ip_families.iter().flatten());
+    let mut families: Vec<&'static str> =
+        families.map(|it| if it == "IPv6" { "IPv6" } else { "IPv4" }).collect();
+    if families.is_empty() {
+        families.push("IPv4");
+    }
+    families
+}
+
+fn publishes_all(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses).unwrap_or_default()
+}
+
+/// Whether a pod is an endpoint at all, ready or not.
+fn counts(service: &Service, pod: &Pod) -> bool {
+    let over = matches!(pods::phase(pod), "Succeeded" | "Failed");
+    !over
+        && (pod.metadata.deletion_timestamp.is_none()
+            || pods::is_ready(pod)
+            || publishes_all(service)
+            || pods::phase(pod) == "Running")
+}
+
+fn address(pod: &Pod, family: &str) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let wanted = |ip: &str| ip.contains(':') == (family == "IPv6");
+    let many =
+        status.pod_ips.iter().flatten().filter_map(|it| Some(it.ip.clone())).find(|ip| wanted(ip));
+    many.or_else(|| status.pod_ip.clone()).filter(|ip| !ip.is_empty() && wanted(ip))
+}
+
+fn endpoint(observed: &Observed, pod: &Pod, address: &str) -> Value {
+    let ready = pods::is_ready(pod);
+    let terminating = pod.metadata.deletion_timestamp.is_some();
+    let all = publishes_all(&observed.service);
+    let mut endpoint = value!({
+        "addresses": [address],
+        "conditions": {"ready": (all || (ready && !terminating)), "serving": (all || ready), "terminating": terminating},
+        "targetRef": {"kind": "Pod", "namespace": (pod.metadata.namespace.clone().unwrap_or_default()),
+            "name": (pod.metadata.name.clone().unwrap_or_default()), "uid": (pod.metadata.uid.clone().unwrap_or_default())}
+    });
+    let spec = pod.spec.as_ref();
+    if let Some(node) = spec.and_then(|it| it.node_name.as_deref()).filter(|it| !it.is_empty()) {
+        endpoint.set_at(&["nodeName"], node);
+        if let Some(zone) = observed.zones.get(node) {
+            endpoint.set_at(&["zone"], zone.as_str());
+        }
+    }
+    let subdomain = spec.and_then(|it| it.subdomain.as_deref()).unwrap_or_default();
+    let hostname = spec.and_then(|it| it.hostname.as_deref()).unwrap_or_default();
+    if !hostname.is_empty() && Some(subdomain) == observed.service.metadata.name.as_deref() {
+        endpoint.set_at(&["hostname"], hostname);
+    }
+    endpoint
+}
+
+/// The ports of a service as a pod has them; a named port that the pod lacks is left out.
+fn ports(service: &Service, pod: &Pod) -> Value {
+    let spec = service.spec.as_ref();
+    let all = spec.iter().flat_map(|it| it.ports.iter().flatten());
+    let ports: Vec<Value> = all
+        .filter_map(|port| {
+            let number = number(port, pod)?;
+            let mut entry = Object::new();
+            entry.insert("name", port.name.clone().unwrap_or_default());
+            entry.insert("port", i64::from(number));
+            entry.insert("protocol", port.protocol.clone().unwrap_or_else(|| "TCP".into()));
+            if let Some(protocol) = &port.app_protocol {
+                entry.insert("appProtocol", protocol.as_str());
+            }
+            Some(Value::Object(entry))
+        })
+        .collect();
+    if ports.is_empty() { Value::Null } else { Value::Array(ports) }
+}
+
+fn number(port: &ServicePort, pod: &Pod) -> Option<i32> {
+    match &port.target_port {
+        Some(IntOrString::Int(0)) | None => Some(port.port),
+        Some(IntOrString::Int(number)) => Some(*number),
+        Some(IntOrString::String(name)) if name.is_empty() => Some(port.port),
+        Some(IntOrString::String(name)) => {
+            let protocol = port.protocol.as_deref().unwrap_or("TCP");
+            let spec = pod.spec.as_ref()?;
+            let sidecars = spec
+                .init_containers
+                .iter()
+                .flatten()
+                .filter(|it| it.restart_policy.as_deref() == Some("Always"));
+            let containers = spec.containers.iter().chain(sidecars);
+            containers.flat_map(|it| it.ports.iter().flatten()).find_map(|it| {
+                let same = it.name.as_deref() == Some(name.as_str())
+                    && it.protocol.as_deref().unwrap_or("TCP") == protocol;
+                same.then_some(it.container_port)
+            })
+        }
+    }
+}
+
+/// Takes the slices of a group out of those that are there.
+fn take_group<'s>(slices: &mut Vec<&'s EndpointSlice>, group: &Group) -> Vec<&'s EndpointSlice> {
+    let fits = |slice: &&EndpointSlice| {
+        let ports = to_value(&slice.ports);
+        let ports =
+            if ports.as_array().is_some_and(<[Value]>::is_empty) { Value::Null } else { ports };
+        slice.address_type == group.family && apimachinery::json::to_string(&ports) == group.ports
+    };
+    let (taken, left) = slices.drain(..).partition(fits);
+    *slices = left;
+    taken
+}
+
+/// Brings the slices of a group to these endpoints with as few writes as can be.
+fn reconcile(
+    plan: &mut Plan,
+    observed: &Observed,
+    group: &Group,
+    endpoints: Vec<Value>,
+    existing: Vec<&EndpointSlice>,
+) {
+    let name = |endpoint: &Value| endpoint.str_at(&["targetRef", "uid"]).to_owned();
+    let mut left: BTreeMap<String, Value> =
+        endpoints.into_iter().map(|it| (name(&it), it)).collect();
+    let mut kept: Vec<(&EndpointSlice, Vec<Value>)> = Vec::new();
+    for slice in existing {
+        let present: Vec<Value> =
+            to_value(&slice.endpoints).as_array().unwrap_or_default().to_vec();
+        let still = present.iter().filter_map(|it| left.remove(&name(it))).collect();
+        kept.push((slice, still));
+    }
+    // What is new fills slices that have room, the fullest first.
+    kept.sort_by_key(|(_, endpoints)| std::cmp::Reverse(endpoints.len()));
+    let mut new: Vec<Value> = left.into_values().collect();
+    for (_, endpoints) in &mut kept {
+        let room = MAX_ENDPOINTS.saturating_sub(endpoints.len()).min(new.len());
+        endpoints.extend(new.drain(..room));
+    }
+    let mut first_empty = new.is_empty() && kept.iter().all(|(_, endpoints)| endpoints.is_empty());
+    for (slice, endpoints) in kept {
+        if endpoints.is_empty() && !std::mem::take(&mut first_empty) {
+            delete(plan, slice);
+            continue;
+        }
+        update(plan, observed, slice, endpoints);
+    }
+    if first_empty {
+        create(plan, observed, group, Vec::new());
+    }
+    for chunk in new.chunks(MAX_ENDPOINTS) {
+        create(plan, observed, group, chunk.to_vec());
+    }
+}
+
+fn delete(plan: &mut Plan, slice: &EndpointSlice) {
+    plan.act(Action::Delete {
+        resource: Resource::of::<EndpointSlice>(),
+        key: key_of(&slice.metadata),
+        uid: slice.metadata.uid.clone().unwrap_or_default(),
+        propagation: None,
+        grace_period_seconds: None,
+    });
+}
+
+fn update(plan: &mut Plan, observed: &Observed, slice: &EndpointSlice, endpoints: Vec<Value>) {
+    let mut object = to_value(slice);
+    object.set_at(&["endpoints"], Value::Array(endpoints));
+    object.set_at(&["metadata", "labels"], labels(&observed.service));
+    let before = to_value(slice);
+    let set = |value: &Value| -> BTreeSet<String> {
+        value.items_at(&["endpoints"]).iter().map(apimachinery::json::to_string).collect()
+    };
+    if set(&object) == set(&before)
+        && object.at(&["metadata", "labels"]) == before.at(&["metadata", "labels"])
+    {
+        return;
+    }
+    plan.act(Action::Update { resource: Resource::of::<EndpointSlice>(), subresource: "", object });
+}
+
+fn create(plan: &mut Plan, observed: &Observed, group: &Group, endpoints: Vec<Value>) {
+    let service = &observed.service;
+    let owner = Owner { api_version: "v1", kind: "Service", metadata: &service.metadata };
+    let ports = apimachinery::json::parse(group.ports.as_bytes()).unwrap_or_default();
+    let name = service.metadata.name.clone().unwrap_or_default();
+    let namespace = service.metadata.namespace.clone().unwrap_or_default();
+    let object = value!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": (group.family),
+        "metadata": {"generateName": (format!("{name}-")), "namespace": (namespace.as_str()), "labels": (labels(service)),
+            "ownerReferences": [(owner.reference())]},
+        "ports": ports, "endpoints": (Value::Array(endpoints))
+    });
+    plan.act(Action::Create {
+        resource: Resource::of::<EndpointSlice>(),
+        namespace,
+        object,
+        exists_is_fine: false,
+    });
+}
+
+/// The labels of a service's slices: its own, and those that say whose they are.
+fn labels(service: &Service) -> Value {
+    let mut labels = Object::new();
+    for (key, text) in service.metadata.labels.iter().flatten() {
+        if !OWN_LABELS.contains(&key.as_str()) {
+            labels.insert(key.as_str(), text.as_str());
+        }
+    }
+    labels.insert(SERVICE_NAME, service.metadata.name.clone().unwrap_or_default());
+    labels.insert(MANAGED_BY, MANAGER);
+    if service.spec.as_ref().and_then(|it| it.cluster_ip.as_deref()) == Some("None") {
+        labels.insert(HEADLESS, "");
+    }
+    Value::Object(labels)
+}
