@@ -7,9 +7,29 @@ use crate::declaration::{BuiltIn, Declaration};
 use crate::{AnyResource, Generation, Rules};
 
 mod configmap;
+mod cronjob;
+mod daemonset;
+mod deployment;
+mod job;
+mod pod;
+mod podtemplate;
+mod replicaset;
+mod replicationcontroller;
+mod statefulset;
 
 /// Every declaration. The order is that of the groups in discovery.
-const DECLARATIONS: &[fn() -> Declaration] = &[configmap::resource];
+const DECLARATIONS: &[fn() -> Declaration] = &[
+    configmap::resource,
+    pod::resource,
+    podtemplate::resource,
+    replicationcontroller::resource,
+    daemonset::resource,
+    deployment::resource,
+    replicaset::resource,
+    statefulset::resource,
+    cronjob::resource,
+    job::resource,
+];
 
 /// What the table lists but stores nothing: reviews, bindings, computed lists.
 const VIRTUAL: &[&str] = &[
