@@ -41,6 +41,15 @@ pub struct Scale {
     pub selector: &'static [&'static str],
 }
 
+impl Scale {
+    /// Where most kinds have them.
+    pub const REPLICAS: Self = Self {
+        spec_replicas: &["spec", "replicas"],
+        status_replicas: &["status", "replicas"],
+        selector: &["spec", "selector"],
+    };
+}
+
 /// A selectable field: its name and how its value is read.
 #[derive(Debug, Clone, Copy)]
 pub struct FieldLabel {

@@ -5,6 +5,7 @@
 
 pub mod declaration;
 pub mod metadata;
+mod pod_spec;
 pub mod resources;
 pub mod table;
 

@@ -7,12 +7,33 @@ use crate::declaration::{BuiltIn, Declaration};
 use crate::{AnyResource, Generation, Rules};
 
 mod configmap;
+mod cronjob;
+mod daemonset;
+mod deployment;
 mod event;
+mod job;
 mod namespace;
+mod pod;
+mod podtemplate;
+mod replicaset;
+mod replicationcontroller;
+mod statefulset;
 
 /// Every declaration. The order is that of the groups in discovery.
-const DECLARATIONS: &[fn() -> Declaration] =
-    &[configmap::resource, event::resource, namespace::resource];
+const DECLARATIONS: &[fn() -> Declaration] = &[
+    configmap::resource,
+    event::resource,
+    namespace::resource,
+    pod::resource,
+    podtemplate::resource,
+    replicationcontroller::resource,
+    daemonset::resource,
+    deployment::resource,
+    replicaset::resource,
+    statefulset::resource,
+    cronjob::resource,
+    job::resource,
+];
 
 /// What the table lists but stores nothing: reviews, bindings, computed lists.
 const VIRTUAL: &[&str] = &[
