@@ -4,6 +4,8 @@
 
 pub(crate) mod http;
 pub(crate) mod import;
+#[cfg(test)]
+mod import_tests;
 pub(crate) mod manifest;
 pub(crate) mod pull;
 #[cfg(test)]
