@@ -478,11 +478,19 @@ impl Caches {
 
 /// The index by the uid of the owner that controls an object.
 pub const BY_CONTROLLER: &str = "controller";
+/// The index by the uids of all owners of an object.
+pub const BY_OWNER: &str = "owner";
 /// The index by the node a pod runs on.
 pub const BY_NODE: &str = "node";
 
 /// The indexes of shared caches.
-pub const INDEXES: &[(&str, Indexer)] = &[(BY_CONTROLLER, controller_uid), (BY_NODE, node_name)];
+pub const INDEXES: &[(&str, Indexer)] =
+    &[(BY_CONTROLLER, controller_uid), (BY_OWNER, owner_uids), (BY_NODE, node_name)];
+
+fn owner_uids(value: &Value) -> Vec<CompactString> {
+    let owners = value.items_at(&["metadata", "ownerReferences"]);
+    owners.iter().map(|owner| owner.str_at(&["uid"]).into()).collect()
+}
 
 fn controller_uid(value: &Value) -> Vec<CompactString> {
     let owners = value.items_at(&["metadata", "ownerReferences"]);

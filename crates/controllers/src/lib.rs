@@ -2,6 +2,7 @@
 
 pub mod deployment;
 pub mod endpointslice;
+pub mod garbage_collector;
 pub mod namespace;
 pub mod owner;
 pub mod pods;
@@ -48,6 +49,9 @@ pub const CONTROLLERS: &[(&str, fn(&Setup))] = &[
     }),
     (namespace::Namespaces::NAME, |setup| start(setup, namespace::Namespaces, 10)),
     (deployment::Deployments::NAME, |setup| start(setup, deployment::Deployments, 5)),
+    (garbage_collector::GarbageCollector::NAME, |setup| {
+        start(setup, garbage_collector::GarbageCollector, 20);
+    }),
     (replicaset::ReplicaSets::NAME, |setup| start(setup, replicaset::ReplicaSets, 5)),
     (endpointslice::EndpointSlices::NAME, |setup| start(setup, endpointslice::EndpointSlices, 5)),
 ];

@@ -4,6 +4,7 @@
 
 mod deployment;
 mod endpointslice;
+mod garbage_collector;
 mod namespaces;
 mod replicaset;
 

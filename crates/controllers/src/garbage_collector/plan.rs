@@ -1,0 +1,159 @@
+//! What is to become of an object, by what has become of its owners.
+
+use apimachinery::{Value, value};
+use client::call::PatchKind;
+use client::{ObjectKey, Resource};
+use controller::{Action, Plan};
+
+use super::{Observed, Owner};
+
+const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
+
+pub(super) fn plan(observed: &Observed) -> Plan {
+    let mut plan = Plan::nothing();
+    if is_deleting(&observed.object) {
+        going(&mut plan, observed);
+        return plan;
+    }
+    if observed.owners.is_empty() {
+        return plan;
+    }
+    for (_, owner) in &observed.owners {
+        if let Owner::Unknown(fetch) = owner {
+            plan.fetches.push(fetch.clone());
+        }
+    }
+    if plan.fetches.is_empty() {
+        owned(&mut plan, observed);
+    }
+    plan
+}
+
+fn is_deleting(object: &Value) -> bool {
+    object.at(&["metadata", "deletionTimestamp"]).is_some()
+}
+
+fn has_finalizer(object: &Value, name: &str) -> bool {
+    object.items_at(&["metadata", "finalizers"]).iter().any(|it| it.as_str() == Some(name))
+}
+
+fn uid(object: &Value) -> String {
+    object.str_at(&["metadata", "uid"]).to_owned()
+}
+
+/// An object with owners: gone ones are forgotten, and without any other it goes as well.
+fn owned(plan: &mut Plan, observed: &Observed) {
+    let (mut solid, mut gone, mut waiting) = (0, Vec::new(), Vec::new());
+    for (reference, owner) in &observed.owners {
+        match owner {
+            Owner::Present(owner) if is_deleting(owner) && has_finalizer(owner, FOREGROUND) => {
+                // Only references that block the owner's deletion are what it waits for.
+                if reference.bool_at(&["blockOwnerDeletion"]) {
+                    waiting.push(reference)
+                } else {
+                    solid += 1
+                }
+            }
+            Owner::Present(_) | Owner::Foreign => solid += 1,
+            Owner::Gone | Owner::Unknown(_) => gone.push(reference),
+        }
+    }
+    if solid > 0 {
+        if gone.is_empty() && waiting.is_empty() {
+            return;
+        }
+        let references: Value = gone
+            .iter()
+            .chain(&waiting)
+            .map(|it| value!({"$patch": "delete", "uid": (it.str_at(&["uid"]))}))
+            .collect();
+        plan.act(Action::Patch {
+            resource: observed.resource.clone(),
+            key: observed.key.clone(),
+            subresource: "",
+            kind: PatchKind::Strategic,
+            patch: value!({"metadata": {"ownerReferences": references, "uid": (uid(&observed.object))}}),
+            gone_is_fine: true,
+        });
+        return;
+    }
+    let propagation = if waiting.is_empty() {
+        // Whatever finalizers an earlier delete has left say what is to become of its own dependents.
+        match (has_finalizer(&observed.object, ORPHAN), has_finalizer(&observed.object, FOREGROUND))
+        {
+            (true, _) => "Orphan",
+            (_, true) => "Foreground",
+            _ => "Background",
+        }
+    } else {
+        "Foreground"
+    };
+    plan.act(Action::Delete {
+        resource: observed.resource.clone(),
+        key: observed.key.clone(),
+        uid: uid(&observed.object),
+        propagation: Some(propagation),
+        grace_period_seconds: None,
+    });
+}
+
+/// An object that is being deleted and waits for its dependents, or is to leave them orphans.
+fn going(plan: &mut Plan, observed: &Observed) {
+    let object = &observed.object;
+    if has_finalizer(object, ORPHAN) {
+        for (resource, dependent) in &observed.dependents {
+            plan.act(forget_owner(resource, dependent, &uid(object)));
+        }
+        plan.then();
+        plan.act(without_finalizer(observed, ORPHAN));
+        return;
+    }
+    if !has_finalizer(object, FOREGROUND) {
+        return;
+    }
+    let own = uid(object);
+    let blocks = |dependent: &Value| {
+        let references = dependent.items_at(&["metadata", "ownerReferences"]);
+        references
+            .iter()
+            .any(|it| it.str_at(&["uid"]) == own && it.bool_at(&["blockOwnerDeletion"]))
+    };
+    if !observed.dependents.iter().any(|(_, dependent)| blocks(dependent)) {
+        plan.act(without_finalizer(observed, FOREGROUND));
+    }
+}
+
+fn forget_owner(resource: &Resource, dependent: &Value, owner: &str) -> Action {
+    let key = ObjectKey::new(
+        dependent.str_at(&["metadata", "namespace"]),
+        dependent.str_at(&["metadata", "name"]),
+    );
+    Action::Patch {
+        resource: resource.clone(),
+        key,
+        subresource: "",
+        kind: PatchKind::Strategic,
+        patch: value!({"metadata": {"ownerReferences": [{"$patch": "delete", "uid": owner}], "uid": (uid(dependent))}}),
+        gone_is_fine: true,
+    }
+}
+
+fn without_finalizer(observed: &Observed, name: &str) -> Action {
+    let rest: Value = observed
+        .object
+        .items_at(&["metadata", "finalizers"])
+        .iter()
+        .filter(|it| it.as_str() != Some(name))
+        .cloned()
+        .collect();
+    let version = observed.object.str_at(&["metadata", "resourceVersion"]);
+    Action::Patch {
+        resource: observed.resource.clone(),
+        key: observed.key.clone(),
+        subresource: "",
+        kind: PatchKind::Merge,
+        patch: value!({"metadata": {"finalizers": rest, "resourceVersion": version}}),
+        gone_is_fine: true,
+    }
+}

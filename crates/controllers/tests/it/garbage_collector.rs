@@ -1,0 +1,80 @@
+//! The garbage collector.
+
+use apimachinery::{Value, value};
+use client::Resource;
+use client::call::DeleteParams;
+use test_cluster::TestCluster;
+
+use crate::cluster;
+
+/// An owner with one dependent.
+async fn family(cluster: &TestCluster) -> Value {
+    let owner = value!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner", "namespace": "default"}});
+    let owner = cluster.create("", "configmaps", owner).await;
+    let uid = owner.str_at(&["metadata", "uid"]);
+    let child = value!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "child", "namespace": "default", "ownerReferences": [
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid, "blockOwnerDeletion": true}]}});
+    cluster.create("", "secrets", child).await;
+    owner
+}
+
+async fn delete_owner(cluster: &TestCluster, propagation: &'static str) {
+    let maps = Resource::built_in("", "configmaps");
+    let params = DeleteParams { propagation: Some(propagation), ..DeleteParams::default() };
+    cluster.client.delete(&maps, "default", "owner", &params).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn dependents_go_after_their_owner_in_the_background() {
+    let cluster = cluster(&["garbage-collector-controller"]).await;
+    family(&cluster).await;
+    delete_owner(&cluster, "Background").await;
+    assert!(cluster.get("", "configmaps", "default", "owner").await.is_none());
+    cluster
+        .eventually("the dependent is gone", async |it| {
+            it.get("", "secrets", "default", "child").await.is_none().then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_waits_for_its_dependents_in_the_foreground() {
+    let cluster = cluster(&["garbage-collector-controller"]).await;
+    family(&cluster).await;
+    delete_owner(&cluster, "Foreground").await;
+    cluster
+        .eventually("both are gone", async |it| {
+            let owner = it.get("", "configmaps", "default", "owner").await;
+            let child = it.get("", "secrets", "default", "child").await;
+            assert!(owner.is_some() || child.is_none(), "the owner went before its dependent");
+            (owner.is_none() && child.is_none()).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn orphans_stay_and_name_no_owner() {
+    let cluster = cluster(&["garbage-collector-controller"]).await;
+    family(&cluster).await;
+    delete_owner(&cluster, "Orphan").await;
+    cluster
+        .eventually("the owner is gone", async |it| {
+            it.get("", "configmaps", "default", "owner").await.is_none().then_some(())
+        })
+        .await;
+    let child = cluster.get("", "secrets", "default", "child").await.unwrap();
+    assert!(child.items_at(&["metadata", "ownerReferences"]).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_whose_owner_never_was_goes() {
+    let cluster = cluster(&["garbage-collector-controller"]).await;
+    let child = value!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "child", "namespace": "default", "ownerReferences": [
+        {"apiVersion": "v1", "kind": "ConfigMap", "name": "nobody", "uid": "00000000-0000-4000-8000-000000000000"}]}});
+    cluster.create("", "secrets", child).await;
+    cluster
+        .eventually("it is gone", async |it| {
+            it.get("", "secrets", "default", "child").await.is_none().then_some(())
+        })
+        .await;
+}
