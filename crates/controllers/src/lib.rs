@@ -4,6 +4,7 @@ pub mod deployment;
 pub mod endpointslice;
 pub mod garbage_collector;
 pub mod namespace;
+pub mod node_lifecycle;
 pub mod owner;
 pub mod pods;
 pub mod replicaset;
@@ -51,6 +52,9 @@ pub const CONTROLLERS: &[(&str, fn(&Setup))] = &[
     (deployment::Deployments::NAME, |setup| start(setup, deployment::Deployments, 5)),
     (garbage_collector::GarbageCollector::NAME, |setup| {
         start(setup, garbage_collector::GarbageCollector, 20);
+    }),
+    (node_lifecycle::NodeLifecycle::NAME, |setup| {
+        start(setup, node_lifecycle::NodeLifecycle::default(), 8);
     }),
     (replicaset::ReplicaSets::NAME, |setup| start(setup, replicaset::ReplicaSets, 5)),
     (endpointslice::EndpointSlices::NAME, |setup| start(setup, endpointslice::EndpointSlices, 5)),

@@ -6,6 +6,7 @@ mod deployment;
 mod endpointslice;
 mod garbage_collector;
 mod namespaces;
+mod node_lifecycle;
 mod replicaset;
 
 use std::sync::Arc;
