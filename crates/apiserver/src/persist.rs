@@ -43,7 +43,7 @@ pub(crate) async fn try_current(
     let key = target.key(name)?;
     let (kv, _) =
         server.hub.store().get(&key, At::Latest).await.map_err(|error| error::general(&error))?;
-    kv.map(|kv| decode(kv)).transpose()
+    kv.map(decode).transpose()
 }
 
 fn decode(kv: Kv) -> Result<Current, Status> {

@@ -126,7 +126,7 @@ pub(crate) fn stored(
         out.push(b'\n');
         return Ok(bytes(200, "application/json", out));
     }
-    let content = object.to_value().map_err(|error| Status::internal(error))?;
+    let content = object.to_value().map_err(Status::internal)?;
     Ok(self::object(server, target, form, 200, content))
 }
 

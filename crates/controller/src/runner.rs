@@ -38,12 +38,15 @@ pub struct Environment {
     pub workers: usize,
 }
 
+/// What is remembered of each key: the controller's own memory, and what the caches must show first.
+type Remembered<C> = BTreeMap<<C as Controller>::Key, (<C as Controller>::Memory, Vec<Condition>)>;
+
 /// Runs one controller.
 pub struct Runner<C: Controller> {
     controller: C,
     environment: Environment,
     queue: Arc<Queue<C::Key>>,
-    memory: Mutex<BTreeMap<C::Key, (C::Memory, Vec<Condition>)>>,
+    memory: Mutex<Remembered<C>>,
 }
 
 impl<C: Controller> std::fmt::Debug for Runner<C> {

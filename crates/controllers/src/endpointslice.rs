@@ -44,7 +44,7 @@ impl Controller for EndpointSlices {
     fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
         watches
             .own::<Service>()
-            .on::<Pod>(|change, snapshot| services_of_pod(change, snapshot))
+            .on::<Pod>(services_of_pod)
             .on::<EndpointSlice>(service_of_slice)
             .on::<Node>(|_, _| Vec::new())
     }

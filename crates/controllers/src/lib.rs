@@ -40,8 +40,11 @@ impl std::fmt::Debug for Setup {
     }
 }
 
+/// Starts a controller.
+pub type Starter = fn(&Setup);
+
 /// Every controller, by name, with how it is started.
-pub const CONTROLLERS: &[(&str, fn(&Setup))] = &[
+pub const CONTROLLERS: &[(&str, Starter)] = &[
     (serviceaccount::ServiceAccounts::NAME, |setup| {
         start(setup, serviceaccount::ServiceAccounts, 5)
     }),

@@ -1,5 +1,7 @@
 //! Namespaces that are being deleted: everything in them goes, then they do. Upstream: `pkg/controller/namespace`.
 
+use std::collections::BTreeMap;
+
 use apimachinery::{Value, time, value};
 use client::{ObjectKey, Resource};
 use controller::{Action, Controller, Fetch, Plan, Snapshot, Watches};
@@ -124,87 +126,85 @@ impl Controller for Namespaces {
     }
 }
 
-/// Upstream's five conditions; says whether any of them changed.
-fn set_conditions(object: &mut Value, left: &[(&Resource, &Vec<Value>)], now: Timestamp) -> bool {
-    let described = |(resource, items): &(&Resource, &Vec<Value>)| {
-        let group =
-            if resource.group.is_empty() { String::new() } else { format!("{}", resource.group) };
-        format!("{}.{group} has {} resource instances", resource.plural, items.len())
-    };
-    let content: Vec<String> = left.iter().map(described).collect();
-    let mut finalizers: std::collections::BTreeMap<String, usize> =
-        std::collections::BTreeMap::new();
+/// A condition to be set: type, whether it holds, reason, message.
+type Wanted = (&'static str, bool, &'static str, String);
+
+/// Upstream's five conditions.
+fn conditions(left: &[(&Resource, &Vec<Value>)]) -> [Wanted; 5] {
+    let content: Vec<String> = left
+        .iter()
+        .map(|(resource, items)| {
+            let (plural, group, count) = (&resource.plural, &resource.group, items.len());
+            format!("{plural}.{group} has {count} resource instances")
+        })
+        .collect();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for item in left.iter().flat_map(|(_, items)| items.iter()) {
-        for finalizer in item.items_at(&["metadata", "finalizers"]).iter().filter_map(Value::as_str)
-        {
-            *finalizers.entry(finalizer.to_owned()).or_default() += 1;
+        let finalizers = item.items_at(&["metadata", "finalizers"]).iter();
+        for finalizer in finalizers.filter_map(Value::as_str) {
+            *counts.entry(finalizer.to_owned()).or_default() += 1;
         }
     }
-    let finalizers: Vec<String> = finalizers
-        .iter()
-        .map(|(name, count)| format!("{name} in {count} resource instances"))
-        .collect();
-    let wanted = [
+    let finalizers =
+        counts.iter().map(|(name, count)| format!("{name} in {count} resource instances"));
+    let finalizers: Vec<String> = finalizers.collect();
+    [
         (
             "NamespaceDeletionDiscoveryFailure",
             false,
             "ResourcesDiscovered",
-            "All resources successfully discovered".to_owned(),
+            "All resources successfully discovered".into(),
         ),
         (
             "NamespaceDeletionGroupVersionParsingFailure",
             false,
             "ParsedGroupVersions",
-            "All legacy kube types successfully parsed".to_owned(),
+            "All legacy kube types successfully parsed".into(),
         ),
         (
             "NamespaceDeletionContentFailure",
             false,
             "ContentDeleted",
-            "All content successfully deleted, may be waiting on finalization".to_owned(),
+            "All content successfully deleted, may be waiting on finalization".into(),
         ),
-        if content.is_empty() {
-            (
-                "NamespaceContentRemaining",
-                false,
-                "ContentRemoved",
-                "All content successfully removed".to_owned(),
-            )
-        } else {
-            (
-                "NamespaceContentRemaining",
-                true,
-                "SomeResourcesRemain",
-                format!("Some resources are remaining: {}", content.join(", ")),
-            )
-        },
-        if finalizers.is_empty() {
-            (
-                "NamespaceFinalizersRemaining",
-                false,
-                "ContentHasNoFinalizers",
-                "All content-preserving finalizers finished".to_owned(),
-            )
-        } else {
-            (
-                "NamespaceFinalizersRemaining",
-                true,
-                "SomeFinalizersRemain",
-                format!(
-                    "Some content in the namespace has finalizers remaining: {}",
-                    finalizers.join(", ")
-                ),
-            )
-        },
-    ];
+        remaining(&content),
+        finalizing(&finalizers),
+    ]
+}
+
+fn remaining(content: &[String]) -> Wanted {
+    const KIND: &str = "NamespaceContentRemaining";
+    if content.is_empty() {
+        return (KIND, false, "ContentRemoved", "All content successfully removed".into());
+    }
+    let message = format!("Some resources are remaining: {}", content.join(", "));
+    (KIND, true, "SomeResourcesRemain", message)
+}
+
+fn finalizing(finalizers: &[String]) -> Wanted {
+    const KIND: &str = "NamespaceFinalizersRemaining";
+    if finalizers.is_empty() {
+        let message = "All content-preserving finalizers finished".into();
+        return (KIND, false, "ContentHasNoFinalizers", message);
+    }
+    let names = finalizers.join(", ");
+    let message = format!("Some content in the namespace has finalizers remaining: {names}");
+    (KIND, true, "SomeFinalizersRemain", message)
+}
+
+/// Sets the conditions; says whether any of them changed.
+fn set_conditions(object: &mut Value, left: &[(&Resource, &Vec<Value>)], now: Timestamp) -> bool {
     let old = object.items_at(&["status", "conditions"]).to_vec();
-    let conditions: Vec<Value> = wanted.iter().map(|(kind, status, reason, message)| {
-        let status = if *status { "True" } else { "False" };
+    let merged = |(kind, holds, reason, message): &Wanted| {
+        let status = if *holds { "True" } else { "False" };
         let before = old.iter().find(|it| it.str_at(&["type"]) == *kind);
-        let since = before.filter(|it| it.str_at(&["status"]) == status).map(|it| it.str_at(&["lastTransitionTime"]).to_owned());
+        let since = before.filter(|it| it.str_at(&["status"]) == status);
+        let since = since.map(|it| it.str_at(&["lastTransitionTime"]).to_owned());
         let since = since.unwrap_or_else(|| time::format_time(now).to_string());
-        value!({"type": (*kind), "status": status, "reason": (*reason), "message": (message.as_str()), "lastTransitionTime": since})
-    }).collect();
+        value!({"type": (*kind), "status": status, "reason": (*reason), "message": (message.as_str()),
+            "lastTransitionTime": since})
+    };
+    let conditions: Vec<Value> = conditions(left).iter().map(merged).collect();
     let changed = conditions != old;
     object.set_at(&["status", "conditions"], Value::Array(conditions));
     changed

@@ -63,6 +63,10 @@ pub trait AnyResource: Send + Sync + Debug {
     fn to_storage(&self, served: &Served, value: &mut Value);
 
     /// Converts from the storage version to a served version.
+    #[allow(
+        clippy::wrong_self_convention,
+        reason = "the resource converts; the value is an argument"
+    )]
     fn from_storage(&self, served: &Served, value: &mut Value);
 
     /// Clears what a client may not set when it creates: status, mostly.

@@ -38,7 +38,7 @@ pub(crate) async fn delete_collection(
                 items.push(without_kind(value));
             }
             Ok(Deleted::Status(_)) => {
-                let mut value = object.to_value().map_err(|error| Status::internal(error))?;
+                let mut value = object.to_value().map_err(Status::internal)?;
                 target.resource().from_storage(&target.served, &mut value);
                 items.push(without_kind(value));
             }

@@ -340,12 +340,9 @@ fn answer(
     let direct =
         form.transform == Transform::None && form.encoding == Encoding::Json && !form.pretty;
     if direct && target.is_storage_version() {
-        return Ok(streamed(target, metadata, page.objects));
+        return Ok(streamed(target, &metadata, page.objects));
     }
-    let values = page
-        .objects
-        .iter()
-        .map(|object| object.to_value().map_err(|error| Status::internal(error)));
+    let values = page.objects.iter().map(|object| object.to_value().map_err(Status::internal));
     if let Transform::Table(version) = form.transform {
         let rows: Result<Vec<Value>, Status> = values
             .map(|value| value.map(|value| respond::row(server, target.resource(), &value)))
@@ -385,7 +382,7 @@ fn item(target: &Target, form: Form, mut value: Value) -> Value {
 }
 
 /// The list as it is written from stored bytes.
-fn streamed(target: &Target, metadata: Object, objects: Vec<Arc<Obj>>) -> Response<Body> {
+fn streamed(target: &Target, metadata: &Object, objects: Vec<Arc<Obj>>) -> Response<Body> {
     let facts = target.served.facts;
     let mut head = format!(
         "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":",
@@ -393,7 +390,7 @@ fn streamed(target: &Target, metadata: Object, objects: Vec<Arc<Obj>>) -> Respon
         facts.api_version()
     )
     .into_bytes();
-    json::write_object(&metadata, &mut head);
+    json::write_object(metadata, &mut head);
     head.extend_from_slice(b",\"items\":[");
     let mut pieces = ListBody::new(head, objects, Bytes::from_static(b"]}\n"));
     let first = pieces.next().unwrap_or_default();

@@ -172,85 +172,66 @@ fn set_name(step: &Step<'_>) -> String {
     }
 }
 
+fn progress(status: &'static str, reason: &'static str, message: String) -> Option<Wanted> {
+    Some(Wanted { kind: PROGRESSING, status, reason, message })
+}
+
+/// The condition as it is.
+fn kept(current: &DeploymentCondition) -> Option<Wanted> {
+    let status = match current.status.as_deref() {
+        Some("True") => "True",
+        Some("False") => "False",
+        _ => "Unknown",
+    };
+    let reason = known_reason(current.reason.as_deref().unwrap_or_default());
+    progress(status, reason, current.message.clone().unwrap_or_default())
+}
+
 fn progressing(step: &Step<'_>, counts: Counts) -> Option<Wanted> {
     let deployment = step.deployment;
     let current = condition(deployment, PROGRESSING);
-    let kept = |current: &DeploymentCondition| Wanted {
-        kind: PROGRESSING,
-        status: match current.status.as_deref() {
-            Some("True") => "True",
-            Some("False") => "False",
-            _ => "Unknown",
-        },
-        reason: known_reason(current.reason.as_deref().unwrap_or_default()),
-        message: current.message.clone().unwrap_or_default(),
-    };
     // Without a deadline nobody asks how it goes.
     if sets::spec(deployment).progress_deadline_seconds.is_none_or(|it| it == i32::MAX) {
         return None;
     }
-    let paused = sets::spec(deployment).paused.unwrap_or_default();
     let reason = current.and_then(|it| it.reason.as_deref()).unwrap_or_default();
-    if paused {
-        if reason == PAUSED || reason == TIMED_OUT {
-            return current.map(kept);
-        }
-        let message = "Deployment is paused".into();
-        return Some(Wanted { kind: PROGRESSING, status: "Unknown", reason: PAUSED, message });
+    if sets::spec(deployment).paused.unwrap_or_default() {
+        return match current {
+            Some(current) if reason == PAUSED || reason == TIMED_OUT => kept(current),
+            _ => progress("Unknown", PAUSED, "Deployment is paused".into()),
+        };
     }
     if let Some((reason, message)) = &step.progress {
-        return Some(Wanted {
-            kind: PROGRESSING,
-            status: "True",
-            reason,
-            message: message.clone(),
-        });
+        return progress("True", reason, message.clone());
     }
-    let observed =
-        deployment.status.as_ref().and_then(|it| it.observed_generation).unwrap_or_default();
-    let complete = counts.is_complete(
-        deployment,
-        observed >= deployment.metadata.generation.unwrap_or_default() || current.is_none(),
-    );
-    if complete {
-        let message = format!("{} has successfully progressed.", set_name(step));
-        return Some(Wanted { kind: PROGRESSING, status: "True", reason: DONE, message });
+    let observed = deployment.status.as_ref().and_then(|it| it.observed_generation);
+    let generation = deployment.metadata.generation.unwrap_or_default();
+    let is_current = observed.unwrap_or_default() >= generation || current.is_none();
+    if counts.is_complete(deployment, is_current) {
+        return progress("True", DONE, format!("{} has successfully progressed.", set_name(step)));
     }
     if counts.has_progressed(Counts::before(deployment)) {
-        let message = format!("{} is progressing.", set_name(step));
-        return Some(Wanted {
-            kind: PROGRESSING,
-            status: "True",
-            reason: "ReplicaSetUpdated",
-            message,
-        });
+        return progress(
+            "True",
+            "ReplicaSetUpdated",
+            format!("{} is progressing.", set_name(step)),
+        );
     }
     if timed_out(step) {
-        let message = format!("{} has timed out progressing.", set_name(step));
-        return Some(Wanted { kind: PROGRESSING, status: "False", reason: TIMED_OUT, message });
+        return progress(
+            "False",
+            TIMED_OUT,
+            format!("{} has timed out progressing.", set_name(step)),
+        );
     }
     if reason == PAUSED {
-        let message = "Deployment is resumed".into();
-        return Some(Wanted {
-            kind: PROGRESSING,
-            status: "Unknown",
-            reason: "DeploymentResumed",
-            message,
-        });
+        return progress("Unknown", "DeploymentResumed", "Deployment is resumed".into());
     }
     match (current, step.new) {
-        (Some(current), _) => Some(kept(current)),
+        (Some(current), _) => kept(current),
         (None, Some(new)) => {
-            let message = format!(
-                "Found new replica set \"{}\"",
-                new.metadata.name.clone().unwrap_or_default()
-            );
-            Some(Wanted {
-                kind: PROGRESSING,
-                status: "True",
-                reason: "FoundNewReplicaSet",
-                message,
-            })
+            let name = new.metadata.name.clone().unwrap_or_default();
+            progress("True", "FoundNewReplicaSet", format!("Found new replica set \"{name}\""))
         }
         (None, None) => None,
     }

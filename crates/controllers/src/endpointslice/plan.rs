@@ -92,8 +92,7 @@ fn counts(service: &Service, pod: &Pod) -> bool {
 fn address(pod: &Pod, family: &str) -> Option<String> {
     let status = pod.status.as_ref()?;
     let wanted = |ip: &str| ip.contains(':') == (family == "IPv6");
-    let many =
-        status.pod_ips.iter().flatten().filter_map(|it| Some(it.ip.clone())).find(|ip| wanted(ip));
+    let many = status.pod_ips.iter().flatten().map(|it| it.ip.clone()).find(|ip| wanted(ip));
     many.or_else(|| status.pod_ip.clone()).filter(|ip| !ip.is_empty() && wanted(ip))
 }
 
