@@ -112,7 +112,8 @@ pub(crate) async fn a_container_sees_its_own_devices_and_file_systems(f: Fixture
 
 pub(crate) async fn a_read_only_root_is_read_only(f: Fixture) -> Fixture {
     let pod = f.run_pod(&f.pod("ro")).await;
-    let mut config = f.script("c", "touch /root-probe; touch /dev/shm/x /dev/x && echo made");
+    let mut config =
+        f.script("c", "exec 2>&1; touch /root-probe; touch /dev/shm/x /dev/x && echo made");
     config.linux.security_context.readonly_rootfs = true;
     let (_, log) = f.run_script(&pod, &config).await;
     assert!(log.contains("touch: /root-probe: Read-only file system"), "{log}");
@@ -143,7 +144,7 @@ pub(crate) async fn privileged_containers_have_everything(f: Fixture) -> Fixture
 
 pub(crate) async fn seccomp_profiles_are_in_force(f: Fixture) -> Fixture {
     let pod = f.run_pod(&f.pod("seccomp")).await;
-    let mut config = f.script("c", "unshare -U true; echo $?; mkdir /made; echo $?");
+    let mut config = f.script("c", "exec 2>&1; unshare -U true; echo $?; mkdir /made; echo $?");
     let (_, log) = f.run_script(&pod, &config).await;
     assert_eq!(log, "0\n0", "unconfined");
     config.linux.security_context.seccomp.profile_type = ProfileType::RuntimeDefault;
