@@ -115,6 +115,7 @@ async fn serve(options: Options) -> Result<()> {
         max_mutating_in_flight: 200,
         max_in_flight: 400,
         service_range: ServiceRange::new(Ipv4Addr::new(10, 96, 0, 0), 12),
+        nodes: None,
         version: Version {
             major: "1".into(),
             minor: "37".into(),

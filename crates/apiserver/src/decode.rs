@@ -25,9 +25,9 @@ pub(crate) fn syntax_of(exchange: &Exchange) -> Result<Syntax, Status> {
     match media.split(';').next().unwrap_or_default().trim() {
         "" | "application/json" => Ok(Syntax::Json),
         "application/yaml" => Ok(Syntax::Yaml),
-        other => Err(Status::unsupported_media_type(format!(
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf; {other} is not built yet"
-        ))),
+        _ => Err(Status::unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )),
     }
 }
 
@@ -64,7 +64,13 @@ pub(crate) fn object(
             other.kind_name()
         )),
     });
-    let (mut value, repeated) = parsed.map_err(|why| unrecognized(facts.kind, &why, body))?;
+    let (mut value, repeated) = parsed.map_err(|why| {
+        let why = match syntax {
+            Syntax::Json => format!("couldn't get version/kind; json parse error: {why}"),
+            Syntax::Yaml => why,
+        };
+        unrecognized(facts.kind, &why, body)
+    })?;
     check_kind(&mut value, target)?;
     let unknown = typed(target, &mut value, &repeated, validation)?;
     report(exchange, target, unknown, validation)?;
@@ -97,16 +103,17 @@ pub(crate) fn patched(
     Ok(())
 }
 
+/// 400: the body is not an object at all. JSON objects are shown as they are, anything else in hexadecimal.
 fn unrecognized(kind: &str, why: &str, body: &[u8]) -> Status {
-    let shown = match body.len() {
-        0 => "<empty>".to_owned(),
-        length if length > SHOWN_BYTES => {
-            format!("{} ...", String::from_utf8_lossy(&body[..SHOWN_BYTES]))
-        }
-        _ => String::from_utf8_lossy(body).into_owned(),
+    let (shown, dots) =
+        if body.len() > SHOWN_BYTES { (&body[..SHOWN_BYTES], " ...") } else { (body, "") };
+    let text = match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(shown).into_owned(),
+        Some(_) => shown.iter().map(|byte| format!("{byte:02x}")).collect(),
     };
     Status::bad_request(format!(
-        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {why} ({shown})"
+        "the object provided is unrecognized (must be of type {kind}): {why} ({text}{dots})"
     ))
 }
 

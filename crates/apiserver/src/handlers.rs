@@ -12,6 +12,8 @@ use crate::target::Target;
 use crate::{discovery, health};
 
 pub(crate) mod admit;
+pub(crate) mod apply;
+pub(crate) mod connect;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod delete_collection;
@@ -43,6 +45,9 @@ pub(crate) async fn handle(
     };
     if !verbs.contains(&info.verb) {
         return Err(Status::method_not_allowed());
+    }
+    if connect::is_stream(facts.resource, &info.subresource) {
+        return connect::connect(server, exchange, &target, body).await;
     }
     match info.verb {
         "get" => get::get(server, exchange, &target).await,

@@ -23,7 +23,8 @@ pub(crate) async fn answer(server: &Server, exchange: &Exchange) -> Result<Respo
         ("healthz" | "livez" | "readyz", rest) => health(server, exchange, rest).await,
         ("version", "") => Ok(version(server, exchange)),
         ("", "") => Ok(root(exchange)),
-        ("api" | "apis", _) if path.split('/').count() > 3 => Err(Status::no_route()),
+        ("api", _) => Err(Status::no_route()),
+        ("apis", _) if path.split('/').count() > 3 => Err(Status::no_route()),
         _ => Ok(not_found()),
     }
 }

@@ -40,6 +40,7 @@ use storage::{StorageError, Store};
 
 pub use body::Body;
 pub use exchange::RequestBody;
+pub use handlers::connect::NodeDialer;
 pub use hub::Hub;
 pub use in_process::InProcess;
 pub use objects::CachedObjects;
@@ -64,6 +65,8 @@ pub struct Config {
     pub max_in_flight: usize,
     /// Where services get their addresses.
     pub service_range: allocate::ServiceRange,
+    /// How nodes are reached; streams to them answer an error without it.
+    pub nodes: Option<NodeDialer>,
     /// The version that `/version` tells.
     pub version: Version,
 }
@@ -105,6 +108,7 @@ pub struct Server {
     stop: ShutdownSignal,
     discovery: discovery::Documents,
     allocator: allocate::Allocator,
+    nodes: Option<NodeDialer>,
 }
 
 #[derive(Debug)]
@@ -152,6 +156,7 @@ impl Server {
             },
             allocator: allocate::Allocator::new(config.service_range),
             version: config.version,
+            nodes: config.nodes,
             stop,
         }))
     }

@@ -150,19 +150,29 @@ pub(crate) fn track_fields(
     value: &mut Value,
     old: Option<&Value>,
 ) {
-    let facts = target.served.facts;
-    let version = facts.api_version();
+    let version = target.served.facts.api_version();
     let now = apimachinery::time::format_time(server.clock.now());
-    let write = managed_fields::Write {
+    let write = tracked_write(target, subresource, options, &version, &now);
+    managed_fields::update(&write, old, value);
+}
+
+/// A write as managed fields see it.
+pub(crate) fn tracked_write<'w>(
+    target: &Target,
+    subresource: &'w str,
+    options: &'w WriteOptions,
+    api_version: &'w str,
+    now: &'w str,
+) -> managed_fields::Write<'w> {
+    managed_fields::Write {
         schema: api::schema(),
         node: target.served.node,
         manager: &options.field_manager,
-        api_version: &version,
+        api_version,
         subresource,
-        now: &now,
+        now,
         reset: reset_fields(target, subresource),
-    };
-    managed_fields::update(&write, old, value);
+    }
 }
 
 /// The fields that a write to this part cannot set.

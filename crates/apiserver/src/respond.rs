@@ -104,7 +104,7 @@ pub(crate) fn object(
         Transform::Table(version) => {
             let metadata =
                 value!({"resourceVersion": (content.str_at(&["metadata", "resourceVersion"]))});
-            let rows = vec![row(server, target.resource(), &content)];
+            let rows = vec![row(server, target.resource(), version, &content)];
             plain(form, code, &table(target, version, metadata, rows, true))
         }
         Transform::Partial(version) => plain(form, code, &partial(&content, version)),
@@ -140,11 +140,16 @@ pub(crate) fn partial(content: &Value, version: &str) -> Value {
 }
 
 /// A table's row for an object.
-pub(crate) fn row(server: &Server, resource: &dyn AnyResource, content: &Value) -> Value {
+pub(crate) fn row(
+    server: &Server,
+    resource: &dyn AnyResource,
+    version: &str,
+    content: &Value,
+) -> Value {
     let cells = resource.row(content, server.clock.now());
     let mut row = Object::new();
     row.insert("cells", Value::Array(cells));
-    row.insert("object", partial(content, "v1"));
+    row.insert("object", partial(content, version));
     Value::Object(row)
 }
 

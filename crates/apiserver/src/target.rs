@@ -33,6 +33,9 @@ impl Target {
         if !facts.namespaced && !info.namespace.is_empty() && facts.resource != "namespaces" {
             return Err(Status::no_route());
         }
+        if namespace == "." || namespace == ".." {
+            return Err(invalid_key(&format!("/{}/{namespace}", facts.resource)));
+        }
         Ok(Self { cache: Arc::clone(server.hub.cache(index)), served, namespace })
     }
 
@@ -60,16 +63,11 @@ impl Target {
     /// # Errors
     /// Where the name cannot be part of a key.
     pub(crate) fn key(&self, name: &str) -> Result<Key, Status> {
-        if name.is_empty() || name == "." || name == ".." || name.contains('/') {
-            let path = format!("/{}/{name}", self.served.facts.resource);
-            return Err(Status {
-                reason: "",
-                ..Status {
-                    code: 500,
-                    message: format!("invalid key: {path:?}"),
-                    ..Status::default()
-                }
-            });
+        if name.contains('/') {
+            return Err(Status::no_route());
+        }
+        if name.is_empty() || name == "." || name == ".." {
+            return Err(invalid_key(&format!("/{}/{name}", self.served.facts.resource)));
         }
         let prefix = self.resource().storage_prefix();
         Ok(match self.namespace.as_str() {
@@ -86,4 +84,9 @@ impl Target {
             namespace => Key::from(format!("{prefix}{namespace}/")),
         }
     }
+}
+
+/// 500 without reason, as upstream's storage answers for what cannot be part of a key.
+fn invalid_key(path: &str) -> Status {
+    Status { code: 500, message: format!("invalid key: {path:?}"), ..Status::default() }
 }

@@ -9,6 +9,7 @@ use http::Response;
 use registry::Generation;
 
 use super::admit::{Admission, admit};
+use super::update::Tracking;
 use super::{subresource, update};
 use crate::Server;
 use crate::allocate::allocate;
@@ -41,11 +42,12 @@ pub(crate) async fn create(
     if !exchange.info.name.is_empty() {
         return Err(Status::method_not_allowed());
     }
+    decode::syntax_of(exchange)?;
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "CreateOptions")?;
     let form = negotiate(&exchange.parts.headers)?;
     let value = decode::object(exchange, target, &body, options.field_validation)?;
-    let stored = new_object(server, exchange, target, &options, value).await?;
+    let stored = new_object(server, exchange, target, &options, value, Tracking::Compare).await?;
     Ok(respond::object(server, target, form, 201, stored))
 }
 
@@ -56,6 +58,7 @@ pub(crate) async fn new_object(
     target: &Target,
     options: &WriteOptions,
     mut value: Value,
+    tracking: Tracking,
 ) -> Result<Value, Status> {
     place_in_namespace(target, &mut value)?;
     if !value.str_at(&["metadata", "resourceVersion"]).is_empty() {
@@ -65,7 +68,9 @@ pub(crate) async fn new_object(
             ..Status::default()
         });
     }
-    persist::track_fields(server, target, "", options, &mut value, None);
+    if tracking == Tracking::Compare {
+        persist::track_fields(server, target, "", options, &mut value, None);
+    }
     target.resource().to_storage(&target.served, &mut value);
     let generated = value.str_at(&["metadata", "name"]).is_empty()
         && !value.str_at(&["metadata", "generateName"]).is_empty();
@@ -177,5 +182,5 @@ pub(crate) async fn on_update(
         return Err(Status::conflict(of, &name, &update::uid_mismatch(&uid, "")));
     }
     value.remove_at(&["metadata", "resourceVersion"]);
-    new_object(server, exchange, target, options, value).await
+    new_object(server, exchange, target, options, value, Tracking::Compare).await
 }

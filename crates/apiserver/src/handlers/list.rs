@@ -137,13 +137,23 @@ pub(crate) async fn list(
 ) -> Result<Response<Body>, Status> {
     let options = ListOptions::of(&exchange.query, false)?;
     let selection = Selection::of(&exchange.query, target)?;
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(&exchange.parts.headers).map_err(with_watch_types)?;
     if form.transform == Transform::Partial("v1") || form.transform == Transform::Partial("v1beta1")
     {
         check_partial(exchange, target)?;
     }
     let page = page(server, target, &options, &selection).await?;
     answer(server, target, form, page)
+}
+
+/// Lists may be watches, and so are told with the media types of watches besides.
+fn with_watch_types(mut status: Status) -> Status {
+    if status.message.starts_with("406") {
+        status.message.push_str(
+            ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
+        );
+    }
+    status
 }
 
 /// A client that wants lists of metadata has to say so.
@@ -345,7 +355,9 @@ fn answer(
     let values = page.objects.iter().map(|object| object.to_value().map_err(Status::internal));
     if let Transform::Table(version) = form.transform {
         let rows: Result<Vec<Value>, Status> = values
-            .map(|value| value.map(|value| respond::row(server, target.resource(), &value)))
+            .map(|value| {
+                value.map(|value| respond::row(server, target.resource(), version, &value))
+            })
             .collect();
         return Ok(respond::plain(
             form,

@@ -8,7 +8,7 @@ use http::Response;
 use http::header::CONTENT_TYPE;
 
 use super::subresource;
-use super::update::Write;
+use super::update::{Tracking, Write};
 use crate::Server;
 use crate::body::Body;
 use crate::decode;
@@ -25,6 +25,7 @@ pub(crate) enum PatchKind {
     Json,
     Merge,
     Strategic,
+    Apply,
 }
 
 /// Changes an object.
@@ -35,6 +36,9 @@ pub(crate) async fn patch(
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
     let kind = kind_of(exchange)?;
+    if kind == PatchKind::Apply && !subresource::is_special(&exchange.info.subresource) {
+        return super::apply::apply(server, exchange, target, body).await;
+    }
     let subresource = exchange.info.subresource.clone();
     if subresource::is_special(&subresource) {
         return subresource::patch(server, exchange, target, body, kind).await;
@@ -46,7 +50,12 @@ pub(crate) async fn patch(
     let current = persist::current(server, target, &name).await?;
     let patch = parse(kind, &body)?;
     let validation = options.field_validation;
-    let write = Write { name: &name, subresource: &subresource, options: &options };
+    let write = Write {
+        name: &name,
+        subresource: &subresource,
+        options: &options,
+        tracking: Tracking::Compare,
+    };
     let change = |exchange: &mut Exchange, target: &Target, live: &Value| {
         let mut value = apply(target, kind, live, &patch)?;
         decode::patched(exchange, target, &mut value, validation)?;
@@ -63,11 +72,7 @@ pub(crate) fn kind_of(exchange: &Exchange) -> Result<PatchKind, Status> {
         "application/json-patch+json" => Ok(PatchKind::Json),
         "application/merge-patch+json" => Ok(PatchKind::Merge),
         "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
-        "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
-            Err(Status::unsupported_media_type(
-                "server-side apply is not built yet: use kubectl apply without --server-side",
-            ))
-        }
+        "application/apply-patch+yaml" => Ok(PatchKind::Apply),
         _ => Err(Status {
             details: Some(Box::default()),
             ..Status::unsupported_media_type("415: Unsupported Media Type")
@@ -95,6 +100,10 @@ pub(crate) fn apply(
     let result = match kind {
         PatchKind::Json => json_patch::apply(live, patch),
         PatchKind::Merge => merge::apply(live, patch),
+        PatchKind::Apply => {
+            let what = "server-side apply to this subresource is not built yet";
+            return Err(Status::unsupported_media_type(what));
+        }
         PatchKind::Strategic => strategic::apply(live, patch, api::schema(), target.served.node),
     };
     result.map_err(status)

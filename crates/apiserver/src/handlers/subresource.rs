@@ -9,7 +9,7 @@ use http::Response;
 use registry::Scale;
 
 use super::patch::{self, PatchKind};
-use super::update::Write;
+use super::update::{Tracking, Write};
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
@@ -128,7 +128,7 @@ async fn write_scale(
 ) -> Result<Response<Body>, Status> {
     let name = exchange.info.name.clone();
     let current = persist::current(server, target, &name).await?;
-    let write = Write { name: &name, subresource: "scale", options };
+    let write = Write { name: &name, subresource: "scale", options, tracking: Tracking::Compare };
     let node = scale_type()?;
     let stored = write
         .run(server, exchange, target, current, |_, _, live| {
@@ -228,7 +228,12 @@ async fn binding(
     let uid = binding.str_at(&["metadata", "uid"]).to_owned();
     let current = persist::current(server, target, &name).await?;
     let now = apimachinery::time::format_time(server.clock.now());
-    let write = Write { name: &name, subresource: "binding", options: &options };
+    let write = Write {
+        name: &name,
+        subresource: "binding",
+        options: &options,
+        tracking: Tracking::Compare,
+    };
     let annotations = binding.at(&["metadata", "annotations"]).cloned();
     let conflict = |why: &str| {
         let of = apimachinery::status::GroupResource { group: "", resource: "pods/binding" };

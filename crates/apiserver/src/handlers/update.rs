@@ -50,7 +50,12 @@ pub(crate) async fn update(
         }
         return Err(Status::not_found(target.group_resource(), &name));
     };
-    let write = Write { name: &name, subresource: &subresource, options: &options };
+    let write = Write {
+        name: &name,
+        subresource: &subresource,
+        options: &options,
+        tracking: Tracking::Compare,
+    };
     let stored = write.run(server, exchange, target, current, |_, _, _| Ok(given.clone())).await?;
     Ok(respond::object(server, target, form, 200, stored))
 }
@@ -72,6 +77,16 @@ pub(crate) struct Write<'w> {
     pub(crate) name: &'w str,
     pub(crate) subresource: &'w str,
     pub(crate) options: &'w WriteOptions,
+    pub(crate) tracking: Tracking,
+}
+
+/// Whether managed fields are still to be brought up to date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tracking {
+    /// They are compared and updated.
+    Compare,
+    /// An apply has done it.
+    Done,
 }
 
 impl Write<'_> {
@@ -91,14 +106,16 @@ impl Write<'_> {
             let mut value = change(exchange, target, &live)?;
             let named_version = self.check_preconditions(target, &value, &current.value)?;
             keep_system_fields(&mut value, &current.value);
-            persist::track_fields(
-                server,
-                target,
-                self.subresource,
-                self.options,
-                &mut value,
-                Some(&live),
-            );
+            if self.tracking == Tracking::Compare {
+                persist::track_fields(
+                    server,
+                    target,
+                    self.subresource,
+                    self.options,
+                    &mut value,
+                    Some(&live),
+                );
+            }
             target.resource().to_storage(&target.served, &mut value);
             let mut checked = self.check(server, exchange, target, value, &current.value).await?;
             let reserved = allocate(server, target, &mut checked, Some(&current.value))?;

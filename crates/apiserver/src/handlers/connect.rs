@@ -1,0 +1,316 @@
+//! Streams to nodes: `log`, `exec`, `attach`, `portforward` of pods, and `proxy` of nodes.
+//!
+//! The server reaches a node only through the agent's port, over TLS, also on one machine. It passes bytes: what is
+//! inside a stream is between the client and the agent.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use admission::Operation;
+use apimachinery::{Status, Value};
+use auth::{Attributes, Decision};
+use bytes::Bytes;
+use futures::StreamExt;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, UPGRADE};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyStream, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::admit::{Admission, judge};
+use crate::Server;
+use crate::body::Body;
+use crate::exchange::{Exchange, RequestBody};
+use crate::filters::refusal;
+use crate::persist;
+use crate::target::Target;
+
+/// How long a node may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+/// The port of a node's agent, where its status names no other.
+const AGENT_PORT: u16 = 10_250;
+/// Headers that belong to one connection and are not passed on.
+const HOP_BY_HOP: &[&str] = &[
+    "host",
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "authorization",
+    "content-length",
+];
+
+/// How the server speaks to nodes.
+#[derive(Clone)]
+pub struct NodeDialer {
+    tls: Arc<ClientConfig>,
+}
+
+impl std::fmt::Debug for NodeDialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NodeDialer")
+    }
+}
+
+impl NodeDialer {
+    /// Speaks TLS with this certificate and these roots.
+    #[must_use]
+    pub fn new(tls: Arc<ClientConfig>) -> Self {
+        Self { tls }
+    }
+}
+
+/// Whether a subresource is a stream to a node.
+pub(crate) fn is_stream(resource: &str, subresource: &str) -> bool {
+    match subresource {
+        "log" | "exec" | "attach" | "portforward" => resource == "pods",
+        "proxy" => resource == "nodes",
+        _ => false,
+    }
+}
+
+/// Passes a request to the agent of a node, and its answer back.
+pub(crate) async fn connect(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
+    let name = exchange.info.name.clone();
+    let current = persist::current(server, target, &name).await?;
+    let subresource = exchange.info.subresource.clone();
+    if subresource != "log" {
+        needs_create(server, exchange)?;
+        let admission = Admission {
+            operation: Operation::Connect,
+            target,
+            subresource: &subresource,
+            name,
+            dry_run: false,
+        };
+        judge(server, exchange, &admission, &mut Value::Null, Some(&current.value)).await?;
+    }
+    let (node, path) = match target.served.facts.resource {
+        "nodes" => (current.value.clone(), format!("/{}", exchange.info.rest)),
+        _ => (node_of(server, &current.value)?, path_of(exchange, &current.value)?),
+    };
+    let body = body.read().await?;
+    let node_name = node.str_at(&["metadata", "name"]).to_owned();
+    let passed = pass(server, exchange, &node, &path, body).await;
+    passed.map_err(|error| {
+        Status::internal(format!("error dialing backend: node {node_name}: {error}"))
+    })
+}
+
+/// A stream into a container is as good as creating one, whatever method opens it (upstream:
+/// `AuthorizePodWebsocketUpgradeCreatePermission`).
+fn needs_create(server: &Server, exchange: &Exchange) -> Result<(), Status> {
+    let info = &exchange.info;
+    if info.verb == "create" || info.resource != "pods" {
+        return Ok(());
+    }
+    let attributes = Attributes {
+        user: &exchange.user,
+        verb: "create",
+        group: &info.group,
+        version: &info.version,
+        resource: &info.resource,
+        subresource: &info.subresource,
+        namespace: &info.namespace,
+        name: &info.name,
+        path: &info.path,
+    };
+    match server.access.authorizer.authorize(&attributes) {
+        Decision::Allow => Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(&attributes, &reason)),
+    }
+}
+
+/// The node that a pod runs on.
+fn node_of(server: &Server, pod: &Value) -> Result<Value, Status> {
+    let name = pod.str_at(&["metadata", "name"]);
+    let node = pod.str_at(&["spec", "nodeName"]);
+    if node.is_empty() {
+        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+    }
+    let found = server
+        .registry
+        .find("", "v1", "nodes")
+        .and_then(|(index, _)| server.hub.cache(index).get(node));
+    let found = found.ok_or_else(|| {
+        Status::not_found(
+            apimachinery::status::GroupResource { group: "", resource: "nodes" },
+            node,
+        )
+    })?;
+    found.to_value().map_err(Status::internal)
+}
+
+/// The path at the agent for a stream of a pod.
+fn path_of(exchange: &Exchange, pod: &Value) -> Result<String, Status> {
+    let namespace = pod.str_at(&["metadata", "namespace"]);
+    let name = pod.str_at(&["metadata", "name"]);
+    let query = exchange.parts.uri.query().unwrap_or_default();
+    let verb = match exchange.info.subresource.as_str() {
+        "portforward" => return Ok(format!("/portForward/{namespace}/{name}?{query}")),
+        "log" => "containerLogs",
+        "exec" => "exec",
+        _ => "attach",
+    };
+    let container = container_of(exchange, pod)?;
+    Ok(format!("/{verb}/{namespace}/{name}/{container}?{query}"))
+}
+
+/// The container that is meant: the one named, or the only one there is.
+fn container_of(exchange: &Exchange, pod: &Value) -> Result<String, Status> {
+    let wanted = exchange.query.get("container").unwrap_or_default();
+    let names = |list: &str| -> Vec<&str> {
+        pod.items_at(&["spec", list]).iter().map(|it| it.str_at(&["name"])).collect()
+    };
+    let containers = names("containers");
+    let others: Vec<&str> =
+        names("initContainers").into_iter().chain(names("ephemeralContainers")).collect();
+    let name = pod.str_at(&["metadata", "name"]);
+    if wanted.is_empty() {
+        return match containers.as_slice() {
+            [one] => Ok((*one).to_owned()),
+            many => {
+                let mut message = format!(
+                    "a container name must be specified for pod {name}, choose one of: [{}]",
+                    many.join(" ")
+                );
+                let init = names("initContainers");
+                if !init.is_empty() {
+                    message
+                        .push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+                }
+                Err(Status::bad_request(message))
+            }
+        };
+    }
+    if containers.contains(&wanted) || others.contains(&wanted) {
+        return Ok(wanted.to_owned());
+    }
+    Err(Status::bad_request(format!("container {wanted} is not valid for pod {name}")))
+}
+
+/// Where the agent of a node listens.
+fn address_of(node: &Value) -> Result<(IpAddr, u16), String> {
+    let addresses = node.items_at(&["status", "addresses"]);
+    let find = |kind: &str| {
+        let found = addresses.iter().find(|it| it.str_at(&["type"]) == kind);
+        found.and_then(|it| it.str_at(&["address"]).parse().ok())
+    };
+    let address = find("InternalIP").or_else(|| find("ExternalIP"));
+    let address = address.ok_or("its status names no address")?;
+    let port = node.i64_at(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]);
+    Ok((
+        address,
+        port.and_then(|it| u16::try_from(it).ok()).filter(|it| *it > 0).unwrap_or(AGENT_PORT),
+    ))
+}
+
+async fn pass(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    node: &Value,
+    path: &str,
+    body: Bytes,
+) -> Result<Response<Body>, String> {
+    let dialer = server.nodes.clone().ok_or("this server has no way to nodes")?;
+    let (address, port) = address_of(node)?;
+    let tcp = tokio::time::timeout(CONNECT, TcpStream::connect((address, port))).await;
+    let tcp = tcp.map_err(|_| "dial timeout".to_owned())?.map_err(|error| error.to_string())?;
+    // Keystrokes must not wait for each other.
+    let _ = tcp.set_nodelay(true);
+    let tls = TlsConnector::from(dialer.tls).connect(ServerName::from(address), tcp);
+    let tls = tokio::time::timeout(CONNECT, tls).await;
+    let tls =
+        tls.map_err(|_| "TLS handshake timeout".to_owned())?.map_err(|error| error.to_string())?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(tls)).await.map_err(|error| error.to_string())?;
+    tokio::spawn(connection.with_upgrades());
+    let request = request_to(exchange, address, port, path, body)?;
+    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(join(exchange, response));
+    }
+    let (parts, incoming) = response.into_parts();
+    let pieces =
+        BodyStream::new(incoming).filter_map(|frame| async move { frame.ok()?.into_data().ok() });
+    let mut answer = Response::new(Body::Stream(pieces.boxed()));
+    *answer.status_mut() = parts.status;
+    if let Some(media) = parts.headers.get(CONTENT_TYPE) {
+        answer.headers_mut().insert(CONTENT_TYPE, media.clone());
+    }
+    Ok(answer)
+}
+
+fn request_to(
+    exchange: &Exchange,
+    address: IpAddr,
+    port: u16,
+    path: &str,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, String> {
+    let uri: Uri = path.parse().map_err(|error| format!("path {path}: {error}"))?;
+    let method = if exchange.parts.method == Method::HEAD {
+        Method::GET
+    } else {
+        exchange.parts.method.clone()
+    };
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    copy_headers(&exchange.parts.headers, headers);
+    let host = format!("{address}:{port}").parse().map_err(|_| "odd address".to_owned())?;
+    headers.insert(HOST, host);
+    if exchange.parts.headers.contains_key(UPGRADE) {
+        headers.insert(CONNECTION, http::HeaderValue::from_static("Upgrade"));
+    }
+    Ok(request)
+}
+
+fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
+    for (name, value) in from {
+        let hop = HOP_BY_HOP.contains(&name.as_str()) || name.as_str().starts_with("impersonate-");
+        if !hop {
+            to.append(name.clone(), value.clone());
+        }
+    }
+}
+
+/// Both ends have switched protocols: from here on bytes go to and fro.
+fn join(exchange: &mut Exchange, response: Response<hyper::body::Incoming>) -> Response<Body> {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    for (name, value) in response.headers() {
+        if name.as_str().starts_with("sec-websocket")
+            || *name == UPGRADE
+            || *name == HeaderName::from_static("x-stream-protocol-version")
+        {
+            answer.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    answer.headers_mut().insert(CONNECTION, http::HeaderValue::from_static("Upgrade"));
+    let client = exchange.parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    tokio::spawn(async move {
+        let Some(client) = client else { return };
+        let (Ok(client), Ok(node)) = tokio::join!(client, hyper::upgrade::on(response)) else {
+            return;
+        };
+        let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
+        // An end of either side ends both; why does not matter any more.
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut node).await;
+    });
+    answer
+}
