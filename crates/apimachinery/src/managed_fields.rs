@@ -114,10 +114,13 @@ fn updated(
         entry.fields.subtract(&removed);
     }
     strip(&mut changed);
+    let writes = !changed.is_empty();
     take(&mut entries, write, changed);
     entries.retain(|entry| !entry.fields.is_empty());
     cap(&mut entries);
-    (!entries.is_empty()).then(|| encode(entries))
+    // Stored times end at the second, the writer's own does not yet: within a second it is the latest.
+    let fresh = |entry: &Entry| writes && write.is_entry(entry, Operation::Update);
+    (!entries.is_empty()).then(|| encode_sorted(entries, fresh))
 }
 
 impl Write<'_> {
@@ -278,9 +281,14 @@ fn decode_entry(mut item: Value) -> Option<Entry> {
 
 /// The `managedFields` list of these entries, in upstream's order.
 #[must_use]
-pub fn encode(mut entries: Vec<Entry>) -> Value {
+pub fn encode(entries: Vec<Entry>) -> Value {
+    encode_sorted(entries, |_| false)
+}
+
+fn encode_sorted(mut entries: Vec<Entry>, fresh: impl Fn(&Entry) -> bool) -> Value {
     entries.sort_by(|a, b| {
-        (a.operation, &a.time, identity(a)).cmp(&(b.operation, &b.time, identity(b)))
+        let key = |it: &Entry| (it.operation, it.time.clone(), fresh(it));
+        key(a).cmp(&key(b)).then_with(|| identity(a).cmp(&identity(b)))
     });
     entries.into_iter().map(encode_entry).collect()
 }

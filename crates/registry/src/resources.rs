@@ -47,6 +47,43 @@ const VIRTUAL: &[&str] = &[
     "subjectaccessreviews",
 ];
 
+/// Resources without a file of their own whose generation is kept.
+const WITH_GENERATION: &[&str] = &[
+    "mutatingwebhookconfigurations",
+    "validatingwebhookconfigurations",
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicybindings",
+    "mutatingadmissionpolicies",
+    "mutatingadmissionpolicybindings",
+    "customresourcedefinitions",
+    "endpointslices",
+    "flowschemas",
+    "prioritylevelconfigurations",
+    "ingresses",
+    "ingressclasses",
+    "networkpolicies",
+    "poddisruptionbudgets",
+    "deviceclasses",
+    "resourceslices",
+    "priorityclasses",
+];
+
+/// Resources without a file of their own whose delete answers with the object.
+const RETURNING_DELETED: &[&str] = &[
+    "csinodes",
+    "customresourcedefinitions",
+    "persistentvolumeclaims",
+    "resourceclaims",
+    "resourceclaimtemplates",
+    "resourcequotas",
+    "resourceslices",
+    "serviceaccounts",
+    "services",
+    "storageclasses",
+    "volumeattachments",
+    "volumeattributesclasses",
+];
+
 /// Every built-in resource that is stored.
 #[must_use]
 pub fn all() -> Vec<Arc<dyn AnyResource>> {
@@ -76,13 +113,15 @@ fn plain(facts: &'static api::ResourceFacts) -> Declaration {
         let it = node.and_then(|node| api::schema().as_struct(node));
         it.is_some_and(|it| it.field(field).is_some())
     };
-    let generation = if has("spec") { Generation::Spec } else { Generation::None };
+    let kept = WITH_GENERATION.contains(&facts.resource);
+    let generation = if kept { Generation::Spec } else { Generation::None };
+    let returns_deleted = RETURNING_DELETED.contains(&facts.resource);
     let has_status = has("status") && facts.subresource("status").is_some();
     Declaration {
         group: facts.group,
         version: facts.version,
         resource: facts.resource,
-        rules: Rules { generation, has_status, ..Declaration::PLAIN.rules },
+        rules: Rules { generation, has_status, returns_deleted, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use admission::Operation;
-use apimachinery::status::Details;
+use apimachinery::status::{Details, GroupResource};
 use apimachinery::{FieldErrors, Path, Status, Value, json, time};
 use http::Response;
 use jiff::SignedDuration;
@@ -11,7 +11,6 @@ use registry::DeletionRule;
 use storage::Expect;
 
 use super::admit::{Admission, judge};
-use super::update::uid_mismatch;
 use crate::Server;
 use crate::body::Body;
 use crate::decode;
@@ -190,15 +189,20 @@ fn check_preconditions(
     options: &DeleteOptions,
     value: &Value,
 ) -> Result<(), Status> {
-    let of = target.group_resource();
+    let facts = target.served.facts;
+    // Here upstream names the kind, not the resource.
+    let of = GroupResource { group: facts.group, resource: facts.kind };
     let (uid, version) =
         (value.str_at(&["metadata", "uid"]), value.str_at(&["metadata", "resourceVersion"]));
     if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {
-        return Err(Status::conflict(of, name, &uid_mismatch(wanted, uid)));
+        let why = format!(
+            "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+        );
+        return Err(Status::conflict(of, name, &why));
     }
     if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != version) {
         let why = format!(
-            "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}"
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). The object might have been modified"
         );
         return Err(Status::conflict(of, name, &why));
     }
@@ -220,7 +224,11 @@ async fn step(
         && !value.items_at(&["spec", "finalizers"]).is_empty();
     let waits = grace > 0 || finalizers || namespace_finalizers;
     if !waits {
-        return take_away(server, target, options, current).await;
+        // What is deleted with grace says when it went, even if that is at once.
+        if target.resource().rules().deletion == DeletionRule::Graceful {
+            mark(server, target, &mut value, 0);
+        }
+        return take_away(server, target, options, current, value).await;
     }
     let changed = mark(server, target, &mut value, grace);
     if changed || value != current.value {
@@ -315,15 +323,15 @@ async fn take_away(
     target: &Target,
     options: &DeleteOptions,
     current: &Current,
+    mut value: Value,
 ) -> Result<Step, Status> {
     let name = current.value.str_at(&["metadata", "name"]);
     if options.dry_run {
-        return Ok(Step::Done(Deleted::Object(current.value.clone())));
+        return Ok(Step::Done(answer(target, value)));
     }
     let expect = Expect::ModRev(current.kv.mod_rev);
     match server.hub.store().delete(current.kv.key.clone(), expect).await {
         Ok(deleted) => {
-            let mut value = current.value.clone();
             value.set_at(&["metadata", "resourceVersion"], deleted.rev.0.to_string());
             Ok(Step::Done(answer(target, value)))
         }
