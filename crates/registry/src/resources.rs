@@ -9,6 +9,7 @@ use crate::{AnyResource, Generation, Rules};
 mod configmap;
 mod cronjob;
 mod daemonset;
+mod defaults;
 mod deployment;
 mod event;
 mod job;
@@ -17,6 +18,8 @@ mod pod;
 mod podtemplate;
 mod replicaset;
 mod replicationcontroller;
+mod secret;
+mod service;
 mod statefulset;
 
 /// Every declaration. The order is that of the groups in discovery.
@@ -24,6 +27,8 @@ const DECLARATIONS: &[fn() -> Declaration] = &[
     configmap::resource,
     event::resource,
     namespace::resource,
+    secret::resource,
+    service::resource,
     pod::resource,
     podtemplate::resource,
     replicationcontroller::resource,
@@ -87,7 +92,8 @@ const RETURNING_DELETED: &[&str] = &[
 /// Every built-in resource that is stored.
 #[must_use]
 pub fn all() -> Vec<Arc<dyn AnyResource>> {
-    let mut declarations: Vec<Declaration> = DECLARATIONS.iter().map(|make| make()).collect();
+    let mut declarations: Vec<Declaration> =
+        DECLARATIONS.iter().chain(defaults::ALL).map(|make| make()).collect();
     let mut known: Vec<(&str, &str)> = Vec::new();
     for declaration in &declarations {
         known.push((declaration.group, declaration.resource));
