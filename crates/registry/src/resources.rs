@@ -7,6 +7,7 @@ use crate::declaration::{BuiltIn, Declaration};
 use crate::{AnyResource, Generation, Rules};
 
 mod configmap;
+mod controllerrevision;
 mod cronjob;
 mod daemonset;
 mod deployment;
@@ -14,10 +15,13 @@ mod event;
 mod job;
 mod namespace;
 mod pod;
+mod poddisruptionbudget;
 mod podtemplate;
+mod printing;
 mod replicaset;
 mod replicationcontroller;
 mod statefulset;
+mod workload;
 
 /// Every declaration. The order is that of the groups in discovery.
 const DECLARATIONS: &[fn() -> Declaration] = &[
@@ -27,12 +31,14 @@ const DECLARATIONS: &[fn() -> Declaration] = &[
     pod::resource,
     podtemplate::resource,
     replicationcontroller::resource,
+    controllerrevision::resource,
     daemonset::resource,
     deployment::resource,
     replicaset::resource,
     statefulset::resource,
     cronjob::resource,
     job::resource,
+    poddisruptionbudget::resource,
 ];
 
 /// What the table lists but stores nothing: reviews, bindings, computed lists.
