@@ -208,7 +208,13 @@ pub(crate) fn go_struct(of: &Value, fields: &[(&str, &str)]) -> String {
     let members: Vec<String> = fields
         .iter()
         .map(|(go, json)| {
-            format!("\"{go}\":{}", apimachinery::json::to_string(&of[*json]))
+            let value = &of[*json];
+            let text = if *json == "selector" && !value.is_null() {
+                selector_text(value)
+            } else {
+                apimachinery::json::to_string(value)
+            };
+            format!("\"{go}\":{text}")
         })
         .collect();
     format!("{{{}}}", members.join(","))
@@ -225,6 +231,29 @@ pub(crate) fn invalid_shown(path: &Path<'_>, shown: &str, detail: &str, errors: 
     errors.push(apimachinery::field::FieldError {
         kind: apimachinery::field::ErrorType::Invalid,
         field: path.to_string(),
-        body: format!("Invalid value: {shown}: {detail}"),
+        body: format!(
+            "Invalid value: {shown}{}{detail}",
+            if detail.is_empty() { "" } else { ": " }
+        ),
     });
+}
+
+/// A label selector as upstream shows it: labels before expressions.
+pub(crate) fn selector_text(selector: &Value) -> String {
+    let members: Vec<String> = ["matchLabels", "matchExpressions"]
+        .iter()
+        .filter_map(|name| Some((name, selector.get(name)?)))
+        .map(|(name, it)| format!("\"{name}\":{}", apimachinery::json::to_string(it)))
+        .collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// `spec.selector: Invalid value: {"matchLabels":...}: detail`
+pub(crate) fn invalid_selector(
+    path: &Path<'_>,
+    selector: &Value,
+    detail: &str,
+    errors: &mut FieldErrors,
+) {
+    invalid_shown(path, &selector_text(selector), detail, errors);
 }

@@ -8,11 +8,13 @@ use crate::{AnyResource, Generation, Rules};
 
 mod configmap;
 mod controllerrevision;
+mod cron_schedule;
 mod cronjob;
 mod daemonset;
 mod deployment;
 mod event;
 mod job;
+mod job_checks;
 mod namespace;
 mod pod;
 mod poddisruptionbudget;

@@ -23,7 +23,8 @@ pub(super) fn not_empty(selector: &Value, kind: &str, path: &Path<'_>, errors: &
     let none = selector.get("matchLabels").is_none()
         && selector.items_at(&["matchExpressions"]).is_empty();
     if none {
-        errors.invalid(path, selector, &format!("empty selector is invalid for {kind}"));
+        let detail = format!("empty selector is invalid for {kind}");
+        check::invalid_selector(path, selector, &detail, errors);
     }
 }
 
@@ -69,7 +70,7 @@ pub(super) fn selected_template(
     errors: &mut FieldErrors,
 ) {
     match Selector::from_value(spec.get("selector")) {
-        Err(_) => errors.invalid(&path.child("selector"), &spec["selector"], invalid),
+        Err(_) => check::invalid_selector(&path.child("selector"), &spec["selector"], invalid, errors),
         Ok(selector) => {
             let empty = Value::object();
             let template = spec.get("template").unwrap_or(&empty);
@@ -85,12 +86,11 @@ pub(super) fn selected_template(
 /// A selector that may not change.
 pub(super) fn same_selector(value: &Value, old: &Value, errors: &mut FieldErrors) {
     let path = ["spec", "selector"];
-    check::immutable(
-        value.at(&path),
-        old.at(&path),
-        &Path::new("spec").child("selector"),
-        errors,
-    );
+    if value.at(&path) != old.at(&path) {
+        let (spec, null) = (Path::new("spec"), Value::Null);
+        let selector = value.at(&path).unwrap_or(&null);
+        check::invalid_selector(&spec.child("selector"), selector, "field is immutable", errors);
+    }
 }
 
 /// Counts of a status, none of them negative.
