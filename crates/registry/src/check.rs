@@ -92,11 +92,7 @@ pub(crate) fn optional_one_of(
 }
 
 /// A label selector, if it is there.
-pub(crate) fn label_selector(
-    selector: Option<&Value>,
-    path: &Path<'_>,
-    errors: &mut FieldErrors,
-) {
+pub(crate) fn label_selector(selector: Option<&Value>, path: &Path<'_>, errors: &mut FieldErrors) {
     let Some(selector) = selector else { return };
     if let Some(labels) = selector.get("matchLabels").and_then(Value::as_object) {
         metadata::labels(labels, &path.child("matchLabels"), errors);

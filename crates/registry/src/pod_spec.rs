@@ -18,3 +18,4 @@ pub(crate) mod validate;
 mod volume_defaults;
 mod volume_plugins;
 mod volumes;
+pub(crate) mod warnings;

@@ -17,6 +17,8 @@ mod job;
 mod job_checks;
 mod namespace;
 mod pod;
+mod pod_row;
+mod pod_update;
 mod poddisruptionbudget;
 mod podtemplate;
 mod printing;

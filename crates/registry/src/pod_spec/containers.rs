@@ -157,8 +157,7 @@ impl<'s> Pod<'s> {
             errors,
         );
         if let Some(context) = container.get("securityContext") {
-            let host_users =
-                self.spec.get("hostUsers").and_then(Value::as_bool).unwrap_or(true);
+            let host_users = self.spec.get("hostUsers").and_then(Value::as_bool).unwrap_or(true);
             security::container(context, host_users, &path.child("securityContext"), errors);
         }
     }
@@ -185,7 +184,7 @@ impl<'s> Pod<'s> {
 }
 
 /// An image of a pod, unlike one of a template, may not have spaces around it.
-pub(super) fn image_without_spaces(container: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+pub(crate) fn image_without_spaces(container: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let image = container.str_at(&["image"]);
     if image.trim() != image {
         let detail = "must not have leading or trailing whitespace";
@@ -282,12 +281,7 @@ fn restart_policy(container: &Value, path: &Path<'_>, errors: &mut FieldErrors) 
     }
 }
 
-fn resize_policies(
-    list: &[Value],
-    pod_restarts: &str,
-    path: &Path<'_>,
-    errors: &mut FieldErrors,
-) {
+fn resize_policies(list: &[Value], pod_restarts: &str, path: &Path<'_>, errors: &mut FieldErrors) {
     let mut seen: Vec<&str> = Vec::new();
     for (index, policy) in list.iter().enumerate() {
         let name = policy.str_at(&["resourceName"]);
@@ -307,7 +301,11 @@ fn resize_policies(
             odd => errors.not_supported(path, &odd.into(), ["NotRequired", "RestartContainer"]),
         }
         if pod_restarts == "Never" && restarts != "NotRequired" {
-            errors.invalid_text(path, restarts, "must be 'NotRequired' when `restartPolicy` is 'Never'");
+            errors.invalid_text(
+                path,
+                restarts,
+                "must be 'NotRequired' when `restartPolicy` is 'Never'",
+            );
         }
     }
 }

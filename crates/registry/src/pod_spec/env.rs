@@ -174,9 +174,8 @@ pub(super) fn resource_field_ref(
 }
 
 fn divisor(resource: &str, divisor: &str, path: &Path<'_>, errors: &mut FieldErrors) {
-    const SIZES: &[&str] = &[
-        "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
-    ];
+    const SIZES: &[&str] =
+        &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
     if Quantity::parse(divisor).map_or(true, |it| it.is_zero()) {
         return;
     }
@@ -207,7 +206,9 @@ pub(super) fn sources(list: &[Value], path: &Path<'_>, errors: &mut FieldErrors)
             }
         }
         match count {
-            0 => errors.invalid_text(path, "", "must specify one of: `configMapRef` or `secretRef`"),
+            0 => {
+                errors.invalid_text(path, "", "must specify one of: `configMapRef` or `secretRef`")
+            }
             1 => {}
             _ => errors.invalid_text(path, "", MORE_THAN_ONE),
         }

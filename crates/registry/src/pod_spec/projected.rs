@@ -130,6 +130,9 @@ fn certificate(source: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         .iter()
         .all(|it| source.str_at(&[it]).is_empty());
     if none {
-        errors.required(path, "specify at least one of credentialBundlePath, keyPath, and certificateChainPath");
+        errors.required(
+            path,
+            "specify at least one of credentialBundlePath, keyPath, and certificateChainPath",
+        );
     }
 }

@@ -44,10 +44,7 @@ pub(super) fn container(
 /// Checks requests and limits of a whole pod.
 pub(super) fn pod(resources: &Value, claims: &[&str], path: &Path<'_>, errors: &mut FieldErrors) {
     if !resources.items_at(&["claims"]).is_empty() {
-        errors.forbidden(
-            &path.child("claims"),
-            "claims may not be set for Resources at pod-level",
-        );
+        errors.forbidden(&path.child("claims"), "claims may not be set for Resources at pod-level");
     }
     requirements(resources, pod_resource, path, errors);
     claim_names(resources.items_at(&["claims"]), claims, &path.child("claims"), errors);
@@ -205,8 +202,11 @@ fn claim_names(list: &[Value], known: &[&str], path: &Path<'_>, errors: &mut Fie
 fn unknown_claim(name: &str, known: &[&str], path: &Path<'_>, errors: &mut FieldErrors) {
     let mut sorted = known.to_vec();
     sorted.sort_unstable();
-    let those =
-        if sorted.is_empty() { " which is empty".into() } else { format!(": {}", sorted.join(", ")) };
+    let those = if sorted.is_empty() {
+        " which is empty".into()
+    } else {
+        format!(": {}", sorted.join(", "))
+    };
     errors.push(apimachinery::field::FieldError {
         kind: apimachinery::field::ErrorType::NotFound,
         field: path.to_string(),

@@ -92,7 +92,8 @@ fn node_field(requirement: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let values = requirement.items_at(&["values"]);
     match requirement.str_at(&["operator"]) {
         "In" | "NotIn" if values.len() != 1 => {
-            let detail = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
+            let detail =
+                "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
             errors.required(&path.child("values"), detail);
         }
         "In" | "NotIn" => {}
@@ -120,7 +121,11 @@ fn pod_affinity(affinity: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         let at = list.index(index);
         weight(term, &at, errors);
         let empty = Value::object();
-        pod_term(term.get("podAffinityTerm").unwrap_or(&empty), &at.child("podAffinityTerm"), errors);
+        pod_term(
+            term.get("podAffinityTerm").unwrap_or(&empty),
+            &at.child("podAffinityTerm"),
+            errors,
+        );
     }
 }
 

@@ -30,8 +30,7 @@ pub(super) fn container(
         let added = context.items_at(&["capabilities", "add"]);
         let admin = |it: &Value| matches!(it.as_str(), Some("CAP_SYS_ADMIN" | "SYS_ADMIN"));
         if context.bool_at(&["privileged"]) {
-            let detail =
-                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
+            let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
             check::invalid_shown(path, &shown(context), detail, errors);
         }
         if added.iter().any(admin) {

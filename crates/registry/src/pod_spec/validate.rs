@@ -196,7 +196,9 @@ fn searches(list: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
     }
     let texts: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
     if texts.join(" ").len() > SEARCH_LENGTH_MAX {
-        let detail = format!("must not have more than {SEARCH_LENGTH_MAX} characters (including spaces) in the search list");
+        let detail = format!(
+            "must not have more than {SEARCH_LENGTH_MAX} characters (including spaces) in the search list"
+        );
         errors.invalid(path, &list.iter().cloned().collect(), &detail);
     }
     for (index, text) in texts.iter().enumerate() {
@@ -264,10 +266,15 @@ fn resource_claims(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             _ => "",
         };
         if !choice.is_empty() {
-            let detail =
-                format!("{choice} `resourceClaimName`{} `resourceClaimTemplateName`",
-                    if choice.starts_with("at") { " or" } else { "," });
-            let detail = if choice.starts_with("at") { format!("{detail} may be specified") } else { detail };
+            let detail = format!(
+                "{choice} `resourceClaimName`{} `resourceClaimTemplateName`",
+                if choice.starts_with("at") { " or" } else { "," }
+            );
+            let detail = if choice.starts_with("at") {
+                format!("{detail} may be specified")
+            } else {
+                detail
+            };
             check::invalid_shown(&at, &check::go_struct(claim, &fields), &detail, errors);
         }
         for member in ["resourceClaimName", "resourceClaimTemplateName"] {

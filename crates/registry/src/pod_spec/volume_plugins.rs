@@ -110,7 +110,9 @@ fn fibre_channel(source: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
     if names {
         match source.i64_at(&["lun"]) {
-            None => errors.required(&path.child("lun"), "lun is required if targetWWNs is specified"),
+            None => {
+                errors.required(&path.child("lun"), "lun is required if targetWWNs is specified")
+            }
             Some(lun) => range(lun, LUN_MAX, &path.child("lun"), errors),
         }
     }

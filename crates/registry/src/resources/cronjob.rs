@@ -75,7 +75,8 @@ fn time_zone(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let Some(zone) = spec.get("timeZone").and_then(Value::as_str) else { return };
     let wrong = zone.is_empty() || zone.eq_ignore_ascii_case("local");
     if wrong {
-        let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+        let detail =
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         errors.invalid_text(path, zone, detail);
     }
     if !wrong && jiff::tz::TimeZone::get(zone).is_err() {

@@ -6,12 +6,21 @@ use jiff::Timestamp;
 
 use super::{printing, workload};
 use crate::check;
-use crate::table;
 use crate::declaration::Declaration;
 use crate::pod_spec::defaults;
+use crate::table;
 
 pub(super) fn resource() -> Declaration {
-    Declaration { group: "apps", resource: "daemonsets", default, validate, validate_update: workload::same_selector, validate_status, row, ..Declaration::SPEC_AND_STATUS }
+    Declaration {
+        group: "apps",
+        resource: "daemonsets",
+        default,
+        validate,
+        validate_update: workload::same_selector,
+        validate_status,
+        row,
+        ..Declaration::SPEC_AND_STATUS
+    }
 }
 
 fn default(value: &mut Value) {

@@ -1,8 +1,8 @@
 //! Job.
 
+use apimachinery::Value;
 use apimachinery::duration::{Duration, human};
 use apimachinery::time::parse_time;
-use apimachinery::Value;
 use compact_str::CompactString;
 use jiff::Timestamp;
 

@@ -268,8 +268,7 @@ fn exit_codes(codes: &Value, names: &[&str], path: &Path<'_>, errors: &mut Field
 }
 
 fn shown_success(policy: &Value) -> String {
-    let fields =
-        [("SucceededIndexes", "succeededIndexes"), ("SucceededCount", "succeededCount")];
+    let fields = [("SucceededIndexes", "succeededIndexes"), ("SucceededCount", "succeededCount")];
     let rules: Vec<String> =
         policy.items_at(&["rules"]).iter().map(|it| check::go_struct(it, &fields)).collect();
     format!("{{\"Rules\":[{}]}}", rules.join(","))
@@ -279,7 +278,10 @@ fn success_policy(spec: &Value, policy: &Value, path: &Path<'_>, errors: &mut Fi
     let rules = policy.items_at(&["rules"]);
     let list = path.child("rules");
     if rules.is_empty() {
-        errors.required(&list, "at least one rules must be specified when the successPolicy is specified");
+        errors.required(
+            &list,
+            "at least one rules must be specified when the successPolicy is specified",
+        );
     }
     if rules.len() > RULES_MAX {
         errors.too_many(&list, rules.len(), RULES_MAX);
@@ -294,7 +296,9 @@ fn success_policy(spec: &Value, policy: &Value, path: &Path<'_>, errors: &mut Fi
         check::non_negative(rule, &["succeededCount"], &at, errors);
         let all = spec.i64_at(&["completions"]).unwrap_or_default();
         if let Some(count) = count.filter(|it| *it > all) {
-            let detail = format!("must be less than or equal to {all} (the number of specified completions)");
+            let detail = format!(
+                "must be less than or equal to {all} (the number of specified completions)"
+            );
             errors.invalid(&at.child("succeededCount"), &count.into(), &detail);
         }
     }
@@ -307,13 +311,9 @@ pub(super) fn validate_update(job: &Value, old: &Value, errors: &mut FieldErrors
     completions(job, old, &path, errors);
     workload::same_selector(job, old, errors);
     template_update(job, old, errors);
-    for member in [
-        "completionMode",
-        "podFailurePolicy",
-        "backoffLimitPerIndex",
-        "managedBy",
-        "successPolicy",
-    ] {
+    for member in
+        ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
+    {
         let (now, before) = pair(member);
         check::immutable(now, before, &path.child(member), errors);
     }

@@ -3,8 +3,8 @@
 use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
-use crate::declaration::Declaration;
 use super::printing;
+use crate::declaration::Declaration;
 use crate::pod_spec::{defaults, validate as checks};
 
 pub(super) fn resource() -> Declaration {

@@ -8,9 +8,9 @@ use compact_str::CompactString;
 
 use super::{printing, workload};
 use crate::check;
-use crate::table;
 use crate::declaration::{Declaration, FieldLabel, Scale};
 use crate::pod_spec::defaults;
+use crate::table;
 
 pub(super) fn resource() -> Declaration {
     Declaration {

@@ -4,10 +4,10 @@ use apimachinery::labels::Selector;
 use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
-use crate::Rules;
-use crate::declaration::{Declaration, Scale};
 use super::{printing, replicaset, workload};
+use crate::Rules;
 use crate::check;
+use crate::declaration::{Declaration, Scale};
 use crate::pod_spec::defaults;
 use crate::table;
 

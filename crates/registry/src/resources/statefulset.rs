@@ -3,13 +3,13 @@
 use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
-use crate::Rules;
 use super::{printing, workload};
+use crate::Rules;
 use crate::check;
-use crate::pod_spec::claims;
-use crate::table;
 use crate::declaration::{Declaration, Scale};
+use crate::pod_spec::claims;
 use crate::pod_spec::defaults;
+use crate::table;
 
 pub(super) fn resource() -> Declaration {
     Declaration {

@@ -70,7 +70,9 @@ pub(super) fn selected_template(
     errors: &mut FieldErrors,
 ) {
     match Selector::from_value(spec.get("selector")) {
-        Err(_) => check::invalid_selector(&path.child("selector"), &spec["selector"], invalid, errors),
+        Err(_) => {
+            check::invalid_selector(&path.child("selector"), &spec["selector"], invalid, errors)
+        }
         Ok(selector) => {
             let empty = Value::object();
             let template = spec.get("template").unwrap_or(&empty);
