@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::declaration::{BuiltIn, Declaration};
 use crate::{AnyResource, Generation, Rules};
 
+mod autoscaler_checks;
 mod configmap;
 mod controllerrevision;
 mod cron_schedule;
@@ -13,6 +14,7 @@ mod cronjob;
 mod daemonset;
 mod deployment;
 mod event;
+mod horizontalpodautoscaler;
 mod job;
 mod job_checks;
 mod namespace;
@@ -40,6 +42,7 @@ const DECLARATIONS: &[fn() -> Declaration] = &[
     deployment::resource,
     replicaset::resource,
     statefulset::resource,
+    horizontalpodautoscaler::resource,
     cronjob::resource,
     job::resource,
     poddisruptionbudget::resource,
