@@ -3,6 +3,7 @@
 //! Facts only: no I/O, no clock. The server sees [`AnyResource`]; a built-in resource is a [`Declaration`] in a file of
 //! its own under [`resources`], a custom one makes the same of its schema at run time.
 
+mod check;
 pub mod declaration;
 pub mod metadata;
 mod pod_spec;

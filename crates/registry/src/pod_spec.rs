@@ -2,7 +2,20 @@
 //!
 //! One file a part of the spec. Knows nothing of the kinds that hold a template, nor of nodes.
 
+pub(crate) mod claims;
+pub(crate) mod containers;
 pub(crate) mod defaults;
+mod env;
 mod image;
+mod mounts;
+mod probes;
+mod projected;
+mod resource_checks;
 pub(crate) mod resources;
+pub(crate) mod scheduling;
+mod security;
+pub(crate) mod validate;
 mod volume_defaults;
+mod volume_plugins;
+mod volumes;
+pub(crate) mod warnings;

@@ -6,21 +6,31 @@ use std::sync::Arc;
 use crate::declaration::{BuiltIn, Declaration};
 use crate::{AnyResource, Generation, Rules};
 
+mod autoscaler_checks;
 mod configmap;
+mod controllerrevision;
+mod cron_schedule;
 mod cronjob;
 mod daemonset;
 mod defaults;
 mod deployment;
 mod event;
+mod horizontalpodautoscaler;
 mod job;
+mod job_checks;
 mod namespace;
 mod pod;
+mod pod_row;
+mod pod_update;
+mod poddisruptionbudget;
 mod podtemplate;
+mod printing;
 mod replicaset;
 mod replicationcontroller;
 mod secret;
 mod service;
 mod statefulset;
+mod workload;
 
 /// Every declaration. The order is that of the groups in discovery.
 const DECLARATIONS: &[fn() -> Declaration] = &[
@@ -32,12 +42,15 @@ const DECLARATIONS: &[fn() -> Declaration] = &[
     pod::resource,
     podtemplate::resource,
     replicationcontroller::resource,
+    controllerrevision::resource,
     daemonset::resource,
     deployment::resource,
     replicaset::resource,
     statefulset::resource,
+    horizontalpodautoscaler::resource,
     cronjob::resource,
     job::resource,
+    poddisruptionbudget::resource,
 ];
 
 /// What the table lists but stores nothing: reviews, bindings, computed lists.

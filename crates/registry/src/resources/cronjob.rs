@@ -1,12 +1,24 @@
 //! CronJob.
 
-use apimachinery::Value;
+use apimachinery::{FieldErrors, Path, Value};
+use jiff::Timestamp;
 
-use super::job;
+use super::{cron_schedule, job, job_checks, printing};
 use crate::declaration::Declaration;
+use crate::{check, table};
+
+/// The longest name: the jobs' names are made of it.
+const NAME_LENGTH_MAX: usize = 52;
 
 pub(super) fn resource() -> Declaration {
-    Declaration { group: "batch", resource: "cronjobs", default, ..Declaration::SPEC_AND_STATUS }
+    Declaration {
+        group: "batch",
+        resource: "cronjobs",
+        default,
+        validate,
+        row,
+        ..Declaration::SPEC_AND_STATUS
+    }
 }
 
 fn default(value: &mut Value) {
@@ -18,4 +30,77 @@ fn default(value: &mut Value) {
     if let Some(template) = spec.at_mut(&["jobTemplate", "spec"]) {
         job::default_spec(template);
     }
+}
+
+fn validate(value: &Value, errors: &mut FieldErrors) {
+    let empty = Value::object();
+    let spec = value.get("spec").unwrap_or(&empty);
+    let path = Path::new("spec");
+    let name = value.str_at(&["metadata", "name"]);
+    if name.len() > NAME_LENGTH_MAX {
+        let detail = format!("must be no more than {NAME_LENGTH_MAX} characters");
+        errors.invalid_text(&Path::new("metadata").child("name"), name, &detail);
+    }
+    if check::required_text(spec, "schedule", &path, errors) {
+        schedule(spec, &path.child("schedule"), errors);
+    }
+    check::non_negative(spec, &["startingDeadlineSeconds"], &path, errors);
+    time_zone(spec, &path.child("timeZone"), errors);
+    if check::required_text(spec, "concurrencyPolicy", &path, errors) {
+        check::one_of(spec, "concurrencyPolicy", &["Allow", "Forbid", "Replace"], &path, errors);
+    }
+    let template = path.child("jobTemplate");
+    let at = template.child("spec");
+    job_checks::template(spec.at(&["jobTemplate", "spec"]).unwrap_or(&empty), &at, errors);
+    let counts = ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"];
+    check::non_negative(spec, &counts, &path, errors);
+}
+
+fn schedule(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let text = spec.str_at(&["schedule"]);
+    if let Some(problem) = cron_schedule::problem(text) {
+        errors.invalid_text(path, text, &problem);
+    }
+    if text.contains("TZ") {
+        let detail = if spec.get("timeZone").is_some() {
+            "cannot use both timeZone field and TZ or CRON_TZ in schedule"
+        } else {
+            "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
+        };
+        errors.invalid_text(path, text, detail);
+    }
+}
+
+fn time_zone(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let Some(zone) = spec.get("timeZone").and_then(Value::as_str) else { return };
+    let wrong = zone.is_empty() || zone.eq_ignore_ascii_case("local");
+    if wrong {
+        let detail =
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+        errors.invalid_text(path, zone, detail);
+    }
+    if !wrong && jiff::tz::TimeZone::get(zone).is_err() {
+        errors.invalid_text(path, zone, &format!("unknown time zone {zone}"));
+    }
+}
+
+fn row(value: &Value, now: Timestamp) -> Vec<Value> {
+    let template = ["spec", "jobTemplate", "spec"];
+    let spec = value.at(&template);
+    let [names, images] = printing::containers(spec.and_then(|it| it.at(&["template", "spec"])));
+    let suspended = if value.bool_at(&["spec", "suspend"]) { "True" } else { "False" };
+    let active = i64::try_from(value.items_at(&["status", "active"]).len()).unwrap_or(i64::MAX);
+    let last = ["status", "lastScheduleTime"];
+    vec![
+        value.str_at(&["metadata", "name"]).into(),
+        value.str_at(&["spec", "schedule"]).into(),
+        printing::or_none(value.str_at(&["spec", "timeZone"])),
+        suspended.into(),
+        active.into(),
+        if value.at(&last).is_some() { table::age(value, &last, now) } else { "<none>".into() },
+        table::created(value, now),
+        names,
+        images,
+        printing::selector(spec.and_then(|it| it.get("selector"))),
+    ]
 }

@@ -1,12 +1,28 @@
 //! Job.
 
 use apimachinery::Value;
+use apimachinery::duration::{Duration, human};
+use apimachinery::time::parse_time;
+use compact_str::CompactString;
+use jiff::Timestamp;
 
-use crate::declaration::Declaration;
+use super::{job_checks, printing};
+use crate::declaration::{Declaration, FieldLabel};
 use crate::pod_spec::defaults;
+use crate::table;
 
 pub(super) fn resource() -> Declaration {
-    Declaration { group: "batch", resource: "jobs", default, ..Declaration::SPEC_AND_STATUS }
+    Declaration {
+        group: "batch",
+        resource: "jobs",
+        default,
+        prepare_create,
+        validate: job_checks::validate,
+        validate_update: job_checks::validate_update,
+        fields: FIELDS,
+        row,
+        ..Declaration::SPEC_AND_STATUS
+    }
 }
 
 fn default(value: &mut Value) {
@@ -37,4 +53,81 @@ pub(super) fn default_spec(spec: &mut Value) {
         }
     }
     defaults::template(spec.get_mut("template"));
+}
+
+const FIELDS: &[FieldLabel] = &[FieldLabel::new("status.successful", |job| {
+    let count = job.i64_at(&["status", "succeeded"]).unwrap_or_default();
+    CompactString::from(count.to_string())
+})];
+
+/// The labels that a job's pods bear, by what they hold.
+pub(super) const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-name"];
+pub(super) const UID_LABELS: [&str; 2] = ["controller-uid", "batch.kubernetes.io/controller-uid"];
+
+/// A job selects its pods by its own uid, unless its maker chose a selector.
+fn prepare_create(job: &mut Value) {
+    if job.bool_at(&["spec", "manualSelector"]) {
+        return;
+    }
+    let of = |member| CompactString::from(job.str_at(&["metadata", member]));
+    let (name, uid) = (of("name"), of("uid"));
+    let spec = job.member_mut("spec");
+    let labels = spec.object_at_mut(&["template", "metadata", "labels"]);
+    for (keys, value) in [(NAME_LABELS, &name), (UID_LABELS, &uid)] {
+        for key in keys {
+            if !labels.contains_key(key) {
+                labels.insert(key, value.clone());
+            }
+        }
+    }
+    spec.default_at(&["selector", "matchLabels", UID_LABELS[1]], uid);
+}
+
+/// Whether a condition is true.
+pub(super) fn has_condition(job: &Value, kind: &str) -> bool {
+    let conditions = job.items_at(&["status", "conditions"]);
+    conditions.iter().any(|it| it.str_at(&["type"]) == kind && it.str_at(&["status"]) == "True")
+}
+
+fn status(job: &Value) -> &'static str {
+    for kind in ["Complete", "Failed"] {
+        if has_condition(job, kind) {
+            return kind;
+        }
+    }
+    if job.at(&["metadata", "deletionTimestamp"]).is_some() {
+        return "Terminating";
+    }
+    let rest = ["Suspended", "FailureTarget", "SuccessCriteriaMet"];
+    rest.into_iter().find(|kind| has_condition(job, kind)).unwrap_or("Running")
+}
+
+fn completions(job: &Value) -> String {
+    let done = job.i64_at(&["status", "succeeded"]).unwrap_or_default();
+    let at_once = job.i64_at(&["spec", "parallelism"]).unwrap_or_default();
+    match job.i64_at(&["spec", "completions"]) {
+        Some(wanted) => format!("{done}/{wanted}"),
+        None if at_once > 1 => format!("{done}/1 of {at_once}"),
+        None => format!("{done}/1"),
+    }
+}
+
+fn duration(job: &Value, now: Timestamp) -> String {
+    let Ok(start) = parse_time(job.str_at(&["status", "startTime"])) else { return String::new() };
+    let end = parse_time(job.str_at(&["status", "completionTime"])).unwrap_or(now);
+    human(Duration::from_seconds(end.duration_since(start).as_secs()))
+}
+
+fn row(job: &Value, now: Timestamp) -> Vec<Value> {
+    let [names, images] = printing::containers(job.at(&["spec", "template", "spec"]));
+    vec![
+        job.str_at(&["metadata", "name"]).into(),
+        status(job).into(),
+        completions(job).into(),
+        duration(job, now).into(),
+        table::created(job, now),
+        names,
+        images,
+        printing::selector(job.at(&["spec", "selector"])),
+    ]
 }

@@ -1,10 +1,11 @@
 //! Pod.
 
-use apimachinery::{Value, value};
+use apimachinery::{FieldErrors, Path, Value, value};
 use compact_str::CompactString;
 
+use super::{pod_row, pod_update};
 use crate::declaration::{Declaration, DeletionRule, FieldLabel};
-use crate::pod_spec::{defaults, resources};
+use crate::pod_spec::{containers, defaults, resources, validate as checks};
 use crate::{Generation, Rules};
 
 pub(super) fn resource() -> Declaration {
@@ -12,6 +13,14 @@ pub(super) fn resource() -> Declaration {
         resource: "pods",
         default: defaults::pod,
         prepare_create,
+        prepare_status: pod_update::prepare_status,
+        prepare_subresource: pod_update::prepare_subresource,
+        validate,
+        validate_update: pod_update::validate_update,
+        validate_status: pod_update::validate_status,
+        validate_subresource: pod_update::validate_subresource,
+        warnings,
+        row: pod_row::row,
         fields: FIELDS,
         rules: Rules {
             generation: Generation::Spec,
@@ -59,4 +68,45 @@ fn prepare_create(pod: &mut Value) {
         });
         pod.set_at(&["status", "conditions"], vec![gated]);
     }
+}
+
+fn validate(pod: &Value, errors: &mut FieldErrors) {
+    let empty = Value::object();
+    let spec = pod.get("spec").unwrap_or(&empty);
+    let path = Path::new("spec");
+    checks::pod_spec(spec, &path, errors);
+    if spec.str_at(&["serviceAccountName"]).is_empty() {
+        projected_tokens(spec, &path, errors);
+    }
+    for list in ["containers", "initContainers"] {
+        let at = path.child(list);
+        for (index, container) in spec.items_at(&[list]).iter().enumerate() {
+            containers::image_without_spaces(container, &at.index(index), errors);
+        }
+    }
+    if !spec.str_at(&["nodeName"]).is_empty() && !spec.items_at(&["schedulingGates"]).is_empty() {
+        let detail = "cannot be set until all schedulingGates have been cleared";
+        errors.forbidden(&path.child("nodeName"), detail);
+    }
+}
+
+/// A pod without service account has no token to show.
+fn projected_tokens(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let volumes = path.child("volumes");
+    for (index, volume) in spec.items_at(&["volumes"]).iter().enumerate() {
+        let at = volumes.index(index);
+        let projected = at.child("projected");
+        let sources = projected.child("sources");
+        for (index, source) in volume.items_at(&["projected", "sources"]).iter().enumerate() {
+            if source.get("serviceAccountToken").is_some() {
+                let at = sources.index(index);
+                let detail = "must not be specified when serviceAccountName is not set";
+                errors.forbidden(&at.child("serviceAccountToken"), detail);
+            }
+        }
+    }
+}
+
+fn warnings(pod: &Value, _old: Option<&Value>) -> Vec<String> {
+    pod.get("spec").map_or_else(Vec::new, |spec| crate::pod_spec::warnings::of(spec, "spec"))
 }

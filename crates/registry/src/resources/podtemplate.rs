@@ -1,14 +1,27 @@
 //! PodTemplate.
 
-use apimachinery::Value;
+use apimachinery::{FieldErrors, Path, Value};
+use jiff::Timestamp;
 
+use super::printing;
 use crate::declaration::Declaration;
-use crate::pod_spec::defaults;
+use crate::pod_spec::{defaults, validate as checks};
 
 pub(super) fn resource() -> Declaration {
-    Declaration { resource: "podtemplates", default, ..Declaration::PLAIN }
+    Declaration { resource: "podtemplates", default, validate, row, ..Declaration::PLAIN }
 }
 
 fn default(value: &mut Value) {
     defaults::template(value.get_mut("template"));
+}
+
+fn validate(value: &Value, errors: &mut FieldErrors) {
+    let empty = Value::object();
+    checks::template(value.get("template").unwrap_or(&empty), &Path::new("template"), errors);
+}
+
+fn row(value: &Value, _now: Timestamp) -> Vec<Value> {
+    let [names, images] = printing::containers(value.at(&["template", "spec"]));
+    let labels = printing::labels(value.at(&["template", "metadata", "labels"]));
+    vec![value.str_at(&["metadata", "name"]).into(), names, images, labels]
 }

@@ -1,16 +1,27 @@
 //! ReplicaSet.
 
-use apimachinery::Value;
+use apimachinery::{FieldErrors, Path, Value};
+use jiff::Timestamp;
 
 use crate::Rules;
-use crate::declaration::{Declaration, Scale};
+use compact_str::CompactString;
+
+use super::{printing, workload};
+use crate::check;
+use crate::declaration::{Declaration, FieldLabel, Scale};
 use crate::pod_spec::defaults;
+use crate::table;
 
 pub(super) fn resource() -> Declaration {
     Declaration {
         group: "apps",
         resource: "replicasets",
         default,
+        validate,
+        validate_update: workload::same_selector,
+        validate_status,
+        fields: FIELDS,
+        row,
         rules: Rules { scale: Some(Scale::REPLICAS), ..Declaration::SPEC_AND_STATUS.rules },
         ..Declaration::SPEC_AND_STATUS
     }
@@ -19,4 +30,50 @@ pub(super) fn resource() -> Declaration {
 fn default(value: &mut Value) {
     value.default_at(&["spec", "replicas"], 1);
     defaults::template(value.at_mut(&["spec", "template"]));
+}
+
+/// The count of pods that there are.
+pub(super) const FIELDS: &[FieldLabel] = &[FieldLabel::new("status.replicas", |value| {
+    let count = value.i64_at(&["status", "replicas"]).unwrap_or_default();
+    CompactString::from(count.to_string())
+})];
+
+fn validate(value: &Value, errors: &mut FieldErrors) {
+    let empty = Value::object();
+    let spec = value.get("spec").unwrap_or(&empty);
+    let path = Path::new("spec");
+    check::non_negative(spec, &["replicas", "minReadySeconds"], &path, errors);
+    workload::selector(spec, "deployment", &path, errors);
+    workload::selected_template(spec, "ReplicaSet", "invalid label selector", &path, errors);
+}
+
+/// Checks the counts that replica sets and replication controllers report.
+pub(super) fn validate_status(value: &Value, _old: &Value, errors: &mut FieldErrors) {
+    let counts = [
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "observedGeneration",
+        "terminatingReplicas",
+    ];
+    workload::status_counts(value, &counts, errors);
+    for less in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {
+        workload::at_most(value, less, "replicas", errors);
+    }
+    workload::at_most(value, "availableReplicas", "readyReplicas", errors);
+}
+
+fn row(value: &Value, now: Timestamp) -> Vec<Value> {
+    let [names, images] = printing::containers(value.at(&["spec", "template", "spec"]));
+    vec![
+        value.str_at(&["metadata", "name"]).into(),
+        printing::count(value, &["spec", "replicas"]),
+        printing::count(value, &["status", "replicas"]),
+        printing::count(value, &["status", "readyReplicas"]),
+        table::created(value, now),
+        names,
+        images,
+        printing::selector(value.at(&["spec", "selector"])),
+    ]
 }

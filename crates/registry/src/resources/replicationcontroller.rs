@@ -1,16 +1,25 @@
 //! ReplicationController.
 
-use apimachinery::Value;
+use apimachinery::labels::Selector;
+use apimachinery::{FieldErrors, Path, Value};
+use jiff::Timestamp;
 
+use super::{printing, replicaset, workload};
 use crate::Rules;
+use crate::check;
 use crate::declaration::{Declaration, Scale};
 use crate::pod_spec::defaults;
+use crate::table;
 
 pub(super) fn resource() -> Declaration {
     Declaration {
         resource: "replicationcontrollers",
         prefix: "controllers",
         default,
+        validate,
+        validate_status: replicaset::validate_status,
+        fields: replicaset::FIELDS,
+        row,
         rules: Rules { scale: Some(Scale::REPLICAS), ..Declaration::SPEC_AND_STATUS.rules },
         ..Declaration::SPEC_AND_STATUS
     }
@@ -24,4 +33,39 @@ fn default(value: &mut Value) {
     }
     value.default_at(&["spec", "replicas"], 1);
     defaults::template(value.at_mut(&["spec", "template"]));
+}
+
+fn validate(value: &Value, errors: &mut FieldErrors) {
+    let empty = Value::object();
+    let spec = value.get("spec").unwrap_or(&empty);
+    let path = Path::new("spec");
+    check::non_negative(spec, &["minReadySeconds"], &path, errors);
+    let selector = spec.get("selector").and_then(Value::as_object);
+    if selector.is_none_or(|it| it.is_empty()) {
+        errors.required(&path.child("selector"), "");
+    }
+    check::non_negative(spec, &["replicas"], &path, errors);
+    let at = path.child("template");
+    let Some(template) = spec.get("template") else {
+        errors.required(&at, "");
+        return;
+    };
+    if let Some(labels) = selector.filter(|it| !it.is_empty()) {
+        workload::template_labels(&Selector::from_labels(labels), template, &at, errors);
+    }
+    workload::lasting_template(template, "ReplicationController", &at, errors);
+}
+
+fn row(value: &Value, now: Timestamp) -> Vec<Value> {
+    let [names, images] = printing::containers(value.at(&["spec", "template", "spec"]));
+    vec![
+        value.str_at(&["metadata", "name"]).into(),
+        printing::count(value, &["spec", "replicas"]),
+        printing::count(value, &["status", "replicas"]),
+        printing::count(value, &["status", "readyReplicas"]),
+        table::created(value, now),
+        names,
+        images,
+        printing::labels(value.at(&["spec", "selector"])),
+    ]
 }

@@ -1,16 +1,25 @@
 //! StatefulSet.
 
-use apimachinery::Value;
+use apimachinery::{FieldErrors, Path, Value};
+use jiff::Timestamp;
 
+use super::{printing, workload};
 use crate::Rules;
+use crate::check;
 use crate::declaration::{Declaration, Scale};
+use crate::pod_spec::claims;
 use crate::pod_spec::defaults;
+use crate::table;
 
 pub(super) fn resource() -> Declaration {
     Declaration {
         group: "apps",
         resource: "statefulsets",
         default,
+        validate,
+        validate_update,
+        validate_status,
+        row,
         rules: Rules { scale: Some(Scale::REPLICAS), ..Declaration::SPEC_AND_STATUS.rules },
         ..Declaration::SPEC_AND_STATUS
     }
@@ -37,4 +46,134 @@ fn default(value: &mut Value) {
         claim.default_at(&["status", "phase"], "Pending");
     }
     defaults::template(spec.get_mut("template"));
+}
+
+fn validate(value: &Value, errors: &mut FieldErrors) {
+    let empty = Value::object();
+    let spec = value.get("spec").unwrap_or(&empty);
+    let path = Path::new("spec");
+    let policy = spec.str_at(&["podManagementPolicy"]);
+    match policy {
+        "" => errors.required(&path.child("podManagementPolicy"), ""),
+        "OrderedReady" | "Parallel" => {}
+        odd => {
+            let detail = "must be 'OrderedReady' or 'Parallel'";
+            errors.invalid_text(&path.child("podManagementPolicy"), odd, detail);
+        }
+    }
+    strategy(spec.get("updateStrategy").unwrap_or(&empty), &path.child("updateStrategy"), errors);
+    if let Some(policy) = spec.get("persistentVolumeClaimRetentionPolicy") {
+        let at = path.child("persistentVolumeClaimRetentionPolicy");
+        for member in ["whenDeleted", "whenScaled"] {
+            if check::required_text(policy, member, &at, errors) {
+                check::one_of(policy, member, &["Retain", "Delete"], &at, errors);
+            }
+        }
+    }
+    check::non_negative(spec, &["replicas", "minReadySeconds"], &path, errors);
+    if let Some(ordinals) = spec.get("ordinals") {
+        check::non_negative(ordinals, &["start"], &path.child("ordinals"), errors);
+    }
+    let label = apimachinery::validation::dns1123_label;
+    check::optional_name(spec, "serviceName", label, &path, errors);
+    workload::selector(spec, "statefulset", &path, errors);
+    workload::selected_template(spec, "StatefulSet", "", &path, errors);
+    let list = path.child("volumeClaimTemplates");
+    for (index, claim) in spec.items_at(&["volumeClaimTemplates"]).iter().enumerate() {
+        let at = list.index(index);
+        claims::spec(claim.get("spec").unwrap_or(&empty), &at.child("spec"), errors);
+    }
+    check::non_negative(spec, &["revisionHistoryLimit"], &path, errors);
+}
+
+fn strategy(strategy: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let rolling = strategy.get("rollingUpdate");
+    let at = path.child("rollingUpdate");
+    match (strategy.str_at(&["type"]), rolling) {
+        ("", _) => errors.required(path, ""),
+        ("OnDelete", Some(rolling)) => {
+            let detail = "only allowed for updateStrategy 'RollingUpdate'";
+            check::invalid_shown(&at, &shown(rolling), detail, errors);
+        }
+        ("OnDelete" | "RollingUpdate", None) => {}
+        ("RollingUpdate", Some(rolling)) => {
+            check::non_negative(rolling, &["partition"], &at, errors);
+            if let Some(most) = rolling.get("maxUnavailable") {
+                let place = at.child("maxUnavailable");
+                check::int_or_percent(Some(most), &place, errors);
+                if check::int_or_percent_value(Some(most)) == 0 {
+                    errors.invalid(&place, most, "cannot be 0");
+                }
+                check::at_most_all(Some(most), &place, errors);
+            }
+        }
+        (odd, rolling) => {
+            let shown = format!(
+                "{{\"Type\":{},\"RollingUpdate\":{}}}",
+                apimachinery::field::quote(odd),
+                rolling.map_or_else(|| "null".into(), shown)
+            );
+            check::invalid_shown(path, &shown, "must be 'RollingUpdate' or 'OnDelete'", errors);
+        }
+    }
+}
+
+/// A rolling update in the words of upstream's own type.
+fn shown(rolling: &Value) -> String {
+    let partition = rolling.i64_at(&["partition"]).unwrap_or_default();
+    let most = apimachinery::json::to_string(&rolling["maxUnavailable"]);
+    format!("{{\"Partition\":{partition},\"MaxUnavailable\":{most}}}")
+}
+
+/// What of a stateful set may change.
+const CHANGEABLE: [&str; 7] = [
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "revisionHistoryLimit",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+];
+
+fn validate_update(value: &Value, old: &Value, errors: &mut FieldErrors) {
+    let rest = |it: &Value| {
+        let mut spec = it.get("spec").cloned().unwrap_or_default();
+        for member in CHANGEABLE {
+            spec.remove_at(&[member]);
+        }
+        for claim in spec.items_at_mut(&["volumeClaimTemplates"]) {
+            claim.remove_at(&["status"]);
+        }
+        spec
+    };
+    if rest(value) != rest(old) {
+        let detail = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+        errors.forbidden(&Path::new("spec"), detail);
+    }
+}
+
+fn validate_status(value: &Value, _old: &Value, errors: &mut FieldErrors) {
+    let counts = [
+        "replicas",
+        "readyReplicas",
+        "currentReplicas",
+        "updatedReplicas",
+        "availableReplicas",
+        "observedGeneration",
+        "collisionCount",
+    ];
+    workload::status_counts(value, &counts, errors);
+    for less in ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"] {
+        workload::at_most(value, less, "replicas", errors);
+    }
+    workload::at_most(value, "availableReplicas", "readyReplicas", errors);
+}
+
+fn row(value: &Value, now: Timestamp) -> Vec<Value> {
+    let [names, images] = printing::containers(value.at(&["spec", "template", "spec"]));
+    let count = |path: &[&str]| value.i64_at(path).unwrap_or_default();
+    let ready = format!("{}/{}", count(&["status", "readyReplicas"]), count(&["spec", "replicas"]));
+    let name = value.str_at(&["metadata", "name"]).into();
+    vec![name, ready.into(), table::created(value, now), names, images]
 }

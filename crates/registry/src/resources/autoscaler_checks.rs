@@ -1,0 +1,243 @@
+//! Checks of horizontal pod autoscalers.
+
+use apimachinery::quantity::Quantity;
+use apimachinery::validation;
+use apimachinery::{FieldErrors, Path, Value};
+
+use crate::check;
+
+/// The longest time that earlier advice counts, in seconds.
+const WINDOW_SECONDS_MAX: i64 = 3600;
+/// The longest period of a scaling policy, in seconds.
+const PERIOD_SECONDS_MAX: i64 = 1800;
+const TYPES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
+
+/// Checks an autoscaler of the storage version.
+pub(super) fn validate(value: &Value, errors: &mut FieldErrors) {
+    let empty = Value::object();
+    let spec = value.get("spec").unwrap_or(&empty);
+    let path = Path::new("spec");
+    let (least, most) =
+        (spec.i64_at(&["minReplicas"]), spec.i64_at(&["maxReplicas"]).unwrap_or_default());
+    if let Some(least) = least.filter(|it| *it < 1) {
+        let detail = "must be greater than or equal to 1";
+        errors.invalid(&path.child("minReplicas"), &least.into(), detail);
+    }
+    let at = path.child("maxReplicas");
+    match most {
+        0 => errors.required(&at, "must be set and greater than 0"),
+        it if it < 0 => errors.invalid(&at, &it.into(), "must be greater than or equal to 1"),
+        _ => {}
+    }
+    if least.is_some_and(|least| most < least) {
+        errors.invalid(&at, &most.into(), "must be greater than or equal to `minReplicas`");
+    }
+    let target = spec.get("scaleTargetRef").unwrap_or(&empty);
+    reference(target, &path.child("scaleTargetRef"), errors);
+    let list = path.child("metrics");
+    for (index, metric) in spec.items_at(&["metrics"]).iter().enumerate() {
+        self::metric(metric, &list.index(index), errors);
+    }
+    if let Some(behavior) = spec.get("behavior") {
+        let at = path.child("behavior");
+        for direction in ["scaleUp", "scaleDown"] {
+            if let Some(rules) = behavior.get(direction) {
+                scaling_rules(rules, &at.child(direction), errors);
+            }
+        }
+    }
+}
+
+/// Checks what an autoscaler reports.
+pub(super) fn validate_status(value: &Value, _old: &Value, errors: &mut FieldErrors) {
+    super::workload::status_counts(value, &["currentReplicas", "desiredReplicas"], errors);
+}
+
+fn reference(target: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    for member in ["kind", "name"] {
+        check::required_name(target, member, validation::path_segment_name, path, errors);
+    }
+    let version = target.str_at(&["apiVersion"]);
+    let grouped = version == "v1"
+        || version
+            .split_once('/')
+            .is_some_and(|(group, rest)| !group.is_empty() && !rest.contains('/'));
+    if !grouped {
+        errors.invalid_text(
+            &path.child("apiVersion"),
+            version,
+            "apiVersion must specify API group",
+        );
+    }
+}
+
+fn metric(metric: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let kind = metric.str_at(&["type"]);
+    if kind.is_empty() {
+        errors.required(&path.child("type"), "must specify a metric source type");
+    } else if !TYPES.contains(&kind) {
+        check::one_of(metric, "type", &TYPES, path, errors);
+    }
+    let mut named = None;
+    let mut count = 0;
+    for (member, of) in [
+        ("object", "Object"),
+        ("external", "External"),
+        ("pods", "Pods"),
+        ("resource", "Resource"),
+        ("containerResource", "ContainerResource"),
+    ] {
+        let Some(source) = metric.get(member) else { continue };
+        count += 1;
+        if count > 1 {
+            let detail = "must populate the given metric source only";
+            errors.forbidden(&path.child(member), detail);
+            continue;
+        }
+        named = Some(of);
+        let at = path.child(member);
+        match member {
+            "resource" | "containerResource" => resource(source, member, &at, errors),
+            _ => custom(source, member, &at, errors),
+        }
+    }
+    if TYPES.contains(&kind) && named != Some(kind) {
+        let member = member_of(kind);
+        errors
+            .required(&path.child(member), "must populate information for the given metric source");
+    }
+}
+
+fn member_of(kind: &str) -> &'static str {
+    match kind {
+        "Object" => "object",
+        "External" => "external",
+        "Pods" => "pods",
+        "Resource" => "resource",
+        _ => "containerResource",
+    }
+}
+
+fn resource(source: &Value, member: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    if source.str_at(&["name"]).is_empty() {
+        errors.required(&path.child("name"), "must specify a resource name");
+    }
+    if member == "containerResource" && source.str_at(&["container"]).is_empty() {
+        errors.required(&path.child("container"), "must specify a container");
+    }
+    let empty = Value::object();
+    let target = source.get("target").unwrap_or(&empty);
+    let at = path.child("target");
+    self::target(target, &at, errors);
+    let (percent, average) = (target.get("averageUtilization"), target.get("averageValue"));
+    if percent.is_none() && average.is_none() {
+        let detail = "must set either a target raw value or a target utilization";
+        errors.required(&at.child("averageUtilization"), detail);
+    }
+    if percent.is_some() && average.is_some() {
+        let detail = "may not set both a target raw value and a target utilization";
+        errors.forbidden(&at.child("averageValue"), detail);
+    }
+}
+
+fn custom(source: &Value, member: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    let empty = Value::object();
+    if member == "object" {
+        let object = source.get("describedObject").unwrap_or(&empty);
+        reference(object, &path.child("describedObject"), errors);
+    }
+    let at = path.child("metric");
+    let name = validation::path_segment_name;
+    let metric = source.get("metric").unwrap_or(&empty);
+    if metric.str_at(&["name"]).is_empty() {
+        errors.required(&at.child("name"), "must specify a metric name");
+    } else {
+        check::required_name(metric, "name", name, &at, errors);
+    }
+    check::label_selector(metric.get("selector"), &at.child("selector"), errors);
+    let target = source.get("target").unwrap_or(&empty);
+    let at = path.child("target");
+    self::target(target, &at, errors);
+    let (value, average) = (target.get("value"), target.get("averageValue"));
+    match member {
+        "pods" if average.is_none_or(|it| !is_positive(it)) => {
+            errors
+                .required(&at.child("averageValue"), "must specify a positive target averageValue");
+        }
+        "pods" => {}
+        _ if value.is_none() && average.is_none() => {
+            let detail = if member == "object" {
+                "must set either a target value or averageValue"
+            } else {
+                "must set either a target value for metric or a per-pod target"
+            };
+            errors.required(&at.child("averageValue"), detail);
+        }
+        "external" if value.is_some() && average.is_some() => {
+            let detail = "may not set both a target value for metric and a per-pod target";
+            errors.forbidden(&at.child("value"), detail);
+        }
+        _ => {}
+    }
+}
+
+fn is_positive(amount: &Value) -> bool {
+    amount.as_str().and_then(|it| Quantity::parse(it).ok()).is_some_and(|it| it.sign() > 0)
+}
+
+fn target(target: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let kind = target.str_at(&["type"]);
+    let at = path.child("type");
+    if kind.is_empty() {
+        errors.required(&at, "must specify a metric target type");
+    }
+    if !matches!(kind, "Utilization" | "Value" | "AverageValue") {
+        errors.invalid_text(&at, kind, "must be either Utilization, Value, or AverageValue");
+    }
+    for member in ["value", "averageValue"] {
+        if let Some(amount) = target.get(member).filter(|it| !is_positive(it)) {
+            errors.invalid(&path.child(member), amount, "must be positive");
+        }
+    }
+    if let Some(percent) = target.i64_at(&["averageUtilization"]).filter(|it| *it < 1) {
+        let detail = "must be greater than 0";
+        errors.invalid(&path.child("averageUtilization"), &percent.into(), detail);
+    }
+}
+
+fn scaling_rules(rules: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    if let Some(seconds) = rules.i64_at(&["stabilizationWindowSeconds"]) {
+        let at = path.child("stabilizationWindowSeconds");
+        if seconds < 0 {
+            errors.invalid(&at, &seconds.into(), "must be greater than or equal to zero");
+        }
+        if seconds > WINDOW_SECONDS_MAX {
+            let detail = format!("must be less than or equal to {WINDOW_SECONDS_MAX}");
+            errors.invalid(&at, &seconds.into(), &detail);
+        }
+    }
+    check::optional_one_of(rules, "selectPolicy", &["Disabled", "Max", "Min"], path, errors);
+    let list = path.child("policies");
+    let policies = rules.items_at(&["policies"]);
+    if policies.is_empty() {
+        errors.required(&list, "must specify at least one Policy");
+    }
+    for (index, policy) in policies.iter().enumerate() {
+        let at = list.index(index);
+        check::one_of(policy, "type", &["Percent", "Pods"], &at, errors);
+        for member in ["value", "periodSeconds"] {
+            let number = policy.i64_at(&[member]).unwrap_or_default();
+            if number <= 0 {
+                let detail = "must be greater than zero";
+                errors.invalid(&at.child(member), &number.into(), detail);
+            }
+            if member == "periodSeconds" && number > PERIOD_SECONDS_MAX {
+                let detail = format!("must be less than or equal to {PERIOD_SECONDS_MAX}");
+                errors.invalid(&at.child(member), &number.into(), &detail);
+            }
+        }
+    }
+    if let Some(amount) = rules.get("tolerance").and_then(Value::as_str) {
+        check::non_negative_quantity(amount, &path.child("tolerance"), errors);
+    }
+}

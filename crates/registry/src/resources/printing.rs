@@ -1,0 +1,40 @@
+//! Cells that the kinds with pod templates share.
+
+use apimachinery::labels::Selector;
+use apimachinery::{Object, Value};
+
+/// Names and images of the containers of a pod's spec, each joined by commas.
+pub(super) fn containers(spec: Option<&Value>) -> [Value; 2] {
+    let list = spec.map_or(&[][..], |it| it.items_at(&["containers"]));
+    ["name", "image"].map(|member| {
+        let texts: Vec<&str> = list.iter().map(|it| it.str_at(&[member])).collect();
+        texts.join(",").into()
+    })
+}
+
+/// A label selector as text.
+pub(super) fn selector(selector: Option<&Value>) -> Value {
+    let text = Selector::from_value(selector).map(|it| it.to_string()).unwrap_or_default();
+    if selector.is_none() || text.is_empty() { "<none>".into() } else { text.into() }
+}
+
+/// Labels as text.
+pub(super) fn labels(map: Option<&Value>) -> Value {
+    let parts: Vec<String> = map
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(Object::iter)
+        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    if parts.is_empty() { "<none>".into() } else { parts.join(",").into() }
+}
+
+/// A number, 0 where it is absent.
+pub(super) fn count(value: &Value, path: &[&str]) -> Value {
+    value.i64_at(path).unwrap_or_default().into()
+}
+
+/// A text, `<none>` where it is empty.
+pub(super) fn or_none(text: &str) -> Value {
+    if text.is_empty() { "<none>".into() } else { text.into() }
+}
