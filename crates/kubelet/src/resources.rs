@@ -19,7 +19,7 @@ const MIN_QUOTA_MICROS: i64 = 1_000;
 
 /// How much a pod is promised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QosClass {
+pub(crate) enum QosClass {
     /// Limits and equal requests of processor and memory everywhere.
     Guaranteed,
     /// Something somewhere.
@@ -31,7 +31,7 @@ pub enum QosClass {
 impl QosClass {
     /// The name in a status.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Guaranteed => "Guaranteed",
             Self::Burstable => "Burstable",
@@ -154,9 +154,10 @@ pub(crate) fn to_quantities(amounts: &Amounts) -> BTreeMap<String, Quantity> {
 
 /// The class of a pod.
 #[must_use]
-pub fn qos_class(pod: &Pod) -> QosClass {
+pub(crate) fn qos_class(pod: &Pod) -> QosClass {
     if let Some(own) = pod_level(pod) {
-        let has = |map: &Option<BTreeMap<String, Quantity>>| amounts(&map.clone().unwrap_or_default());
+        let has =
+            |map: &Option<BTreeMap<String, Quantity>>| amounts(&map.clone().unwrap_or_default());
         return class_of(&[(has(&own.requests), has(&own.limits))]);
     }
     let containers = spec::main_containers(pod).iter().chain(spec::init_containers(pod));
@@ -208,7 +209,10 @@ pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, node_memory: i64) 
         QosClass::Burstable => {}
     }
     let request = |it: &Container| requests(it).get("memory").map_or(0, |q| amount("memory", q));
-    let score = |bytes: i64| 1000 - i64::try_from(i128::from(bytes) * 1000 / i128::from(node_memory.max(1))).unwrap_or(1000);
+    let score = |bytes: i64| {
+        1000 - i64::try_from(i128::from(bytes) * 1000 / i128::from(node_memory.max(1)))
+            .unwrap_or(1000)
+    };
     let mut adj = score(request(container));
     let is_a_sidecar = spec::is_sidecar(container)
         && spec::init_containers(pod).iter().any(|it| it.name == container.name);
@@ -231,7 +235,8 @@ mod tests {
     use super::*;
 
     fn pod(containers: &str) -> Pod {
-        serde_json::from_str(&format!(r#"{{"metadata":{{"name":"p"}},"spec":{containers}}}"#)).unwrap()
+        serde_json::from_str(&format!(r#"{{"metadata":{{"name":"p"}},"spec":{containers}}}"#))
+            .unwrap()
     }
 
     #[test]
@@ -286,11 +291,9 @@ mod tests {
 
     #[test]
     fn a_pod_asks_for_its_largest_moment() {
-        let pod = pod(
-            r#"{"containers":[{"name":"c","resources":{"requests":{"cpu":"100m"}}}],
+        let pod = pod(r#"{"containers":[{"name":"c","resources":{"requests":{"cpu":"100m"}}}],
             "initContainers":[{"name":"s","restartPolicy":"Always","resources":{"requests":{"cpu":"50m"}}},
-            {"name":"i","resources":{"requests":{"cpu":"1"}}}]}"#,
-        );
+            {"name":"i","resources":{"requests":{"cpu":"1"}}}]}"#);
         assert_eq!(pod_requests(&pod)["cpu"], 1050);
     }
 }

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 
 /// Which list of a pod a container is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ContainerKind {
+pub(crate) enum ContainerKind {
     /// `initContainers`, sidecars among them.
     Init,
     /// `containers`.
@@ -18,7 +18,7 @@ pub enum ContainerKind {
 impl ContainerKind {
     /// The field that events name: `spec.containers{c}`.
     #[must_use]
-    pub fn field_path(self, name: &str) -> String {
+    pub(crate) fn field_path(self, name: &str) -> String {
         let list = match self {
             Self::Init => "initContainers",
             Self::Main => "containers",
@@ -30,7 +30,7 @@ impl ContainerKind {
 
 /// When containers of a pod start again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RestartPolicy {
+pub(crate) enum RestartPolicy {
     /// Whenever they end.
     Always,
     /// When they fail.
@@ -50,7 +50,7 @@ impl RestartPolicy {
 
     /// Whether a container that ended so starts again.
     #[must_use]
-    pub fn restarts(self, exit_code: i32) -> bool {
+    pub(crate) fn restarts(self, exit_code: i32) -> bool {
         match self {
             Self::Always => true,
             Self::OnFailure => exit_code != 0,

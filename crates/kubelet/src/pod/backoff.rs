@@ -41,7 +41,12 @@ impl BackOff {
     }
 
     /// When a try that answers `event` may be made; `None` is at once.
-    pub(crate) fn until(&self, bounds: Bounds, event: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn until(
+        &self,
+        bounds: Bounds,
+        event: Timestamp,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         if self.is_expired(bounds, event) {
             return None;
         }
@@ -107,7 +112,9 @@ mod tests {
 
     #[test]
     fn durations_read_as_in_go() {
-        for (millis, text) in [(10_000, "10s"), (80_000, "1m20s"), (300_000, "5m0s"), (37, "37ms"), (1_250, "1.25s")] {
+        for (millis, text) in
+            [(10_000, "10s"), (80_000, "1m20s"), (300_000, "5m0s"), (37, "37ms"), (1_250, "1.25s")]
+        {
             assert_eq!(go_duration(SignedDuration::from_millis(millis)), text);
         }
     }

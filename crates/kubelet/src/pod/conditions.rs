@@ -68,7 +68,11 @@ fn initialized(pod: &Pod, statuses: &Statuses, phase: Phase) -> Finding {
         .iter()
         .zip(&statuses.init)
         .filter(|(container, status)| {
-            if spec::is_sidecar(container) { !status.started.unwrap_or_default() } else { !status.ready }
+            if spec::is_sidecar(container) {
+                !status.started.unwrap_or_default()
+            } else {
+                !status.ready
+            }
         })
         .map(|(container, _)| container.name.as_str())
         .collect();
@@ -90,11 +94,8 @@ fn containers_ready(pod: &Pod, statuses: &Statuses, phase: Phase) -> Finding {
         .zip(&statuses.init)
         .filter(|(container, _)| spec::is_sidecar(container))
         .map(|(_, status)| status);
-    let unready: Vec<&str> = sidecars
-        .chain(&statuses.main)
-        .filter(|it| !it.ready)
-        .map(|it| it.name.as_str())
-        .collect();
+    let unready: Vec<&str> =
+        sidecars.chain(&statuses.main).filter(|it| !it.ready).map(|it| it.name.as_str()).collect();
     if unready.is_empty() {
         return Finding::HOLDS;
     }

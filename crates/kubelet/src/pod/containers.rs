@@ -11,7 +11,10 @@ use crate::spec::{self, ContainerKind, RestartPolicy};
 /// Changes when the container has to be made anew.
 pub(crate) fn hash(container: &Container) -> String {
     let image = container.image.as_deref().unwrap_or_default();
-    format!("{:x}", fnv1a(format!("{{\"name\":{:?},\"image\":{image:?}}}", container.name).as_bytes()))
+    format!(
+        "{:x}",
+        fnv1a(format!("{{\"name\":{:?},\"image\":{image:?}}}", container.name).as_bytes())
+    )
 }
 
 /// Whether it runs and has passed postStart and its startup probe.

@@ -4,13 +4,22 @@
 
 pub(crate) mod backoff;
 pub(crate) mod conditions;
+pub(crate) mod config;
 pub(crate) mod containers;
+pub(crate) mod inbox;
 pub(crate) mod memory;
+mod messages;
+mod mounts;
+mod observe;
 pub(crate) mod observed;
+mod patch;
 pub(crate) mod phase;
 pub(crate) mod plan;
+pub(crate) mod start;
 pub(crate) mod status;
-pub(crate) mod terminate;
+pub(crate) mod stop;
+mod terminate;
+pub(crate) mod worker;
 
 #[cfg(test)]
 mod tests;

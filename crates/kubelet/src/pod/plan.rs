@@ -7,6 +7,7 @@ use super::backoff::{BackOff, CRASH_LOOP, go_duration};
 use super::containers::{hash, is_initialized, is_started, restarts_after, should_start};
 use super::memory::{Busy, Failure, Memory, Stage, StartFailure};
 use super::observed::{Observed, has_exited, is_running, marks, restart_count, time_of};
+use super::phase::Phase;
 use super::terminate;
 use crate::spec::{self, ContainerKind, RestartPolicy};
 
@@ -108,7 +109,9 @@ impl Planner<'_> {
             return;
         }
         self.check_deadline();
-        let is_over = spec::is_deleting(self.pod)
+        let told = self.pod.status.as_ref().and_then(|it| it.phase.as_deref());
+        let is_over = told.and_then(Phase::parse).is_some_and(Phase::is_terminal)
+            || spec::is_deleting(self.pod)
             || self.memory.failure.is_some()
             || is_finished(self.pod, self.observed);
         if is_over {
@@ -118,7 +121,12 @@ impl Planner<'_> {
 
     fn check_deadline(&mut self) {
         let Some(seconds) = spec::spec(self.pod).active_deadline_seconds else { return };
-        let noted = self.pod.status.as_ref().and_then(|it| it.start_time.as_ref()).map(crate::time::from_time);
+        let noted = self
+            .pod
+            .status
+            .as_ref()
+            .and_then(|it| it.start_time.as_ref())
+            .map(crate::time::from_time);
         let Some(start) = noted.or(self.memory.start_time) else { return };
         let end = start.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
         if end > self.now {
@@ -166,7 +174,8 @@ impl Planner<'_> {
             self.plan.wake(at);
             return;
         }
-        let attempt = self.observed.sandboxes.first().map_or(0, |it| it.sandbox.metadata.attempt + 1);
+        let attempt =
+            self.observed.sandboxes.first().map_or(0, |it| it.sandbox.metadata.attempt + 1);
         self.plan.actions.push(Action::CreateSandbox { attempt });
     }
 
@@ -244,10 +253,18 @@ impl Planner<'_> {
             (format!("Container {} definition changed", container.name), grace, Some(true))
         } else if results.liveness == Some(false) {
             let text = format!("Container {} failed liveness probe", container.name);
-            (text, own(container.liveness_probe.as_ref()), self.restarts_when_killed(kind, container))
+            (
+                text,
+                own(container.liveness_probe.as_ref()),
+                self.restarts_when_killed(kind, container),
+            )
         } else if results.startup == Some(false) {
             let text = format!("Container {} failed startup probe", container.name);
-            (text, own(container.startup_probe.as_ref()), self.restarts_when_killed(kind, container))
+            (
+                text,
+                own(container.startup_probe.as_ref()),
+                self.restarts_when_killed(kind, container),
+            )
         } else {
             return;
         };
@@ -317,8 +334,7 @@ impl Planner<'_> {
             container.name,
             spec::full_name(self.pod)
         );
-        let failure =
-            StartFailure { reason: "CrashLoopBackOff".into(), message, retry_at: until };
+        let failure = StartFailure { reason: "CrashLoopBackOff".into(), message, retry_at: until };
         let name = container.name.clone();
         if self.memory.failures.get(&name) != Some(&failure) {
             self.plan.actions.push(Action::TellBackOff { kind, name: name.clone() });

@@ -34,7 +34,8 @@ pub(crate) fn status(
     now: Timestamp,
 ) -> PodStatus {
     let before = pod.status.clone().unwrap_or_default();
-    let start_time = before.start_time.clone().or(memory.start_time.map(to_time)).or(Some(to_time(now)));
+    let start_time =
+        before.start_time.clone().or(memory.start_time.map(to_time)).or(Some(to_time(now)));
     if memory.failure.as_ref().is_some_and(|it| it.rejected) {
         return rejected(pod, memory, start_time);
     }

@@ -25,9 +25,8 @@ pub(crate) fn plan(
         if !nothing_begins(memory) {
             return;
         }
-        let ready = observed.sandboxes.iter().filter(|it| {
-            it.sandbox.state == cri::PodSandboxState::Ready
-        });
+        let ready =
+            observed.sandboxes.iter().filter(|it| it.sandbox.state == cri::PodSandboxState::Ready);
         let ids: Vec<String> = ready.map(|it| it.sandbox.id.clone()).collect();
         if !ids.is_empty() {
             plan.actions.extend(ids.into_iter().map(|id| Action::StopSandbox { id }));

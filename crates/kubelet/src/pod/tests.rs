@@ -18,7 +18,9 @@ struct Story {
 }
 
 fn story(spec: &str) -> Story {
-    let text = format!(r#"{{"metadata":{{"name":"p","namespace":"ns","uid":"u","generation":1}},"spec":{spec}}}"#);
+    let text = format!(
+        r#"{{"metadata":{{"name":"p","namespace":"ns","uid":"u","generation":1}},"spec":{spec}}}"#
+    );
     let pod = serde_json::from_str(&text).unwrap();
     Story { pod, observed: Observed::default(), memory: Memory::default(), second: 100 }
 }
@@ -29,7 +31,8 @@ impl Story {
     }
 
     fn sandbox(mut self, state: PodSandboxState) -> Self {
-        let mut sandbox = PodSandboxStatus { ips: vec!["10.0.0.9".parse().unwrap()], ..Default::default() };
+        let mut sandbox =
+            PodSandboxStatus { ips: vec!["10.0.0.9".parse().unwrap()], ..Default::default() };
         sandbox.sandbox.id = "s".into();
         sandbox.sandbox.state = state;
         self.observed = Observed::new(vec![sandbox], std::mem::take(&mut self.observed.containers));
@@ -83,7 +86,12 @@ impl Story {
     }
 
     fn plan(&mut self) -> String {
-        let plan = plan(&self.pod, &self.observed, &mut self.memory, Timestamp::from_second(self.second).unwrap());
+        let plan = plan(
+            &self.pod,
+            &self.observed,
+            &mut self.memory,
+            Timestamp::from_second(self.second).unwrap(),
+        );
         let mut text: Vec<String> = plan.actions.iter().map(told).collect();
         if let Some(at) = plan.wake_at {
             text.push(format!("wake+{}", at.as_second() - self.second));
@@ -95,18 +103,28 @@ impl Story {
         let it = status(&self.pod, &self.observed, &self.memory, &NodeFacts::default(), self.now());
         let conditions = it.conditions.iter().flatten().map(|it| {
             let letters: String = it.type_.chars().filter(char::is_ascii_uppercase).collect();
-            format!("{letters}={}{}", &it.status[..1], it.reason.as_deref().map(|it| format!("({it})")).unwrap_or_default())
+            format!(
+                "{letters}={}{}",
+                &it.status[..1],
+                it.reason.as_deref().map(|it| format!("({it})")).unwrap_or_default()
+            )
         });
-        let containers = it.init_container_statuses.iter().chain(&it.container_statuses).flatten().map(|it| {
-            let state = it.state.clone().unwrap_or_default();
-            let state = match (state.waiting, state.running, state.terminated) {
-                (Some(it), ..) => it.reason.unwrap_or_default(),
-                (_, Some(_), _) => "running".into(),
-                (.., Some(it)) => format!("{}{}", it.reason.unwrap_or_default(), it.exit_code),
-                _ => "none".into(),
-            };
-            format!("{}:{state}/{}{}", it.name, it.restart_count, if it.ready { "/ready" } else { "" })
-        });
+        let containers =
+            it.init_container_statuses.iter().chain(&it.container_statuses).flatten().map(|it| {
+                let state = it.state.clone().unwrap_or_default();
+                let state = match (state.waiting, state.running, state.terminated) {
+                    (Some(it), ..) => it.reason.unwrap_or_default(),
+                    (_, Some(_), _) => "running".into(),
+                    (.., Some(it)) => format!("{}{}", it.reason.unwrap_or_default(), it.exit_code),
+                    _ => "none".into(),
+                };
+                format!(
+                    "{}:{state}/{}{}",
+                    it.name,
+                    it.restart_count,
+                    if it.ready { "/ready" } else { "" }
+                )
+            });
         let parts: Vec<String> = conditions.chain(containers).collect();
         format!("{} {}", it.phase.unwrap_or_default(), parts.join(" "))
     }
@@ -117,7 +135,9 @@ fn told(action: &Action) -> String {
         Action::CreateSandbox { attempt } => format!("sandbox {attempt}"),
         Action::StopSandbox { id } => format!("stop {id}"),
         Action::Start { name, restart_count, .. } => format!("start {name} {restart_count}"),
-        Action::Kill { id, message, grace_seconds, .. } => format!("kill {id} {grace_seconds}s ({message})"),
+        Action::Kill { id, message, grace_seconds, .. } => {
+            format!("kill {id} {grace_seconds}s ({message})")
+        }
         Action::Remove { id } => format!("remove {id}"),
         Action::TellBackOff { name, .. } => format!("back-off {name}"),
         Action::Clean => "clean".into(),
@@ -126,7 +146,8 @@ fn told(action: &Action) -> String {
 
 const ONE: &str = r#"{"containers":[{"name":"c","image":"i"}]}"#;
 const NEVER: &str = r#"{"restartPolicy":"Never","containers":[{"name":"c","image":"i"}]}"#;
-const INIT: &str = r#"{"initContainers":[{"name":"i1"},{"name":"i2"}],"containers":[{"name":"c"}]}"#;
+const INIT: &str =
+    r#"{"initContainers":[{"name":"i1"},{"name":"i2"}],"containers":[{"name":"c"}]}"#;
 const SIDECAR: &str = r#"{"restartPolicy":"Never","initContainers":[{"name":"side","restartPolicy":"Always"},{"name":"i2"}],"containers":[{"name":"main"}]}"#;
 
 fn check(mut story: Story, expected: &str) {
@@ -148,10 +169,7 @@ fn containers_start_in_order() {
     check(story(SIDECAR).ready(), "start side 0");
     check(story(SIDECAR).ready().running("side"), "start i2 0");
     check(story(SIDECAR).ready().running("side").exited("i2", 0), "start main 0");
-    check(
-        story(SIDECAR).ready().exited("side", 1).exited("i2", 0).running("main"),
-        "start side 1",
-    );
+    check(story(SIDECAR).ready().exited("side", 1).exited("i2", 0).running("main"), "start side 1");
 }
 
 #[test]
@@ -161,7 +179,10 @@ fn the_first_restart_is_at_once_and_the_next_waits() {
     let mut it = it.after(1).exited("c", 1);
     assert_eq!(it.plan(), "back-off c; wake+10");
     assert_eq!(it.plan(), "wake+10", "the back-off is told once");
-    assert_eq!(it.phase(), "Running PRTSC=T I=T R=F(ContainersNotReady) CR=F(ContainersNotReady) PS=T c:CrashLoopBackOff/1");
+    assert_eq!(
+        it.phase(),
+        "Running PRTSC=T I=T R=F(ContainersNotReady) CR=F(ContainersNotReady) PS=T c:CrashLoopBackOff/1"
+    );
     let mut it = it.after(10);
     assert_eq!(it.plan(), "start c 2");
     let mut it = it.exited("c", 1);
@@ -172,15 +193,26 @@ fn the_first_restart_is_at_once_and_the_next_waits() {
 fn a_pod_that_finished_is_taken_down() {
     let mut it = story(NEVER).ready().exited("c", 0);
     assert_eq!(it.plan(), "stop s");
-    assert_eq!(it.phase(), "Pending PRTSC=T I=T(PodCompleted) R=F(PodCompleted) CR=F(PodCompleted) PS=T c:Completed0/0");
+    assert_eq!(
+        it.phase(),
+        "Pending PRTSC=T I=T(PodCompleted) R=F(PodCompleted) CR=F(PodCompleted) PS=T c:Completed0/0"
+    );
     let mut it = it.sandbox(PodSandboxState::NotReady);
     assert_eq!(it.plan(), "clean");
-    assert_eq!(it.phase(), "Succeeded PRTSC=F I=T(PodCompleted) R=F(PodCompleted) CR=F(PodCompleted) PS=T c:Completed0/0");
-    let failed = story(r#"{"restartPolicy":"Never","initContainers":[{"name":"i"}],"containers":[{"name":"c"}]}"#);
+    assert_eq!(
+        it.phase(),
+        "Succeeded PRTSC=F I=T(PodCompleted) R=F(PodCompleted) CR=F(PodCompleted) PS=T c:Completed0/0"
+    );
+    let failed = story(
+        r#"{"restartPolicy":"Never","initContainers":[{"name":"i"}],"containers":[{"name":"c"}]}"#,
+    );
     let mut it = failed.ready().exited("i", 2);
     assert_eq!(it.plan(), "stop s");
     let it = it.sandbox(PodSandboxState::NotReady);
-    assert_eq!(it.phase(), "Failed PRTSC=F I=F(ContainersNotInitialized) R=F(PodFailed) CR=F(PodFailed) PS=T i:Error2/0 c:PodInitializing/0");
+    assert_eq!(
+        it.phase(),
+        "Failed PRTSC=F I=F(ContainersNotInitialized) R=F(PodFailed) CR=F(PodFailed) PS=T i:Error2/0 c:PodInitializing/0"
+    );
 }
 
 #[test]
@@ -192,7 +224,7 @@ fn sidecars_end_last() {
     let mut it = it.after(6);
     assert_eq!(
         it.plan(),
-        "kill main0 0s (Stopping container main); kill side0 0s (Stopping container side)"
+        "kill side0 0s (Stopping container side); kill main0 0s (Stopping container main)"
     );
 }
 
@@ -210,7 +242,8 @@ fn a_shorter_grace_period_comes_later_and_counts() {
 
 #[test]
 fn probes_and_changed_images_restart_a_container() {
-    let probed = r#"{"containers":[{"name":"c","livenessProbe":{"terminationGracePeriodSeconds":1}}]}"#;
+    let probed =
+        r#"{"containers":[{"name":"c","livenessProbe":{"terminationGracePeriodSeconds":1}}]}"#;
     let mut it = story(probed).ready().running("c").with(|memory| {
         let results = ProbeResults { liveness: Some(false), ..ProbeResults::default() };
         memory.probes.insert("c0".into(), results);
@@ -223,7 +256,8 @@ fn probes_and_changed_images_restart_a_container() {
 
 #[test]
 fn deadlines_and_evictions_fail_a_pod() {
-    let mut it = story(r#"{"activeDeadlineSeconds":5,"containers":[{"name":"c"}]}"#).ready().running("c");
+    let mut it =
+        story(r#"{"activeDeadlineSeconds":5,"containers":[{"name":"c"}]}"#).ready().running("c");
     it.memory.start_time = Some(it.now());
     assert_eq!(it.plan(), "wake+5");
     let mut it = it.after(5);
@@ -246,21 +280,39 @@ fn deadlines_and_evictions_fail_a_pod() {
 fn statuses_follow_the_start() {
     let mut it = story(INIT);
     it.plan();
-    assert_eq!(it.phase(), "Pending PRTSC=F I=F(ContainersNotInitialized) R=F(ContainersNotReady) CR=F(ContainersNotReady) PS=T i1:PodInitializing/0 i2:PodInitializing/0 c:PodInitializing/0");
+    assert_eq!(
+        it.phase(),
+        "Pending PRTSC=F I=F(ContainersNotInitialized) R=F(ContainersNotReady) CR=F(ContainersNotReady) PS=T i1:PodInitializing/0 i2:PodInitializing/0 c:PodInitializing/0"
+    );
     let it = it.ready().running("i1");
-    assert_eq!(it.phase(), "Pending PRTSC=T I=F(ContainersNotInitialized) R=F(ContainersNotReady) CR=F(ContainersNotReady) PS=T i1:running/0 i2:PodInitializing/0 c:PodInitializing/0");
+    assert_eq!(
+        it.phase(),
+        "Pending PRTSC=T I=F(ContainersNotInitialized) R=F(ContainersNotReady) CR=F(ContainersNotReady) PS=T i1:running/0 i2:PodInitializing/0 c:PodInitializing/0"
+    );
     let it = story(INIT).ready().exited("i1", 0).exited("i2", 0).running("c");
-    assert_eq!(it.phase(), "Running PRTSC=T I=T R=T CR=T PS=T i1:Completed0/0/ready i2:Completed0/0/ready c:running/0/ready");
+    assert_eq!(
+        it.phase(),
+        "Running PRTSC=T I=T R=T CR=T PS=T i1:Completed0/0/ready i2:Completed0/0/ready c:running/0/ready"
+    );
     let it = story(SIDECAR).ready().running("side");
-    assert_eq!(it.phase(), "Pending PRTSC=T I=F(ContainersNotInitialized) R=F(ContainersNotReady) CR=F(ContainersNotReady) PS=T side:running/0/ready i2:PodInitializing/0 main:PodInitializing/0");
+    assert_eq!(
+        it.phase(),
+        "Pending PRTSC=T I=F(ContainersNotInitialized) R=F(ContainersNotReady) CR=F(ContainersNotReady) PS=T side:running/0/ready i2:PodInitializing/0 main:PodInitializing/0"
+    );
 }
 
 #[test]
 fn readiness_waits_for_its_probe_and_gates() {
     let probed = r#"{"containers":[{"name":"c","readinessProbe":{}}]}"#;
     let it = story(probed).ready().running("c");
-    assert_eq!(it.phase(), "Running PRTSC=T I=T R=F(ContainersNotReady) CR=F(ContainersNotReady) PS=T c:running/0");
+    assert_eq!(
+        it.phase(),
+        "Running PRTSC=T I=T R=F(ContainersNotReady) CR=F(ContainersNotReady) PS=T c:running/0"
+    );
     let gated = r#"{"readinessGates":[{"conditionType":"x/y"}],"containers":[{"name":"c"}]}"#;
     let it = story(gated).ready().running("c");
-    assert_eq!(it.phase(), "Running PRTSC=T I=T R=F(ReadinessGatesNotReady) CR=T PS=T c:running/0/ready");
+    assert_eq!(
+        it.phase(),
+        "Running PRTSC=T I=T R=F(ReadinessGatesNotReady) CR=T PS=T c:running/0/ready"
+    );
 }
