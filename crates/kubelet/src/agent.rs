@@ -16,6 +16,7 @@ use crate::images::Pulls;
 use crate::manager::Manager;
 use crate::node::{self, Machine};
 use crate::objects::Objects;
+use crate::server::{self, Context};
 use crate::shared::Shared;
 use crate::volumes;
 use crate::volumes::token::Tokens;
@@ -38,6 +39,17 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Names of files.
     pub random: Arc<dyn Random>,
+    /// Where the agent's own server answers; none for an agent without one.
+    pub serving: Option<Serving>,
+}
+
+/// A listening socket and what it proves itself with. Clients may present certificates that this accepts.
+#[derive(Debug)]
+pub struct Serving {
+    /// Usually on port 10250.
+    pub listener: tokio::net::TcpListener,
+    /// Its certificate and the authority of its clients.
+    pub tls: Arc<rustls::ServerConfig>,
 }
 
 /// An agent that cannot start.
@@ -67,6 +79,7 @@ pub struct Kubelet {
     manager: Arc<Manager>,
     pods: Store,
     nodes: Store,
+    serving: Option<Serving>,
 }
 
 impl Kubelet {
@@ -75,7 +88,7 @@ impl Kubelet {
     /// # Errors
     /// When directories, the machine or the runtime are not to be had.
     pub async fn open(parts: Parts) -> Result<Self, KubeletError> {
-        let Parts { config, client, runtime, images, clock, random } = parts;
+        let Parts { config, client, runtime, images, clock, random, serving } = parts;
         for dir in [config.data_dir.join("pods"), config.log_dir.join("pods")] {
             std::fs::create_dir_all(&dir).map_err(|source| KubeletError::Directory {
                 path: dir.display().to_string(),
@@ -114,12 +127,12 @@ impl Kubelet {
         let nodes = Store::new(Resource::built_in("", "nodes"), &[]);
         let pods = Store::new(Resource::built_in("", "pods"), &[]);
         let manager = Manager::new(Arc::clone(&shared), nodes.clone());
-        Ok(Self { shared, manager, pods, nodes })
+        Ok(Self { shared, manager, pods, nodes, serving })
     }
 
     /// Runs until `stop`. Containers go on without the agent.
-    pub async fn run(self, stop: ShutdownSignal) {
-        let node = &self.shared.config.node_name;
+    pub async fn run(mut self, stop: ShutdownSignal) {
+        let node = self.shared.config.node_name.clone();
         let mut tasks = tokio::task::JoinSet::new();
         let recorder = Arc::clone(&self.shared.events);
         tasks.spawn(recorder.run(self.shared.client.clone(), stop.clone()));
@@ -127,6 +140,11 @@ impl Kubelet {
         tasks.spawn(self.reflector(&self.nodes, &name).run(stop.clone()));
         tasks.spawn(self.reflector(&self.shared.services, "").run(stop.clone()));
         tasks.spawn(node::run(Arc::clone(&self.shared), Arc::clone(&self.manager), stop.clone()));
+        if let Some(Serving { listener, tls }) = self.serving.take() {
+            let (shared, manager) = (Arc::clone(&self.shared), Arc::clone(&self.manager));
+            let context = Arc::new(Context { shared, manager });
+            tasks.spawn(server::serve(context, listener, tls, stop.clone()));
+        }
         tokio::select! {
             () = self.ready_to_admit() => {}
             () = stop.requested() => {}

@@ -22,10 +22,11 @@ mod objects;
 mod pod;
 mod probes;
 mod resources;
+mod server;
 mod shared;
 mod spec;
 mod time;
 mod volumes;
 
-pub use agent::{Kubelet, KubeletError, Parts};
+pub use agent::{Kubelet, KubeletError, Parts, Serving};
 pub use config::Config;

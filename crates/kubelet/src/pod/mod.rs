@@ -10,7 +10,7 @@ pub(crate) mod inbox;
 pub(crate) mod memory;
 mod messages;
 mod mounts;
-mod observe;
+pub(crate) mod observe;
 pub(crate) mod observed;
 mod patch;
 pub(crate) mod phase;
