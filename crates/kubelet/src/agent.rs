@@ -97,9 +97,13 @@ impl Kubelet {
         }
         let machine = Machine::read(&config).map_err(KubeletError::Machine)?;
         let runtime_name = runtime.version().await?.runtime_name;
-        let hierarchies = Hierarchies::detect()
-            .inspect_err(|error| tracing::warn!(%error, "no cgroups: pods run without limits"))
-            .ok();
+        let hierarchies = if config.cgroup_root.is_empty() {
+            None
+        } else {
+            Hierarchies::detect()
+                .inspect_err(|error| tracing::warn!(%error, "no cgroups: pods run without limits"))
+                .ok()
+        };
         let (clock_of_events, random_of_events) = (Arc::clone(&clock), Arc::clone(&random));
         let shared = Arc::new(Shared {
             events: EventRecorder::new(

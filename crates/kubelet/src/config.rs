@@ -36,7 +36,7 @@ pub struct Config {
     pub lease_duration: Duration,
     /// The most processes of a pod; 0 is no limit.
     pub pod_pids_limit: i64,
-    /// The group of all pods.
+    /// The group of all pods; empty for a node whose pods have no groups.
     pub cgroup_root: String,
     /// Kept from pods, by resource.
     pub reserved: BTreeMap<String, i64>,

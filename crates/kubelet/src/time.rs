@@ -1,7 +1,7 @@
 //! Between the times of this process and those inside API types, which are of another version of the library.
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp as ApiTimestamp;
 
 fn api(at: Timestamp) -> ApiTimestamp {
@@ -11,11 +11,6 @@ fn api(at: Timestamp) -> ApiTimestamp {
 /// As an object holds it.
 pub(crate) fn to_time(at: Timestamp) -> Time {
     Time(api(at))
-}
-
-/// As a lease holds it.
-pub(crate) fn to_micro_time(at: Timestamp) -> MicroTime {
-    MicroTime(api(at))
 }
 
 /// From an object.

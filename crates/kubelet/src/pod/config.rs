@@ -142,7 +142,6 @@ fn groups(pod: &Pod) -> Vec<i64> {
 /// What of the node and the image a container's configuration is made from.
 #[derive(Debug)]
 pub(crate) struct Parts<'a> {
-    pub(crate) config: &'a Config,
     pub(crate) image: &'a cri::Image,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) mounts: Vec<Mount>,

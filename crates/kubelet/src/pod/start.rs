@@ -186,7 +186,6 @@ async fn configure(
     let variables = environment(pod, container, &sources)?;
     let mounts = mounts::prepare(shared, pod, container, &variables, ips).await?;
     let parts = Parts {
-        config: &shared.config,
         image,
         environment: variables,
         mounts: mounts.mounts,

@@ -133,14 +133,18 @@ impl Worker {
                     Err(failure) => drop(memory.failures.insert(name, failure)),
                 }
             }
-            Outcome::PostStart(id, Ok(())) => drop(memory.post_start.remove(&id)),
+            Outcome::PostStart(id, Ok(())) => {
+                memory.post_start.remove(&id);
+            },
             Outcome::PostStart(id, Err(text)) if text.is_empty() => {
-                drop(memory.post_start.insert(id))
+                memory.post_start.insert(id);
             }
             Outcome::PostStart(id, Err(_)) => {
                 drop(memory.condemned.insert(id, "FailedPostStartHook".into()));
             }
-            Outcome::Kill(id) => drop(memory.busy.remove(&Busy::Kill(id))),
+            Outcome::Kill(id) => {
+                memory.busy.remove(&Busy::Kill(id));
+            },
             Outcome::Clean(result) => {
                 memory.busy.remove(&Busy::Clean);
                 match result {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::combinators::BoxBody;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use k8s_openapi::api::core::v1::Pod;
@@ -16,12 +16,12 @@ use super::query::Query;
 use super::{Context, access, logs, remote, reports};
 use crate::spec;
 
-pub(super) type Body = BoxBody<Bytes, std::io::Error>;
+pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 /// A refusal in plain text.
 pub(super) type Refusal = (StatusCode, String);
 
 pub(super) fn full(content: impl Into<Bytes>) -> Body {
-    Full::new(content.into()).map_err(|never: Infallible| match never {}).boxed()
+    Full::new(content.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
 
 fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
@@ -75,7 +75,7 @@ async fn route(
             let pod = find(context, namespace, name, None)?;
             let stream = logs::stream(context, &pod, container, &query).await?;
             let body = StreamBody::new(stream.map(|it| it.map(Frame::data)));
-            let mut response = Response::new(BodyExt::boxed(body));
+            let mut response = Response::new(BodyExt::boxed_unsync(body));
             let kind = http::HeaderValue::from_static("text/plain");
             response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
             Ok(response)
