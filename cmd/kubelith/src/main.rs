@@ -1,7 +1,11 @@
 //! The Kubelith binary: flags become `Options`, checked `Options` become a `Config`, and a `Config` runs.
 
+mod agent;
+mod http;
 mod kubeconfig;
 mod pki;
+#[path = "node/pod_network.rs"]
+mod pod_network;
 mod server;
 
 use clap::{Parser, Subcommand};
@@ -18,14 +22,21 @@ struct Options {
 enum Command {
     /// Run a cluster: API server, store, scheduler, controllers and a node, in this process.
     Server(Box<server::Options>),
+    /// Run a node: its agent, container runtime and pod network.
+    Agent(Box<agent::Options>),
     /// Print the version of Kubelith and of the Kubernetes API it serves.
     Version,
 }
 
 #[allow(clippy::print_stdout, reason = "printing is what the command is for")]
 fn main() -> anyhow::Result<()> {
+    // The zygote is started by the agent and has no other thread: not a command for people.
+    if std::env::args_os().nth(1).is_some_and(|it| it == agent::ZYGOTE) {
+        return Ok(runtime::zygote::main(std::env::args_os())?);
+    }
     match Options::parse().command {
         Command::Server(options) => server::run(*options),
+        Command::Agent(options) => agent::run(*options),
         Command::Version => {
             println!("kubelith {} (Kubernetes v1.37)", env!("CARGO_PKG_VERSION"));
             Ok(())

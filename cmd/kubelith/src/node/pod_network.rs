@@ -32,13 +32,23 @@ fn ports(request: &NetworkRequest) -> Result<Vec<PortMapping>, CriError> {
             let protocol = match port.protocol {
                 cri::Protocol::Tcp => Protocol::Tcp,
                 cri::Protocol::Udp => Protocol::Udp,
-                cri::Protocol::Sctp => return Err(CriError::invalid("host ports of protocol SCTP are not supported")),
+                cri::Protocol::Sctp => {
+                    return Err(CriError::invalid("host ports of protocol SCTP are not supported"));
+                }
             };
-            let host_ip = match port.host_ip.as_str() {
-                "" => None,
-                text => Some(text.parse().map_err(|_| CriError::invalid(format!("host IP {text:?} is no address")))?),
-            };
-            Ok(PortMapping { protocol, host_ip, host_port: port.host_port, container_port: port.container_port })
+            let host_ip =
+                match port.host_ip.as_str() {
+                    "" => None,
+                    text => Some(text.parse().map_err(|_| {
+                        CriError::invalid(format!("host IP {text:?} is no address"))
+                    })?),
+                };
+            Ok(PortMapping {
+                protocol,
+                host_ip,
+                host_port: port.host_port,
+                container_port: port.container_port,
+            })
         })
         .collect()
 }
@@ -47,19 +57,22 @@ fn ports(request: &NetworkRequest) -> Result<Vec<PortMapping>, CriError> {
 impl cri::PodNetwork for RuntimeNetwork {
     async fn setup(&self, request: &NetworkRequest) -> Result<PodNetworkResult, CriError> {
         let ports = ports(request)?;
-        let (network, id, path) = (Arc::clone(&self.network), request.sandbox_id.clone(), request.netns_path.clone());
+        let (network, id, path) =
+            (Arc::clone(&self.network), request.sandbox_id.clone(), request.netns_path.clone());
         let work = move || {
             let namespace = Netns::at(&path).map_err(|error| error.to_string())?;
             network.setup(&id, &namespace, &ports).map_err(|error| chain(&error))
         };
-        let done = self.pool.run(work).await.map_err(|error| CriError::unknown(error.to_string()))?;
+        let done =
+            self.pool.run(work).await.map_err(|error| CriError::unknown(error.to_string()))?;
         done.map(|ips| PodNetworkResult { ips }).map_err(CriError::unknown)
     }
 
     async fn teardown(&self, request: &NetworkRequest) -> Result<(), CriError> {
         let (network, id) = (Arc::clone(&self.network), request.sandbox_id.clone());
         let work = move || network.teardown(&id).map_err(|error| chain(&error));
-        let done = self.pool.run(work).await.map_err(|error| CriError::unknown(error.to_string()))?;
+        let done =
+            self.pool.run(work).await.map_err(|error| CriError::unknown(error.to_string()))?;
         done.map_err(CriError::unknown)
     }
 }

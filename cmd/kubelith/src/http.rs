@@ -1,0 +1,195 @@
+//! A client's way to an API server elsewhere: HTTP/2 over TLS, by the credentials of a kubeconfig.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use apimachinery::Value;
+use async_trait::async_trait;
+use base64::Engine;
+use bytes::Bytes;
+use client::transport::{ResponseStream, Transport, TransportError};
+use futures::StreamExt;
+use http::header::{AUTHORIZATION, HeaderValue};
+use http::{Request, Response, Uri};
+use http_body_util::{BodyStream, Full};
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// A kubeconfig's current context.
+#[derive(Debug, Default)]
+pub(crate) struct Access {
+    server: String,
+    authority: Vec<u8>,
+    identity: Option<(Vec<u8>, Vec<u8>)>,
+    token: Option<String>,
+}
+
+impl Access {
+    /// Reads a kubeconfig.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read(path)
+            .with_context(|| format!("could not read the kubeconfig {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("kubeconfig {}", path.display()))
+    }
+
+    fn parse(text: &[u8]) -> Result<Self> {
+        let config = apimachinery::yaml::parse(text).map_err(|it| anyhow!("{it}"))?;
+        let named = |list: &str, name: &str, part: &str| -> Result<Value> {
+            let mut items = config.items_at(&[list]).iter();
+            let found = items.find(|it| it.str_at(&["name"]) == name);
+            let part = found.and_then(|it| it.get(part)).cloned();
+            part.ok_or_else(|| anyhow!("there is no {name:?} in {list}"))
+        };
+        let context = named("contexts", config.str_at(&["current-context"]), "context")?;
+        let cluster = named("clusters", context.str_at(&["cluster"]), "cluster")?;
+        let user = named("users", context.str_at(&["user"]), "user")?;
+        let certificate = material(&user, "client-certificate")?;
+        let key = material(&user, "client-key")?;
+        Ok(Self {
+            server: cluster.str_at(&["server"]).to_owned(),
+            authority: material(&cluster, "certificate-authority")?.unwrap_or_default(),
+            identity: certificate.zip(key),
+            token: Some(user.str_at(&["token"]).to_owned()).filter(|it| !it.is_empty()),
+        })
+    }
+
+    /// The authority of the cluster's certificates, in PEM.
+    pub(crate) fn authority(&self) -> &str {
+        std::str::from_utf8(&self.authority).unwrap_or_default()
+    }
+
+    /// The same access to another address of the server.
+    pub(crate) fn at(mut self, server: Option<String>) -> Self {
+        self.server = server.unwrap_or(self.server);
+        self
+    }
+}
+
+/// A file named in a kubeconfig, or its content there.
+fn material(of: &Value, name: &str) -> Result<Option<Vec<u8>>> {
+    let data = of.str_at(&[&format!("{name}-data")]);
+    if !data.is_empty() {
+        return Ok(Some(base64::prelude::BASE64_STANDARD.decode(data)?));
+    }
+    match of.str_at(&[name]) {
+        "" => Ok(None),
+        path => Ok(Some(std::fs::read(path).with_context(|| format!("could not read {path}"))?)),
+    }
+}
+
+/// Requests to one server under one identity.
+#[derive(Debug)]
+pub(crate) struct HttpTransport {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    server: String,
+    authorization: Option<HeaderValue>,
+}
+
+impl HttpTransport {
+    /// Connects when it is first used.
+    pub(crate) fn new(access: &Access) -> Result<Self> {
+        if !access.server.starts_with("https://") {
+            bail!("the server {:?} is not an https:// address", access.server);
+        }
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&access.authority) {
+            roots.add(certificate?)?;
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots);
+        let tls = match &access.identity {
+            Some((certificate, key)) => {
+                let chain: Result<Vec<_>, _> =
+                    CertificateDer::pem_slice_iter(certificate).collect();
+                builder.with_client_auth_cert(chain?, PrivateKeyDer::from_pem_slice(key)?)?
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_only()
+            .enable_all_versions()
+            .build();
+        let bearer = access.token.as_ref().map(|it| HeaderValue::try_from(format!("Bearer {it}")));
+        let mut authorization = bearer.transpose().context("the token cannot be sent")?;
+        if let Some(it) = &mut authorization {
+            it.set_sensitive(true);
+        }
+        Ok(Self {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            server: access.server.trim_end_matches('/').to_owned(),
+            authorization,
+        })
+    }
+}
+
+#[async_trait]
+impl Transport for HttpTransport {
+    async fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> Result<Response<ResponseStream>, TransportError> {
+        let (mut parts, body) = request.into_parts();
+        let uri = format!("{}{}", self.server, parts.uri);
+        parts.uri = uri.parse::<Uri>().map_err(|it| TransportError::NotSent(it.to_string()))?;
+        if let Some(authorization) = &self.authorization {
+            parts.headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        let request = Request::from_parts(parts, Full::new(body));
+        let response = self.client.request(request).await.map_err(|error| {
+            let text = chain(&error);
+            if error.is_connect() {
+                TransportError::NotSent(text)
+            } else {
+                TransportError::NoAnswer(text)
+            }
+        })?;
+        Ok(response.map(|body| {
+            BodyStream::new(body)
+                .filter_map(|frame| async move {
+                    match frame {
+                        Ok(frame) => frame.into_data().ok().map(Ok),
+                        Err(error) => Some(Err(TransportError::Body(error.to_string()))),
+                    }
+                })
+                .boxed()
+        }))
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kubeconfig_says_where_and_who() {
+        let text = "clusters:\n- name: a\n  cluster: {server: https://x:1, certificate-authority-data: Y2E=}\n\
+                    users:\n- name: u\n  user: {token: t}\ncontexts:\n- name: c\n  context: {cluster: a, user: u}\n\
+                    current-context: c\n";
+        let access = Access::parse(text.as_bytes()).unwrap();
+        assert_eq!(
+            (access.server.as_str(), access.authority.as_slice()),
+            ("https://x:1", b"ca".as_slice())
+        );
+        assert_eq!(access.token.as_deref(), Some("t"));
+        assert!(Access::parse(b"current-context: none").is_err());
+    }
+}

@@ -1,0 +1,234 @@
+//! The pods of the node: lets them in, gives each a worker, brings news to the workers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use client::events::EventType;
+use client::reflector::{Cached, StoreChange};
+use client::{ObjectKey, Store};
+use component_base::ShutdownSignal;
+use cri::RuntimeEvent;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::admission::{self, Room};
+use crate::checkpoint::Checkpoint;
+use crate::pod::inbox::Inbox;
+use crate::pod::memory::Failure;
+use crate::pod::phase::Phase;
+use crate::pod::worker::Worker;
+use crate::resources;
+use crate::shared::Shared;
+use crate::spec;
+
+/// A pod that has a worker.
+#[derive(Debug, Clone)]
+struct Entry {
+    inbox: Arc<Inbox>,
+    object: Arc<Cached>,
+}
+
+/// The pods of the node.
+#[derive(Debug)]
+pub(crate) struct Manager {
+    shared: Arc<Shared>,
+    checkpoint: Checkpoint,
+    nodes: Store,
+    /// By uid.
+    entries: Mutex<BTreeMap<String, Entry>>,
+    /// Sandboxes by id, with the uid of their pods.
+    sandboxes: Mutex<BTreeMap<String, String>>,
+    changes: Mutex<VecDeque<StoreChange>>,
+    wake: Notify,
+}
+
+impl Manager {
+    pub(crate) fn new(shared: Arc<Shared>, nodes: Store) -> Arc<Self> {
+        let checkpoint = Checkpoint::open(shared.config.data_dir.join("admitted.json"));
+        Arc::new(Self {
+            shared,
+            checkpoint,
+            nodes,
+            entries: Mutex::default(),
+            sandboxes: Mutex::default(),
+            changes: Mutex::default(),
+            wake: Notify::new(),
+        })
+    }
+
+    /// A source of pods has a change. Sources are merged by the uid of their pods.
+    pub(crate) fn change(&self, change: StoreChange) {
+        self.changes.lock().push_back(change);
+        self.wake.notify_one();
+    }
+
+    /// Runs until `stop`.
+    pub(crate) async fn run(self: Arc<Self>, stop: ShutdownSignal) {
+        let events = tokio::spawn(Arc::clone(&self).follow_runtime(stop.clone()));
+        loop {
+            let next = self.changes.lock().pop_front();
+            if let Some(change) = next {
+                self.take(change, &stop);
+                continue;
+            }
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = stop.requested() => break,
+            }
+        }
+        if events.await.is_err() {
+            tracing::error!("the task that follows the runtime's events failed");
+        }
+    }
+
+    fn take(self: &Arc<Self>, change: StoreChange, stop: &ShutdownSignal) {
+        let gone =
+            change.old.filter(|old| change.new.as_ref().is_none_or(|new| new.uid != old.uid));
+        if let Some(old) = gone
+            && let Some(entry) = self.entries.lock().get(old.uid.as_str())
+        {
+            entry.inbox.remove();
+        }
+        let Some(object) = change.new else { return };
+        let known = {
+            let mut entries = self.entries.lock();
+            entries.get_mut(object.uid.as_str()).map(|entry| {
+                entry.object = Arc::clone(&object);
+                entry.inbox.put_pod(Arc::clone(&object));
+            })
+        };
+        if known.is_none() {
+            self.begin(object, stop);
+        }
+    }
+
+    fn begin(self: &Arc<Self>, object: Arc<Cached>, stop: &ShutdownSignal) {
+        let Some(pod) = object.decode::<Pod>() else { return };
+        let inbox = Arc::new(Inbox::default());
+        if let Err(failure) = self.admit(&pod) {
+            self.shared.event(&pod, EventType::Warning, &failure.reason, &failure.message);
+            inbox.fail(failure);
+        }
+        let uid = object.uid.to_string();
+        let entry = Entry { inbox: Arc::clone(&inbox), object: Arc::clone(&object) };
+        self.entries.lock().insert(uid.clone(), entry);
+        let worker = Worker::new(Arc::clone(&self.shared), inbox, object);
+        let (manager, stop) = (Arc::clone(self), stop.clone());
+        tokio::spawn(async move {
+            worker.run(stop.clone()).await;
+            if !stop.is_requested() {
+                manager.end(&uid);
+            }
+        });
+    }
+
+    fn end(&self, uid: &str) {
+        self.entries.lock().remove(uid);
+        self.sandboxes.lock().retain(|_, it| it != uid);
+        if let Err(error) = self.checkpoint.remove(uid) {
+            tracing::warn!(uid, %error, "could not forget an admitted pod");
+        }
+    }
+
+    fn admit(&self, pod: &Pod) -> Result<(), Failure> {
+        let uid = spec::uid(pod);
+        let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref()).and_then(Phase::parse);
+        let began = phase.is_some_and(|it| it != Phase::Pending);
+        if self.checkpoint.has(uid) || began || spec::is_deleting(pod) {
+            return Ok(());
+        }
+        admission::admit(pod, &self.room())?;
+        self.checkpoint.add(uid, resources::pod_requests(pod)).map_err(|error| Failure {
+            reason: "UnexpectedAdmissionError".into(),
+            message: format!("could not note the pod: {error}"),
+            grace_period_seconds: None,
+            rejected: true,
+        })
+    }
+
+    fn room(&self) -> Room {
+        let mut used = resources::Amounts::new();
+        let active = self.active_pods();
+        for pod in &active {
+            for (name, amount) in resources::pod_requests(pod) {
+                *used.entry(name).or_default() += amount;
+            }
+        }
+        let name = &self.shared.config.node_name;
+        let node = self.nodes.get(&ObjectKey::new("", name.as_str())).map(|it| it.value());
+        let labels =
+            node.as_ref().and_then(|it| it.at(&["metadata", "labels"])?.as_object().cloned());
+        Room {
+            node_name: name.clone(),
+            labels,
+            allocatable: self.shared.machine.allocatable(&self.shared.config),
+            used,
+            pods: i64::try_from(active.len()).unwrap_or(i64::MAX),
+        }
+    }
+
+    /// The pods that were let in and have not ended.
+    pub(crate) fn active_pods(&self) -> Vec<Pod> {
+        let objects: Vec<Arc<Cached>> =
+            self.entries.lock().values().map(|it| Arc::clone(&it.object)).collect();
+        let ended = |pod: &Pod| {
+            let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
+            phase.and_then(Phase::parse).is_some_and(Phase::is_terminal)
+        };
+        let pods = objects.iter().filter_map(|it| it.decode::<Pod>());
+        pods.filter(|it| !ended(it) && self.checkpoint.has(spec::uid(it))).collect()
+    }
+
+    /// The pods that have a worker, as objects.
+    pub(crate) fn objects(&self) -> Vec<Arc<Cached>> {
+        self.entries.lock().values().map(|it| Arc::clone(&it.object)).collect()
+    }
+
+    /// Gives a pod up.
+    pub(crate) fn fail(&self, uid: &str, failure: Failure) {
+        if let Some(entry) = self.entries.lock().get(uid) {
+            entry.inbox.fail(failure);
+        }
+    }
+
+    async fn follow_runtime(self: Arc<Self>, stop: ShutdownSignal) {
+        let mut events = self.shared.runtime.container_events();
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = stop.requested() => return,
+            };
+            match event {
+                Some(RuntimeEvent::Container(it)) => self.nudge(&it.pod_sandbox_id).await,
+                Some(RuntimeEvent::Relist) => {
+                    self.entries.lock().values().for_each(|it| it.inbox.nudge());
+                }
+                None => {
+                    tracing::error!("the runtime ended its events");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn nudge(&self, sandbox_id: &str) {
+        let known = self.sandboxes.lock().get(sandbox_id).cloned();
+        let uid = match known {
+            Some(uid) => uid,
+            None => match self.shared.runtime.pod_sandbox_status(sandbox_id).await {
+                Ok(it) => {
+                    let uid = it.sandbox.metadata.uid;
+                    self.sandboxes.lock().insert(sandbox_id.to_owned(), uid.clone());
+                    uid
+                }
+                // It is gone: its worker removed it.
+                Err(_) => return,
+            },
+        };
+        if let Some(entry) = self.entries.lock().get(&uid) {
+            entry.inbox.nudge();
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The node itself: what the machine is, and what is told of it.
+
+mod lease;
+mod machine;
+mod status;
+mod writer;
+
+pub(crate) use machine::{Machine, Usage};
+pub(crate) use writer::run;

@@ -1,0 +1,133 @@
+//! Registers the node, keeps its status and its lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::{Value, value};
+use client::call::PatchKind;
+use client::{ClientError, Resource};
+use component_base::ShutdownSignal;
+use tokio::time::Instant;
+
+use super::status::{self, Facts};
+use super::{lease, machine};
+use crate::eviction;
+use crate::manager::Manager;
+use crate::shared::Shared;
+
+/// How often the machine is looked at: nothing tells when memory or disk run short.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// Between tries to register.
+const REGISTER_RETRY: Duration = Duration::from_secs(1);
+
+/// Runs until `stop`.
+pub(crate) async fn run(shared: Arc<Shared>, manager: Arc<Manager>, stop: ShutdownSignal) {
+    let version = version(&shared).await;
+    while let Err(error) = register(&shared).await {
+        tracing::warn!(node = shared.config.node_name, %error, "could not register the node, will try again");
+        tokio::select! {
+            () = tokio::time::sleep(REGISTER_RETRY) => {}
+            () = stop.requested() => return,
+        }
+    }
+    let lease = tokio::spawn(lease::run(Arc::clone(&shared), stop.clone()));
+    let mut told = Told { last: None, at: None };
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stop.requested() => break,
+        }
+        if let Ok(usage) = machine::usage(&shared.config) {
+            eviction::check(&shared, &manager, usage).await;
+        }
+        if let Err(error) = tell(&shared, &version, &mut told).await {
+            tracing::warn!(node = shared.config.node_name, %error, "could not write the node's status, will try again");
+        }
+    }
+    if lease.await.is_err() {
+        tracing::error!("the task of the node's lease failed");
+    }
+}
+
+/// The status that the server took last, without heartbeats, and when.
+struct Told {
+    last: Option<Value>,
+    at: Option<Instant>,
+}
+
+async fn version(shared: &Shared) -> String {
+    match shared.runtime.version().await {
+        Ok(it) => format!("{}://{}", it.runtime_name, it.runtime_version),
+        Err(_) => String::new(),
+    }
+}
+
+fn resource() -> Resource {
+    Resource::built_in("", "nodes")
+}
+
+async fn register(shared: &Shared) -> Result<(), ClientError> {
+    let config = &shared.config;
+    let labels = status::labels(config);
+    let node = value!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": (config.node_name.as_str()), "labels": (labels.clone())}, "spec": {}
+    });
+    match shared.client.create(&resource(), "", &node).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.code() == Some(409) => {
+            let patch = value!({"metadata": {"labels": labels}});
+            let kind = PatchKind::Strategic;
+            shared
+                .client
+                .patch(&resource(), "", &config.node_name, "", kind, &patch)
+                .await
+                .map(drop)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn tell(shared: &Shared, version: &str, told: &mut Told) -> Result<(), ClientError> {
+    let config = &shared.config;
+    let usage = machine::usage(config).unwrap_or_default();
+    let images = shared.images.list_images(None).await.unwrap_or_default();
+    let facts = Facts {
+        config,
+        machine: &shared.machine,
+        usage,
+        runtime_version: version,
+        runtime: shared.runtime.status().await.map_err(|it| it.to_rpc()),
+        images: &images,
+    };
+    let node = shared.client.get(&resource(), "", &config.node_name).await;
+    let node = match node {
+        Err(error) if error.is_not_found() => {
+            register(shared).await?;
+            shared.client.get(&resource(), "", &config.node_name).await?
+        }
+        other => other?,
+    };
+    let before = node.items_at(&["status", "conditions"]);
+    let conditions = status::conditions(&facts, before, shared.clock.now());
+    let mut body = status::status(&facts);
+    body.set_at(&["conditions"], conditions);
+    let mut plain = body.clone();
+    for condition in plain.items_at_mut(&["conditions"]) {
+        condition.remove_at(&["lastHeartbeatTime"]);
+    }
+    let now = shared.clock.monotonic();
+    let fresh = told.at.is_some_and(|at| now - at < config.status_report_interval);
+    let there = !before.is_empty();
+    if fresh && there && told.last.as_ref() == Some(&plain) {
+        return Ok(());
+    }
+    let patch = value!({"status": body});
+    shared
+        .client
+        .patch(&resource(), "", &config.node_name, "status", PatchKind::Strategic, &patch)
+        .await?;
+    *told = Told { last: Some(plain), at: Some(now) };
+    Ok(())
+}

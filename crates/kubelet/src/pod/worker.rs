@@ -1,0 +1,539 @@
+//! One pod's loop: news, observe, plan, apply, status; then sleep until there is news or the plan's time has come.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::{Value, value};
+use client::call::{DeleteParams, PatchKind};
+use client::events::EventType;
+use client::reflector::Cached;
+use client::{ClientError, Resource};
+use component_base::{Shutdown, ShutdownSignal};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+
+use super::inbox::{Inbox, News, Outcome, ProbeKind};
+use super::memory::{Busy, Memory, ProbeResults, Stage};
+use super::observed::{Observed, is_running, marks, time_of};
+use super::plan::{Action, plan};
+use super::start::{self, StartRequest};
+use super::stop::{self, KillRequest};
+use super::{messages, patch, status};
+use crate::objects::User;
+use crate::probes;
+use crate::shared::Shared;
+use crate::spec::{self, ContainerKind};
+use crate::volumes::{self, VolumeContext};
+
+/// Between tries of a sandbox, doubled.
+const SANDBOX_RETRY: SignedDuration = SignedDuration::from_millis(500);
+const SANDBOX_RETRY_MAX: SignedDuration = SignedDuration::from_secs(122);
+/// Between tries of a status that the server did not take, and of a clean-up that failed.
+const WRITE_RETRY: SignedDuration = SignedDuration::from_secs(2);
+
+/// The worker of a pod.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    inbox: Arc<Inbox>,
+    object: Arc<Cached>,
+    memory: Memory,
+    /// The object is gone from the server.
+    removed: bool,
+    sandbox_pause: SignedDuration,
+    /// Probes under way, by container id and kind.
+    probes: BTreeMap<(String, ProbeKind), Shutdown>,
+    /// Ends what need not be finished when the pod ends.
+    cancel: Shutdown,
+    /// The status that the server took last.
+    written: Option<Value>,
+    retry_at: Option<Timestamp>,
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>, inbox: Arc<Inbox>, object: Arc<Cached>) -> Self {
+        let memory = Memory { start_time: Some(shared.clock.now()), ..Memory::default() };
+        Self {
+            shared,
+            inbox,
+            object,
+            memory,
+            removed: false,
+            sandbox_pause: SANDBOX_RETRY,
+            probes: BTreeMap::new(),
+            cancel: Shutdown::new(),
+            written: None,
+            retry_at: None,
+        }
+    }
+
+    /// Runs until nothing of the pod is left, or until `stop`; then what runs goes on without the agent.
+    pub(crate) async fn run(mut self, stop: ShutdownSignal) {
+        loop {
+            let news = self.inbox.take();
+            let objects = news.objects;
+            self.learn(news);
+            let Some(pod) = self.object.decode::<Pod>() else { return };
+            if objects && self.memory.stage == Stage::Running {
+                self.refresh(&pod).await;
+            }
+            let wake_at = self.sync(&pod).await;
+            if self.is_over(&pod).await {
+                break;
+            }
+            let pause = wake_at.map(|at| {
+                let left = at.duration_since(self.shared.clock.now());
+                Duration::try_from(left).unwrap_or_default()
+            });
+            tokio::select! {
+                () = self.inbox.wait() => {}
+                () = sleep(pause) => {}
+                () = stop.requested() => break,
+            }
+        }
+        self.probes.values().for_each(Shutdown::request);
+    }
+
+    fn learn(&mut self, news: News) {
+        if let Some(pod) = news.pod {
+            self.object = pod;
+        }
+        self.removed |= news.removed;
+        if let Some(failure) = news.failure {
+            self.memory.failure.get_or_insert(failure);
+        }
+        if self.removed && self.memory.stage == Stage::Running {
+            self.memory.stage = Stage::Terminating;
+        }
+        for outcome in news.outcomes {
+            self.outcome(outcome);
+        }
+    }
+
+    fn outcome(&mut self, outcome: Outcome) {
+        let memory = &mut self.memory;
+        let now = self.shared.clock.now();
+        match outcome {
+            Outcome::Sandbox(result) => {
+                memory.busy.remove(&Busy::Sandbox);
+                if result.is_ok() {
+                    self.sandbox_pause = SANDBOX_RETRY;
+                    memory.sandbox_retry_at = None;
+                } else {
+                    memory.sandbox_retry_at = Some(now + self.sandbox_pause);
+                    self.sandbox_pause =
+                        (self.sandbox_pause + self.sandbox_pause).min(SANDBOX_RETRY_MAX);
+                }
+            }
+            Outcome::Start(name, result) => {
+                memory.busy.remove(&Busy::Start(name.clone()));
+                match result {
+                    Ok(()) => drop(memory.failures.remove(&name)),
+                    Err(failure) => drop(memory.failures.insert(name, failure)),
+                }
+            }
+            Outcome::PostStart(id, Ok(())) => {
+                memory.post_start.remove(&id);
+            },
+            Outcome::PostStart(id, Err(text)) if text.is_empty() => {
+                memory.post_start.insert(id);
+            }
+            Outcome::PostStart(id, Err(_)) => {
+                drop(memory.condemned.insert(id, "FailedPostStartHook".into()));
+            }
+            Outcome::Kill(id) => {
+                memory.busy.remove(&Busy::Kill(id));
+            },
+            Outcome::Clean(result) => {
+                memory.busy.remove(&Busy::Clean);
+                match result {
+                    Ok(()) => memory.stage = Stage::Cleaned,
+                    Err(error) => {
+                        tracing::warn!(pod = %self.object.key, error, "could not clean up after a pod, will try again");
+                        self.retry_at = Some(now + WRITE_RETRY);
+                        memory.busy.insert(Busy::Clean);
+                    }
+                }
+            }
+            Outcome::Probe(id, kind, word) => {
+                let results: &mut ProbeResults = memory.probes.entry(id).or_default();
+                match kind {
+                    ProbeKind::Startup => results.startup = Some(word),
+                    ProbeKind::Readiness => results.readiness = Some(word),
+                    ProbeKind::Liveness => results.liveness = Some(word),
+                }
+            }
+        }
+    }
+
+    /// Brings volumes made from objects up to date.
+    async fn refresh(&self, pod: &Pod) {
+        let user = self.user(pod);
+        let pod_ips = self.ips(pod);
+        let cx = VolumeContext { shared: &self.shared, pod, user: &user, pod_ips };
+        if let Err(failure) = volumes::set_up(&cx).await {
+            self.shared.event(pod, EventType::Warning, "FailedMount", &failure.message);
+        }
+    }
+
+    fn ips(&self, pod: &Pod) -> Vec<String> {
+        let status = pod.status.as_ref().and_then(|it| it.pod_ips.as_ref());
+        status.into_iter().flatten().map(|it| it.ip.clone()).collect()
+    }
+
+    fn user(&self, pod: &Pod) -> User {
+        User {
+            namespace: spec::namespace(pod).to_owned(),
+            uid: spec::uid(pod).to_owned(),
+            inbox: Arc::downgrade(&self.inbox),
+        }
+    }
+
+    /// One round. The time to look again.
+    async fn sync(&mut self, pod: &Pod) -> Option<Timestamp> {
+        let now = self.shared.clock.now();
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.memory.busy.remove(&Busy::Clean);
+        }
+        let observed = match super::observe::observe(&self.shared, spec::uid(pod)).await {
+            Ok(it) => messages::fill(&self.shared, it),
+            Err(error) => {
+                tracing::warn!(pod = %self.object.key, %error, "could not ask the runtime, will try again");
+                return Some(now + WRITE_RETRY);
+            }
+        };
+        self.forget_old(&observed);
+        let mut planned = plan(pod, &observed, &mut self.memory, now);
+        if self.memory.stage > Stage::Running {
+            self.cancel.request();
+        }
+        for action in planned.actions.drain(..) {
+            self.apply(pod, &observed, action);
+        }
+        self.probe(pod, &observed, now);
+        if !self.removed
+            && let Err(error) = self.write_status(pod, &observed, now).await
+            && !error.is_not_found()
+        {
+            tracing::warn!(pod = %self.object.key, %error, "could not write a pod's status, will try again");
+            planned.wake(now + WRITE_RETRY);
+        }
+        if let Some(at) = self.retry_at {
+            planned.wake(at);
+        }
+        if self.memory.stage == Stage::Running
+            && let Some(at) = self.shared.tokens.renew_at(spec::uid(pod))
+        {
+            if at <= now {
+                self.refresh(pod).await;
+            }
+            planned.wake(at.max(now + WRITE_RETRY));
+        }
+        planned.wake_at
+    }
+
+    /// What is remembered of containers that the runtime does not have any more.
+    fn forget_old(&mut self, observed: &Observed) {
+        let known = |id: &String| observed.container(id).is_some();
+        let running = |id: &String| observed.container(id).is_some_and(is_running);
+        self.memory.probes.retain(|id, _| known(id));
+        self.memory.condemned.retain(|id, _| running(id));
+        self.memory.kill_deadlines.retain(|id, _| running(id));
+        self.probes.retain(|(id, _), stop| {
+            let keep = running(id);
+            if !keep {
+                stop.request();
+            }
+            keep
+        });
+    }
+
+    fn apply(&mut self, pod: &Pod, observed: &Observed, action: Action) {
+        match action {
+            Action::CreateSandbox { attempt } => self.create_sandbox(pod, attempt),
+            Action::StopSandbox { id } => self.stop_sandbox(id),
+            Action::Start { kind, name, restart_count } => {
+                self.start(pod, observed, (kind, &name), restart_count);
+            }
+            Action::Kill { id, name, message, grace_seconds } => {
+                self.memory.busy.insert(Busy::Kill(id.clone()));
+                let request = KillRequest {
+                    pod: pod.clone(),
+                    id,
+                    name,
+                    message,
+                    grace: Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0)),
+                    pod_ip: self.ips(pod).into_iter().next(),
+                };
+                let (shared, inbox) = (Arc::clone(&self.shared), Arc::clone(&self.inbox));
+                tokio::spawn(async move {
+                    stop::container(&shared, &request).await;
+                    inbox.report(Outcome::Kill(request.id));
+                });
+            }
+            Action::Remove { id } => self.remove(id),
+            Action::TellBackOff { kind, name } => {
+                let message = format!(
+                    "Back-off restarting failed container {name} in pod {}",
+                    spec::full_name(pod)
+                );
+                let event = (EventType::Warning, "BackOff");
+                self.shared.container_event(pod, (kind, &name), event, &message);
+            }
+            Action::Clean => {
+                self.memory.busy.insert(Busy::Clean);
+                let (shared, inbox, pod) =
+                    (Arc::clone(&self.shared), Arc::clone(&self.inbox), pod.clone());
+                tokio::spawn(async move {
+                    let result = stop::clean(&shared, &pod).await;
+                    inbox.report(Outcome::Clean(result));
+                });
+            }
+        }
+    }
+
+    fn create_sandbox(&mut self, pod: &Pod, attempt: u32) {
+        self.memory.busy.insert(Busy::Sandbox);
+        let (shared, inbox, pod, user) =
+            (Arc::clone(&self.shared), Arc::clone(&self.inbox), pod.clone(), self.user(pod));
+        tokio::spawn(async move {
+            let result = start::sandbox(&shared, &pod, attempt, &user).await;
+            inbox.report(Outcome::Sandbox(result));
+        });
+    }
+
+    fn stop_sandbox(&mut self, id: String) {
+        self.memory.busy.insert(Busy::Sandbox);
+        let (shared, inbox) = (Arc::clone(&self.shared), Arc::clone(&self.inbox));
+        tokio::spawn(async move {
+            let result = shared.runtime.stop_pod_sandbox(&id).await;
+            if let Err(error) = &result {
+                tracing::warn!(sandbox = id, %error, "could not stop a sandbox, will try again");
+            }
+            inbox.report(Outcome::Sandbox(result.map_err(|it| it.message)));
+        });
+    }
+
+    fn remove(&mut self, id: String) {
+        self.memory.busy.insert(Busy::Kill(id.clone()));
+        let (shared, inbox) = (Arc::clone(&self.shared), Arc::clone(&self.inbox));
+        tokio::spawn(async move {
+            if let Err(error) = shared.runtime.remove_container(&id).await {
+                tracing::warn!(container = id, %error, "could not remove a container");
+            }
+            inbox.report(Outcome::Kill(id));
+        });
+    }
+
+    fn start(
+        &mut self,
+        pod: &Pod,
+        observed: &Observed,
+        (kind, name): (ContainerKind, &str),
+        restart_count: i32,
+    ) {
+        let Some((_, container)) = spec::find_container(pod, name) else { return };
+        let Some(sandbox) = observed.ready_sandbox() else { return };
+        let target = spec::target_of(pod, name).and_then(|it| observed.latest(it));
+        let request = StartRequest {
+            pod: pod.clone(),
+            kind,
+            container,
+            restart_count,
+            sandbox: sandbox.clone(),
+            target_id: target.map(|it| it.container.id.clone()),
+        };
+        self.memory.busy.insert(Busy::Start(name.to_owned()));
+        self.collect(observed, name);
+        let (shared, inbox) = (Arc::clone(&self.shared), Arc::clone(&self.inbox));
+        tokio::spawn(start::container(shared, request, inbox, self.cancel.signal()));
+    }
+
+    /// Dead containers of a name, but for the newest, go before another is made.
+    fn collect(&self, observed: &Observed, name: &str) {
+        let old: Vec<String> =
+            observed.of(name).skip(1).map(|it| it.container.id.clone()).collect();
+        if old.is_empty() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            for id in old {
+                if let Err(error) = shared.runtime.remove_container(&id).await {
+                    tracing::warn!(container = id, %error, "could not remove a dead container");
+                }
+                shared.messages.lock().remove(&id);
+            }
+        });
+    }
+
+    /// Begins the probes of containers that run and are to be asked.
+    fn probe(&mut self, pod: &Pod, observed: &Observed, now: Timestamp) {
+        if self.memory.stage > Stage::Running {
+            // A pod that ends is still ready while it runs, but nothing restarts it.
+            self.probes.retain(|(_, kind), stop| {
+                if *kind != ProbeKind::Readiness {
+                    stop.request();
+                }
+                *kind == ProbeKind::Readiness
+            });
+            return;
+        }
+        for (list, container) in spec::all_containers(pod) {
+            let probed = match list {
+                ContainerKind::Main => true,
+                ContainerKind::Init => spec::is_sidecar(&container),
+                ContainerKind::Ephemeral => false,
+            };
+            let Some(status) =
+                observed.latest(&container.name).filter(|it| probed && is_running(it))
+            else {
+                continue;
+            };
+            let id = &status.container.id;
+            let started = super::containers::is_started(&container, status, &self.memory);
+            for kind in [ProbeKind::Startup, ProbeKind::Readiness, ProbeKind::Liveness] {
+                let due = (kind == ProbeKind::Startup) != started;
+                let Some(probe) = probes::probe_of(&container, kind).filter(|_| due) else {
+                    continue;
+                };
+                if self.probes.contains_key(&(id.clone(), kind)) || self.memory.is_being_killed(id)
+                {
+                    continue;
+                }
+                let stop = Shutdown::new();
+                self.probes.insert((id.clone(), kind), stop.clone());
+                let age = now.duration_since(time_of(status.started_at));
+                let subject = probes::Subject {
+                    pod: pod.clone(),
+                    list,
+                    container: container.clone(),
+                    container_id: id.clone(),
+                    pod_ip: self.pod_ip(pod, observed),
+                    age: Duration::try_from(age).unwrap_or_default(),
+                    kind,
+                    probe: probe.clone(),
+                };
+                let (shared, inbox) = (Arc::clone(&self.shared), Arc::clone(&self.inbox));
+                tokio::spawn(probes::run(shared, subject, inbox, stop.signal()));
+            }
+        }
+    }
+
+    fn pod_ip(&self, pod: &Pod, observed: &Observed) -> Option<String> {
+        if spec::is_host_network(pod) {
+            return self.shared.config.node_ips.first().map(ToString::to_string);
+        }
+        observed.sandboxes.first()?.ips.first().map(ToString::to_string)
+    }
+
+    async fn write_status(
+        &mut self,
+        pod: &Pod,
+        observed: &Observed,
+        now: Timestamp,
+    ) -> Result<(), ClientError> {
+        let facts = self.shared.node_facts();
+        let status = status::status(pod, observed, &self.memory, &facts, now);
+        let text = serde_json::to_vec(&status).map_err(|it| ClientError::Encode(it.to_string()))?;
+        let mut new = apimachinery::json::parse(&text).unwrap_or_default();
+        keep_nulls(&mut new);
+        if self.written.as_ref() == Some(&new) {
+            return Ok(());
+        }
+        let old = self.object.value().get("status").cloned().unwrap_or_default();
+        let Some(changed) = patch::patch(&old, &new) else {
+            self.written = Some(new);
+            return Ok(());
+        };
+        let body = value!({"metadata": {"uid": (spec::uid(pod))}, "status": changed});
+        let resource = Resource::built_in("", "pods");
+        let (namespace, name) = (spec::namespace(pod), spec::name(pod));
+        self.shared
+            .client
+            .patch(&resource, namespace, name, "status", PatchKind::Strategic, &body)
+            .await?;
+        self.written = Some(new);
+        Ok(())
+    }
+
+    /// Whether the worker has nothing left to do. Deletes the object when all of a deleted pod is gone.
+    async fn is_over(&mut self, pod: &Pod) -> bool {
+        if self.memory.stage != Stage::Cleaned {
+            return false;
+        }
+        if !self.removed && !spec::is_deleting(pod) {
+            // The object stays, and so does what the runtime keeps of it: logs and exit codes.
+            return false;
+        }
+        if !self.removed {
+            let params = DeleteParams {
+                grace_period_seconds: Some(0),
+                uid: Some(spec::uid(pod).to_owned()),
+                ..DeleteParams::default()
+            };
+            let resource = Resource::built_in("", "pods");
+            let (namespace, name) = (spec::namespace(pod), spec::name(pod));
+            if let Err(error) = self.shared.client.delete(&resource, namespace, name, &params).await
+                && error.code() != Some(404)
+                && error.code() != Some(409)
+            {
+                tracing::warn!(pod = %self.object.key, %error, "could not delete a pod that has ended, will try again");
+                self.retry_at = Some(self.shared.clock.now() + WRITE_RETRY);
+                let inbox = Arc::clone(&self.inbox);
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::try_from(WRITE_RETRY).unwrap_or_default()).await;
+                    inbox.nudge();
+                });
+                return false;
+            }
+        }
+        forget(&self.shared, pod).await;
+        true
+    }
+}
+
+/// Nobody asks for the logs of a pod that is gone.
+async fn forget(shared: &Shared, pod: &Pod) {
+    let uid = spec::uid(pod);
+    match super::observe::observe(shared, uid).await {
+        Ok(observed) => {
+            let mut ids = BTreeSet::new();
+            for sandbox in &observed.sandboxes {
+                if let Err(error) = shared.runtime.remove_pod_sandbox(&sandbox.sandbox.id).await {
+                    tracing::warn!(sandbox = sandbox.sandbox.id, %error, "could not remove a sandbox");
+                }
+            }
+            ids.extend(observed.containers.iter().map(|it| it.container.id.clone()));
+            shared.messages.lock().retain(|id, _| !ids.contains(id));
+        }
+        Err(error) => {
+            tracing::warn!(pod = uid, %error, "could not remove what the runtime keeps of a pod")
+        }
+    }
+    let logs = shared.config.pod_log_dir(spec::namespace(pod), spec::name(pod), uid);
+    if let Err(error) = sys::fs::remove_tree(&logs) {
+        tracing::warn!(pod = uid, %error, "could not remove the logs of a pod");
+    }
+}
+
+/// Members that upstream writes although they are empty.
+fn keep_nulls(status: &mut Value) {
+    for condition in status.items_at_mut(&["conditions"]) {
+        condition.default_at(&["lastProbeTime"], Value::Null);
+    }
+}
+
+async fn sleep(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The label by which everything of a pod is found.
+pub(crate) fn selector(uid: &str) -> BTreeMap<String, String> {
+    [(marks::POD_UID.to_owned(), uid.to_owned())].into()
+}

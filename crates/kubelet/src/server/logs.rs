@@ -1,0 +1,336 @@
+//! Logs of containers: from a place, up to a limit, and as they grow.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use cri::RuntimeEvent;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use http::StatusCode;
+use inotify::{Inotify, WatchMask};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
+
+use super::Context;
+use super::query::Query;
+use super::routes::Refusal;
+use crate::pod::observed::is_running;
+use crate::spec;
+
+/// What is read at once.
+const CHUNK_BYTES: usize = 64 << 10;
+/// The longest line that is held; the runtime cuts at 16 KiB.
+const MAX_LINE_BYTES: usize = 1 << 20;
+
+/// What of a log is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Wanted {
+    follow: bool,
+    timestamps: bool,
+    previous: bool,
+    tail_lines: Option<u64>,
+    limit_bytes: Option<u64>,
+    since: Option<Timestamp>,
+    /// `stdout` or `stderr` alone.
+    stream: Option<String>,
+}
+
+fn wanted(query: &Query, now: Timestamp) -> Result<Wanted, String> {
+    let since_seconds = query.number("sinceSeconds")?;
+    let since_time = query.get("sinceTime").filter(|it| !it.is_empty());
+    let since = match (since_seconds, since_time) {
+        (Some(seconds), _) => {
+            let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+            now.checked_sub(SignedDuration::from_secs(seconds)).ok()
+        }
+        (None, Some(text)) => {
+            Some(text.parse().map_err(|_| format!("sinceTime: {text:?} is not a time"))?)
+        }
+        (None, None) => None,
+    };
+    Ok(Wanted {
+        follow: query.flag("follow"),
+        timestamps: query.flag("timestamps"),
+        previous: query.flag("previous"),
+        tail_lines: query.number("tailLines")?,
+        limit_bytes: query.number("limitBytes")?,
+        since,
+        stream: query
+            .get("stream")
+            .filter(|it| matches!(*it, "Stdout" | "Stderr"))
+            .map(str::to_lowercase),
+    })
+}
+
+/// The log of a container.
+///
+/// # Errors
+/// When there is none to show.
+pub(super) async fn stream(
+    context: &std::sync::Arc<Context>,
+    pod: &Pod,
+    name: &str,
+    query: &Query,
+) -> Result<BoxStream<'static, io::Result<Bytes>>, Refusal> {
+    let bad = |text: String| (StatusCode::BAD_REQUEST, text);
+    let wanted = wanted(query, context.shared.clock.now()).map_err(bad)?;
+    if spec::find_container(pod, name).is_none() {
+        let text = format!("container {name:?} not found in pod {:?}", spec::name(pod));
+        return Err((StatusCode::NOT_FOUND, text));
+    }
+    let observed = crate::pod::observe::observe(&context.shared, spec::uid(pod)).await;
+    let observed = observed.map_err(|it| (StatusCode::INTERNAL_SERVER_ERROR, it.to_rpc()))?;
+    let mut all = observed.of(name).filter(|it| it.started_at != 0 || it.finished_at != 0);
+    let found = if wanted.previous { all.nth(1) } else { all.next() };
+    let Some(status) = found else {
+        let pod_name = spec::name(pod);
+        return Err(bad(if wanted.previous {
+            format!("previous terminated container {name:?} in pod {pod_name:?} not found")
+        } else {
+            format!(
+                "container {name:?} in pod {pod_name:?} is waiting to start: {}",
+                waiting_reason(pod, name)
+            )
+        }));
+    };
+    let runs = is_running(status);
+    let id = status.container.id.clone();
+    let path = PathBuf::from(&status.log_path);
+    let unread = |error: io::Error| {
+        (StatusCode::INTERNAL_SERVER_ERROR, format!("failed to open the log: {error}"))
+    };
+    let mut file = File::open(&path).await.map_err(unread)?;
+    let start = match wanted.tail_lines {
+        Some(lines) => tail(&mut file, lines).await.map_err(unread)?,
+        None => 0,
+    };
+    file.seek(SeekFrom::Start(start)).await.map_err(unread)?;
+    let growth = if wanted.follow && runs {
+        Some(Growth::watch(context, &path, id).map_err(unread)?)
+    } else {
+        None
+    };
+    let reader = Reader {
+        file,
+        wanted,
+        growth,
+        rest: Vec::new(),
+        sent: 0,
+        ended: false,
+        at_line_start: true,
+    };
+    Ok(reader.into_stream().boxed())
+}
+
+fn waiting_reason(pod: &Pod, name: &str) -> String {
+    let status = pod.status.as_ref();
+    let lists = status.map(|it| {
+        [&it.container_statuses, &it.init_container_statuses, &it.ephemeral_container_statuses]
+    });
+    let mut all = lists.into_iter().flatten().flatten().flatten();
+    let waiting = all.find(|it| it.name == name).and_then(|it| it.state.as_ref()?.waiting.as_ref());
+    waiting.and_then(|it| it.reason.clone()).unwrap_or_else(|| "ContainerCreating".into())
+}
+
+/// Where the last lines begin.
+async fn tail(file: &mut File, lines: u64) -> io::Result<u64> {
+    let mut end = file.metadata().await?.len();
+    if lines == 0 {
+        return Ok(end);
+    }
+    let mut found = 0;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let length = end;
+    while end > 0 {
+        let begin = end.saturating_sub(CHUNK_BYTES as u64);
+        let size = usize::try_from(end - begin).unwrap_or(CHUNK_BYTES);
+        file.seek(SeekFrom::Start(begin)).await?;
+        file.read_exact(&mut buffer[..size]).await?;
+        for at in (0..size).rev() {
+            let position = begin + at as u64;
+            if buffer[at] == b'\n' && position + 1 < length {
+                found += 1;
+                if found == lines {
+                    return Ok(position + 1);
+                }
+            }
+        }
+        end = begin;
+    }
+    Ok(0)
+}
+
+/// Tells when a log may have grown, or its container has ended.
+struct Growth {
+    changes: BoxStream<'static, bool>,
+}
+
+impl Growth {
+    fn watch(context: &Context, path: &Path, id: String) -> io::Result<Self> {
+        let inotify = Inotify::init()?;
+        inotify.watches().add(path, WatchMask::MODIFY)?;
+        let writes = inotify.into_event_stream(vec![0; 1024])?.map(|_| false);
+        let ends = context.shared.runtime.container_events().filter_map(move |event| {
+            let ended = match &event {
+                RuntimeEvent::Container(it) => {
+                    let is_end = matches!(
+                        it.event_type,
+                        cri::ContainerEventType::Stopped | cri::ContainerEventType::Deleted
+                    );
+                    it.container_id == id && is_end
+                }
+                RuntimeEvent::Relist => false,
+            };
+            std::future::ready(ended.then_some(true))
+        });
+        Ok(Self { changes: futures::stream::select(writes, ends).boxed() })
+    }
+}
+
+struct Reader {
+    file: File,
+    wanted: Wanted,
+    growth: Option<Growth>,
+    /// Of a line whose end is not there yet.
+    rest: Vec<u8>,
+    sent: u64,
+    ended: bool,
+    at_line_start: bool,
+}
+
+impl Reader {
+    fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send {
+        futures::stream::unfold(self, |mut reader| async move {
+            let next = reader.next().await.transpose()?;
+            Some((next, reader))
+        })
+    }
+
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        loop {
+            if self.wanted.limit_bytes.is_some_and(|it| self.sent >= it) {
+                return Ok(None);
+            }
+            let read = self.file.read(&mut buffer).await?;
+            if read > 0 {
+                let out = self.lines(&buffer[..read]);
+                if !out.is_empty() {
+                    return Ok(Some(out));
+                }
+                continue;
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            match &mut self.growth {
+                Some(growth) => match growth.changes.next().await {
+                    // What was written before the end is read once more.
+                    Some(true) | None => self.ended = true,
+                    Some(false) => {}
+                },
+                None => return Ok(None),
+            }
+        }
+    }
+
+    fn lines(&mut self, read: &[u8]) -> Bytes {
+        self.rest.extend_from_slice(read);
+        let mut out = Vec::new();
+        let mut begin = 0;
+        while let Some(end) = self.rest[begin..].iter().position(|it| *it == b'\n') {
+            let line = self.rest[begin..begin + end].to_vec();
+            begin += end + 1;
+            self.line(&line, &mut out);
+        }
+        self.rest.drain(..begin);
+        if self.rest.len() > MAX_LINE_BYTES {
+            self.rest.clear();
+        }
+        if let Some(limit) = self.wanted.limit_bytes {
+            let left = usize::try_from(limit - self.sent.min(limit)).unwrap_or(usize::MAX);
+            out.truncate(left);
+        }
+        self.sent += out.len() as u64;
+        out.into()
+    }
+
+    /// A line of the file: time, stream, `F` or `P`, text.
+    fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
+        let mut parts = line.splitn(4, |it| *it == b' ');
+        let (Some(time), Some(stream), Some(tag), Some(text)) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return;
+        };
+        let is_whole = tag.first() == Some(&b'F');
+        if self.wanted.stream.as_ref().is_some_and(|it| it.as_bytes() != stream) {
+            return;
+        }
+        if let Some(since) = self.wanted.since {
+            let at = std::str::from_utf8(time).ok().and_then(|it| it.parse::<Timestamp>().ok());
+            if at.is_some_and(|at| at < since) {
+                return;
+            }
+        }
+        if self.wanted.timestamps && self.at_line_start {
+            out.extend_from_slice(time);
+            out.push(b' ');
+        }
+        out.extend_from_slice(text);
+        if is_whole {
+            out.push(b'\n');
+        }
+        self.at_line_start = is_whole;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(query: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let text = "2026-01-01T00:00:01.5Z stdout F one\n2026-01-01T00:00:02Z stderr F two\n\
+                    2026-01-01T00:00:03Z stdout P thr\n2026-01-01T00:00:03Z stdout F ee\n";
+        std::fs::write(&path, text).unwrap();
+        let wanted = wanted(&Query::parse(query), "2026-01-01T00:00:04Z".parse().unwrap()).unwrap();
+        let mut file = File::open(&path).await.unwrap();
+        let start = match wanted.tail_lines {
+            Some(lines) => tail(&mut file, lines).await.unwrap(),
+            None => 0,
+        };
+        file.seek(SeekFrom::Start(start)).await.unwrap();
+        let reader = Reader {
+            file,
+            wanted,
+            growth: None,
+            rest: Vec::new(),
+            sent: 0,
+            ended: false,
+            at_line_start: true,
+        };
+        let pieces: Vec<_> = reader.into_stream().collect().await;
+        pieces.into_iter().map(|it| String::from_utf8(it.unwrap().to_vec()).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_log_is_shown_as_asked() {
+        for (query, expected) in [
+            ("", "one\ntwo\nthree\n"),
+            ("stream=Stderr", "two\n"),
+            ("tailLines=2", "three\n"),
+            ("tailLines=0", ""),
+            ("tailLines=9", "one\ntwo\nthree\n"),
+            ("sinceSeconds=2", "two\nthree\n"),
+            ("limitBytes=5", "one\nt"),
+            ("timestamps=1&tailLines=3", "2026-01-01T00:00:02Z two\n2026-01-01T00:00:03Z three\n"),
+        ] {
+            assert_eq!(read(query).await, expected, "{query}");
+        }
+    }
+}
