@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+mod bootstrap;
 mod resources;
 
 const PRESENCE: &str = include_str!("codegen/presence.tsv");
@@ -55,6 +56,7 @@ pub(crate) fn generate(reference: &Path) -> Result<Vec<(&'static str, String)>> 
     Ok(vec![
         ("schema.rs", builder.render(&kinds)?),
         ("resources.rs", resources::generate(reference)?),
+        ("bootstrap.jsonl", bootstrap::generate(reference)?),
     ])
 }
 

@@ -1,5 +1,6 @@
 //! The Kubelith binary: flags become `Options`, checked `Options` become a `Config`, and a `Config` runs.
 
+mod access;
 mod agent;
 mod http;
 mod kubeconfig;
@@ -41,5 +42,15 @@ fn main() -> anyhow::Result<()> {
             println!("kubelith {} (Kubernetes v1.37)", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_flags_fit_together() {
+        super::Options::command().debug_assert();
     }
 }

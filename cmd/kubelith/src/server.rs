@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use apiserver::allocate::ServiceRange;
-use apiserver::{Access, Server, Version};
-use auth::privileged::PrivilegedGroup;
-use auth::static_token::StaticTokens;
+use apiserver::{Server, Version, bootstrap};
 use component_base::{Clock, Random, RealClock, Shutdown, SystemRandom};
 use storage::Store;
 use storage::memory::MemoryStore;
 use storage_embedded::EmbeddedStore;
 
-use crate::pki::{Directory, Subject};
+use crate::pki::{Authority, Directory, Identity, Subject};
+
+/// The range that services get their addresses from, and its prefix length.
+const SERVICES: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 96, 0, 0), 12);
 
 /// Flags of `kubelith server`.
 #[derive(Debug, clap::Args)]
@@ -34,9 +35,8 @@ pub(crate) struct Options {
     /// Parts of the cluster that this process does not run
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
     disable: Vec<Part>,
-    /// File of static bearer tokens: token,user,uid,"groups"
-    #[arg(long, value_name = "FILE")]
-    token_auth_file: Option<PathBuf>,
+    #[command(flatten)]
+    access: crate::access::Options,
     /// Where the administrator's kubeconfig is written (default: DATA_DIR/kubeconfig)
     #[arg(long, value_name = "PATH")]
     write_kubeconfig: Option<PathBuf>,
@@ -81,40 +81,22 @@ async fn serve(options: Options) -> Result<()> {
     let random: Arc<dyn Random> = Arc::new(SystemRandom::new());
     let pki = Directory::new(options.data_dir.join("pki"))?;
     let authority = pki.authority("ca", "kubelith-ca")?;
-    let names: Vec<String> = [
-        "localhost",
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-        "kubernetes.default.svc.cluster.local",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1))];
-    let subject = Subject::Server {
-        name: "kube-apiserver",
-        names: &names,
-        addresses: &addresses,
-        groups: &[],
-    };
-    let serving = pki.identity("apiserver", &authority, &subject)?;
-    let admin = Subject::Client { name: "kubernetes-admin", groups: &["system:masters"] };
-    let admin = pki.identity("admin", &authority, &admin)?;
+    let service_range = ServiceRange::new(SERVICES.0, SERVICES.1);
+    let service_address = IpAddr::V4(service_range.address(1));
+    let advertised = options.access.advertised(options.bind_address);
+    let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), service_address, advertised];
+    let (serving, admin) = identities(&pki, &authority, &addresses)?;
     let store = open_store(&options, &clock, &shutdown)?;
-    let tokens = match &options.token_auth_file {
-        Some(path) => std::fs::read_to_string(path)
-            .with_context(|| format!("could not read {}", path.display()))?,
-        None => String::new(),
-    };
-    let tokens = Arc::new(StaticTokens::parse(&tokens)?);
+    let credentials = options.access.credentials(&pki)?;
     let config = apiserver::Config {
         store,
         registry: registry::Registry::built_in(),
-        clock,
-        random,
+        clock: Arc::clone(&clock),
+        random: Arc::clone(&random),
         max_mutating_in_flight: 200,
         max_in_flight: 400,
-        service_range: ServiceRange::new(Ipv4Addr::new(10, 96, 0, 0), 12),
+        service_range,
+        external_address: SocketAddr::new(advertised, options.secure_port).to_string(),
         nodes: None,
         version: Version {
             major: "1".into(),
@@ -122,12 +104,8 @@ async fn serve(options: Options) -> Result<()> {
             git: format!("v1.37.1+kubelith{}", env!("CARGO_PKG_VERSION")),
         },
     };
-    let access = |_: &Arc<apiserver::CachedObjects>| Access {
-        authenticators: vec![tokens],
-        authorizer: Arc::new(PrivilegedGroup),
-        admission: admission::Chain::default(),
-        anonymous: true,
-    };
+    let access =
+        |objects: &Arc<apiserver::CachedObjects>| credentials.access(objects, clock, random);
     let server = Server::start(config, shutdown.signal(), access)
         .await
         .context("could not load the store")?;
@@ -139,6 +117,15 @@ async fn serve(options: Options) -> Result<()> {
             ending.request();
         }
     });
+    let settings = bootstrap::Settings {
+        address: advertised,
+        port: options.secure_port,
+        service_range: format!("{}/{}", SERVICES.0, SERVICES.1),
+        service_address,
+        client_authority: authority.certificate.clone(),
+    };
+    let made = bootstrap::ensure(&server, &settings).await?;
+    tracing::info!(made.created, made.updated, "what every cluster has is there");
     let kubeconfig =
         options.write_kubeconfig.clone().unwrap_or_else(|| options.data_dir.join("kubeconfig"));
     let url = format!("https://127.0.0.1:{}", options.secure_port);
@@ -155,6 +142,25 @@ async fn serve(options: Options) -> Result<()> {
     });
     apiserver::listen::listen(server, listener, tls, shutdown.signal()).await?;
     Ok(())
+}
+
+/// The API server's certificate and the administrator's.
+fn identities(
+    pki: &Directory,
+    authority: &Authority,
+    addresses: &[IpAddr],
+) -> Result<(Identity, Identity)> {
+    let names = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ]
+    .map(str::to_owned);
+    let subject = Subject::Server { name: "kube-apiserver", names: &names, addresses, groups: &[] };
+    let admin = Subject::Client { name: "kubernetes-admin", groups: &["system:masters"] };
+    Ok((pki.identity("apiserver", authority, &subject)?, pki.identity("admin", authority, &admin)?))
 }
 
 fn open_store(

@@ -3,13 +3,31 @@
 //!
 //! Plugins read other objects through [`Objects`], the server's caches; they never see the store.
 
+mod certificates;
+mod claim_resize;
+mod default_class;
+mod default_toleration_seconds;
+mod escalation;
+mod limit_ranger;
+mod namespace_lifecycle;
+mod node_restriction;
+mod object_in_use;
+mod pod_resources;
+mod priority;
+mod quota;
+mod runtime_class;
+mod service_account;
+mod taint_nodes;
+
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use apimachinery::obj::Obj;
+use apimachinery::status::GroupResource;
 use apimachinery::{Status, Value};
 use async_trait::async_trait;
-use auth::UserInfo;
+use auth::rbac::Rbac;
+use auth::{Authorizer, UserInfo};
+use component_base::{Clock, Random};
 
 /// What a write does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +74,30 @@ pub struct Attributes<'r> {
 }
 
 impl Attributes<'_> {
+    /// The resource as refusals name it.
+    #[must_use]
+    pub fn group_resource(&self) -> GroupResource<'_> {
+        GroupResource { group: self.group, resource: self.resource }
+    }
+
+    /// 403 for a reason of a plugin's own.
+    #[must_use]
+    pub fn forbid(&self, why: &str) -> Status {
+        Status::forbidden(self.group_resource(), self.object_name(), why)
+    }
+
+    /// The name the object has or, while it is to be generated, what it will begin with.
+    #[must_use]
+    pub fn object_name(&self) -> &str {
+        if self.name.is_empty() { self.object.str_at(&["metadata", "name"]) } else { self.name }
+    }
+
+    /// Whether a new pod comes in.
+    #[must_use]
+    pub fn is_new_pod(&self) -> bool {
+        self.operation == Operation::Create && self.is("", "pods")
+    }
+
     /// Whether this is about a resource itself, and not a subresource.
     #[must_use]
     pub fn is(&self, group: &str, resource: &str) -> bool {
@@ -63,27 +105,9 @@ impl Attributes<'_> {
     }
 }
 
-/// Other objects, read from the server's caches.
+/// Other objects, and the one thing that admission writes itself: the usage of quotas.
 #[async_trait]
-pub trait Objects: Send + Sync + Debug {
-    /// An object as the caches know it: a moment old at most.
-    fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Obj>>;
-
-    /// All objects of a resource in a namespace (all namespaces where it is empty).
-    fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Obj>>;
-
-    /// An object as the store has it now.
-    ///
-    /// # Errors
-    /// When the store cannot tell.
-    async fn get_live(
-        &self,
-        group: &str,
-        resource: &str,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Option<Arc<Obj>>, Status>;
-
+pub trait Objects: auth::Objects {
     /// Replaces an object's status where it still has this resource version; says whether it did.
     ///
     /// # Errors
@@ -122,11 +146,57 @@ pub trait Plugin: Send + Sync + Debug {
     }
 }
 
+/// What the plugins are made of.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Other objects.
+    pub objects: Arc<dyn Objects>,
+    /// Who holds which rights.
+    pub rbac: Arc<Rbac>,
+    /// Who may do what.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Names of generated volumes.
+    pub random: Arc<dyn Random>,
+}
+
 /// The plugins in order.
 #[derive(Debug, Clone, Default)]
 pub struct Chain(pub Vec<Arc<dyn Plugin>>);
 
 impl Chain {
+    /// Upstream's plugins in upstream's order. Every plugin changes the object before any judges it.
+    #[must_use]
+    pub fn standard(parts: &Parts) -> Self {
+        let objects = || Arc::clone(&parts.objects);
+        Self(vec![
+            Arc::new(namespace_lifecycle::NamespaceLifecycle::new(objects())),
+            Arc::new(limit_ranger::LimitRanger::new(objects())),
+            Arc::new(service_account::ServiceAccount::new(objects(), Arc::clone(&parts.random))),
+            Arc::new(node_restriction::NodeRestriction::new(objects())),
+            Arc::new(taint_nodes::TaintNodesByCondition),
+            Arc::new(priority::Priority::new(objects())),
+            Arc::new(default_toleration_seconds::DefaultTolerationSeconds),
+            Arc::new(default_class::storage(objects())),
+            Arc::new(object_in_use::StorageObjectInUseProtection),
+            Arc::new(claim_resize::ClaimResize::new(objects())),
+            Arc::new(runtime_class::RuntimeClass::new(objects())),
+            Arc::new(certificates::approval(Arc::clone(&parts.authorizer))),
+            Arc::new(certificates::signing(Arc::clone(&parts.authorizer))),
+            Arc::new(certificates::SubjectRestriction),
+            Arc::new(default_class::ingress(objects())),
+            // Upstream asks this where roles are stored, before they are checked: the last that may refuse unseen
+            // what comes after.
+            Arc::new(escalation::RoleEscalation::new(
+                Arc::clone(&parts.rbac),
+                Arc::clone(&parts.authorizer),
+            )),
+            // Last, so that nothing that is refused is counted.
+            Arc::new(quota::ResourceQuota::new(objects())),
+        ])
+    }
+
     /// Lets every plugin change the object.
     ///
     /// # Errors
@@ -153,3 +223,6 @@ impl Chain {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,15 @@ pub fn resources() -> &'static [ResourceFacts] {
     generated::resources::RESOURCES
 }
 
+/// What every fresh server holds, in the order in which it is made: namespaces, priority classes and levels, flow
+/// schemas, roles and their bindings.
+pub fn bootstrap_objects() -> impl Iterator<Item = apimachinery::Value> {
+    include_str!("generated/bootstrap.jsonl").lines().map(|line| {
+        apimachinery::json::parse(line.as_bytes())
+            .expect("because the code generator writes one JSON object a line")
+    })
+}
+
 /// What a column's description says, where it is known.
 #[must_use]
 pub fn column_description(_facts: &ResourceFacts, _column: &str) -> &'static str {
@@ -54,6 +63,20 @@ pub fn type_of_definition(name: &str) -> Option<NodeId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bootstrap_objects_are_whole() {
+        let mut nodes = 0;
+        for object in bootstrap_objects() {
+            let (group, version) =
+                object.str_at(&["apiVersion"]).split_once('/').unwrap_or(("", "v1"));
+            let kind = object.str_at(&["kind"]);
+            assert!(type_of_kind(group, version, kind).is_some(), "{object:?}");
+            assert!(object.at(&["metadata", "uid"]).is_none(), "{object:?}");
+            nodes += usize::from(object.str_at(&["metadata", "name"]) == "system:node");
+        }
+        assert_eq!(nodes, 2, "the role of nodes and its binding");
+    }
 
     #[test]
     fn kinds_and_fields_are_found() {

@@ -266,6 +266,35 @@ impl Status {
         Self::failure(503, "ServiceUnavailable", message)
     }
 
+    /// The object as JSON with its fields in the order in which upstream writes them, which clients that compare
+    /// text see.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        const FIELDS: [&str; 8] =
+            ["kind", "apiVersion", "metadata", "status", "message", "reason", "details", "code"];
+        const DETAILS: [&str; 6] = ["name", "group", "kind", "uid", "causes", "retryAfterSeconds"];
+        const CAUSE: [&str; 3] = ["reason", "message", "field"];
+        let mut out = Vec::with_capacity(256);
+        write_in_order(&self.to_value(), &FIELDS, &mut out, &|field, value, out| match field {
+            "details" => write_in_order(value, &DETAILS, out, &|field, value, out| {
+                let Some(causes) = value.as_array().filter(|_| field == "causes") else {
+                    return crate::json::write(value, out);
+                };
+                let mut separator = b'[';
+                for cause in causes {
+                    out.push(separator);
+                    separator = b',';
+                    write_in_order(cause, &CAUSE, out, &|_, value, out| {
+                        crate::json::write(value, out);
+                    });
+                }
+                out.push(b']');
+            }),
+            _ => crate::json::write(value, out),
+        });
+        out
+    }
+
     /// The object as it is sent.
     #[must_use]
     pub fn to_value(&self) -> Value {
@@ -313,6 +342,28 @@ impl Cause {
     }
 }
 
+/// Writes an object's members in this order, each by `write`.
+fn write_in_order(
+    object: &Value,
+    fields: &[&str],
+    out: &mut Vec<u8>,
+    write: &dyn Fn(&str, &Value, &mut Vec<u8>),
+) {
+    let mut separator = b'{';
+    for field in fields {
+        let Some(value) = object.get(field) else { continue };
+        out.push(separator);
+        separator = b',';
+        crate::json::write_string(field, out);
+        out.push(b':');
+        write(field, value, out);
+    }
+    if separator == b'{' {
+        out.push(b'{');
+    }
+    out.push(b'}');
+}
+
 fn insert_text(object: &mut Object, key: &'static str, text: &str) {
     if !text.is_empty() {
         object.insert(key, text);
@@ -326,3 +377,24 @@ impl fmt::Display for Status {
 }
 
 impl std::error::Error for Status {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_written_in_upstreams_order() {
+        let of = GroupResource { group: "apps", resource: "deployments" };
+        let mut status = Status::not_found(of, "web");
+        let details = status.details.as_mut().unwrap();
+        details.causes.push(Cause { reason: "R", message: "m".into(), field: "f".into() });
+        details.causes.push(Cause::default());
+        assert_eq!(
+            String::from_utf8(status.to_json()).unwrap(),
+            r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"deployments.apps \"web\" not found","reason":"NotFound","details":{"name":"web","group":"apps","kind":"deployments","causes":[{"reason":"R","message":"m","field":"f"},{}]},"code":404}"#
+        );
+        assert_eq!(crate::json::parse(&status.to_json()).unwrap(), status.to_value());
+        let empty = String::from_utf8(Status::no_route().to_json()).unwrap();
+        assert!(empty.contains(r#""details":{},"#), "{empty}");
+    }
+}

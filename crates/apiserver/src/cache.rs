@@ -292,6 +292,12 @@ impl Cache {
         Some(Cursor(state.first + index as u64))
     }
 
+    /// The cursor after every change so far.
+    #[must_use]
+    pub fn end(&self) -> Cursor {
+        self.state.read().end()
+    }
+
     /// The events from a cursor on, at most `limit` of them. Also reports how far the caches are, so that a reader
     /// that found nothing knows up to which revision that holds.
     #[must_use]

@@ -6,23 +6,35 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use apimachinery::Status;
 use apimachinery::status::GroupResource;
 use auth::{Attributes, Credentials, Decision, UserInfo};
+use futures::future::BoxFuture;
 
 use crate::Server;
 use crate::exchange::Exchange;
 
 /// One filter: lets the request go on, or answers it.
-type Filter = fn(&Arc<Server>, &mut Exchange) -> Result<(), Status>;
+enum Filter {
+    /// Knows at once.
+    Now(fn(&Arc<Server>, &mut Exchange) -> Result<(), Status>),
+    /// May have to read from the store.
+    Later(for<'a> fn(&'a Arc<Server>, &'a mut Exchange) -> Answer<'a>),
+}
+
+/// What a filter says that has to wait.
+type Answer<'a> = BoxFuture<'a, Result<(), Status>>;
 
 /// The filters in order, each with the reason for its place.
 const FILTERS: &[(&str, Filter)] = &[
     // First, so that every answer, refusals too, carries the id that the audit log knows it by.
-    ("audit-id", audit_id),
+    ("audit-id", Filter::Now(audit_id)),
     // Before anything that depends on who asks.
-    ("authentication", authentication),
+    (
+        "authentication",
+        Filter::Later(|server, exchange| Box::pin(authentication(server, exchange))),
+    ),
     // After authentication: only somebody known may speak for another.
-    ("impersonation", impersonation),
+    ("impersonation", Filter::Now(impersonation)),
     // Last: it needs to know who asks, for whom, and what.
-    ("authorization", authorization),
+    ("authorization", Filter::Now(authorization)),
 ];
 
 /// A place among the requests in flight; given back when dropped.
@@ -47,9 +59,12 @@ fn counter(server: &Server, mutating: bool) -> (&AtomicUsize, usize) {
 }
 
 /// Runs the filters. The request is in flight until what comes back is dropped.
-pub(crate) fn run(server: &Arc<Server>, exchange: &mut Exchange) -> Result<InFlight, Status> {
+pub(crate) async fn run(server: &Arc<Server>, exchange: &mut Exchange) -> Result<InFlight, Status> {
     for (_, filter) in FILTERS {
-        filter(server, exchange)?;
+        match filter {
+            Filter::Now(filter) => filter(server, exchange)?,
+            Filter::Later(filter) => filter(server, exchange).await?,
+        }
     }
     admit(server, exchange)
 }
@@ -78,7 +93,7 @@ fn audit_id(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), Status>
     Ok(())
 }
 
-fn authentication(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), Status> {
+async fn authentication(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), Status> {
     if let Some(user) = &exchange.peer.user {
         exchange.user = Arc::clone(user);
         return Ok(());
@@ -86,7 +101,7 @@ fn authentication(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), S
     let credentials =
         Credentials { headers: &exchange.parts.headers, certificates: &exchange.peer.certificates };
     for authenticator in &server.access.authenticators {
-        match authenticator.authenticate(&credentials) {
+        match authenticator.authenticate(&credentials).await {
             Ok(Some(user)) => {
                 exchange.user = Arc::new(user);
                 return Ok(());
@@ -107,7 +122,6 @@ fn impersonation(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), St
     let Some(wanted) = impersonated(exchange)? else { return Ok(()) };
     let may = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
         let attributes = Attributes {
-            user: &exchange.user,
             verb: "impersonate",
             group,
             version: "v1",
@@ -115,10 +129,10 @@ fn impersonation(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), St
             subresource,
             namespace,
             name,
-            path: "",
+            ..Attributes::of(&exchange.user)
         };
         match server.access.authorizer.authorize(&attributes) {
-            Decision::Allow => Ok(()),
+            Decision::Allow(_) => Ok(()),
             Decision::Deny(reason) | Decision::NoOpinion(reason) => {
                 Err(refusal(&attributes, &reason))
             }
@@ -216,9 +230,10 @@ fn authorization(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), St
         namespace: &info.namespace,
         name: &info.name,
         path: &info.path,
+        field_selector: exchange.query.get("fieldSelector").unwrap_or_default(),
     };
     match server.access.authorizer.authorize(&attributes) {
-        Decision::Allow => Ok(()),
+        Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(&attributes, &reason)),
     }
 }

@@ -20,7 +20,9 @@ pub(crate) mod delete_collection;
 pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod patch;
+pub(crate) mod reviews;
 pub(crate) mod subresource;
+pub(crate) mod token;
 pub(crate) mod update;
 pub(crate) mod watch;
 
@@ -36,6 +38,9 @@ pub(crate) async fn handle(
             Some(answer) => answer,
             None => health::answer(server, exchange).await,
         };
+    }
+    if let Some(review) = server.reviews.find(info) {
+        return reviews::create(server, exchange, review, body).await;
     }
     let target = Target::of(server, info)?;
     let facts = target.served.facts;

@@ -1,6 +1,6 @@
 //! Paths that are no resources: health, version.
 
-use apimachinery::{Status, value};
+use apimachinery::{Status, json, value};
 use http::Response;
 
 use crate::Server;
@@ -21,6 +21,10 @@ pub(crate) async fn answer(server: &Server, exchange: &Exchange) -> Result<Respo
     let mut parts = path.trim_start_matches('/').splitn(2, '/');
     match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
         ("healthz" | "livez" | "readyz", rest) => health(server, exchange, rest).await,
+        (".well-known", "openid-configuration" | "openid-configuration/") => {
+            openid(server, exchange)
+        }
+        ("openid", "v1/jwks" | "v1/jwks/") => key_set(server),
         ("version", "") => Ok(version(server, exchange)),
         ("", "") => Ok(root(exchange)),
         ("api", _) => Err(Status::no_route()),
@@ -73,6 +77,36 @@ async fn health(server: &Server, exchange: &Exchange, one: &str) -> Result<Respo
     let verdict = if healthy { "passed" } else { "failed" };
     text.push_str(&format!("{which} check {verdict}\n"));
     Ok(respond::text(if healthy { 200 } else { 500 }, text))
+}
+
+/// Where the keys are that service accounts' tokens are checked with, for those outside the cluster.
+fn openid(server: &Server, exchange: &Exchange) -> Result<Response<Body>, Status> {
+    let Some(tokens) = &server.access.tokens else { return Ok(not_found()) };
+    let host = match exchange.header(http::header::HOST) {
+        _ if !server.external.is_empty() => server.external.as_str(),
+        given => given,
+    };
+    let document = tokens.discovery(&format!("https://{host}/openid/v1/jwks"));
+    let mut response = respond::bytes(200, "application/json", json::to_vec(&document));
+    cache_publicly(&mut response);
+    Ok(response)
+}
+
+fn key_set(server: &Server) -> Result<Response<Body>, Status> {
+    let Some(tokens) = &server.access.tokens else { return Ok(not_found()) };
+    let keys = json::to_vec(&tokens.key_set());
+    let mut response = respond::bytes(200, "application/jwk-set+json", keys);
+    cache_publicly(&mut response);
+    Ok(response)
+}
+
+/// Both documents change when keys do, which is seldom (upstream's hour).
+fn cache_publicly(response: &mut Response<Body>) {
+    let headers = response.headers_mut();
+    headers.insert(
+        http::header::CACHE_CONTROL,
+        http::HeaderValue::from_static("public, max-age=3600"),
+    );
 }
 
 fn version(server: &Server, exchange: &Exchange) -> Response<Body> {

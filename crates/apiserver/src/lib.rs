@@ -5,6 +5,7 @@
 
 pub mod allocate;
 pub mod body;
+pub mod bootstrap;
 pub mod cache;
 mod decode;
 mod discovery;
@@ -69,6 +70,8 @@ pub struct Config {
     pub nodes: Option<NodeDialer>,
     /// The version that `/version` tells.
     pub version: Version,
+    /// `host:port` under which clients reach this server.
+    pub external_address: String,
 }
 
 /// The version a server says it is.
@@ -93,6 +96,8 @@ pub struct Access {
     pub admission: Chain,
     /// Whether somebody without credentials is `system:anonymous` instead of refused.
     pub anonymous: bool,
+    /// Makes the tokens of service accounts; where there is none, token requests are refused.
+    pub tokens: Option<Arc<auth::service_account::TokenIssuer>>,
 }
 
 /// A server.
@@ -109,6 +114,8 @@ pub struct Server {
     discovery: discovery::Documents,
     allocator: allocate::Allocator,
     nodes: Option<NodeDialer>,
+    reviews: handlers::reviews::Reviews,
+    external: String,
 }
 
 #[derive(Debug)]
@@ -139,7 +146,7 @@ impl Server {
         access: impl FnOnce(&Arc<CachedObjects>) -> Access,
     ) -> Result<Arc<Self>, StorageError> {
         let hub = Arc::new(Hub::load(Arc::clone(&config.store), &config.registry).await?);
-        let objects = Arc::new(CachedObjects::new(Arc::clone(&hub), config.registry.clone()));
+        let objects = Arc::new(CachedObjects::new(Arc::clone(&hub), &config.registry));
         let access = access(&objects);
         Ok(Arc::new(Self {
             discovery: discovery::Documents::new(&config.registry),
@@ -155,6 +162,8 @@ impl Server {
                 max_reading: config.max_in_flight,
             },
             allocator: allocate::Allocator::new(config.service_range),
+            reviews: handlers::reviews::Reviews::new(),
+            external: config.external_address,
             version: config.version,
             nodes: config.nodes,
             stop,
@@ -175,7 +184,7 @@ impl Server {
     ) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let mut exchange = exchange::Exchange::new(parts, peer);
-        let answer = match filters::run(self, &mut exchange) {
+        let answer = match filters::run(self, &mut exchange).await {
             Ok(_admitted) => handlers::handle(self, &mut exchange, body).await,
             Err(status) => Err(status),
         };

@@ -1,39 +1,84 @@
 //! The caches as admission and authorization read them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use admission::Objects;
 use apimachinery::obj::{self, Obj};
 use apimachinery::{Status, Value};
 use async_trait::async_trait;
+use auth::objects::{Change, Changes, Feed};
 use registry::Registry;
 use storage::{At, Expect, Key, StorageError};
 
-use crate::cache::{Cache, cache_key};
+use crate::cache::{Cache, Change as CacheChange, Cursor, Next, cache_key};
 use crate::error;
 use crate::hub::{Hub, object_of};
+
+/// How many changes a feed takes from a cache at once.
+const FEED_EVENTS: usize = 1_000;
 
 /// Other objects, for those who judge a request.
 #[derive(Debug)]
 pub struct CachedObjects {
     hub: Arc<Hub>,
-    registry: Registry,
+    /// Places of caches by group and resource.
+    places: BTreeMap<(&'static str, &'static str), usize>,
 }
 
 impl CachedObjects {
-    pub(crate) fn new(hub: Arc<Hub>, registry: Registry) -> Self {
-        Self { hub, registry }
+    pub(crate) fn new(hub: Arc<Hub>, registry: &Registry) -> Self {
+        let mut places = BTreeMap::new();
+        for (place, resource) in registry.resources().iter().enumerate() {
+            for served in resource.served() {
+                places.entry((served.facts.group, served.facts.resource)).or_insert(place);
+            }
+        }
+        Self { hub, places }
     }
 
     /// The cache of a resource, whatever version.
     #[must_use]
     pub fn cache(&self, group: &str, resource: &str) -> Option<&Arc<Cache>> {
-        let index = self.registry.resources().iter().position(|it| {
-            it.served()
-                .iter()
-                .any(|served| served.facts.group == group && served.facts.resource == resource)
-        })?;
-        Some(self.hub.cache(index))
+        Some(self.hub.cache(*self.places.get(&(group, resource))?))
+    }
+}
+
+/// A place in the changes of a cache; `None` before the first.
+#[derive(Debug)]
+struct CacheFeed {
+    cache: Arc<Cache>,
+    at: Option<Cursor>,
+}
+
+impl CacheFeed {
+    fn all(&mut self) -> Changes {
+        let snapshot = self.cache.snapshot("", 0, |_| true);
+        self.at = Some(snapshot.cursor);
+        Changes::All(snapshot.objects)
+    }
+}
+
+impl Feed for CacheFeed {
+    fn is_behind(&self) -> bool {
+        self.at.is_none_or(|at| at != self.cache.end())
+    }
+
+    fn take(&mut self) -> Changes {
+        let mut changes = Vec::new();
+        loop {
+            let Some(at) = self.at else { return self.all() };
+            let (Next::Events(events, next), _) = self.cache.read(at, FEED_EVENTS) else {
+                return self.all();
+            };
+            self.at = Some(next);
+            if events.is_empty() {
+                return Changes::Some(changes);
+            }
+            changes.extend(events.iter().map(|event| Change {
+                object: Arc::clone(&event.object),
+                deleted: event.change == CacheChange::Deleted,
+            }));
+        }
     }
 }
 
@@ -42,7 +87,7 @@ fn key(cache: &Cache, namespace: &str, name: &str) -> Key {
 }
 
 #[async_trait]
-impl Objects for CachedObjects {
+impl auth::Objects for CachedObjects {
     fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Obj>> {
         self.cache(group, resource)?.get(&cache_key(namespace, name))
     }
@@ -50,6 +95,11 @@ impl Objects for CachedObjects {
     fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Obj>> {
         let cache = self.cache(group, resource);
         cache.map(|cache| cache.snapshot(namespace, 0, |_| true).objects).unwrap_or_default()
+    }
+
+    fn feed(&self, group: &str, resource: &str) -> Option<Box<dyn Feed>> {
+        let cache = Arc::clone(self.cache(group, resource)?);
+        Some(Box::new(CacheFeed { cache, at: None }))
     }
 
     async fn get_live(
@@ -66,7 +116,10 @@ impl Objects for CachedObjects {
             .transpose()
             .map_err(|error| error::general(&error))
     }
+}
 
+#[async_trait]
+impl admission::Objects for CachedObjects {
     async fn compare_and_set_status(
         &self,
         group: &str,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::obj::{self, Obj};
 use apimachinery::{Status, Value, managed_fields};
-use storage::{At, Expect, Kv, StorageError, Ttl};
+use storage::{At, Expect, Kv, Rev, StorageError, Ttl};
 
 use crate::Server;
 use crate::error;
@@ -78,7 +78,30 @@ pub(crate) async fn create(
     let put = store.put(key, bytes.into(), Expect::Absent, ttl(target)).await;
     let put = put.map_err(|error| error::of_object(&error, target.group_resource(), name))?;
     set_version(&mut value, put.rev.0);
+    settle(server, target, put.rev).await;
     Ok(value)
+}
+
+/// How long a write waits for the caches at most. They are there in far less, unless the server is overloaded.
+const SETTLE: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Waits until the caches hold a write to what requests are judged by, so that who has just given a right, or set a
+/// bound, finds it in force.
+pub(crate) async fn settle(server: &Server, target: &Target, revision: Rev) {
+    let facts = target.served.facts;
+    let judged_by = matches!(
+        (facts.group, facts.resource),
+        ("rbac.authorization.k8s.io", _)
+            | ("", "limitranges" | "resourcequotas")
+            | ("storage.k8s.io", "storageclasses")
+            | ("networking.k8s.io", "ingressclasses")
+            | ("scheduling.k8s.io", "priorityclasses")
+    );
+    if judged_by {
+        let reached = server.hub.progress().reached(revision.0);
+        // Too late is no failure: the write is done.
+        let _ = tokio::time::timeout(SETTLE, reached).await;
+    }
 }
 
 /// What became of an attempt to replace an object.
@@ -118,6 +141,7 @@ pub(crate) async fn replace(
     match put {
         Ok(put) => {
             set_version(&mut value, put.rev.0);
+            settle(server, target, put.rev).await;
             Ok(Replaced::Done(value))
         }
         Err(StorageError::Conflict { current }) => Ok(Replaced::Conflict(decode(*current)?)),

@@ -206,6 +206,6 @@ mod tests {
             "list /v1 nodes ns= name=n1 sub= rest= true",
         );
         check("GET", "/api/v1/watch/pods", "watch /v1 pods ns= name= sub= rest= true");
-        check("GET", "/apis/apps/v1", "get apps/ ");
+        check("GET", "/apis/apps/v1", "get apps/  ns= name= sub= rest= false");
     }
 }

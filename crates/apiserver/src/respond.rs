@@ -60,7 +60,13 @@ pub(crate) fn plain(form: Form, code: u16, content: &Value) -> Response<Body> {
 pub(crate) fn failure(exchange: &Exchange, status: &Status) -> Response<Body> {
     let form =
         Form { transform: Transform::None, ..crate::negotiate::plain(&exchange.parts.headers) };
-    let mut response = plain(form, status.code, &status.to_value());
+    let mut response = if form.encoding == Encoding::Json && !form.pretty {
+        let mut text = status.to_json();
+        text.push(b'\n');
+        bytes(status.code, "application/json", text)
+    } else {
+        plain(form, status.code, &status.to_value())
+    };
     let after = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if after > 0 {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(after));
@@ -70,7 +76,9 @@ pub(crate) fn failure(exchange: &Exchange, status: &Status) -> Response<Body> {
 
 /// Headers that every answer has.
 pub(crate) fn add_headers(exchange: &Exchange, headers: &mut HeaderMap) {
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    if !headers.contains_key(CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    }
     if let Ok(id) = HeaderValue::from_str(&exchange.audit_id) {
         headers.insert(HeaderName::from_static("audit-id"), id);
     }

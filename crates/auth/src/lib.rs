@@ -3,13 +3,24 @@
 //! Knows requests only by their headers and their attributes; objects it needs (roles, bindings, tokens' owners)
 //! come through ports that the server implements.
 
+#[cfg(any(test, feature = "testing"))]
+pub mod fixed;
+pub mod jwt;
+pub mod node;
+pub mod objects;
 pub mod privileged;
+pub mod rbac;
 pub mod request;
+pub mod service_account;
 pub mod static_token;
+pub mod union;
 pub mod user;
+pub mod x509;
 
 use apimachinery::Status;
+use async_trait::async_trait;
 
+pub use objects::Objects;
 pub use request::Attributes;
 pub use user::UserInfo;
 
@@ -34,15 +45,36 @@ impl Credentials<'_> {
 }
 
 /// A way to tell who asks.
+#[async_trait]
 pub trait Authenticator: Send + Sync + std::fmt::Debug {
     /// Who asks; `None` where these credentials are not of this way's sort.
     ///
     /// # Errors
     /// Where they are, and are not good.
-    fn authenticate(
+    async fn authenticate(
         &self,
         credentials: &Credentials<'_>,
     ) -> Result<Option<UserInfo>, AuthenticationError>;
+
+    /// Whose a token is, and for which of the wanted audiences it is good (`TokenReview`); `None` where it is not of
+    /// this way's sort. `audiences` empty means the API server's own.
+    ///
+    /// # Errors
+    /// Where it is, and is not good.
+    async fn review(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<Reviewed>, AuthenticationError>;
+}
+
+/// Whose a token is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reviewed {
+    /// Who it stands for.
+    pub user: UserInfo,
+    /// Those of the wanted audiences that it is for; empty where its way knows no audiences.
+    pub audiences: Vec<String>,
 }
 
 /// Credentials that are not good. Clients only ever see 401; this is for the log.
@@ -53,12 +85,28 @@ pub struct AuthenticationError(pub String);
 /// What an authorizer says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// They may.
-    Allow,
+    /// They may, and why; the reason is empty where it needs none.
+    Allow(String),
     /// They may not, whatever others say.
     Deny(String),
     /// Not known here; the reason is shown if nobody allows.
     NoOpinion(String),
+}
+
+impl Decision {
+    /// Whether they may.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allow(_))
+    }
+
+    /// The reason, whatever was decided.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Allow(reason) | Self::Deny(reason) | Self::NoOpinion(reason) => reason,
+        }
+    }
 }
 
 /// A way to tell whether somebody may do something.

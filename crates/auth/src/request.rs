@@ -23,6 +23,27 @@ pub struct Attributes<'r> {
     pub name: &'r str,
     /// The path, for what is not a resource.
     pub path: &'r str,
+    /// The field selector of a list or watch, as it was sent.
+    pub field_selector: &'r str,
+}
+
+impl<'r> Attributes<'r> {
+    /// Nothing is asked by `user` yet: what the other attributes are set in.
+    #[must_use]
+    pub fn of(user: &'r UserInfo) -> Self {
+        Self {
+            user,
+            verb: "",
+            group: "",
+            version: "",
+            resource: "",
+            subresource: "",
+            namespace: "",
+            name: "",
+            path: "",
+            field_selector: "",
+        }
+    }
 }
 
 impl Attributes<'_> {

@@ -29,8 +29,18 @@ pub const ALL_SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 pub const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 /// The extra key that names the pod a token is bound to.
 pub const POD_NAME_KEY: &str = "authentication.kubernetes.io/pod-name";
+/// The extra key that tells the uid of that pod.
+pub const POD_UID_KEY: &str = "authentication.kubernetes.io/pod-uid";
 /// The extra key that names the node a token's pod runs on.
 pub const NODE_NAME_KEY: &str = "authentication.kubernetes.io/node-name";
+/// The extra key that tells the uid of that node.
+pub const NODE_UID_KEY: &str = "authentication.kubernetes.io/node-uid";
+/// The extra key that tells which credential was used.
+pub const CREDENTIAL_ID_KEY: &str = "authentication.kubernetes.io/credential-id";
+/// The group of all nodes.
+pub const NODES: &str = "system:nodes";
+/// What the names of nodes begin with.
+pub const NODE_PREFIX: &str = "system:node:";
 
 impl UserInfo {
     /// A user with these groups, and that of everybody who is known.
@@ -47,15 +57,19 @@ impl UserInfo {
         Self { name: ANONYMOUS.into(), groups: vec![ALL_UNAUTHENTICATED.into()], ..Self::default() }
     }
 
+    /// A node.
+    #[must_use]
+    pub fn node(name: &str) -> Self {
+        Self::new(&format!("{NODE_PREFIX}{name}"), &[NODES])
+    }
+
     /// A service account.
     #[must_use]
     pub fn service_account(namespace: &str, name: &str) -> Self {
-        let mut user = Self::new(
+        Self::new(
             &format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{name}"),
             &[ALL_SERVICE_ACCOUNTS, &format!("{ALL_SERVICE_ACCOUNTS}:{namespace}")],
-        );
-        user.uid = String::new();
-        user
+        )
     }
 
     /// Namespace and name, where this is a service account.
@@ -67,8 +81,8 @@ impl UserInfo {
     /// The node's name, where this is a node.
     #[must_use]
     pub fn as_node(&self) -> Option<&str> {
-        self.groups.iter().any(|group| group == "system:nodes").then_some(())?;
-        self.name.strip_prefix("system:node:")
+        self.is_in(NODES).then_some(())?;
+        self.name.strip_prefix(NODE_PREFIX)
     }
 
     /// Whether the user belongs to a group.
@@ -76,4 +90,29 @@ impl UserInfo {
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|it| it == group)
     }
+}
+
+/// The object's form in `SelfSubjectReview` and `TokenReview`: upstream's `UserInfo`.
+impl From<&UserInfo> for apimachinery::Value {
+    fn from(user: &UserInfo) -> Self {
+        let mut info = apimachinery::Object::new();
+        if !user.name.is_empty() {
+            info.insert("username", user.name.as_str());
+        }
+        if !user.uid.is_empty() {
+            info.insert("uid", user.uid.as_str());
+        }
+        if !user.groups.is_empty() {
+            info.insert("groups", list(&user.groups));
+        }
+        if !user.extra.is_empty() {
+            let extra = user.extra.iter().map(|(key, values)| (key.as_str(), list(values)));
+            info.insert("extra", apimachinery::Object::from_iter(extra));
+        }
+        info.into()
+    }
+}
+
+fn list(items: &[String]) -> apimachinery::Value {
+    items.iter().map(String::as_str).collect()
 }

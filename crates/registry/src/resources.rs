@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::declaration::{BuiltIn, Declaration};
-use crate::{AnyResource, Generation, Rules};
+use crate::{AnyResource, Generation, Rules, metadata};
 
 mod autoscaler_checks;
 mod configmap;
@@ -136,10 +136,13 @@ fn plain(facts: &'static api::ResourceFacts) -> Declaration {
     let generation = if kept { Generation::Spec } else { Generation::None };
     let returns_deleted = RETURNING_DELETED.contains(&facts.resource);
     let has_status = has("status") && facts.subresource("status").is_some();
+    // Roles are named freely: `system:node`.
+    let rbac = facts.group == "rbac.authorization.k8s.io";
     Declaration {
         group: facts.group,
         version: facts.version,
         resource: facts.resource,
+        name: if rbac { metadata::path_segment_name } else { Declaration::PLAIN.name },
         rules: Rules { generation, has_status, returns_deleted, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN
     }

@@ -332,6 +332,7 @@ async fn take_away(
     let expect = Expect::ModRev(current.kv.mod_rev);
     match server.hub.store().delete(current.kv.key.clone(), expect).await {
         Ok(deleted) => {
+            persist::settle(server, target, deleted.rev).await;
             value.set_at(&["metadata", "resourceVersion"], deleted.rev.0.to_string());
             Ok(Step::Done(answer(target, value)))
         }

@@ -135,7 +135,7 @@ impl Worker {
             }
             Outcome::PostStart(id, Ok(())) => {
                 memory.post_start.remove(&id);
-            },
+            }
             Outcome::PostStart(id, Err(text)) if text.is_empty() => {
                 memory.post_start.insert(id);
             }
@@ -144,7 +144,7 @@ impl Worker {
             }
             Outcome::Kill(id) => {
                 memory.busy.remove(&Busy::Kill(id));
-            },
+            }
             Outcome::Clean(result) => {
                 memory.busy.remove(&Busy::Clean);
                 match result {

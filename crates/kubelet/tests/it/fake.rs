@@ -10,11 +10,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use component_base::Clock;
 use cri::{
-    AttachRequest, AuthConfig, Code, Container, ContainerConfig, ContainerEvent, ContainerEventType,
-    ContainerFilter, ContainerState, ContainerStats, ContainerStatsFilter, ContainerStatus, CriError, Duplex,
-    ExecRequest, ExecSyncResponse, Image, ImageFsInfo, ImageService, ImageSpec, LinuxContainerResources,
-    PodSandbox, PodSandboxConfig, PodSandboxFilter, PodSandboxState, PodSandboxStats, PodSandboxStatus,
-    ProgressSink, RuntimeCondition, RuntimeEvent, RuntimeService, RuntimeStatus, StreamSession, VersionInfo,
+    AttachRequest, AuthConfig, Code, Container, ContainerConfig, ContainerEvent,
+    ContainerEventType, ContainerFilter, ContainerState, ContainerStats, ContainerStatsFilter,
+    ContainerStatus, CriError, Duplex, ExecRequest, ExecSyncResponse, Image, ImageFsInfo,
+    ImageService, ImageSpec, LinuxContainerResources, PodSandbox, PodSandboxConfig,
+    PodSandboxFilter, PodSandboxState, PodSandboxStats, PodSandboxStatus, ProgressSink,
+    RuntimeCondition, RuntimeEvent, RuntimeService, RuntimeStatus, StreamSession, VersionInfo,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -105,15 +106,27 @@ fn unbuilt<T>() -> Result<T, CriError> {
 #[async_trait]
 impl RuntimeService for Fake {
     async fn version(&self) -> Result<VersionInfo, CriError> {
-        Ok(VersionInfo { runtime_name: "fake".into(), runtime_version: "1".into(), ..VersionInfo::default() })
+        Ok(VersionInfo {
+            runtime_name: "fake".into(),
+            runtime_version: "1".into(),
+            ..VersionInfo::default()
+        })
     }
 
     async fn status(&self) -> Result<RuntimeStatus, CriError> {
-        let ready = RuntimeCondition { condition_type: "RuntimeReady".into(), status: true, ..RuntimeCondition::default() };
+        let ready = RuntimeCondition {
+            condition_type: "RuntimeReady".into(),
+            status: true,
+            ..RuntimeCondition::default()
+        };
         Ok(RuntimeStatus { conditions: vec![ready], runtime_handlers: Vec::new() })
     }
 
-    async fn run_pod_sandbox(&self, config: &PodSandboxConfig, _: &str) -> Result<String, CriError> {
+    async fn run_pod_sandbox(
+        &self,
+        config: &PodSandboxConfig,
+        _: &str,
+    ) -> Result<String, CriError> {
         self.call(format!("sandbox {}", config.metadata.name));
         let id = {
             let mut state = self.state.lock();
@@ -128,7 +141,10 @@ impl RuntimeService for Fake {
                 ..PodSandbox::default()
             };
             let ips = vec!["10.0.0.9".parse().unwrap()];
-            state.sandboxes.insert(id.clone(), PodSandboxStatus { sandbox, ips, ..PodSandboxStatus::default() });
+            state.sandboxes.insert(
+                id.clone(),
+                PodSandboxStatus { sandbox, ips, ..PodSandboxStatus::default() },
+            );
             id
         };
         self.tell(&id, &id, ContainerEventType::Started);
@@ -155,9 +171,17 @@ impl RuntimeService for Fake {
         self.state.lock().sandboxes.get(id).cloned().ok_or_else(|| gone(id))
     }
 
-    async fn list_pod_sandbox(&self, filter: &PodSandboxFilter) -> Result<Vec<PodSandbox>, CriError> {
+    async fn list_pod_sandbox(
+        &self,
+        filter: &PodSandboxFilter,
+    ) -> Result<Vec<PodSandbox>, CriError> {
         let state = self.state.lock();
-        Ok(state.sandboxes.values().map(|it| it.sandbox.clone()).filter(|it| filter.matches(it)).collect())
+        Ok(state
+            .sandboxes
+            .values()
+            .map(|it| it.sandbox.clone())
+            .filter(|it| filter.matches(it))
+            .collect())
     }
 
     async fn create_container(
@@ -191,7 +215,11 @@ impl RuntimeService for Fake {
             let (config, status) = state.containers.get_mut(id).ok_or_else(|| gone(id))?;
             status.started_at = self.now();
             status.container.state = ContainerState::Running;
-            let found = (config.command.clone(), config.metadata.name.clone(), status.container.pod_sandbox_id.clone());
+            let found = (
+                config.command.clone(),
+                config.metadata.name.clone(),
+                status.container.pod_sandbox_id.clone(),
+            );
             state.calls.push(format!("start {}", found.1));
             found
         };
@@ -237,14 +265,23 @@ impl RuntimeService for Fake {
 
     async fn list_containers(&self, filter: &ContainerFilter) -> Result<Vec<Container>, CriError> {
         let state = self.state.lock();
-        Ok(state.containers.values().map(|it| it.1.container.clone()).filter(|it| filter.matches(it)).collect())
+        Ok(state
+            .containers
+            .values()
+            .map(|it| it.1.container.clone())
+            .filter(|it| filter.matches(it))
+            .collect())
     }
 
     async fn container_status(&self, id: &str) -> Result<ContainerStatus, CriError> {
         self.state.lock().containers.get(id).map(|it| it.1.clone()).ok_or_else(|| gone(id))
     }
 
-    async fn update_container_resources(&self, _: &str, _: &LinuxContainerResources) -> Result<(), CriError> {
+    async fn update_container_resources(
+        &self,
+        _: &str,
+        _: &LinuxContainerResources,
+    ) -> Result<(), CriError> {
         unbuilt()
     }
 
@@ -252,7 +289,12 @@ impl RuntimeService for Fake {
         unbuilt()
     }
 
-    async fn exec_sync(&self, _: &str, cmd: &[String], _: Duration) -> Result<ExecSyncResponse, CriError> {
+    async fn exec_sync(
+        &self,
+        _: &str,
+        cmd: &[String],
+        _: Duration,
+    ) -> Result<ExecSyncResponse, CriError> {
         let command = cmd.join(" ");
         let exit_code = self.state.lock().commands.get(&command).copied().unwrap_or(0);
         let stdout = if exit_code == 0 { Vec::new() } else { b"no".to_vec() };
@@ -275,7 +317,10 @@ impl RuntimeService for Fake {
         unbuilt()
     }
 
-    async fn list_container_stats(&self, _: &ContainerStatsFilter) -> Result<Vec<ContainerStats>, CriError> {
+    async fn list_container_stats(
+        &self,
+        _: &ContainerStatsFilter,
+    ) -> Result<Vec<ContainerStats>, CriError> {
         unbuilt()
     }
 

@@ -74,14 +74,18 @@ impl Node {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("{name} never became {expected:?}; last it was {last:?}; calls {:?}", self.fake.calls());
+        panic!(
+            "{name} never became {expected:?}; last it was {last:?}; calls {:?}",
+            self.fake.calls()
+        );
     }
 
     async fn events(&self, name: &str) -> Vec<String> {
         let all = self.cluster.list("", "events", "ns").await;
         let of_pod = all.iter().filter(|it| it.str_at(&["involvedObject", "name"]) == name);
-        let mut list: Vec<String> =
-            of_pod.map(|it| format!("{}: {}", it.str_at(&["reason"]), it.str_at(&["message"]))).collect();
+        let mut list: Vec<String> = of_pod
+            .map(|it| format!("{}: {}", it.str_at(&["reason"]), it.str_at(&["message"])))
+            .collect();
         list.sort();
         list
     }
@@ -113,18 +117,32 @@ fn brief(pod: &Value) -> String {
         parts.push(reason.to_owned());
     }
     let conditions = pod.items_at(&["status", "conditions"]);
-    if conditions.iter().any(|it| it.str_at(&["type"]) == "Ready" && it.str_at(&["status"]) == "True") {
+    if conditions
+        .iter()
+        .any(|it| it.str_at(&["type"]) == "Ready" && it.str_at(&["status"]) == "True")
+    {
         parts.push("ready".into());
     }
     for it in pod.items_at(&["status", "containerStatuses"]) {
-        let state = it.get("state").and_then(Value::as_object).and_then(|it| it.iter().next().map(|(k, v)| (k.to_owned(), v.clone())));
+        let state = it
+            .get("state")
+            .and_then(Value::as_object)
+            .and_then(|it| it.iter().next().map(|(k, v)| (k.to_owned(), v.clone())));
         let (kind, detail) = state.unwrap_or_default();
         let detail = match kind.as_str() {
             "running" => "running".to_owned(),
-            "terminated" => format!("{}({})", detail.str_at(&["reason"]), detail.i64_at(&["exitCode"]).unwrap_or(-1)),
+            "terminated" => format!(
+                "{}({})",
+                detail.str_at(&["reason"]),
+                detail.i64_at(&["exitCode"]).unwrap_or(-1)
+            ),
             _ => detail.str_at(&["reason"]).to_owned(),
         };
-        parts.push(format!("{}:{detail}:{}", it.str_at(&["name"]), it.i64_at(&["restartCount"]).unwrap_or(-1)));
+        parts.push(format!(
+            "{}:{detail}:{}",
+            it.str_at(&["name"]),
+            it.i64_at(&["restartCount"]).unwrap_or(-1)
+        ));
     }
     parts.join(" ")
 }
@@ -169,7 +187,11 @@ async fn a_container_that_fails_waits_longer_each_time() {
     assert!(begun.elapsed() >= Duration::from_secs(10), "{:?}", begun.elapsed());
     node.until("p", "Running c:CrashLoopBackOff:3").await;
     assert!(begun.elapsed() >= Duration::from_secs(30), "{:?}", begun.elapsed());
-    assert!(node.events("p").await.iter().any(|it| it.starts_with("BackOff: Back-off restarting failed container c in pod p_ns(")));
+    assert!(
+        node.events("p").await.iter().any(
+            |it| it.starts_with("BackOff: Back-off restarting failed container c in pod p_ns(")
+        )
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,7 +227,12 @@ async fn images_that_cannot_be_had_are_tried_again_later() {
     spec.items_at_mut(&["containers"])[0].set_at(&["image"], "there:1");
     node.pod("q", spec).await;
     node.until("q", "Running ready c:running:0").await;
-    assert!(node.events("q").await.iter().any(|it| it.starts_with("Pulled: Successfully pulled image \"there:1\" in ")));
+    assert!(
+        node.events("q")
+            .await
+            .iter()
+            .any(|it| it.starts_with("Pulled: Successfully pulled image \"there:1\" in "))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,8 +241,12 @@ async fn probes_decide_on_readiness_and_restarts() {
     node.fake.answer("ready", 1);
     let mut spec = one(&["run"]);
     let container = &mut spec.items_at_mut(&["containers"])[0];
-    container.set_at(&["readinessProbe"], value!({"exec": {"command": ["ready"]}, "periodSeconds": 1}));
-    container.set_at(&["livenessProbe"], value!({"exec": {"command": ["live"]}, "periodSeconds": 1, "failureThreshold": 2}));
+    container
+        .set_at(&["readinessProbe"], value!({"exec": {"command": ["ready"]}, "periodSeconds": 1}));
+    container.set_at(
+        &["livenessProbe"],
+        value!({"exec": {"command": ["live"]}, "periodSeconds": 1, "failureThreshold": 2}),
+    );
     node.pod("p", spec).await;
     node.until("p", "Running c:running:0").await;
     node.fake.answer("ready", 0);
@@ -224,7 +255,11 @@ async fn probes_decide_on_readiness_and_restarts() {
     node.until("p", "Running ready c:running:1").await;
     node.fake.answer("live", 0);
     let events = node.events("p").await;
-    for expected in ["Unhealthy: Liveness probe failed: no", "Unhealthy: Readiness probe failed: no", "Killing: Container c failed liveness probe, will be restarted"] {
+    for expected in [
+        "Unhealthy: Liveness probe failed: no",
+        "Unhealthy: Readiness probe failed: no",
+        "Killing: Container c failed liveness probe, will be restarted",
+    ] {
         assert!(events.iter().any(|it| it == expected), "{expected}: {events:?}");
     }
 }
@@ -233,7 +268,8 @@ async fn probes_decide_on_readiness_and_restarts() {
 async fn what_does_not_fit_is_refused() {
     let node = Node::new().await;
     let mut spec = one(&["run"]);
-    spec.items_at_mut(&["containers"])[0].set_at(&["resources"], value!({"requests": {"cpu": "9k"}}));
+    spec.items_at_mut(&["containers"])[0]
+        .set_at(&["resources"], value!({"requests": {"cpu": "9k"}}));
     node.pod("p", spec).await;
     node.until("p", "Failed OutOfcpu").await;
     let mut spec = one(&["run"]);
@@ -248,7 +284,10 @@ async fn what_does_not_fit_is_refused() {
 async fn a_missing_config_map_holds_a_pod_up_until_it_is_there() {
     let node = Node::new().await;
     let mut spec = one(&["run"]);
-    spec.set_at(&["volumes"], Value::Array(vec![value!({"name": "v", "configMap": {"name": "cm"}})]));
+    spec.set_at(
+        &["volumes"],
+        Value::Array(vec![value!({"name": "v", "configMap": {"name": "cm"}})]),
+    );
     node.pod("p", spec).await;
     node.until("p", "Pending c:ContainerCreating:0").await;
     let map = value!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm", "namespace": "ns"}, "data": {"k": "1"}});
@@ -256,7 +295,8 @@ async fn a_missing_config_map_holds_a_pod_up_until_it_is_there() {
     node.cluster.create("", "configmaps", map).await;
     node.until("p", "Running ready c:running:0").await;
     let events = node.events("p").await;
-    let expected = "FailedMount: MountVolume.SetUp failed for volume \"v\" : configmap \"cm\" not found";
+    let expected =
+        "FailedMount: MountVolume.SetUp failed for volume \"v\" : configmap \"cm\" not found";
     assert!(events.iter().any(|it| it == expected), "{events:?}");
     let file = glob(&node, "volumes/kubernetes.io~configmap/v/k");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "1");
@@ -298,7 +338,8 @@ async fn the_node_says_what_it_is_and_that_it_lives() {
     let resource = Resource::built_in("", "nodes");
     let ready = |it: &Value| {
         let mut conditions = it.items_at(&["status", "conditions"]).iter();
-        conditions.any(|it| it.str_at(&["type"]) == "Ready" && it.str_at(&["reason"]) == "KubeletReady")
+        conditions
+            .any(|it| it.str_at(&["type"]) == "Ready" && it.str_at(&["reason"]) == "KubeletReady")
     };
     for _ in 0..1_000 {
         if node.cluster.client.get(&resource, "", "n").await.is_ok_and(|it| ready(&it)) {

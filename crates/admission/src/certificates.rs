@@ -1,0 +1,198 @@
+//! CertificateApproval, CertificateSigning and CertificateSubjectRestriction: who may approve and sign requests of a
+//! signer, and which certificate of a client nobody gets.
+
+use std::sync::Arc;
+
+use apimachinery::{Status, Value};
+use async_trait::async_trait;
+use auth::Authorizer;
+use auth::user::MASTERS;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer;
+
+use crate::{Attributes, Operation, Plugin};
+
+const GROUP: &str = "certificates.k8s.io";
+const RESOURCE: &str = "certificatesigningrequests";
+/// The signer of certificates that the API server takes for users.
+const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+
+/// Who may approve (subresource `approval`) or sign (`status`).
+#[derive(Debug)]
+pub(crate) struct Signers {
+    authorizer: Arc<dyn Authorizer>,
+    name: &'static str,
+    subresource: &'static str,
+    verb: &'static str,
+}
+
+pub(crate) fn approval(authorizer: Arc<dyn Authorizer>) -> Signers {
+    Signers { authorizer, name: "CertificateApproval", subresource: "approval", verb: "approve" }
+}
+
+pub(crate) fn signing(authorizer: Arc<dyn Authorizer>) -> Signers {
+    Signers { authorizer, name: "CertificateSigning", subresource: "status", verb: "sign" }
+}
+
+impl Signers {
+    /// Whether the user may do so for this signer, or for all of its domain.
+    fn is_permitted(&self, attributes: &Attributes<'_>, signer: &str) -> bool {
+        let domain = signer.split('/').next().unwrap_or_default();
+        [signer.to_owned(), format!("{domain}/*")].iter().any(|name| {
+            let asked = auth::Attributes {
+                verb: self.verb,
+                group: GROUP,
+                version: "*",
+                resource: "signers",
+                name,
+                ..auth::Attributes::of(attributes.user)
+            };
+            self.authorizer.authorize(&asked).is_allowed()
+        })
+    }
+}
+
+/// Whether an update of status signs: sets a certificate, or says that it failed.
+fn signs(old: &Value, new: &Value) -> bool {
+    let failed = |it: &Value| {
+        it.items_at(&["status", "conditions"]).iter().any(|it| it.str_at(&["type"]) == "Failed")
+    };
+    old["status"]["certificate"] != new["status"]["certificate"] || failed(old) != failed(new)
+}
+
+#[async_trait]
+impl Plugin for Signers {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation == Operation::Update
+            && attributes.group == GROUP
+            && attributes.resource == RESOURCE
+            && attributes.subresource == self.subresource
+    }
+
+    async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let Some(old) = attributes.old else { return Ok(()) };
+        if self.subresource == "status" && !signs(old, attributes.object) {
+            return Ok(());
+        }
+        let signer = old.str_at(&["spec", "signerName"]);
+        if self.is_permitted(attributes, signer) {
+            return Ok(());
+        }
+        let verb = self.verb;
+        let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
+        Err(attributes.forbid(&why))
+    }
+}
+
+/// Nobody gets a client certificate of the group that may do everything.
+#[derive(Debug)]
+pub(crate) struct SubjectRestriction;
+
+#[async_trait]
+impl Plugin for SubjectRestriction {
+    fn name(&self) -> &'static str {
+        "CertificateSubjectRestriction"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation == Operation::Create && attributes.is(GROUP, RESOURCE)
+    }
+
+    async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        if attributes.object.str_at(&["spec", "signerName"]) != CLIENT_SIGNER {
+            return Ok(());
+        }
+        let request = attributes.object.str_at(&["spec", "request"]);
+        let Some(groups) = groups_of(request) else {
+            return Err(
+                attributes.forbid("failed to parse CSR: it is no certificate request in PEM")
+            );
+        };
+        if groups.iter().any(|it| it == MASTERS) {
+            let why = format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed");
+            return Err(attributes.forbid(&why));
+        }
+        Ok(())
+    }
+}
+
+/// The organisations of a certificate request: base64 of PEM.
+fn groups_of(request: &str) -> Option<Vec<String>> {
+    let pem = BASE64_STANDARD.decode(request).ok()?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).ok()?;
+    let (_, request) = X509CertificationRequest::from_der(&pem.contents).ok()?;
+    let subject = &request.certification_request_info.subject;
+    subject.iter_organization().map(|it| it.as_str().ok().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::Case;
+    use auth::UserInfo;
+    use auth::fixed::FixedObjects;
+    use auth::rbac::Rbac;
+
+    fn request(organization: &str) -> String {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, organization);
+        let key = rcgen::KeyPair::generate().unwrap();
+        BASE64_STANDARD.encode(params.serialize_request(&key).unwrap().pem().unwrap())
+    }
+
+    #[tokio::test]
+    async fn nobody_asks_for_a_certificate_that_may_everything() {
+        for (signer, organization, good) in [
+            (CLIENT_SIGNER, "devs", true),
+            (CLIENT_SIGNER, MASTERS, false),
+            ("example.com/own", MASTERS, true),
+        ] {
+            let object = apimachinery::value!({"metadata": {"name": "c"},
+                "spec": {"signerName": signer, "request": (request(organization))}});
+            let path = "certificatesigningrequests.certificates.k8s.io";
+            let mut case = Case::new(Operation::Create, path, object);
+            let user = UserInfo::default();
+            let result = SubjectRestriction.validate(&mut case.attributes(&user)).await;
+            assert_eq!(result.is_ok(), good, "{signer} {organization}: {result:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_who_may_approve_a_signer_approves() {
+        let objects = FixedObjects::default();
+        for (resource, text) in [
+            (
+                "clusterroles",
+                r#"{"kind":"ClusterRole","apiVersion":"v1","metadata":{"name":"a"},"rules":[{"verbs":["approve"],"apiGroups":["certificates.k8s.io"],"resources":["signers"],"resourceNames":["example.com/*"]}]}"#,
+            ),
+            (
+                "clusterrolebindings",
+                r#"{"kind":"ClusterRoleBinding","apiVersion":"v1","metadata":{"name":"a"},"roleRef":{"kind":"ClusterRole","name":"a"},"subjects":[{"kind":"User","name":"jane"}]}"#,
+            ),
+        ] {
+            let value = apimachinery::json::parse(text.as_bytes()).unwrap();
+            objects.put(auth::rbac::GROUP, resource, &value);
+        }
+        let plugin = approval(Arc::new(Rbac::new(&objects)));
+        for (user, signer, good) in [
+            ("jane", "example.com/own", true),
+            ("jane", CLIENT_SIGNER, false),
+            ("joe", "example.com/own", false),
+        ] {
+            let object =
+                apimachinery::value!({"metadata": {"name": "c"}, "spec": {"signerName": signer}});
+            let path = "certificatesigningrequests.certificates.k8s.io/approval";
+            let mut case = Case::new(Operation::Update, path, object.clone());
+            case.old = Some(object);
+            let user = UserInfo::new(user, &[]);
+            let result = plugin.validate(&mut case.attributes(&user)).await;
+            assert_eq!(result.is_ok(), good, "{} {signer}: {result:?}", user.name);
+        }
+    }
+}

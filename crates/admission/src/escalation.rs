@@ -1,0 +1,152 @@
+//! Nobody gives rights they do not have, unless they may `escalate` roles or `bind` them.
+
+use std::sync::Arc;
+
+use apimachinery::{Status, Value};
+use async_trait::async_trait;
+use auth::rbac::{GROUP, Rbac, RoleRef, Rule, missing};
+use auth::user::MASTERS;
+use auth::{Authorizer, UserInfo};
+
+use crate::{Attributes, Operation, Plugin};
+
+#[derive(Debug)]
+pub(crate) struct RoleEscalation {
+    rbac: Arc<Rbac>,
+    authorizer: Arc<dyn Authorizer>,
+}
+
+impl RoleEscalation {
+    pub(crate) fn new(rbac: Arc<Rbac>, authorizer: Arc<dyn Authorizer>) -> Self {
+        Self { rbac, authorizer }
+    }
+
+    fn may(&self, asked: &auth::Attributes<'_>) -> bool {
+        self.authorizer.authorize(asked).is_allowed()
+    }
+
+    /// Whether the user has every one of these rules.
+    fn confirm(&self, attributes: &Attributes<'_>, rules: &[Rule]) -> Result<(), Status> {
+        let (owned, errors) = self.rbac.user_rules(attributes.user, attributes.namespace);
+        let lacking = missing(&owned, rules);
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        Err(attributes.forbid(&refusal(attributes.user, &lacking, &errors)))
+    }
+
+    fn check_role(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        let rules = attributes.object.get("rules");
+        let aggregation = attributes.object.get("aggregationRule");
+        let same = |member: &str, now: Option<&Value>| {
+            attributes.old.is_some_and(|old| old.get(member) == now)
+        };
+        if same("rules", rules) && same("aggregationRule", aggregation) {
+            return Ok(());
+        }
+        let asked = auth::Attributes {
+            verb: "escalate",
+            group: GROUP,
+            version: attributes.version,
+            resource: attributes.resource,
+            namespace: attributes.namespace,
+            name: attributes.object_name(),
+            ..auth::Attributes::of(attributes.user)
+        };
+        if self.may(&asked) {
+            return Ok(());
+        }
+        if aggregation.is_some() && !same("aggregationRule", aggregation) {
+            let everything = [
+                Rule { verbs: all(), groups: all(), resources: all(), ..Rule::default() },
+                Rule { verbs: all(), urls: all(), ..Rule::default() },
+            ];
+            let (owned, errors) = self.rbac.user_rules(attributes.user, "");
+            if !missing(&owned, &everything).is_empty() {
+                let mut why =
+                    "must have cluster-admin privileges to use the aggregationRule".to_owned();
+                if !errors.is_empty() {
+                    why = format!("{why}: {}", errors.join(", "));
+                }
+                return Err(attributes.forbid(&why));
+            }
+        }
+        self.confirm(attributes, &Rule::all_of(attributes.object))
+    }
+
+    fn check_binding(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        let object = &*attributes.object;
+        let same =
+            |member: &str| attributes.old.is_some_and(|old| old.get(member) == object.get(member));
+        if same("roleRef") && same("subjects") {
+            return Ok(());
+        }
+        let reference = RoleRef {
+            kind: object.str_at(&["roleRef", "kind"]),
+            name: object.str_at(&["roleRef", "name"]),
+            namespace: attributes.namespace,
+        };
+        let cluster_wide = reference.kind == "ClusterRole";
+        let asked = auth::Attributes {
+            verb: "bind",
+            group: GROUP,
+            version: attributes.version,
+            resource: if cluster_wide { "clusterroles" } else { "roles" },
+            namespace: attributes.namespace,
+            name: reference.name,
+            ..auth::Attributes::of(attributes.user)
+        };
+        if self.may(&asked) {
+            return Ok(());
+        }
+        let rules = self.rbac.role_rules(reference).map_err(|_| {
+            let resource = if cluster_wide { "clusterroles" } else { "roles" };
+            let of = apimachinery::status::GroupResource { group: GROUP, resource };
+            Status::not_found(of, reference.name)
+        })?;
+        self.confirm(attributes, &rules)
+    }
+}
+
+fn all<T: From<&'static str>>() -> Vec<T> {
+    vec!["*".into()]
+}
+
+fn refusal(user: &UserInfo, lacking: &[Rule], errors: &[String]) -> String {
+    let mut lines: Vec<String> = lacking.iter().map(ToString::to_string).collect();
+    lines.sort_unstable();
+    lines.dedup();
+    let groups: Vec<String> = user.groups.iter().map(|it| apimachinery::field::quote(it)).collect();
+    let mut text = format!(
+        "user {} (groups=[{}]) is attempting to grant RBAC permissions not currently held:\n{}",
+        apimachinery::field::quote(&user.name),
+        groups.join(" "),
+        lines.join("\n")
+    );
+    if !errors.is_empty() {
+        text.push_str(&format!("; resolution errors: [{}]", errors.join(", ")));
+    }
+    text
+}
+
+#[async_trait]
+impl Plugin for RoleEscalation {
+    fn name(&self) -> &'static str {
+        "RoleEscalation"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.group == GROUP
+            && attributes.subresource.is_empty()
+            && matches!(attributes.operation, Operation::Create | Operation::Update)
+            && !attributes.user.is_in(MASTERS)
+    }
+
+    async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        match attributes.resource {
+            "roles" | "clusterroles" => self.check_role(attributes),
+            "rolebindings" | "clusterrolebindings" => self.check_binding(attributes),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! ServiceAccount: every pod runs as an account that exists, and finds its token, unless it declines.
+
+use std::sync::Arc;
+
+use apimachinery::{Status, Value, value};
+use async_trait::async_trait;
+use component_base::Random;
+
+use crate::{Attributes, Objects, Plugin};
+
+/// The account of a pod that names none.
+const DEFAULT: &str = "default";
+/// Where containers find token, certificate and namespace.
+const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// What the volume's name begins with.
+const VOLUME_PREFIX: &str = "kube-api-access-";
+/// Seconds after which the token is renewed: an hour, and what tells old clients (who get a year) from new ones.
+const EXPIRATION_SECONDS: i64 = 3_607;
+/// What marks the shadow of a pod that only its node knows.
+pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
+/// The letters at the end of the volume's name.
+const SUFFIX_LENGTH: usize = 5;
+
+#[derive(Debug)]
+pub(crate) struct ServiceAccount {
+    objects: Arc<dyn Objects>,
+    random: Arc<dyn Random>,
+}
+
+impl ServiceAccount {
+    pub(crate) fn new(objects: Arc<dyn Objects>, random: Arc<dyn Random>) -> Self {
+        Self { objects, random }
+    }
+
+    async fn account(&self, attributes: &Attributes<'_>, name: &str) -> Result<Value, Status> {
+        let namespace = attributes.namespace;
+        let found = match self.objects.get("", "serviceaccounts", namespace, name) {
+            Some(found) => Some(found),
+            None => self.objects.get_live("", "serviceaccounts", namespace, name).await?,
+        };
+        match found {
+            Some(found) => found.to_value().map_err(Status::internal),
+            None => Err(attributes.forbid(&format!(
+                "error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found"
+            ))),
+        }
+    }
+
+    /// Gives the containers that have nothing at the path the token's volume.
+    fn mount(&self, pod: &mut Value) {
+        let volumes = pod.items_at(&["spec", "volumes"]);
+        let mut names = volumes.iter().map(|it| it.str_at(&["name"]));
+        let existing = names.find(|it| it.starts_with(VOLUME_PREFIX)).map(str::to_owned);
+        let exists = existing.is_some();
+        let name = existing
+            .unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", self.random.suffix(SUFFIX_LENGTH)));
+        let mut needed = false;
+        for list in ["initContainers", "containers"] {
+            for container in pod.items_at_mut(&["spec", list]) {
+                let mut mounts = container.items_at(&["volumeMounts"]).to_vec();
+                if mounts.iter().any(|it| it.str_at(&["mountPath"]) == MOUNT_PATH) {
+                    continue;
+                }
+                mounts.push(
+                    value!({"name": (name.as_str()), "readOnly": true, "mountPath": MOUNT_PATH}),
+                );
+                container.set_at(&["volumeMounts"], mounts);
+                needed = true;
+            }
+        }
+        if needed && !exists {
+            let mut volumes = pod.items_at(&["spec", "volumes"]).to_vec();
+            volumes.push(volume(&name));
+            pod.set_at(&["spec", "volumes"], volumes);
+        }
+    }
+}
+
+/// The volume with token, certificate and namespace.
+fn volume(name: &str) -> Value {
+    let token =
+        value!({"serviceAccountToken": {"expirationSeconds": EXPIRATION_SECONDS, "path": "token"}});
+    let authority = value!({"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}});
+    let namespace = value!({"downwardAPI": {"items": [
+        {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}]}});
+    value!({"name": name, "projected": {"sources": [token, authority, namespace], "defaultMode": 420}})
+}
+
+fn automounts(account: &Value, pod: &Value) -> bool {
+    let own = pod.at(&["spec", "automountServiceAccountToken"]).and_then(Value::as_bool);
+    let of_account = account.get("automountServiceAccountToken").and_then(Value::as_bool);
+    own.or(of_account).unwrap_or(true)
+}
+
+fn is_mirror(pod: &Value) -> bool {
+    pod.at(&["metadata", "annotations", MIRROR]).is_some()
+}
+
+#[async_trait]
+impl Plugin for ServiceAccount {
+    fn name(&self) -> &'static str {
+        "ServiceAccount"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.is_new_pod()
+    }
+
+    async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        if is_mirror(attributes.object) {
+            return Ok(());
+        }
+        let name = match attributes.object.str_at(&["spec", "serviceAccountName"]) {
+            "" => DEFAULT.to_owned(),
+            name => name.to_owned(),
+        };
+        let account = self.account(attributes, &name).await?;
+        let pod = &mut *attributes.object;
+        // The field's old name is written too, as upstream's conversion does.
+        pod.set_at(&["spec", "serviceAccountName"], name.as_str());
+        pod.set_at(&["spec", "serviceAccount"], name.as_str());
+        if automounts(&account, pod) {
+            self.mount(pod);
+        }
+        if pod.items_at(&["spec", "imagePullSecrets"]).is_empty() {
+            let secrets = account.items_at(&["imagePullSecrets"]);
+            if !secrets.is_empty() {
+                pod.set_at(&["spec", "imagePullSecrets"], secrets.to_vec());
+            }
+        }
+        Ok(())
+    }
+
+    async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let pod = &*attributes.object;
+        let account = pod.str_at(&["spec", "serviceAccountName"]);
+        if is_mirror(pod) {
+            if !account.is_empty() {
+                return Err(attributes.forbid("a mirror pod may not reference service accounts"));
+            }
+            let projects = |volume: &Value| {
+                volume
+                    .items_at(&["projected", "sources"])
+                    .iter()
+                    .any(|it| it.get("serviceAccountToken").is_some())
+            };
+            if pod.items_at(&["spec", "volumes"]).iter().any(projects) {
+                let why = "a mirror pod may not use ServiceAccountToken volume projections";
+                return Err(attributes.forbid(why));
+            }
+            return Ok(());
+        }
+        if account.is_empty() {
+            let name = attributes.object_name();
+            let why =
+                format!("no service account specified for pod {}/{name}", attributes.namespace);
+            return Err(attributes.forbid(&why));
+        }
+        Ok(())
+    }
+}

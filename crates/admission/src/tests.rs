@@ -1,0 +1,423 @@
+//! The plugins, one table each.
+
+use apimachinery::json;
+use auth::fixed::FixedObjects;
+use auth::objects::Feed;
+use component_base::SeededRandom;
+
+use apimachinery::obj::Obj;
+
+use super::*;
+
+/// Objects in memory as admission sees them.
+#[derive(Debug)]
+pub(crate) struct Fixed(pub(crate) FixedObjects);
+
+#[async_trait]
+impl auth::Objects for Fixed {
+    fn get(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Arc<Obj>> {
+        self.0.get(group, resource, namespace, name)
+    }
+
+    fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Obj>> {
+        self.0.list(group, resource, namespace)
+    }
+
+    fn feed(&self, group: &str, resource: &str) -> Option<Box<dyn Feed>> {
+        self.0.feed(group, resource)
+    }
+
+    async fn get_live(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Arc<Obj>>, Status> {
+        self.0.get_live(group, resource, namespace, name).await
+    }
+}
+
+#[async_trait]
+impl Objects for Fixed {
+    async fn compare_and_set_status(
+        &self,
+        group: &str,
+        resource: &str,
+        value: Value,
+    ) -> Result<bool, Status> {
+        let (namespace, name) =
+            (value.str_at(&["metadata", "namespace"]), value.str_at(&["metadata", "name"]));
+        let found = auth::Objects::get(&self.0, group, resource, namespace, name);
+        let version = value.str_at(&["metadata", "resourceVersion"]);
+        let same = found.is_some_and(|it| it.resource_version.to_string() == version);
+        if same {
+            self.0.put(group, resource, &value);
+        }
+        Ok(same)
+    }
+}
+
+/// A write.
+pub(crate) struct Case {
+    operation: Operation,
+    group: String,
+    resource: String,
+    subresource: String,
+    name: String,
+    object: Value,
+    pub(crate) old: Option<Value>,
+    warnings: Vec<String>,
+}
+
+impl Case {
+    pub(crate) fn new(operation: Operation, path: &str, object: Value) -> Self {
+        let mut parts = path.split('/');
+        let mut next = || parts.next().unwrap_or_default().to_owned();
+        let resource = next();
+        let (resource, group) = resource.split_once('.').unwrap_or((&resource, ""));
+        Self {
+            operation,
+            group: group.into(),
+            resource: resource.into(),
+            subresource: next(),
+            name: object.str_at(&["metadata", "name"]).into(),
+            object,
+            old: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    pub(crate) fn attributes<'r>(&'r mut self, user: &'r UserInfo) -> Attributes<'r> {
+        let cluster_wide =
+            ["nodes", "namespaces", "priorityclasses", "csinodes"].contains(&&*self.resource);
+        Attributes {
+            operation: self.operation,
+            group: &self.group,
+            version: "v1",
+            resource: &self.resource,
+            subresource: &self.subresource,
+            kind: "Any",
+            namespace: if cluster_wide { "" } else { "ns" },
+            name: &self.name,
+            user,
+            object: &mut self.object,
+            old: self.old.as_ref(),
+            dry_run: false,
+            warnings: &mut self.warnings,
+        }
+    }
+}
+
+fn parse(text: &str) -> Value {
+    json::parse(text.as_bytes()).unwrap()
+}
+
+fn cluster() -> FixedObjects {
+    let objects = FixedObjects::default();
+    for (group, resource, text) in [
+        ("", "namespaces", r#"{"metadata":{"name":"ns"},"status":{"phase":"Active"}}"#),
+        (
+            "",
+            "serviceaccounts",
+            r#"{"metadata":{"name":"default","namespace":"ns"},"imagePullSecrets":[{"name":"pull"}]}"#,
+        ),
+        (
+            "",
+            "serviceaccounts",
+            r#"{"metadata":{"name":"quiet","namespace":"ns"},"automountServiceAccountToken":false}"#,
+        ),
+        (
+            "scheduling.k8s.io",
+            "priorityclasses",
+            r#"{"metadata":{"name":"high"},"value":9,"preemptionPolicy":"Never"}"#,
+        ),
+        (
+            "node.k8s.io",
+            "runtimeclasses",
+            r#"{"metadata":{"name":"sandbox"},"overhead":{"podFixed":{"cpu":"1"}},"scheduling":{"nodeSelector":{"a":"b"}}}"#,
+        ),
+        (
+            "",
+            "pods",
+            r#"{"metadata":{"name":"mine","namespace":"ns","uid":"u"},"spec":{"nodeName":"n1"}}"#,
+        ),
+        (
+            "",
+            "pods",
+            r#"{"metadata":{"name":"theirs","namespace":"ns","uid":"v"},"spec":{"nodeName":"n2"}}"#,
+        ),
+    ] {
+        let mut value = parse(text);
+        value.set_at(&["kind"], "Any");
+        value.set_at(&["apiVersion"], "v1");
+        objects.put(group, resource, &value);
+    }
+    objects
+}
+
+/// Sends a write through one plugin; the object afterwards, or the refusal.
+async fn run(plugin: &dyn Plugin, user: &UserInfo, case: &mut Case) -> String {
+    let mut attributes = case.attributes(user);
+    if !plugin.handles(&attributes) {
+        return "not handled".into();
+    }
+    let mut result = plugin.mutate(&mut attributes).await;
+    if result.is_ok() {
+        result = plugin.validate(&mut attributes).await;
+    }
+    match result {
+        Ok(()) => json::to_string(&case.object),
+        Err(status) => status.message,
+    }
+}
+
+async fn create(plugin: &dyn Plugin, path: &str, object: &str) -> String {
+    let mut case = Case::new(Operation::Create, path, parse(object));
+    run(plugin, &UserInfo::new("jane", &[]), &mut case).await
+}
+
+fn objects() -> Arc<dyn Objects> {
+    Arc::new(Fixed(cluster()))
+}
+
+#[tokio::test]
+async fn nothing_is_created_in_a_namespace_that_is_going_or_not_there() {
+    let objects = cluster();
+    let plugin = namespace_lifecycle::NamespaceLifecycle::new(Arc::new(Fixed(objects.clone())));
+    let map = r#"{"metadata":{"name":"m"}}"#;
+    assert_eq!(create(&plugin, "configmaps", map).await, map);
+    let mut going = parse(r#"{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"ns"}}"#);
+    going.set_at(&["status", "phase"], "Terminating");
+    objects.put("", "namespaces", &going);
+    assert_eq!(
+        create(&plugin, "configmaps", map).await,
+        "configmaps \"m\" is forbidden: unable to create new content in namespace ns because it is being terminated"
+    );
+    objects.delete("", "namespaces", "", "ns");
+    assert_eq!(create(&plugin, "configmaps", map).await, "namespaces \"ns\" not found");
+    let mut delete =
+        Case::new(Operation::Delete, "namespaces", parse(r#"{"metadata":{"name":"default"}}"#));
+    assert_eq!(
+        run(&plugin, &UserInfo::default(), &mut delete).await,
+        "namespaces \"default\" is forbidden: this namespace may not be deleted"
+    );
+}
+
+#[tokio::test]
+async fn pods_run_as_an_account_and_get_its_token() {
+    let plugin = service_account::ServiceAccount::new(objects(), Arc::new(SeededRandom::new(1)));
+    let pod = create(
+        &plugin,
+        "pods",
+        r#"{"metadata":{"name":"p"},"spec":{"containers":[{"name":"c"}]}}"#,
+    )
+    .await;
+    let pod = parse(&pod);
+    assert_eq!(pod.str_at(&["spec", "serviceAccount"]), "default");
+    let volume = &pod["spec"]["volumes"].as_array().unwrap()[0];
+    let name = volume.str_at(&["name"]);
+    assert!(name.starts_with("kube-api-access-") && name.len() == 21, "{name}");
+    assert_eq!(
+        json::to_string(&volume["projected"]),
+        r#"{"defaultMode":420,"sources":[{"serviceAccountToken":{"expirationSeconds":3607,"path":"token"}},{"configMap":{"items":[{"key":"ca.crt","path":"ca.crt"}],"name":"kube-root-ca.crt"}},{"downwardAPI":{"items":[{"fieldRef":{"apiVersion":"v1","fieldPath":"metadata.namespace"},"path":"namespace"}]}}]}"#
+    );
+    let container = &pod.items_at(&["spec", "containers"])[0];
+    assert_eq!(container.items_at(&["volumeMounts"])[0].str_at(&["name"]), name);
+    assert_eq!(pod.items_at(&["spec", "imagePullSecrets"])[0].str_at(&["name"]), "pull");
+
+    let quiet = r#"{"metadata":{"name":"p"},"spec":{"serviceAccountName":"quiet","containers":[{"name":"c"}]}}"#;
+    assert!(!create(&plugin, "pods", quiet).await.contains("kube-api-access"));
+    let none = quiet.replace("quiet", "none");
+    assert_eq!(
+        create(&plugin, "pods", &none).await,
+        "pods \"p\" is forbidden: error looking up service account ns/none: serviceaccount \"none\" not found"
+    );
+}
+
+#[tokio::test]
+async fn classes_become_numbers_and_tolerations_have_defaults() {
+    let priority = priority::Priority::new(objects());
+    let with = |spec: &str| format!(r#"{{"metadata":{{"name":"p"}},"spec":{spec}}}"#);
+    for (spec, expected) in [
+        ("{}", with(r#"{"preemptionPolicy":"PreemptLowerPriority","priority":0}"#)),
+        (
+            r#"{"priorityClassName":"high"}"#,
+            with(r#"{"preemptionPolicy":"Never","priority":9,"priorityClassName":"high"}"#),
+        ),
+        (
+            r#"{"priorityClassName":"none"}"#,
+            "pods \"p\" is forbidden: no PriorityClass with name none was found".into(),
+        ),
+        (
+            r#"{"priority":5}"#,
+            "pods \"p\" is forbidden: the integer value of priority (5) must not be provided in pod spec; priority admission controller computed 0 from the given PriorityClass name".into(),
+        ),
+    ] {
+        assert_eq!(create(&priority, "pods", &with(spec)).await, expected, "{spec}");
+    }
+    let tolerations = default_toleration_seconds::DefaultTolerationSeconds;
+    let own = r#"{"tolerations":[{"key":"node.kubernetes.io/not-ready","operator":"Exists"}]}"#;
+    let pod = parse(&create(&tolerations, "pods", &with(own)).await);
+    assert_eq!(pod.items_at(&["spec", "tolerations"]).len(), 2);
+    let pod = parse(&create(&tolerations, "pods", &with("{}")).await);
+    assert_eq!(pod.items_at(&["spec", "tolerations"])[1].i64_at(&["tolerationSeconds"]), Some(300));
+    let runtime = runtime_class::RuntimeClass::new(objects());
+    let sandbox =
+        parse(&create(&runtime, "pods", &with(r#"{"runtimeClassName":"sandbox"}"#)).await);
+    assert_eq!(sandbox.str_at(&["spec", "overhead", "cpu"]), "1");
+    assert_eq!(sandbox.str_at(&["spec", "nodeSelector", "a"]), "b");
+    assert_eq!(
+        create(&runtime, "pods", &with(r#"{"runtimeClassName":"no"}"#)).await,
+        "pods \"p\" is forbidden: pod rejected: RuntimeClass \"no\" not found"
+    );
+}
+
+#[tokio::test]
+async fn limit_ranges_set_defaults_and_bound_what_is_asked() {
+    let check = async |limit: &str, resources: &str, expected: &str| {
+        let objects = cluster();
+        let range = format!(
+            r#"{{"kind":"LimitRange","apiVersion":"v1","metadata":{{"name":"l","namespace":"ns"}},"spec":{{"limits":[{limit}]}}}}"#
+        );
+        objects.put("", "limitranges", &parse(&range));
+        let plugin = limit_ranger::LimitRanger::new(Arc::new(Fixed(objects)));
+        let pod = format!(
+            r#"{{"metadata":{{"name":"p"}},"spec":{{"containers":[{{"name":"c","resources":{resources}}}]}}}}"#
+        );
+        let answer = create(&plugin, "pods", &pod).await;
+        assert!(answer.contains(expected), "{answer} for {limit} and {resources}");
+    };
+    let cpu = |amount: &str| {
+        format!(r#"{{"requests":{{"cpu":"{amount}"}},"limits":{{"cpu":"{amount}"}}}}"#)
+    };
+    check(
+        r#"{"type":"Container","default":{"cpu":"1"},"defaultRequest":{"cpu":"500m"}}"#,
+        "{}",
+        "LimitRanger plugin set: cpu request for container c; cpu limit for container c",
+    )
+    .await;
+    let min = r#"{"type":"Container","min":{"cpu":"100m"}}"#;
+    check(min, &cpu("50m"), "minimum cpu usage per Container is 100m, but request is 50m").await;
+    check(min, "{}", "minimum cpu usage per Container is 100m.  No request is specified").await;
+    let max = r#"{"type":"Pod","max":{"cpu":"1"}}"#;
+    check(max, &cpu("2"), "maximum cpu usage per Pod is 1, but limit is 2").await;
+    check(max, "{}", "maximum cpu usage per Pod is 1.  No limit is specified").await;
+    check(max, &cpu("1"), r#""cpu":"1""#).await;
+    check(
+        r#"{"type":"Container","maxLimitRequestRatio":{"cpu":"2"}}"#,
+        r#"{"requests":{"cpu":"100m"},"limits":{"cpu":"300m"}}"#,
+        "cpu max limit to request ratio per Container is 2, but provided ratio is 3.000000",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn nodes_write_only_what_is_theirs() {
+    let plugin = node_restriction::NodeRestriction::new(objects());
+    let node = UserInfo::node("n1");
+    let check = async |path: &str, object: &str, expected: Option<&str>| {
+        let mut case = Case::new(Operation::Create, path, parse(object));
+        let answer = run(&plugin, &node, &mut case).await;
+        match expected {
+            Some(expected) => assert!(answer.contains(expected), "{answer} for {path} {object}"),
+            None => assert_eq!(parse(&answer), parse(object), "{path}"),
+        }
+    };
+    check("nodes", r#"{"metadata":{"name":"n1","labels":{"kubernetes.io/os":"linux"}}}"#, None)
+        .await;
+    check("nodes", r#"{"metadata":{"name":"n2"}}"#, Some("is not allowed to modify node \"n2\""))
+        .await;
+    check(
+        "nodes",
+        r#"{"metadata":{"name":"n1","labels":{"node-role.kubernetes.io/master":""}}}"#,
+        Some("labels: node-role.kubernetes.io/master"),
+    )
+    .await;
+    check("pods", r#"{"metadata":{"name":"p"}}"#, Some("can only create mirror pods")).await;
+    let token = |name: &str, uid: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"default"}},"spec":{{"boundObjectRef":{{"kind":"Pod","apiVersion":"v1","name":"{name}","uid":"{uid}"}}}}}}"#
+        )
+    };
+    check("serviceaccounts/token", &token("mine", "u"), None).await;
+    check("serviceaccounts/token", &token("mine", "old"), Some("does not match the UID")).await;
+    check("serviceaccounts/token", &token("theirs", "v"), Some("on a different node")).await;
+    check("serviceaccounts/token", &token("mine", ""), Some("without a uid")).await;
+    let unbound = r#"{"metadata":{"name":"default"},"spec":{}}"#;
+    check("serviceaccounts/token", unbound, Some("not bound to a pod")).await;
+    check("leases.coordination.k8s.io", r#"{"metadata":{"name":"n1"}}"#, Some("kube-node-lease"))
+        .await;
+    check("csinodes.storage.k8s.io", r#"{"metadata":{"name":"n2"}}"#, Some("same name")).await;
+    let mut others = Case::new(Operation::Create, "pods", parse(r#"{"metadata":{"name":"p"}}"#));
+    assert_eq!(run(&plugin, &UserInfo::default(), &mut others).await, "not handled");
+}
+
+#[tokio::test]
+async fn nobody_gives_what_they_do_not_have() {
+    let objects = cluster();
+    let rbac = |resource: &str, text: &str| {
+        let mut value = parse(text);
+        value.set_at(&["kind"], "Any");
+        value.set_at(&["apiVersion"], "v1");
+        objects.put(auth::rbac::GROUP, resource, &value);
+    };
+    rbac(
+        "roles",
+        r#"{"metadata":{"name":"reader","namespace":"ns"},"rules":[{"verbs":["get"],"apiGroups":[""],"resources":["pods"]}]}"#,
+    );
+    rbac(
+        "roles",
+        r#"{"metadata":{"name":"secrets","namespace":"ns"},"rules":[{"verbs":["get"],"apiGroups":[""],"resources":["secrets"]}]}"#,
+    );
+    rbac(
+        "rolebindings",
+        r#"{"metadata":{"name":"b","namespace":"ns"},"roleRef":{"kind":"Role","name":"reader"},"subjects":[{"kind":"User","name":"jane"}]}"#,
+    );
+    let rbac = Arc::new(Rbac::new(&objects));
+    let plugin = escalation::RoleEscalation::new(Arc::clone(&rbac), rbac);
+    let role = |resource: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"r"}},"rules":[{{"verbs":["get"],"apiGroups":[""],"resources":["{resource}"]}}]}}"#
+        )
+    };
+    let roles = "roles.rbac.authorization.k8s.io";
+    assert!(create(&plugin, roles, &role("pods")).await.starts_with('{'));
+    assert_eq!(
+        create(&plugin, roles, &role("secrets")).await,
+        "roles.rbac.authorization.k8s.io \"r\" is forbidden: user \"jane\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"secrets\"], Verbs:[\"get\"]}"
+    );
+    let binding = |role: &str| {
+        format!(
+            r#"{{"metadata":{{"name":"x"}},"roleRef":{{"kind":"Role","name":"{role}"}},"subjects":[]}}"#
+        )
+    };
+    let bindings = "rolebindings.rbac.authorization.k8s.io";
+    assert!(create(&plugin, bindings, &binding("reader")).await.starts_with('{'));
+    assert!(create(&plugin, bindings, &binding("secrets")).await.contains("not currently held"));
+    assert_eq!(
+        create(&plugin, bindings, &binding("none")).await,
+        "roles.rbac.authorization.k8s.io \"none\" not found"
+    );
+}
+
+#[tokio::test]
+async fn claims_grow_where_their_class_lets_them() {
+    let objects = cluster();
+    let class = r#"{"kind":"StorageClass","apiVersion":"v1","metadata":{"name":"elastic"},"allowVolumeExpansion":true}"#;
+    objects.put("storage.k8s.io", "storageclasses", &parse(class));
+    let plugin = claim_resize::ClaimResize::new(Arc::new(Fixed(objects)));
+    let claim = |class: &str, size: &str| {
+        parse(&format!(
+            r#"{{"metadata":{{"name":"c"}},"spec":{{"storageClassName":"{class}","resources":{{"requests":{{"storage":"{size}"}}}}}},"status":{{"phase":"Bound"}}}}"#
+        ))
+    };
+    for (class, size, good) in
+        [("elastic", "2Gi", true), ("stiff", "2Gi", false), ("stiff", "1Gi", true)]
+    {
+        let mut case = Case::new(Operation::Update, "persistentvolumeclaims", claim(class, size));
+        case.old = Some(claim(class, "1Gi"));
+        let answer = run(&plugin, &UserInfo::default(), &mut case).await;
+        assert_eq!(answer.starts_with('{'), good, "{class} {size}: {answer}");
+    }
+}

@@ -1,0 +1,382 @@
+//! What a server makes sure of before it is ready: the objects every cluster has.
+//!
+//! Missing objects are created, by ordinary requests in the process, so that they are defaulted, checked and owned like
+//! any other. Roles and bindings that say `autoupdate` get back what they lack; what somebody added or changed otherwise
+//! stays.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use apimachinery::{Value, json, time, value};
+use auth::objects::Objects;
+use auth::rbac::{Rule, missing};
+use auth::{UserInfo, user::MASTERS};
+use bytes::Bytes;
+use http::{Method, Request};
+
+use crate::objects::CachedObjects;
+use crate::{Body, Peer, RequestBody, Server};
+
+/// The annotation that lets a server complete a role.
+const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+/// Who makes these objects, in their managed fields.
+const AGENT: &str = "kube-apiserver";
+/// The one condition of a service range.
+const RANGE_READY: &str = "Kubernetes default Service CIDR is ready";
+
+/// What the objects say about this server.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where clients in the cluster reach it.
+    pub address: IpAddr,
+    /// On which port.
+    pub port: u16,
+    /// The range that services get their addresses from: `10.96.0.0/12`.
+    pub service_range: String,
+    /// The address of the service `kubernetes`.
+    pub service_address: IpAddr,
+    /// The certificates, as PEM, that client certificates are checked with.
+    pub client_authority: String,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// How many objects were missing.
+    pub created: usize,
+    /// How many were completed.
+    pub updated: usize,
+}
+
+/// An object that could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {verb} {path}: {message}")]
+pub struct BootstrapError {
+    verb: Method,
+    path: String,
+    message: String,
+}
+
+/// Creates and completes what is missing.
+///
+/// # Errors
+/// When an object cannot be written.
+pub async fn ensure(server: &Arc<Server>, settings: &Settings) -> Result<Summary, BootstrapError> {
+    let user = Arc::new(UserInfo::new("system:apiserver", &[MASTERS]));
+    let objects = CachedObjects::new(Arc::clone(&server.hub), &server.registry);
+    let bootstrap = Bootstrap { server, user, objects };
+    let (namespaces, mut rest): (Vec<_>, Vec<_>) =
+        api::bootstrap_objects().partition(|it| it.str_at(&["kind"]) == "Namespace");
+    rest.extend(own_objects(settings, &time::format_time(server.clock.now())));
+    if settings.address.is_loopback() {
+        // Nobody else could reach it, and endpoints may not say so.
+        rest.retain(|it| !matches!(it.str_at(&["kind"]), "Endpoints" | "EndpointSlice"));
+    }
+    let mut summary = Summary::default();
+    // Objects in namespaces need them; all others are made at once, so that they share the store's batches.
+    for objects in [namespaces, rest] {
+        let all = objects.into_iter().map(|object| bootstrap.ensure(object));
+        for done in futures::future::join_all(all).await {
+            match done? {
+                Done::Created => summary.created += 1,
+                Done::Updated => summary.updated += 1,
+                Done::Nothing => {}
+            }
+        }
+    }
+    Ok(summary)
+}
+
+/// The objects that tell about this server.
+fn own_objects(settings: &Settings, now: &str) -> Vec<Value> {
+    let (address, port) = (settings.address.to_string(), i64::from(settings.port));
+    let service_address = settings.service_address.to_string();
+    let family = if settings.address.is_ipv4() { "IPv4" } else { "IPv6" };
+    let date = now.get(..10).unwrap_or(now);
+    let ready = value!({"type": "Ready", "status": "True", "reason": "", "message": RANGE_READY});
+    vec![
+        value!({"kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1",
+            "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [(settings.service_range.as_str())]},
+            "status": {"conditions": [ready]}}),
+        value!({"kind": "Service", "apiVersion": "v1",
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+            "spec": {"type": "ClusterIP", "clusterIP": (service_address.as_str()), "clusterIPs": [(service_address.as_str())],
+                "sessionAffinity": "None", "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}]}}),
+        value!({"kind": "Endpoints", "apiVersion": "v1",
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+            "subsets": [{"addresses": [{"ip": (address.as_str())}], "ports": [{"name": "https", "protocol": "TCP", "port": port}]}]}),
+        value!({"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1",
+            "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "addressType": family, "endpoints": [{"addresses": [(address.as_str())], "conditions": {"ready": true}}],
+            "ports": [{"name": "https", "protocol": "TCP", "port": port}]}),
+        value!({"kind": "ConfigMap", "apiVersion": "v1",
+            "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+            "data": {"client-ca-file": (settings.client_authority.as_str())}}),
+        value!({"kind": "ConfigMap", "apiVersion": "v1",
+            "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"},
+            "data": {"since": date}}),
+    ]
+}
+
+struct Bootstrap<'s> {
+    server: &'s Arc<Server>,
+    user: Arc<UserInfo>,
+    objects: CachedObjects,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Done {
+    Created,
+    Updated,
+    Nothing,
+}
+
+impl Bootstrap<'_> {
+    async fn ensure(&self, wanted: Value) -> Result<Done, BootstrapError> {
+        let place = Place::of(&wanted);
+        let (namespace, name) =
+            (wanted.str_at(&["metadata", "namespace"]), wanted.str_at(&["metadata", "name"]));
+        let found = self.objects.get(&place.group, &place.resource, namespace, name);
+        let Some(found) = found.and_then(|it| it.to_value().ok()) else {
+            return self.create(&place, wanted).await;
+        };
+        let Some(changed) = completed(&found, &wanted) else { return Ok(Done::Nothing) };
+        if changed["roleRef"] != found["roleRef"] {
+            // A binding's role cannot be changed: it is made anew.
+            self.send(Method::DELETE, &place.object(name), None).await?;
+            return self.create(&place, wanted).await;
+        }
+        self.send(Method::PUT, &place.object(name), Some(&changed)).await?;
+        Ok(Done::Updated)
+    }
+
+    async fn create(&self, place: &Place, wanted: Value) -> Result<Done, BootstrapError> {
+        let name = wanted.str_at(&["metadata", "name"]).to_owned();
+        let Some(made) = self.send(Method::POST, &place.path, Some(&wanted)).await? else {
+            return Ok(Done::Nothing);
+        };
+        let conditions = wanted.items_at(&["status", "conditions"]);
+        if !conditions.is_empty() {
+            let now = time::format_time(self.server.clock.now());
+            let mut conditions = conditions.to_vec();
+            for condition in &mut conditions {
+                condition.set_at(&["lastTransitionTime"], now.clone());
+            }
+            let mut made = made;
+            made.set_at(&["status", "conditions"], conditions);
+            let path = format!("{}/status", place.object(&name));
+            self.send(Method::PUT, &path, Some(&made)).await?;
+        }
+        Ok(Done::Created)
+    }
+
+    /// The answer's object; `None` where another server was faster.
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Option<Value>, BootstrapError> {
+        let error = |message: String| BootstrapError {
+            verb: method.clone(),
+            path: path.to_owned(),
+            message,
+        };
+        let bytes = body.map(|it| Bytes::from(json::to_vec(it))).unwrap_or_default();
+        let request = Request::builder()
+            .method(method.clone())
+            .uri(path)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::USER_AGENT, AGENT)
+            .body(RequestBody::Bytes(bytes))
+            .map_err(|broken| error(broken.to_string()))?;
+        let peer = Peer { user: Some(Arc::clone(&self.user)), ..Peer::default() };
+        let response = self.server.serve(request, peer).await;
+        let code = response.status().as_u16();
+        let Body::Full(Some(bytes)) = response.into_body() else {
+            return Err(error("the answer is no object".into()));
+        };
+        let answer = json::parse(&bytes).map_err(|broken| error(broken.to_string()))?;
+        match code {
+            200..300 => Ok(Some(answer)),
+            409 => Ok(None),
+            _ => Err(error(answer.str_at(&["message"]).into())),
+        }
+    }
+}
+
+/// Where objects of a kind lie.
+struct Place {
+    group: String,
+    resource: String,
+    path: String,
+}
+
+impl Place {
+    fn of(object: &Value) -> Self {
+        let api_version = object.str_at(&["apiVersion"]);
+        let kind = object.str_at(&["kind"]);
+        let (group, root) = match api_version.split_once('/') {
+            Some((group, _)) => (group, format!("/apis/{api_version}")),
+            None => ("", format!("/api/{api_version}")),
+        };
+        let facts = api::resources()
+            .iter()
+            .find(|it| it.group == group && it.kind == kind && it.api_version() == api_version);
+        let resource = facts.map_or("", |it| it.resource);
+        let path = match object.str_at(&["metadata", "namespace"]) {
+            "" => format!("{root}/{resource}"),
+            namespace => format!("{root}/namespaces/{namespace}/{resource}"),
+        };
+        Self { group: group.into(), resource: resource.into(), path }
+    }
+
+    fn object(&self, name: &str) -> String {
+        // Roles have colons in their names, which a path may hold as they are.
+        format!("{}/{name}", self.path)
+    }
+}
+
+/// The object with what it lacks; `None` where it lacks nothing, or is not to be touched.
+fn completed(found: &Value, wanted: &Value) -> Option<Value> {
+    let mut changed = found.clone();
+    match wanted.str_at(&["kind"]) {
+        "ClusterRole" | "Role" | "ClusterRoleBinding" | "RoleBinding" => {
+            if found.str_at(&["metadata", "annotations", AUTOUPDATE]) != "true" {
+                return None;
+            }
+            add_metadata(&mut changed, wanted);
+            add_rules(&mut changed, wanted);
+            add_subjects(&mut changed, wanted);
+            if let Some(role) = wanted.get("roleRef") {
+                let differs = ["kind", "name"].iter().any(|it| found["roleRef"][it] != role[it]);
+                if differs {
+                    changed.set_at(&["roleRef"], role.clone());
+                }
+            }
+        }
+        "EndpointSlice" => {
+            for member in ["endpoints", "ports"] {
+                changed.set_at(&[member], wanted[member].clone());
+            }
+            // The server writes defaults into the stored object, which are not told here.
+            let told = |it: &Value| {
+                let address = first(&it["endpoints"])["addresses"].clone();
+                (address, first(&it["ports"])["port"].clone())
+            };
+            if told(found) == told(wanted) {
+                return None;
+            }
+        }
+        "Endpoints" => {
+            let told = |it: &Value| {
+                let subset = first(&it["subsets"]);
+                let address = first(&subset["addresses"])["ip"].clone();
+                (address, first(&subset["ports"])["port"].clone())
+            };
+            if told(found) == told(wanted) {
+                return None;
+            }
+            changed.set_at(&["subsets"], wanted["subsets"].clone());
+        }
+        "ConfigMap" => {
+            // What other servers or people wrote beside it stays.
+            let authority = &wanted["data"]["client-ca-file"];
+            if authority.is_null() {
+                return None;
+            }
+            changed.set_at(&["data", "client-ca-file"], authority.clone());
+        }
+        _ => return None,
+    }
+    (changed != *found).then_some(changed)
+}
+
+/// The first item of a list, or null.
+fn first(list: &Value) -> &Value {
+    list.as_array().and_then(<[Value]>::first).unwrap_or(&Value::Null)
+}
+
+fn add_metadata(changed: &mut Value, wanted: &Value) {
+    for member in ["labels", "annotations"] {
+        let Some(entries) = wanted["metadata"][member].as_object() else { continue };
+        for (key, value) in entries.iter() {
+            changed.default_at(&["metadata", member, key], value.clone());
+        }
+    }
+}
+
+fn add_rules(changed: &mut Value, wanted: &Value) {
+    if wanted.get("rules").is_none() {
+        return;
+    }
+    let missing = missing(&Rule::all_of(changed), &Rule::all_of(wanted));
+    if missing.is_empty() {
+        return;
+    }
+    let mut rules = changed.items_at(&["rules"]).to_vec();
+    rules.extend(missing.iter().map(Rule::to_value));
+    changed.set_at(&["rules"], rules);
+}
+
+fn add_subjects(changed: &mut Value, wanted: &Value) {
+    let mut subjects = changed.items_at(&["subjects"]).to_vec();
+    let same = |a: &Value, b: &Value| {
+        ["kind", "name", "namespace"]
+            .iter()
+            .all(|member| a.str_at(&[member]) == b.str_at(&[member]))
+    };
+    let before = subjects.len();
+    for subject in wanted.items_at(&["subjects"]) {
+        if !subjects.iter().any(|it| same(it, subject)) {
+            subjects.push(subject.clone());
+        }
+    }
+    if subjects.len() > before {
+        changed.set_at(&["subjects"], subjects);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(found: &str, wanted: &str, expected: Option<&str>) {
+        let parse = |text: &str| json::parse(text.as_bytes()).unwrap();
+        let changed = completed(&parse(found), &parse(wanted));
+        assert_eq!(changed, expected.map(parse), "{found}");
+    }
+
+    #[test]
+    fn roles_get_back_what_they_lack_and_keep_what_was_added() {
+        let wanted = r#"{"kind":"ClusterRole","metadata":{"name":"r","labels":{"l":"1"}},
+            "rules":[{"verbs":["get","list"],"apiGroups":[""],"resources":["pods"]}]}"#;
+        check(
+            r#"{"kind":"ClusterRole","metadata":{"name":"r","annotations":{"rbac.authorization.kubernetes.io/autoupdate":"true"},"labels":{"own":"2"}},
+            "rules":[{"verbs":["get"],"apiGroups":[""],"resources":["pods"]},{"verbs":["*"],"apiGroups":["own"],"resources":["*"]}]}"#,
+            wanted,
+            Some(
+                r#"{"kind":"ClusterRole","metadata":{"name":"r","annotations":{"rbac.authorization.kubernetes.io/autoupdate":"true"},"labels":{"own":"2","l":"1"}},
+            "rules":[{"verbs":["get"],"apiGroups":[""],"resources":["pods"]},{"verbs":["*"],"apiGroups":["own"],"resources":["*"]},
+            {"verbs":["list"],"apiGroups":[""],"resources":["pods"]}]}"#,
+            ),
+        );
+        let protected = r#"{"kind":"ClusterRole","metadata":{"name":"r","annotations":{"rbac.authorization.kubernetes.io/autoupdate":"false"}},"rules":[]}"#;
+        check(protected, wanted, None);
+    }
+
+    #[test]
+    fn bindings_get_back_their_subjects() {
+        let wanted = r#"{"kind":"RoleBinding","metadata":{},"roleRef":{"kind":"Role","name":"r"},"subjects":[{"kind":"User","name":"a"}]}"#;
+        let annotations = r#""annotations":{"rbac.authorization.kubernetes.io/autoupdate":"true"}"#;
+        let with = |role: &str, subjects: &str| {
+            format!(
+                r#"{{"kind":"RoleBinding","metadata":{{{annotations}}},"roleRef":{{"kind":"Role","name":"{role}"}},"subjects":[{subjects}]}}"#
+            )
+        };
+        let (a, b) = (r#"{"kind":"User","name":"a"}"#, r#"{"kind":"User","name":"b"}"#);
+        check(&with("r", b), wanted, Some(&with("r", &format!("{b},{a}"))));
+        check(&with("r", a), wanted, None);
+        check(&with("other", a), wanted, Some(&with("r", a)));
+    }
+}

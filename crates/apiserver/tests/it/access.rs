@@ -1,0 +1,183 @@
+//! What a fresh cluster holds, and who may do what in it.
+
+use apimachinery::{Value, value};
+use apiserver::bootstrap::Summary;
+use auth::UserInfo;
+
+use crate::cluster::{As, Cluster, admin};
+
+fn named(name: &str) -> Value {
+    value!({"metadata": {"name": name}})
+}
+
+/// A namespace `ns` with the account `default`.
+async fn cluster() -> Cluster {
+    let cluster = Cluster::start().await;
+    cluster.done("POST /api/v1/namespaces", Some(&named("ns"))).await;
+    cluster.done("POST /api/v1/namespaces/ns/serviceaccounts", Some(&named("default"))).await;
+    cluster
+}
+
+async fn token(cluster: &Cluster, spec: Value) -> String {
+    let path = "POST /api/v1/namespaces/ns/serviceaccounts/default/token";
+    let answer = cluster.done(path, Some(&value!({"spec": spec}))).await;
+    answer.str_at(&["status", "token"]).to_owned()
+}
+
+#[tokio::test]
+async fn a_fresh_cluster_holds_what_every_cluster_has_once() {
+    let cluster = Cluster::start().await;
+    assert_eq!(cluster.bootstrap().await, Summary::default());
+    for path in [
+        "/api/v1/namespaces/kube-node-lease",
+        "/api/v1/namespaces/default/services/kubernetes",
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes",
+        "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication",
+        "/apis/scheduling.k8s.io/v1/priorityclasses/system-node-critical",
+        "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/catch-all",
+    ] {
+        cluster.done(&format!("GET {path}"), None).await;
+    }
+    let path = "/apis/rbac.authorization.k8s.io/v1/clusterroles/system:kube-scheduler";
+    let whole = cluster.done(&format!("GET {path}"), None).await;
+    let mut poor = whole.clone();
+    let own = value!([{"verbs": ["get"], "apiGroups": ["own"], "resources": ["things"]}]);
+    poor.set_at(&["rules"], own);
+    cluster.done(&format!("PUT {path}"), Some(&poor)).await;
+    assert_eq!(cluster.bootstrap().await, Summary { created: 0, updated: 1 });
+    let mended = cluster.done(&format!("GET {path}"), None).await;
+    let rules = mended.items_at(&["rules"]);
+    assert_eq!(rules[0].items_at(&["apiGroups"])[0].as_str(), Some("own"));
+    let rules: Vec<_> = auth::rbac::Rule::all_of(&mended);
+    assert_eq!(auth::rbac::missing(&rules, &auth::rbac::Rule::all_of(&whole)), []);
+}
+
+#[tokio::test]
+async fn strangers_see_little_and_bad_tokens_nothing() {
+    let cluster = Cluster::start().await;
+    for (path, code) in [
+        ("/healthz", 200),
+        ("/livez", 200),
+        ("/readyz", 200),
+        ("/version", 200),
+        ("/metrics", 403),
+        ("/api", 403),
+        ("/api/v1/pods", 403),
+        ("/openid/v1/jwks", 403),
+    ] {
+        assert_eq!(cluster.send(&As::Nobody, &format!("GET {path}"), None).await.0, code, "{path}");
+        let bad = cluster.send(&As::Token("nope"), &format!("GET {path}"), None).await;
+        assert_eq!(bad.0, 401, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_account_may_what_it_is_given_at_once_and_no_longer() {
+    let cluster = cluster().await;
+    let token = token(&cluster, value!({})).await;
+    let robot = As::Token(&token);
+    let path = "POST /apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let (_, me) = cluster.send(&robot, path, Some(&value!({}))).await;
+    assert_eq!(me.str_at(&["status", "userInfo", "username"]), "system:serviceaccount:ns:default");
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/ns";
+    let role = value!({"metadata": {"name": "r"},
+        "rules": [{"verbs": ["list"], "apiGroups": [""], "resources": ["secrets"]}]});
+    let binding = value!({"metadata": {"name": "b"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "ns"}]});
+    for _ in 0..20 {
+        let list = "GET /api/v1/namespaces/ns/secrets";
+        assert_eq!(cluster.send(&robot, list, None).await.0, 403);
+        cluster.done(&format!("POST {rbac}/roles"), Some(&role)).await;
+        cluster.done(&format!("POST {rbac}/rolebindings"), Some(&binding)).await;
+        assert_eq!(cluster.send(&robot, list, None).await.0, 200);
+        cluster.done(&format!("DELETE {rbac}/roles/r"), None).await;
+        assert_eq!(cluster.send(&robot, list, None).await.0, 403);
+        cluster.done(&format!("DELETE {rbac}/rolebindings/b"), None).await;
+    }
+}
+
+#[tokio::test]
+async fn a_bound_token_dies_with_its_object() {
+    let cluster = cluster().await;
+    let secret = cluster.done("POST /api/v1/namespaces/ns/secrets", Some(&named("s"))).await;
+    let reference = value!({"kind": "Secret", "apiVersion": "v1", "name": "s",
+        "uid": (secret.str_at(&["metadata", "uid"]))});
+    let token = token(&cluster, value!({"boundObjectRef": reference})).await;
+    let path = "POST /apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let robot = As::Token(&token);
+    assert_eq!(cluster.send(&robot, path, Some(&value!({}))).await.0, 201);
+    cluster.done("DELETE /api/v1/namespaces/ns/secrets/s", None).await;
+    cluster.server.hub().catch_up().await.unwrap();
+    assert_eq!(cluster.send(&robot, path, Some(&value!({}))).await.0, 401);
+    let review = value!({"spec": {"token": (token.as_str())}});
+    let path = "POST /apis/authentication.k8s.io/v1/tokenreviews";
+    let answer = cluster.done(path, Some(&review)).await;
+    assert_eq!(answer.at(&["status", "authenticated"]), None);
+    assert!(answer.str_at(&["status", "error"]).contains("not found"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn writes_that_race_for_the_last_of_a_quota_never_exceed_it() {
+    const HARD: usize = 5;
+    let cluster = cluster().await;
+    let quotas = "/api/v1/namespaces/ns/resourcequotas";
+    let mut quota = named("q");
+    quota.set_at(&["spec", "hard", "count/configmaps"], HARD.to_string());
+    let mut quota = cluster.done(&format!("POST {quotas}"), Some(&quota)).await;
+    quota.set_at(&["status", "hard", "count/configmaps"], HARD.to_string());
+    quota.set_at(&["status", "used", "count/configmaps"], "0");
+    cluster.done(&format!("PUT {quotas}/q/status"), Some(&quota)).await;
+    let maps: Vec<Value> = (0..HARD + 1).map(|index| named(&format!("m{index}"))).collect();
+    let writes = maps.iter().map(async |map| {
+        cluster.send(&admin(), "POST /api/v1/namespaces/ns/configmaps", Some(map)).await
+    });
+    let answers = futures::future::join_all(writes).await;
+    let made = answers.iter().filter(|(code, _)| *code == 201).count();
+    assert_eq!(made, HARD, "{answers:?}");
+    let (_, refused) = answers.iter().find(|(code, _)| *code != 201).unwrap();
+    let message = refused.str_at(&["message"]);
+    assert!(
+        message.ends_with("exceeded quota: q, requested: count/configmaps=1, used: count/configmaps=5, limited: count/configmaps=5"),
+        "{message}"
+    );
+    let quota = cluster.done(&format!("GET {quotas}/q"), None).await;
+    assert_eq!(quota.str_at(&["status", "used", "count/configmaps"]), HARD.to_string());
+}
+
+#[tokio::test]
+async fn components_may_what_upstreams_roles_say() {
+    let cluster = cluster().await;
+    let account = |name: &str| UserInfo::service_account("kube-system", name);
+    let user = |name: &str| UserInfo::new(name, &[]);
+    for (user, request, code) in [
+        (user("system:kube-scheduler"), "GET /api/v1/pods", 200),
+        (user("system:kube-scheduler"), "GET /api/v1/secrets", 403),
+        (user("system:kube-controller-manager"), "GET /api/v1/secrets", 200),
+        (account("deployment-controller"), "GET /apis/apps/v1/replicasets", 200),
+        (account("deployment-controller"), "GET /api/v1/secrets", 403),
+        (account("namespace-controller"), "DELETE /api/v1/namespaces/ns/configmaps", 200),
+        (user("system:kube-proxy"), "GET /apis/discovery.k8s.io/v1/endpointslices", 200),
+        (UserInfo::node("n1"), "GET /api/v1/services", 200),
+        (UserInfo::node("n1"), "GET /api/v1/nodes", 403),
+        (UserInfo::node("n1"), "GET /api/v1/pods?fieldSelector=spec.nodeName%3Dn1", 200),
+        (UserInfo::node("n1"), "GET /api/v1/pods", 403),
+        (UserInfo::node("n1"), "GET /api/v1/namespaces/ns/secrets/s", 403),
+    ] {
+        let name = user.name.clone();
+        let (got, answer) = cluster.send(&As::User(user), request, None).await;
+        assert_eq!(got, code, "{name} {request}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_not_there_takes_nothing() {
+    let cluster = cluster().await;
+    let path = "POST /api/v1/namespaces/none/configmaps";
+    let (code, answer) = cluster.send(&admin(), path, Some(&named("m"))).await;
+    assert_eq!((code, answer.str_at(&["message"])), (404, "namespaces \"none\" not found"));
+    let path = "DELETE /api/v1/namespaces/kube-system";
+    let (code, answer) = cluster.send(&admin(), path, None).await;
+    let why = "namespaces \"kube-system\" is forbidden: this namespace may not be deleted";
+    assert_eq!((code, answer.str_at(&["message"])), (403, why));
+}

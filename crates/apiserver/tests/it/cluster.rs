@@ -1,0 +1,147 @@
+//! A server with everything that judges requests, and a way to send it some.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use admission::{Chain, Parts};
+use apimachinery::{Value, json};
+use apiserver::allocate::ServiceRange;
+use apiserver::bootstrap::{self, Settings, Summary};
+use apiserver::{Access, Body, CachedObjects, Config, Peer, RequestBody, Server, Version};
+use auth::jwt::SigningKey;
+use auth::node::NodeAuthorizer;
+use auth::privileged::PrivilegedGroup;
+use auth::rbac::Rbac;
+use auth::service_account::{ServiceAccountTokens, TokenIssuer};
+use auth::union::Union;
+use auth::{Authorizer, UserInfo};
+use component_base::{Clock, Random, RealClock, SeededRandom, Shutdown};
+use storage::memory::MemoryStore;
+
+/// A server; it stops when this is dropped.
+pub(crate) struct Cluster {
+    pub(crate) server: Arc<Server>,
+    stop: Shutdown,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop.request();
+    }
+}
+
+/// Who sends a request.
+pub(crate) enum As<'u> {
+    Nobody,
+    User(UserInfo),
+    Token(&'u str),
+}
+
+pub(crate) fn admin() -> As<'static> {
+    As::User(UserInfo::new("admin", &["system:masters"]))
+}
+
+fn access(objects: &Arc<CachedObjects>, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Access {
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let key = SigningKey::from_pem(&key).unwrap();
+    let issuer = Arc::new(TokenIssuer::new(key, Vec::new(), "https://me", Vec::new()));
+    let read = || Arc::clone(objects) as Arc<dyn auth::Objects>;
+    let rbac = Arc::new(Rbac::new(objects.as_ref()));
+    let bootstrap: Vec<Value> = api::bootstrap_objects().collect();
+    let node = NodeAuthorizer::new(read(), auth::node::rules_of(bootstrap.iter()));
+    let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![
+        Arc::new(PrivilegedGroup),
+        Arc::new(node),
+        Arc::clone(&rbac) as Arc<dyn Authorizer>,
+    ]));
+    let tokens = ServiceAccountTokens::new(Arc::clone(&issuer), read(), Arc::clone(&clock));
+    let objects = Arc::clone(objects) as Arc<dyn admission::Objects>;
+    let parts = Parts { objects, rbac, authorizer: Arc::clone(&authorizer), clock, random };
+    Access {
+        authenticators: vec![Arc::new(tokens)],
+        authorizer,
+        admission: Chain::standard(&parts),
+        anonymous: true,
+        tokens: Some(issuer),
+    }
+}
+
+impl Cluster {
+    /// A fresh one, with what every cluster has.
+    pub(crate) async fn start() -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(RealClock);
+        let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
+        let stop = Shutdown::new();
+        let config = Config {
+            store: Arc::new(MemoryStore::new(Arc::clone(&clock))),
+            registry: registry::Registry::built_in(),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+            max_mutating_in_flight: 200,
+            max_in_flight: 400,
+            service_range: ServiceRange::new(Ipv4Addr::new(10, 96, 0, 0), 12),
+            version: Version { major: "1".into(), minor: "37".into(), git: "v1.37.1".into() },
+            external_address: "192.0.2.2:6443".into(),
+            nodes: None,
+        };
+        let server = Server::start(config, stop.signal(), |objects| access(objects, clock, random));
+        let server = server.await.unwrap();
+        let (hub, signal) = (Arc::clone(server.hub()), stop.signal());
+        tokio::spawn(async move { hub.run(signal).await });
+        let cluster = Self { server, stop };
+        cluster.bootstrap().await;
+        cluster
+    }
+
+    /// Makes sure of what every cluster has.
+    pub(crate) async fn bootstrap(&self) -> Summary {
+        let settings = Settings {
+            address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
+            port: 6443,
+            service_range: "10.96.0.0/12".into(),
+            service_address: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
+            client_authority: "certificate".into(),
+        };
+        let summary = bootstrap::ensure(&self.server, &settings).await.unwrap();
+        self.server.hub().catch_up().await.unwrap();
+        summary
+    }
+
+    /// The code and the object that a request is answered with.
+    pub(crate) async fn send(
+        &self,
+        who: &As<'_>,
+        request: &str,
+        body: Option<&Value>,
+    ) -> (u16, Value) {
+        let (method, path) = request.split_once(' ').unwrap();
+        let mut builder = http::Request::builder().method(method).uri(path);
+        builder = builder.header("content-type", "application/json");
+        let mut peer = Peer::default();
+        match who {
+            As::Nobody => {}
+            As::User(user) => peer.user = Some(Arc::new(user.clone())),
+            As::Token(token) => {
+                builder = builder.header("authorization", format!("Bearer {token}"));
+            }
+        }
+        let bytes = body.map(json::to_vec).unwrap_or_default();
+        let request = builder.body(RequestBody::Bytes(bytes.into())).unwrap();
+        let response = self.server.serve(request, peer).await;
+        let code = response.status().as_u16();
+        let Body::Full(bytes) = response.into_body() else { return (code, Value::Null) };
+        let bytes = bytes.unwrap_or_default();
+        (
+            code,
+            json::parse(&bytes)
+                .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&bytes).as_ref())),
+        )
+    }
+
+    /// The same for a request of the administrator that must succeed.
+    pub(crate) async fn done(&self, request: &str, body: Option<&Value>) -> Value {
+        let (code, answer) = self.send(&admin(), request, body).await;
+        assert!((200..300).contains(&code), "{request}: {answer:?}");
+        answer
+    }
+}

@@ -1,0 +1,6 @@
+//! A whole server on the in-memory store, without a socket: what it holds, whom it lets in, what it lets pass.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod access;
+mod cluster;

@@ -1,0 +1,180 @@
+//! Tokens of service accounts: what is in them, who makes them, and whether they are still good.
+//!
+//! A token is bound to its account by uid, and may be bound to a pod, a secret or a node: it dies with them.
+
+mod authenticator;
+
+use apimachinery::{Object, Value, value};
+use jiff::Timestamp;
+
+use crate::jwt::{JwtError, SigningKey, VerifyingKey};
+use crate::user::SERVICE_ACCOUNT_PREFIX;
+
+pub use authenticator::ServiceAccountTokens;
+
+/// Who says it made a token from a secret, before tokens were requested.
+pub const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
+/// The member of the claims that tells what a token is bound to.
+const PRIVATE: &str = "kubernetes.io";
+
+/// Something a token names: by name, and by uid where it has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Its name.
+    pub name: String,
+    /// Its uid; empty where it is not known.
+    pub uid: String,
+}
+
+/// What a token is for.
+#[derive(Debug, Clone, Default)]
+pub struct TokenSpec<'s> {
+    /// The account's namespace.
+    pub namespace: &'s str,
+    /// The account.
+    pub account: Option<Named>,
+    /// The pod it dies with.
+    pub pod: Option<Named>,
+    /// The secret it dies with.
+    pub secret: Option<Named>,
+    /// The pod's node, or the node it dies with.
+    pub node: Option<Named>,
+    /// Whom it is shown to.
+    pub audiences: Vec<String>,
+    /// Seconds it lives.
+    pub expiration_seconds: i64,
+    /// Seconds after which its use is warned of; 0 for never.
+    pub warn_after_seconds: i64,
+    /// What tells it from others.
+    pub id: String,
+}
+
+/// Who makes tokens.
+#[derive(Debug)]
+pub struct TokenIssuer {
+    key: SigningKey,
+    verifying: Vec<VerifyingKey>,
+    issuer: String,
+    audiences: Vec<String>,
+}
+
+impl TokenIssuer {
+    /// Signs with `key` as `issuer`. Tokens made by any of `verifying` are good too (keys that were used before).
+    /// `audiences` are the API server's own; the issuer where none are given.
+    #[must_use]
+    pub fn new(
+        key: SigningKey,
+        mut verifying: Vec<VerifyingKey>,
+        issuer: &str,
+        mut audiences: Vec<String>,
+    ) -> Self {
+        if !verifying.contains(key.public()) {
+            verifying.insert(0, key.public().clone());
+        }
+        if audiences.is_empty() {
+            audiences.push(issuer.into());
+        }
+        Self { key, verifying, issuer: issuer.into(), audiences }
+    }
+
+    /// The audiences of the API server.
+    #[must_use]
+    pub fn audiences(&self) -> &[String] {
+        &self.audiences
+    }
+
+    /// The name it signs as.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// The keys that its tokens are checked with.
+    #[must_use]
+    pub fn verifying(&self) -> &[VerifyingKey] {
+        &self.verifying
+    }
+
+    /// A signed token.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn issue(&self, spec: &TokenSpec<'_>, now: Timestamp) -> Result<String, JwtError> {
+        self.key.sign(&claims(&self.issuer, spec, now.as_second()))
+    }
+
+    /// The token of a secret of type `kubernetes.io/service-account-token`: it never expires.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn issue_legacy(
+        &self,
+        namespace: &str,
+        account: &Named,
+        secret: &str,
+    ) -> Result<String, JwtError> {
+        let mut claims = Object::new();
+        claims.insert("iss", LEGACY_ISSUER);
+        claims.insert("sub", subject(namespace, &account.name));
+        claims.insert("kubernetes.io/serviceaccount/namespace", namespace);
+        claims.insert("kubernetes.io/serviceaccount/secret.name", secret);
+        claims.insert("kubernetes.io/serviceaccount/service-account.name", account.name.as_str());
+        claims.insert("kubernetes.io/serviceaccount/service-account.uid", account.uid.as_str());
+        self.key.sign(&Value::Object(claims))
+    }
+
+    /// The document at `/.well-known/openid-configuration`.
+    #[must_use]
+    pub fn discovery(&self, keys_url: &str) -> Value {
+        let mut algorithms: Vec<&str> =
+            self.verifying.iter().map(VerifyingKey::algorithm).collect();
+        algorithms.sort_unstable();
+        algorithms.dedup();
+        let algorithms: Value = algorithms.into_iter().collect();
+        value!({"issuer": (self.issuer.as_str()), "jwks_uri": keys_url,
+            "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": algorithms})
+    }
+
+    /// The document at `/openid/v1/jwks`.
+    #[must_use]
+    pub fn key_set(&self) -> Value {
+        let keys: Value = self.verifying.iter().map(VerifyingKey::to_jwk).collect();
+        value!({"keys": keys})
+    }
+}
+
+fn subject(namespace: &str, account: &str) -> String {
+    format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{account}")
+}
+
+fn claims(issuer: &str, spec: &TokenSpec<'_>, now: i64) -> Value {
+    let mut private = Object::new();
+    private.insert("namespace", spec.namespace);
+    let bound = [
+        ("serviceaccount", &spec.account),
+        ("pod", &spec.pod),
+        ("secret", &spec.secret),
+        ("node", &spec.node),
+    ];
+    for (member, named) in bound {
+        let Some(named) = named else { continue };
+        let mut reference = Object::new();
+        reference.insert("name", named.name.as_str());
+        if !named.uid.is_empty() {
+            reference.insert("uid", named.uid.as_str());
+        }
+        private.insert(member, reference);
+    }
+    if spec.warn_after_seconds > 0 {
+        private.insert("warnafter", now.saturating_add(spec.warn_after_seconds));
+    }
+    let account = spec.account.as_ref().map_or("", |it| it.name.as_str());
+    let audiences: Value = spec.audiences.iter().map(String::as_str).collect();
+    let expires = now.saturating_add(spec.expiration_seconds);
+    value!({"iss": issuer, "sub": (subject(spec.namespace, account)), "aud": audiences,
+        "exp": expires, "nbf": now, "iat": now, "jti": (spec.id.as_str()), "kubernetes.io": private})
+}
+
+#[cfg(test)]
+mod tests;

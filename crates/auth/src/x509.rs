@@ -1,0 +1,110 @@
+//! Client certificates: the common name is the user, organisations are groups.
+//!
+//! That the chain is good was checked by TLS; here it is only read.
+
+use async_trait::async_trait;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
+use crate::{AuthenticationError, Authenticator, Credentials, Reviewed, UserInfo};
+
+/// The attribute of a subject that tells a user's uid (upstream: `AllowParsingUserUIDFromCertAuth`).
+const UID: &str = "1.3.6.1.4.1.57683.2";
+/// What the credential id of a certificate begins with; its hash follows.
+const CREDENTIAL_PREFIX: &str = "X509SHA256=";
+
+/// Users by their certificates.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClientCertificates;
+
+#[async_trait]
+impl Authenticator for ClientCertificates {
+    async fn authenticate(
+        &self,
+        credentials: &Credentials<'_>,
+    ) -> Result<Option<UserInfo>, AuthenticationError> {
+        let Some(leaf) = credentials.certificates.first() else { return Ok(None) };
+        user_of(leaf)
+    }
+
+    async fn review(
+        &self,
+        _token: &str,
+        _audiences: &[String],
+    ) -> Result<Option<Reviewed>, AuthenticationError> {
+        Ok(None)
+    }
+}
+
+/// The user of a certificate in DER; `None` where it has no common name.
+fn user_of(der: &[u8]) -> Result<Option<UserInfo>, AuthenticationError> {
+    let error = |why: String| AuthenticationError(format!("client certificate: {why}"));
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|broken| error(broken.to_string()))?;
+    let subject = certificate.subject();
+    let text = |it: &x509_parser::x509::AttributeTypeAndValue<'_>| {
+        it.as_str().map(str::to_owned).map_err(|broken| error(broken.to_string()))
+    };
+    // As Go's parser does, the last of several common names counts.
+    let Some(name) = subject.iter_common_name().last() else { return Ok(None) };
+    let name = text(name)?;
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let mut groups = Vec::new();
+    for organization in subject.iter_organization() {
+        groups.push(text(organization)?);
+    }
+    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+    let mut user = UserInfo::new(&name, &groups);
+    let mut uids = subject.iter_attributes().filter(|it| it.attr_type().to_id_string() == UID);
+    if let Some(uid) = uids.next() {
+        user.uid = text(uid)?;
+        if user.uid.is_empty() || uids.next().is_some() {
+            return Err(error("expected a single non-empty UID".into()));
+        }
+    }
+    let hash = ring::digest::digest(&ring::digest::SHA256, der);
+    let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    user.extra
+        .insert(crate::user::CREDENTIAL_ID_KEY.into(), vec![format!("{CREDENTIAL_PREFIX}{hex}")]);
+    Ok(Some(user))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair};
+
+    fn certificate(attributes: &[(DnType, &str)]) -> Vec<u8> {
+        let mut name = DistinguishedName::new();
+        for (kind, value) in attributes {
+            name.push(kind.clone(), DnValue::Utf8String((*value).into()));
+        }
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name;
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn a_certificate_names_user_group_and_uid() {
+        let uid = DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]);
+        let der = certificate(&[
+            (DnType::CommonName, "system:node:n1"),
+            (DnType::OrganizationName, "system:nodes"),
+            (uid, "u-1"),
+        ]);
+        let user = user_of(&der).unwrap().unwrap();
+        assert_eq!((user.name.as_str(), user.uid.as_str()), ("system:node:n1", "u-1"));
+        assert_eq!(user.groups, ["system:nodes", "system:authenticated"]);
+        assert_eq!(user.as_node(), Some("n1"));
+        assert!(user.extra[crate::user::CREDENTIAL_ID_KEY][0].starts_with(CREDENTIAL_PREFIX));
+    }
+
+    #[test]
+    fn a_certificate_without_name_is_nobody() {
+        let der = certificate(&[(DnType::OrganizationName, "system:masters")]);
+        assert_eq!(user_of(&der).unwrap(), None);
+        assert!(user_of(b"no certificate").is_err());
+    }
+}

@@ -1,0 +1,59 @@
+//! What a fresh server holds: the recorded objects without what the server adds itself, one a line.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+/// The recordings, in the order in which the objects are made. What depends on the server's own address or network is
+/// not among them.
+const FILES: [&str; 8] = [
+    "namespaces",
+    "priorityclasses",
+    "prioritylevelconfigurations",
+    "flowschemas",
+    "clusterroles",
+    "clusterrolebindings",
+    "roles",
+    "rolebindings",
+];
+
+/// The generated text.
+pub(super) fn generate(reference: &Path) -> Result<String> {
+    let mut out = String::new();
+    for name in FILES {
+        let path = reference.join("bootstrap").join(format!("{name}.json"));
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("could not read {}", path.display()))?;
+        let list: Value = serde_json::from_str(&text)?;
+        let kind = list["kind"].as_str().unwrap_or_default().trim_end_matches("List");
+        let version = list["apiVersion"].as_str().unwrap_or_default();
+        for item in list["items"].as_array().into_iter().flatten() {
+            let mut item = item.clone();
+            item["kind"] = kind.into();
+            item["apiVersion"] = version.into();
+            strip(&mut item);
+            out.push_str(&serde_json::to_string(&item)?);
+            out.push('\n');
+        }
+    }
+    Ok(out)
+}
+
+/// Takes away what the server sets, and what is null.
+fn strip(item: &mut Value) {
+    if let Some(metadata) = item["metadata"].as_object_mut() {
+        for member in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "generation"]
+        {
+            metadata.remove(member);
+        }
+    }
+    if let Some(conditions) = item["status"]["conditions"].as_array_mut() {
+        for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
+            condition.remove("lastTransitionTime");
+        }
+    }
+    if let Some(members) = item.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
+    }
+}
