@@ -127,9 +127,10 @@ fn needs_create(server: &Server, exchange: &Exchange) -> Result<(), Status> {
         namespace: &info.namespace,
         name: &info.name,
         path: &info.path,
+        field_selector: "",
     };
     match server.access.authorizer.authorize(&attributes) {
-        Decision::Allow => Ok(()),
+        Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(&attributes, &reason)),
     }
 }
