@@ -2,6 +2,7 @@
 
 mod access;
 mod agent;
+mod control_plane;
 mod http;
 mod kubeconfig;
 mod pki;

@@ -12,6 +12,7 @@ use storage::Store;
 use storage::memory::MemoryStore;
 use storage_embedded::EmbeddedStore;
 
+use crate::control_plane;
 use crate::pki::{Authority, Directory, Identity, Subject};
 
 /// The range that services get their addresses from, and its prefix length.
@@ -81,51 +82,29 @@ async fn serve(options: Options) -> Result<()> {
     let random: Arc<dyn Random> = Arc::new(SystemRandom::new());
     let pki = Directory::new(options.data_dir.join("pki"))?;
     let authority = pki.authority("ca", "kubelith-ca")?;
-    let service_range = ServiceRange::new(SERVICES.0, SERVICES.1);
-    let service_address = IpAddr::V4(service_range.address(1));
-    let advertised = options.access.advertised(options.bind_address);
-    let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), service_address, advertised];
-    let (serving, admin) = identities(&pki, &authority, &addresses)?;
+    let network = Network::of(&options);
+    let (serving, admin) = identities(&pki, &authority, &network.addresses())?;
     let store = open_store(&options, &clock, &shutdown)?;
     let credentials = options.access.credentials(&pki)?;
-    let config = apiserver::Config {
-        store,
-        registry: registry::Registry::built_in(),
-        clock: Arc::clone(&clock),
-        random: Arc::clone(&random),
-        max_mutating_in_flight: 200,
-        max_in_flight: 400,
-        service_range,
-        external_address: SocketAddr::new(advertised, options.secure_port).to_string(),
-        nodes: None,
-        version: Version {
-            major: "1".into(),
-            minor: "37".into(),
-            git: format!("v1.37.1+kubelith{}", env!("CARGO_PKG_VERSION")),
-        },
+    let config = config(store, (&clock, &random), &network);
+    let access = |objects: &Arc<apiserver::CachedObjects>| {
+        credentials.access(objects, Arc::clone(&clock), Arc::clone(&random))
     };
-    let access =
-        |objects: &Arc<apiserver::CachedObjects>| credentials.access(objects, clock, random);
     let server = Server::start(config, shutdown.signal(), access)
         .await
         .context("could not load the store")?;
-    let hub = Arc::clone(server.hub());
-    let (stop, ending) = (shutdown.signal(), shutdown.clone());
-    tokio::spawn(async move {
-        if let Err(error) = hub.run(stop).await {
-            tracing::error!(%error, "the store's changes cannot be followed: stopping");
-            ending.request();
-        }
-    });
-    let settings = bootstrap::Settings {
-        address: advertised,
-        port: options.secure_port,
-        service_range: format!("{}/{}", SERVICES.0, SERVICES.1),
-        service_address,
-        client_authority: authority.certificate.clone(),
-    };
-    let made = bootstrap::ensure(&server, &settings).await?;
+    follow_store(&server, &shutdown);
+    let made = bootstrap::ensure(&server, &network.settings(&authority.certificate)).await?;
     tracing::info!(made.created, made.updated, "what every cluster has is there");
+    if !options.disable.contains(&Part::Controllers) {
+        control_plane::start_controllers(&control_plane::Parts {
+            server: Arc::clone(&server),
+            clock,
+            random,
+            root_ca: authority.certificate.as_str().into(),
+            stop: shutdown.signal(),
+        });
+    }
     let kubeconfig =
         options.write_kubeconfig.clone().unwrap_or_else(|| options.data_dir.join("kubeconfig"));
     let url = format!("https://127.0.0.1:{}", options.secure_port);
@@ -142,6 +121,78 @@ async fn serve(options: Options) -> Result<()> {
     });
     apiserver::listen::listen(server, listener, tls, shutdown.signal()).await?;
     Ok(())
+}
+
+/// Where the server is found.
+struct Network {
+    advertised: IpAddr,
+    port: u16,
+    services: ServiceRange,
+}
+
+impl Network {
+    fn of(options: &Options) -> Self {
+        Self {
+            advertised: options.access.advertised(options.bind_address),
+            port: options.secure_port,
+            services: ServiceRange::new(SERVICES.0, SERVICES.1),
+        }
+    }
+
+    /// The address of the service `kubernetes`.
+    fn service_address(&self) -> IpAddr {
+        IpAddr::V4(self.services.address(1))
+    }
+
+    /// The addresses that the server's certificate is for.
+    fn addresses(&self) -> [IpAddr; 3] {
+        [IpAddr::V4(Ipv4Addr::LOCALHOST), self.service_address(), self.advertised]
+    }
+
+    fn settings(&self, client_authority: &str) -> bootstrap::Settings {
+        bootstrap::Settings {
+            address: self.advertised,
+            port: self.port,
+            service_range: format!("{}/{}", SERVICES.0, SERVICES.1),
+            service_address: self.service_address(),
+            client_authority: client_authority.to_owned(),
+        }
+    }
+}
+
+fn config(
+    store: Arc<dyn Store>,
+    (clock, random): (&Arc<dyn Clock>, &Arc<dyn Random>),
+    network: &Network,
+) -> apiserver::Config {
+    apiserver::Config {
+        store,
+        registry: registry::Registry::built_in(),
+        clock: Arc::clone(clock),
+        random: Arc::clone(random),
+        max_mutating_in_flight: 200,
+        max_in_flight: 400,
+        service_range: network.services,
+        external_address: SocketAddr::new(network.advertised, network.port).to_string(),
+        nodes: None,
+        version: Version {
+            major: "1".into(),
+            minor: "37".into(),
+            git: format!("v1.37.1+kubelith{}", env!("CARGO_PKG_VERSION")),
+        },
+    }
+}
+
+/// Feeds the caches from the store; the process ends where that cannot go on.
+fn follow_store(server: &Arc<Server>, shutdown: &Shutdown) {
+    let hub = Arc::clone(server.hub());
+    let (stop, ending) = (shutdown.signal(), shutdown.clone());
+    tokio::spawn(async move {
+        if let Err(error) = hub.run(stop).await {
+            tracing::error!(%error, "the store's changes cannot be followed: stopping");
+            ending.request();
+        }
+    });
 }
 
 /// The API server's certificate and the administrator's.

@@ -216,12 +216,6 @@ pub(crate) fn go_struct(of: &Value, fields: &[(&str, &str)]) -> String {
     format!("{{{}}}", members.join(","))
 }
 
-/// The labels of a template match the selector that stands beside it.
-pub(crate) fn selects(selector: &Value, labels: Option<&Object>) -> bool {
-    apimachinery::labels::Selector::from_value(Some(selector))
-        .is_ok_and(|it| it.matches_labels(labels))
-}
-
 /// An error whose value is not at hand as one: `Invalid value: {"Type":...}: detail`.
 pub(crate) fn invalid_shown(path: &Path<'_>, shown: &str, detail: &str, errors: &mut FieldErrors) {
     errors.push(apimachinery::field::FieldError {
