@@ -2,7 +2,7 @@
 
 use apimachinery::quantity::Quantity;
 use apimachinery::validation::{self, Problems};
-use apimachinery::{FieldErrors, Object, Path, Value};
+use apimachinery::{FieldErrors, Path, Value};
 
 use crate::metadata;
 
