@@ -103,6 +103,10 @@ pub(crate) async fn create(
     let token = tokens.issue(&spec, now).map_err(Status::internal)?;
     let seconds = request.i64_at(&["spec", "expirationSeconds"]).unwrap_or_default();
     let expires = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
+    if request.at(&["spec", "boundObjectRef"]).is_none() {
+        // Upstream writes this field when it is empty too.
+        request.set_at(&["spec", "boundObjectRef"], Value::Null);
+    }
     request.set_at(&["status", "token"], token);
     request.set_at(&["status", "expirationTimestamp"], time::format_time(expires));
     Ok(respond::plain(form, 201, &request))
