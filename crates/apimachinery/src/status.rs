@@ -1,6 +1,6 @@
 //! `Status`: the one error that crosses HTTP, with upstream's reasons and words.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use crate::field::FieldErrors;
 use crate::value::{Object, Value};
@@ -284,6 +284,43 @@ impl Status {
         }
         Value::Object(status)
     }
+}
+
+impl Status {
+    /// The JSON text in the order of upstream's fields, which some clients show as it comes.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let of = |members: &[&str], value: &Value| ordered(members, value, &[]);
+        let value = self.to_value();
+        let details = value.get("details").map(|details| {
+            let causes = details.get("causes").map(|causes| {
+                let list = causes.as_array().unwrap_or_default();
+                let texts: Vec<String> =
+                    list.iter().map(|it| of(&["reason", "message", "field"], it)).collect();
+                format!("[{}]", texts.join(","))
+            });
+            let members = ["name", "group", "kind", "uid", "causes", "retryAfterSeconds"];
+            ordered(&members, details, &[("causes", causes)])
+        });
+        let members =
+            ["kind", "apiVersion", "metadata", "status", "message", "reason", "details", "code"];
+        ordered(&members, &value, &[("details", details)])
+    }
+}
+
+/// The members of an object in the given order, some of them as texts that are made already.
+fn ordered(members: &[&str], value: &Value, made: &[(&str, Option<String>)]) -> String {
+    let mut out = String::from("{");
+    for member in members {
+        let Some(held) = value.get(member) else { continue };
+        let given = made.iter().find(|(name, _)| name == member).and_then(|(_, it)| it.clone());
+        let text = given.unwrap_or_else(|| crate::json::to_string(held));
+        let comma = if out.len() > 1 { "," } else { "" };
+        // Writing to a string does not fail.
+        let _ = write!(out, "{comma}\"{member}\":{text}");
+    }
+    out.push('}');
+    out
 }
 
 impl Details {

@@ -60,7 +60,11 @@ pub(crate) fn plain(form: Form, code: u16, content: &Value) -> Response<Body> {
 pub(crate) fn failure(exchange: &Exchange, status: &Status) -> Response<Body> {
     let form =
         Form { transform: Transform::None, ..crate::negotiate::plain(&exchange.parts.headers) };
-    let mut response = plain(form, status.code, &status.to_value());
+    let mut response = if form.encoding == Encoding::Json && !form.pretty {
+        bytes(status.code, "application/json", status.to_json() + "\n")
+    } else {
+        plain(form, status.code, &status.to_value())
+    };
     let after = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if after > 0 {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(after));

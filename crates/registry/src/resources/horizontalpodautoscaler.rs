@@ -4,8 +4,8 @@ use apimachinery::{Value, value};
 use jiff::Timestamp;
 
 use super::{autoscaler_checks, printing};
-use crate::declaration::{Alternative, Declaration};
-use crate::table;
+use crate::declaration::{Alternative, Declaration, MetadataChecks};
+use crate::{Rules, table};
 
 /// Metrics shown in a table before the rest is counted only.
 const SHOWN_METRICS: usize = 2;
@@ -31,6 +31,8 @@ pub(super) fn resource() -> Declaration {
         validate: autoscaler_checks::validate,
         validate_status: autoscaler_checks::validate_status,
         row,
+        rules: Rules { has_status: true, ..Declaration::PLAIN.rules },
+        metadata_checks: MetadataChecks::Update,
         ..Declaration::SPEC_AND_STATUS
     }
 }

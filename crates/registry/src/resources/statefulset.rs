@@ -16,6 +16,7 @@ pub(super) fn resource() -> Declaration {
         group: "apps",
         resource: "statefulsets",
         default,
+        name: crate::metadata::label_name,
         validate,
         validate_update,
         validate_status,
@@ -42,10 +43,12 @@ fn default(value: &mut Value) {
     spec.default_at(&["replicas"], 1);
     spec.default_at(&["revisionHistoryLimit"], 10);
     for claim in spec.items_at_mut(&["volumeClaimTemplates"]) {
+        claim.default_at(&["apiVersion"], "v1");
+        claim.default_at(&["kind"], "PersistentVolumeClaim");
         defaults::claim_spec(claim.member_mut("spec"));
         claim.default_at(&["status", "phase"], "Pending");
     }
-    defaults::template(spec.get_mut("template"));
+    defaults::template(Some(spec.member_mut("template")));
 }
 
 fn validate(value: &Value, errors: &mut FieldErrors) {
