@@ -9,6 +9,8 @@ use crate::{Rules, table};
 
 /// Metrics shown in a table before the rest is counted only.
 const SHOWN_METRICS: usize = 2;
+/// The use of the processor that is wanted where nothing else is said.
+const CPU_PERCENT: i64 = 80;
 const UNKNOWN: &str = "<unknown>";
 /// What v1 has no field for is kept in annotations: what stands in the spec, what in the status.
 const ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/";
@@ -21,9 +23,7 @@ pub(super) fn resource() -> Declaration {
         alternatives: &[Alternative {
             group: "autoscaling",
             version: "v1",
-            default: |value| {
-                value.default_at(&["spec", "minReplicas"], 1);
-            },
+            default: default_v1,
             to_storage,
             from_storage,
         }],
@@ -37,11 +37,20 @@ pub(super) fn resource() -> Declaration {
     }
 }
 
+/// The use of the processor is wanted where no other metric is.
+fn default_v1(value: &mut Value) {
+    value.default_at(&["spec", "minReplicas"], 1);
+    let metrics = format!("{ANNOTATION}metrics");
+    if value.at(&["metadata", "annotations", &metrics]).is_none() {
+        value.default_at(&["spec", "targetCPUUtilizationPercentage"], CPU_PERCENT);
+    }
+}
+
 fn default(value: &mut Value) {
     let spec = value.member_mut("spec");
     spec.default_at(&["minReplicas"], 1);
     if spec.items_at(&["metrics"]).is_empty() {
-        spec.set_at(&["metrics"], vec![cpu(80)]);
+        spec.set_at(&["metrics"], vec![cpu(CPU_PERCENT)]);
     }
     for direction in ["scaleUp", "scaleDown"] {
         if let Some(rules) = spec.get_mut("behavior").and_then(|it| it.get_mut(direction)) {
