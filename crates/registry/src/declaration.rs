@@ -121,8 +121,22 @@ pub struct Declaration {
     pub fields: &'static [FieldLabel],
     /// The cells of its row.
     pub row: fn(&Value, Timestamp) -> Vec<Value>,
+    /// How often the metadata of a changed object is checked again.
+    pub metadata_checks: MetadataChecks,
     /// Plain facts.
     pub rules: Rules,
+}
+
+/// How often upstream checks the metadata of a changed object, besides twice for every kind. Clients see what is wrong
+/// as often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetadataChecks {
+    /// Not again.
+    None,
+    /// As a change.
+    Update,
+    /// As a change and as a new object.
+    Both,
 }
 
 /// What a name is checked for.
@@ -155,6 +169,7 @@ impl Declaration {
         warnings: |_, _| Vec::new(),
         fields: &[],
         row: crate::table::name_and_creation,
+        metadata_checks: MetadataChecks::Both,
         rules: Rules {
             generation: Generation::None,
             create_on_update: false,
@@ -297,7 +312,17 @@ impl AnyResource for BuiltIn {
 
     fn validate_update(&self, part: Part<'_>, value: &Value, old: &Value) -> FieldErrors {
         let mut errors = FieldErrors::new();
+        let namespaced = self.served[0].facts.namespaced;
+        metadata::validate(value, namespaced, metadata::path_segment_name, &mut errors);
         metadata::validate_update(value, old, &mut errors);
+        if part == Part::Main {
+            if self.declaration.metadata_checks != MetadataChecks::None {
+                metadata::validate_update(value, old, &mut errors);
+            }
+            if self.declaration.metadata_checks == MetadataChecks::Both {
+                metadata::validate(value, namespaced, self.declaration.name, &mut errors);
+            }
+        }
         match part {
             Part::Main => {
                 (self.declaration.validate)(value, &mut errors);
@@ -342,20 +367,10 @@ fn reset(value: &mut Value, key: &str, from: &Value) {
     }
 }
 
-/// A status write changes status; of metadata it may change labels, annotations, finalizers and owners never.
+/// A status write changes status, and of the rest metadata only: what else it brings is not looked at.
 fn keep_all_but_status(value: &mut Value, old: &Value) {
-    let status = value.get("status").cloned();
-    let written = value.get("metadata").cloned().unwrap_or_default();
-    *value = old.clone();
-    for key in ["resourceVersion", "managedFields", "uid", "name", "namespace"] {
-        if let Some(given) = written.get(key) {
-            value.set_at(&["metadata", key], given.clone());
-        }
-    }
-    match status {
-        Some(status) => value.set_at(&["status"], status),
-        None => {
-            value.remove_at(&["status"]);
-        }
+    let written = std::mem::replace(value, old.clone());
+    for key in ["metadata", "status"] {
+        reset(value, key, &written);
     }
 }

@@ -212,19 +212,7 @@ async fn binding(
     let options = WriteOptions::of(exchange, "CreateOptions")?;
     let form = negotiate(&exchange.parts.headers)?;
     let binding = patch::parse(PatchKind::Strategic, &body)?;
-    let mut errors = FieldErrors::new();
-    let at = Path::new("target");
-    let kind = binding.str_at(&["target", "kind"]);
-    if !matches!(kind, "" | "Node") {
-        errors.not_supported(&at.child("kind"), &Value::from(kind), ["Node", "<empty>"]);
-    }
-    let node = binding.str_at(&["target", "name"]).to_owned();
-    if node.is_empty() {
-        errors.required(&at.child("name"), "");
-    }
-    if let Some(first) = errors.iter().next() {
-        return Err(Status { code: 500, message: first.to_string(), ..Status::default() });
-    }
+    let node = node_of(&binding)?;
     let name = exchange.info.name.clone();
     let uid = binding.str_at(&["metadata", "uid"]).to_owned();
     let current = persist::current(server, target, &name).await?;
@@ -277,6 +265,24 @@ async fn binding(
         .await?;
     let done = Status { success: true, ..Status::default() };
     Ok(respond::plain(form, 201, &done.to_value()))
+}
+
+/// The node that a binding names.
+fn node_of(binding: &Value) -> Result<String, Status> {
+    let mut errors = FieldErrors::new();
+    let at = Path::new("target");
+    let kind = binding.str_at(&["target", "kind"]);
+    if !matches!(kind, "" | "Node") {
+        errors.not_supported(&at.child("kind"), &Value::from(kind), ["Node", "<empty>"]);
+    }
+    let node = binding.str_at(&["target", "name"]).to_owned();
+    if node.is_empty() {
+        errors.required(&at.child("name"), "");
+    }
+    if let Some(first) = errors.iter().next() {
+        return Err(Status { code: 500, message: first.to_string(), ..Status::default() });
+    }
+    Ok(node)
 }
 
 fn set_scheduled(pod: &mut Value, now: &str) {

@@ -265,7 +265,9 @@ fn keep_system_fields(value: &mut Value, old: &Value) {
 
 /// The generation moves with every change outside metadata and status.
 fn move_generation(target: &Target, part: Part<'_>, value: &mut Value, old: &Value) {
-    if part == Part::Status || target.resource().rules().generation == Generation::None {
+    // Neither a status nor the choice of a node is a change of what is wanted.
+    let kept = matches!(part, Part::Status | Part::Other("binding"));
+    if kept || target.resource().rules().generation == Generation::None {
         return;
     }
     let content = |value: &Value| -> Vec<(String, Value)> {

@@ -27,16 +27,16 @@ const NO_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
 /// What the containers of a pod are checked against.
 pub(super) struct Pod<'s> {
     spec: &'s Value,
-    volumes: &'s [Value],
+    volumes: Vec<&'s Value>,
     claims: Vec<&'s str>,
     grace_period: i64,
 }
 
 impl<'s> Pod<'s> {
-    pub(super) fn new(spec: &'s Value) -> Self {
+    pub(super) fn new(spec: &'s Value, volumes: Vec<&'s Value>) -> Self {
         Self {
             spec,
-            volumes: spec.items_at(&["volumes"]),
+            volumes,
             claims: spec
                 .items_at(&["resourceClaims"])
                 .iter()
@@ -142,7 +142,7 @@ impl<'s> Pod<'s> {
         env::variables(container.items_at(&["env"]), &path.child("env"), errors);
         self.file_variables(container, &path.child("env"), errors);
         env::sources(container.items_at(&["envFrom"]), &path.child("envFrom"), errors);
-        mounts::mounts_and_devices(container, self.volumes, path, errors);
+        mounts::mounts_and_devices(container, &self.volumes, path, errors);
         if check::required_text(container, "imagePullPolicy", path, errors) {
             let policies = ["Always", "IfNotPresent", "Never"];
             check::one_of(container, "imagePullPolicy", &policies, path, errors);

@@ -8,7 +8,7 @@ use crate::check;
 /// Checks the mounts and block devices of a container against each other and the pod's volumes.
 pub(super) fn mounts_and_devices(
     container: &Value,
-    volumes: &[Value],
+    volumes: &[&Value],
     path: &Path<'_>,
     errors: &mut FieldErrors,
 ) {
@@ -42,8 +42,8 @@ pub(super) fn mounts_and_devices(
     self::devices(devices, mounts, volumes, &path.child("volumeDevices"), errors);
 }
 
-fn find<'v>(volumes: &'v [Value], name: &str) -> Option<&'v Value> {
-    volumes.iter().find(|it| !name.is_empty() && it.str_at(&["name"]) == name)
+fn find<'v>(volumes: &[&'v Value], name: &str) -> Option<&'v Value> {
+    volumes.iter().copied().find(|it| !name.is_empty() && it.str_at(&["name"]) == name)
 }
 
 fn has(list: &[Value], member: &str, text: &str) -> bool {
@@ -98,7 +98,7 @@ fn recursive_read_only(mount: &Value, list: &Path<'_>, errors: &mut FieldErrors)
 fn devices(
     devices: &[Value],
     mounts: &[Value],
-    volumes: &[Value],
+    volumes: &[&Value],
     path: &Path<'_>,
     errors: &mut FieldErrors,
 ) {

@@ -34,11 +34,11 @@ pub(crate) fn template(template: &Value, path: &Path<'_>, errors: &mut FieldErro
 
 /// Checks the spec of a pod.
 pub(crate) fn pod_spec(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    let pod = Pod::new(spec);
     if spec.get("terminationGracePeriodSeconds").is_none() {
         errors.required(&path.child("terminationGracePeriodSeconds"), "");
     }
-    volumes::volumes(spec.items_at(&["volumes"]), &path.child("volumes"), errors);
+    let volumes = volumes::volumes(spec.items_at(&["volumes"]), &path.child("volumes"), errors);
+    let pod = Pod::new(spec, volumes);
     resource_claims(spec, &path.child("resourceClaims"), errors);
     pod.containers(path, errors);
     if let Some(resources) = spec.get("resources") {

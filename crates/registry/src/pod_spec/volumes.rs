@@ -43,11 +43,17 @@ const SOURCES: [(&str, &str); 30] = [
     ("image", "image"),
 ];
 
-/// Checks the volumes of a pod.
-pub(super) fn volumes(list: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
+/// Checks the volumes of a pod. Those that are fine come back: mounts of the others count as mounts of nothing.
+pub(super) fn volumes<'v>(
+    list: &'v [Value],
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) -> Vec<&'v Value> {
     let mut names: Vec<&str> = Vec::new();
+    let mut fine = Vec::new();
     for (index, volume) in list.iter().enumerate() {
         let at = path.index(index);
+        let before = errors.len();
         source(volume, &at, errors);
         let name = volume.str_at(&["name"]);
         if name.is_empty() {
@@ -59,7 +65,11 @@ pub(super) fn volumes(list: &[Value], path: &Path<'_>, errors: &mut FieldErrors)
             errors.duplicate(&at.child("name"), &name.into());
         }
         names.push(name);
+        if errors.len() == before {
+            fine.push(volume);
+        }
     }
+    fine
 }
 
 fn source(volume: &Value, path: &Path<'_>, errors: &mut FieldErrors) {

@@ -76,6 +76,8 @@ fn metric(metric: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     if kind.is_empty() {
         errors.required(&path.child("type"), "must specify a metric source type");
     } else if !TYPES.contains(&kind) {
+        // Upstream says so where it checks the name and again where it looks for the source.
+        check::one_of(metric, "type", &TYPES, path, errors);
         check::one_of(metric, "type", &TYPES, path, errors);
     }
     let mut named = None;

@@ -4,7 +4,7 @@ use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
 use super::{cron_schedule, job, job_checks, printing};
-use crate::declaration::Declaration;
+use crate::declaration::{Declaration, MetadataChecks};
 use crate::{check, table};
 
 /// The longest name: the jobs' names are made of it.
@@ -17,6 +17,7 @@ pub(super) fn resource() -> Declaration {
         default,
         validate,
         row,
+        metadata_checks: MetadataChecks::Update,
         ..Declaration::SPEC_AND_STATUS
     }
 }
@@ -27,9 +28,7 @@ fn default(value: &mut Value) {
     spec.default_at(&["suspend"], false);
     spec.default_at(&["successfulJobsHistoryLimit"], 3);
     spec.default_at(&["failedJobsHistoryLimit"], 1);
-    if let Some(template) = spec.at_mut(&["jobTemplate", "spec"]) {
-        job::default_spec(template);
-    }
+    job::default_spec(spec.member_mut("jobTemplate").member_mut("spec"));
 }
 
 fn validate(value: &Value, errors: &mut FieldErrors) {

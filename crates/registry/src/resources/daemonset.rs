@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{printing, workload};
 use crate::check;
-use crate::declaration::Declaration;
+use crate::declaration::{Declaration, MetadataChecks};
 use crate::pod_spec::defaults;
 use crate::table;
 
@@ -15,15 +15,34 @@ pub(super) fn resource() -> Declaration {
         group: "apps",
         resource: "daemonsets",
         default,
+        prepare_create,
+        prepare_update,
         validate,
         validate_update: workload::same_selector,
         validate_status,
         row,
+        metadata_checks: MetadataChecks::Update,
         ..Declaration::SPEC_AND_STATUS
     }
 }
 
+/// Holds how often the template changed; from a time when it was a field.
+const TEMPLATE_GENERATION: [&str; 3] =
+    ["metadata", "annotations", "deprecated.daemonset.template.generation"];
+
+fn prepare_create(value: &mut Value) {
+    value.set_at(&TEMPLATE_GENERATION, "1");
+}
+
+fn prepare_update(value: &mut Value, old: &Value) {
+    let before = old.str_at(&TEMPLATE_GENERATION).parse::<i64>().unwrap_or_default();
+    let path = ["spec", "template"];
+    let changed = value.at(&path) != old.at(&path);
+    value.set_at(&TEMPLATE_GENERATION, (before + i64::from(changed)).to_string());
+}
+
 fn default(value: &mut Value) {
+    value.default_at(&TEMPLATE_GENERATION, "0");
     let spec = value.member_mut("spec");
     let strategy = spec.member_mut("updateStrategy");
     strategy.default_at(&["type"], "RollingUpdate");
@@ -32,7 +51,7 @@ fn default(value: &mut Value) {
         strategy.default_at(&["rollingUpdate", "maxSurge"], 0);
     }
     spec.default_at(&["revisionHistoryLimit"], 10);
-    defaults::template(spec.get_mut("template"));
+    defaults::template(Some(spec.member_mut("template")));
 }
 
 fn validate(value: &Value, errors: &mut FieldErrors) {

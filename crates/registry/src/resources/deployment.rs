@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::{printing, workload};
 use crate::Rules;
 use crate::check;
-use crate::declaration::{Declaration, Scale};
+use crate::declaration::{Declaration, MetadataChecks, Scale};
 use crate::pod_spec::defaults;
 use crate::table;
 
@@ -21,6 +21,7 @@ pub(super) fn resource() -> Declaration {
         validate_status,
         row,
         rules: Rules { scale: Some(Scale::REPLICAS), ..Declaration::SPEC_AND_STATUS.rules },
+        metadata_checks: MetadataChecks::Update,
         ..Declaration::SPEC_AND_STATUS
     }
 }
@@ -36,7 +37,7 @@ fn default(value: &mut Value) {
     }
     spec.default_at(&["revisionHistoryLimit"], 10);
     spec.default_at(&["progressDeadlineSeconds"], 600);
-    defaults::template(spec.get_mut("template"));
+    defaults::template(Some(spec.member_mut("template")));
 }
 
 /// Annotations count as a change of what is wanted: they are copied to the replica sets.

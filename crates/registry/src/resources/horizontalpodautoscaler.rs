@@ -4,11 +4,13 @@ use apimachinery::{Value, value};
 use jiff::Timestamp;
 
 use super::{autoscaler_checks, printing};
-use crate::declaration::{Alternative, Declaration};
-use crate::table;
+use crate::declaration::{Alternative, Declaration, MetadataChecks};
+use crate::{Rules, table};
 
 /// Metrics shown in a table before the rest is counted only.
 const SHOWN_METRICS: usize = 2;
+/// The use of the processor that is wanted where nothing else is said.
+const CPU_PERCENT: i64 = 80;
 const UNKNOWN: &str = "<unknown>";
 /// What v1 has no field for is kept in annotations: what stands in the spec, what in the status.
 const ANNOTATION: &str = "autoscaling.alpha.kubernetes.io/";
@@ -21,9 +23,7 @@ pub(super) fn resource() -> Declaration {
         alternatives: &[Alternative {
             group: "autoscaling",
             version: "v1",
-            default: |value| {
-                value.default_at(&["spec", "minReplicas"], 1);
-            },
+            default: default_v1,
             to_storage,
             from_storage,
         }],
@@ -31,7 +31,18 @@ pub(super) fn resource() -> Declaration {
         validate: autoscaler_checks::validate,
         validate_status: autoscaler_checks::validate_status,
         row,
+        rules: Rules { has_status: true, ..Declaration::PLAIN.rules },
+        metadata_checks: MetadataChecks::Update,
         ..Declaration::SPEC_AND_STATUS
+    }
+}
+
+/// The use of the processor is wanted where no other metric is.
+fn default_v1(value: &mut Value) {
+    value.default_at(&["spec", "minReplicas"], 1);
+    let metrics = format!("{ANNOTATION}metrics");
+    if value.at(&["metadata", "annotations", &metrics]).is_none() {
+        value.default_at(&["spec", "targetCPUUtilizationPercentage"], CPU_PERCENT);
     }
 }
 
@@ -39,7 +50,7 @@ fn default(value: &mut Value) {
     let spec = value.member_mut("spec");
     spec.default_at(&["minReplicas"], 1);
     if spec.items_at(&["metrics"]).is_empty() {
-        spec.set_at(&["metrics"], vec![cpu(80)]);
+        spec.set_at(&["metrics"], vec![cpu(CPU_PERCENT)]);
     }
     for direction in ["scaleUp", "scaleDown"] {
         if let Some(rules) = spec.get_mut("behavior").and_then(|it| it.get_mut(direction)) {

@@ -36,6 +36,7 @@ fn default(value: &mut Value) {
     spec.default_at(&["backoffLimit"], if per_index { i32::MAX } else { 6 });
     spec.default_at(&["completionMode"], "NonIndexed");
     spec.default_at(&["suspend"], false);
+    spec.default_at(&["manualSelector"], false);
     let replacement =
         if spec.get("podFailurePolicy").is_some() { "Failed" } else { "TerminatingOrFailed" };
     spec.default_at(&["podReplacementPolicy"], replacement);
@@ -52,7 +53,7 @@ pub(super) fn default_spec(spec: &mut Value) {
             pattern.default_at(&["status"], "True");
         }
     }
-    defaults::template(spec.get_mut("template"));
+    defaults::template(Some(spec.member_mut("template")));
 }
 
 const FIELDS: &[FieldLabel] = &[FieldLabel::new("status.successful", |job| {
@@ -69,6 +70,8 @@ fn prepare_create(job: &mut Value) {
     if job.bool_at(&["spec", "manualSelector"]) {
         return;
     }
+    let path = ["spec", "template", "metadata", "labels"];
+    let defaulted = job.at(&path).is_some() && job.at(&path) == job.at(&["metadata", "labels"]);
     let of = |member| CompactString::from(job.str_at(&["metadata", member]));
     let (name, uid) = (of("name"), of("uid"));
     let spec = job.member_mut("spec");
@@ -81,6 +84,10 @@ fn prepare_create(job: &mut Value) {
         }
     }
     spec.default_at(&["selector", "matchLabels", UID_LABELS[1]], uid);
+    // Labels that came from the template are the template's: upstream keeps one map for both.
+    if defaulted && let Some(labels) = job.at(&path).cloned() {
+        job.set_at(&["metadata", "labels"], labels);
+    }
 }
 
 /// Whether a condition is true.

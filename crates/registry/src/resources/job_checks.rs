@@ -22,8 +22,13 @@ const NEEDS_INDEXES: &str = "requires indexed completion mode";
 pub(super) fn validate(job: &Value, errors: &mut FieldErrors) {
     let empty = Value::object();
     let spec = job.get("spec").unwrap_or(&empty);
-    let path = Path::new("spec");
     generated_selector(job, spec, errors);
+    whole_spec(spec, errors);
+}
+
+/// Checks the spec of a job with its selector.
+fn whole_spec(spec: &Value, errors: &mut FieldErrors) {
+    let (path, empty) = (Path::new("spec"), Value::object());
     let selector = spec.get("selector");
     if selector.is_none() {
         errors.required(&path.child("selector"), "");
@@ -157,7 +162,7 @@ fn indexes(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             let detail = "must be less than or equal to completions";
             errors.invalid(&path.child("maxFailedIndexes"), &most.into(), detail);
         }
-    } else {
+    } else if matches!(spec.str_at(&["completionMode"]), "" | "NonIndexed") {
         for (member, given) in [("backoffLimitPerIndex", per_index), ("maxFailedIndexes", most)] {
             if let Some(given) = given {
                 errors.invalid(&path.child(member), &given.into(), NEEDS_INDEXES);
@@ -308,6 +313,8 @@ fn success_policy(spec: &Value, policy: &Value, path: &Path<'_>, errors: &mut Fi
 pub(super) fn validate_update(job: &Value, old: &Value, errors: &mut FieldErrors) {
     let path = Path::new("spec");
     let pair = |member: &str| (job.at(&["spec", member]), old.at(&["spec", member]));
+    // Upstream checks a changed spec twice, and says everything twice.
+    whole_spec(job.get("spec").unwrap_or(&Value::Null), errors);
     completions(job, old, &path, errors);
     workload::same_selector(job, old, errors);
     template_update(job, old, errors);

@@ -270,7 +270,7 @@ fn resize(spec: &Value, old: &Value, errors: &mut FieldErrors) {
     let (now, then) = (resources::qos_class(spec), resources::qos_class(before));
     if now != then {
         let detail = "Pod QOS Class may not change as a result of resizing";
-        errors.invalid_text(&path, now, detail);
+        errors.invalid_text(&path, then, detail);
     }
     let mut allowed = spec.clone();
     for list in ["containers", "initContainers"] {

@@ -4,16 +4,19 @@ use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
 use super::workload;
-use crate::declaration::Declaration;
+use crate::declaration::{Declaration, MetadataChecks};
 use crate::{check, table};
 
 pub(super) fn resource() -> Declaration {
     Declaration {
         group: "policy",
         resource: "poddisruptionbudgets",
+        // Upstream checks of the name of a budget only that it can stand in a path.
+        name: crate::metadata::path_segment_name,
         validate,
         validate_status,
         row,
+        metadata_checks: MetadataChecks::None,
         ..Declaration::SPEC_AND_STATUS
     }
 }

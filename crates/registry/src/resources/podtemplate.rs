@@ -6,13 +6,21 @@ use jiff::Timestamp;
 use super::printing;
 use crate::declaration::Declaration;
 use crate::pod_spec::{defaults, validate as checks};
+use crate::{Generation, Rules};
 
 pub(super) fn resource() -> Declaration {
-    Declaration { resource: "podtemplates", default, validate, row, ..Declaration::PLAIN }
+    Declaration {
+        resource: "podtemplates",
+        default,
+        validate,
+        row,
+        rules: Rules { generation: Generation::Spec, ..Declaration::PLAIN.rules },
+        ..Declaration::PLAIN
+    }
 }
 
 fn default(value: &mut Value) {
-    defaults::template(value.get_mut("template"));
+    defaults::template(Some(value.member_mut("template")));
 }
 
 fn validate(value: &Value, errors: &mut FieldErrors) {

@@ -8,7 +8,7 @@ use compact_str::CompactString;
 
 use super::{printing, workload};
 use crate::check;
-use crate::declaration::{Declaration, FieldLabel, Scale};
+use crate::declaration::{Declaration, FieldLabel, MetadataChecks, Scale};
 use crate::pod_spec::defaults;
 use crate::table;
 
@@ -23,13 +23,14 @@ pub(super) fn resource() -> Declaration {
         fields: FIELDS,
         row,
         rules: Rules { scale: Some(Scale::REPLICAS), ..Declaration::SPEC_AND_STATUS.rules },
+        metadata_checks: MetadataChecks::Update,
         ..Declaration::SPEC_AND_STATUS
     }
 }
 
 fn default(value: &mut Value) {
     value.default_at(&["spec", "replicas"], 1);
-    defaults::template(value.at_mut(&["spec", "template"]));
+    defaults::template(Some(value.member_mut("spec").member_mut("template")));
 }
 
 /// The count of pods that there are.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{printing, replicaset, workload};
 use crate::Rules;
 use crate::check;
-use crate::declaration::{Declaration, Scale};
+use crate::declaration::{Declaration, MetadataChecks, Scale};
 use crate::pod_spec::defaults;
 use crate::table;
 
@@ -21,6 +21,7 @@ pub(super) fn resource() -> Declaration {
         fields: replicaset::FIELDS,
         row,
         rules: Rules { scale: Some(Scale::REPLICAS), ..Declaration::SPEC_AND_STATUS.rules },
+        metadata_checks: MetadataChecks::Update,
         ..Declaration::SPEC_AND_STATUS
     }
 }

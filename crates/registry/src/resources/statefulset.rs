@@ -1,6 +1,7 @@
 //! StatefulSet.
 
-use apimachinery::{FieldErrors, Path, Value};
+use apimachinery::labels::Selector;
+use apimachinery::{FieldErrors, Path, Value, value};
 use jiff::Timestamp;
 
 use super::{printing, workload};
@@ -9,6 +10,7 @@ use crate::check;
 use crate::declaration::{Declaration, Scale};
 use crate::pod_spec::claims;
 use crate::pod_spec::defaults;
+use crate::pod_spec::validate::template as validate_template;
 use crate::table;
 
 pub(super) fn resource() -> Declaration {
@@ -16,6 +18,7 @@ pub(super) fn resource() -> Declaration {
         group: "apps",
         resource: "statefulsets",
         default,
+        name: crate::metadata::label_name,
         validate,
         validate_update,
         validate_status,
@@ -42,10 +45,12 @@ fn default(value: &mut Value) {
     spec.default_at(&["replicas"], 1);
     spec.default_at(&["revisionHistoryLimit"], 10);
     for claim in spec.items_at_mut(&["volumeClaimTemplates"]) {
+        claim.default_at(&["apiVersion"], "v1");
+        claim.default_at(&["kind"], "PersistentVolumeClaim");
         defaults::claim_spec(claim.member_mut("spec"));
         claim.default_at(&["status", "phase"], "Pending");
     }
-    defaults::template(spec.get_mut("template"));
+    defaults::template(Some(spec.member_mut("template")));
 }
 
 fn validate(value: &Value, errors: &mut FieldErrors) {
@@ -77,13 +82,52 @@ fn validate(value: &Value, errors: &mut FieldErrors) {
     let label = apimachinery::validation::dns1123_label;
     check::optional_name(spec, "serviceName", label, &path, errors);
     workload::selector(spec, "statefulset", &path, errors);
-    workload::selected_template(spec, "StatefulSet", "", &path, errors);
+    template(spec, &path, errors);
     let list = path.child("volumeClaimTemplates");
     for (index, claim) in spec.items_at(&["volumeClaimTemplates"]).iter().enumerate() {
         let at = list.index(index);
         claims::spec(claim.get("spec").unwrap_or(&empty), &at.child("spec"), errors);
     }
     check::non_negative(spec, &["revisionHistoryLimit"], &path, errors);
+}
+
+/// Checks the template as its pods will be: with the volumes of their claims.
+fn template(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let empty = Value::object();
+    let mut template = spec.get("template").unwrap_or(&empty).clone();
+    let at = path.child("template");
+    match Selector::from_value(spec.get("selector")) {
+        Err(_) => {
+            check::invalid_selector(&path.child("selector"), &spec["selector"], "", errors);
+        }
+        Ok(selector) => {
+            if !selector.is_everything() {
+                workload::template_labels(&selector, &template, &at, errors);
+            }
+            // Upstream checks the labels of these templates once more than those of others.
+            let labels = template.at(&["metadata", "labels"]);
+            check::label_map(labels, &at.child("labels"), errors);
+            let claims = spec.items_at(&["volumeClaimTemplates"]);
+            add_claims(&mut template, claims);
+            validate_template(&template, &at, errors);
+        }
+    }
+    workload::lasting_pods(&template, "StatefulSet", &at, errors);
+}
+
+/// The volumes that a template's pods have of their claims.
+fn add_claims(template: &mut Value, claims: &[Value]) {
+    if claims.is_empty() {
+        return;
+    }
+    let names: Vec<&str> = claims.iter().map(|it| it.str_at(&["metadata", "name"])).collect();
+    let mut volumes: Vec<Value> = names
+        .iter()
+        .map(|name| value!({"name": (*name), "persistentVolumeClaim": {"claimName": (*name)}}))
+        .collect();
+    let own = template.items_at(&["spec", "volumes"]);
+    volumes.extend(own.iter().filter(|it| !names.contains(&it.str_at(&["name"]))).cloned());
+    template.set_at(&["spec", "volumes"], volumes);
 }
 
 fn strategy(strategy: &Value, path: &Path<'_>, errors: &mut FieldErrors) {

@@ -51,6 +51,16 @@ pub(super) fn lasting_template(
     errors: &mut FieldErrors,
 ) {
     validate::template(template, path, errors);
+    lasting_pods(template, kind, path, errors);
+}
+
+/// Checks that the pods of a template run for ever.
+pub(super) fn lasting_pods(
+    template: &Value,
+    kind: &str,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
     let at = path.child("spec");
     if let Some(spec) = template.get("spec") {
         check::one_of(spec, "restartPolicy", &["Always"], &at, errors);
