@@ -91,12 +91,12 @@ mod tests {
         check(
             r#"{"conditions":[{"type":"A","status":"False","reason":"R"},{"type":"X","status":"True"}]}"#,
             r#"{"conditions":[{"type":"A","status":"True"}]}"#,
-            r#"{"conditions":[{"type":"A","status":"True","reason":null}]}"#,
+            r#"{"conditions":[{"reason":null,"status":"True","type":"A"}]}"#,
         );
         check(
             r#"{"podIPs":[{"ip":"1"}],"podIP":"1"}"#,
             r#"{"podIPs":[{"ip":"2"}],"podIP":"2"}"#,
-            r#"{"podIPs":[{"ip":"2"},{"$patch":"delete","ip":"1"}],"podIP":"2"}"#,
+            r#"{"podIP":"2","podIPs":[{"ip":"2"},{"$patch":"delete","ip":"1"}]}"#,
         );
         check(
             r#"{"reason":"Evicted"}"#,
