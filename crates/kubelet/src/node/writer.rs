@@ -41,7 +41,7 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: Arc<Manager>, stop: Shutdo
             () = stop.requested() => break,
         }
         if let Ok(usage) = machine::usage(&shared.config) {
-            eviction::check(&shared, &manager, usage).await;
+            eviction::check(&shared, &manager, usage);
             image_gc::check(&shared, &mut history, usage).await;
         }
         if let Err(error) = tell(&shared, &version, &mut told).await {
