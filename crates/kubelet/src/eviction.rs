@@ -30,7 +30,7 @@ fn rank(pod: &Pod, used: i64) -> Rank {
 }
 
 /// Ends one pod if memory is short; the next look tells whether that was enough.
-pub(crate) async fn check(shared: &Shared, manager: &Manager, usage: Usage) {
+pub(crate) fn check(shared: &Shared, manager: &Manager, usage: Usage) {
     let threshold = shared.config.eviction_memory_bytes;
     if usage.memory_available >= threshold {
         return;

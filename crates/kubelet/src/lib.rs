@@ -14,6 +14,7 @@ mod expand;
 mod fields;
 mod hooks;
 mod hosts;
+mod image_gc;
 mod images;
 mod manager;
 mod net;

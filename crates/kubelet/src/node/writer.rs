@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::status::{self, Facts};
 use super::{lease, machine};
 use crate::eviction;
+use crate::image_gc;
 use crate::manager::Manager;
 use crate::shared::Shared;
 
@@ -32,6 +33,7 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: Arc<Manager>, stop: Shutdo
     }
     let lease = tokio::spawn(lease::run(Arc::clone(&shared), stop.clone()));
     let mut told = Told { last: None, at: None };
+    let mut history = image_gc::History::default();
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
@@ -39,7 +41,8 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: Arc<Manager>, stop: Shutdo
             () = stop.requested() => break,
         }
         if let Ok(usage) = machine::usage(&shared.config) {
-            eviction::check(&shared, &manager, usage).await;
+            eviction::check(&shared, &manager, usage);
+            image_gc::check(&shared, &mut history, usage).await;
         }
         if let Err(error) = tell(&shared, &version, &mut told).await {
             tracing::warn!(node = shared.config.node_name, %error, "could not write the node's status, will try again");

@@ -33,6 +33,13 @@ pub(crate) fn patch(old: &Value, new: &Value) -> Option<Value> {
     (!changed.is_empty()).then(|| Value::Object(changed))
 }
 
+/// The newer of two states of an object: the watch's, and the answer to the last write, which may come before it.
+pub(crate) fn newest<'o>(watched: &'o Value, answered: Option<&'o Value>) -> &'o Value {
+    let version =
+        |it: &Value| it.str_at(&["metadata", "resourceVersion"]).parse::<u64>().unwrap_or_default();
+    answered.filter(|it| version(it) > version(watched)).unwrap_or(watched)
+}
+
 /// Elements that differ. Conditions of others stay; addresses that are not there any more go.
 fn keyed_list(have: Option<&Value>, wanted: &Value, key: &str, keeps_others: bool) -> Value {
     let have = have.and_then(Value::as_array).unwrap_or_default();
@@ -84,6 +91,16 @@ mod tests {
         assert_eq!(got.map(|it| apimachinery::json::to_string(&it)).unwrap_or_default(), expected);
     }
 
+    /// A write that was based on what the watch had left the reason of the write before it in place.
+    #[test]
+    fn what_was_written_last_counts_before_the_watch_has_it() {
+        let at = |version: &str| value!({"metadata": {"resourceVersion": version}});
+        let (old, new) = (at("9"), at("10"));
+        assert_eq!(newest(&old, Some(&new)), &new);
+        assert_eq!(newest(&new, Some(&old)), &new);
+        assert_eq!(newest(&old, None), &old);
+    }
+
     #[test]
     fn only_what_differs_is_written() {
         check(r#"{"phase":"Pending"}"#, r#"{"phase":"Pending"}"#, "");
@@ -91,12 +108,12 @@ mod tests {
         check(
             r#"{"conditions":[{"type":"A","status":"False","reason":"R"},{"type":"X","status":"True"}]}"#,
             r#"{"conditions":[{"type":"A","status":"True"}]}"#,
-            r#"{"conditions":[{"type":"A","status":"True","reason":null}]}"#,
+            r#"{"conditions":[{"reason":null,"status":"True","type":"A"}]}"#,
         );
         check(
             r#"{"podIPs":[{"ip":"1"}],"podIP":"1"}"#,
             r#"{"podIPs":[{"ip":"2"}],"podIP":"2"}"#,
-            r#"{"podIPs":[{"ip":"2"},{"$patch":"delete","ip":"1"}],"podIP":"2"}"#,
+            r#"{"podIP":"2","podIPs":[{"ip":"2"},{"$patch":"delete","ip":"1"}]}"#,
         );
         check(
             r#"{"reason":"Evicted"}"#,

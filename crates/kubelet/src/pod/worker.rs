@@ -48,6 +48,8 @@ pub(crate) struct Worker {
     cancel: Shutdown,
     /// The status that the server took last.
     written: Option<Value>,
+    /// The object as the server answered the last status.
+    answered: Option<Value>,
     retry_at: Option<Timestamp>,
 }
 
@@ -64,6 +66,7 @@ impl Worker {
             probes: BTreeMap::new(),
             cancel: Shutdown::new(),
             written: None,
+            answered: None,
             retry_at: None,
         }
     }
@@ -443,7 +446,9 @@ impl Worker {
         if self.written.as_ref() == Some(&new) {
             return Ok(());
         }
-        let old = self.object.value().get("status").cloned().unwrap_or_default();
+        let watched = self.object.value();
+        let old = patch::newest(&watched, self.answered.as_ref()).get("status").cloned();
+        let old = old.unwrap_or_default();
         let Some(changed) = patch::patch(&old, &new) else {
             self.written = Some(new);
             return Ok(());
@@ -451,10 +456,10 @@ impl Worker {
         let body = value!({"metadata": {"uid": (spec::uid(pod))}, "status": changed});
         let resource = Resource::built_in("", "pods");
         let (namespace, name) = (spec::namespace(pod), spec::name(pod));
-        self.shared
-            .client
-            .patch(&resource, namespace, name, "status", PatchKind::Strategic, &body)
-            .await?;
+        let client = &self.shared.client;
+        let answer =
+            client.patch(&resource, namespace, name, "status", PatchKind::Strategic, &body).await?;
+        self.answered = Some(answer);
         self.written = Some(new);
         Ok(())
     }

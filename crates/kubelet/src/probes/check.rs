@@ -69,8 +69,16 @@ async fn once(shared: &Shared, subject: &Subject) -> Found {
             Err(error) => Found::Failure(error),
         };
     }
-    if subject.probe.grpc.is_some() {
-        return Found::Error("this node has no gRPC probes yet".into());
+    if let Some(action) = &subject.probe.grpc {
+        let host = subject.pod_ip.clone().unwrap_or_default();
+        let Ok(port) = u16::try_from(action.port) else {
+            return Found::Error(format!("invalid port number: {}", action.port));
+        };
+        let service = action.service.as_deref().unwrap_or_default();
+        return match super::grpc::check(&host, port, service, limit).await {
+            Ok(()) => Found::Success,
+            Err(error) => Found::Failure(error),
+        };
     }
     Found::Error(format!("missing probe handler for {}", subject.container.name))
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod count;
+mod grpc;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,10 +4,12 @@
 
 mod access;
 mod logs;
+mod port_forward;
 mod query;
 mod remote;
 mod reports;
 mod routes;
+mod spdy;
 
 use std::io;
 use std::sync::Arc;

@@ -135,15 +135,18 @@ fn protocol(request: &Request<Incoming>) -> Result<&'static str, Refusal> {
         .ok_or_else(|| (StatusCode::FORBIDDEN, format!("unable to negotiate protocol: client supports {offered:?}, server accepts {PROTOCOLS:?}")))
 }
 
+/// The answer to a WebSocket's key.
+pub(super) fn accept_key(request: &Request<Incoming>) -> Option<http::HeaderValue> {
+    let key = request.headers().get(http::header::SEC_WEBSOCKET_KEY)?;
+    http::HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()
+}
+
 fn upgrade(
     mut request: Request<Incoming>,
     protocol: &'static str,
     session: StreamSession,
 ) -> Response<Body> {
-    let key = request
-        .headers()
-        .get(http::header::SEC_WEBSOCKET_KEY)
-        .map(|it| derive_accept_key(it.as_bytes()));
+    let key = accept_key(&request);
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgraded.await {
@@ -162,7 +165,7 @@ fn upgrade(
     headers.insert(http::header::UPGRADE, fixed("websocket"));
     headers.insert(http::header::CONNECTION, fixed("Upgrade"));
     headers.insert(http::header::SEC_WEBSOCKET_PROTOCOL, fixed(protocol));
-    if let Some(accept) = key.and_then(|it| http::HeaderValue::try_from(it).ok()) {
+    if let Some(accept) = key {
         headers.insert(http::header::SEC_WEBSOCKET_ACCEPT, accept);
     }
     response

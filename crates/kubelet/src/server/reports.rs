@@ -95,86 +95,69 @@ pub(super) fn metrics(context: &Context) -> String {
     )
 }
 
+/// A metric's samples: labels and value.
+type Samples = Vec<(String, f64)>;
+
 /// Processor and memory use, as the metrics server reads it.
 pub(super) async fn resource_metrics(context: &Context) -> Result<String, Refusal> {
     let all = stats(context).await?;
+    let root = context.shared.hierarchies.as_ref().map(|it| it.stats("")).unwrap_or_default();
+    let cpu_of = |it: &cri::CpuUsage| seconds(it.usage_core_nano_seconds);
+    let memory_of = |it: &cri::MemoryUsage| bytes(it.working_set_bytes);
+    let of_containers = |of: &dyn Fn(&ContainerStats) -> f64| -> Samples {
+        let each = all.iter().flat_map(|pod| pod.containers.iter().map(move |it| (pod, it)));
+        each.map(|(pod, it)| (labels(pod, Some(&it.metadata.name)), of(it))).collect()
+    };
+    let of_pods = |of: &dyn Fn(&PodSandboxStats) -> f64| -> Samples {
+        all.iter().map(|it| (labels(it, None), of(it))).collect()
+    };
+    let one = |value: f64| vec![(String::new(), value)];
+    let metrics = [
+        ("container_cpu_usage_seconds_total", of_containers(&|it| cpu_of(&it.cpu))),
+        ("container_memory_working_set_bytes", of_containers(&|it| memory_of(&it.memory))),
+        ("pod_cpu_usage_seconds_total", of_pods(&|it| cpu_of(&it.cpu))),
+        ("pod_memory_working_set_bytes", of_pods(&|it| memory_of(&it.memory))),
+        ("node_cpu_usage_seconds_total", one(seconds(root.cpu_nanos))),
+        ("node_memory_working_set_bytes", one(bytes(root.memory.working_set))),
+        ("resource_scrape_error", one(0.0)),
+    ];
     let mut text = String::new();
-    let mut metric = |name: &str, kind: &str, help: &str, samples: &[(String, f64)]| {
+    for (name, samples) in metrics {
+        let (kind, help) = described(name);
         let _ = writeln!(text, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}");
         for (labels, value) in samples {
             let _ = writeln!(text, "{name}{labels} {value}");
         }
-    };
-    #[allow(clippy::cast_precision_loss, reason = "a metric is a double")]
-    let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
-    #[allow(clippy::cast_precision_loss, reason = "a metric is a double")]
-    let bytes = |value: u64| value as f64;
-    let pod = |it: &PodSandboxStats| {
-        format!("{{namespace=\"{}\",pod=\"{}\"}}", it.metadata.namespace, it.metadata.name)
-    };
-    let containers: Vec<(String, &ContainerStats)> = all
-        .iter()
-        .flat_map(|sandbox| sandbox.containers.iter().map(move |it| (sandbox, it)))
-        .map(|(sandbox, it)| {
-            let place = &sandbox.metadata;
-            (
-                format!(
-                    "{{container=\"{}\",namespace=\"{}\",pod=\"{}\"}}",
-                    it.metadata.name, place.namespace, place.name
-                ),
-                it,
-            )
-        })
-        .collect();
-    let of_containers = |of: &dyn Fn(&ContainerStats) -> f64| -> Vec<(String, f64)> {
-        containers.iter().map(|(labels, it)| (labels.clone(), of(it))).collect()
-    };
-    let of_pods = |of: &dyn Fn(&PodSandboxStats) -> f64| -> Vec<(String, f64)> {
-        all.iter().map(|it| (pod(it), of(it))).collect()
-    };
-    let root = context.shared.hierarchies.as_ref().map(|it| it.stats("")).unwrap_or_default();
-    let one = |value: f64| [(String::new(), value)];
-    metric(
-        "container_cpu_usage_seconds_total",
-        "counter",
-        "Cumulative cpu time consumed by the container in core-seconds",
-        &of_containers(&|it| seconds(it.cpu.usage_core_nano_seconds)),
-    );
-    metric(
-        "container_memory_working_set_bytes",
-        "gauge",
-        "Current working set of the container in bytes",
-        &of_containers(&|it| bytes(it.memory.working_set_bytes)),
-    );
-    metric(
-        "pod_cpu_usage_seconds_total",
-        "counter",
-        "Cumulative cpu time consumed by the pod in core-seconds",
-        &of_pods(&|it| seconds(it.cpu.usage_core_nano_seconds)),
-    );
-    metric(
-        "pod_memory_working_set_bytes",
-        "gauge",
-        "Current working set of the pod in bytes",
-        &of_pods(&|it| bytes(it.memory.working_set_bytes)),
-    );
-    metric(
-        "node_cpu_usage_seconds_total",
-        "counter",
-        "Cumulative cpu time consumed by the node in core-seconds",
-        &one(seconds(root.cpu_nanos)),
-    );
-    metric(
-        "node_memory_working_set_bytes",
-        "gauge",
-        "Current working set of the node in bytes",
-        &one(bytes(root.memory.working_set)),
-    );
-    metric(
-        "resource_scrape_error",
-        "gauge",
-        "1 if there was an error while getting container metrics, 0 otherwise",
-        &one(0.0),
-    );
+    }
     Ok(text)
+}
+
+/// A metric's kind and upstream's help.
+fn described(name: &str) -> (&'static str, String) {
+    let whose = name.split('_').next().unwrap_or_default();
+    if name.ends_with("_total") {
+        ("counter", format!("Cumulative cpu time consumed by the {whose} in core-seconds"))
+    } else if name.ends_with("_bytes") {
+        ("gauge", format!("Current working set of the {whose} in bytes"))
+    } else {
+        ("gauge", "1 if there was an error while getting container metrics, 0 otherwise".into())
+    }
+}
+
+fn labels(pod: &PodSandboxStats, container: Option<&str>) -> String {
+    let place = format!("namespace=\"{}\",pod=\"{}\"", pod.metadata.namespace, pod.metadata.name);
+    match container {
+        Some(name) => format!("{{container=\"{name}\",{place}}}"),
+        None => format!("{{{place}}}"),
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a metric is a double")]
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e9
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a metric is a double")]
+fn bytes(value: u64) -> f64 {
+    value as f64
 }

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use rustls::pki_types::CertificateDer;
 
 use super::query::Query;
-use super::{Context, access, logs, remote, reports};
+use super::{Context, access, logs, port_forward, remote, reports};
 use crate::spec;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -92,8 +92,13 @@ async fn route(
             let (pod, container) = target(context, rest)?;
             Ok(plain(StatusCode::OK, remote::run(context, &pod, &container, &query).await?))
         }
-        (_, ["portForward", ..]) => {
-            Err((StatusCode::NOT_IMPLEMENTED, "port forwarding is not built yet".into()))
+        (_, ["portForward", namespace, name]) => {
+            let pod = find(context, namespace, name, None)?;
+            port_forward::forward(context, &pod, request).await
+        }
+        (_, ["portForward", namespace, name, uid]) => {
+            let pod = find(context, namespace, name, Some(uid))?;
+            port_forward::forward(context, &pod, request).await
         }
         _ => Err((StatusCode::NOT_FOUND, "404 page not found\n".into())),
     }

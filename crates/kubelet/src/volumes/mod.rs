@@ -147,7 +147,7 @@ async fn empty_dir(
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
-    let size = size.unwrap_or_else(|| cx.shared.machine.memory_bytes);
+    let size = size.unwrap_or(cx.shared.machine.memory_bytes);
     let mode = source.mode.and_then(|it| u32::try_from(it).ok()).unwrap_or(0o777);
     let group = fs_group(cx.pod).map(|id| Group { id, writable: true });
     block(cx.shared, move || {
