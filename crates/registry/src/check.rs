@@ -2,7 +2,7 @@
 
 use apimachinery::quantity::Quantity;
 use apimachinery::validation::{self, Problems};
-use apimachinery::{FieldErrors, Object, Path, Value};
+use apimachinery::{FieldErrors, Path, Value};
 
 use crate::metadata;
 
@@ -214,12 +214,6 @@ pub(crate) fn go_struct(of: &Value, fields: &[(&str, &str)]) -> String {
         })
         .collect();
     format!("{{{}}}", members.join(","))
-}
-
-/// The labels of a template match the selector that stands beside it.
-pub(crate) fn selects(selector: &Value, labels: Option<&Object>) -> bool {
-    apimachinery::labels::Selector::from_value(Some(selector))
-        .is_ok_and(|it| it.matches_labels(labels))
 }
 
 /// An error whose value is not at hand as one: `Invalid value: {"Type":...}: detail`.
