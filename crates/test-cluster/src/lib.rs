@@ -54,6 +54,7 @@ impl TestCluster {
             max_mutating_in_flight: 1_000,
             max_in_flight: 1_000,
             service_range: ServiceRange::new(Ipv4Addr::new(10, 96, 0, 0), 16),
+            external_address: "127.0.0.1:6443".into(),
             nodes: None,
             version: Version { major: "1".into(), minor: "37".into(), git: "v1.37.1".into() },
         };
@@ -62,6 +63,7 @@ impl TestCluster {
             authorizer: Arc::new(PrivilegedGroup),
             admission: admission::Chain::default(),
             anonymous: false,
+            tokens: None,
         };
         let server = Server::start(config, shutdown.signal(), access)
             .await
