@@ -42,6 +42,10 @@ pub(crate) struct Worker {
     /// The object is gone from the server.
     removed: bool,
     sandbox_pause: SignedDuration,
+    /// The volumes were made once by this process: from then on they are kept up to date.
+    has_volumes: bool,
+    /// Held while the pod's volumes are written: the first making and a refresh would trip over each other.
+    volumes: Arc<tokio::sync::Mutex<()>>,
     /// Probes under way, by container id and kind.
     probes: BTreeMap<(String, ProbeKind), Shutdown>,
     /// Ends what need not be finished when the pod ends.
@@ -63,6 +67,8 @@ impl Worker {
             memory,
             removed: false,
             sandbox_pause: SANDBOX_RETRY,
+            has_volumes: false,
+            volumes: Arc::default(),
             probes: BTreeMap::new(),
             cancel: Shutdown::new(),
             written: None,
@@ -79,7 +85,7 @@ impl Worker {
             self.learn(news);
             let Some(pod) = self.object.decode::<Pod>() else { return };
             if objects && self.memory.stage == Stage::Running {
-                self.refresh(&pod).await;
+                self.objects_changed(&pod);
             }
             let wake_at = self.sync(&pod).await;
             if self.is_over(&pod).await {
@@ -170,14 +176,32 @@ impl Worker {
         }
     }
 
-    /// Brings volumes made from objects up to date.
-    async fn refresh(&self, pod: &Pod) {
-        let user = self.user(pod);
-        let pod_ips = self.ips(pod);
-        let cx = VolumeContext { shared: &self.shared, pod, user: &user, pod_ips };
-        if let Err(failure) = volumes::set_up(&cx).await {
-            self.shared.event(pod, EventType::Warning, "FailedMount", &failure.message);
+    /// What waited for an object is tried again, and what was made from one is brought up to date.
+    fn objects_changed(&mut self, pod: &Pod) {
+        let now = self.shared.clock.now();
+        self.memory.sandbox_retry_at = None;
+        for failure in self.memory.failures.values_mut() {
+            if failure.reason == "CreateContainerConfigError" {
+                failure.retry_at = now;
+            }
         }
+        self.refresh(pod);
+    }
+
+    /// Brings volumes made from objects up to date.
+    fn refresh(&self, pod: &Pod) {
+        if !self.has_volumes {
+            return;
+        }
+        let (shared, turn) = (Arc::clone(&self.shared), Arc::clone(&self.volumes));
+        let (pod, user, pod_ips) = (pod.clone(), self.user(pod), self.ips(pod));
+        tokio::spawn(async move {
+            let _turn = turn.lock().await;
+            let cx = VolumeContext { shared: &shared, pod: &pod, user: &user, pod_ips };
+            if let Err(failure) = volumes::set_up(&cx).await {
+                shared.event(&pod, EventType::Warning, "FailedMount", &failure.message);
+            }
+        });
     }
 
     fn ips(&self, pod: &Pod) -> Vec<String> {
@@ -207,6 +231,13 @@ impl Worker {
                 return Some(now + WRITE_RETRY);
             }
         };
+        if observed.ready_sandbox().is_some() && !self.has_volumes {
+            self.has_volumes = true;
+            if self.written.is_none() {
+                // An earlier process made them: they are watched from now on.
+                self.refresh(pod);
+            }
+        }
         self.forget_old(&observed);
         let mut planned = plan(pod, &observed, &mut self.memory, now);
         if self.memory.stage > Stage::Running {
@@ -230,7 +261,7 @@ impl Worker {
             && let Some(at) = self.shared.tokens.renew_at(spec::uid(pod))
         {
             if at <= now {
-                self.refresh(pod).await;
+                self.refresh(pod);
             }
             planned.wake(at.max(now + WRITE_RETRY));
         }
@@ -301,7 +332,9 @@ impl Worker {
         self.memory.busy.insert(Busy::Sandbox);
         let (shared, inbox, pod, user) =
             (Arc::clone(&self.shared), Arc::clone(&self.inbox), pod.clone(), self.user(pod));
+        let turn = Arc::clone(&self.volumes);
         tokio::spawn(async move {
+            let _turn = turn.lock().await;
             let result = start::sandbox(&shared, &pod, attempt, &user).await;
             inbox.report(Outcome::Sandbox(result));
         });
