@@ -22,6 +22,9 @@ const PARALLEL_PULLS: usize = 4;
 /// Between tries of a start that failed for a reason that no event ends.
 pub(crate) const RETRY: jiff::SignedDuration = jiff::SignedDuration::from_secs(10);
 
+/// How long a failed pull is shown as such before it is shown as backing off.
+const SHOWN: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
+
 /// What is known of pulls.
 #[derive(Debug)]
 pub(crate) struct Pulls {
@@ -155,8 +158,8 @@ pub(crate) async fn ensure(
             let text = error.to_rpc();
             tell(EventType::Warning, "Failed", &format!("Failed to pull image {image:?}: {text}"));
             note_failure(shared, &key, &format!("ErrImagePull: {text}"));
-            // At once: what comes is the back-off.
-            Err(fail("ErrImagePull", text, shared.clock.now()))
+            let soon = shared.clock.now().checked_add(SHOWN).unwrap_or(Timestamp::MAX);
+            Err(fail("ErrImagePull", text, soon))
         }
     }
 }
