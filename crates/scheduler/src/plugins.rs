@@ -4,11 +4,13 @@
 mod dynamic_resources;
 mod fit;
 mod image_locality;
+mod inter_pod_affinity;
 mod node_affinity;
 mod nodes;
 mod normalize;
 mod ports;
 mod scheduling_gates;
+mod spread;
 mod taints;
 
 pub use fit::{Fit, Strategy};
@@ -32,6 +34,8 @@ pub fn filters() -> Vec<Box<dyn Filter>> {
         Box::new(node_affinity::NodeAffinity::default()),
         Box::new(ports::NodePorts),
         Box::new(Fit::default()),
+        Box::new(spread::PodTopologySpread),
+        Box::new(inter_pod_affinity::InterPodAffinity),
         Box::new(dynamic_resources::DynamicResources),
     ]
 }
@@ -49,6 +53,8 @@ pub fn scores() -> Vec<(Box<dyn Score>, i64)> {
         (Box::new(taints::TaintToleration), 3),
         (Box::new(node_affinity::NodeAffinity::default()), 2),
         (Box::new(Fit::default()), 1),
+        (Box::new(spread::PodTopologySpread), 2),
+        (Box::new(inter_pod_affinity::InterPodAffinity), 2),
         (Box::new(fit::BalancedAllocation::default()), 1),
         (Box::new(image_locality::ImageLocality), 1),
     ]

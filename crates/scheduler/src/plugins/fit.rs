@@ -66,7 +66,6 @@ impl Check for Fits<'_> {
         let mut unresolvable = false;
         if i64::try_from(row.pods.len()).is_ok_and(|count| count + 1 > row.node.allowed_pods) {
             reasons.push("Too many pods".into());
-            unresolvable |= row.node.allowed_pods < 1;
         }
         let (has, used) = (&row.node.allocatable, &row.requested);
         let mut need = |name: &str, wanted: i64, has: i64, used: i64| {
