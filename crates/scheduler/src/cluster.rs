@@ -14,6 +14,7 @@ use compact_str::CompactString;
 use crate::labels::Labels;
 use crate::node::{NodeLite, Row};
 use crate::pod::PodLite;
+use crate::volumes::Volumes;
 
 /// The node says that it takes no new pods.
 pub const UNSCHEDULABLE: u8 = 1;
@@ -67,6 +68,8 @@ pub struct Cluster {
     nominated: BTreeMap<CompactString, Vec<Arc<PodLite>>>,
     image_nodes: BTreeMap<CompactString, i64>,
     rows_with_terms: usize,
+    /// Claims, volumes and storage classes.
+    pub volumes: Volumes,
 }
 
 static NO_LABELS: std::sync::LazyLock<Labels> = std::sync::LazyLock::new(Labels::default);

@@ -69,7 +69,7 @@ pub fn decide(cycle: Cycle<'_>, profile: &Profile, how: How) -> Decision {
             Prepared::Ready(check) => checks.push((filter.name(), check)),
             Prepared::Reject(rejection) => {
                 let whole = Whole { place, name: filter.name(), rejection };
-                return refuse_whole(cycle, profile, &checks, whole, how);
+                return refuse_whole(cycle, profile, &checks, &whole, how);
             }
         }
     }
@@ -258,7 +258,7 @@ fn refuse_whole<'a>(
     cycle: Cycle<'a>,
     profile: &Profile,
     checks: &[(&'static str, Box<dyn Check + 'a>)],
-    whole: Whole,
+    whole: &Whole,
     how: How,
 ) -> Decision {
     let refusals = vec![Some(whole.rejection.clone()); cycle.cluster.rows().len()];

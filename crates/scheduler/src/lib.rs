@@ -11,11 +11,16 @@ pub mod node;
 pub mod plugins;
 pub mod pod;
 pub mod preemption;
+pub mod queue;
 pub mod resources;
+pub mod run;
 pub mod terms;
+pub mod volumes;
+mod write;
 
 pub use cluster::Cluster;
 pub use decide::{Decision, decide};
 pub use framework::Profile;
 pub use node::NodeLite;
 pub use pod::PodLite;
+pub use run::Scheduler;

@@ -12,8 +12,9 @@ mod ports;
 mod scheduling_gates;
 mod spread;
 mod taints;
+mod volumes;
 
-pub use fit::{Fit, Strategy};
+pub use fit::{Fit, Strategy, Weighted};
 
 use crate::framework::{Filter, PostFilter, PreEnqueue, Score};
 use crate::preemption::DefaultPreemption;
@@ -34,6 +35,9 @@ pub fn filters() -> Vec<Box<dyn Filter>> {
         Box::new(node_affinity::NodeAffinity::default()),
         Box::new(ports::NodePorts),
         Box::new(Fit::default()),
+        Box::new(volumes::VolumeRestrictions),
+        Box::new(volumes::VolumeBinding),
+        Box::new(volumes::VolumeZone),
         Box::new(spread::PodTopologySpread),
         Box::new(inter_pod_affinity::InterPodAffinity),
         Box::new(dynamic_resources::DynamicResources),

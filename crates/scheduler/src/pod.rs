@@ -55,8 +55,17 @@ pub struct Ask {
     pub scheduler_name: CompactString,
     /// Whether it names resource claims.
     pub has_resource_claims: bool,
-    /// The names of the volume claims it uses.
-    pub claims: Vec<CompactString>,
+    /// The volume claims it uses.
+    pub claims: Vec<ClaimUse>,
+}
+
+/// A volume claim that a pod uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimUse {
+    /// Its name.
+    pub name: CompactString,
+    /// Whether it is made for this pod alone.
+    pub ephemeral: bool,
 }
 
 /// A pod.
@@ -169,6 +178,21 @@ fn ask(pod: &Value, spec: &Value, labels: &Labels) -> Ask {
         nominated_node: pod.str_at(&["status", "nominatedNodeName"]).into(),
         scheduler_name: spec.str_at(&["schedulerName"]).into(),
         has_resource_claims: !spec.items_at(&["resourceClaims"]).is_empty(),
-        claims: texts("volumes", &["persistentVolumeClaim", "claimName"]),
+        claims: claims(pod, spec),
     }
+}
+
+fn claims(pod: &Value, spec: &Value) -> Vec<ClaimUse> {
+    let volumes = spec.items_at(&["volumes"]).iter();
+    volumes
+        .filter_map(|it| {
+            let name = it.str_at(&["persistentVolumeClaim", "claimName"]);
+            if !name.is_empty() {
+                return Some(ClaimUse { name: name.into(), ephemeral: false });
+            }
+            it.at(&["ephemeral"])?;
+            let made = [pod.str_at(&["metadata", "name"]), it.str_at(&["name"])].join("-");
+            Some(ClaimUse { name: made.into(), ephemeral: true })
+        })
+        .collect()
 }

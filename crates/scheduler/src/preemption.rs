@@ -108,7 +108,7 @@ impl DefaultPreemption {
         lower.iter().for_each(|pod| trial.remove(pod));
         trial.fits()?;
         let mut lower = lower;
-        lower.sort_by(|a, b| importance(a).cmp(&importance(b)));
+        lower.sort_by_key(|it| importance(it));
         let (violating, others) = by_budget(failure, &lower);
         let mut victims = Vec::new();
         let mut violations = 0;
@@ -123,7 +123,7 @@ impl DefaultPreemption {
                 victims.push(Arc::clone(pod));
             }
         }
-        victims.sort_by(|a, b| importance(a).cmp(&importance(b)));
+        victims.sort_by_key(|it| importance(it));
         Ok(Candidate { row: index, victims, violations })
     }
 }

@@ -104,6 +104,10 @@ fn load(scenario: &Value) -> Cluster {
             kind @ ("ReplicaSet" | "StatefulSet" | "ReplicationController") => {
                 cluster.set_workload(kind, &key, Some(object));
             }
+            "PersistentVolumeClaim" => cluster.volumes.set_claim(&key, Some(object)),
+            "PersistentVolume" => cluster.volumes.set_volume(&key.name, Some(object)),
+            "StorageClass" => cluster.volumes.set_class(&key.name, Some(object)),
+            // CSINode, CSIDriver, CSIStorageCapacity, VolumeAttachment: what reads them is not built.
             _ => {}
         }
     }
