@@ -233,8 +233,8 @@ mod tests {
         std::iter::from_fn(|| queue.pop(now)).map(|it| it.key.name.to_string()).collect()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_most_important_pod_comes_first_and_then_the_oldest() {
+    #[test]
+    fn the_most_important_pod_comes_first_and_then_the_oldest() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         for (name, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 9)] {
             queue.put(pod(name, priority), false, now);
@@ -243,8 +243,8 @@ mod tests {
         assert_eq!(popped(&mut queue, now), ["d", "b", "a", "c"]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_refused_pod_waits_for_what_helps_and_then_out_its_backoff() {
+    #[test]
+    fn a_refused_pod_waits_for_what_helps_and_then_out_its_backoff() {
         let (mut queue, now) = (Queue::default(), Instant::now());
         let a = pod("a", 0);
         queue.put(Arc::clone(&a), false, now);

@@ -8,8 +8,8 @@ use compact_str::CompactString;
 
 use crate::terms::NodeTerm;
 
-/// Labels of volumes that say where they are.
-const PLACES: [&str; 4] = [
+/// Labels of volumes and nodes that say where they are.
+pub const PLACES: [&str; 4] = [
     "topology.kubernetes.io/zone",
     "topology.kubernetes.io/region",
     "failure-domain.beta.kubernetes.io/zone",

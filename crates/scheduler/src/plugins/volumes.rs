@@ -6,7 +6,7 @@ use client::ObjectKey;
 use crate::framework::{Check, Cycle, Filter, Prepared, Rejection};
 use crate::node::Row;
 use crate::pod::{ClaimUse, PodLite};
-use crate::volumes::{Claim, Volume};
+use crate::volumes::{Claim, PLACES, Volume};
 
 fn key(pod: &PodLite, claim: &ClaimUse) -> ObjectKey {
     ObjectKey::new(pod.key.namespace.clone(), claim.name.clone())
@@ -178,6 +178,10 @@ struct InZone<'a>(Vec<&'a Volume>);
 impl Check for InZone<'_> {
     fn check(&self, row: &Row) -> Result<(), Rejection> {
         let labels = &row.node.labels;
+        // A node that says nothing of where it is, is taken to be anywhere.
+        if PLACES.iter().all(|key| labels.get(key).is_none()) {
+            return Ok(());
+        }
         let mut places = self.0.iter().flat_map(|it| &it.places);
         let fits = places.all(|(key, values)| {
             // Nodes may have dropped the old name of the label.
