@@ -27,9 +27,12 @@ async fn cluster() -> TestCluster {
 }
 
 async fn node(cluster: &TestCluster, name: &str, cpu: &str) {
-    let node = value!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
-        "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "10"}}});
+    let node = value!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
     cluster.create("", "nodes", node).await;
+    let nodes = Resource::built_in("", "nodes");
+    let status = value!({"status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "10"}}});
+    let kind = PatchKind::Merge;
+    cluster.client.patch(&nodes, "", name, "status", kind, &status).await.unwrap();
 }
 
 fn pod(name: &str, cpu: &str, priority: i64) -> Value {
