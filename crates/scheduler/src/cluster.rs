@@ -34,10 +34,25 @@ pub struct Columns {
     pub free_ephemeral_storage: Vec<i64>,
     /// How many more pods it takes.
     pub free_pods: Vec<i64>,
+    /// CPU as it is scored.
+    pub milli_cpu: Amounts,
+    /// Memory as it is scored.
+    pub memory: Amounts,
     /// The flags above.
     pub flags: Vec<u8>,
     /// All flags of all nodes.
     pub any_flags: u8,
+}
+
+/// A resource of every node, in the order of the rows.
+#[derive(Debug, Clone, Default)]
+pub struct Amounts {
+    /// What there is.
+    pub has: Vec<i64>,
+    /// What is asked for.
+    pub asked: Vec<i64>,
+    /// The same, with defaults for containers that ask for none.
+    pub filled: Vec<i64>,
 }
 
 /// How many disruptions a set of pods bears.
@@ -311,6 +326,8 @@ impl Cluster {
         columns.free_milli_cpu[index] = has.milli_cpu - asked.milli_cpu;
         columns.free_memory[index] = has.memory - asked.memory;
         columns.free_ephemeral_storage[index] = has.ephemeral_storage - asked.ephemeral_storage;
+        columns.milli_cpu.set(index, [has.milli_cpu, asked.milli_cpu, row.nonzero_milli_cpu]);
+        columns.memory.set(index, [has.memory, asked.memory, row.nonzero_memory]);
         let pods = i64::try_from(row.pods.len()).unwrap_or(i64::MAX);
         columns.free_pods[index] = row.node.allowed_pods - pods;
         let flag = |is: bool, flag: u8| if is { flag } else { 0 };
@@ -330,6 +347,7 @@ impl Columns {
         self.free_ephemeral_storage.push(0);
         self.free_pods.push(0);
         self.flags.push(0);
+        [&mut self.milli_cpu, &mut self.memory].into_iter().for_each(Amounts::push);
     }
 
     fn swap_remove(&mut self, index: usize) {
@@ -338,9 +356,32 @@ impl Columns {
         self.free_ephemeral_storage.swap_remove(index);
         self.free_pods.swap_remove(index);
         self.flags.swap_remove(index);
+        self.milli_cpu.swap_remove(index);
+        self.memory.swap_remove(index);
     }
 
     fn sum_flags(&mut self) {
         self.any_flags = self.flags.iter().fold(0, |all, it| all | it);
+    }
+}
+
+impl Amounts {
+    fn push(&mut self) {
+        self.has.push(0);
+        self.asked.push(0);
+        self.filled.push(0);
+    }
+
+    fn swap_remove(&mut self, index: usize) {
+        self.has.swap_remove(index);
+        self.asked.swap_remove(index);
+        self.filled.swap_remove(index);
+    }
+
+    /// What there is, what is asked for, and that with defaults.
+    fn set(&mut self, index: usize, [has, asked, filled]: [i64; 3]) {
+        self.has[index] = has;
+        self.asked[index] = asked;
+        self.filled[index] = filled;
     }
 }

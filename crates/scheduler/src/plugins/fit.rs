@@ -5,10 +5,9 @@ use std::borrow::Cow;
 use compact_str::CompactString;
 use smallvec::SmallVec;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Amounts, Cluster};
 use crate::framework::{Check, Cycle, Filter, MAX_SCORE, Prepared, Rejection, Score};
 use crate::node::Row;
-use crate::pod::PodLite;
 use crate::resources::Resources;
 
 /// A resource with its weight in a score.
@@ -115,11 +114,12 @@ impl Check for Fits<'_> {
     }
 }
 
-/// What a node has of a resource, and what of it is asked for without the pod and by the pod.
-struct Share {
-    has: i64,
-    used: i64,
+/// A resource of every node, and what the pod asks of it.
+struct Source<'a> {
+    has: Cow<'a, [i64]>,
+    used: Cow<'a, [i64]>,
     wanted: i64,
+    weight: i64,
 }
 
 /// How requests are counted.
@@ -131,26 +131,37 @@ enum Count {
     Filled,
 }
 
-fn share(row: &Row, pod: &PodLite, resource: &str, count: Count) -> Option<Share> {
-    let (has, filled) = (&row.node.allocatable, count == Count::Filled);
-    let share = match resource {
-        "cpu" if filled => Share {
-            has: has.milli_cpu,
-            used: row.nonzero_milli_cpu,
-            wanted: pod.requests.nonzero_milli_cpu,
-        },
-        "memory" if filled => {
-            Share { has: has.memory, used: row.nonzero_memory, wanted: pod.requests.nonzero_memory }
-        }
-        other => Share {
-            has: has.get(other),
-            used: row.requested.get(other),
-            wanted: pod.requests.exact.get(other),
-        },
+fn sources<'a>(cycle: Cycle<'a>, resources: &[Weighted], count: Count) -> Vec<Source<'a>> {
+    let requests = &cycle.pod.requests;
+    let columns = cycle.cluster.columns();
+    let column = |it: &'a Amounts, exact: i64, filled: i64, weight: i64| {
+        let (used, wanted) = match count {
+            Count::Exact => (&it.asked, exact),
+            Count::Filled => (&it.filled, filled),
+        };
+        Source { has: it.has.as_slice().into(), used: used.as_slice().into(), wanted, weight }
     };
-    // An extended resource that the pod does not ask for says nothing about the node.
-    let native = matches!(resource, "cpu" | "memory" | "ephemeral-storage");
-    (share.has != 0 && (native || share.wanted != 0)).then_some(share)
+    let source = |(name, weight): &Weighted| {
+        let wanted = requests.exact.get(name);
+        match name.as_str() {
+            "cpu" => Some(column(&columns.milli_cpu, wanted, requests.nonzero_milli_cpu, *weight)),
+            "memory" => Some(column(&columns.memory, wanted, requests.nonzero_memory, *weight)),
+            // An extended resource that the pod does not ask for says nothing about the node.
+            other if wanted == 0 && other != "ephemeral-storage" => None,
+            other => {
+                let rows = cycle.cluster.rows().iter();
+                let has = rows.clone().map(|row| row.node.allocatable.get(other)).collect();
+                let used = rows.map(|row| row.requested.get(other)).collect();
+                Some(Source {
+                    has: Cow::Owned(has),
+                    used: Cow::Owned(used),
+                    wanted,
+                    weight: *weight,
+                })
+            }
+        }
+    };
+    resources.iter().filter_map(source).collect()
 }
 
 impl Score for Fit {
@@ -159,13 +170,12 @@ impl Score for Fit {
     }
 
     fn score(&self, cycle: Cycle<'_>, feasible: &[usize], scores: &mut [i64]) -> bool {
+        let sources = sources(cycle, &self.resources, Count::Filled);
         for (index, score) in feasible.iter().zip(scores) {
-            let row = &cycle.cluster.rows()[*index];
             let (mut sum, mut weights) = (0, 0);
-            for (resource, weight) in &self.resources {
-                let Some(it) = share(row, cycle.pod, resource, Count::Filled) else { continue };
-                sum += self.strategy.score(it.used + it.wanted, it.has) * weight;
-                weights += weight;
+            for it in sources.iter().filter(|it| it.has[*index] != 0) {
+                sum += self.strategy.score(it.used[*index] + it.wanted, it.has[*index]) * it.weight;
+                weights += it.weight;
             }
             *score = if weights == 0 { 0 } else { self.strategy.average(sum, weights) };
         }
@@ -230,15 +240,14 @@ impl Score for BalancedAllocation {
         if self.resources.iter().all(|(resource, _)| exact.get(resource) == 0) {
             return false;
         }
+        let sources = sources(cycle, &self.resources, Count::Exact);
         for (index, score) in feasible.iter().zip(scores) {
-            let row = &cycle.cluster.rows()[*index];
-            let shares = self.resources.iter();
-            let shares = shares.filter_map(|(it, _)| share(row, cycle.pod, it, Count::Exact));
             let mut before: SmallVec<[f64; 4]> = SmallVec::new();
             let mut after: SmallVec<[f64; 4]> = SmallVec::new();
-            for it in shares {
-                before.push(fraction(it.used, it.has));
-                after.push(fraction(it.used + it.wanted, it.has));
+            for it in sources.iter().filter(|it| it.has[*index] != 0) {
+                let (used, has) = (it.used[*index], it.has[*index]);
+                before.push(fraction(used, has));
+                after.push(fraction(used + it.wanted, has));
             }
             // How much more even the pod makes the node, from half the best score upwards.
             let gain = balance(&after) - balance(&before);
