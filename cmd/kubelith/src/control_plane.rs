@@ -5,14 +5,19 @@ use std::sync::Arc;
 use apiserver::{InProcess, Server};
 use auth::UserInfo;
 use client::Client;
+use client::EventRecorder;
 use client::reflector::Caches;
 use component_base::{Clock, Random, ShutdownSignal};
 use controllers::Setup;
+use scheduler::{Profile, Scheduler};
 
 /// The namespace of the controllers' service accounts.
 const NAMESPACE: &str = "kube-system";
 /// The identity under which the caches are filled that the controllers share.
 const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
+
+/// The identity of the scheduler.
+const SCHEDULER: &str = "system:kube-scheduler";
 
 /// What the parts of the control plane are given.
 #[derive(Debug, Clone)]
@@ -53,4 +58,22 @@ pub(crate) fn start_controllers(parts: &Parts) {
         stop: parts.stop.clone(),
     };
     controllers::start_all(&setup, |_| true);
+}
+
+/// Starts the scheduler.
+pub(crate) fn start_scheduler(parts: &Parts) {
+    let client = parts.client(UserInfo::new(SCHEDULER, &[]), "kube-scheduler");
+    let (clock, random) = (Arc::clone(&parts.clock), Arc::clone(&parts.random));
+    let events =
+        EventRecorder::new("default-scheduler", "", Arc::clone(&clock), Arc::clone(&random));
+    tokio::spawn(Arc::clone(&events).run(client.clone(), parts.stop.clone()));
+    let scheduler = Scheduler {
+        client,
+        caches: parts.caches(SCHEDULER),
+        events,
+        clock,
+        random,
+        profile: Profile::default(),
+    };
+    tokio::spawn(scheduler.run(parts.stop.clone()));
 }

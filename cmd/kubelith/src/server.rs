@@ -96,14 +96,18 @@ async fn serve(options: Options) -> Result<()> {
     follow_store(&server, &shutdown);
     let made = bootstrap::ensure(&server, &network.settings(&authority.certificate)).await?;
     tracing::info!(made.created, made.updated, "what every cluster has is there");
+    let parts = control_plane::Parts {
+        server: Arc::clone(&server),
+        clock,
+        random,
+        root_ca: authority.certificate.as_str().into(),
+        stop: shutdown.signal(),
+    };
     if !options.disable.contains(&Part::Controllers) {
-        control_plane::start_controllers(&control_plane::Parts {
-            server: Arc::clone(&server),
-            clock,
-            random,
-            root_ca: authority.certificate.as_str().into(),
-            stop: shutdown.signal(),
-        });
+        control_plane::start_controllers(&parts);
+    }
+    if !options.disable.contains(&Part::Scheduler) {
+        control_plane::start_scheduler(&parts);
     }
     let kubeconfig =
         options.write_kubeconfig.clone().unwrap_or_else(|| options.data_dir.join("kubeconfig"));

@@ -1,0 +1,26 @@
+//! kube-scheduler: which node a pod runs on.
+//!
+//! [`decide`] is the whole of the thinking: a pod, a [`Cluster`] and a [`Profile`] in, a node or the reasons against
+//! every node out. It does no I/O and reads no clock; recorded decisions of upstream are its test.
+
+pub mod cluster;
+pub mod decide;
+pub mod framework;
+pub mod labels;
+pub mod node;
+pub mod plugins;
+pub mod pod;
+pub mod preemption;
+pub mod queue;
+pub mod resources;
+pub mod run;
+pub mod terms;
+pub mod volumes;
+mod write;
+
+pub use cluster::Cluster;
+pub use decide::{Decision, decide};
+pub use framework::Profile;
+pub use node::NodeLite;
+pub use pod::PodLite;
+pub use run::Scheduler;

@@ -1,0 +1,98 @@
+//! What the scheduler keeps of a node, and which pods are on it.
+
+use std::sync::Arc;
+
+use apimachinery::Value;
+use compact_str::CompactString;
+
+use crate::labels::Labels;
+use crate::pod::PodLite;
+use crate::resources::Resources;
+use crate::terms::Taint;
+
+/// A node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeLite {
+    /// Its name.
+    pub name: CompactString,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its taints.
+    pub taints: Vec<Taint>,
+    /// `spec.unschedulable`
+    pub unschedulable: bool,
+    /// What it has to give.
+    pub allocatable: Resources,
+    /// How many pods it takes.
+    pub allowed_pods: i64,
+    /// The images it holds, by each of their names, with their sizes.
+    pub images: Vec<(CompactString, i64)>,
+}
+
+impl NodeLite {
+    /// What matters of a node.
+    #[must_use]
+    pub fn from_value(node: &Value) -> Self {
+        let allocatable = node.at(&["status", "allocatable"]);
+        let pods = allocatable.and_then(|it| it.get("pods")).map(crate::resources::quantity);
+        let mut images = Vec::new();
+        for image in node.items_at(&["status", "images"]) {
+            let size = image.i64_at(&["sizeBytes"]).unwrap_or_default();
+            let names = image.items_at(&["names"]).iter().filter_map(Value::as_str);
+            images.extend(names.map(|name| (CompactString::from(name), size)));
+        }
+        images.sort();
+        Self {
+            name: node.str_at(&["metadata", "name"]).into(),
+            labels: Labels::from_value(node.at(&["metadata", "labels"])),
+            taints: node
+                .items_at(&["spec", "taints"])
+                .iter()
+                .filter_map(Taint::from_value)
+                .collect(),
+            unschedulable: node.bool_at(&["spec", "unschedulable"]),
+            allocatable: Resources::from_list(allocatable),
+            allowed_pods: pods.map_or(0, |it| it.value()),
+            images,
+        }
+    }
+}
+
+/// A node with its pods and what they hold.
+#[derive(Debug, Clone, Default)]
+pub struct Row {
+    /// The node.
+    pub node: Arc<NodeLite>,
+    /// Its pods.
+    pub pods: Vec<Arc<PodLite>>,
+    /// What they ask for together.
+    pub requested: Resources,
+    /// The same, with defaults for containers that ask for none.
+    pub nonzero_milli_cpu: i64,
+    /// See above.
+    pub nonzero_memory: i64,
+    /// How many of its pods say something about other pods.
+    pub pods_with_terms: usize,
+}
+
+impl Row {
+    /// Puts a pod on the node.
+    pub fn add(&mut self, pod: Arc<PodLite>) {
+        self.requested.add(&pod.requests.exact);
+        self.nonzero_milli_cpu += pod.requests.nonzero_milli_cpu;
+        self.nonzero_memory += pod.requests.nonzero_memory;
+        self.pods_with_terms += usize::from(pod.terms.is_some());
+        self.pods.push(pod);
+    }
+
+    /// Takes a pod off the node.
+    pub fn remove(&mut self, pod: &PodLite) -> Option<Arc<PodLite>> {
+        let index = self.pods.iter().position(|it| it.key == pod.key)?;
+        let pod = self.pods.swap_remove(index);
+        self.requested.subtract(&pod.requests.exact);
+        self.nonzero_milli_cpu -= pod.requests.nonzero_milli_cpu;
+        self.nonzero_memory -= pod.requests.nonzero_memory;
+        self.pods_with_terms -= usize::from(pod.terms.is_some());
+        Some(pod)
+    }
+}

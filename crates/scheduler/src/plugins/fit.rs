@@ -1,0 +1,282 @@
+//! NodeResourcesFit and NodeResourcesBalancedAllocation: what a node has left, and how well a pod uses it.
+
+use std::borrow::Cow;
+
+use compact_str::CompactString;
+use smallvec::SmallVec;
+
+use crate::cluster::{Amounts, Cluster};
+use crate::framework::{Check, Cycle, Filter, MAX_SCORE, Prepared, Rejection, Score};
+use crate::node::Row;
+use crate::resources::Resources;
+
+/// A resource with its weight in a score.
+pub type Weighted = (CompactString, i64);
+
+/// What makes a node better.
+#[derive(Debug, Clone, Default)]
+pub enum Strategy {
+    /// More left.
+    #[default]
+    LeastAllocated,
+    /// Less left.
+    MostAllocated,
+    /// A function of the share in use: points of percent and score (0 to 100), by percent.
+    RequestedToCapacityRatio(Vec<(i64, i64)>),
+}
+
+/// Upstream's NodeResourcesFit.
+#[derive(Debug, Clone)]
+pub struct Fit {
+    /// What makes a node better.
+    pub strategy: Strategy,
+    /// Which resources are looked at when nodes are scored.
+    pub resources: Vec<Weighted>,
+}
+
+impl Default for Fit {
+    fn default() -> Self {
+        Self { strategy: Strategy::default(), resources: cpu_and_memory() }
+    }
+}
+
+fn cpu_and_memory() -> Vec<Weighted> {
+    vec![("cpu".into(), 1), ("memory".into(), 1)]
+}
+
+const NAME: &str = "NodeResourcesFit";
+
+impl Filter for Fit {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn prepare<'a>(&'a self, cycle: Cycle<'a>) -> Prepared<'a> {
+        Prepared::Ready(Box::new(Fits(&cycle.pod.requests.exact)))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Fits<'a>(&'a Resources);
+
+impl Check for Fits<'_> {
+    fn check(&self, row: &Row) -> Result<(), Rejection> {
+        let mut reasons: SmallVec<[Cow<'static, str>; 1]> = SmallVec::new();
+        let mut unresolvable = false;
+        if i64::try_from(row.pods.len()).is_ok_and(|count| count + 1 > row.node.allowed_pods) {
+            reasons.push("Too many pods".into());
+        }
+        let (has, used) = (&row.node.allocatable, &row.requested);
+        let mut need = |name: &str, wanted: i64, has: i64, used: i64| {
+            if wanted > 0 && wanted > has - used {
+                reasons.push(format!("Insufficient {name}").into());
+                unresolvable |= wanted > has;
+            }
+        };
+        need("cpu", self.0.milli_cpu, has.milli_cpu, used.milli_cpu);
+        need("memory", self.0.memory, has.memory, used.memory);
+        let storage = (has.ephemeral_storage, used.ephemeral_storage);
+        need("ephemeral-storage", self.0.ephemeral_storage, storage.0, storage.1);
+        for (name, wanted) in &self.0.scalars {
+            need(name, *wanted, has.scalar(name), used.scalar(name));
+        }
+        if reasons.is_empty() { Ok(()) } else { Err(Rejection { reasons, unresolvable }) }
+    }
+
+    fn sweep(&self, cluster: &Cluster, marks: &mut [u8], mark: u8) {
+        let columns = cluster.columns();
+        let lack = |wanted: i64, free: i64| (wanted > 0) & (wanted > free);
+        let all = marks.iter_mut().zip(&columns.free_pods).zip(&columns.free_milli_cpu);
+        let all = all.zip(&columns.free_memory).zip(&columns.free_ephemeral_storage);
+        for ((((it, pods), cpu), memory), storage) in all {
+            let refused = (*pods < 1)
+                | lack(self.0.milli_cpu, *cpu)
+                | lack(self.0.memory, *memory)
+                | lack(self.0.ephemeral_storage, *storage);
+            if refused & (*it == 0) {
+                *it = mark;
+            }
+        }
+        let scalars = || self.0.scalars.iter().filter(|(_, wanted)| *wanted > 0);
+        if scalars().next().is_none() {
+            return;
+        }
+        for (row, it) in cluster.rows().iter().zip(marks).filter(|(_, it)| **it == 0) {
+            let left = |name| row.node.allocatable.scalar(name) - row.requested.scalar(name);
+            if scalars().any(|(name, wanted)| *wanted > left(name)) {
+                *it = mark;
+            }
+        }
+    }
+
+    fn fork(&self) -> Box<dyn Check + '_> {
+        Box::new(self.clone())
+    }
+}
+
+/// A resource of every node, and what the pod asks of it.
+struct Source<'a> {
+    has: Cow<'a, [i64]>,
+    used: Cow<'a, [i64]>,
+    wanted: i64,
+    weight: i64,
+}
+
+/// How requests are counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Count {
+    /// As written.
+    Exact,
+    /// With defaults for containers that ask for none.
+    Filled,
+}
+
+fn sources<'a>(cycle: Cycle<'a>, resources: &[Weighted], count: Count) -> Vec<Source<'a>> {
+    let requests = &cycle.pod.requests;
+    let columns = cycle.cluster.columns();
+    let column = |it: &'a Amounts, exact: i64, filled: i64, weight: i64| {
+        let (used, wanted) = match count {
+            Count::Exact => (&it.asked, exact),
+            Count::Filled => (&it.filled, filled),
+        };
+        Source { has: it.has.as_slice().into(), used: used.as_slice().into(), wanted, weight }
+    };
+    let source = |(name, weight): &Weighted| {
+        let wanted = requests.exact.get(name);
+        match name.as_str() {
+            "cpu" => Some(column(&columns.milli_cpu, wanted, requests.nonzero_milli_cpu, *weight)),
+            "memory" => Some(column(&columns.memory, wanted, requests.nonzero_memory, *weight)),
+            // An extended resource that the pod does not ask for says nothing about the node.
+            other if wanted == 0 && other != "ephemeral-storage" => None,
+            other => {
+                let rows = cycle.cluster.rows().iter();
+                let has = rows.clone().map(|row| row.node.allocatable.get(other)).collect();
+                let used = rows.map(|row| row.requested.get(other)).collect();
+                Some(Source {
+                    has: Cow::Owned(has),
+                    used: Cow::Owned(used),
+                    wanted,
+                    weight: *weight,
+                })
+            }
+        }
+    };
+    resources.iter().filter_map(source).collect()
+}
+
+impl Score for Fit {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn score(&self, cycle: Cycle<'_>, feasible: &[usize], scores: &mut [i64]) -> bool {
+        let sources = sources(cycle, &self.resources, Count::Filled);
+        for (index, score) in feasible.iter().zip(scores) {
+            let (mut sum, mut weights) = (0, 0);
+            for it in sources.iter().filter(|it| it.has[*index] != 0) {
+                sum += self.strategy.score(it.used[*index] + it.wanted, it.has[*index]) * it.weight;
+                weights += it.weight;
+            }
+            *score = if weights == 0 { 0 } else { self.strategy.average(sum, weights) };
+        }
+        true
+    }
+}
+
+impl Strategy {
+    fn score(&self, used: i64, has: i64) -> i64 {
+        match self {
+            Self::LeastAllocated if used > has => 0,
+            Self::LeastAllocated => (has - used) * MAX_SCORE / has,
+            Self::MostAllocated => used.min(has) * MAX_SCORE / has,
+            Self::RequestedToCapacityRatio(points) => {
+                along(points, if used > has { 100 } else { used * 100 / has })
+            }
+        }
+    }
+
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "scores are at most a hundred times a weight"
+    )]
+    fn average(&self, sum: i64, weights: i64) -> i64 {
+        match self {
+            Self::LeastAllocated | Self::MostAllocated => sum / weights,
+            Self::RequestedToCapacityRatio(_) => (sum as f64 / weights as f64).round() as i64,
+        }
+    }
+}
+
+/// The value at `x` of straight lines through points sorted by `x`.
+fn along(points: &[(i64, i64)], x: i64) -> i64 {
+    let next = points.partition_point(|(at, _)| *at < x);
+    match (next.checked_sub(1).and_then(|it| points.get(it)), points.get(next)) {
+        (None, None) => 0,
+        (None, Some((_, y))) | (Some((_, y)), None) => *y,
+        (Some((x0, y0)), Some((x1, y1))) => y0 + (y1 - y0) * (x - x0) / (x1 - x0),
+    }
+}
+
+/// Upstream's NodeResourcesBalancedAllocation.
+#[derive(Debug, Clone)]
+pub(super) struct BalancedAllocation {
+    resources: Vec<Weighted>,
+}
+
+impl Default for BalancedAllocation {
+    fn default() -> Self {
+        Self { resources: cpu_and_memory() }
+    }
+}
+
+impl Score for BalancedAllocation {
+    fn name(&self) -> &'static str {
+        "NodeResourcesBalancedAllocation"
+    }
+
+    fn score(&self, cycle: Cycle<'_>, feasible: &[usize], scores: &mut [i64]) -> bool {
+        let exact = &cycle.pod.requests.exact;
+        if self.resources.iter().all(|(resource, _)| exact.get(resource) == 0) {
+            return false;
+        }
+        let sources = sources(cycle, &self.resources, Count::Exact);
+        for (index, score) in feasible.iter().zip(scores) {
+            let mut before: SmallVec<[f64; 4]> = SmallVec::new();
+            let mut after: SmallVec<[f64; 4]> = SmallVec::new();
+            for it in sources.iter().filter(|it| it.has[*index] != 0) {
+                let (used, has) = (it.used[*index], it.has[*index]);
+                before.push(fraction(used, has));
+                after.push(fraction(used + it.wanted, has));
+            }
+            // How much more even the pod makes the node, from half the best score upwards.
+            let gain = balance(&after) - balance(&before);
+            *score = MAX_SCORE / 2 + (MAX_SCORE / 2 + gain) / 2;
+        }
+        true
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "shares are compared in hundredths")]
+fn fraction(used: i64, has: i64) -> f64 {
+    (used as f64 / has as f64).min(1.0)
+}
+
+/// 100 where all fractions are equal, less the further they are apart.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "fractions lie between 0 and 1"
+)]
+fn balance(fractions: &[f64]) -> i64 {
+    let deviation = match fractions {
+        [] | [_] => 0.0,
+        [a, b] => ((a - b) / 2.0).abs(),
+        many => {
+            let count = many.len() as f64;
+            let mean = many.iter().sum::<f64>() / count;
+            (many.iter().map(|it| (it - mean) * (it - mean)).sum::<f64>() / count).sqrt()
+        }
+    };
+    ((1.0 - deviation) * MAX_SCORE as f64) as i64
+}

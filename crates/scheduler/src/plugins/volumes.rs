@@ -1,0 +1,198 @@
+//! VolumeRestrictions, VolumeBinding and VolumeZone, for claims that are bound. A pod with a claim that is to be bound on
+//! the pod's behalf is refused and told so.
+
+use client::ObjectKey;
+
+use crate::framework::{Check, Cycle, Filter, Prepared, Rejection};
+use crate::node::Row;
+use crate::pod::{ClaimUse, PodLite};
+use crate::volumes::{Claim, PLACES, Volume};
+
+fn key(pod: &PodLite, claim: &ClaimUse) -> ObjectKey {
+    ObjectKey::new(pod.key.namespace.clone(), claim.name.clone())
+}
+
+fn claims<'a>(cycle: Cycle<'a>) -> impl Iterator<Item = &'a Claim> {
+    let names = cycle.pod.ask.claims.iter();
+    names.filter_map(move |it| cycle.cluster.volumes.claim(&key(cycle.pod, it)))
+}
+
+/// Upstream's plugin of that name: a claim for one pod is used by one pod.
+#[derive(Debug)]
+pub(super) struct VolumeRestrictions;
+
+impl Filter for VolumeRestrictions {
+    fn name(&self) -> &'static str {
+        "VolumeRestrictions"
+    }
+
+    fn prepare<'a>(&'a self, cycle: Cycle<'a>) -> Prepared<'a> {
+        let alone: Vec<ObjectKey> = cycle
+            .pod
+            .ask
+            .claims
+            .iter()
+            .map(|it| key(cycle.pod, it))
+            .filter(|it| cycle.cluster.volumes.claim(it).is_some_and(|it| it.one_pod))
+            .collect();
+        if alone.is_empty() {
+            return Prepared::Skip;
+        }
+        let mut alone = Alone { claims: alone, users: 0 };
+        for row in cycle.cluster.rows() {
+            row.pods.iter().for_each(|pod| alone.users += alone.uses(pod));
+        }
+        Prepared::Ready(Box::new(alone))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Alone {
+    claims: Vec<ObjectKey>,
+    /// How many times they are in use, on whichever node.
+    users: usize,
+}
+
+impl Alone {
+    fn uses(&self, pod: &PodLite) -> usize {
+        pod.ask.claims.iter().filter(|it| self.claims.contains(&key(pod, it))).count()
+    }
+}
+
+impl Check for Alone {
+    fn check(&self, _row: &Row) -> Result<(), Rejection> {
+        if self.users == 0 {
+            return Ok(());
+        }
+        Err(Rejection::for_now(
+            "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by \
+             another pod",
+        ))
+    }
+
+    fn pod_added(&mut self, _row: &Row, pod: &PodLite) {
+        self.users += self.uses(pod);
+    }
+
+    fn pod_removed(&mut self, _row: &Row, pod: &PodLite) {
+        self.users = self.users.saturating_sub(self.uses(pod));
+    }
+
+    fn fork(&self) -> Box<dyn Check + '_> {
+        Box::new(self.clone())
+    }
+}
+
+/// Upstream's plugin of that name, for claims that are bound.
+#[derive(Debug)]
+pub(super) struct VolumeBinding;
+
+impl Filter for VolumeBinding {
+    fn name(&self) -> &'static str {
+        "VolumeBinding"
+    }
+
+    fn prepare<'a>(&'a self, cycle: Cycle<'a>) -> Prepared<'a> {
+        if cycle.pod.ask.claims.is_empty() {
+            return Prepared::Skip;
+        }
+        let mut volumes = Vec::new();
+        let mut waiting = false;
+        for used in &cycle.pod.ask.claims {
+            let name = &used.name;
+            let Some(claim) = cycle.cluster.volumes.claim(&key(cycle.pod, used)) else {
+                let missing = format!("persistentvolumeclaim \"{name}\" not found");
+                let to_come = format!(
+                    "waiting for ephemeral volume controller to create the persistentvolumeclaim \"{name}\""
+                );
+                let reason = if used.ephemeral { to_come } else { missing };
+                return Prepared::Reject(Rejection::for_good(reason));
+            };
+            match &claim.volume {
+                Some(volume) => volumes.push(volume),
+                None if cycle.cluster.volumes.waits_for_pods(&claim.class) => waiting = true,
+                None => {
+                    let reason = "pod has unbound immediate PersistentVolumeClaims";
+                    return Prepared::Reject(Rejection::for_good(reason));
+                }
+            }
+        }
+        if waiting {
+            let reason = "this scheduler does not bind PersistentVolumeClaims yet";
+            return Prepared::Reject(Rejection::for_good(reason));
+        }
+        let mut found = Vec::new();
+        for name in volumes {
+            let Some(volume) = cycle.cluster.volumes.volume(name) else {
+                let reason = format!("persistentvolume \"{name}\" not found");
+                return Prepared::Reject(Rejection::for_good(reason));
+            };
+            found.push(volume);
+        }
+        Prepared::Ready(Box::new(Reachable(found)))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Reachable<'a>(Vec<&'a Volume>);
+
+impl Check for Reachable<'_> {
+    fn check(&self, row: &Row) -> Result<(), Rejection> {
+        let (name, labels) = (&row.node.name, &row.node.labels);
+        let reachable = |it: &&Volume| {
+            let terms = it.nodes.as_ref();
+            terms.is_none_or(|terms| terms.iter().any(|term| term.matches(name, labels)))
+        };
+        if self.0.iter().all(reachable) {
+            return Ok(());
+        }
+        Err(Rejection::for_good("node(s) didn't match PersistentVolume's node affinity"))
+    }
+
+    fn fork(&self) -> Box<dyn Check + '_> {
+        Box::new(self.clone())
+    }
+}
+
+/// Upstream's plugin of that name: a volume is in a zone, by its labels.
+#[derive(Debug)]
+pub(super) struct VolumeZone;
+
+impl Filter for VolumeZone {
+    fn name(&self) -> &'static str {
+        "VolumeZone"
+    }
+
+    fn prepare<'a>(&'a self, cycle: Cycle<'a>) -> Prepared<'a> {
+        let volumes = claims(cycle)
+            .filter_map(|it| cycle.cluster.volumes.volume(it.volume.as_deref()?))
+            .filter(|it| !it.places.is_empty());
+        let volumes: Vec<&Volume> = volumes.collect();
+        if volumes.is_empty() { Prepared::Skip } else { Prepared::Ready(Box::new(InZone(volumes))) }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct InZone<'a>(Vec<&'a Volume>);
+
+impl Check for InZone<'_> {
+    fn check(&self, row: &Row) -> Result<(), Rejection> {
+        let labels = &row.node.labels;
+        // A node that says nothing of where it is, is taken to be anywhere.
+        if PLACES.iter().all(|key| labels.get(key).is_none()) {
+            return Ok(());
+        }
+        let mut places = self.0.iter().flat_map(|it| &it.places);
+        let fits = places.all(|(key, values)| {
+            // Nodes may have dropped the old name of the label.
+            let newer = key.replace("failure-domain.beta.kubernetes.io", "topology.kubernetes.io");
+            let label = labels.get(key).or_else(|| labels.get(&newer));
+            label.is_some_and(|label| values.iter().any(|it| it == label))
+        });
+        if fits { Ok(()) } else { Err(Rejection::for_good("node(s) had no available volume zone")) }
+    }
+
+    fn fork(&self) -> Box<dyn Check + '_> {
+        Box::new(self.clone())
+    }
+}

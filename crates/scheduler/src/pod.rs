@@ -1,0 +1,198 @@
+//! What the scheduler keeps of a pod: some 250 bytes and, where a pod has them, its rarer parts behind pointers.
+
+use std::sync::Arc;
+
+use apimachinery::Value;
+use client::ObjectKey;
+use compact_str::CompactString;
+
+use crate::labels::Labels;
+use crate::resources::PodRequests;
+use crate::terms::{NodeWish, PodTerms, Spread, Toleration};
+
+/// A port of the node that a container takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// The port.
+    pub port: i64,
+    /// `TCP`, `UDP`, `SCTP`.
+    pub protocol: CompactString,
+    /// The address; `0.0.0.0` is all.
+    pub ip: CompactString,
+}
+
+impl HostPort {
+    /// Whether both cannot be had on one node.
+    #[must_use]
+    pub fn conflicts(&self, other: &Self) -> bool {
+        const ALL: &str = "0.0.0.0";
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.ip == other.ip || self.ip == ALL || other.ip == ALL)
+    }
+}
+
+/// What matters only until a pod has a node.
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// Its tolerations.
+    pub tolerations: Vec<Toleration>,
+    /// What it says about nodes.
+    pub nodes: NodeWish,
+    /// How it is to be spread.
+    pub spread: Vec<Spread>,
+    /// The images of its containers.
+    pub images: Vec<CompactString>,
+    /// What must go before it is looked at.
+    pub gates: Vec<CompactString>,
+    /// The name and kind of the object that controls it.
+    pub controller: Option<(CompactString, CompactString)>,
+    /// `preemptionPolicy: Never`
+    pub never_preempts: bool,
+    /// The node that is being emptied for it.
+    pub nominated_node: CompactString,
+    /// Which scheduler it wants.
+    pub scheduler_name: CompactString,
+    /// Whether it names resource claims.
+    pub has_resource_claims: bool,
+    /// The volume claims it uses.
+    pub claims: Vec<ClaimUse>,
+}
+
+/// A volume claim that a pod uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClaimUse {
+    /// Its name.
+    pub name: CompactString,
+    /// Whether it is made for this pod alone.
+    pub ephemeral: bool,
+}
+
+/// A pod.
+#[derive(Debug, Clone)]
+pub struct PodLite {
+    /// Where it lies.
+    pub key: ObjectKey,
+    /// Its uid.
+    pub uid: CompactString,
+    /// Its node; empty while it has none.
+    pub node: CompactString,
+    /// Its priority.
+    pub priority: i32,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// Its labels.
+    pub labels: Arc<Labels>,
+    /// What it asks for.
+    pub requests: Arc<PodRequests>,
+    /// When it was started, in nanoseconds; `None` where it was not.
+    pub started: Option<i64>,
+    /// When it was created, in seconds.
+    pub created: i64,
+    /// Ports of the node it takes.
+    pub ports: Box<[HostPort]>,
+    /// What it says about other pods.
+    pub terms: Option<Arc<PodTerms>>,
+    /// The rest.
+    pub ask: Arc<Ask>,
+}
+
+impl PodLite {
+    /// What matters of a pod.
+    #[must_use]
+    pub fn from_value(pod: &Value) -> Self {
+        let spec = pod.at(&["spec"]).unwrap_or(&Value::Null);
+        let metadata = pod.at(&["metadata"]).unwrap_or(&Value::Null);
+        let key = ObjectKey::new(metadata.str_at(&["namespace"]), metadata.str_at(&["name"]));
+        let labels = Labels::from_value(metadata.at(&["labels"]));
+        let seconds = |text: &str| apimachinery::time::parse_time(text).ok();
+        let started = seconds(pod.str_at(&["status", "startTime"]));
+        let created = seconds(metadata.str_at(&["creationTimestamp"]));
+        Self {
+            uid: metadata.str_at(&["uid"]).into(),
+            node: spec.str_at(&["nodeName"]).into(),
+            priority: spec
+                .i64_at(&["priority"])
+                .and_then(|it| i32::try_from(it).ok())
+                .unwrap_or_default(),
+            terminating: !metadata.str_at(&["deletionTimestamp"]).is_empty(),
+            requests: Arc::new(PodRequests::of(pod)),
+            started: started.and_then(|it| i64::try_from(it.as_nanosecond()).ok()),
+            created: created.map_or(0, jiff::Timestamp::as_second),
+            ports: host_ports(spec),
+            terms: PodTerms::from_spec(spec, &key.namespace).map(Arc::new),
+            ask: Arc::new(ask(pod, spec, &labels)),
+            labels: Arc::new(labels),
+            key,
+        }
+    }
+
+    /// Whether it has ended, so that it holds nothing of its node.
+    #[must_use]
+    pub fn has_ended(pod: &Value) -> bool {
+        matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed")
+    }
+}
+
+fn host_ports(spec: &Value) -> Box<[HostPort]> {
+    let sidecar = |it: &&Value| it.str_at(&["restartPolicy"]) == "Always";
+    let sidecars = spec.items_at(&["initContainers"]).iter().filter(sidecar);
+    let containers = spec.items_at(&["containers"]).iter().chain(sidecars);
+    let ports = containers.flat_map(|it| it.items_at(&["ports"]));
+    let or = |text: &str, default: &str| {
+        CompactString::from(if text.is_empty() { default } else { text })
+    };
+    ports
+        .filter_map(|it| {
+            let port = it.i64_at(&["hostPort"]).filter(|port| *port > 0)?;
+            let protocol = or(it.str_at(&["protocol"]), "TCP");
+            Some(HostPort { port, protocol, ip: or(it.str_at(&["hostIP"]), "0.0.0.0") })
+        })
+        .collect()
+}
+
+fn ask(pod: &Value, spec: &Value, labels: &Labels) -> Ask {
+    let owners = pod.items_at(&["metadata", "ownerReferences"]);
+    let controller = owners.iter().find(|it| it.bool_at(&["controller"]));
+    let all = ["initContainers", "containers"];
+    let images = all.iter().flat_map(|list| spec.items_at(&[list])).map(|it| it.str_at(&["image"]));
+    let texts = |list: &str, path: &[&str]| -> Vec<CompactString> {
+        spec.items_at(&[list])
+            .iter()
+            .map(|it| it.str_at(path).into())
+            .filter(|it: &CompactString| !it.is_empty())
+            .collect()
+    };
+    Ask {
+        tolerations: spec.items_at(&["tolerations"]).iter().map(Toleration::from_value).collect(),
+        nodes: NodeWish::from_spec(spec),
+        spread: spec
+            .items_at(&["topologySpreadConstraints"])
+            .iter()
+            .map(|it| Spread::from_value(it, labels))
+            .collect(),
+        images: images.map(Into::into).collect(),
+        gates: texts("schedulingGates", &["name"]),
+        controller: controller.map(|it| (it.str_at(&["kind"]).into(), it.str_at(&["name"]).into())),
+        never_preempts: spec.str_at(&["preemptionPolicy"]) == "Never",
+        nominated_node: pod.str_at(&["status", "nominatedNodeName"]).into(),
+        scheduler_name: spec.str_at(&["schedulerName"]).into(),
+        has_resource_claims: !spec.items_at(&["resourceClaims"]).is_empty(),
+        claims: claims(pod, spec),
+    }
+}
+
+fn claims(pod: &Value, spec: &Value) -> Vec<ClaimUse> {
+    let volumes = spec.items_at(&["volumes"]).iter();
+    volumes
+        .filter_map(|it| {
+            let name = it.str_at(&["persistentVolumeClaim", "claimName"]);
+            if !name.is_empty() {
+                return Some(ClaimUse { name: name.into(), ephemeral: false });
+            }
+            it.at(&["ephemeral"])?;
+            let made = [pod.str_at(&["metadata", "name"]), it.str_at(&["name"])].join("-");
+            Some(ClaimUse { name: made.into(), ephemeral: true })
+        })
+        .collect()
+}

@@ -1,0 +1,261 @@
+//! Pods that wait for a node: ready to be tried, backing off, or waiting for something to change.
+//!
+//! Knows no watch and reads no clock: it is told what happened, and when.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::ObjectKey;
+use tokio::time::Instant;
+
+use crate::pod::PodLite;
+
+/// The pause after the first failure; doubled with each further one, up to the longest. Upstream's defaults.
+const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// After this long a pod is tried again though nothing happened that should help it.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// What happened in the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happened {
+    /// A node came or changed.
+    Node,
+    /// A pod came to a node, or changed there.
+    PodPlaced,
+    /// A pod left a node.
+    PodGone,
+    /// Something else that a decision looks at changed: a namespace, a claim, a volume.
+    Other,
+}
+
+impl Happened {
+    /// Whether a pod that a plugin refused may fit now.
+    fn helps(self, plugin: &str) -> bool {
+        match self {
+            Self::Node => true,
+            Self::PodPlaced => matches!(plugin, "InterPodAffinity" | "PodTopologySpread"),
+            Self::PodGone => matches!(
+                plugin,
+                "InterPodAffinity"
+                    | "PodTopologySpread"
+                    | "NodeResourcesFit"
+                    | "NodePorts"
+                    | "VolumeRestrictions"
+            ),
+            Self::Other => {
+                matches!(
+                    plugin,
+                    "InterPodAffinity" | "VolumeRestrictions" | "VolumeBinding" | "VolumeZone"
+                )
+            }
+        }
+    }
+}
+
+/// The most important first, then the one that waits longest: upstream's PrioritySort.
+type Rank = (Reverse<i32>, Instant, u64);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// To be tried.
+    Active(Rank),
+    /// To be tried then.
+    Backoff(Instant),
+    /// Nothing helps for now.
+    Unschedulable(Instant),
+    /// It is being tried, or its binding is.
+    Out,
+    /// A plugin does not let it in.
+    Gated,
+}
+
+#[derive(Debug)]
+struct Entry {
+    pod: Arc<PodLite>,
+    place: Place,
+    attempts: u32,
+    since: Instant,
+    backoff_until: Instant,
+    refused_by: Vec<&'static str>,
+}
+
+/// Pods that wait. Bounded by the pods there are.
+#[derive(Debug, Default)]
+pub struct Queue {
+    entries: BTreeMap<ObjectKey, Entry>,
+    active: BTreeMap<Rank, ObjectKey>,
+    backoff: BTreeSet<(Instant, ObjectKey)>,
+    unschedulable: BTreeSet<(Instant, ObjectKey)>,
+    sequence: u64,
+}
+
+impl Queue {
+    /// Adds a pod, or tells of a change of it that may matter.
+    pub fn put(&mut self, pod: Arc<PodLite>, gated: bool, now: Instant) {
+        let key = pod.key.clone();
+        let before = self.take(&key);
+        let same = before.filter(|it| it.pod.uid == pod.uid);
+        let entry = same.unwrap_or_else(|| Entry {
+            pod: Arc::clone(&pod),
+            place: Place::Out,
+            attempts: 0,
+            since: now,
+            backoff_until: now,
+            refused_by: Vec::new(),
+        });
+        let place = if gated { Place::Gated } else { self.ready(&entry, &pod, now) };
+        self.insert(key, Entry { pod, ..entry }, place);
+    }
+
+    /// The pod as it is known here.
+    #[must_use]
+    pub fn get(&self, key: &ObjectKey) -> Option<&Arc<PodLite>> {
+        self.entries.get(key).map(|it| &it.pod)
+    }
+
+    /// Forgets a pod.
+    pub fn remove(&mut self, key: &ObjectKey) {
+        self.take(key);
+    }
+
+    /// The next pod to try. It stays known until it is removed, and comes back by [`Self::failed`].
+    pub fn pop(&mut self, now: Instant) -> Option<Arc<PodLite>> {
+        self.due(now);
+        let (_, key) = self.active.pop_first()?;
+        let entry = self.entries.get_mut(&key)?;
+        entry.place = Place::Out;
+        entry.attempts = entry.attempts.saturating_add(1);
+        Some(Arc::clone(&entry.pod))
+    }
+
+    /// A pod was tried and these plugins refused nodes. It waits for something that helps.
+    pub fn failed(&mut self, key: &ObjectKey, refused_by: Vec<&'static str>, now: Instant) {
+        let Some(mut entry) = self.take(key) else { return };
+        entry.backoff_until = now + backoff(entry.attempts);
+        entry.refused_by = refused_by;
+        self.insert(key.clone(), entry, Place::Unschedulable(now + LONGEST_WAIT));
+    }
+
+    /// A pod could not be bound. It is tried again after a pause.
+    pub fn retry(&mut self, key: &ObjectKey, now: Instant) {
+        let Some(mut entry) = self.take(key) else { return };
+        let until = now + backoff(entry.attempts);
+        entry.backoff_until = until;
+        self.insert(key.clone(), entry, Place::Backoff(until));
+    }
+
+    /// Something happened: pods that it may help are tried again.
+    pub fn happened(&mut self, what: Happened, now: Instant) {
+        let helped = self.unschedulable.iter().filter(|(_, key)| {
+            self.entries.get(key).is_some_and(|entry| {
+                entry.refused_by.is_empty() || entry.refused_by.iter().any(|it| what.helps(it))
+            })
+        });
+        let helped: Vec<ObjectKey> = helped.map(|(_, key)| key.clone()).collect();
+        for key in helped {
+            self.again(&key, now);
+        }
+    }
+
+    /// When something is due next though nothing happens.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let first = |set: &BTreeSet<(Instant, ObjectKey)>| set.first().map(|(at, _)| *at);
+        first(&self.backoff).into_iter().chain(first(&self.unschedulable)).min()
+    }
+
+    fn due(&mut self, now: Instant) {
+        let both = self.backoff.iter().take_while(|(at, _)| *at <= now);
+        let both = both.chain(self.unschedulable.iter().take_while(|(at, _)| *at <= now));
+        for key in both.map(|(_, key)| key.clone()).collect::<Vec<_>>() {
+            self.again(&key, now);
+        }
+    }
+
+    fn again(&mut self, key: &ObjectKey, now: Instant) {
+        let Some(entry) = self.take(key) else { return };
+        let pod = Arc::clone(&entry.pod);
+        let place = self.ready(&entry, &pod, now);
+        self.insert(key.clone(), entry, place);
+    }
+
+    fn ready(&mut self, entry: &Entry, pod: &PodLite, now: Instant) -> Place {
+        if entry.backoff_until > now {
+            return Place::Backoff(entry.backoff_until);
+        }
+        self.sequence += 1;
+        Place::Active((Reverse(pod.priority), entry.since, self.sequence))
+    }
+
+    fn insert(&mut self, key: ObjectKey, mut entry: Entry, place: Place) {
+        match place {
+            Place::Active(rank) => drop(self.active.insert(rank, key.clone())),
+            Place::Backoff(at) => drop(self.backoff.insert((at, key.clone()))),
+            Place::Unschedulable(at) => drop(self.unschedulable.insert((at, key.clone()))),
+            Place::Out | Place::Gated => {}
+        }
+        entry.place = place;
+        self.entries.insert(key, entry);
+    }
+
+    fn take(&mut self, key: &ObjectKey) -> Option<Entry> {
+        let entry = self.entries.remove(key)?;
+        match entry.place {
+            Place::Active(rank) => drop(self.active.remove(&rank)),
+            Place::Backoff(at) => drop(self.backoff.remove(&(at, key.clone()))),
+            Place::Unschedulable(at) => drop(self.unschedulable.remove(&(at, key.clone()))),
+            Place::Out | Place::Gated => {}
+        }
+        Some(entry)
+    }
+}
+
+fn backoff(attempts: u32) -> Duration {
+    let doubled = FIRST_BACKOFF.saturating_mul(1 << attempts.saturating_sub(1).min(8));
+    doubled.min(LONGEST_BACKOFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::value;
+
+    use super::*;
+
+    fn pod(name: &str, priority: i64) -> Arc<PodLite> {
+        let value = value!({"metadata": {"name": name, "namespace": "d", "uid": name}, "spec": {"priority": priority}});
+        Arc::new(PodLite::from_value(&value))
+    }
+
+    fn popped(queue: &mut Queue, now: Instant) -> Vec<String> {
+        std::iter::from_fn(|| queue.pop(now)).map(|it| it.key.name.to_string()).collect()
+    }
+
+    #[test]
+    fn the_most_important_pod_comes_first_and_then_the_oldest() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for (name, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 9)] {
+            queue.put(pod(name, priority), false, now);
+        }
+        queue.put(pod("gated", 100), true, now);
+        assert_eq!(popped(&mut queue, now), ["d", "b", "a", "c"]);
+    }
+
+    #[test]
+    fn a_refused_pod_waits_for_what_helps_and_then_out_its_backoff() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        let a = pod("a", 0);
+        queue.put(Arc::clone(&a), false, now);
+        queue.pop(now);
+        queue.failed(&a.key, vec!["NodeResourcesFit"], now);
+        queue.happened(Happened::PodPlaced, now);
+        let later = now + LONGEST_BACKOFF;
+        assert_eq!(popped(&mut queue, later).len(), 0, "another pod on a node does not help");
+        queue.happened(Happened::PodGone, now);
+        assert_eq!(popped(&mut queue, now).len(), 0, "it backs off");
+        assert_eq!(queue.deadline(), Some(now + FIRST_BACKOFF));
+        assert_eq!(popped(&mut queue, now + FIRST_BACKOFF), ["a"]);
+    }
+}

@@ -1,0 +1,202 @@
+//! Amounts of resources: what a pod asks for and what a node has. Knows nothing of who asks.
+
+use apimachinery::quantity::Quantity;
+use apimachinery::{Object, Value};
+use compact_str::CompactString;
+
+/// What a container without a request counts as when nodes are scored, as upstream's.
+pub const DEFAULT_MILLI_CPU: i64 = 100;
+/// The same for memory: 200 MB.
+pub const DEFAULT_MEMORY: i64 = 200 << 20;
+
+/// Amounts by resource; the usual ones have fields.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Thousandths of a CPU.
+    pub milli_cpu: i64,
+    /// Bytes.
+    pub memory: i64,
+    /// Bytes.
+    pub ephemeral_storage: i64,
+    /// Extended resources and huge pages, sorted by name.
+    pub scalars: Vec<(CompactString, i64)>,
+}
+
+impl Resources {
+    /// The amounts of a resource list. `pods` is not among them.
+    #[must_use]
+    pub fn from_list(list: Option<&Value>) -> Self {
+        let mut all = Self::default();
+        for (name, value) in list.and_then(Value::as_object).into_iter().flat_map(Object::iter) {
+            let quantity = quantity(value);
+            match name {
+                "cpu" => all.milli_cpu = quantity.milli_value(),
+                "memory" => all.memory = quantity.value(),
+                "ephemeral-storage" => all.ephemeral_storage = quantity.value(),
+                "pods" => {}
+                _ => all.scalars.push((name.into(), quantity.value())),
+            }
+        }
+        all
+    }
+
+    /// The amount of an extended resource.
+    #[must_use]
+    pub fn scalar(&self, name: &str) -> i64 {
+        let found = self.scalars.binary_search_by(|(it, _)| it.as_str().cmp(name));
+        found.map_or(0, |index| self.scalars[index].1)
+    }
+
+    /// The amount of any resource.
+    #[must_use]
+    pub fn get(&self, name: &str) -> i64 {
+        match name {
+            "cpu" => self.milli_cpu,
+            "memory" => self.memory,
+            "ephemeral-storage" => self.ephemeral_storage,
+            other => self.scalar(other),
+        }
+    }
+
+    /// Whether nothing is asked for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.milli_cpu == 0
+            && self.memory == 0
+            && self.ephemeral_storage == 0
+            && self.scalars.iter().all(|(_, amount)| *amount == 0)
+    }
+
+    /// Adds amounts.
+    pub fn add(&mut self, other: &Self) {
+        self.merge(other, i64::saturating_add);
+    }
+
+    /// Takes amounts away.
+    pub fn subtract(&mut self, other: &Self) {
+        self.merge(other, i64::saturating_sub);
+    }
+
+    /// The larger of each.
+    pub fn raise_to(&mut self, other: &Self) {
+        self.merge(other, i64::max);
+    }
+
+    fn merge(&mut self, other: &Self, with: fn(i64, i64) -> i64) {
+        self.milli_cpu = with(self.milli_cpu, other.milli_cpu);
+        self.memory = with(self.memory, other.memory);
+        self.ephemeral_storage = with(self.ephemeral_storage, other.ephemeral_storage);
+        for (name, amount) in &other.scalars {
+            match self.scalars.binary_search_by(|(it, _)| it.cmp(name)) {
+                Ok(index) => self.scalars[index].1 = with(self.scalars[index].1, *amount),
+                Err(index) => self.scalars.insert(index, (name.clone(), with(0, *amount))),
+            }
+        }
+    }
+
+    fn set(&mut self, name: &str, amount: i64) {
+        match name {
+            "cpu" => self.milli_cpu = amount,
+            "memory" => self.memory = amount,
+            "ephemeral-storage" => self.ephemeral_storage = amount,
+            other => match self.scalars.binary_search_by(|(it, _)| it.as_str().cmp(other)) {
+                Ok(index) => self.scalars[index].1 = amount,
+                Err(index) => self.scalars.insert(index, (other.into(), amount)),
+            },
+        }
+    }
+}
+
+/// A quantity in an object; the server has checked it, so that what does not parse is nothing.
+pub(crate) fn quantity(value: &Value) -> Quantity {
+    match value {
+        Value::String(text) => Quantity::parse(text).unwrap_or(Quantity::ZERO),
+        Value::Int(number) => Quantity::new(*number, apimachinery::quantity::Format::DecimalSI),
+        _ => Quantity::ZERO,
+    }
+}
+
+/// What a pod asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodRequests {
+    /// As written.
+    pub exact: Resources,
+    /// CPU and memory with defaults for containers that ask for none.
+    pub nonzero_milli_cpu: i64,
+    /// See above.
+    pub nonzero_memory: i64,
+}
+
+impl PodRequests {
+    /// What a pod asks for: its containers together or its largest moment of initialisation, what the pod itself says,
+    /// and the overhead of its runtime.
+    #[must_use]
+    pub fn of(pod: &Value) -> Self {
+        let exact = total(pod, Defaults { milli_cpu: 0, memory: 0 });
+        let own = pod.at(&["spec", "resources", "requests"]).and_then(Value::as_object);
+        let levelled = |name| own.is_some_and(|it| !it.is_empty()) && exact.get(name) != 0;
+        let defaults = Defaults {
+            milli_cpu: if levelled("cpu") { 0 } else { DEFAULT_MILLI_CPU },
+            memory: if levelled("memory") { 0 } else { DEFAULT_MEMORY },
+        };
+        let filled = total(pod, defaults);
+        Self { exact, nonzero_milli_cpu: filled.milli_cpu, nonzero_memory: filled.memory }
+    }
+}
+
+/// What a container without a request is taken to ask for.
+#[derive(Clone, Copy)]
+struct Defaults {
+    milli_cpu: i64,
+    memory: i64,
+}
+
+fn total(pod: &Value, defaults: Defaults) -> Resources {
+    let mut running = Resources::default();
+    for container in pod.items_at(&["spec", "containers"]) {
+        running.add(&container_requests(pod, container, defaults));
+    }
+    let mut sidecars = Resources::default();
+    let mut largest_init = Resources::default();
+    for container in pod.items_at(&["spec", "initContainers"]) {
+        let mut moment = container_requests(pod, container, defaults);
+        if container.str_at(&["restartPolicy"]) == "Always" {
+            running.add(&moment);
+            sidecars.add(&moment);
+            moment = sidecars.clone();
+        } else {
+            moment.add(&sidecars);
+        }
+        largest_init.raise_to(&moment);
+    }
+    running.raise_to(&largest_init);
+    let own = pod.at(&["spec", "resources", "requests"]).and_then(Value::as_object);
+    for (name, value) in own.into_iter().flat_map(Object::iter) {
+        let quantity = quantity(value);
+        let amount = if name == "cpu" { quantity.milli_value() } else { quantity.value() };
+        running.set(name, amount);
+    }
+    running.add(&Resources::from_list(pod.at(&["spec", "overhead"])));
+    running
+}
+
+/// What a container asks for, or holds while a resize is under way: the larger.
+fn container_requests(pod: &Value, container: &Value, defaults: Defaults) -> Resources {
+    let list = container.at(&["resources", "requests"]);
+    let mut requests = Resources::from_list(list);
+    let name = container.str_at(&["name"]);
+    let lists = [["status", "containerStatuses"], ["status", "initContainerStatuses"]];
+    let statuses = lists.iter().flat_map(|path| pod.items_at(path));
+    for status in statuses.filter(|it| it.str_at(&["name"]) == name) {
+        requests.raise_to(&Resources::from_list(status.at(&["resources", "requests"])));
+        requests.raise_to(&Resources::from_list(status.at(&["allocatedResources"])));
+    }
+    let asks = |name| list.is_some_and(|list| list.get(name).is_some());
+    if !asks("cpu") {
+        requests.milli_cpu = requests.milli_cpu.max(defaults.milli_cpu);
+    }
+    if !asks("memory") {
+        requests.memory = requests.memory.max(defaults.memory);
+    }
+    requests
+}

@@ -1,0 +1,326 @@
+//! The scheduler as it runs: watches fill the cluster and the queue, one pod at a time is decided, and what follows is
+//! written in the background while the next is decided.
+//!
+//! One task owns cluster and queue, so that a decision always sees the one before it (the pod is assumed on its node
+//! until the watch tells of it).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use apimachinery::Value;
+use client::reflector::{Caches, Listener};
+use client::{Client, EventRecorder, ObjectKey, Resource, Store};
+use compact_str::CompactString;
+use component_base::{Clock, Random, ShutdownSignal};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+
+use crate::cluster::Cluster;
+use crate::decide::{Decision, Diagnosis, How, decide};
+use crate::framework::{Cycle, Profile};
+use crate::node::NodeLite;
+use crate::pod::PodLite;
+use crate::queue::{Happened, Queue};
+use crate::write::Writer;
+
+/// How many bindings and status writes are under way at most.
+const MAX_WRITES: usize = 100;
+/// How many pods are decided before others get a turn on this thread.
+const BATCH: usize = 64;
+
+/// What a scheduler needs.
+#[derive(Debug)]
+pub struct Scheduler {
+    /// Writes bindings and status.
+    pub client: Client,
+    /// Reads everything.
+    pub caches: Arc<Caches>,
+    /// Tells people; its loop is run by the caller.
+    pub events: Arc<EventRecorder>,
+    /// For conditions' times.
+    pub clock: Arc<dyn Clock>,
+    /// Chooses among equal nodes.
+    pub random: Arc<dyn Random>,
+    /// The plugins.
+    pub profile: Profile,
+}
+
+/// What is watched, in the order in which changes are taken over: nodes before pods.
+const WATCHED: &[(&str, &str)] = &[
+    ("", "namespaces"),
+    ("", "nodes"),
+    ("", "services"),
+    ("", "replicationcontrollers"),
+    ("apps", "replicasets"),
+    ("apps", "statefulsets"),
+    ("policy", "poddisruptionbudgets"),
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("", "pods"),
+];
+
+/// Where pods are in [`WATCHED`].
+const PODS: usize = WATCHED.len() - 1;
+
+/// What changed since the loop looked last. Each object is in it once, so that it is bounded by the objects there are.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    changed: Mutex<BTreeSet<(usize, ObjectKey)>>,
+    unbound: Mutex<Vec<ObjectKey>>,
+    wake: Notify,
+}
+
+impl Inbox {
+    /// A pod could not be bound.
+    pub(crate) fn not_bound(&self, key: ObjectKey) {
+        self.unbound.lock().push(key);
+        self.wake.notify_one();
+    }
+}
+
+impl Scheduler {
+    /// Runs until `stop`.
+    pub async fn run(self, stop: ShutdownSignal) {
+        let inbox = Arc::new(Inbox::default());
+        let stores: Vec<Store> = WATCHED
+            .iter()
+            .map(|(group, plural)| self.caches.store(&Resource::built_in(group, plural)))
+            .collect();
+        for (index, store) in stores.iter().enumerate() {
+            let inbox = Arc::clone(&inbox);
+            let listener: Listener = Arc::new(move |change| {
+                inbox.changed.lock().insert((index, change.key()));
+                inbox.wake.notify_one();
+            });
+            store.listen(listener);
+        }
+        for store in &stores {
+            tokio::select! {
+                () = store.reached(0) => {}
+                () = stop.requested() => return,
+            }
+        }
+        let writer = Writer {
+            client: self.client.clone(),
+            events: Arc::clone(&self.events),
+            clock: Arc::clone(&self.clock),
+            inbox: Arc::clone(&inbox),
+            permits: Arc::new(Semaphore::new(MAX_WRITES)),
+        };
+        let state = State {
+            cluster: Cluster::default(),
+            queue: Queue::default(),
+            assumed: BTreeMap::new(),
+            seen: BTreeMap::new(),
+        };
+        Running { scheduler: self, stores, inbox, writer, state }.run(stop).await;
+    }
+}
+
+/// What the loop owns.
+struct State {
+    cluster: Cluster,
+    queue: Queue,
+    /// Pods that are being bound, with their uids.
+    assumed: BTreeMap<ObjectKey, CompactString>,
+    /// What of each waiting pod was seen last, as a hash: its own status does not count as a change.
+    seen: BTreeMap<ObjectKey, u64>,
+}
+
+struct Running {
+    scheduler: Scheduler,
+    stores: Vec<Store>,
+    inbox: Arc<Inbox>,
+    writer: Writer,
+    state: State,
+}
+
+impl Running {
+    async fn run(mut self, stop: ShutdownSignal) {
+        loop {
+            self.take_over();
+            let mut decided = 0;
+            while decided < BATCH && self.decide_next().await {
+                decided += 1;
+                self.take_over();
+            }
+            if stop.is_requested() {
+                return;
+            }
+            if decided == BATCH {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let deadline = self.state.queue.deadline();
+            let due = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.inbox.wake.notified() => {}
+                () = due => {}
+                () = stop.requested() => return,
+            }
+        }
+    }
+
+    /// Takes over what changed.
+    fn take_over(&mut self) {
+        let changed = std::mem::take(&mut *self.inbox.changed.lock());
+        for (index, key) in changed {
+            let value = self.stores[index].get(&key).map(|it| it.value());
+            self.changed(WATCHED[index].1, &key, value.as_ref());
+        }
+        let unbound = std::mem::take(&mut *self.inbox.unbound.lock());
+        let now = self.scheduler.clock.monotonic();
+        for key in unbound {
+            if self.state.assumed.remove(&key).is_some() {
+                self.state.cluster.remove_pod(&key);
+                self.state.queue.retry(&key, now);
+                self.state.queue.happened(Happened::PodGone, now);
+            }
+        }
+    }
+
+    fn changed(&mut self, plural: &str, key: &ObjectKey, value: Option<&Value>) {
+        let now = self.scheduler.clock.monotonic();
+        let (cluster, queue) = (&mut self.state.cluster, &mut self.state.queue);
+        match plural {
+            "nodes" => match value {
+                Some(value) => {
+                    let node = NodeLite::from_value(value);
+                    if cluster.row(&node.name).is_none_or(|row| *row.node != node) {
+                        cluster.set_node(node);
+                        queue.happened(Happened::Node, now);
+                    }
+                }
+                None => cluster.remove_node(&key.name),
+            },
+            "namespaces" => {
+                cluster.set_namespace(&key.name, value);
+                queue.happened(Happened::Other, now);
+            }
+            "services" => cluster.set_service(key, value),
+            "replicationcontrollers" => cluster.set_workload("ReplicationController", key, value),
+            "replicasets" => cluster.set_workload("ReplicaSet", key, value),
+            "statefulsets" => cluster.set_workload("StatefulSet", key, value),
+            "poddisruptionbudgets" => cluster.set_budget(key, value),
+            "persistentvolumeclaims" => {
+                cluster.volumes.set_claim(key, value);
+                queue.happened(Happened::Other, now);
+            }
+            "persistentvolumes" => {
+                cluster.volumes.set_volume(&key.name, value);
+                queue.happened(Happened::Other, now);
+            }
+            "storageclasses" => {
+                cluster.volumes.set_class(&key.name, value);
+                queue.happened(Happened::Other, now);
+            }
+            _ => self.pod_changed(key, value.filter(|it| !PodLite::has_ended(it))),
+        }
+    }
+
+    /// `value` is `None` for a pod that is gone or has ended.
+    fn pod_changed(&mut self, key: &ObjectKey, value: Option<&Value>) {
+        let now = self.scheduler.clock.monotonic();
+        let state = &mut self.state;
+        let Some(value) = value else { return state.forget(key, now) };
+        if !value.str_at(&["spec", "nodeName"]).is_empty() {
+            let pod = Arc::new(PodLite::from_value(value));
+            state.assumed.remove(key);
+            state.seen.remove(key);
+            state.queue.remove(key);
+            state.cluster.nominate(&pod, None);
+            state.cluster.set_pod(pod);
+            return state.queue.happened(Happened::PodPlaced, now);
+        }
+        let mine =
+            value.str_at(&["spec", "schedulerName"]) == self.scheduler.profile.scheduler_name;
+        let going = !value.str_at(&["metadata", "deletionTimestamp"]).is_empty();
+        if !mine || going {
+            return state.forget(key, now);
+        }
+        if state.assumed.get(key).is_some_and(|uid| uid == value.str_at(&["metadata", "uid"])) {
+            return;
+        }
+        let hash = relevant(value);
+        if state.seen.insert(key.clone(), hash) == Some(hash) {
+            return;
+        }
+        let pod = Arc::new(PodLite::from_value(value));
+        let gated = self.scheduler.profile.pre_enqueue.iter().any(|it| it.blocks(&pod).is_some());
+        let nominated = pod.ask.nominated_node.as_str();
+        if !nominated.is_empty() {
+            state.cluster.nominate(&pod, Some(nominated));
+        }
+        state.queue.put(pod, gated, now);
+    }
+
+    /// Decides about the next pod; false where none is ready.
+    async fn decide_next(&mut self) -> bool {
+        let now = self.scheduler.clock.monotonic();
+        let Some(pod) = self.state.queue.pop(now) else { return false };
+        let cycle = Cycle { pod: &pod, cluster: &self.state.cluster };
+        let how = How { random: self.scheduler.random.next_u64(), parts: false };
+        match decide(cycle, &self.scheduler.profile, how) {
+            Decision::Place(placement) => {
+                let mut assumed = PodLite::clone(&pod);
+                assumed.node = placement.node;
+                let assumed = Arc::new(assumed);
+                self.state.assumed.insert(pod.key.clone(), pod.uid.clone());
+                self.state.cluster.nominate(&assumed, None);
+                self.state.cluster.set_pod(Arc::clone(&assumed));
+                self.state.queue.happened(Happened::PodPlaced, now);
+                self.writer.bind(assumed).await;
+            }
+            Decision::Reject(diagnosis) => self.refused(&pod, diagnosis).await,
+        }
+        true
+    }
+
+    async fn refused(&mut self, pod: &Arc<PodLite>, diagnosis: Diagnosis) {
+        let now = self.scheduler.clock.monotonic();
+        self.state.queue.failed(&pod.key, diagnosis.plugins, now);
+        if let Some(preemption) = &diagnosis.preemption {
+            self.state.cluster.nominate(pod, Some(&preemption.node));
+        }
+        let live = self.stores[PODS].get(&pod.key).map(|it| it.value());
+        let Some(live) = live else { return };
+        self.writer.refused(live, diagnosis.message, diagnosis.preemption).await;
+    }
+}
+
+impl State {
+    fn forget(&mut self, key: &ObjectKey, now: tokio::time::Instant) {
+        self.seen.remove(key);
+        self.assumed.remove(key);
+        if let Some(pod) = self.queue.get(key).cloned() {
+            self.cluster.nominate(&pod, None);
+            self.queue.remove(key);
+        }
+        if self.cluster.remove_pod(key).is_some() {
+            self.queue.happened(Happened::PodGone, now);
+        }
+    }
+}
+
+/// A hash of what decides about a pod. What this scheduler writes into its status is not in it.
+fn relevant(pod: &Value) -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut hasher = std::hash::DefaultHasher::new();
+    let parts: [&[&str]; 4] = [
+        &["metadata", "uid"],
+        &["metadata", "labels"],
+        &["metadata", "ownerReferences"],
+        &["spec"],
+    ];
+    for part in parts {
+        let value = pod.at(part).unwrap_or(&Value::Null);
+        apimachinery::json::to_vec(value).hash(&mut hasher);
+    }
+    hasher.finish()
+}

@@ -1,0 +1,362 @@
+//! What pods say about where they want to be: node selectors, pod affinity, spread, tolerations.
+//!
+//! Parsed once when a pod arrives. Knows no cluster.
+
+use apimachinery::Value;
+use apimachinery::labels::{Operator, Requirement, Selector};
+use compact_str::CompactString;
+use smallvec::SmallVec;
+
+use crate::labels::Labels;
+
+/// A term of a node selector: every requirement on labels and on the name.
+#[derive(Debug, Clone)]
+pub struct NodeTerm {
+    labels: Vec<NodeRequirement>,
+    fields: Vec<NodeRequirement>,
+}
+
+#[derive(Debug, Clone)]
+struct NodeRequirement {
+    key: CompactString,
+    operator: CompactString,
+    values: Vec<CompactString>,
+}
+
+impl NodeTerm {
+    /// A term of an affinity.
+    #[must_use]
+    pub fn from_value(term: &Value) -> Self {
+        let read = |member| term.items_at(&[member]).iter().map(NodeRequirement::new).collect();
+        Self { labels: read("matchExpressions"), fields: read("matchFields") }
+    }
+
+    /// Whether a node is meant. An empty term means none.
+    #[must_use]
+    pub fn matches(&self, name: &str, labels: &Labels) -> bool {
+        if self.labels.is_empty() && self.fields.is_empty() {
+            return false;
+        }
+        let field = |it: &NodeRequirement| it.matches((it.key == "metadata.name").then_some(name));
+        self.labels.iter().all(|it| it.matches(labels.get(&it.key)))
+            && self.fields.iter().all(field)
+    }
+
+    /// The names of the only nodes that may be meant; `None` where the term does not say.
+    #[must_use]
+    pub fn names(&self) -> Option<Vec<CompactString>> {
+        let mut fields =
+            self.fields.iter().filter(|it| it.key == "metadata.name" && it.operator == "In");
+        let mut names = fields.next()?.values.clone();
+        for field in fields {
+            names.retain(|name| field.values.contains(name));
+        }
+        Some(names)
+    }
+}
+
+impl NodeRequirement {
+    fn new(value: &Value) -> Self {
+        let values = value.items_at(&["values"]).iter().filter_map(Value::as_str);
+        Self {
+            key: value.str_at(&["key"]).into(),
+            operator: value.str_at(&["operator"]).into(),
+            values: values.map(Into::into).collect(),
+        }
+    }
+
+    fn matches(&self, label: Option<&str>) -> bool {
+        let among = |label: &str| self.values.iter().any(|it| it == label);
+        let compare = |label: &str| {
+            let wanted: i64 = self.values.first()?.parse().ok()?;
+            Some(label.parse::<i64>().ok()?.cmp(&wanted))
+        };
+        match self.operator.as_str() {
+            "In" => label.is_some_and(among),
+            "NotIn" => !label.is_some_and(among),
+            "Exists" => label.is_some(),
+            "DoesNotExist" => label.is_none(),
+            "Gt" => label.and_then(compare).is_some_and(std::cmp::Ordering::is_gt),
+            "Lt" => label.and_then(compare).is_some_and(std::cmp::Ordering::is_lt),
+            // The server admits no other.
+            _ => false,
+        }
+    }
+}
+
+/// What a pod says about nodes: `nodeSelector` and node affinity.
+#[derive(Debug, Clone, Default)]
+pub struct NodeWish {
+    selector: Vec<(CompactString, CompactString)>,
+    /// One of these terms must match; `None` where there is no such affinity.
+    required: Option<Vec<NodeTerm>>,
+    /// Terms with their weights.
+    pub preferred: Vec<(i64, NodeTerm)>,
+}
+
+impl NodeWish {
+    /// What a pod's spec says.
+    #[must_use]
+    pub fn from_spec(spec: &Value) -> Self {
+        let pairs = spec.at(&["nodeSelector"]).and_then(Value::as_object);
+        let pairs = pairs.into_iter().flat_map(|it| it.iter());
+        let affinity = spec.at(&["affinity", "nodeAffinity"]).unwrap_or(&Value::Null);
+        let required = affinity.at(&["requiredDuringSchedulingIgnoredDuringExecution"]);
+        let required = required.filter(|it| !it.is_null());
+        let terms = |it: &Value| {
+            it.items_at(&["nodeSelectorTerms"]).iter().map(NodeTerm::from_value).collect()
+        };
+        let preferred = affinity.items_at(&["preferredDuringSchedulingIgnoredDuringExecution"]);
+        let weighted = |it: &Value| {
+            let term = NodeTerm::from_value(it.at(&["preference"]).unwrap_or(&Value::Null));
+            (it.i64_at(&["weight"]).unwrap_or_default(), term)
+        };
+        Self {
+            selector: pairs
+                .map(|(key, value)| (key.into(), value.as_str().unwrap_or_default().into()))
+                .collect(),
+            required: required.map(terms),
+            preferred: preferred.iter().map(weighted).collect(),
+        }
+    }
+
+    /// Whether any node will do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.selector.is_empty() && self.required.is_none()
+    }
+
+    /// Whether a node is allowed.
+    #[must_use]
+    pub fn allows(&self, name: &str, labels: &Labels) -> bool {
+        self.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && self
+                .required
+                .as_ref()
+                .is_none_or(|terms| terms.iter().any(|term| term.matches(name, labels)))
+    }
+
+    /// The names of the only nodes that may be allowed, where every term names some.
+    #[must_use]
+    pub fn names(&self) -> Option<Vec<CompactString>> {
+        let terms = self.required.as_ref().filter(|terms| !terms.is_empty())?;
+        let mut names = Vec::new();
+        for term in terms {
+            names.extend(term.names()?);
+        }
+        Some(names)
+    }
+}
+
+/// A term of pod affinity or anti-affinity.
+#[derive(Debug, Clone)]
+pub struct PodTerm {
+    selector: Selector,
+    namespaces: SmallVec<[CompactString; 1]>,
+    namespace_selector: Selector,
+    /// The label of nodes that makes a domain.
+    pub topology_key: CompactString,
+    /// 1 to 100 where it is a preference.
+    pub weight: i64,
+}
+
+impl PodTerm {
+    fn new(term: &Value, weight: i64, namespace: &str) -> Self {
+        let named = term.items_at(&["namespaces"]).iter().filter_map(Value::as_str);
+        let mut namespaces: SmallVec<[CompactString; 1]> = named.map(Into::into).collect();
+        let by_label = term.at(&["namespaceSelector"]);
+        if namespaces.is_empty() && by_label.is_none_or(Value::is_null) {
+            namespaces.push(namespace.into());
+        }
+        // The server has checked the selectors; one that does not parse selects nothing.
+        Self {
+            selector: Selector::from_value(term.at(&["labelSelector"]))
+                .unwrap_or(Selector::NOTHING),
+            namespaces,
+            namespace_selector: Selector::from_value(by_label).unwrap_or(Selector::NOTHING),
+            topology_key: term.str_at(&["topologyKey"]).into(),
+            weight,
+        }
+    }
+
+    /// Whether a pod is meant, by its namespace, that namespace's labels, and its own labels.
+    #[must_use]
+    pub fn matches(&self, namespace: &str, namespace_labels: &Labels, labels: &Labels) -> bool {
+        (self.namespaces.iter().any(|it| it == namespace)
+            || self.namespace_selector.matches(|key| namespace_labels.get(key)))
+            && self.selector.matches(|key| labels.get(key))
+    }
+}
+
+/// Every term of a pod about other pods.
+#[derive(Debug, Clone, Default)]
+pub struct PodTerms {
+    /// All must hold.
+    pub affinity: Vec<PodTerm>,
+    /// None may hold.
+    pub anti_affinity: Vec<PodTerm>,
+    /// Better where it holds.
+    pub preferred: Vec<PodTerm>,
+    /// Worse where it holds.
+    pub preferred_anti: Vec<PodTerm>,
+}
+
+impl PodTerms {
+    /// The terms in a pod's spec; `None` where there are none.
+    #[must_use]
+    pub fn from_spec(spec: &Value, namespace: &str) -> Option<Self> {
+        let affinity = spec.at(&["affinity"])?;
+        let required = |kind| {
+            let path = [kind, "requiredDuringSchedulingIgnoredDuringExecution"];
+            let terms = affinity.items_at(&path).iter();
+            terms.map(|term| PodTerm::new(term, 0, namespace)).collect::<Vec<_>>()
+        };
+        let preferred = |kind| {
+            let path = [kind, "preferredDuringSchedulingIgnoredDuringExecution"];
+            let terms = affinity.items_at(&path).iter().map(|it| {
+                let term = it.at(&["podAffinityTerm"]).unwrap_or(&Value::Null);
+                PodTerm::new(term, it.i64_at(&["weight"]).unwrap_or_default(), namespace)
+            });
+            terms.collect::<Vec<_>>()
+        };
+        let terms = Self {
+            affinity: required("podAffinity"),
+            anti_affinity: required("podAntiAffinity"),
+            preferred: preferred("podAffinity"),
+            preferred_anti: preferred("podAntiAffinity"),
+        };
+        let any = [&terms.affinity, &terms.anti_affinity, &terms.preferred, &terms.preferred_anti]
+            .iter()
+            .any(|it| !it.is_empty());
+        any.then_some(terms)
+    }
+}
+
+/// How evenly pods are to lie over the domains of a label.
+#[derive(Debug, Clone)]
+pub struct Spread {
+    /// How far apart two domains may be.
+    pub max_skew: i64,
+    /// The label of nodes that makes a domain.
+    pub topology_key: CompactString,
+    /// Whether it must hold (`DoNotSchedule`) or should.
+    pub required: bool,
+    /// How many domains there must be before the emptiest counts.
+    pub min_domains: usize,
+    /// Which pods count.
+    pub selector: Selector,
+    /// Whether nodes that the pod's own selector refuses are left out (`Honor`, the default).
+    pub honor_node_affinity: bool,
+    /// Whether nodes with taints that the pod does not tolerate are left out.
+    pub honor_taints: bool,
+}
+
+impl Spread {
+    /// A constraint in a pod's spec.
+    #[must_use]
+    pub fn from_value(it: &Value, labels: &Labels) -> Self {
+        let mut selector =
+            Selector::from_value(it.at(&["labelSelector"])).unwrap_or(Selector::NOTHING);
+        let keys = it.items_at(&["matchLabelKeys"]).iter().filter_map(Value::as_str);
+        let equal = |key: &str| {
+            let value = labels.get(key)?;
+            Requirement::new(key, Operator::In, SmallVec::from_elem(value.into(), 1)).ok()
+        };
+        let extra: Vec<Requirement> = keys.filter_map(equal).collect();
+        if !selector.is_nothing() && !extra.is_empty() {
+            selector = Selector::new([selector.requirements(), &extra].concat());
+        }
+        let min_domains = it.i64_at(&["minDomains"]).unwrap_or(1);
+        Self {
+            max_skew: it.i64_at(&["maxSkew"]).unwrap_or(1),
+            topology_key: it.str_at(&["topologyKey"]).into(),
+            required: it.str_at(&["whenUnsatisfiable"]) != "ScheduleAnyway",
+            min_domains: usize::try_from(min_domains).unwrap_or(1),
+            selector,
+            honor_node_affinity: it.str_at(&["nodeAffinityPolicy"]) != "Ignore",
+            honor_taints: it.str_at(&["nodeTaintsPolicy"]) == "Honor",
+        }
+    }
+}
+
+/// What a taint does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// No new pods.
+    NoSchedule,
+    /// Rather no new pods.
+    PreferNoSchedule,
+    /// No pods.
+    NoExecute,
+}
+
+impl Effect {
+    fn from_text(text: &str) -> Option<Self> {
+        match text {
+            "NoSchedule" => Some(Self::NoSchedule),
+            "PreferNoSchedule" => Some(Self::PreferNoSchedule),
+            "NoExecute" => Some(Self::NoExecute),
+            _ => None,
+        }
+    }
+}
+
+/// A taint of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taint {
+    /// Its key.
+    pub key: CompactString,
+    /// Its value.
+    pub value: CompactString,
+    /// What it does.
+    pub effect: Effect,
+}
+
+impl Taint {
+    /// A taint in a node's spec; `None` where its effect is none that is known.
+    #[must_use]
+    pub fn from_value(taint: &Value) -> Option<Self> {
+        Some(Self {
+            key: taint.str_at(&["key"]).into(),
+            value: taint.str_at(&["value"]).into(),
+            effect: Effect::from_text(taint.str_at(&["effect"]))?,
+        })
+    }
+
+    /// Whether it keeps pods away that do not tolerate it.
+    #[must_use]
+    pub fn is_hard(&self) -> bool {
+        self.effect != Effect::PreferNoSchedule
+    }
+}
+
+/// A toleration of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Toleration {
+    key: CompactString,
+    exists: bool,
+    value: CompactString,
+    /// `None` for every effect.
+    pub effect: Option<Effect>,
+}
+
+impl Toleration {
+    /// A toleration in a pod's spec.
+    #[must_use]
+    pub fn from_value(it: &Value) -> Self {
+        Self {
+            key: it.str_at(&["key"]).into(),
+            exists: it.str_at(&["operator"]) == "Exists",
+            value: it.str_at(&["value"]).into(),
+            effect: Effect::from_text(it.str_at(&["effect"])),
+        }
+    }
+
+    /// Whether a taint does not matter to the pod.
+    #[must_use]
+    pub fn tolerates(&self, taint: &Taint) -> bool {
+        self.effect.is_none_or(|effect| effect == taint.effect)
+            && (self.key.is_empty() || self.key == taint.key)
+            && (self.exists || (!self.key.is_empty() && self.value == taint.value))
+    }
+}

@@ -1,0 +1,179 @@
+//! What the scheduler writes: bindings, the condition of pods that fit nowhere, the end of those that make room.
+
+use std::sync::Arc;
+
+use apimachinery::{Value, time, value};
+use client::call::{DeleteParams, PatchKind};
+use client::events::{EventType, ObjectReference};
+use client::{Client, ClientError, EventRecorder, Resource};
+use component_base::Clock;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::pod::PodLite;
+use crate::preemption::{Preemption, VictimKey};
+use crate::run::Inbox;
+
+/// Writes in the background, bounded by its permits.
+#[derive(Debug, Clone)]
+pub(crate) struct Writer {
+    pub(crate) client: Client,
+    pub(crate) events: Arc<EventRecorder>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) permits: Arc<Semaphore>,
+}
+
+impl Writer {
+    /// Gives a pod the node it is assumed on. Waits only while too much is under way.
+    pub(crate) async fn bind(&self, pod: Arc<PodLite>) {
+        let permit = self.permit().await;
+        let writer = self.clone();
+        tokio::spawn(async move {
+            writer.bind_now(&pod).await;
+            drop(permit);
+        });
+    }
+
+    /// Tells of a pod that fits nowhere, and removes the pods that make room for it.
+    pub(crate) async fn refused(
+        &self,
+        pod: Value,
+        message: String,
+        preemption: Option<Preemption>,
+    ) {
+        let permit = self.permit().await;
+        let writer = self.clone();
+        tokio::spawn(async move {
+            writer.refused_now(&pod, &message, preemption.as_ref()).await;
+            drop(permit);
+        });
+    }
+
+    async fn permit(&self) -> OwnedSemaphorePermit {
+        let permits = Arc::clone(&self.permits);
+        permits.acquire_owned().await.expect("because the semaphore is never closed")
+    }
+
+    async fn bind_now(&self, pod: &PodLite) {
+        let (namespace, name) = (pod.key.namespace.as_str(), pod.key.name.as_str());
+        let about = about(pod.key.clone(), &pod.uid);
+        let binding = value!({
+            "apiVersion": "v1", "kind": "Binding",
+            "metadata": {"name": name, "namespace": namespace, "uid": (pod.uid.as_str())},
+            "target": {"kind": "Node", "name": (pod.node.as_str())}
+        });
+        let pods = Resource::built_in("", "pods");
+        match self.client.create_subresource(&pods, namespace, name, "binding", &binding).await {
+            Ok(_) => {
+                let message = format!("Successfully assigned {} to {}", pod.key, pod.node);
+                self.events.record(about, EventType::Normal, "Scheduled", message);
+            }
+            Err(error) => {
+                tracing::warn!(pod = %pod.key, node = %pod.node, %error, "could not bind a pod");
+                if !error.is_not_found() {
+                    let message = format!("binding rejected: {error}");
+                    self.events.record(about, EventType::Warning, "FailedScheduling", message);
+                }
+                self.inbox.not_bound(pod.key.clone());
+            }
+        }
+    }
+
+    async fn refused_now(&self, pod: &Value, message: &str, preemption: Option<&Preemption>) {
+        let about = ObjectReference {
+            api_version: "v1".into(),
+            kind: "Pod".into(),
+            ..ObjectReference::of(pod)
+        };
+        self.events.record(about, EventType::Warning, "FailedScheduling", message);
+        let node = preemption.map(|it| it.node.as_str());
+        if let Some(patch) = self.status_patch(pod, message, node)
+            && let Err(error) = self.patch_status(pod, &patch).await
+        {
+            self.failed(pod, "write the condition of", &error);
+        }
+        let Some(preemption) = preemption else { return };
+        for victim in &preemption.pods {
+            if let Err(error) = self.preempt(victim, pod, &preemption.node).await {
+                self.failed(pod, "make room for", &error);
+            }
+        }
+    }
+
+    fn failed(&self, pod: &Value, what: &str, error: &ClientError) {
+        if !error.is_not_found() {
+            let name = pod.str_at(&["metadata", "name"]);
+            tracing::warn!(pod = name, %error, "could not {what} a pod");
+        }
+    }
+
+    /// The condition that says why, where it does not say so already.
+    fn status_patch(&self, pod: &Value, message: &str, node: Option<&str>) -> Option<Value> {
+        let conditions = pod.items_at(&["status", "conditions"]);
+        let old = conditions.iter().find(|it| it.str_at(&["type"]) == "PodScheduled");
+        let refused = old.filter(|it| it.str_at(&["status"]) == "False");
+        let said = refused.is_some_and(|it| {
+            it.str_at(&["reason"]) == "Unschedulable" && it.str_at(&["message"]) == message
+        });
+        let nominated = pod.str_at(&["status", "nominatedNodeName"]);
+        if said && node.is_none_or(|node| node == nominated) {
+            return None;
+        }
+        let now = time::format_time(self.clock.now());
+        let since =
+            refused.map(|it| it.str_at(&["lastTransitionTime"])).filter(|it| !it.is_empty());
+        let mut condition = value!({
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+            "lastTransitionTime": (since.unwrap_or(&now))
+        });
+        if let Some(generation) = pod.i64_at(&["metadata", "generation"]) {
+            condition.set_at(&["observedGeneration"], generation);
+        }
+        let mut patch = value!({"status": {"conditions": [condition]}});
+        if let Some(node) = node {
+            patch.set_at(&["status", "nominatedNodeName"], node);
+        }
+        Some(patch)
+    }
+
+    async fn patch_status(&self, pod: &Value, patch: &Value) -> Result<(), ClientError> {
+        let (namespace, name) =
+            (pod.str_at(&["metadata", "namespace"]), pod.str_at(&["metadata", "name"]));
+        let pods = Resource::built_in("", "pods");
+        let kind = PatchKind::Strategic;
+        self.client.patch(&pods, namespace, name, "status", kind, patch).await.map(drop)
+    }
+
+    /// Marks a pod as preempted and deletes it.
+    async fn preempt(&self, victim: &VictimKey, by: &Value, node: &str) -> Result<(), ClientError> {
+        let (namespace, name) = (victim.key.namespace.as_str(), victim.key.name.as_str());
+        let scheduler = by.str_at(&["spec", "schedulerName"]);
+        let message = format!("{scheduler}: preempting to accommodate a higher priority pod");
+        let now = time::format_time(self.clock.now());
+        let patch = value!({"metadata": {"uid": (victim.uid.as_str())}, "status": {"conditions": [{
+            "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+            "message": message, "lastTransitionTime": now
+        }]}});
+        let pods = Resource::built_in("", "pods");
+        let kind = PatchKind::Strategic;
+        self.client.patch(&pods, namespace, name, "status", kind, &patch).await?;
+        let params = DeleteParams { uid: Some(victim.uid.to_string()), ..DeleteParams::default() };
+        self.client.delete(&pods, namespace, name, &params).await?;
+        let uid = by.str_at(&["metadata", "uid"]);
+        let message = format!("Preempted by pod {uid} on node {node}");
+        let about = about(victim.key.clone(), &victim.uid);
+        self.events.record(about, EventType::Normal, "Preempted", message);
+        Ok(())
+    }
+}
+
+fn about(key: client::ObjectKey, uid: &str) -> ObjectReference {
+    ObjectReference {
+        api_version: "v1".into(),
+        kind: "Pod".into(),
+        namespace: key.namespace.into(),
+        name: key.name.into(),
+        uid: uid.into(),
+        ..ObjectReference::default()
+    }
+}

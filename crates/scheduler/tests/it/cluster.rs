@@ -1,0 +1,153 @@
+//! The scheduler on a real API server, in virtual time.
+
+use std::sync::Arc;
+
+use apimachinery::{Value, value};
+use client::call::PatchKind;
+use client::{EventRecorder, Resource};
+use scheduler::{Profile, Scheduler};
+use test_cluster::TestCluster;
+
+async fn cluster() -> TestCluster {
+    let cluster = TestCluster::new(1).await;
+    let (clock, random) = (Arc::clone(&cluster.clock), Arc::clone(&cluster.random));
+    let events =
+        EventRecorder::new("default-scheduler", "", Arc::clone(&clock), Arc::clone(&random));
+    tokio::spawn(Arc::clone(&events).run(cluster.client.clone(), cluster.stop()));
+    let scheduler = Scheduler {
+        client: cluster.client_named("system:kube-scheduler"),
+        caches: cluster.caches(),
+        events,
+        clock,
+        random,
+        profile: Profile::default(),
+    };
+    tokio::spawn(scheduler.run(cluster.stop()));
+    cluster
+}
+
+async fn node(cluster: &TestCluster, name: &str, cpu: &str) {
+    let node = value!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    cluster.create("", "nodes", node).await;
+    let nodes = Resource::built_in("", "nodes");
+    let status = value!({"status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "10"}}});
+    let kind = PatchKind::Merge;
+    cluster.client.patch(&nodes, "", name, "status", kind, &status).await.unwrap();
+}
+
+fn pod(name: &str, cpu: &str, priority: i64) -> Value {
+    value!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"priority": priority,
+            "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}}]}})
+}
+
+async fn on_node(cluster: &TestCluster, name: &str) -> String {
+    let what = format!("{name} has a node");
+    let found = cluster.eventually(&what, async |it| {
+        let pod = it.get("", "pods", "default", name).await?;
+        let node = pod.str_at(&["spec", "nodeName"]).to_owned();
+        (!node.is_empty()).then_some(node)
+    });
+    found.await
+}
+
+/// The reason and message of the condition that says that a pod has no node.
+async fn refused(cluster: &TestCluster, name: &str) -> (String, String) {
+    let what = format!("{name} is refused");
+    let found = cluster.eventually(&what, async |it| {
+        let pod = it.get("", "pods", "default", name).await?;
+        let conditions = pod.items_at(&["status", "conditions"]);
+        let said = conditions.iter().find(|it| it.str_at(&["type"]) == "PodScheduled")?;
+        let refused = said.str_at(&["status"]) == "False";
+        refused.then(|| (said.str_at(&["reason"]).into(), said.str_at(&["message"]).into()))
+    });
+    found.await
+}
+
+async fn event(cluster: &TestCluster, pod: &str, reason: &str) -> String {
+    let what = format!("event {reason} of {pod}");
+    let found = cluster.eventually(&what, async |it| {
+        let events = it.list("", "events", "default").await;
+        let fits = |it: &&Value| {
+            it.str_at(&["reason"]) == reason && it.str_at(&["involvedObject", "name"]) == pod
+        };
+        Some(events.iter().find(fits)?.str_at(&["message"]).to_owned())
+    });
+    found.await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_bound_and_an_event_says_where() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "2").await;
+    cluster.create("", "pods", pod("web", "1", 0)).await;
+    assert_eq!(on_node(&cluster, "web").await, "n1");
+    let message = event(&cluster, "web", "Scheduled").await;
+    assert_eq!(message, "Successfully assigned default/web to n1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_too_big_says_so_and_fits_once_a_node_comes() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "2").await;
+    cluster.create("", "pods", pod("big", "4", 0)).await;
+    let (reason, message) = refused(&cluster, "big").await;
+    assert_eq!(reason, "Unschedulable");
+    assert_eq!(
+        message,
+        "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, \
+         preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    );
+    assert_eq!(event(&cluster, "big", "FailedScheduling").await, message);
+    node(&cluster, "n2", "8").await;
+    assert_eq!(on_node(&cluster, "big").await, "n2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gated_pod_waits_for_its_gates_to_go() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "2").await;
+    let mut gated = pod("gated", "1", 0);
+    gated.set_at(&["spec", "schedulingGates"], value!([{"name": "example.com/g"}]));
+    cluster.create("", "pods", gated).await;
+    // A pod that came later has a node: the gated one was passed over.
+    cluster.create("", "pods", pod("other", "1", 0)).await;
+    on_node(&cluster, "other").await;
+    assert_eq!(refused(&cluster, "gated").await.0, "SchedulingGated");
+    let pods = Resource::built_in("", "pods");
+    let patch = value!({"spec": {"schedulingGates": null}});
+    cluster.client.patch(&pods, "default", "gated", "", PatchKind::Merge, &patch).await.unwrap();
+    assert_eq!(on_node(&cluster, "gated").await, "n1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_important_pod_takes_the_place_of_another() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "2").await;
+    let mut small = pod("small", "2", 0);
+    small.set_at(&["spec", "terminationGracePeriodSeconds"], 0);
+    cluster.create("", "pods", small).await;
+    on_node(&cluster, "small").await;
+    let important = cluster.create("", "pods", pod("important", "1", 100)).await;
+    let message = event(&cluster, "small", "Preempted").await;
+    let uid = important.str_at(&["metadata", "uid"]);
+    assert_eq!(message, format!("Preempted by pod {uid} on node n1"));
+    assert_eq!(on_node(&cluster, "important").await, "n1");
+    assert!(cluster.get("", "pods", "default", "small").await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_room_of_a_pod_that_ends_is_given_to_the_next() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "2").await;
+    cluster.create("", "pods", pod("first", "2", 0)).await;
+    on_node(&cluster, "first").await;
+    cluster.create("", "pods", pod("second", "2", 0)).await;
+    assert_eq!(refused(&cluster, "second").await.0, "Unschedulable");
+    let pods = Resource::built_in("", "pods");
+    let ended = value!({"status": {"phase": "Succeeded"}});
+    let patched =
+        cluster.client.patch(&pods, "default", "first", "status", PatchKind::Merge, &ended).await;
+    patched.unwrap();
+    assert_eq!(on_node(&cluster, "second").await, "n1");
+}

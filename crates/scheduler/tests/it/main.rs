@@ -1,0 +1,6 @@
+//! The scheduler against recorded decisions of upstream, and on a real API server in virtual time.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod cluster;
+mod replay;
