@@ -15,8 +15,8 @@ use runtime::{EmbeddedRuntime, Registries, ZygoteCommand};
 use sys::netlink::Netns;
 
 use crate::http::{Access, HttpTransport};
+use crate::node::pod_network::RuntimeNetwork;
 use crate::pki::{Directory, Subject};
-use crate::pod_network::RuntimeNetwork;
 
 /// The first argument of the process that shims are forked from.
 pub(crate) const ZYGOTE: &str = "zygote";

@@ -5,9 +5,8 @@ mod agent;
 mod control_plane;
 mod http;
 mod kubeconfig;
+mod node;
 mod pki;
-#[path = "node/pod_network.rs"]
-mod pod_network;
 mod server;
 
 use clap::{Parser, Subcommand};

@@ -162,7 +162,7 @@ fn group_document(documents: &Documents, group: &str, with_kind: bool) -> Value 
 fn resource_list(documents: &Documents, group: &str, version: &str) -> Option<Value> {
     let mut resources = Vec::new();
     for facts in documents.facts.iter().filter(|it| it.group == group && it.version == version) {
-        resources.push(resource_document(documents, facts));
+        resources.push(resource_document(facts));
         resources.extend(facts.subresources.iter().map(|sub| subresource_document(facts, sub)));
     }
     if resources.is_empty() {
@@ -183,7 +183,7 @@ fn strings(items: &[&str]) -> Value {
     items.iter().copied().collect()
 }
 
-fn resource_document(documents: &Documents, facts: &ResourceFacts) -> Value {
+fn resource_document(facts: &ResourceFacts) -> Value {
     let mut document = Object::new();
     document.insert("name", facts.resource);
     document.insert("singularName", facts.singular);
@@ -197,13 +197,13 @@ fn resource_document(documents: &Documents, facts: &ResourceFacts) -> Value {
         document.insert("categories", strings(facts.categories));
     }
     if facts.verbs.contains(&"list") && facts.verbs.contains(&"watch") {
-        document.insert("storageVersionHash", storage_version_hash(documents, facts));
+        document.insert("storageVersionHash", storage_version_hash(facts));
     }
     Value::Object(document)
 }
 
 /// Base64 of the first eight bytes of SHA-256 of `group/version/kind` as it is stored (upstream: `StorageVersionHash`).
-fn storage_version_hash(_documents: &Documents, facts: &ResourceFacts) -> String {
+fn storage_version_hash(facts: &ResourceFacts) -> String {
     use base64::Engine;
     let group = facts.group;
     let stored = match (group, facts.resource) {
@@ -213,7 +213,6 @@ fn storage_version_hash(_documents: &Documents, facts: &ResourceFacts) -> String
         }
         _ => format!("{group}/{}/{}", facts.version, facts.kind),
     };
-    let stored = stored.strip_prefix('/').map_or(stored.clone(), |rest| format!("/{rest}"));
     base64::prelude::BASE64_STANDARD.encode(&Sha256::digest(stored)[..8])
 }
 

@@ -64,7 +64,7 @@ impl RequestInfo {
             _ => rest,
         };
         info.place(rest);
-        info.refine(method, query);
+        info.refine(query);
         info
     }
 
@@ -87,15 +87,9 @@ impl RequestInfo {
         self.rest = rest.collect::<Vec<_>>().join("/");
     }
 
-    fn refine(&mut self, method: &Method, query: &Query) {
+    fn refine(&mut self, query: &Query) {
+        // Watching one object by its own path is a plain get upstream too, unless the path says watch.
         if !self.name.is_empty() {
-            if self.verb == "get"
-                && query.flag("watch")
-                && self.subresource.is_empty()
-                && method == Method::GET
-            {
-                // Watching one object by its own path is a plain get upstream too, unless the path says watch.
-            }
             return;
         }
         self.verb = match self.verb {

@@ -92,8 +92,6 @@ pub fn labels(map: &Object, path: &Path<'_>, errors: &mut FieldErrors) {
     for (key, value) in map.iter() {
         errors.invalid_all(path, key, validation::qualified_name(key));
         let value = value.as_str().unwrap_or_default();
-        let at = path.key(key);
-        let _ = at;
         errors.invalid_all(path, value, validation::label_value(value));
     }
 }
@@ -146,9 +144,8 @@ fn owner_references(references: &[Value], path: &Path<'_>, errors: &mut FieldErr
 
 fn finalizers(list: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
     let has = |name| list.iter().any(|it| it.as_str() == Some(name));
-    for (index, finalizer) in list.iter().enumerate() {
+    for finalizer in list {
         let text = finalizer.as_str().unwrap_or_default();
-        let _ = index;
         errors.invalid_all(path, text, validation::finalizer_name(text));
     }
     if has("orphan") && has("foregroundDeletion") {

@@ -74,13 +74,14 @@ pub(crate) async fn new_object(
     target.resource().to_storage(&target.served, &mut value);
     let generated = value.str_at(&["metadata", "name"]).is_empty()
         && !value.str_at(&["metadata", "generateName"]).is_empty();
+    if !generated {
+        return attempt_create(server, exchange, target, options, value).await;
+    }
     let mut attempt = 1;
     loop {
         let result = attempt_create(server, exchange, target, options, value.clone()).await;
         match result {
-            Err(status)
-                if generated && status.reason == "AlreadyExists" && attempt < NAME_ATTEMPTS =>
-            {
+            Err(status) if status.reason == "AlreadyExists" && attempt < NAME_ATTEMPTS => {
                 attempt += 1
             }
             other => return other,

@@ -218,7 +218,7 @@ async fn step(
     current: &Current,
 ) -> Result<Step, Status> {
     let mut value = current.value.clone();
-    let grace = grace_period(target, name, options, &value)?;
+    let grace = grace_period(target, options, &value);
     let finalizers = set_finalizers(&mut value, options);
     let namespace_finalizers = target.resource().rules().deletion == DeletionRule::Namespace
         && !value.items_at(&["spec", "finalizers"]).is_empty();
@@ -242,14 +242,9 @@ async fn step(
 }
 
 /// The grace period of this delete, in seconds. Upstream: pods have one unless they never ran or are over.
-fn grace_period(
-    target: &Target,
-    name: &str,
-    options: &DeleteOptions,
-    value: &Value,
-) -> Result<i64, Status> {
+fn grace_period(target: &Target, options: &DeleteOptions, value: &Value) -> i64 {
     if target.resource().rules().deletion != DeletionRule::Graceful {
-        return Ok(0);
+        return 0;
     }
     let wanted = options
         .grace_period_seconds
@@ -259,8 +254,7 @@ fn grace_period(
     let wanted = if wanted < 0 { 1 } else { wanted };
     let never_ran = value.str_at(&["spec", "nodeName"]).is_empty();
     let over = matches!(value.str_at(&["status", "phase"]), "Failed" | "Succeeded");
-    let _ = name;
-    Ok(if never_ran || over { 0 } else { wanted })
+    if never_ran || over { 0 } else { wanted }
 }
 
 /// Sets the finalizers that the wanted propagation needs; says whether any finalizer holds the object.
