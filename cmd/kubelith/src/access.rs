@@ -27,6 +27,7 @@ const FAR_AWAY: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
 /// Flags about access.
 #[derive(Debug, Clone, clap::Args)]
 #[group(id = "access")]
+#[command(next_help_heading = "kube-apiserver")]
 pub(crate) struct Options {
     /// File of static bearer tokens: token,user,uid,"groups"
     #[arg(long, value_name = "FILE")]
@@ -46,9 +47,22 @@ pub(crate) struct Options {
     /// Whether requests without credentials are those of system:anonymous
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     anonymous_auth: bool,
+    /// The most requests in flight that change nothing; watches are not counted
+    #[arg(long, default_value_t = 400, value_name = "N")]
+    pub(crate) max_requests_inflight: usize,
+    /// The most requests in flight that change something
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    pub(crate) max_mutating_requests_inflight: usize,
     /// Address under which pods and other machines reach this server (default: that of the default route)
     #[arg(long, value_name = "IP")]
     advertise_address: Option<IpAddr>,
+}
+
+/// The address of the default route, where there is one.
+pub(crate) fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(FAR_AWAY).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 /// What was read from files.
@@ -95,12 +109,7 @@ impl Options {
         if !bind.is_unspecified() {
             return bind;
         }
-        let ours = || {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-            socket.connect(FAR_AWAY).ok()?;
-            Some(socket.local_addr().ok()?.ip())
-        };
-        ours().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        own_address().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 }
 

@@ -3,13 +3,18 @@
 mod access;
 mod agent;
 mod control_plane;
+mod data_dir;
+mod flags;
+mod gates;
 mod http;
 mod kubeconfig;
+mod log;
 mod node;
 mod pki;
 mod server;
+mod startup;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// A complete Kubernetes in one binary.
 #[derive(Debug, Parser)]
@@ -32,10 +37,12 @@ enum Command {
 #[allow(clippy::print_stdout, reason = "printing is what the command is for")]
 fn main() -> anyhow::Result<()> {
     // The zygote is started by the agent and has no other thread: not a command for people.
-    if std::env::args_os().nth(1).is_some_and(|it| it == agent::ZYGOTE) {
+    if std::env::args_os().nth(1).is_some_and(|it| it == node::ZYGOTE) {
         return Ok(runtime::zygote::main(std::env::args_os())?);
     }
-    match Options::parse().command {
+    let arguments = std::env::args_os().map(|it| it.to_string_lossy().into_owned()).collect();
+    let arguments = flags::expand(arguments, &Options::command())?;
+    match Options::parse_from(arguments).command {
         Command::Server(options) => server::run(*options),
         Command::Agent(options) => agent::run(*options),
         Command::Version => {

@@ -222,6 +222,24 @@ fn is_fresh(pem: &str, subject: &Subject<'_>) -> bool {
 }
 
 impl Identity {
+    /// What a TLS client presents to servers whose certificates are `authority`'s.
+    pub(crate) fn client_config(&self, authority: &str) -> Result<rustls::ClientConfig> {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
+            roots.add(certificate?)?;
+        }
+        let chain: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect();
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes())?;
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        Ok(rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain?, key)?)
+    }
+
     /// What a TLS server presents; clients may present a certificate of `clients`.
     pub(crate) fn server_config(&self, clients: &str) -> Result<rustls::ServerConfig> {
         use rustls::pki_types::pem::PemObject;

@@ -1,28 +1,32 @@
 //! `kubelith server`: the whole cluster in one process.
 
+mod node;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use apiserver::allocate::ServiceRange;
-use apiserver::{Server, Version, bootstrap};
+use apiserver::{NodeDialer, Server, Version, bootstrap};
 use component_base::{Clock, Random, RealClock, Shutdown, SystemRandom};
+use ipnet::IpNet;
 use storage::Store;
 use storage::memory::MemoryStore;
 use storage_embedded::EmbeddedStore;
 
-use crate::control_plane;
 use crate::pki::{Authority, Directory, Identity, Subject};
-
-/// The range that services get their addresses from, and its prefix length.
-const SERVICES: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 96, 0, 0), 12);
+use crate::startup::Startup;
+use crate::{control_plane, data_dir, log};
 
 /// Flags of `kubelith server`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Where everything is kept: the store, keys, images, containers
-    #[arg(long, default_value = "/var/lib/kubelith", value_name = "DIR")]
+    /// Flags in a YAML file, by their names
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where everything is kept: the store, keys, images, containers. Archives in DIR/images are imported at start
+    #[arg(long, default_value = crate::node::options::DATA_DIR, value_name = "DIR")]
     data_dir: PathBuf,
     /// Address to listen on
     #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
@@ -33,14 +37,23 @@ pub(crate) struct Options {
     /// Where objects are kept
     #[arg(long, value_enum, default_value_t = Storage::Embedded)]
     storage: Storage,
-    /// Parts of the cluster that this process does not run
+    /// Parts of the cluster that this process does not run; without the agent it needs no root
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
     disable: Vec<Part>,
-    #[command(flatten)]
-    access: crate::access::Options,
     /// Where the administrator's kubeconfig is written (default: DATA_DIR/kubeconfig)
     #[arg(long, value_name = "PATH")]
     write_kubeconfig: Option<PathBuf>,
+    /// Features of upstream to switch: Name=true,Other=false
+    #[arg(long, value_name = "GATES")]
+    feature_gates: Vec<String>,
+    #[command(flatten)]
+    parts: crate::flags::PartArguments,
+    #[command(flatten)]
+    log: log::Options,
+    #[command(flatten)]
+    access: crate::access::Options,
+    #[command(flatten)]
+    node: crate::node::Options,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -54,7 +67,7 @@ enum Storage {
 /// What a process may leave out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Part {
-    /// The node agent with its runtime and network
+    /// The node agent with its runtime and network; proxy and DNS need it
     Agent,
     /// The service proxy
     Proxy,
@@ -68,63 +81,128 @@ pub(crate) enum Part {
 
 /// Runs until it is told to stop.
 pub(crate) fn run(options: Options) -> Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new("info"))
-        .with_writer(std::io::stderr)
-        .init();
+    options.log.start()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(options))
 }
 
+impl Options {
+    fn runs(&self, part: Part) -> bool {
+        !self.disable.contains(&part)
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.write_kubeconfig.clone().unwrap_or_else(|| self.data_dir.join("kubeconfig"))
+    }
+
+    /// What cannot be, before anything is begun.
+    fn check(&self) -> Result<()> {
+        crate::gates::check(&self.feature_gates)?;
+        if self.runs(Part::Agent) && !rustix::process::geteuid().is_root() {
+            bail!("a node needs root: run as root, or with --disable agent,proxy,dns");
+        }
+        Ok(())
+    }
+}
+
 async fn serve(options: Options) -> Result<()> {
+    options.check()?;
+    let startup = Startup::begin("server");
+    let held = data_dir::hold(&options.data_dir)?;
     let shutdown = Shutdown::new();
-    let clock: Arc<dyn Clock> = Arc::new(RealClock);
-    let random: Arc<dyn Random> = Arc::new(SystemRandom::new());
-    let pki = Directory::new(options.data_dir.join("pki"))?;
-    let authority = pki.authority("ca", "kubelith-ca")?;
-    let network = Network::of(&options);
-    let (serving, admin) = identities(&pki, &authority, &network.addresses())?;
-    let store = open_store(&options, &clock, &shutdown)?;
-    let credentials = options.access.credentials(&pki)?;
-    let config = config(store, (&clock, &random), &network);
-    let access = |objects: &Arc<apiserver::CachedObjects>| {
-        credentials.access(objects, Arc::clone(&clock), Arc::clone(&random))
-    };
-    let server = Server::start(config, shutdown.signal(), access)
-        .await
-        .context("could not load the store")?;
-    follow_store(&server, &shutdown);
-    let made = bootstrap::ensure(&server, &network.settings(&authority.certificate)).await?;
-    tracing::info!(made.created, made.updated, "what every cluster has is there");
-    let parts = control_plane::Parts {
-        server: Arc::clone(&server),
-        clock,
-        random,
-        root_ca: authority.certificate.as_str().into(),
-        stop: shutdown.signal(),
-    };
-    if !options.disable.contains(&Part::Controllers) {
-        control_plane::start_controllers(&parts);
-    }
-    if !options.disable.contains(&Part::Scheduler) {
-        control_plane::start_scheduler(&parts);
-    }
-    let kubeconfig =
-        options.write_kubeconfig.clone().unwrap_or_else(|| options.data_dir.join("kubeconfig"));
-    let url = format!("https://127.0.0.1:{}", options.secure_port);
-    let text = crate::kubeconfig::text(&url, &authority.certificate, "kubernetes-admin", &admin);
-    crate::pki::write_secret(&kubeconfig, text.as_bytes())?;
-    let tls = Arc::new(serving.server_config(&authority.certificate)?);
-    let listener =
-        apiserver::listen::bind(SocketAddr::new(options.bind_address, options.secure_port)).await?;
-    tracing::info!(url, kubeconfig = %kubeconfig.display(), "API server ready");
+    let cluster = Cluster::start(options, &shutdown, &startup).await?;
+    let listening = cluster.listen(&startup).await?;
+    let node = cluster.start_node(&startup).await?;
     let signals = shutdown.clone();
     tokio::spawn(async move {
         wait_for_signal().await;
         signals.request();
     });
-    apiserver::listen::listen(server, listener, tls, shutdown.signal()).await?;
+    cluster.tell(&startup);
+    listening.await??;
+    if let Some(node) = node {
+        node.ended().await;
+    }
+    drop(held);
     Ok(())
+}
+
+/// The control plane of this process, with what a node in it needs.
+struct Cluster {
+    options: Options,
+    server: Arc<Server>,
+    parts: control_plane::Parts,
+    pki: Directory,
+    authority: Authority,
+    serving: Identity,
+    shutdown: Shutdown,
+}
+
+impl Cluster {
+    async fn start(options: Options, shutdown: &Shutdown, startup: &Startup) -> Result<Self> {
+        let clock: Arc<dyn Clock> = Arc::new(RealClock);
+        let random: Arc<dyn Random> = Arc::new(SystemRandom::new());
+        let pki = Directory::new(options.data_dir.join("pki"))?;
+        let authority = pki.authority("ca", "kubelith-ca")?;
+        let network = Network::of(&options)?;
+        let serving = serving_identity(&pki, &authority, &network.addresses())?;
+        let store = open_store(&options, &clock, shutdown)?;
+        startup.up("store", &options.data_dir.display().to_string());
+        let credentials = options.access.credentials(&pki)?;
+        let config =
+            config(&options, store, (&clock, &random), &network, dialer(&pki, &authority)?);
+        let access = |objects: &Arc<apiserver::CachedObjects>| {
+            credentials.access(objects, Arc::clone(&clock), Arc::clone(&random))
+        };
+        let server = Server::start(config, shutdown.signal(), access)
+            .await
+            .context("could not load the store")?;
+        follow_store(&server, shutdown);
+        let made = bootstrap::ensure(&server, &network.settings(&authority.certificate)).await?;
+        tracing::info!(made.created, made.updated, "what every cluster has is there");
+        let parts = control_plane::Parts {
+            server: Arc::clone(&server),
+            clock,
+            random,
+            root_ca: authority.certificate.as_str().into(),
+            stop: shutdown.signal(),
+        };
+        if options.runs(Part::Controllers) {
+            control_plane::start_controllers(&parts);
+        }
+        if options.runs(Part::Scheduler) {
+            control_plane::start_scheduler(&parts);
+        }
+        let shutdown = shutdown.clone();
+        Ok(Self { options, server, parts, pki, authority, serving, shutdown })
+    }
+
+    /// Answers clients from now on.
+    async fn listen(
+        &self,
+        startup: &Startup,
+    ) -> Result<tokio::task::JoinHandle<std::io::Result<()>>> {
+        let options = &self.options;
+        let subject = Subject::Client { name: "kubernetes-admin", groups: &["system:masters"] };
+        let admin = self.pki.identity("admin", &self.authority, &subject)?;
+        let url = format!("https://127.0.0.1:{}", options.secure_port);
+        let text =
+            crate::kubeconfig::text(&url, &self.authority.certificate, "kubernetes-admin", &admin);
+        crate::pki::write_secret(&options.kubeconfig(), text.as_bytes())?;
+        let tls = Arc::new(self.serving.server_config(&self.authority.certificate)?);
+        let address = SocketAddr::new(options.bind_address, options.secure_port);
+        let listener = apiserver::listen::bind(address)
+            .await
+            .with_context(|| format!("could not listen on {address}"))?;
+        let (server, stop) = (Arc::clone(&self.server), self.shutdown.signal());
+        startup.up("API server", &url);
+        Ok(tokio::spawn(apiserver::listen::listen(server, listener, tls, stop)))
+    }
+
+    fn tell(&self, startup: &Startup) {
+        startup.next(&format!("export KUBECONFIG={}", self.options.kubeconfig().display()));
+        startup.next("kubectl get nodes");
+    }
 }
 
 /// Where the server is found.
@@ -132,15 +210,27 @@ struct Network {
     advertised: IpAddr,
     port: u16,
     services: ServiceRange,
+    service_cidr: String,
 }
 
 impl Network {
-    fn of(options: &Options) -> Self {
-        Self {
+    fn of(options: &Options) -> Result<Self> {
+        let v4 = options.node.service_cidr.iter().find_map(|it| match it {
+            IpNet::V4(it) => Some(it.trunc()),
+            IpNet::V6(_) => None,
+        });
+        let Some(range) = v4 else {
+            bail!("--service-cidr has no IPv4 range; IPv6 services are not built yet");
+        };
+        if !(8..=28).contains(&range.prefix_len()) {
+            bail!("--service-cidr {range}: the prefix must be between /8 and /28");
+        }
+        Ok(Self {
             advertised: options.access.advertised(options.bind_address),
             port: options.secure_port,
-            services: ServiceRange::new(SERVICES.0, SERVICES.1),
-        }
+            services: ServiceRange::new(range.addr(), range.prefix_len()),
+            service_cidr: range.to_string(),
+        })
     }
 
     /// The address of the service `kubernetes`.
@@ -157,7 +247,7 @@ impl Network {
         bootstrap::Settings {
             address: self.advertised,
             port: self.port,
-            service_range: format!("{}/{}", SERVICES.0, SERVICES.1),
+            service_range: self.service_cidr.clone(),
             service_address: self.service_address(),
             client_authority: client_authority.to_owned(),
         }
@@ -165,26 +255,39 @@ impl Network {
 }
 
 fn config(
+    options: &Options,
     store: Arc<dyn Store>,
     (clock, random): (&Arc<dyn Clock>, &Arc<dyn Random>),
     network: &Network,
+    nodes: NodeDialer,
 ) -> apiserver::Config {
     apiserver::Config {
         store,
         registry: registry::Registry::built_in(),
         clock: Arc::clone(clock),
         random: Arc::clone(random),
-        max_mutating_in_flight: 200,
-        max_in_flight: 400,
+        max_mutating_in_flight: options.access.max_mutating_requests_inflight,
+        max_in_flight: options.access.max_requests_inflight,
         service_range: network.services,
         external_address: SocketAddr::new(network.advertised, network.port).to_string(),
-        nodes: None,
+        nodes: Some(nodes),
         version: Version {
             major: "1".into(),
             minor: "37".into(),
             git: format!("v1.37.1+kubelith{}", env!("CARGO_PKG_VERSION")),
         },
     }
+}
+
+/// The way to nodes' agents, as the user that upstream's API server is there.
+fn dialer(pki: &Directory, authority: &Authority) -> Result<NodeDialer> {
+    let subject =
+        Subject::Client { name: "kube-apiserver-kubelet-client", groups: &["system:masters"] };
+    let identity = pki.identity("apiserver-kubelet-client", authority, &subject)?;
+    let mut tls = identity.client_config(&authority.certificate)?;
+    // Upgrades are of HTTP/1.1.
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(NodeDialer::new(Arc::new(tls)))
 }
 
 /// Feeds the caches from the store; the process ends where that cannot go on.
@@ -199,12 +302,12 @@ fn follow_store(server: &Arc<Server>, shutdown: &Shutdown) {
     });
 }
 
-/// The API server's certificate and the administrator's.
-fn identities(
+/// The API server's certificate.
+fn serving_identity(
     pki: &Directory,
     authority: &Authority,
     addresses: &[IpAddr],
-) -> Result<(Identity, Identity)> {
+) -> Result<Identity> {
     let names = [
         "localhost",
         "kubernetes",
@@ -214,8 +317,7 @@ fn identities(
     ]
     .map(str::to_owned);
     let subject = Subject::Server { name: "kube-apiserver", names: &names, addresses, groups: &[] };
-    let admin = Subject::Client { name: "kubernetes-admin", groups: &["system:masters"] };
-    Ok((pki.identity("apiserver", authority, &subject)?, pki.identity("admin", authority, &admin)?))
+    pki.identity("apiserver", authority, &subject)
 }
 
 fn open_store(

@@ -48,6 +48,16 @@ pub struct Summary {
     pub updated: usize,
 }
 
+impl Summary {
+    fn count(&mut self, done: Done) {
+        match done {
+            Done::Created => self.created += 1,
+            Done::Updated => self.updated += 1,
+            Done::Nothing => {}
+        }
+    }
+}
+
 /// An object that could not be made.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {verb} {path}: {message}")]
@@ -57,14 +67,28 @@ pub struct BootstrapError {
     message: String,
 }
 
+/// Creates and completes further objects, such as those of an add-on, one after another.
+///
+/// # Errors
+/// When an object cannot be written.
+pub async fn ensure_all(
+    server: &Arc<Server>,
+    objects: Vec<Value>,
+) -> Result<Summary, BootstrapError> {
+    let bootstrap = Bootstrap::new(server);
+    let mut summary = Summary::default();
+    for object in objects {
+        summary.count(bootstrap.ensure(object).await?);
+    }
+    Ok(summary)
+}
+
 /// Creates and completes what is missing.
 ///
 /// # Errors
 /// When an object cannot be written.
 pub async fn ensure(server: &Arc<Server>, settings: &Settings) -> Result<Summary, BootstrapError> {
-    let user = Arc::new(UserInfo::new("system:apiserver", &[MASTERS]));
-    let objects = CachedObjects::new(Arc::clone(&server.hub), &server.registry);
-    let bootstrap = Bootstrap { server, user, objects };
+    let bootstrap = Bootstrap::new(server);
     let (namespaces, mut rest): (Vec<_>, Vec<_>) =
         api::bootstrap_objects().partition(|it| it.str_at(&["kind"]) == "Namespace");
     rest.extend(own_objects(settings, &time::format_time(server.clock.now())));
@@ -77,11 +101,7 @@ pub async fn ensure(server: &Arc<Server>, settings: &Settings) -> Result<Summary
     for objects in [namespaces, rest] {
         let all = objects.into_iter().map(|object| bootstrap.ensure(object));
         for done in futures::future::join_all(all).await {
-            match done? {
-                Done::Created => summary.created += 1,
-                Done::Updated => summary.updated += 1,
-                Done::Nothing => {}
-            }
+            summary.count(done?);
         }
     }
     Ok(summary)
@@ -131,7 +151,13 @@ enum Done {
     Nothing,
 }
 
-impl Bootstrap<'_> {
+impl<'s> Bootstrap<'s> {
+    fn new(server: &'s Arc<Server>) -> Self {
+        let user = Arc::new(UserInfo::new("system:apiserver", &[MASTERS]));
+        let objects = CachedObjects::new(Arc::clone(&server.hub), &server.registry);
+        Self { server, user, objects }
+    }
+
     async fn ensure(&self, wanted: Value) -> Result<Done, BootstrapError> {
         let place = Place::of(&wanted);
         let (namespace, name) =

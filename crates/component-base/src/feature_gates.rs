@@ -1,5 +1,9 @@
 //! Feature gates: upstream's names, with the stage each has had by version.
 
+mod kubernetes;
+
+pub use kubernetes::KUBERNETES;
+
 use std::collections::BTreeMap;
 
 /// How far a feature has come.
@@ -95,6 +99,14 @@ impl FeatureGates {
     #[must_use]
     pub fn enabled(&self, name: &str) -> bool {
         self.states.get(name).is_some_and(|(on, _)| *on)
+    }
+
+    /// The gates whose state differs from `other`'s, by name, with their state here.
+    #[must_use]
+    pub fn differing(&self, other: &Self) -> Vec<(&'static str, bool)> {
+        let differs = |name: &str, on: bool| other.states.get(name).is_none_or(|it| it.0 != on);
+        let all = self.states.iter().map(|(name, (on, _))| (*name, *on));
+        all.filter(|(name, on)| differs(name, *on)).collect()
     }
 
     /// Takes the value of `--feature-gates`: `A=true,B=false`. `AllAlpha` and `AllBeta` set a whole stage.

@@ -10,6 +10,7 @@ use component_base::{Clock, Random, ShutdownSignal};
 use cri::{ImageService, PodSandboxFilter, RuntimeService};
 use parking_lot::Mutex;
 use sys::cgroup::Hierarchies;
+use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::images::Pulls;
@@ -118,6 +119,7 @@ impl Kubelet {
             pulls: Pulls::new(),
             blocking: BlockingPool::new("kubelet", BLOCKING_LIMIT),
             messages: Mutex::default(),
+            status_due: Arc::default(),
             config,
             client,
             runtime,
@@ -132,6 +134,12 @@ impl Kubelet {
         let pods = Store::new(Resource::built_in("", "pods"), &[]);
         let manager = Manager::new(Arc::clone(&shared), nodes.clone());
         Ok(Self { shared, manager, pods, nodes, serving })
+    }
+
+    /// Wakes what writes the node's status: for whoever changes what the status tells, such as the network getting ready.
+    #[must_use]
+    pub fn status_trigger(&self) -> Arc<Notify> {
+        Arc::clone(&self.shared.status_due)
     }
 
     /// Runs until `stop`. Containers go on without the agent.

@@ -12,6 +12,7 @@ use cri::{ImageService, RuntimeService};
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use sys::cgroup::Hierarchies;
+use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::fields::FieldFacts;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) runtime_name: String,
     /// Messages of containers that ended, by id: read once.
     pub(crate) messages: Mutex<BTreeMap<String, String>>,
+    /// Rung when the node's status is to be written now.
+    pub(crate) status_due: Arc<Notify>,
 }
 
 impl Shared {

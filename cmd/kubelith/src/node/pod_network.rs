@@ -1,6 +1,6 @@
-//! The pod network as the container runtime calls it.
+//! The pod network as the container runtime calls it: not ready until the node has a range of addresses.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use component_base::task::BlockingPool;
@@ -11,16 +11,31 @@ use sys::netlink::Netns;
 /// How many namespaces are furnished at once: the network has one lock anyway.
 const PARALLEL: usize = 4;
 
+/// Why pods cannot have a network yet.
+const NOT_READY: &str = "the node has no range of pod addresses yet";
+
 /// A [`PodNetwork`] behind the runtime's port.
 #[derive(Debug, Clone)]
 pub(crate) struct RuntimeNetwork {
-    network: Arc<PodNetwork>,
+    network: Arc<OnceLock<Arc<PodNetwork>>>,
     pool: BlockingPool,
 }
 
 impl RuntimeNetwork {
-    pub(crate) fn new(network: Arc<PodNetwork>) -> Self {
-        Self { network, pool: BlockingPool::new("pod-network", PARALLEL) }
+    /// One that is not ready.
+    pub(crate) fn new() -> Self {
+        Self { network: Arc::default(), pool: BlockingPool::new("pod-network", PARALLEL) }
+    }
+
+    /// Makes it ready, once.
+    pub(crate) fn provide(&self, network: Arc<PodNetwork>) {
+        if self.network.set(network).is_err() {
+            tracing::warn!("the pod network was started twice: the first one stays");
+        }
+    }
+
+    fn network(&self) -> Result<Arc<PodNetwork>, CriError> {
+        self.network.get().cloned().ok_or_else(|| CriError::new(cri::Code::Unavailable, NOT_READY))
     }
 }
 
@@ -58,7 +73,7 @@ impl cri::PodNetwork for RuntimeNetwork {
     async fn setup(&self, request: &NetworkRequest) -> Result<PodNetworkResult, CriError> {
         let ports = ports(request)?;
         let (network, id, path) =
-            (Arc::clone(&self.network), request.sandbox_id.clone(), request.netns_path.clone());
+            (self.network()?, request.sandbox_id.clone(), request.netns_path.clone());
         let work = move || {
             let namespace = Netns::at(&path).map_err(|error| error.to_string())?;
             network.setup(&id, &namespace, &ports).map_err(|error| chain(&error))
@@ -69,11 +84,15 @@ impl cri::PodNetwork for RuntimeNetwork {
     }
 
     async fn teardown(&self, request: &NetworkRequest) -> Result<(), CriError> {
-        let (network, id) = (Arc::clone(&self.network), request.sandbox_id.clone());
+        let (network, id) = (self.network()?, request.sandbox_id.clone());
         let work = move || network.teardown(&id).map_err(|error| chain(&error));
         let done =
             self.pool.run(work).await.map_err(|error| CriError::unknown(error.to_string()))?;
         done.map_err(CriError::unknown)
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        self.network.get().is_none().then(|| NOT_READY.to_owned())
     }
 }
 

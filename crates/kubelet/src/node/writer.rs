@@ -38,6 +38,7 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: Arc<Manager>, stop: Shutdo
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
+            () = shared.status_due.notified() => {}
             () = stop.requested() => break,
         }
         if let Ok(usage) = machine::usage(&shared.config) {

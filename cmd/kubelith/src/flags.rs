@@ -1,0 +1,220 @@
+//! Arguments before clap sees them: a configuration file becomes flags, and so do upstream's flags of embedded parts.
+//!
+//! A configuration file has the flags' names as keys. What the command line says replaces what the file says.
+//! `--kubelet-arg max-pods=50` is the flag `--max-pods=50` of the part that its help heading names.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use apimachinery::Value;
+use clap::{ArgAction, Command};
+
+/// The largest configuration file, in bytes.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// The embedded parts whose flags upstream's names may be given for, as help headings.
+pub(crate) const PARTS: [&str; 5] =
+    ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
+
+/// Upstream's flags of embedded parts. They never reach clap: [`expand`] replaces them; here they are for `--help` and
+/// for the names of a configuration file.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "parts")]
+#[command(next_help_heading = "Embedded parts")]
+#[allow(clippy::struct_field_names, dead_code, reason = "replaced before clap parses")]
+pub(crate) struct PartArguments {
+    /// A flag below "kube-apiserver", by upstream's name
+    #[arg(long, value_name = "NAME=VALUE")]
+    kube_apiserver_arg: Vec<String>,
+    /// A flag below "kube-controller-manager", by upstream's name
+    #[arg(long, value_name = "NAME=VALUE")]
+    kube_controller_manager_arg: Vec<String>,
+    /// A flag below "kube-scheduler", by upstream's name
+    #[arg(long, value_name = "NAME=VALUE")]
+    kube_scheduler_arg: Vec<String>,
+    /// A flag below "kubelet", by upstream's name
+    #[arg(long, value_name = "NAME=VALUE")]
+    kubelet_arg: Vec<String>,
+    /// A flag below "kube-proxy", by upstream's name
+    #[arg(long, value_name = "NAME=VALUE")]
+    kube_proxy_arg: Vec<String>,
+}
+
+/// The arguments that clap is to parse.
+///
+/// # Errors
+/// A configuration file that cannot be read, or names what is no flag; a flag that its part does not have.
+pub(crate) fn expand(arguments: Vec<String>, root: &Command) -> Result<Vec<String>> {
+    let Some(command) = arguments.get(1).and_then(|name| root.find_subcommand(name)) else {
+        return Ok(arguments);
+    };
+    let (head, rest) = arguments.split_at(2);
+    let mut all = head.to_vec();
+    if command.get_arguments().any(|it| it.get_long() == Some("config"))
+        && let Some(path) = value_of(rest, "config")
+    {
+        let given: BTreeSet<&str> = rest.iter().filter_map(|it| name_of(it)).collect();
+        let config = read(Path::new(path))?;
+        let from_file = from_config(&config, command, &given);
+        all.extend(from_file.with_context(|| format!("configuration file {path}"))?);
+    }
+    all.extend(rest.iter().cloned());
+    rewrite_parts(all, command)
+}
+
+/// The long name of an argument that is a flag.
+fn name_of(argument: &str) -> Option<&str> {
+    let flag = argument.strip_prefix("--")?;
+    Some(flag.split_once('=').map_or(flag, |(name, _)| name)).filter(|name| !name.is_empty())
+}
+
+/// What a flag is given, in either of the two forms.
+fn value_of<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    let at = arguments.iter().position(|it| name_of(it) == Some(name))?;
+    match arguments[at].split_once('=') {
+        Some((_, value)) => Some(value),
+        None => arguments.get(at + 1).map(String::as_str),
+    }
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let shown = path.display();
+    let size = std::fs::metadata(path).with_context(|| format!("could not read {shown}"))?.len();
+    if size > MAX_CONFIG_BYTES {
+        bail!("{shown} has {size} bytes; a configuration file has at most {MAX_CONFIG_BYTES}");
+    }
+    let text = std::fs::read(path).with_context(|| format!("could not read {shown}"))?;
+    apimachinery::yaml::parse(&text).map_err(|error| anyhow::anyhow!("{shown}: {error}"))
+}
+
+fn from_config(config: &Value, command: &Command, given: &BTreeSet<&str>) -> Result<Vec<String>> {
+    let members = match config {
+        Value::Null => return Ok(Vec::new()),
+        Value::Object(members) => members,
+        _ => bail!("it must be a mapping from the names of flags to their values"),
+    };
+    let mut all = Vec::new();
+    for (name, value) in members.iter() {
+        let flag = command.get_arguments().find(|it| it.get_long() == Some(name.as_ref()));
+        let Some(flag) = flag else {
+            bail!(
+                "{name:?} is no flag of kubelith {0}; see kubelith {0} --help",
+                command.get_name()
+            );
+        };
+        if given.contains(name as &str) || name == "config" {
+            continue;
+        }
+        let switch = matches!(flag.get_action(), ArgAction::SetTrue | ArgAction::Count);
+        for value in value.as_array().unwrap_or(std::slice::from_ref(value)) {
+            let text = scalar(value).with_context(|| format!("the value of {name:?}"))?;
+            match (switch, text.as_str()) {
+                (true, "true") => all.push(format!("--{name}")),
+                (true, "false") => {}
+                _ => all.push(format!("--{name}={text}")),
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn scalar(value: &Value) -> Result<String> {
+    match value {
+        Value::String(text) => Ok(text.to_string()),
+        Value::Array(_) | Value::Object(_) | Value::Null => {
+            bail!("must be text, a number, a boolean or a list of these")
+        }
+        other => Ok(String::from_utf8(apimachinery::json::to_vec(other))?),
+    }
+}
+
+/// `--kubelet-arg=max-pods=50` and `--kubelet-arg max-pods=50` become `--max-pods=50`.
+fn rewrite_parts(arguments: Vec<String>, command: &Command) -> Result<Vec<String>> {
+    let mut all = Vec::with_capacity(arguments.len());
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        let part = name_of(&argument).and_then(|it| it.strip_suffix("-arg"));
+        let Some(part) = PARTS.into_iter().find(|it| part == Some(*it)) else {
+            all.push(argument);
+            continue;
+        };
+        let assignment = match argument.split_once('=') {
+            Some((_, it)) => it.to_owned(),
+            None => arguments.next().with_context(|| format!("{argument} needs NAME=VALUE"))?,
+        };
+        let assignment = assignment.trim_start_matches('-');
+        let name = assignment.split_once('=').map_or(assignment, |(name, _)| name);
+        let known = command.get_arguments().any(|it| {
+            let headings = it.get_help_heading().unwrap_or_default();
+            it.get_long() == Some(name) && headings.split(", ").any(|it| it == part)
+        });
+        if !known {
+            bail!(
+                "{part} has no flag --{name} here; kubelith {} --help lists those under {part}, \
+                 docs/gaps.md says what is missing",
+                command.get_name()
+            );
+        }
+        all.push(format!("--{assignment}"));
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Arg;
+
+    use super::*;
+
+    fn root() -> Command {
+        let server = Command::new("server")
+            .arg(Arg::new("config").long("config"))
+            .arg(Arg::new("kubelet-arg").long("kubelet-arg").action(ArgAction::Append))
+            .arg(Arg::new("disable").long("disable").action(ArgAction::Append))
+            .arg(Arg::new("quiet").long("quiet").action(ArgAction::SetTrue))
+            .arg(Arg::new("secure-port").long("secure-port").help_heading("kube-apiserver"))
+            .arg(Arg::new("port").long("port").help_heading("kubelet"))
+            .arg(Arg::new("max-pods").long("max-pods").help_heading("kubelet"));
+        Command::new("kubelith").subcommand(server)
+    }
+
+    fn expanded(config: &str, arguments: &str) -> Result<String, String> {
+        let file = std::env::temp_dir().join(format!("kubelith-flags-{}", config.len()));
+        std::fs::write(&file, config).unwrap();
+        let line = format!("kubelith server --config {} {arguments}", file.display());
+        let all = line.split_whitespace().map(str::to_owned).collect();
+        let all = expand(all, &root()).map_err(|error| format!("{error:#}"));
+        std::fs::remove_file(&file).ok();
+        let place = file.display().to_string();
+        all.map(|all| all.join(" "))
+            .map(|it| it.replace(&place, "F"))
+            .map_err(|it| it.replace(&place, "F"))
+    }
+
+    #[test]
+    fn a_file_has_the_flags_names_and_the_command_line_wins() {
+        let config = "secure-port: 7000\nquiet: true\ndisable: [dns, proxy]\nkubelet-arg: [port=1, max-pods=9]\n# done\n";
+        assert_eq!(
+            expanded(config, "--disable=agent").unwrap(),
+            "kubelith server --port=1 --max-pods=9 --quiet --secure-port=7000 --config F --disable=agent"
+        );
+        assert_eq!(
+            expanded(config, "--kubelet-arg max-pods=5").unwrap(),
+            "kubelith server --disable=dns --disable=proxy --quiet --secure-port=7000 --config F --max-pods=5"
+        );
+    }
+
+    #[test]
+    fn what_is_no_flag_is_refused() {
+        for (config, arguments, wanted) in [
+            ("nope: 1", "", "\"nope\" is no flag"),
+            ("- a", "", "must be a mapping"),
+            ("quiet: {a: b}", "", "must be text"),
+            ("", "--kubelet-arg secure-port=1", "kubelet has no flag --secure-port"),
+            ("", "--kube-scheduler-arg", "needs NAME=VALUE"),
+        ] {
+            let error = expanded(config, arguments).unwrap_err();
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+}

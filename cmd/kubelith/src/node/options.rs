@@ -1,0 +1,224 @@
+//! Flags of a node, whether it runs in the server's process or alone.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use ipnet::IpNet;
+use runtime::Registries;
+use sha2::{Digest, Sha256};
+
+/// Where sockets and pinned namespaces lie for the default data directory.
+const STATE_DIR: &str = "/run/kubelith";
+/// The default data directory.
+pub(crate) const DATA_DIR: &str = "/var/lib/kubelith";
+
+/// Flags of a node.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "node")]
+#[command(next_help_heading = "Node")]
+pub(crate) struct Options {
+    /// Name of the node (default: the host's)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node_name: Option<String>,
+    /// Addresses of the node (default: that of the default route)
+    #[arg(long, value_delimiter = ',', value_name = "IP")]
+    pub(crate) node_ip: Vec<IpAddr>,
+    /// Labels of the node
+    #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE", value_parser = label)]
+    pub(crate) node_labels: Vec<(String, String)>,
+    /// Addresses of all pods
+    #[arg(long, default_value = "10.42.0.0/16", value_delimiter = ',', value_name = "CIDR")]
+    pub(crate) cluster_cidr: Vec<IpNet>,
+    /// Addresses of services
+    #[arg(
+        long,
+        default_value = "10.96.0.0/12",
+        value_delimiter = ',',
+        value_name = "CIDR",
+        visible_alias = "service-cluster-ip-range"
+    )]
+    pub(crate) service_cidr: Vec<IpNet>,
+    /// The cluster's DNS servers (default: the tenth address of the first range of services)
+    #[arg(long, value_delimiter = ',', value_name = "IP")]
+    pub(crate) cluster_dns: Vec<IpAddr>,
+    /// The cluster's domain
+    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
+    pub(crate) cluster_domain: String,
+    /// The node's resolver configuration
+    #[arg(long, default_value = "/etc/resolv.conf", value_name = "FILE")]
+    pub(crate) resolv_conf: PathBuf,
+    /// Mirrors, credentials and trust of image registries, in the shape of k3s' registries.yaml
+    #[arg(long, value_name = "FILE")]
+    registries: Option<PathBuf>,
+    /// Where sockets and pinned namespaces lie (default: a directory of its own below /run)
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) kubelet: Kubelet,
+    #[command(flatten)]
+    pub(crate) proxy: Proxy,
+}
+
+/// Upstream's flags of the node agent.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "kubelet")]
+#[command(next_help_heading = "kubelet")]
+pub(crate) struct Kubelet {
+    /// The most pods on the node
+    #[arg(long, default_value_t = 110, value_name = "N")]
+    max_pods: u32,
+    /// The most processes of a pod; -1 is no limit
+    #[arg(long, default_value_t = -1, value_name = "N", allow_negative_numbers = true)]
+    pod_max_pids: i64,
+    /// Port of the node agent's server
+    #[arg(long, default_value_t = 10250, value_name = "PORT")]
+    pub(crate) port: u16,
+    /// The control group that pods' groups are made in
+    #[arg(long, default_value = "/", value_name = "GROUP")]
+    cgroup_root: String,
+    /// Kept from pods for the system: cpu=200m,memory=150Mi
+    #[arg(long, value_name = "AMOUNTS", value_delimiter = ',')]
+    system_reserved: Vec<String>,
+    /// Kept from pods for Kubernetes: cpu=200m,memory=150Mi
+    #[arg(long, value_name = "AMOUNTS", value_delimiter = ',')]
+    kube_reserved: Vec<String>,
+    /// Below which pods are evicted
+    #[arg(
+        long,
+        default_value = "memory.available<100Mi,nodefs.available<10%",
+        value_name = "THRESHOLDS",
+        value_delimiter = ','
+    )]
+    eviction_hard: Vec<String>,
+}
+
+/// Upstream's flags of the service proxy.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "proxy")]
+#[command(next_help_heading = "kube-proxy")]
+pub(crate) struct Proxy {
+    /// Masquerade everything that is sent to services
+    #[arg(long)]
+    pub(crate) masquerade_all: bool,
+    /// The bit of the packet mark that stands for masquerade
+    #[arg(long, default_value_t = proxy::Config::MASQUERADE_BIT, value_name = "BIT", value_parser = clap::value_parser!(u8).range(0..32))]
+    pub(crate) iptables_masquerade_bit: u8,
+    /// Addresses that node ports are served on (default: every one of the node)
+    #[arg(long, value_delimiter = ',', value_name = "IP")]
+    pub(crate) nodeport_addresses: Vec<IpAddr>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    pair.ok_or_else(|| format!("{text:?} is not KEY=VALUE"))
+}
+
+impl Options {
+    /// The node's name: upstream's rule is the host's name in small letters.
+    pub(crate) fn name(&self) -> String {
+        let host = || rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+        self.node_name.clone().unwrap_or_else(host)
+    }
+
+    /// The node's addresses.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        if self.node_ip.is_empty() {
+            vec![crate::access::own_address().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))]
+        } else {
+            self.node_ip.clone()
+        }
+    }
+
+    /// The cluster's DNS servers.
+    pub(crate) fn dns(&self) -> Vec<IpAddr> {
+        const TENTH: u32 = 10;
+        match (self.cluster_dns.as_slice(), self.service_cidr.first()) {
+            ([], Some(IpNet::V4(it))) => {
+                vec![IpAddr::V4(Ipv4Addr::from_bits(it.network().to_bits().saturating_add(TENTH)))]
+            }
+            ([], Some(IpNet::V6(it))) => {
+                vec![IpAddr::V6((it.network().to_bits().saturating_add(u128::from(TENTH))).into())]
+            }
+            (given, _) => given.to_vec(),
+        }
+    }
+
+    /// Where sockets and pinned namespaces lie; two data directories never share one.
+    pub(crate) fn state_dir(&self, data_dir: &Path) -> PathBuf {
+        let own = || {
+            if data_dir == Path::new(DATA_DIR) {
+                return PathBuf::from(STATE_DIR);
+            }
+            let digest = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
+            PathBuf::from(format!("{STATE_DIR}-{}", hex::encode(&digest[..4])))
+        };
+        self.state_dir.clone().unwrap_or_else(own)
+    }
+
+    /// The configuration of registries.
+    pub(crate) fn registries(&self) -> Result<Registries> {
+        let Some(path) = &self.registries else { return Ok(Registries::default()) };
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("could not read {}", path.display()))?;
+        Registries::parse(&text).with_context(|| format!("{}", path.display()))
+    }
+
+    /// What the node agent is told.
+    pub(crate) fn kubelet_config(&self, data_dir: &Path) -> Result<kubelet::Config> {
+        let own = &self.kubelet;
+        let mut config = kubelet::Config {
+            node_ips: self.addresses(),
+            labels: self.node_labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+            cluster_dns: self.dns(),
+            cluster_domain: self.cluster_domain.clone(),
+            resolv_conf: Some(self.resolv_conf.clone()),
+            max_pods: own.max_pods,
+            pod_pids_limit: own.pod_max_pids.max(0),
+            port: own.port,
+            cgroup_root: format!("{}/kubepods", own.cgroup_root.trim_end_matches('/')),
+            version: format!("v1.37.1+kubelith{}", env!("CARGO_PKG_VERSION")),
+            ..kubelet::Config::new(&self.name(), &data_dir.join("agent"))
+        };
+        for amount in own.system_reserved.iter().chain(&own.kube_reserved) {
+            reserve(&mut config.reserved, amount)
+                .with_context(|| format!("reserved {amount:?}"))?;
+        }
+        for threshold in &own.eviction_hard {
+            evict(&mut config, threshold)
+                .with_context(|| format!("--eviction-hard {threshold:?}"))?;
+        }
+        Ok(config)
+    }
+}
+
+fn quantity(text: &str) -> Result<apimachinery::quantity::Quantity> {
+    apimachinery::quantity::Quantity::parse(text)
+        .with_context(|| format!("{text:?} is no quantity"))
+}
+
+fn reserve(reserved: &mut BTreeMap<String, i64>, text: &str) -> Result<()> {
+    let (name, amount) = text.split_once('=').context("it is not NAME=QUANTITY")?;
+    let amount = quantity(amount)?;
+    let amount = match name {
+        "cpu" => amount.milli_value(),
+        "memory" | "ephemeral-storage" => amount.value(),
+        _ => bail!("{name} cannot be reserved; cpu, memory and ephemeral-storage can"),
+    };
+    *reserved.entry(name.to_owned()).or_default() += amount;
+    Ok(())
+}
+
+fn evict(config: &mut kubelet::Config, text: &str) -> Result<()> {
+    let (signal, limit) = text.split_once('<').context("it is not SIGNAL<LIMIT")?;
+    match signal {
+        "memory.available" => config.eviction_memory_bytes = quantity(limit)?.value(),
+        "nodefs.available" => {
+            let percent = limit.strip_suffix('%').context("its limit must be in per cent")?;
+            config.eviction_disk_percent = percent.parse().context("its limit is no number")?;
+        }
+        _ => bail!("the signals are memory.available and nodefs.available"),
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! The service proxy, told of Services and EndpointSlices by watches: each change becomes one transaction, changes that
+//! come together become one.
+//!
+//! A change only leaves its key here; what is current is read from the cache when the proxy takes it. So nothing is lost
+//! however long the kernel refuses, and the queue is never longer than there are objects.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::reflector::Caches;
+use client::{ObjectKey, Store};
+use component_base::ShutdownSignal;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use parking_lot::Mutex;
+use proxy::{Proxy, ServiceKey};
+use tokio::sync::Notify;
+
+/// How long the proxy waits after the kernel refused a change.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What has changed since the proxy last looked.
+#[derive(Debug, Default)]
+struct Changes {
+    services: Mutex<BTreeSet<ObjectKey>>,
+    slices: Mutex<BTreeSet<ObjectKey>>,
+    wake: Notify,
+}
+
+impl Changes {
+    /// Follows a store: its keys go where `place` says.
+    fn follow(self: &Arc<Self>, store: &Store, place: fn(&Self) -> &Mutex<BTreeSet<ObjectKey>>) {
+        let changes = Arc::clone(self);
+        store.listen(Arc::new(move |change| {
+            place(&changes).lock().insert(change.key());
+            changes.wake.notify_one();
+        }));
+    }
+}
+
+/// Runs until `stop`. Rules stay when it ends: services go on working while this process restarts.
+pub(crate) async fn run(mut proxy: Proxy, caches: Arc<Caches>, stop: ShutdownSignal) {
+    let services = caches.store_of::<Service>();
+    let slices = caches.store_of::<EndpointSlice>();
+    tokio::select! {
+        () = async { services.reached(0).await; slices.reached(0).await } => {}
+        () = stop.requested() => return,
+    }
+    let changes = Arc::new(Changes::default());
+    changes.follow(&services, |it| &it.services);
+    changes.follow(&slices, |it| &it.slices);
+    loop {
+        take(&mut proxy, &changes, (&services, &slices));
+        if let Err(error) = proxy.apply() {
+            tracing::error!(%error, "could not change the rules of services, will replace them all");
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => continue,
+                () = stop.requested() => return,
+            }
+        }
+        for problem in proxy.problems() {
+            tracing::debug!(?problem, "a service asks for what it does not get");
+        }
+        tokio::select! {
+            () = changes.wake.notified() => {}
+            () = stop.requested() => return,
+        }
+    }
+}
+
+fn take(proxy: &mut Proxy, changes: &Changes, (services, slices): (&Store, &Store)) {
+    for key in std::mem::take(&mut *changes.services.lock()) {
+        match services.get(&key).and_then(|it| it.decode::<Service>()) {
+            Some(service) => drop(proxy.update_service(&service)),
+            None => proxy.delete_service(&ServiceKey::new(&key.namespace, &key.name)),
+        }
+    }
+    for key in std::mem::take(&mut *changes.slices.lock()) {
+        match slices.get(&key).and_then(|it| it.decode::<EndpointSlice>()) {
+            Some(slice) => drop(proxy.update_slice(&slice)),
+            None => proxy.delete_slice(&ServiceKey::new(&key.namespace, &key.name)),
+        }
+    }
+}
