@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::Value;
 use client::call::{DeleteParams, ListParams};
@@ -17,6 +18,11 @@ use crate::plan::{Action, Event, Fetch, Plan, PlannedAction};
 use crate::queue::Queue;
 use crate::snapshot::Snapshot;
 use crate::{Controller, Watches};
+
+/// What is logged when a key fails.
+const AGAIN: &str = "could not reconcile, will try again";
+/// Once the pause between tries is this long, failures are logged as warnings.
+const TELL_PAUSE: Duration = Duration::from_millis(100);
 
 /// How many writes of one stage are in flight at once.
 const MAX_PARALLEL_WRITES: usize = 16;
@@ -129,13 +135,12 @@ impl<C: Controller> Runner<C> {
                 }
                 Outcome::Failed(error) => {
                     let pause = self.queue.add_failed(key.clone());
-                    tracing::debug!(
-                        controller = C::NAME,
-                        ?key,
-                        error,
-                        ?pause,
-                        "could not reconcile, will try again"
-                    );
+                    // A conflict or two is how optimistic writes work; what lasts is for people.
+                    if pause < TELL_PAUSE {
+                        tracing::debug!(controller = C::NAME, ?key, error, ?pause, "{AGAIN}");
+                    } else {
+                        tracing::warn!(controller = C::NAME, ?key, error, ?pause, "{AGAIN}");
+                    }
                 }
             }
             self.queue.done(&key);

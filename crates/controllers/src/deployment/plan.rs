@@ -21,6 +21,8 @@ pub(super) struct Step<'o> {
     pub(super) plan: Plan,
     /// Whether a set was created or resized: the status then waits for the next step.
     pub(super) moved: bool,
+    /// The revision that the deployment is to have, where it has another: written with its status, as upstream does.
+    pub(super) revision: Option<String>,
     /// A reason and message for the condition Progressing that this step gives.
     pub(super) progress: Option<(&'static str, String)>,
     pub(super) now: Timestamp,
@@ -61,6 +63,7 @@ pub(super) fn plan(observed: &Observed, now: Timestamp) -> Plan {
         running_pods: observed.running_pods,
         plan,
         moved: false,
+        revision: None,
         progress: None,
         now,
     };
@@ -138,18 +141,7 @@ impl Step<'_> {
         let text = revision.to_string();
         let current =
             self.deployment.metadata.annotations.as_ref().and_then(|it| it.get(sets::REVISION));
-        if current != Some(&text) {
-            let patch =
-                apimachinery::value!({"metadata": {"annotations": {(sets::REVISION): text}}});
-            self.plan.act(Action::Patch {
-                resource: Resource::of::<Deployment>(),
-                key: key_of(&self.deployment.metadata),
-                subresource: "",
-                kind: client::call::PatchKind::Merge,
-                patch,
-                gone_is_fine: true,
-            });
-        }
+        self.revision = Some(text).filter(|text| current != Some(text));
     }
 
     /// All old pods go before the first new one comes.
@@ -251,6 +243,9 @@ impl Step<'_> {
     pub(super) fn with_status(&self, status: Value) -> Value {
         let mut object = to_value(self.deployment);
         object.set_at(&["status"], status);
+        if let Some(revision) = &self.revision {
+            object.set_at(&["metadata", "annotations", sets::REVISION], revision.as_str());
+        }
         object
     }
 }

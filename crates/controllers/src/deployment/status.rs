@@ -140,7 +140,7 @@ pub(super) fn write(step: &mut Step<'_>) {
         .collect::<Vec<Value>>();
     status.set_at(&["conditions"], Value::Array(in_old_order(deployment, list)));
     requeue(step, &conditions);
-    if status == to_value(&deployment.status) {
+    if status == to_value(&deployment.status) && step.revision.is_none() {
         return;
     }
     let object = step.with_status(status);
