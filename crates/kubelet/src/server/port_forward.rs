@@ -122,6 +122,8 @@ async fn carry(
                 return;
             }
         }
+        // A client that is gone needs no goodbye.
+        let _ = sink.send(super::remote::goodbye()).await;
         let _ = sink.close().await;
     };
     tokio::join!(incoming, outgoing);

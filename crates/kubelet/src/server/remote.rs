@@ -17,9 +17,11 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::Context;
 use super::query::Query;
@@ -200,7 +202,7 @@ async fn carry(socket: Socket, session: StreamSession) {
             }
         }
         // A client that is gone needs no goodbye.
-        let _ = sink.send(Message::Close(None)).await;
+        let _ = sink.send(goodbye()).await;
         let _ = sink.close().await;
     };
     let finish = async move {
@@ -223,6 +225,11 @@ async fn carry(socket: Socket, session: StreamSession) {
             let _ = tokio::time::timeout(Duration::from_millis(100), work).await;
         }
     }
+}
+
+/// The end of a stream that went well: clients take any other for a broken connection.
+pub(super) fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
 }
 
 fn frame(channel: u8, data: &[u8]) -> Message {
