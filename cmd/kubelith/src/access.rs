@@ -8,6 +8,7 @@ use std::sync::Arc;
 use admission::{Chain, Parts};
 use anyhow::{Context, Result};
 use apiserver::{Access, CachedObjects};
+use auth::bootstrap_token::BootstrapTokens;
 use auth::jwt::{SigningKey, VerifyingKey};
 use auth::node::NodeAuthorizer;
 use auth::privileged::PrivilegedGroup;
@@ -139,6 +140,7 @@ impl Credentials {
                 read(),
                 Arc::clone(&clock),
             )),
+            Arc::new(BootstrapTokens::new(read(), Arc::clone(&clock))),
         ];
         let parts = Parts {
             objects: Arc::clone(objects) as Arc<dyn admission::Objects>,

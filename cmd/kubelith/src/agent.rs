@@ -4,15 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use client::Client;
 use component_base::{Clock, Random, RealClock, Shutdown, SystemRandom};
 
 use crate::http::{Access, HttpTransport};
+use crate::join::{self, Asker};
 use crate::node::{self, Node};
-use crate::pki::{Directory, Subject};
+use crate::pki::{self, Directory, Subject};
 use crate::startup::Startup;
-use crate::{data_dir, log};
+use crate::{data_dir, log, tls};
 
 /// Flags of `kubelith agent`.
 #[derive(Debug, clap::Args)]
@@ -20,12 +21,15 @@ pub(crate) struct Options {
     /// Flags in a YAML file, by their names
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Credentials for the API server
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: PathBuf,
     /// Address of the API server (default: the kubeconfig's)
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", required_unless_present = "kubeconfig")]
     server: Option<String>,
+    /// What lets this node join: the server's DATA_DIR/node-token. Needed once
+    #[arg(long, value_name = "TOKEN", env = "KUBELITH_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// Credentials of this node (default: those it has got by its token, in DATA_DIR/agent/kubeconfig)
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
     /// Where everything is kept: images, containers, volumes. Archives in DIR/images are imported at start
     #[arg(long, default_value = node::options::DATA_DIR, value_name = "DIR")]
     data_dir: PathBuf,
@@ -66,26 +70,66 @@ async fn serve(options: Options) -> Result<()> {
 }
 
 async fn start(options: Options, shutdown: &Shutdown) -> Result<Node> {
-    let access = Access::read(&options.kubeconfig)?.at(options.server.clone());
-    let client = Client::new(Arc::new(HttpTransport::new(&access)?), "kubelet/v1.37.1");
     let clock: Arc<dyn Clock> = Arc::new(RealClock);
     let random: Arc<dyn Random> = Arc::new(SystemRandom::new());
-    let serving = serving(&options, access.authority()).await?;
-    node::start(node::Setup {
+    let asker = Asker {
+        name: options.node.name(),
+        addresses: options.node.addresses(),
+        random: Arc::clone(&random),
+    };
+    let access = access(&options, &asker).await?.at(options.server.clone());
+    let client = Client::new(Arc::new(HttpTransport::new(&access)?), "kubelet/v1.37.1");
+    let certificate = certificate(&options)?;
+    let address = SocketAddr::new(options.bind_address, options.node.kubelet.port);
+    let serving = node::serving(address, &certificate, access.authority()).await?;
+    let node = node::start(node::Setup {
         options: options.node,
         data_dir: options.data_dir,
-        client,
+        client: client.clone(),
         serving,
         clock,
         random,
         stop: shutdown.signal(),
         proxy: true,
     })
-    .await
+    .await?;
+    // The cluster signs only for addresses that it knows the node by: after it has registered.
+    let (known, stop) = (node.watch_registered(), shutdown.signal());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = async { known.await; serve_by_cluster(&asker, &client, &certificate).await } => {}
+            () = stop.requested() => {}
+        }
+    });
+    Ok(node)
 }
 
-/// The socket of the agent's server. Its certificate is its own authority's unless the cluster gives it one.
-async fn serving(options: &Options, clients: &str) -> Result<kubelet::Serving> {
+/// Credentials as a file has them, or as a token gets them.
+async fn access(options: &Options, asker: &Asker) -> Result<Access> {
+    if let Some(path) = &options.kubeconfig {
+        return Access::read(path);
+    }
+    let own = options.data_dir.join("agent/kubeconfig");
+    let user = format!("system:node:{}", asker.name);
+    let subject = Subject::Client { name: &user, groups: &[join::NODES] };
+    if own.exists() {
+        let access = Access::read(&own)?;
+        if pki::is_fresh(access.certificate(), &subject) || options.token.is_none() {
+            return Ok(access);
+        }
+    }
+    let (Some(server), Some(token)) = (&options.server, &options.token) else {
+        bail!(
+            "this node has no credentials yet: give --token, which is in node-token of the server's data directory"
+        );
+    };
+    Directory::new(options.data_dir.join("agent"))?;
+    join::join(server, token, asker, &own).await?;
+    Access::read(&own)
+}
+
+/// What the agent's server presents at first: its own, until the cluster signs another.
+fn certificate(options: &Options) -> Result<tls::Serving> {
     let pki = Directory::new(options.data_dir.join("agent/pki"))?;
     let authority = pki.authority("ca", "kubelith-node-ca")?;
     let node = options.node.name();
@@ -94,9 +138,18 @@ async fn serving(options: &Options, clients: &str) -> Result<kubelet::Serving> {
         name: &format!("system:node:{node}"),
         names: &names,
         addresses: &options.node.addresses(),
-        groups: &["system:nodes"],
+        groups: &[join::NODES],
     };
-    let identity = pki.identity("kubelet", &authority, &subject)?;
-    let address = SocketAddr::new(options.bind_address, options.node.kubelet.port);
-    node::serving(address, &identity, clients).await
+    tls::Serving::new(&pki.identity("kubelet", &authority, &subject)?)
+}
+
+/// Presents a certificate of the cluster from now on, so that the API server reaches this node.
+async fn serve_by_cluster(asker: &Asker, client: &Client, certificate: &tls::Serving) {
+    let result = match asker.serving(client).await {
+        Ok(identity) => certificate.replace(&identity),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        tracing::error!(error = format!("{error:#}"), "logs and exec do not reach this node");
+    }
 }

@@ -9,6 +9,7 @@ use client::EventRecorder;
 use client::reflector::Caches;
 use component_base::{Clock, Random, ShutdownSignal};
 use controllers::Setup;
+use controllers::certificates::CertificateSigner;
 use scheduler::{Profile, Scheduler};
 
 /// The namespace of the controllers' service accounts.
@@ -27,6 +28,8 @@ pub(crate) struct Parts {
     pub(crate) random: Arc<dyn Random>,
     /// The cluster's authority, as PEM.
     pub(crate) root_ca: Arc<str>,
+    /// Signs approved certificate requests.
+    pub(crate) authority: Arc<dyn CertificateSigner>,
     pub(crate) stop: ShutdownSignal,
 }
 
@@ -55,6 +58,7 @@ pub(crate) fn start_controllers(parts: &Parts) {
         clock: Arc::clone(&parts.clock),
         random: Arc::clone(&parts.random),
         root_ca: Arc::clone(&parts.root_ca),
+        authority: Some(Arc::clone(&parts.authority)),
         stop: parts.stop.clone(),
     };
     controllers::start_all(&setup, |_| true);

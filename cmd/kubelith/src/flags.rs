@@ -95,7 +95,7 @@ fn from_config(config: &Value, command: &Command, given: &BTreeSet<&str>) -> Res
     };
     let mut all = Vec::new();
     for (name, value) in members.iter() {
-        let flag = command.get_arguments().find(|it| it.get_long() == Some(name.as_ref()));
+        let flag = command.get_arguments().find(|it| it.get_long() == Some(name));
         let Some(flag) = flag else {
             bail!(
                 "{name:?} is no flag of kubelith {0}; see kubelith {0} --help",

@@ -17,8 +17,10 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
 
 /// A kubeconfig's current context.
 #[derive(Debug, Default)]
@@ -58,6 +60,31 @@ impl Access {
         })
     }
 
+    /// By a bearer token.
+    pub(crate) fn by_token(server: &str, authority: &str, token: &str) -> Self {
+        Self {
+            server: server.to_owned(),
+            authority: authority.as_bytes().to_vec(),
+            identity: None,
+            token: Some(token.to_owned()),
+        }
+    }
+
+    /// The authority, in PEM, of a kubeconfig that has one cluster and nothing else.
+    pub(crate) fn parse_clusters(text: &[u8]) -> Result<String> {
+        let config = apimachinery::yaml::parse(text).map_err(|it| anyhow!("{it}"))?;
+        let cluster = config.items_at(&["clusters"]).first().and_then(|it| it.get("cluster"));
+        let cluster = cluster.context("there is no cluster in it")?;
+        let authority = material(cluster, "certificate-authority")?;
+        Ok(String::from_utf8(authority.context("it tells no authority")?)?)
+    }
+
+    /// The client's own certificate, in PEM; empty without one.
+    pub(crate) fn certificate(&self) -> &str {
+        let certificate = self.identity.as_ref().map(|it| it.0.as_slice());
+        certificate.and_then(|it| std::str::from_utf8(it).ok()).unwrap_or_default()
+    }
+
     /// The authority of the cluster's certificates, in PEM.
     pub(crate) fn authority(&self) -> &str {
         std::str::from_utf8(&self.authority).unwrap_or_default()
@@ -79,6 +106,45 @@ fn material(of: &Value, name: &str) -> Result<Option<Vec<u8>>> {
     match of.str_at(&[name]) {
         "" => Ok(None),
         path => Ok(Some(std::fs::read(path).with_context(|| format!("could not read {path}"))?)),
+    }
+}
+
+/// Takes any server's certificate.
+#[derive(Debug)]
+struct Anyone(Vec<SignatureScheme>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.clone()
     }
 }
 
@@ -112,21 +178,40 @@ impl HttpTransport {
             }
             None => builder.with_no_client_auth(),
         };
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only()
-            .enable_all_versions()
-            .build();
         let bearer = access.token.as_ref().map(|it| HeaderValue::try_from(format!("Bearer {it}")));
         let mut authorization = bearer.transpose().context("the token cannot be sent")?;
         if let Some(it) = &mut authorization {
             it.set_sensitive(true);
         }
-        Ok(Self {
+        Ok(Self::with(tls, &access.server, authorization))
+    }
+
+    /// To a server that nothing is known of yet: for reading what proves it, and never with a secret.
+    pub(crate) fn unverified(server: &str) -> Result<Self> {
+        if !server.starts_with("https://") {
+            bail!("the server {server:?} is not an https:// address");
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let schemes = provider.signature_verification_algorithms.supported_schemes();
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyone(schemes)))
+            .with_no_client_auth();
+        Ok(Self::with(tls, server, None))
+    }
+
+    fn with(tls: rustls::ClientConfig, server: &str, authorization: Option<HeaderValue>) -> Self {
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_only()
+            .enable_all_versions()
+            .build();
+        Self {
             client: Client::builder(TokioExecutor::new()).build(connector),
-            server: access.server.trim_end_matches('/').to_owned(),
+            server: server.trim_end_matches('/').to_owned(),
             authorization,
-        })
+        }
     }
 }
 

@@ -7,12 +7,14 @@ mod data_dir;
 mod flags;
 mod gates;
 mod http;
+mod join;
 mod kubeconfig;
 mod log;
 mod node;
 mod pki;
 mod server;
 mod startup;
+mod tls;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 

@@ -32,7 +32,7 @@ pub(crate) use cluster_dns::{
 pub(crate) use options::Options;
 use pod_network::RuntimeNetwork;
 
-use crate::pki::Identity;
+use crate::tls;
 
 /// The first argument of the process that shims are forked from.
 pub(crate) const ZYGOTE: &str = "zygote";
@@ -82,6 +82,18 @@ impl Node {
         }
     }
 
+    /// Resolves once the API server knows the node's addresses.
+    pub(crate) fn watch_registered(&self) -> impl Future<Output = ()> + use<> {
+        let (store, name) = (self.caches.store(&nodes()), self.name.clone());
+        async move {
+            until(&store, || {
+                let node = store.get(&ObjectKey::new("", name.as_str()))?.value();
+                (!node.items_at(&["status", "addresses"]).is_empty()).then_some(())
+            })
+            .await;
+        }
+    }
+
     /// Waits until the agent has ended, after the stop. Containers go on.
     pub(crate) async fn ended(self) {
         if self.kubelet.await.is_err() {
@@ -95,7 +107,7 @@ fn nodes() -> Resource {
 }
 
 /// Waits until `look` finds what it looks for in a store.
-async fn until<T>(store: &Store, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(store: &Store, mut look: impl FnMut() -> Option<T>) -> T {
     loop {
         store.reached(0).await;
         let revision = store.revision();
@@ -109,13 +121,13 @@ async fn until<T>(store: &Store, mut look: impl FnMut() -> Option<T>) -> T {
 /// The socket that the agent's server answers on. Clients may have certificates of `clients`.
 pub(crate) async fn serving(
     address: SocketAddr,
-    identity: &Identity,
+    certificate: &tls::Serving,
     clients: &str,
 ) -> Result<Serving> {
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .with_context(|| format!("could not listen on {address} for the node agent"))?;
-    let mut tls = identity.server_config(clients)?;
+    let mut tls = certificate.server_config(clients)?;
     // Upgrades are of HTTP/1.1.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Serving { listener, tls: Arc::new(tls) })

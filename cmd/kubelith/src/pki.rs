@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -33,6 +33,13 @@ pub(crate) struct Identity {
 pub(crate) struct Authority {
     pub(crate) certificate: String,
     issuer: Issuer<'static, KeyPair>,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Its key is the cluster's best kept secret.
+        f.write_str("Authority")
+    }
 }
 
 /// Where certificates and keys lie.
@@ -84,7 +91,7 @@ impl Directory {
             KeyUsagePurpose::DigitalSignature,
             KeyUsagePurpose::KeyEncipherment,
         ];
-        set_validity(&mut params, CA_DAYS)?;
+        set_life(&mut params, SignedDuration::from_hours(24 * CA_DAYS))?;
         let certificate = params.self_signed(&key)?.pem();
         // The key first: a certificate without key would never be replaced.
         write_secret(&key_file, key.serialize_pem().as_bytes())?;
@@ -121,12 +128,20 @@ impl Directory {
         name: &str,
         make: impl FnOnce() -> Result<String>,
     ) -> Result<String> {
-        let file = self.path(name);
+        self.secret_at(&self.path(name), make)
+    }
+
+    /// [`Self::secret`], elsewhere.
+    pub(crate) fn secret_at(
+        &self,
+        file: &Path,
+        make: impl FnOnce() -> Result<String>,
+    ) -> Result<String> {
         if file.exists() {
-            return read(&file);
+            return read(file);
         }
         let text = make()?;
-        write_secret(&file, text.as_bytes())?;
+        write_secret(file, text.as_bytes())?;
         Ok(text)
     }
 }
@@ -161,10 +176,10 @@ fn distinguished_name(common_name: &str, groups: &[&str]) -> DistinguishedName {
     name
 }
 
-fn set_validity(params: &mut CertificateParams, days: i64) -> Result<()> {
+fn set_life(params: &mut CertificateParams, life: SignedDuration) -> Result<()> {
     // A little in the past, for clients whose clocks are behind.
     let now = Timestamp::now().checked_sub(SignedDuration::from_mins(5))?;
-    let end = now.checked_add(SignedDuration::from_hours(24 * days))?;
+    let end = now.checked_add(life)?;
     params.not_before = date(now)?;
     params.not_after = date(end)?;
     Ok(())
@@ -175,8 +190,63 @@ fn date(at: Timestamp) -> Result<time::OffsetDateTime> {
     Ok(time::OffsetDateTime::from_unix_timestamp(at.as_second())?)
 }
 
+/// What a certificate may be used for, by the names of the certificates API.
+fn usage(name: &str, params: &mut CertificateParams) -> bool {
+    match name {
+        "digital signature" => params.key_usages.push(KeyUsagePurpose::DigitalSignature),
+        "key encipherment" => params.key_usages.push(KeyUsagePurpose::KeyEncipherment),
+        "client auth" => params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth),
+        "server auth" => params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth),
+        _ => return false,
+    }
+    true
+}
+
+impl controllers::certificates::CertificateSigner for Authority {
+    fn sign(
+        &self,
+        request: &[u8],
+        usages: &[String],
+        life: std::time::Duration,
+    ) -> Result<String, String> {
+        let pem = std::str::from_utf8(request).map_err(|error| error.to_string())?;
+        let mut request = rcgen::CertificateSigningRequestParams::from_pem(pem)
+            .map_err(|error| error.to_string())?;
+        let params = &mut request.params;
+        params.key_usages.clear();
+        params.extended_key_usages.clear();
+        params.is_ca = IsCa::ExplicitNoCa;
+        for name in usages {
+            if !usage(name, params) {
+                return Err(format!("no certificate is signed for {name:?}"));
+            }
+        }
+        let life = SignedDuration::try_from(life).map_err(|error| error.to_string())?;
+        set_life(params, life).map_err(|error| error.to_string())?;
+        let signed = request.signed_by(&self.issuer).map_err(|error| error.to_string())?;
+        Ok(signed.pem())
+    }
+}
+
+/// A key of its own, and the request for a certificate of it, both as PEM.
+pub(crate) fn request(subject: &Subject<'_>) -> Result<(String, String)> {
+    let key = KeyPair::generate()?;
+    let mut params = params_of(subject)?;
+    // What it is for is in the request's object.
+    params.key_usages.clear();
+    params.extended_key_usages.clear();
+    Ok((key.serialize_pem(), params.serialize_request(&key)?.pem()?))
+}
+
 fn issue(authority: &Authority, subject: &Subject<'_>) -> Result<Identity> {
     let key = KeyPair::generate()?;
+    let mut params = params_of(subject)?;
+    set_life(&mut params, SignedDuration::from_hours(24 * LEAF_DAYS))?;
+    let certificate = params.signed_by(&key, &authority.issuer)?.pem();
+    Ok(Identity { certificate, key: key.serialize_pem() })
+}
+
+fn params_of(subject: &Subject<'_>) -> Result<CertificateParams> {
     let mut params = CertificateParams::default();
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     match subject {
@@ -193,13 +263,11 @@ fn issue(authority: &Authority, subject: &Subject<'_>) -> Result<Identity> {
             params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
         }
     }
-    set_validity(&mut params, LEAF_DAYS)?;
-    let certificate = params.signed_by(&key, &authority.issuer)?.pem();
-    Ok(Identity { certificate, key: key.serialize_pem() })
+    Ok(params)
 }
 
 /// Whether a certificate will do for a while longer.
-fn is_fresh(pem: &str, subject: &Subject<'_>) -> bool {
+pub(crate) fn is_fresh(pem: &str, subject: &Subject<'_>) -> bool {
     let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(pem.as_bytes()) else { return false };
     let Ok(certificate) = pem.parse_x509() else { return false };
     let left = certificate.validity().not_after.timestamp() - Timestamp::now().as_second();
@@ -219,54 +287,4 @@ fn is_fresh(pem: &str, subject: &Subject<'_>) -> bool {
             };
             has(&|it| matches!(it, x509_parser::extensions::GeneralName::IPAddress(ip) if *ip == bytes.as_slice()))
         })
-}
-
-impl Identity {
-    /// What a TLS client presents to servers whose certificates are `authority`'s.
-    pub(crate) fn client_config(&self, authority: &str) -> Result<rustls::ClientConfig> {
-        use rustls::pki_types::pem::PemObject;
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
-            roots.add(certificate?)?;
-        }
-        let chain: Result<Vec<_>, _> =
-            CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect();
-        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes())?;
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        Ok(rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain?, key)?)
-    }
-
-    /// What a TLS server presents; clients may present a certificate of `clients`.
-    pub(crate) fn server_config(&self, clients: &str) -> Result<rustls::ServerConfig> {
-        use rustls::pki_types::pem::PemObject;
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(clients.as_bytes()) {
-            roots.add(certificate?)?;
-        }
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
-            roots.into(),
-            std::sync::Arc::clone(&provider),
-        )
-        .allow_unauthenticated()
-        .build()?;
-        let chain: Result<Vec<_>, _> =
-            CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect();
-        let chain = chain?;
-        if chain.is_empty() {
-            bail!("the server's certificate file holds no certificate");
-        }
-        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes())?;
-        let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(config)
-    }
 }

@@ -17,7 +17,7 @@ use storage_embedded::EmbeddedStore;
 
 use crate::pki::{Authority, Directory, Identity, Subject};
 use crate::startup::Startup;
-use crate::{control_plane, data_dir, log};
+use crate::{control_plane, data_dir, join, log, tls};
 
 /// Flags of `kubelith server`.
 #[derive(Debug, clap::Args)]
@@ -133,7 +133,7 @@ struct Cluster {
     server: Arc<Server>,
     parts: control_plane::Parts,
     pki: Directory,
-    authority: Authority,
+    authority: Arc<Authority>,
     serving: Identity,
     shutdown: Shutdown,
 }
@@ -143,7 +143,7 @@ impl Cluster {
         let clock: Arc<dyn Clock> = Arc::new(RealClock);
         let random: Arc<dyn Random> = Arc::new(SystemRandom::new());
         let pki = Directory::new(options.data_dir.join("pki"))?;
-        let authority = pki.authority("ca", "kubelith-ca")?;
+        let authority = Arc::new(pki.authority("ca", "kubelith-ca")?);
         let network = Network::of(&options)?;
         let serving = serving_identity(&pki, &authority, &network.addresses())?;
         let store = open_store(&options, &clock, shutdown)?;
@@ -165,6 +165,7 @@ impl Cluster {
             clock,
             random,
             root_ca: authority.certificate.as_str().into(),
+            authority: Arc::clone(&authority) as _,
             stop: shutdown.signal(),
         };
         if options.runs(Part::Controllers) {
@@ -173,6 +174,12 @@ impl Cluster {
         if options.runs(Part::Scheduler) {
             control_plane::start_scheduler(&parts);
         }
+        let token = pki.secret_at(&options.data_dir.join("node-token"), || {
+            Ok(join::Token::make(&authority.certificate, parts.random.as_ref()))
+        })?;
+        let url = format!("https://{}", SocketAddr::new(network.advertised, network.port));
+        let joining = join::objects(&token, &authority.certificate, &url)?;
+        bootstrap::ensure_all(&server, joining).await?;
         let shutdown = shutdown.clone();
         Ok(Self { options, server, parts, pki, authority, serving, shutdown })
     }
@@ -189,7 +196,8 @@ impl Cluster {
         let text =
             crate::kubeconfig::text(&url, &self.authority.certificate, "kubernetes-admin", &admin);
         crate::pki::write_secret(&options.kubeconfig(), text.as_bytes())?;
-        let tls = Arc::new(self.serving.server_config(&self.authority.certificate)?);
+        let certificate = tls::Serving::new(&self.serving)?;
+        let tls = Arc::new(certificate.server_config(&self.authority.certificate)?);
         let address = SocketAddr::new(options.bind_address, options.secure_port);
         let listener = apiserver::listen::bind(address)
             .await

@@ -3,6 +3,7 @@
 //! Knows requests only by their headers and their attributes; objects it needs (roles, bindings, tokens' owners)
 //! come through ports that the server implements.
 
+pub mod bootstrap_token;
 #[cfg(any(test, feature = "testing"))]
 pub mod fixed;
 pub mod jwt;

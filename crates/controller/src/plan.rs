@@ -115,6 +115,23 @@ pub struct Fetch {
     pub resource: Resource,
     /// Which object; all of its namespace where the name is empty.
     pub key: ObjectKey,
+    /// What is created to get the answer, as JSON: for reviews, which are questions. `None` for a plain read.
+    pub question: Option<String>,
+}
+
+impl Fetch {
+    /// A read of one object, or of a namespace.
+    #[must_use]
+    pub fn read(resource: Resource, key: ObjectKey) -> Self {
+        Self { resource, key, question: None }
+    }
+
+    /// A review: `question` is created and answered, and never stored.
+    #[must_use]
+    pub fn review(resource: Resource, question: &Value) -> Self {
+        let text = String::from_utf8(apimachinery::json::to_vec(question));
+        Self { resource, key: ObjectKey::new("", ""), question: text.ok() }
+    }
 }
 
 /// What is to be done for a key.

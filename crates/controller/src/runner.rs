@@ -197,6 +197,11 @@ impl<C: Controller> Runner<C> {
     }
 
     async fn fetch(&self, fetch: &Fetch) -> Result<Option<Value>, ClientError> {
+        if let Some(question) = &fetch.question {
+            let question = apimachinery::json::parse(question.as_bytes()).unwrap_or_default();
+            let client = &self.environment.client;
+            return client.create(&fetch.resource, &fetch.key.namespace, &question).await.map(Some);
+        }
         if fetch.key.name.is_empty() {
             let list = self
                 .environment

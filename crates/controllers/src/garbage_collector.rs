@@ -117,7 +117,7 @@ fn owner(snapshot: &Snapshot, kinds: &Kinds, dependent: &ObjectKey, reference: &
     if let Some(cached) = snapshot.store_for(resource).get(&key).filter(|it| it.uid == uid) {
         return Owner::Present(cached.value());
     }
-    let fetch = Fetch { resource: resource.clone(), key };
+    let fetch = Fetch::read(resource.clone(), key);
     match snapshot.fetched(&fetch) {
         Some(Some(value)) if value.str_at(&["metadata", "uid"]) == uid => {
             Owner::Present(value.clone())

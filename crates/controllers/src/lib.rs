@@ -1,5 +1,6 @@
 //! Upstream's controllers, one folder each, all of one shape: `observe -> plan -> apply`.
 
+pub mod certificates;
 pub mod deployment;
 pub mod endpointslice;
 pub mod garbage_collector;
@@ -30,6 +31,8 @@ pub struct Setup {
     pub random: Arc<dyn Random>,
     /// The cluster's authority, as PEM.
     pub root_ca: Arc<str>,
+    /// Signs approved certificate requests; without it they stay as they are.
+    pub authority: Option<Arc<dyn certificates::CertificateSigner>>,
     /// When to stop.
     pub stop: ShutdownSignal,
 }
@@ -58,6 +61,12 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     }),
     (node_lifecycle::NodeLifecycle::NAME, |setup| {
         start(setup, node_lifecycle::NodeLifecycle::default(), 8);
+    }),
+    (certificates::Approver::NAME, |setup| start(setup, certificates::Approver, 1)),
+    (certificates::Signer::NAME, |setup| {
+        if let Some(authority) = &setup.authority {
+            start(setup, certificates::Signer { authority: Arc::clone(authority) }, 1);
+        }
     }),
     (replicaset::ReplicaSets::NAME, |setup| start(setup, replicaset::ReplicaSets, 5)),
     (endpointslice::EndpointSlices::NAME, |setup| start(setup, endpointslice::EndpointSlices, 5)),

@@ -46,7 +46,7 @@ fn resources() -> Vec<Resource> {
 }
 
 fn fetch(resource: &Resource, namespace: &str) -> Fetch {
-    Fetch { resource: resource.clone(), key: ObjectKey::new(namespace, "") }
+    Fetch::read(resource.clone(), ObjectKey::new(namespace, ""))
 }
 
 impl Controller for Namespaces {

@@ -10,12 +10,11 @@ use auth::UserInfo;
 use client::reflector::Caches;
 
 use super::{Cluster, Part};
+use crate::join::NODES;
 use crate::node::{self, Dns, Node};
 use crate::pki::Subject;
 use crate::startup::Startup;
-
-/// The group of all nodes.
-const NODES: &str = "system:nodes";
+use crate::tls;
 
 impl Cluster {
     /// Starts the node, and tells when it is ready; none where the agent is left out.
@@ -31,9 +30,10 @@ impl Cluster {
         let names = [name.clone(), "localhost".to_owned()];
         let subject =
             Subject::Server { name: &user, names: &names, addresses: &addresses, groups: &[NODES] };
-        let identity = self.pki.identity("kubelet", &self.authority, &subject)?;
+        let certificate =
+            tls::Serving::new(&self.pki.identity("kubelet", &self.authority, &subject)?)?;
         let address = SocketAddr::new(options.bind_address, options.node.kubelet.port);
-        let serving = node::serving(address, &identity, &self.authority.certificate).await?;
+        let serving = node::serving(address, &certificate, &self.authority.certificate).await?;
         let node = node::start(node::Setup {
             options: options.node.clone(),
             data_dir: options.data_dir.clone(),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use admission::Operation;
 use apimachinery::status::GroupResource;
-use apimachinery::{Status, Value, time};
+use apimachinery::{Object, Status, Value, time};
+use auth::UserInfo;
 use http::Response;
 use registry::Generation;
 
@@ -106,6 +107,9 @@ async fn attempt_create(
     };
     admit(server, exchange, &admission, &mut value, None).await?;
     target.resource().prepare_create(&mut value);
+    if target.served.facts.resource == "certificatesigningrequests" {
+        requested_by(&exchange.user, &mut value);
+    }
     let name = value.str_at(&["metadata", "name"]).to_owned();
     admission.name.clone_from(&name);
     let errors = target.resource().validate(&value);
@@ -121,6 +125,29 @@ async fn attempt_create(
         reserved.commit();
     }
     Ok(stored)
+}
+
+/// A certificate signing request says who asks, whatever the client wrote.
+fn requested_by(user: &UserInfo, value: &mut Value) {
+    let spec = value.object_at_mut(&["spec"]);
+    for key in ["username", "uid", "groups", "extra"] {
+        spec.remove(key);
+    }
+    spec.insert("username", user.name.as_str());
+    if !user.uid.is_empty() {
+        spec.insert("uid", user.uid.as_str());
+    }
+    spec.insert("groups", Value::Array(user.groups.iter().map(|it| it.as_str().into()).collect()));
+    let mut extra = Object::default();
+    for (key, values) in &user.extra {
+        extra.insert(
+            key.as_str(),
+            Value::Array(values.iter().map(|it| it.as_str().into()).collect()),
+        );
+    }
+    if !extra.is_empty() {
+        spec.insert("extra", Value::Object(extra));
+    }
 }
 
 /// The namespace of the request is that of the object.

@@ -23,6 +23,7 @@ async fn cluster(names: &'static [&'static str]) -> TestCluster {
         clock: Arc::clone(&cluster.clock),
         random: Arc::clone(&cluster.random),
         root_ca: "-----BEGIN CERTIFICATE-----".into(),
+        authority: None,
         stop: cluster.stop(),
     };
     controllers::start_all(&setup, |name| names.contains(&name));

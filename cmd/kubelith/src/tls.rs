@@ -1,0 +1,94 @@
+//! TLS as the cluster's parts speak it: what a server presents, and can replace while it serves; what a client presents.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use arc_swap::ArcSwap;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::pki::Identity;
+
+fn roots(pem: &str) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        roots.add(certificate?)?;
+    }
+    Ok(roots)
+}
+
+/// A server's certificate, which may be replaced while it serves.
+#[derive(Clone)]
+pub(crate) struct Serving(Arc<ArcSwap<CertifiedKey>>);
+
+impl std::fmt::Debug for Serving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Serving")
+    }
+}
+
+impl ResolvesServerCert for Serving {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+impl Serving {
+    pub(crate) fn new(identity: &Identity) -> Result<Self> {
+        let key = Arc::new(identity.certified()?);
+        Ok(Self(Arc::new(ArcSwap::new(key))))
+    }
+
+    /// New connections get this one from now on.
+    pub(crate) fn replace(&self, identity: &Identity) -> Result<()> {
+        self.0.store(Arc::new(identity.certified()?));
+        Ok(())
+    }
+
+    /// What a TLS server presents; clients may present a certificate of `clients`.
+    pub(crate) fn server_config(&self, clients: &str) -> Result<ServerConfig> {
+        let roots = roots(clients)?;
+        let provider = Arc::new(ring::default_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider))
+                .allow_unauthenticated()
+                .build()?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(self.clone()));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+}
+
+impl Identity {
+    fn certified(&self) -> Result<CertifiedKey> {
+        let chain: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect();
+        let chain = chain?;
+        if chain.is_empty() {
+            bail!("the server's certificate file holds no certificate");
+        }
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes())?;
+        let key = ring::sign::any_supported_type(&key)?;
+        Ok(CertifiedKey::new(chain, key))
+    }
+
+    /// What a TLS client presents to servers whose certificates are `authority`'s.
+    pub(crate) fn client_config(&self, authority: &str) -> Result<ClientConfig> {
+        let roots = roots(authority)?;
+        let chain: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect();
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes())?;
+        let provider = Arc::new(ring::default_provider());
+        Ok(ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain?, key)?)
+    }
+}

@@ -1,0 +1,26 @@
+//! Certificate signing requests: approved where a node asks for its own, signed once they are approved. Upstream:
+//! `pkg/controller/certificates`.
+//!
+//! Beyond upstream, a node's own serving certificate is approved too, where every name in it is an address that the
+//! node's object already has (docs/adr/0009).
+
+mod approve;
+mod request;
+mod sign;
+
+pub use approve::Approver;
+pub use request::Request;
+pub use sign::{CertificateSigner, Signer};
+
+/// Signs client certificates of nodes.
+const NODE_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+/// Signs serving certificates of nodes.
+const NODE_SERVING: &str = "kubernetes.io/kubelet-serving";
+/// Signs client certificates of users.
+const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
+/// Whose certificates all nodes' are.
+const NODES: &str = "system:nodes";
+/// How the names of nodes' users begin.
+const NODE_USER: &str = "system:node:";
+/// The account of both controllers.
+const ACCOUNT: &str = "certificate-controller";
