@@ -2,11 +2,13 @@
 
 mod access;
 mod agent;
+mod control;
 mod control_plane;
 mod data_dir;
 mod flags;
 mod gates;
 mod http;
+mod image;
 mod join;
 mod kubeconfig;
 mod log;
@@ -15,7 +17,9 @@ mod pki;
 mod server;
 mod startup;
 mod tls;
+mod uninstall;
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// A complete Kubernetes in one binary.
@@ -32,6 +36,16 @@ enum Command {
     Server(Box<server::Options>),
     /// Run a node: its agent, container runtime and pod network.
     Agent(Box<agent::Options>),
+    /// Import, list and remove the node's images.
+    Image(image::Options),
+    /// Print the administrator's kubeconfig of the server on this machine.
+    Kubeconfig {
+        /// The server's data directory
+        #[arg(long, default_value = node::options::DATA_DIR, value_name = "DIR")]
+        data_dir: std::path::PathBuf,
+    },
+    /// Take back everything from this machine: containers, networks, mounts and data.
+    Uninstall(uninstall::Options),
     /// Print the version of Kubelith and of the Kubernetes API it serves.
     Version,
 }
@@ -47,6 +61,16 @@ fn main() -> anyhow::Result<()> {
     match Options::parse_from(arguments).command {
         Command::Server(options) => server::run(*options),
         Command::Agent(options) => agent::run(*options),
+        Command::Image(options) => image::run(&options),
+        Command::Kubeconfig { data_dir } => {
+            let path = data_dir.join("kubeconfig");
+            let text = std::fs::read_to_string(&path).with_context(|| {
+                format!("could not read {}: has a server run there?", path.display())
+            })?;
+            print!("{text}");
+            Ok(())
+        }
+        Command::Uninstall(options) => uninstall::run(&options),
         Command::Version => {
             println!("kubelith {} (Kubernetes v1.37)", env!("CARGO_PKG_VERSION"));
             Ok(())

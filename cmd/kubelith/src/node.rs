@@ -32,12 +32,12 @@ pub(crate) use cluster_dns::{
 pub(crate) use options::Options;
 use pod_network::RuntimeNetwork;
 
-use crate::tls;
+use crate::{control, tls};
 
 /// The first argument of the process that shims are forked from.
 pub(crate) const ZYGOTE: &str = "zygote";
 /// The group of shims, outside of all pods.
-const SHIM_CGROUP: &str = "/kubelith/shims";
+pub(crate) const SHIM_CGROUP: &str = "/kubelith/shims";
 
 /// What a node is made from.
 #[derive(Debug)]
@@ -58,7 +58,6 @@ pub(crate) struct Setup {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) name: String,
-    pub(crate) runtime: EmbeddedRuntime,
     /// What the node knows of nodes, services and slices.
     pub(crate) caches: Arc<Caches>,
     /// The pod network, once the node has a range of addresses.
@@ -173,21 +172,16 @@ pub(crate) async fn start(setup: Setup) -> Result<Node> {
             Proxy::new(proxy_config(&options)).context("could not start the service proxy")?;
         tokio::spawn(service_proxy::run(proxy, Arc::clone(&caches), stop.clone()));
     }
+    control::serve(&state_dir, runtime.clone(), stop.clone())?;
     let (sender, network) = watch::channel(None);
-    let starting = Starting {
-        options,
-        state_dir,
-        caches: Arc::clone(&caches),
-        runtime: runtime.clone(),
-        pods,
-    };
+    let starting = Starting { options, state_dir, caches: Arc::clone(&caches), runtime, pods };
     tokio::spawn(async move {
         tokio::select! {
             () = starting.run(sender, || status.notify_one()) => {}
             () = stop.requested() => {}
         }
     });
-    Ok(Node { name, runtime, caches, network, kubelet })
+    Ok(Node { name, caches, network, kubelet })
 }
 
 /// Images that an operator laid into a directory.

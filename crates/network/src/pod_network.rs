@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::Path;
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
@@ -205,22 +206,47 @@ impl PodNetwork {
     /// When something is left; call again.
     pub fn uninstall(self) -> Result<(), NetworkError> {
         let mut state = self.state.into_inner();
-        let removing = || node("remove the pod network");
-        rules::remove(&mut state.nftables).map_err(removing())?;
-        let rt = &mut state.rtnetlink;
-        let pods = pod::list(rt).map_err(removing())?.into_values();
-        let pods: Vec<_> = pods.chain(pod::list_unfinished(rt).map_err(removing())?).collect();
-        let device = rt.link(&self.config.device).map_err(removing())?;
-        for link in pods.into_iter().chain(device) {
-            rt.delete_link(link.index).map_err(removing())?;
-        }
-        for route in rt.routes().map_err(removing())? {
-            if route.protocol == PROTOCOL {
-                rt.delete_route(&route).map_err(removing())?;
-            }
-        }
-        state.records.remove_all()
+        let State { rtnetlink, nftables, records, .. } = &mut state;
+        remove_all(rtnetlink, nftables, &self.config.device)?;
+        records.remove_all()
     }
+
+    /// [`Self::uninstall`] for a network that no process runs any more.
+    ///
+    /// # Errors
+    /// When something is left; call again.
+    pub fn remove(namespace: &Netns, device: &str, state_dir: &Path) -> Result<(), NetworkError> {
+        let opening = || node("open sockets to the kernel");
+        let mut rtnetlink = Rtnetlink::open(namespace).map_err(opening())?;
+        let mut nftables = Nftables::open(namespace).map_err(opening())?;
+        remove_all(&mut rtnetlink, &mut nftables, device)?;
+        Records::open(state_dir)?.remove_all()
+    }
+}
+
+/// Removes links, routes and rules.
+fn remove_all(
+    rt: &mut Rtnetlink,
+    nftables: &mut Nftables,
+    device: &str,
+) -> Result<(), NetworkError> {
+    let removing = || node("remove the pod network");
+    match rules::remove(nftables) {
+        Err(error) if !error.is_not_found() => return Err(removing()(error)),
+        _ => {}
+    }
+    let pods = pod::list(rt).map_err(removing())?.into_values();
+    let pods: Vec<_> = pods.chain(pod::list_unfinished(rt).map_err(removing())?).collect();
+    let device = rt.link(device).map_err(removing())?;
+    for link in pods.into_iter().chain(device) {
+        rt.delete_link(link.index).map_err(removing())?;
+    }
+    for route in rt.routes().map_err(removing())? {
+        if route.protocol == PROTOCOL {
+            rt.delete_route(&route).map_err(removing())?;
+        }
+    }
+    Ok(())
 }
 
 impl State {

@@ -305,9 +305,21 @@ impl Proxy {
     /// # Errors
     /// When the kernel refuses.
     pub fn uninstall(mut self) -> Result<(), ProxyError> {
-        let mut batch = Batch::new();
-        batch.remove_table(&IP);
-        batch.remove_table(&IP6);
-        self.nftables.apply(batch).map_err(ProxyError::Uninstall)
+        remove_tables(&mut self.nftables)
     }
+
+    /// [`Self::uninstall`] for a proxy that no process runs any more.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered or the kernel refuses.
+    pub fn remove(namespace: &Netns) -> Result<(), ProxyError> {
+        remove_tables(&mut Nftables::open(namespace).map_err(ProxyError::Open)?)
+    }
+}
+
+fn remove_tables(nftables: &mut Nftables) -> Result<(), ProxyError> {
+    let mut batch = Batch::new();
+    batch.remove_table(&IP);
+    batch.remove_table(&IP6);
+    nftables.apply(batch).map_err(ProxyError::Uninstall)
 }

@@ -145,16 +145,21 @@ impl Options {
         }
     }
 
-    /// Where sockets and pinned namespaces lie; two data directories never share one.
+    /// Where sockets and pinned namespaces lie.
     pub(crate) fn state_dir(&self, data_dir: &Path) -> PathBuf {
-        let own = || {
-            if data_dir == Path::new(DATA_DIR) {
-                return PathBuf::from(STATE_DIR);
-            }
-            let digest = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
-            PathBuf::from(format!("{STATE_DIR}-{}", hex::encode(&digest[..4])))
-        };
-        self.state_dir.clone().unwrap_or_else(own)
+        Self::state_dir_of(self.state_dir.as_deref(), data_dir)
+    }
+
+    /// [`Self::state_dir`] for commands: two data directories never share one.
+    pub(crate) fn state_dir_of(given: Option<&Path>, data_dir: &Path) -> PathBuf {
+        if let Some(dir) = given {
+            return dir.to_owned();
+        }
+        if data_dir == Path::new(DATA_DIR) {
+            return PathBuf::from(STATE_DIR);
+        }
+        let digest = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
+        PathBuf::from(format!("{STATE_DIR}-{}", hex::encode(&digest[..4])))
     }
 
     /// The configuration of registries.
