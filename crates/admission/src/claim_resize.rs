@@ -5,8 +5,8 @@ use std::sync::Arc;
 use apimachinery::{Status, Value};
 use async_trait::async_trait;
 
-use crate::pod_resources::quantity;
 use crate::{Attributes, Objects, Operation, Plugin};
+use quota::quantity;
 
 #[derive(Debug)]
 pub(crate) struct ClaimResize {

@@ -12,9 +12,8 @@ mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod object_in_use;
-mod pod_resources;
 mod priority;
-mod quota;
+mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod taint_nodes;
@@ -193,7 +192,7 @@ impl Chain {
                 Arc::clone(&parts.authorizer),
             )),
             // Last, so that nothing that is refused is counted.
-            Arc::new(quota::ResourceQuota::new(objects())),
+            Arc::new(resource_quota::ResourceQuota::new(objects())),
         ])
     }
 

@@ -6,8 +6,8 @@ use apimachinery::quantity::Quantity;
 use apimachinery::{Object, Status, Value};
 use async_trait::async_trait;
 
-use crate::pod_resources::{self, Amounts, amounts};
 use crate::{Attributes, Objects, Operation, Plugin};
+use quota::{Amounts, amounts};
 
 /// The annotation that tells what was set.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
@@ -127,7 +127,7 @@ fn check_pod(limit: &Value, pod: &Value, problems: &mut Vec<String>) {
             }
         }
         "Pod" => {
-            let of = |member| pod_resources::of_pod(pod, member);
+            let of = |member| quota::of_pod(pod, member);
             check(limit, "Pod", &of("requests"), &of("limits"), problems);
         }
         _ => {}

@@ -33,6 +33,11 @@ pub enum PatchKind {
     Merge,
     /// Kubernetes' own, by list type and key.
     Strategic,
+    /// Server-side apply, which takes fields from whoever has them.
+    Apply {
+        /// Who owns the fields.
+        manager: &'static str,
+    },
 }
 
 impl PatchKind {
@@ -41,6 +46,7 @@ impl PatchKind {
             Self::Json => "application/json-patch+json",
             Self::Merge => "application/merge-patch+json",
             Self::Strategic => "application/strategic-merge-patch+json",
+            Self::Apply { .. } => "application/apply-patch+yaml",
         }
     }
 }
@@ -297,7 +303,11 @@ impl Client {
         kind: PatchKind,
         patch: &Value,
     ) -> Result<Value, ClientError> {
-        let path = resource.path(namespace, name, subresource);
+        let mut path = resource.path(namespace, name, subresource);
+        if let PatchKind::Apply { manager } = kind {
+            path.push_str("?force=true&fieldManager=");
+            path.push_str(manager);
+        }
         self.value(Method::PATCH, &path, kind.media_type(), json::to_vec(patch).into()).await
     }
 

@@ -6,6 +6,7 @@
 pub mod call;
 pub mod error;
 pub mod events;
+pub mod indexes;
 pub mod reflector;
 pub mod resource;
 pub mod transport;

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use crate::call::{Client, ListParams};
 use crate::error::ClientError;
+use crate::indexes::indexes;
 use crate::resource::{ObjectKey, Resource};
 use crate::watch::{Watch, WatchEvent};
 
@@ -179,6 +180,14 @@ impl Store {
         let state = self.0.state.read();
         let keys = state.indexes.get(index).and_then(|index| index.keys.get(value));
         keys.into_iter().flatten().filter_map(|key| state.objects.get(key).cloned()).collect()
+    }
+
+    /// How many objects an index has under a value.
+    #[must_use]
+    pub fn count_index(&self, index: &str, value: &str) -> usize {
+        let state = self.0.state.read();
+        let keys = state.indexes.get(index).and_then(|index| index.keys.get(value));
+        keys.map_or(0, BTreeSet::len)
     }
 
     /// How many objects there are.
@@ -443,13 +452,13 @@ impl Caches {
         Arc::new(Self { client, random, stop, stores: Mutex::default() })
     }
 
-    /// The cache of a resource, whose reflector runs from now on. Every cache has the indexes of [`INDEXES`].
+    /// The cache of a resource, whose reflector runs from now on. It has the indexes of [`indexes`].
     pub fn store(&self, resource: &Resource) -> Store {
         let mut stores = self.stores.lock();
         if let Some(store) = stores.get(resource) {
             return store.clone();
         }
-        let store = Store::new(resource.clone(), INDEXES);
+        let store = Store::new(resource.clone(), &indexes(resource));
         let reflector = Reflector::new(
             self.client.clone(),
             store.clone(),
@@ -474,31 +483,4 @@ impl Caches {
             store.reached(0).await;
         }
     }
-}
-
-/// The index by the uid of the owner that controls an object.
-pub const BY_CONTROLLER: &str = "controller";
-/// The index by the uids of all owners of an object.
-pub const BY_OWNER: &str = "owner";
-/// The index by the node a pod runs on.
-pub const BY_NODE: &str = "node";
-
-/// The indexes of shared caches.
-pub const INDEXES: &[(&str, Indexer)] =
-    &[(BY_CONTROLLER, controller_uid), (BY_OWNER, owner_uids), (BY_NODE, node_name)];
-
-fn owner_uids(value: &Value) -> Vec<CompactString> {
-    let owners = value.items_at(&["metadata", "ownerReferences"]);
-    owners.iter().map(|owner| owner.str_at(&["uid"]).into()).collect()
-}
-
-fn controller_uid(value: &Value) -> Vec<CompactString> {
-    let owners = value.items_at(&["metadata", "ownerReferences"]);
-    let controller = owners.iter().find(|owner| owner.bool_at(&["controller"]));
-    controller.map(|owner| owner.str_at(&["uid"]).into()).into_iter().collect()
-}
-
-fn node_name(value: &Value) -> Vec<CompactString> {
-    let name = value.str_at(&["spec", "nodeName"]);
-    if name.is_empty() { Vec::new() } else { vec![name.into()] }
 }

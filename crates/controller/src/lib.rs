@@ -39,6 +39,8 @@ pub trait Controller: Send + Sync + 'static {
     const NAME: &'static str;
     /// The name of its service account, which is upstream's older name without `-controller` for most: `replicaset-controller`.
     const ACCOUNT: &'static str = Self::NAME;
+    /// What its events name as their source.
+    const SOURCE: &'static str = Self::NAME;
     /// What is planned for: usually [`ObjectKey`].
     type Key: Ord + Clone + Debug + Send + Sync;
     /// What `plan` looks at.

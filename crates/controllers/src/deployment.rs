@@ -7,13 +7,15 @@ mod sets;
 mod status;
 
 use client::ObjectKey;
-use client::reflector::{BY_CONTROLLER, StoreChange};
+use client::indexes::{BY_CONTROLLER, ORPHANS};
+use client::reflector::StoreChange;
 use controller::{Controller, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::owner;
+use crate::select::{self, Selector};
 
 /// The controller.
 #[derive(Debug, Clone, Copy)]
@@ -50,10 +52,9 @@ impl Controller for Deployments {
         });
         let running_pods =
             pods.filter(|pod| !matches!(crate::pods::phase(pod), "Succeeded" | "Failed")).count();
-        let orphans = snapshot.list::<ReplicaSet>(&key.namespace).into_iter().filter(|set| {
-            owner::controller_of(&set.metadata).is_none()
-                && !owner::is_deleting(&set.metadata)
-                && owner::matches(&selector, &set.metadata)
+        let orphans = snapshot.by_index::<ReplicaSet>(ORPHANS, &key.namespace);
+        let orphans = orphans.into_iter().filter(|set| {
+            !owner::is_deleting(&set.metadata) && owner::matches(&selector, &set.metadata)
         });
         sets.extend(orphans);
         Some(Observed { deployment, sets, running_pods })
@@ -67,20 +68,9 @@ impl Controller for Deployments {
 /// The deployments that a change of a set concerns: its controller's, or those that might adopt it.
 fn concerned(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
     let mut keys = controller::watches::controllers(change, "Deployment");
-    let orphan = change
-        .new
-        .as_ref()
-        .and_then(|it| it.decode::<ReplicaSet>())
-        .filter(|set| owner::controller_of(&set.metadata).is_none());
-    if let Some(set) = orphan {
-        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-        for deployment in snapshot.list::<Deployment>(namespace) {
-            let fits = owner::matches(&owner::selector(&deployment.spec.selector), &set.metadata);
-            if fits {
-                keys.push(owner::key_of(&deployment.metadata));
-            }
-        }
-    }
+    keys.extend(select::adopters::<Deployment>(snapshot, change, |deployment| {
+        Selector::of(&deployment.spec.selector)
+    }));
     keys
 }
 

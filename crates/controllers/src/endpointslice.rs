@@ -3,13 +3,16 @@
 mod plan;
 
 use client::ObjectKey;
+use client::indexes::{BY_SERVICE, service_entry};
 use client::reflector::StoreChange;
 use controller::{Controller, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use crate::owner;
+pub(crate) use plan::{port_number, publishes_all};
+
+use crate::select::{self, Selector};
 
 /// The controller.
 #[derive(Debug, Clone, Copy)]
@@ -56,17 +59,12 @@ impl Controller for EndpointSlices {
             return None;
         }
         let selector = spec.selector.as_ref().filter(|it| !it.is_empty())?;
-        let fits = |pod: &Pod| {
-            let labels = pod.metadata.labels.as_ref();
-            selector.iter().all(|(key, value)| labels.and_then(|it| it.get(key)) == Some(value))
-        };
-        let pods: Vec<Pod> =
-            snapshot.list::<Pod>(&key.namespace).into_iter().filter(fits).collect();
-        let slices = snapshot.list::<EndpointSlice>(&key.namespace).into_iter().filter(|slice| {
-            let label = |name: &str| {
-                slice.metadata.labels.as_ref().and_then(|it| it.get(name)).map(String::as_str)
-            };
-            label(SERVICE_NAME) == Some(key.name.as_str()) && label(MANAGED_BY) == Some(MANAGER)
+        let pods = select::pods(snapshot, &key.namespace, &Selector::from_pairs(selector));
+        let of_service = service_entry(&key.namespace, &key.name);
+        let slices = snapshot.by_index::<EndpointSlice>(BY_SERVICE, &of_service);
+        let slices = slices.into_iter().filter(|slice| {
+            let labels = slice.metadata.labels.as_ref();
+            labels.and_then(|it| it.get(MANAGED_BY)).map(String::as_str) == Some(MANAGER)
         });
         let mut zones = std::collections::BTreeMap::new();
         for name in pods.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.clone()) {
@@ -88,25 +86,10 @@ impl Controller for EndpointSlices {
 
 /// The services whose selectors take a pod, before or after a change.
 pub(crate) fn services_of_pod(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
-    let key = change.key();
-    let pods: Vec<Pod> =
-        [&change.old, &change.new].into_iter().flatten().filter_map(|it| it.decode()).collect();
-    let takes = |service: &Service| {
-        let selector =
-            service.spec.as_ref().and_then(|it| it.selector.as_ref()).filter(|it| !it.is_empty());
-        selector.is_some_and(|selector| {
-            pods.iter().any(|pod| {
-                let labels = pod.metadata.labels.as_ref();
-                selector.iter().all(|(key, value)| labels.and_then(|it| it.get(key)) == Some(value))
-            })
-        })
-    };
-    let services = snapshot.list::<Service>(&key.namespace);
-    services
-        .iter()
-        .filter(|service| takes(service))
-        .map(|service| owner::key_of(&service.metadata))
-        .collect()
+    select::selecting::<Service>(snapshot, change, |service| {
+        let selector = service.spec.as_ref().and_then(|it| it.selector.as_ref());
+        selector.filter(|it| !it.is_empty()).map(Selector::from_pairs)
+    })
 }
 
 fn service_of_slice(change: &StoreChange, _snapshot: &Snapshot) -> Vec<ObjectKey> {

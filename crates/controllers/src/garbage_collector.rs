@@ -4,17 +4,27 @@
 mod plan;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use apimachinery::Value;
-use client::reflector::{BY_OWNER, StoreChange};
+use client::indexes::BY_OWNER;
+use client::reflector::StoreChange;
 use client::{ObjectKey, Resource};
 use compact_str::CompactString;
 use controller::{Controller, Fetch, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 
 /// The controller.
-#[derive(Debug, Clone, Copy)]
-pub struct GarbageCollector;
+#[derive(Debug, Clone)]
+pub struct GarbageCollector {
+    kinds: Arc<Kinds>,
+}
+
+impl Default for GarbageCollector {
+    fn default() -> Self {
+        Self { kinds: Arc::new(Kinds::built_in()) }
+    }
+}
 
 /// An object of any resource.
 pub type Key = (Resource, ObjectKey);
@@ -70,22 +80,23 @@ impl Controller for GarbageCollector {
     type Memory = ();
 
     fn watches(&self, watches: Watches<Key>) -> Watches<Key> {
-        resources().into_iter().fold(watches, |watches, resource| {
-            let own = resource.clone();
-            watches.on_resource(resource, move |change, snapshot| concerned(&own, change, snapshot))
+        self.kinds.resources.iter().fold(watches, |watches, resource| {
+            let (own, kinds) = (resource.clone(), Arc::clone(&self.kinds));
+            watches.on_resource(resource.clone(), move |change, snapshot| {
+                kinds.concerned(&own, change, snapshot)
+            })
         })
     }
 
     fn observe(&self, snapshot: &Snapshot, (resource, key): &Key) -> Option<Observed> {
         let object = snapshot.store_for(resource).get(key)?.value();
-        let kinds = kinds();
         let owners = object.items_at(&["metadata", "ownerReferences"]).iter();
         let owners = owners
-            .map(|reference| (reference.clone(), owner(snapshot, &kinds, key, reference)))
+            .map(|reference| (reference.clone(), self.kinds.owner(snapshot, key, reference)))
             .collect();
         let deleting = object.at(&["metadata", "deletionTimestamp"]).is_some();
         let uid = object.str_at(&["metadata", "uid"]);
-        let dependents = if deleting { dependents(snapshot, uid) } else { Vec::new() };
+        let dependents = if deleting { self.kinds.dependents(snapshot, uid) } else { Vec::new() };
         Some(Observed { resource: resource.clone(), key: key.clone(), object, owners, dependents })
     }
 
@@ -94,82 +105,99 @@ impl Controller for GarbageCollector {
     }
 }
 
-type Kinds = BTreeMap<(CompactString, CompactString), Resource>;
-
-/// Resources by group and kind.
-fn kinds() -> Kinds {
-    resources()
-        .into_iter()
-        .map(|resource| ((resource.group.clone(), resource.kind.clone()), resource))
-        .collect()
+/// The resources that take part, derived once.
+#[derive(Debug)]
+struct Kinds {
+    resources: Vec<Resource>,
+    /// Places in `resources` by group and kind.
+    by_kind: BTreeMap<(CompactString, CompactString), usize>,
 }
 
-fn owner(snapshot: &Snapshot, kinds: &Kinds, dependent: &ObjectKey, reference: &Value) -> Owner {
-    let version = reference.str_at(&["apiVersion"]);
-    let group = version.split_once('/').map_or("", |(group, _)| group);
-    let Some(resource) = kinds.get(&(group.into(), reference.str_at(&["kind"]).into())) else {
-        return Owner::Foreign;
-    };
-    let namespace =
-        if resource.namespaced { dependent.namespace.clone() } else { CompactString::default() };
-    let key = ObjectKey::new(namespace, reference.str_at(&["name"]));
-    let uid = reference.str_at(&["uid"]);
-    if let Some(cached) = snapshot.store_for(resource).get(&key).filter(|it| it.uid == uid) {
-        return Owner::Present(cached.value());
+impl Kinds {
+    fn built_in() -> Self {
+        let resources = resources();
+        let by_kind = resources
+            .iter()
+            .enumerate()
+            .map(|(place, it)| ((it.group.clone(), it.kind.clone()), place))
+            .collect();
+        Self { resources, by_kind }
     }
-    let fetch = Fetch::read(resource.clone(), key);
-    match snapshot.fetched(&fetch) {
-        Some(Some(value)) if value.str_at(&["metadata", "uid"]) == uid => {
-            Owner::Present(value.clone())
-        }
-        Some(_) => Owner::Gone,
-        None => Owner::Unknown(fetch),
-    }
-}
 
-fn dependents(snapshot: &Snapshot, uid: &str) -> Vec<(Resource, Value)> {
-    let mut found = Vec::new();
-    for resource in resources() {
-        let objects = snapshot.store_for(&resource).by_index(BY_OWNER, uid);
-        found.extend(objects.iter().map(|object| (resource.clone(), object.value())));
+    /// The resource of the owner that a reference names.
+    fn of(&self, reference: &Value) -> Option<&Resource> {
+        let version = reference.str_at(&["apiVersion"]);
+        let group = version.split_once('/').map_or("", |(group, _)| group);
+        let kind = (group.into(), reference.str_at(&["kind"]).into());
+        self.by_kind.get(&kind).map(|place| &self.resources[*place])
     }
-    found
-}
 
-/// The object itself where it has owners or is going; its dependents when it is gone or going; its owners when it is
-/// gone, since they may wait for that.
-fn concerned(resource: &Resource, change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
-    let mut keys = Vec::new();
-    let Some(object) = change.new.as_ref().or(change.old.as_ref()) else { return keys };
-    let value = object.value();
-    let deleting = value.at(&["metadata", "deletionTimestamp"]).is_some();
-    let owners = value.items_at(&["metadata", "ownerReferences"]);
-    if change.new.is_some() {
-        if !owners.is_empty() || deleting {
-            keys.push((resource.clone(), object.key.clone()));
+    /// Where the owner that a reference names lies.
+    fn key_of(&self, dependent: &ObjectKey, reference: &Value) -> Option<Key> {
+        let resource = self.of(reference)?;
+        let namespace = if resource.namespaced {
+            dependent.namespace.clone()
+        } else {
+            CompactString::default()
+        };
+        Some((resource.clone(), ObjectKey::new(namespace, reference.str_at(&["name"]))))
+    }
+
+    fn owner(&self, snapshot: &Snapshot, dependent: &ObjectKey, reference: &Value) -> Owner {
+        let Some((resource, key)) = self.key_of(dependent, reference) else {
+            return Owner::Foreign;
+        };
+        let uid = reference.str_at(&["uid"]);
+        if let Some(cached) = snapshot.store_for(&resource).get(&key).filter(|it| it.uid == uid) {
+            return Owner::Present(cached.value());
         }
-        if !deleting {
-            return keys;
-        }
-    } else {
-        let kinds = kinds();
-        for reference in owners {
-            let version = reference.str_at(&["apiVersion"]);
-            let group = version.split_once('/').map_or("", |(group, _)| group);
-            if let Some(owner) = kinds.get(&(group.into(), reference.str_at(&["kind"]).into())) {
-                let namespace = if owner.namespaced {
-                    object.key.namespace.clone()
-                } else {
-                    CompactString::default()
-                };
-                keys.push((owner.clone(), ObjectKey::new(namespace, reference.str_at(&["name"]))));
+        let fetch = Fetch::read(resource, key);
+        match snapshot.fetched(&fetch) {
+            Some(Some(value)) if value.str_at(&["metadata", "uid"]) == uid => {
+                Owner::Present(value.clone())
             }
+            Some(_) => Owner::Gone,
+            None => Owner::Unknown(fetch),
         }
     }
-    for (resource, dependent) in dependents(snapshot, value.str_at(&["metadata", "uid"])) {
-        let (namespace, name) =
-            (dependent.str_at(&["metadata", "namespace"]), dependent.str_at(&["metadata", "name"]));
-        keys.push((resource, ObjectKey::new(namespace, name)));
+
+    fn dependents(&self, snapshot: &Snapshot, uid: &str) -> Vec<(Resource, Value)> {
+        let mut found = Vec::new();
+        for resource in &self.resources {
+            let objects = snapshot.store_for(resource).by_index(BY_OWNER, uid);
+            found.extend(objects.iter().map(|object| (resource.clone(), object.value())));
+        }
+        found
     }
-    keys
+
+    /// The object itself where it has owners or is going; its dependents when it is gone or going; its owners when it
+    /// is gone, since they may wait for that.
+    fn concerned(
+        &self,
+        resource: &Resource,
+        change: &StoreChange,
+        snapshot: &Snapshot,
+    ) -> Vec<Key> {
+        let mut keys = Vec::new();
+        let Some(object) = change.new.as_ref().or(change.old.as_ref()) else { return keys };
+        let value = object.value();
+        let deleting = value.at(&["metadata", "deletionTimestamp"]).is_some();
+        let owners = value.items_at(&["metadata", "ownerReferences"]);
+        if change.new.is_some() {
+            if !owners.is_empty() || deleting {
+                keys.push((resource.clone(), object.key.clone()));
+            }
+            if !deleting {
+                return keys;
+            }
+        } else {
+            keys.extend(owners.iter().filter_map(|reference| self.key_of(&object.key, reference)));
+        }
+        let uid = value.str_at(&["metadata", "uid"]);
+        keys.extend(self.dependents(snapshot, uid).into_iter().map(|(resource, dependent)| {
+            let at = |member| dependent.str_at(&["metadata", member]);
+            (resource, ObjectKey::new(at("namespace"), at("name")))
+        }));
+        keys
+    }
 }

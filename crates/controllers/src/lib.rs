@@ -1,16 +1,27 @@
 //! Upstream's controllers, one folder each, all of one shape: `observe -> plan -> apply`.
 
 pub mod certificates;
+pub mod clusterrole_aggregation;
 pub mod deployment;
+pub mod disruption;
+pub mod endpoints;
 pub mod endpointslice;
 pub mod garbage_collector;
+pub mod job;
 pub mod namespace;
+pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod owner;
+pub mod pod_gc;
 pub mod pods;
 pub mod replicaset;
+pub mod resource_quota;
 pub mod root_ca;
+pub mod select;
 pub mod serviceaccount;
+pub mod taint_eviction;
+pub mod trigger;
+pub mod ttl_after_finished;
 
 use std::sync::Arc;
 
@@ -33,6 +44,8 @@ pub struct Setup {
     pub root_ca: Arc<str>,
     /// Signs approved certificate requests; without it they stay as they are.
     pub authority: Option<Arc<dyn certificates::CertificateSigner>>,
+    /// The address ranges that nodes get; none where something else gives them.
+    pub node_ranges: node_ipam::NodeRanges,
     /// When to stop.
     pub stop: ShutdownSignal,
 }
@@ -55,9 +68,13 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, root_ca::RootCaPublisher { root_ca: Arc::clone(&setup.root_ca) }, 1);
     }),
     (namespace::Namespaces::NAME, |setup| start(setup, namespace::Namespaces, 10)),
+    (resource_quota::ResourceQuotas::NAME, |setup| {
+        start(setup, resource_quota::ResourceQuotas::default(), 5);
+    }),
     (deployment::Deployments::NAME, |setup| start(setup, deployment::Deployments, 5)),
+    (disruption::Disruption::NAME, |setup| start(setup, disruption::Disruption, 1)),
     (garbage_collector::GarbageCollector::NAME, |setup| {
-        start(setup, garbage_collector::GarbageCollector, 20);
+        start(setup, garbage_collector::GarbageCollector::default(), 20);
     }),
     (node_lifecycle::NodeLifecycle::NAME, |setup| {
         start(setup, node_lifecycle::NodeLifecycle::default(), 8);
@@ -68,7 +85,22 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
             start(setup, certificates::Signer { authority: Arc::clone(authority) }, 1);
         }
     }),
+    (taint_eviction::TaintEviction::NAME, |setup| start(setup, taint_eviction::TaintEviction, 8)),
+    (node_ipam::NodeIpam::NAME, |setup| {
+        start(setup, node_ipam::NodeIpam::new(setup.node_ranges.clone()), 5);
+    }),
+    (pod_gc::PodGc::NAME, |setup| start(setup, pod_gc::PodGc::default(), 5)),
+    (job::Jobs::NAME, |setup| start(setup, job::Jobs, 5)),
+    (ttl_after_finished::TtlAfterFinished::NAME, |setup| {
+        start(setup, ttl_after_finished::TtlAfterFinished, 5);
+    }),
+    (clusterrole_aggregation::ClusterRoleAggregation::NAME, |setup| {
+        start(setup, clusterrole_aggregation::ClusterRoleAggregation, 5);
+    }),
     (replicaset::ReplicaSets::NAME, |setup| start(setup, replicaset::ReplicaSets, 5)),
+    (endpoints::EndpointsController::NAME, |setup| {
+        start(setup, endpoints::EndpointsController, 5);
+    }),
     (endpointslice::EndpointSlices::NAME, |setup| start(setup, endpointslice::EndpointSlices, 5)),
 ];
 
@@ -83,7 +115,7 @@ pub fn start_all(setup: &Setup, enabled: impl Fn(&str) -> bool) {
 fn start<C: Controller>(setup: &Setup, controller: C, workers: usize) {
     let client = (setup.client_for)(C::ACCOUNT);
     let events =
-        EventRecorder::new(C::NAME, "", Arc::clone(&setup.clock), Arc::clone(&setup.random));
+        EventRecorder::new(C::SOURCE, "", Arc::clone(&setup.clock), Arc::clone(&setup.random));
     tokio::spawn(Arc::clone(&events).run(client.clone(), setup.stop.clone()));
     let environment = Environment {
         caches: Arc::clone(&setup.caches),

@@ -3,7 +3,8 @@
 
 use apimachinery::{Value, time, value};
 use client::call::PatchKind;
-use client::reflector::{BY_NODE, StoreChange};
+use client::indexes::BY_NODE;
+use client::reflector::StoreChange;
 use client::{ObjectKey, Resource};
 use controller::{Action, Controller, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};

@@ -3,6 +3,7 @@
 use apimachinery::labels::Selector;
 use apimachinery::{Value, value};
 use client::call::PatchKind;
+use client::events::ObjectReference;
 use client::{ObjectKey, Resource};
 use controller::Action;
 use k8s_openapi::api::core::v1::Namespace;
@@ -69,6 +70,20 @@ pub fn key_of(metadata: &ObjectMeta) -> ObjectKey {
         metadata.namespace.clone().unwrap_or_default(),
         metadata.name.clone().unwrap_or_default(),
     )
+}
+
+/// An object as events name it.
+#[must_use]
+pub fn reference_to(api_version: &str, kind: &str, metadata: &ObjectMeta) -> ObjectReference {
+    ObjectReference {
+        api_version: api_version.into(),
+        kind: kind.into(),
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        resource_version: metadata.resource_version.clone().unwrap_or_default(),
+        field_path: String::new(),
+    }
 }
 
 /// The reference to the controller of an object.

@@ -3,13 +3,15 @@
 mod plan;
 
 use client::ObjectKey;
-use client::reflector::{BY_CONTROLLER, StoreChange};
+use client::indexes::{BY_CONTROLLER, ORPHANS};
+use client::reflector::StoreChange;
 use controller::{Controller, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::owner;
+use crate::select::{self, Selector};
 
 /// The controller.
 #[derive(Debug, Clone, Copy)]
@@ -41,10 +43,8 @@ impl Controller for ReplicaSets {
         let uid = set.metadata.uid.clone().unwrap_or_default();
         let selector = owner::selector(&set.spec.selector);
         let mut pods: Vec<Pod> = snapshot.by_index(BY_CONTROLLER, &uid);
-        let orphans = snapshot.list::<Pod>(&key.namespace).into_iter().filter(|pod| {
-            owner::controller_of(&pod.metadata).is_none()
-                && !owner::is_deleting(&pod.metadata)
-                && owner::matches(&selector, &pod.metadata)
+        let orphans = snapshot.by_index::<Pod>(ORPHANS, &key.namespace).into_iter().filter(|pod| {
+            !owner::is_deleting(&pod.metadata) && owner::matches(&selector, &pod.metadata)
         });
         pods.extend(orphans);
         let ranks = ranks(snapshot, &set, &pods);
@@ -59,21 +59,9 @@ impl Controller for ReplicaSets {
 /// The sets that a change of a pod concerns: its controller's, or those that might adopt it.
 fn concerned(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
     let mut keys = controller::watches::controllers(change, "ReplicaSet");
-    let orphan = change
-        .new
-        .as_ref()
-        .and_then(|it| it.decode::<Pod>())
-        .filter(|pod| owner::controller_of(&pod.metadata).is_none());
-    if let Some(pod) = orphan {
-        for set in
-            snapshot.list::<ReplicaSet>(pod.metadata.namespace.as_deref().unwrap_or_default())
-        {
-            let fits = owner::matches(&owner::selector(&set.spec.selector), &pod.metadata);
-            if fits {
-                keys.push(owner::key_of(&set.metadata));
-            }
-        }
-    }
+    keys.extend(select::adopters::<ReplicaSet>(snapshot, change, |set| {
+        Selector::of(&set.spec.selector)
+    }));
     keys
 }
 

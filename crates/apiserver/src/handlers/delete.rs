@@ -92,7 +92,8 @@ impl DeleteOptions {
         Self::checked(&given)
     }
 
-    fn checked(given: &Value) -> Result<Self, Status> {
+    /// The options as a body or another object has them.
+    pub(crate) fn checked(given: &Value) -> Result<Self, Status> {
         let mut errors = FieldErrors::new();
         let dry_run = options::dry_run(
             given.items_at(&["dryRun"]).iter().filter_map(Value::as_str),
@@ -156,18 +157,41 @@ pub(crate) async fn remove(
     name: &str,
     options: &DeleteOptions,
 ) -> Result<Deleted, Status> {
+    attempt(server, Some(exchange), target, name, options).await
+}
+
+/// Deletes an object that admission was asked about as something else: an eviction.
+pub(crate) async fn remove_unasked(
+    server: &Arc<Server>,
+    target: &Target,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<Deleted, Status> {
+    attempt(server, None, target, name, options).await
+}
+
+/// Tries until nobody else was faster; admission is asked about each state, in the name of `exchange`.
+async fn attempt(
+    server: &Arc<Server>,
+    mut exchange: Option<&mut Exchange>,
+    target: &Target,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<Deleted, Status> {
     let mut current = persist::current(server, target, name).await?;
     for _ in 0..ATTEMPTS {
         check_preconditions(target, name, options, &current.value)?;
-        let admission = Admission {
-            operation: Operation::Delete,
-            target,
-            subresource: "",
-            name: name.into(),
-            dry_run: options.dry_run,
-        };
-        let old = current.value.clone();
-        judge(server, exchange, &admission, &mut Value::Null, Some(&old)).await?;
+        if let Some(exchange) = exchange.as_deref_mut() {
+            let admission = Admission {
+                operation: Operation::Delete,
+                target,
+                subresource: "",
+                name: name.into(),
+                dry_run: options.dry_run,
+            };
+            let old = current.value.clone();
+            judge(server, exchange, &admission, &mut Value::Null, Some(&old)).await?;
+        }
         match step(server, target, name, options, &current).await? {
             Step::Done(deleted) => return Ok(deleted),
             Step::Conflict(newer) => current = newer,
@@ -183,7 +207,8 @@ enum Step {
     Gone,
 }
 
-fn check_preconditions(
+/// The object is the one that the options mean, in the state that they mean.
+pub(crate) fn check_preconditions(
     target: &Target,
     name: &str,
     options: &DeleteOptions,

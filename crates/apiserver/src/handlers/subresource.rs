@@ -44,6 +44,7 @@ pub(crate) async fn create(
 ) -> Result<Response<Body>, Status> {
     match exchange.info.subresource.as_str() {
         "binding" => binding(server, exchange, target, body).await,
+        "eviction" => super::eviction::create(server, exchange, target, body).await,
         "token" => super::token::create(server, exchange, target, body).await,
         other => Err(not_built(target, other)),
     }

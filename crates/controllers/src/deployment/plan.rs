@@ -2,7 +2,7 @@
 
 use apimachinery::Value;
 use client::Resource;
-use client::events::{EventType, ObjectReference};
+use client::events::EventType;
 use controller::plan::PlannedAction;
 use controller::{Action, Event, Plan};
 use jiff::Timestamp;
@@ -191,20 +191,8 @@ impl Step<'_> {
     }
 
     fn event(&self, reason: &'static str, message: String) -> Event {
-        Event { about: self.reference(), kind: EventType::Normal, reason, message }
-    }
-
-    fn reference(&self) -> ObjectReference {
-        let metadata = &self.deployment.metadata;
-        ObjectReference {
-            api_version: "apps/v1".into(),
-            kind: "Deployment".into(),
-            namespace: metadata.namespace.clone().unwrap_or_default(),
-            name: metadata.name.clone().unwrap_or_default(),
-            uid: metadata.uid.clone().unwrap_or_default(),
-            resource_version: metadata.resource_version.clone().unwrap_or_default(),
-            field_path: String::new(),
-        }
+        let about = owner::reference_to("apps/v1", "Deployment", &self.deployment.metadata);
+        Event { about, kind: EventType::Normal, reason, message }
     }
 
     /// Deletes old sets beyond the history that is to be kept: empty ones, lowest revision first.

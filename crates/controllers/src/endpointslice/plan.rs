@@ -75,7 +75,7 @@ fn families(service: &Service) -> Vec<&'static str> {
     families
 }
 
-fn publishes_all(service: &Service) -> bool {
+pub(crate) fn publishes_all(service: &Service) -> bool {
     service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses).unwrap_or_default()
 }
 
@@ -127,7 +127,7 @@ fn ports(service: &Service, pod: &Pod) -> Value {
     let all = spec.iter().flat_map(|it| it.ports.iter().flatten());
     let ports: Vec<Value> = all
         .filter_map(|port| {
-            let number = number(port, pod)?;
+            let number = port_number(port, pod)?;
             let mut entry = Object::new();
             entry.insert("name", port.name.clone().unwrap_or_default());
             entry.insert("port", i64::from(number));
@@ -141,7 +141,7 @@ fn ports(service: &Service, pod: &Pod) -> Value {
     if ports.is_empty() { Value::Null } else { Value::Array(ports) }
 }
 
-fn number(port: &ServicePort, pod: &Pod) -> Option<i32> {
+pub(crate) fn port_number(port: &ServicePort, pod: &Pod) -> Option<i32> {
     match &port.target_port {
         Some(IntOrString::Int(0)) | None => Some(port.port),
         Some(IntOrString::Int(number)) => Some(*number),

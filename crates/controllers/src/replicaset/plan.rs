@@ -2,7 +2,7 @@
 
 use apimachinery::{Value, value};
 use client::Resource;
-use client::events::{EventType, ObjectReference};
+use client::events::EventType;
 use controller::{Action, Event, Plan};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -63,19 +63,6 @@ fn pod_resource() -> Resource {
     Resource::of::<Pod>()
 }
 
-fn reference(observed: &Observed) -> ObjectReference {
-    let metadata = &observed.set.metadata;
-    ObjectReference {
-        api_version: "apps/v1".into(),
-        kind: "ReplicaSet".into(),
-        namespace: metadata.namespace.clone().unwrap_or_default(),
-        name: metadata.name.clone().unwrap_or_default(),
-        uid: metadata.uid.clone().unwrap_or_default(),
-        resource_version: metadata.resource_version.clone().unwrap_or_default(),
-        field_path: String::new(),
-    }
-}
-
 fn create(plan: &mut Plan, observed: &Observed, owner: &Owner<'_>, count: usize) {
     let Some(template) = observed.set.spec.template.as_ref() else { return };
     let namespace = observed.set.metadata.namespace.clone().unwrap_or_default();
@@ -110,7 +97,8 @@ fn create(plan: &mut Plan, observed: &Observed, owner: &Owner<'_>, count: usize)
 }
 
 fn event(observed: &Observed, kind: EventType, reason: &'static str, message: String) -> Event {
-    Event { about: reference(observed), kind, reason, message }
+    let about = owner::reference_to("apps/v1", "ReplicaSet", &observed.set.metadata);
+    Event { about, kind, reason, message }
 }
 
 fn delete(plan: &mut Plan, observed: &Observed, surplus: &[&Pod]) {

@@ -3,14 +3,24 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod deployment;
+mod disruption;
+mod endpoints;
 mod endpointslice;
 mod garbage_collector;
+mod job;
 mod namespaces;
 mod node_lifecycle;
+mod nodes;
+mod quota;
 mod replicaset;
+mod roles;
 
 use std::sync::Arc;
 
+use apimachinery::{Value, value};
+use client::Resource;
+use client::call::PatchKind;
+use controllers::node_ipam::NodeRanges;
 use test_cluster::TestCluster;
 
 /// A cluster with these controllers.
@@ -24,8 +34,37 @@ async fn cluster(names: &'static [&'static str]) -> TestCluster {
         random: Arc::clone(&cluster.random),
         root_ca: "-----BEGIN CERTIFICATE-----".into(),
         authority: None,
+        node_ranges: node_ranges(),
         stop: cluster.stop(),
     };
     controllers::start_all(&setup, |name| names.contains(&name));
     cluster
+}
+
+/// Four ranges of addresses for nodes, of which services have one.
+fn node_ranges() -> NodeRanges {
+    let range = |text: &str| text.parse().unwrap();
+    NodeRanges { cluster: vec![(range("10.0.0.0/22"), 24)], reserved: vec![range("10.0.1.0/24")] }
+}
+
+/// A pod on node n1 with these labels.
+fn pod_of(name: &str, labels: &Value) -> Value {
+    value!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "default", "labels": (labels.clone())},
+        "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}})
+}
+
+/// Plays the node: the pod runs and is ready.
+async fn ready(cluster: &TestCluster, name: &str) {
+    let patch = value!({"status": {"phase": "Running", "podIP": "10.0.0.7", "podIPs": [{"ip": "10.0.0.7"}],
+        "conditions": [{"type": "Ready", "status": "True"}]}});
+    report(cluster, name, &patch).await;
+}
+
+/// Plays the node: the pod's status changes.
+async fn report(cluster: &TestCluster, name: &str, patch: &Value) {
+    let pods = Resource::built_in("", "pods");
+    let done =
+        cluster.client.patch(&pods, "default", name, "status", PatchKind::Merge, patch).await;
+    done.unwrap();
 }

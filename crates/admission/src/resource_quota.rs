@@ -7,11 +7,11 @@ mod usage;
 
 use std::sync::Arc;
 
-use apimachinery::{Object, Status, Value};
+use apimachinery::{Status, Value};
 use async_trait::async_trait;
 
-use crate::pod_resources::{Amounts, add, amounts};
 use crate::{Attributes, Objects, Operation, Plugin};
+use quota::{Amounts, add, amounts};
 use usage::Usage;
 
 /// How often a quota that changed meanwhile is checked again.
@@ -144,11 +144,6 @@ impl Plugin for ResourceQuota {
         }
         Ok(())
     }
-}
-
-/// The members of an object, or none.
-fn members(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
-    value.as_object().into_iter().flat_map(Object::iter)
 }
 
 #[cfg(test)]

@@ -6,16 +6,18 @@ use apimachinery::Value;
 use apimachinery::quantity::Quantity;
 
 /// Amounts by resource name.
-pub(crate) type Amounts = BTreeMap<String, Quantity>;
+pub type Amounts = BTreeMap<String, Quantity>;
 
 /// The amounts of a resource list. What is no quantity was refused before.
-pub(crate) fn amounts(list: &Value) -> Amounts {
+#[must_use]
+pub fn amounts(list: &Value) -> Amounts {
     let members = list.as_object().into_iter().flat_map(apimachinery::Object::iter);
     members.filter_map(|(name, value)| Some((name.to_owned(), quantity(value)?))).collect()
 }
 
 /// A quantity as text or number.
-pub(crate) fn quantity(value: &Value) -> Option<Quantity> {
+#[must_use]
+pub fn quantity(value: &Value) -> Option<Quantity> {
     match value {
         Value::String(text) => Quantity::parse(text).ok(),
         other => Quantity::parse(&apimachinery::json::to_string(other)).ok(),
@@ -23,7 +25,7 @@ pub(crate) fn quantity(value: &Value) -> Option<Quantity> {
 }
 
 /// Adds amounts to others.
-pub(crate) fn add(to: &mut Amounts, more: &Amounts) {
+pub fn add(to: &mut Amounts, more: &Amounts) {
     for (name, amount) in more {
         match to.get_mut(name) {
             Some(sum) => *sum += *amount,
@@ -44,7 +46,8 @@ fn raise(to: &mut Amounts, others: &Amounts) {
 }
 
 /// What the whole pod asks for in `requests` or `limits`.
-pub(crate) fn of_pod(pod: &Value, member: &str) -> Amounts {
+#[must_use]
+pub fn of_pod(pod: &Value, member: &str) -> Amounts {
     let of = |container: &Value| amounts(&container["resources"][member]);
     let mut running = Amounts::new();
     for container in pod.items_at(&["spec", "containers"]) {

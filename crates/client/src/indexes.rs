@@ -1,0 +1,176 @@
+//! What shared caches can be looked up by besides the key, so that nobody walks a namespace to find what belongs together.
+
+use apimachinery::{Object, Value};
+use compact_str::{CompactString, format_compact};
+
+use crate::reflector::Indexer;
+use crate::resource::Resource;
+
+/// The index by the uid of the owner that controls an object.
+pub const BY_CONTROLLER: &str = "controller";
+/// The index by the uids of all owners of an object.
+pub const BY_OWNER: &str = "owner";
+/// The index of objects that nobody controls, by namespace.
+pub const ORPHANS: &str = "orphans";
+/// The index by the node a pod runs on.
+pub const BY_NODE: &str = "node";
+/// The index of pods that are over, under [`OVER`].
+pub const BY_PHASE: &str = "phase";
+/// What [`BY_PHASE`] has pods under that are over.
+pub const OVER: &str = "over";
+/// The index of nodes by their ranges of pod addresses.
+pub const BY_POD_CIDR: &str = "podCIDR";
+/// The index by labels, each as [`label_entry`] writes it.
+pub const BY_LABEL: &str = "label";
+/// The index of what has a selector, by one label that it asks for, as [`label_entry`] writes it; selectors that name no
+/// label lie under [`any_label`].
+pub const BY_SELECTOR: &str = "selector";
+/// The index of endpoint slices by their service: `NAMESPACE/NAME`.
+pub const BY_SERVICE: &str = "service";
+
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// The indexes that the shared cache of a resource has.
+#[must_use]
+pub fn indexes(resource: &Resource) -> Vec<(&'static str, Indexer)> {
+    let mut indexes: Vec<(&'static str, Indexer)> =
+        vec![(BY_CONTROLLER, controller_uid), (BY_OWNER, owner_uids)];
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "pods") => {
+            indexes.extend([(BY_NODE, node_name as Indexer), (BY_LABEL, labels)]);
+            indexes.extend([(ORPHANS, orphan as Indexer), (BY_PHASE, over)]);
+        }
+        ("", "nodes") => indexes.push((BY_POD_CIDR, pod_ranges)),
+        ("apps", "replicasets") => {
+            indexes.extend([(ORPHANS, orphan as Indexer), (BY_SELECTOR, selector)]);
+        }
+        ("apps", "controllerrevisions") => indexes.push((ORPHANS, orphan)),
+        ("discovery.k8s.io", "endpointslices") => indexes.push((BY_SERVICE, service)),
+        ("", "services" | "replicationcontrollers")
+        | ("apps", "deployments" | "daemonsets" | "statefulsets")
+        | ("batch", "jobs")
+        | ("policy", "poddisruptionbudgets") => indexes.push((BY_SELECTOR, selector)),
+        _ => {}
+    }
+    indexes
+}
+
+/// How indexes write a label of an object in a namespace.
+#[must_use]
+pub fn label_entry(namespace: &str, key: &str, value: &str) -> CompactString {
+    format_compact!("{namespace}/{key}={value}")
+}
+
+/// How indexes write that a selector asks for no label by value.
+#[must_use]
+pub fn any_label(namespace: &str) -> CompactString {
+    format_compact!("{namespace}/")
+}
+
+/// How the index of slices writes a service.
+#[must_use]
+pub fn service_entry(namespace: &str, name: &str) -> CompactString {
+    format_compact!("{namespace}/{name}")
+}
+
+fn namespace(value: &Value) -> &str {
+    value.str_at(&["metadata", "namespace"])
+}
+
+fn owner_uids(value: &Value) -> Vec<CompactString> {
+    let owners = value.items_at(&["metadata", "ownerReferences"]);
+    owners.iter().map(|owner| owner.str_at(&["uid"]).into()).collect()
+}
+
+fn controller(value: &Value) -> Option<&Value> {
+    let owners = value.items_at(&["metadata", "ownerReferences"]);
+    owners.iter().find(|owner| owner.bool_at(&["controller"]))
+}
+
+fn controller_uid(value: &Value) -> Vec<CompactString> {
+    controller(value).map(|owner| owner.str_at(&["uid"]).into()).into_iter().collect()
+}
+
+fn orphan(value: &Value) -> Vec<CompactString> {
+    if controller(value).is_some() { Vec::new() } else { vec![namespace(value).into()] }
+}
+
+fn node_name(value: &Value) -> Vec<CompactString> {
+    let name = value.str_at(&["spec", "nodeName"]);
+    if name.is_empty() { Vec::new() } else { vec![name.into()] }
+}
+
+fn over(value: &Value) -> Vec<CompactString> {
+    let over = matches!(value.str_at(&["status", "phase"]), "Succeeded" | "Failed");
+    if over { vec![OVER.into()] } else { Vec::new() }
+}
+
+fn pod_ranges(value: &Value) -> Vec<CompactString> {
+    let ranges = value.items_at(&["spec", "podCIDRs"]).iter().filter_map(Value::as_str);
+    let mut ranges: Vec<CompactString> = ranges.map(CompactString::from).collect();
+    let first = value.str_at(&["spec", "podCIDR"]);
+    if ranges.is_empty() && !first.is_empty() {
+        ranges.push(first.into());
+    }
+    ranges
+}
+
+fn labels(value: &Value) -> Vec<CompactString> {
+    let labels = value.at(&["metadata", "labels"]).and_then(Value::as_object);
+    let entry =
+        |(key, text): (&str, &Value)| Some(label_entry(namespace(value), key, text.as_str()?));
+    labels.into_iter().flat_map(Object::iter).filter_map(entry).collect()
+}
+
+/// One label that the selector cannot do without. A selector of labels is a plain map in the oldest kinds.
+fn selector(value: &Value) -> Vec<CompactString> {
+    let Some(selector) = value.at(&["spec", "selector"]).and_then(Value::as_object) else {
+        return Vec::new();
+    };
+    let structured = ["matchLabels", "matchExpressions"]
+        .iter()
+        .any(|it| selector.get(it).is_some_and(|it| it.as_str().is_none()));
+    let labels = if structured {
+        selector.get("matchLabels").and_then(Value::as_object)
+    } else {
+        Some(selector)
+    };
+    let first = labels.and_then(|labels| labels.iter().next());
+    let entry =
+        first.and_then(|(key, text)| Some(label_entry(namespace(value), key, text.as_str()?)));
+    vec![entry.unwrap_or_else(|| any_label(namespace(value)))]
+}
+
+fn service(value: &Value) -> Vec<CompactString> {
+    match value.str_at(&["metadata", "labels", SERVICE_NAME]) {
+        "" => Vec::new(),
+        name => vec![service_entry(namespace(value), name)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_lie_where_they_are_looked_for() {
+        let check = |indexer: Indexer, object: &str, expected: &[&str]| {
+            let value = apimachinery::json::parse(object.as_bytes()).unwrap();
+            assert_eq!(indexer(&value), expected, "{object}");
+        };
+        let of = r#"{"metadata":{"namespace":"ns","labels":{"a":"1","b":"2"},"ownerReferences":[{"uid":"u"},{"uid":"c","controller":true}]}}"#;
+        check(labels, of, &["ns/a=1", "ns/b=2"]);
+        check(orphan, of, &[]);
+        check(orphan, r#"{"metadata":{"namespace":"ns"}}"#, &["ns"]);
+        check(controller_uid, of, &["c"]);
+        check(owner_uids, of, &["u", "c"]);
+        let selecting = |selector: &str| {
+            format!(r#"{{"metadata":{{"namespace":"ns"}},"spec":{{"selector":{selector}}}}}"#)
+        };
+        check(selector, &selecting(r#"{"a":"1","b":"2"}"#), &["ns/a=1"]);
+        check(selector, &selecting(r#"{"matchLabels":{"b":"2"}}"#), &["ns/b=2"]);
+        check(selector, &selecting(r#"{"matchExpressions":[]}"#), &["ns/"]);
+        check(selector, &selecting("{}"), &["ns/"]);
+        check(selector, r#"{"metadata":{"namespace":"ns"},"spec":{}}"#, &[]);
+    }
+}

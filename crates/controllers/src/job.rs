@@ -1,0 +1,139 @@
+//! Jobs: pods that are run until so many have succeeded. Upstream: `pkg/controller/job`.
+//!
+//! Every pod carries a finalizer until it is counted, so that none is forgotten: first its uid is written into the status,
+//! then the finalizer goes, then the count moves.
+
+mod backoff;
+mod conditions;
+mod failure_policy;
+mod indexes;
+mod manage;
+mod plan;
+mod tracking;
+
+use client::ObjectKey;
+use client::indexes::{BY_CONTROLLER, ORPHANS};
+use client::reflector::StoreChange;
+use controller::{Controller, Plan, Snapshot, Watches};
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::owner;
+use crate::select::{self, Selector};
+
+/// The controller.
+#[derive(Debug, Clone, Copy)]
+pub struct Jobs;
+
+/// The finalizer of pods that are not counted yet.
+pub const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
+/// The value of `spec.managedBy` that means this controller.
+const MANAGER: &str = "kubernetes.io/job-controller";
+
+/// What it plans for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// A job.
+    Job(ObjectKey),
+    /// A pod with the finalizer that no job counts any more.
+    Orphan(ObjectKey),
+}
+
+/// What it sees.
+#[derive(Debug)]
+pub enum Observed {
+    /// A job, and the pods that it controls or might adopt.
+    Job(Box<Job>, Vec<Pod>),
+    /// A pod that nobody counts.
+    Orphan(Box<Pod>),
+}
+
+impl Controller for Jobs {
+    const NAME: &'static str = "job-controller";
+    type Key = Key;
+    type Observed = Observed;
+    type Memory = backoff::Failures;
+
+    fn watches(&self, watches: Watches<Key>) -> Watches<Key> {
+        watches
+            .on::<Job>(|change, snapshot| {
+                let mut keys = vec![Key::Job(change.key())];
+                if let (Some(old), None) = (&change.old, &change.new) {
+                    let pods = snapshot.store::<Pod>().by_index(BY_CONTROLLER, &old.uid);
+                    keys.extend(pods.iter().map(|pod| Key::Orphan(pod.key.clone())));
+                }
+                keys
+            })
+            .on::<Pod>(concerned)
+    }
+
+    fn observe(&self, snapshot: &Snapshot, key: &Key) -> Option<Observed> {
+        let key = match key {
+            Key::Job(key) => key,
+            Key::Orphan(key) => {
+                let pod: Pod = snapshot.get(key)?;
+                return is_orphan(snapshot, &pod).then(|| Observed::Orphan(Box::new(pod)));
+            }
+        };
+        let job: Job = snapshot.get(key)?;
+        let managed_by = job.spec.as_ref()?.managed_by.as_deref();
+        if managed_by.is_some_and(|it| it != MANAGER) {
+            return None;
+        }
+        let mut pods: Vec<Pod> =
+            snapshot.by_index(BY_CONTROLLER, job.metadata.uid.as_deref().unwrap_or_default());
+        let selector = selector(&job);
+        let orphans = snapshot.by_index::<Pod>(ORPHANS, &key.namespace);
+        pods.extend(
+            orphans.into_iter().filter(|pod| {
+                !owner::is_deleting(&pod.metadata) && selector.matches(&pod.metadata)
+            }),
+        );
+        Some(Observed::Job(Box::new(job), pods))
+    }
+
+    fn plan(&self, observed: &Observed, memory: &mut backoff::Failures, now: Timestamp) -> Plan {
+        match observed {
+            Observed::Job(job, pods) => plan::plan(job, pods, memory, now),
+            Observed::Orphan(pod) => {
+                let mut plan = Plan::nothing();
+                plan.act(tracking::release(pod));
+                plan
+            }
+        }
+    }
+}
+
+fn selector(job: &Job) -> Selector {
+    let selector = job.spec.as_ref().and_then(|it| it.selector.as_ref());
+    selector.map_or_else(Selector::nothing, Selector::of)
+}
+
+/// The job of a pod, or those that might adopt it; the pod itself where nobody counts it.
+fn concerned(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
+    let mut jobs = controller::watches::controllers(change, "Job");
+    jobs.extend(select::adopters::<Job>(snapshot, change, selector));
+    let mut keys: Vec<Key> = jobs.into_iter().map(Key::Job).collect();
+    let pod = change.new.as_ref().and_then(|it| it.decode::<Pod>());
+    if pod.is_some_and(|pod| is_orphan(snapshot, &pod)) {
+        keys.push(Key::Orphan(change.key()));
+    }
+    keys
+}
+
+/// Whether a pod waits to be counted by a job that is not there.
+fn is_orphan(snapshot: &Snapshot, pod: &Pod) -> bool {
+    if !tracking::is_tracked(pod) {
+        return false;
+    }
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let Some(owner) = owner::controller_of(&pod.metadata) else {
+        let jobs = snapshot.list::<Job>(namespace);
+        return !jobs
+            .iter()
+            .any(|job| !owner::is_deleting(&job.metadata) && selector(job).matches(&pod.metadata));
+    };
+    let job = snapshot.store::<Job>().get(&ObjectKey::new(namespace, owner.name.as_str()));
+    owner.kind == "Job" && job.is_none_or(|job| job.uid != owner.uid.as_str())
+}

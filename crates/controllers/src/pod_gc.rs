@@ -1,0 +1,270 @@
+//! Pods that nobody else takes away: those of nodes that are gone, those that were to go and have no node, and the oldest
+//! of those that are over when there are too many. Upstream: `pkg/controller/podgc`.
+
+use apimachinery::{Value, time, value};
+use client::call::PatchKind;
+use client::indexes::{BY_NODE, BY_PHASE, OVER};
+use client::reflector::StoreChange;
+use client::{ObjectKey, Resource};
+use controller::{Action, Controller, Fetch, Plan, Snapshot, Watches};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, Pod};
+
+use crate::owner::{is_deleting, key_of};
+use crate::pods;
+
+/// The controller.
+#[derive(Debug, Clone, Copy)]
+pub struct PodGc {
+    /// How many pods that are over may stay (upstream: `--terminated-pod-gc-threshold`, 12,500); 0 for any number.
+    pub terminated_threshold: usize,
+}
+
+impl Default for PodGc {
+    fn default() -> Self {
+        Self { terminated_threshold: 12_500 }
+    }
+}
+
+/// How long a node must have been missing (upstream: `quarantineTime`).
+const QUARANTINE: SignedDuration = SignedDuration::from_secs(40);
+/// How long a pod without node may take to go by itself (upstream looks this often).
+const PERIOD: SignedDuration = SignedDuration::from_secs(20);
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+/// What it plans for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// One pod.
+    Pod(ObjectKey),
+    /// All pods that are over.
+    Over,
+}
+
+/// What is known of a pod's node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeState {
+    /// It has none.
+    None,
+    /// It is there.
+    Present,
+    /// It is there, not ready and declared out of service.
+    OutOfService,
+    /// The cache does not have it.
+    Missing,
+    /// A live read did not find it either.
+    Gone,
+}
+
+/// What it sees.
+#[derive(Debug)]
+pub enum Observed {
+    /// A pod with its node.
+    Pod(Box<Pod>, NodeState),
+    /// The pods that are over, as many as are too many, oldest first.
+    Surplus(Vec<Pod>),
+}
+
+impl Controller for PodGc {
+    const NAME: &'static str = "pod-garbage-collector-controller";
+    const ACCOUNT: &'static str = "pod-garbage-collector";
+    type Key = Key;
+    type Observed = Observed;
+    /// Since when a pod is to be taken away.
+    type Memory = Option<Timestamp>;
+
+    fn watches(&self, watches: Watches<Key>) -> Watches<Key> {
+        watches.on::<Pod>(of_pod).on::<Node>(|change, snapshot| {
+            let pods = snapshot.store::<Pod>().by_index(BY_NODE, &change.key().name);
+            let gone = change.new.is_none() || out_of_service(&change.new);
+            pods.iter().filter(|_| gone).map(|pod| Key::Pod(pod.key.clone())).collect()
+        })
+    }
+
+    fn observe(&self, snapshot: &Snapshot, key: &Key) -> Option<Observed> {
+        let key = match key {
+            Key::Over => return self.surplus(snapshot).map(Observed::Surplus),
+            Key::Pod(key) => key,
+        };
+        let pod: Pod = snapshot.get(key)?;
+        let name = pod.spec.as_ref().and_then(|it| it.node_name.clone()).unwrap_or_default();
+        let node = if name.is_empty() { NodeState::None } else { node_state(snapshot, &name) };
+        Some(Observed::Pod(Box::new(pod), node))
+    }
+
+    fn plan(&self, observed: &Observed, since: &mut Option<Timestamp>, now: Timestamp) -> Plan {
+        match observed {
+            Observed::Pod(pod, node) => plan_pod(pod, *node, since, now),
+            Observed::Surplus(pods) => {
+                let mut plan = Plan::nothing();
+                pods.iter().for_each(|pod| delete(&mut plan, pod));
+                plan
+            }
+        }
+    }
+}
+
+impl PodGc {
+    fn surplus(&self, snapshot: &Snapshot) -> Option<Vec<Pod>> {
+        let store = snapshot.store::<Pod>();
+        let count = store.count_index(BY_PHASE, OVER);
+        if self.terminated_threshold == 0 || count <= self.terminated_threshold {
+            return None;
+        }
+        let mut pods: Vec<Pod> = snapshot.by_index(BY_PHASE, OVER);
+        pods.retain(|pod| !is_deleting(&pod.metadata));
+        let evicted =
+            |pod: &Pod| pod.status.as_ref().and_then(|it| it.reason.as_deref()) == Some("Evicted");
+        pods.sort_by_key(|pod| {
+            let created = pod.metadata.creation_timestamp.as_ref().map(|it| it.0);
+            (!evicted(pod), created, pod.metadata.name.clone())
+        });
+        pods.truncate(pods.len().saturating_sub(self.terminated_threshold));
+        Some(pods)
+    }
+}
+
+fn node_state(snapshot: &Snapshot, name: &str) -> NodeState {
+    let key = ObjectKey::new("", name);
+    if let Some(node) = snapshot.store::<Node>().get(&key) {
+        return if out_of_service(&Some(node)) {
+            NodeState::OutOfService
+        } else {
+            NodeState::Present
+        };
+    }
+    match snapshot.fetched(&fetch(name)) {
+        None => NodeState::Missing,
+        Some(None) => NodeState::Gone,
+        Some(Some(_)) => NodeState::Present,
+    }
+}
+
+fn fetch(node: &str) -> Fetch {
+    Fetch::read(Resource::of::<Node>(), ObjectKey::new("", node))
+}
+
+fn out_of_service(node: &Option<std::sync::Arc<client::reflector::Cached>>) -> bool {
+    let Some(node) = node.as_ref().map(|it| it.value()) else { return false };
+    let has = |list: &[&str], test: &dyn Fn(&Value) -> bool| node.items_at(list).iter().any(test);
+    has(&["spec", "taints"], &|it| it.str_at(&["key"]) == OUT_OF_SERVICE)
+        && !has(&["status", "conditions"], &|it| {
+            it.str_at(&["type"]) == "Ready" && it.str_at(&["status"]) == "True"
+        })
+}
+
+fn of_pod(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
+    let Some(pod) = change.new.as_ref() else { return Vec::new() };
+    let value = pod.value();
+    if matches!(value.str_at(&["status", "phase"]), "Succeeded" | "Failed") {
+        return vec![Key::Over, Key::Pod(change.key())];
+    }
+    let node = value.str_at(&["spec", "nodeName"]);
+    let deleting = value.at(&["metadata", "deletionTimestamp"]).is_some();
+    let lost =
+        !node.is_empty() && snapshot.store::<Node>().get(&ObjectKey::new("", node)).is_none();
+    if deleting || lost { vec![Key::Pod(change.key())] } else { Vec::new() }
+}
+
+fn plan_pod(pod: &Pod, node: NodeState, since: &mut Option<Timestamp>, now: Timestamp) -> Plan {
+    let mut plan = Plan::nothing();
+    let deleting = is_deleting(&pod.metadata);
+    let wait = match node {
+        NodeState::None if deleting => PERIOD,
+        NodeState::OutOfService if deleting => SignedDuration::ZERO,
+        NodeState::Missing | NodeState::Gone => QUARANTINE,
+        NodeState::None | NodeState::Present | NodeState::OutOfService => {
+            *since = None;
+            return plan;
+        }
+    };
+    let due = since.get_or_insert(now).saturating_add(wait).unwrap_or(now);
+    if now < due {
+        plan.requeue_by(due);
+        return plan;
+    }
+    if node == NodeState::Missing {
+        let name = pod.spec.as_ref().and_then(|it| it.node_name.clone()).unwrap_or_default();
+        plan.fetches.push(fetch(&name));
+        return plan;
+    }
+    let orphaned = node == NodeState::Gone;
+    if !matches!(pods::phase(pod), "Succeeded" | "Failed") {
+        fail(&mut plan, pod, orphaned, now);
+        plan.then();
+    }
+    delete(&mut plan, pod);
+    plan
+}
+
+/// Whoever counts the pod sees that it is over before it is gone.
+fn fail(plan: &mut Plan, pod: &Pod, orphaned: bool, now: Timestamp) {
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    let mut patch = value!({"metadata": {"uid": uid}, "status": {"phase": "Failed"}});
+    if orphaned {
+        let generation = pod.metadata.generation.unwrap_or_default();
+        patch.set_at(
+            &["status", "conditions"],
+            value!([{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
+                "message": "PodGC: node no longer exists", "observedGeneration": generation,
+                "lastTransitionTime": (time::format_time(now))}]),
+        );
+    }
+    plan.act(Action::Patch {
+        resource: Resource::of::<Pod>(),
+        key: key_of(&pod.metadata),
+        subresource: "status",
+        kind: PatchKind::Strategic,
+        patch,
+        gone_is_fine: true,
+    });
+}
+
+fn delete(plan: &mut Plan, pod: &Pod) {
+    plan.act(Action::Delete {
+        resource: Resource::of::<Pod>(),
+        key: key_of(&pod.metadata),
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        propagation: None,
+        grace_period_seconds: Some(0),
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_taken_away_when_nobody_else_will() {
+        let check = |pod: &str, node: NodeState, seconds: i64, expected: &str| {
+            let pod: Pod = serde_json::from_str(pod).unwrap();
+            let mut since = Some(Timestamp::UNIX_EPOCH);
+            let now = Timestamp::from_second(seconds).unwrap();
+            let plan = plan_pod(&pod, node, &mut since, now);
+            let names = plan.stages.iter().flat_map(|it| &it.actions).map(|it| match &it.action {
+                Action::Patch { .. } => "fail",
+                Action::Delete { .. } => "delete",
+                _ => "other",
+            });
+            let mut did: Vec<&str> = names.collect();
+            did.extend(plan.requeue_at.map(|_| "wait"));
+            did.extend(plan.fetches.first().map(|_| "look"));
+            assert_eq!(did.join(" "), expected, "{node:?} after {seconds} s");
+        };
+        let plain = r#"{"metadata":{"name":"p"},"spec":{"containers":[],"nodeName":"n"},"status":{"phase":"Running"}}"#;
+        check(plain, NodeState::Present, 100, "");
+        check(plain, NodeState::Missing, 39, "wait");
+        check(plain, NodeState::Missing, 40, "look");
+        check(plain, NodeState::Gone, 40, "fail delete");
+        check(plain, NodeState::OutOfService, 100, "");
+        let going = r#"{"metadata":{"name":"p","deletionTimestamp":"2026-01-01T00:00:00Z"},"spec":{"containers":[]},"status":{"phase":"Pending"}}"#;
+        check(going, NodeState::None, 19, "wait");
+        check(going, NodeState::None, 20, "fail delete");
+        check(going, NodeState::OutOfService, 0, "fail delete");
+        check(going, NodeState::Present, 100, "");
+        let over =
+            r#"{"metadata":{"name":"p"},"spec":{"containers":[]},"status":{"phase":"Succeeded"}}"#;
+        check(over, NodeState::None, 100, "");
+        check(over, NodeState::Gone, 40, "delete");
+    }
+}

@@ -1,0 +1,229 @@
+//! Resource quotas: what a namespace uses, counted anew when something is gone or asks for another amount. Upstream:
+//! `pkg/controller/resourcequota`.
+//!
+//! What a write uses was counted by admission before it was stored. This controller gives back.
+
+use std::collections::BTreeMap;
+
+use apimachinery::quantity::{Format, Quantity};
+use apimachinery::{Value, value};
+use client::reflector::StoreChange;
+use client::{ObjectKey, Resource};
+use controller::{Action, Controller, Plan, Snapshot, Watches};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ResourceQuota;
+use quota::{Amounts, add, amounts, in_scope, used_by};
+
+/// How long a count holds that nothing has changed (upstream: `--resource-quota-sync-period`): what was refused after
+/// admission had counted it leaves no trace.
+const RECOUNT: SignedDuration = SignedDuration::from_mins(5);
+
+/// Parts of names of what other objects than pods use.
+const OF_OTHERS: [&str; 8] = [
+    "count/",
+    "storageclass.storage.k8s.io/",
+    "requests.storage",
+    "services",
+    "persistentvolumeclaims",
+    "configmaps",
+    "secrets",
+    "replicationcontrollers",
+];
+
+/// The controller.
+#[derive(Debug, Clone)]
+pub struct ResourceQuotas {
+    /// What is counted.
+    resources: Vec<Resource>,
+}
+
+impl Default for ResourceQuotas {
+    fn default() -> Self {
+        Self { resources: countable() }
+    }
+}
+
+/// Every namespaced resource, each once.
+fn countable() -> Vec<Resource> {
+    let listed = |facts: &&api::ResourceFacts| {
+        facts.namespaced
+            && ["create", "list", "watch"].iter().all(|verb| facts.verbs.contains(verb))
+            && facts.resource != "events"
+    };
+    let mut resources: Vec<Resource> = Vec::new();
+    for facts in api::resources().iter().filter(listed) {
+        let resource = Resource::built_in(facts.group, facts.resource);
+        if !resources.contains(&resource) {
+            resources.push(resource);
+        }
+    }
+    resources
+}
+
+/// What it sees of a quota.
+#[derive(Debug)]
+pub struct Observed {
+    quota: Value,
+    /// What its namespace uses of what the quota bounds.
+    used: Amounts,
+}
+
+impl Controller for ResourceQuotas {
+    const NAME: &'static str = "resourcequota-controller";
+    /// A quota.
+    type Key = ObjectKey;
+    type Observed = Observed;
+    type Memory = ();
+
+    fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
+        self.resources.iter().fold(watches.own::<ResourceQuota>(), |watches, resource| {
+            let own = resource.clone();
+            watches.on_resource(resource.clone(), move |change, snapshot| {
+                given_back(&own, change, snapshot)
+            })
+        })
+    }
+
+    fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
+        let quota = snapshot.store::<ResourceQuota>().get(key)?.value();
+        let hard = amounts(&quota["spec"]["hard"]);
+        let mut used: Amounts =
+            hard.keys().map(|name| (name.clone(), Quantity::new(0, Format::DecimalSI))).collect();
+        for resource in self.resources.iter().filter(|it| bounds(&hard, it)) {
+            let pod = is_pod(resource);
+            for object in snapshot.store_for(resource).list(&key.namespace) {
+                let object = object.value();
+                if in_scope(pod, &object, &quota) {
+                    let mut own = used_by(&resource.group, &resource.plural, &object);
+                    own.retain(|name, _| hard.contains_key(name));
+                    add(&mut used, &own);
+                }
+            }
+        }
+        Some(Observed { quota, used })
+    }
+
+    fn plan(&self, observed: &Observed, (): &mut (), now: Timestamp) -> Plan {
+        let mut plan = Plan::nothing();
+        let quota = &observed.quota;
+        let mut status = value!({"hard": {}, "used": {}});
+        let hard = quota["spec"].get("hard").cloned().unwrap_or_else(Value::object);
+        for (name, amount) in &observed.used {
+            status.set_at(&["used", name], amount.to_text());
+        }
+        status.set_at(&["hard"], hard);
+        plan.requeue_by(now.saturating_add(RECOUNT).unwrap_or(now));
+        if same(&quota["status"], &status) {
+            return plan;
+        }
+        let mut object = quota.clone();
+        object.set_at(&["status"], status);
+        plan.act(Action::Update {
+            resource: Resource::of::<ResourceQuota>(),
+            subresource: "status",
+            object,
+        });
+        plan
+    }
+}
+
+fn is_pod(resource: &Resource) -> bool {
+    resource.group.is_empty() && resource.plural == "pods"
+}
+
+/// Whether the amounts are the same, however they are written.
+fn same(a: &Value, b: &Value) -> bool {
+    ["hard", "used"].iter().all(|it| {
+        let has = |status: &Value| status.get(it).is_some();
+        has(a) && amounts(&a[*it]) == amounts(&b[*it])
+    })
+}
+
+/// Whether a quota bounds anything that objects of a resource use.
+fn bounds(hard: &Amounts, resource: &Resource) -> bool {
+    let (group, plural) = (resource.group.as_str(), resource.plural.as_str());
+    let count = if group.is_empty() {
+        format!("count/{plural}")
+    } else {
+        format!("count/{plural}.{group}")
+    };
+    let special = |name: &str| match (group, plural) {
+        ("", "pods") => !OF_OTHERS.iter().any(|it| name.contains(it)),
+        ("", "services") => name.starts_with("services"),
+        ("", "persistentvolumeclaims") => {
+            name == "persistentvolumeclaims"
+                || name == "requests.storage"
+                || name.contains(".storageclass.storage.k8s.io/")
+        }
+        ("", plain) => name == plain,
+        _ => false,
+    };
+    hard.keys().any(|name| *name == count || special(name))
+}
+
+/// The quotas of a namespace in which an object is gone or uses another amount than before.
+fn given_back(resource: &Resource, change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
+    let Some(old) = &change.old else { return Vec::new() };
+    let quotas = snapshot.store::<ResourceQuota>().list(&old.key.namespace);
+    if quotas.is_empty() {
+        return Vec::new();
+    }
+    let varies = matches!(
+        (resource.group.as_str(), resource.plural.as_str()),
+        ("", "pods" | "services" | "persistentvolumeclaims")
+    );
+    if let Some(new) = change.new.as_ref() {
+        let used = |it: &client::reflector::Cached| {
+            used_by(&resource.group, &resource.plural, &it.value())
+        };
+        if !varies || (used(old) == used(new) && scopes(old) == scopes(new)) {
+            return Vec::new();
+        }
+    }
+    let name = |hard: &Value| bounds(&amounts(hard), resource);
+    let concerned = quotas.iter().filter(|it| name(&it.value()["spec"]["hard"]));
+    concerned.map(|it| it.key.clone()).collect()
+}
+
+/// What of a pod scopes look at and that may change.
+fn scopes(pod: &client::reflector::Cached) -> BTreeMap<&'static str, Value> {
+    let value = pod.value();
+    ["activeDeadlineSeconds", "priorityClassName"]
+        .into_iter()
+        .filter_map(|it| Some((it, value.at(&["spec", it])?.clone())))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_counts_only_what_it_bounds() {
+        let check = |hard: &str, expected: &str| {
+            let hard = amounts(&apimachinery::json::parse(hard.as_bytes()).unwrap());
+            let counted: Vec<String> = countable()
+                .iter()
+                .filter(|it| bounds(&hard, it))
+                .map(|it| it.plural.to_string())
+                .collect();
+            assert_eq!(counted.join(" "), expected, "{hard:?}");
+        };
+        check(r#"{"pods":"1"}"#, "pods");
+        check(r#"{"count/deployments.apps":"1"}"#, "deployments");
+        check(r#"{"secrets":"1","count/secrets":"2"}"#, "secrets");
+        check(
+            r#"{"gold.storageclass.storage.k8s.io/requests.storage":"1"}"#,
+            "persistentvolumeclaims",
+        );
+    }
+
+    #[test]
+    fn equal_amounts_may_be_written_differently() {
+        let status = |text: &str| apimachinery::json::parse(text.as_bytes()).unwrap();
+        let a = status(r#"{"hard":{"cpu":"1"},"used":{"cpu":"500m"}}"#);
+        assert!(same(&a, &status(r#"{"hard":{"cpu":"1000m"},"used":{"cpu":"0.5"}}"#)));
+        assert!(!same(&a, &status(r#"{"hard":{"cpu":"1"},"used":{"cpu":"1"}}"#)));
+        assert!(!same(&Value::Null, &a));
+    }
+}

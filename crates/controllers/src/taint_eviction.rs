@@ -1,0 +1,228 @@
+//! Taints with the effect NoExecute: pods that do not tolerate them go, those that do for a while go after it. Upstream:
+//! `pkg/controller/tainteviction`.
+
+use apimachinery::{Value, time, value};
+use client::call::PatchKind;
+use client::events::EventType;
+use client::indexes::BY_NODE;
+use client::reflector::StoreChange;
+use client::{ObjectKey, Resource};
+use controller::{Action, Controller, Plan, Snapshot, Watches};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+
+use crate::owner::{key_of, reference_to};
+
+/// The controller.
+#[derive(Debug, Clone, Copy)]
+pub struct TaintEviction;
+
+const NO_EXECUTE: &str = "NoExecute";
+
+/// What is remembered of a pod: since when its time runs, and until when it may stay.
+#[derive(Debug, Default)]
+pub struct Memory {
+    leave: Option<(Timestamp, Timestamp)>,
+}
+
+/// What it sees of a pod.
+#[derive(Debug)]
+pub struct Observed {
+    pod: Pod,
+    /// The taints of its node that evict.
+    taints: Vec<Taint>,
+}
+
+impl Controller for TaintEviction {
+    const NAME: &'static str = "taint-eviction-controller";
+    const ACCOUNT: &'static str = "node-controller";
+    /// A pod.
+    type Key = ObjectKey;
+    type Observed = Observed;
+    type Memory = Memory;
+
+    fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
+        watches.on::<Pod>(assigned).on::<Node>(pods_of_tainted)
+    }
+
+    fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
+        let pod: Pod = snapshot.get(key)?;
+        let name = pod.spec.as_ref()?.node_name.clone().filter(|it| !it.is_empty())?;
+        let node = snapshot.store::<Node>().get(&ObjectKey::new("", name));
+        let taints = node.map(|it| no_execute(&it.value())).unwrap_or_default();
+        Some(Observed { pod, taints })
+    }
+
+    fn plan(&self, observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
+        let mut plan = Plan::nothing();
+        let pod = &observed.pod;
+        if pod.metadata.deletion_timestamp.is_some() {
+            memory.leave = None;
+            return plan;
+        }
+        let stay = match stay(&observed.taints, pod) {
+            Stay::Forever => {
+                cancel(&mut plan, pod, memory);
+                return plan;
+            }
+            Stay::Seconds(seconds) => SignedDuration::from_secs(seconds),
+        };
+        let until = match memory.leave {
+            // A time that runs already is only ever shortened.
+            Some((since, until)) if since.saturating_add(stay).unwrap_or(now) < until => {
+                let sooner = since.saturating_add(stay).unwrap_or(now);
+                memory.leave = Some((since, sooner));
+                sooner
+            }
+            Some((_, until)) => until,
+            None => {
+                let until = now.saturating_add(stay).unwrap_or(now);
+                memory.leave = Some((now, until));
+                until
+            }
+        };
+        if now < until {
+            plan.requeue_by(until);
+        } else {
+            evict(&mut plan, pod, now);
+        }
+        plan
+    }
+}
+
+fn assigned(change: &StoreChange, _: &Snapshot) -> Vec<ObjectKey> {
+    let pod = change.new.as_ref().or(change.old.as_ref());
+    let assigned = pod.is_some_and(|it| !it.value().str_at(&["spec", "nodeName"]).is_empty());
+    if assigned { vec![change.key()] } else { Vec::new() }
+}
+
+/// The pods of a node whose evicting taints changed.
+fn pods_of_tainted(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
+    let taints = |it: &Option<std::sync::Arc<client::reflector::Cached>>| {
+        it.as_ref().map(|it| no_execute(&it.value())).unwrap_or_default()
+    };
+    if taints(&change.old) == taints(&change.new) {
+        return Vec::new();
+    }
+    let pods = snapshot.store::<Pod>().by_index(BY_NODE, &change.key().name);
+    pods.iter().map(|pod| pod.key.clone()).collect()
+}
+
+fn no_execute(node: &Value) -> Vec<Taint> {
+    let taints = node.items_at(&["spec", "taints"]).iter();
+    let evicting = taints.filter(|it| it.str_at(&["effect"]) == NO_EXECUTE);
+    let taint = |it: &Value| Taint {
+        effect: NO_EXECUTE.into(),
+        key: it.str_at(&["key"]).into(),
+        time_added: None,
+        value: Some(it.str_at(&["value"]).into()),
+    };
+    evicting.map(taint).collect()
+}
+
+/// How long a pod may stay.
+#[derive(Debug, PartialEq, Eq)]
+enum Stay {
+    Forever,
+    Seconds(i64),
+}
+
+fn stay(taints: &[Taint], pod: &Pod) -> Stay {
+    let tolerations: Vec<&Toleration> =
+        pod.spec.iter().flat_map(|it| it.tolerations.iter().flatten()).collect();
+    let mut shortest: Option<i64> = None;
+    for taint in taints {
+        let Some(toleration) = tolerations.iter().find(|it| tolerates(it, taint)) else {
+            return Stay::Seconds(0);
+        };
+        if let Some(seconds) = toleration.toleration_seconds {
+            let seconds = seconds.max(0);
+            shortest = Some(shortest.map_or(seconds, |other| other.min(seconds)));
+        }
+    }
+    shortest.map_or(Stay::Forever, Stay::Seconds)
+}
+
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let text = |it: &Option<String>| it.clone().unwrap_or_default();
+    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
+    let fits =
+        (effect.is_empty() || effect == taint.effect) && (key.is_empty() || key == taint.key);
+    let (value, tainted) = (text(&toleration.value), text(&taint.value));
+    fits && match toleration.operator.as_deref().unwrap_or_default() {
+        "" | "Equal" => value == tainted,
+        "Exists" => true,
+        operator @ ("Lt" | "Gt") => match (value.parse::<i64>(), tainted.parse::<i64>()) {
+            (Ok(value), Ok(tainted)) if operator == "Lt" => tainted < value,
+            (Ok(value), Ok(tainted)) => tainted > value,
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+fn cancel(plan: &mut Plan, pod: &Pod, memory: &mut Memory) {
+    if memory.leave.take().is_some() {
+        let message = format!("Cancelling deletion of Pod {}", key_of(&pod.metadata));
+        let about = reference_to("v1", "Pod", &pod.metadata);
+        plan.event(about, EventType::Normal, "TaintManagerEviction", message);
+    }
+}
+
+fn evict(plan: &mut Plan, pod: &Pod, now: Timestamp) {
+    let key = key_of(&pod.metadata);
+    let about = reference_to("v1", "Pod", &pod.metadata);
+    let message = format!("Marking for deletion Pod {key}");
+    plan.event(about, EventType::Normal, "TaintManagerEviction", message);
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    let condition = value!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
+        "message": "Taint manager: deleting due to NoExecute taint",
+        "observedGeneration": (pod.metadata.generation.unwrap_or_default()),
+        "lastTransitionTime": (time::format_time(now))});
+    plan.act(Action::Patch {
+        resource: Resource::of::<Pod>(),
+        key: key.clone(),
+        subresource: "status",
+        kind: PatchKind::Strategic,
+        patch: value!({"metadata": {"uid": (uid.as_str())}, "status": {"conditions": [condition]}}),
+        gone_is_fine: true,
+    });
+    plan.then();
+    plan.act(Action::Delete {
+        resource: Resource::of::<Pod>(),
+        key,
+        uid,
+        propagation: None,
+        grace_period_seconds: None,
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_stays_as_long_as_it_tolerates_every_taint() {
+        let check = |taints: &str, tolerations: &str, expected: Stay| {
+            let node = format!(r#"{{"spec":{{"taints":{taints}}}}}"#);
+            let pod = format!(r#"{{"spec":{{"containers":[],"tolerations":{tolerations}}}}}"#);
+            let node = apimachinery::json::parse(node.as_bytes()).unwrap();
+            let pod: Pod = serde_json::from_str(&pod).unwrap();
+            assert_eq!(stay(&no_execute(&node), &pod), expected, "{taints} {tolerations}");
+        };
+        let one = r#"[{"key":"k","value":"v","effect":"NoExecute"}]"#;
+        let two =
+            r#"[{"key":"k","value":"v","effect":"NoExecute"},{"key":"l","effect":"NoExecute"}]"#;
+        check("[]", "[]", Stay::Forever);
+        check(r#"[{"key":"k","effect":"NoSchedule"}]"#, "[]", Stay::Forever);
+        check(one, "[]", Stay::Seconds(0));
+        check(one, r#"[{"operator":"Exists"}]"#, Stay::Forever);
+        check(one, r#"[{"key":"k","value":"w"}]"#, Stay::Seconds(0));
+        check(one, r#"[{"key":"k","value":"v","effect":"NoSchedule"}]"#, Stay::Seconds(0));
+        check(one, r#"[{"key":"k","value":"v","tolerationSeconds":7}]"#, Stay::Seconds(7));
+        check(one, r#"[{"key":"k","value":"v","tolerationSeconds":-7}]"#, Stay::Seconds(0));
+        let both = r#"[{"key":"k","operator":"Exists","tolerationSeconds":7},{"key":"l","operator":"Exists","tolerationSeconds":3}]"#;
+        check(two, both, Stay::Seconds(3));
+        check(two, r#"[{"key":"k","operator":"Exists"}]"#, Stay::Seconds(0));
+    }
+}
