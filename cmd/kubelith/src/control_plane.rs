@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::{Result, bail};
 use apiserver::{InProcess, Server};
 use auth::UserInfo;
 use client::Client;
@@ -10,6 +11,8 @@ use client::reflector::Caches;
 use component_base::{Clock, Random, ShutdownSignal};
 use controllers::Setup;
 use controllers::certificates::CertificateSigner;
+use controllers::node_ipam::NodeRanges;
+use ipnet::IpNet;
 use scheduler::{Profile, Scheduler};
 
 /// The namespace of the controllers' service accounts.
@@ -28,6 +31,8 @@ pub(crate) struct Parts {
     pub(crate) random: Arc<dyn Random>,
     /// The cluster's authority, as PEM.
     pub(crate) root_ca: Arc<str>,
+    /// How nodes get the ranges of their pods' addresses.
+    pub(crate) node_ranges: NodeRanges,
     /// Signs approved certificate requests.
     pub(crate) authority: Arc<dyn CertificateSigner>,
     pub(crate) stop: ShutdownSignal,
@@ -46,8 +51,74 @@ impl Parts {
     }
 }
 
+/// Upstream's flags of the controller manager.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "controller-manager")]
+#[command(next_help_heading = "kube-controller-manager")]
+pub(crate) struct ManagerOptions {
+    /// Prefix length of the range that a node gets of an IPv4 range of pods
+    #[arg(
+        long,
+        default_value_t = 24,
+        value_name = "BITS",
+        visible_alias = "node-cidr-mask-size-ipv4"
+    )]
+    node_cidr_mask_size: u8,
+    /// Prefix length of the range that a node gets of an IPv6 range of pods
+    #[arg(long, default_value_t = 64, value_name = "BITS")]
+    node_cidr_mask_size_ipv6: u8,
+    /// Which controllers run: `*` is every one, NAME this one, -NAME not this one
+    #[arg(
+        long,
+        default_value = "*",
+        value_delimiter = ',',
+        value_name = "NAMES",
+        allow_hyphen_values = true
+    )]
+    controllers: Vec<String>,
+}
+
+impl ManagerOptions {
+    /// How nodes get their ranges of these.
+    pub(crate) fn node_ranges(&self, cluster: &[IpNet], services: &[IpNet]) -> Result<NodeRanges> {
+        let mask = |range: &IpNet| match range {
+            IpNet::V4(_) => self.node_cidr_mask_size,
+            IpNet::V6(_) => self.node_cidr_mask_size_ipv6,
+        };
+        let cluster = cluster.iter().map(|range| (*range, mask(range))).collect();
+        Ok(NodeRanges { cluster, reserved: services.to_vec() }.checked()?)
+    }
+
+    /// Whether a controller runs: the last word on it, or on all, counts (upstream: `IsControllerEnabled`).
+    fn enables(&self, name: &str) -> bool {
+        let all = self.controllers.iter().any(|it| it == "*");
+        let own = self.controllers.iter().find_map(|it| match it.strip_prefix('-') {
+            Some(off) if off == name => Some(false),
+            None if it == name => Some(true),
+            _ => None,
+        });
+        own.unwrap_or(all)
+    }
+
+    /// # Errors
+    /// When it names a controller that there is none of.
+    pub(crate) fn check(&self) -> Result<()> {
+        for name in self.controllers.iter().filter(|it| *it != "*") {
+            let name = name.strip_prefix('-').unwrap_or(name);
+            if !controllers::CONTROLLERS.iter().any(|(known, _)| *known == name) {
+                let known: Vec<&str> = controllers::CONTROLLERS.iter().map(|it| it.0).collect();
+                bail!(
+                    "--controllers: there is no controller {name:?} here; there are {}",
+                    known.join(", ")
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Starts the controllers.
-pub(crate) fn start_controllers(parts: &Parts) {
+pub(crate) fn start_controllers(parts: &Parts, options: &ManagerOptions) {
     let for_controllers = parts.clone();
     let setup = Setup {
         caches: parts.caches(CONTROLLER_MANAGER),
@@ -58,10 +129,11 @@ pub(crate) fn start_controllers(parts: &Parts) {
         clock: Arc::clone(&parts.clock),
         random: Arc::clone(&parts.random),
         root_ca: Arc::clone(&parts.root_ca),
+        node_ranges: parts.node_ranges.clone(),
         authority: Some(Arc::clone(&parts.authority)),
         stop: parts.stop.clone(),
     };
-    controllers::start_all(&setup, |_| true);
+    controllers::start_all(&setup, |name| options.enables(name));
 }
 
 /// Starts the scheduler.

@@ -53,6 +53,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     access: crate::access::Options,
     #[command(flatten)]
+    manager: control_plane::ManagerOptions,
+    #[command(flatten)]
     node: crate::node::Options,
 }
 
@@ -98,6 +100,7 @@ impl Options {
     /// What cannot be, before anything is begun.
     fn check(&self) -> Result<()> {
         crate::gates::check(&self.feature_gates)?;
+        self.manager.check()?;
         if self.runs(Part::Agent) && !rustix::process::geteuid().is_root() {
             bail!("a node needs root: run as root, or with --disable agent,proxy,dns");
         }
@@ -165,11 +168,14 @@ impl Cluster {
             clock,
             random,
             root_ca: authority.certificate.as_str().into(),
+            node_ranges: options
+                .manager
+                .node_ranges(&options.node.cluster_cidr, &options.node.service_cidr)?,
             authority: Arc::clone(&authority) as _,
             stop: shutdown.signal(),
         };
         if options.runs(Part::Controllers) {
-            control_plane::start_controllers(&parts);
+            control_plane::start_controllers(&parts, &options.manager);
         }
         if options.runs(Part::Scheduler) {
             control_plane::start_scheduler(&parts);

@@ -132,7 +132,7 @@ fn of_owner(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
 fn budgets_of_pods(snapshot: &Snapshot, uid: &str) -> Vec<Key> {
     let pods = snapshot.store::<Pod>().by_index(client::indexes::BY_CONTROLLER, uid);
     // Pods of one owner have the same labels, save by hand: those of the first stand for all.
-    let first = pods.first().map(|pod| StoreChange { old: None, new: Some(pod.clone()) });
+    let first = pods.first().map(|pod| StoreChange { old: None, new: Some(Arc::clone(pod)) });
     first.iter().flat_map(|it| budgets(snapshot, it)).map(Key::Budget).collect()
 }
 

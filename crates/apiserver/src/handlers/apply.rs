@@ -55,6 +55,7 @@ pub(crate) async fn apply(
         subresource: &subresource,
         options: &options,
         tracking: Tracking::Done,
+        of_live: true,
     };
     let change = |exchange: &mut Exchange, target: &Target, live: &Value| match merge(Some(live))? {
         None => Ok(live.clone()),

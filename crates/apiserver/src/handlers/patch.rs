@@ -55,6 +55,7 @@ pub(crate) async fn patch(
         subresource: &subresource,
         options: &options,
         tracking: Tracking::Compare,
+        of_live: true,
     };
     let change = |exchange: &mut Exchange, target: &Target, live: &Value| {
         let mut value = apply(target, kind, live, &patch)?;

@@ -130,7 +130,13 @@ async fn write_scale(
 ) -> Result<Response<Body>, Status> {
     let name = exchange.info.name.clone();
     let current = persist::current(server, target, &name).await?;
-    let write = Write { name: &name, subresource: "scale", options, tracking: Tracking::Compare };
+    let write = Write {
+        name: &name,
+        subresource: "scale",
+        options,
+        tracking: Tracking::Compare,
+        of_live: true,
+    };
     let node = scale_type()?;
     let stored = write
         .run(server, exchange, target, current, |_, _, live| {
@@ -223,6 +229,7 @@ async fn binding(
         subresource: "binding",
         options: &options,
         tracking: Tracking::Compare,
+        of_live: true,
     };
     let annotations = binding.at(&["metadata", "annotations"]).cloned();
     let conflict = |why: &str| {

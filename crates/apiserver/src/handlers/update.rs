@@ -55,6 +55,7 @@ pub(crate) async fn update(
         subresource: &subresource,
         options: &options,
         tracking: Tracking::Compare,
+        of_live: false,
     };
     let stored = write.run(server, exchange, target, current, |_, _, _| Ok(given.clone())).await?;
     Ok(respond::object(server, target, form, 200, stored))
@@ -78,6 +79,9 @@ pub(crate) struct Write<'w> {
     pub(crate) subresource: &'w str,
     pub(crate) options: &'w WriteOptions,
     pub(crate) tracking: Tracking,
+    /// Whether the change is made of the object as it is, so that it can be made again where somebody was faster,
+    /// although the object carries a version then.
+    pub(crate) of_live: bool,
 }
 
 /// Whether managed fields are still to be brought up to date.
@@ -137,7 +141,9 @@ impl Write<'_> {
                     reserved.commit();
                     return Ok(stored);
                 }
-                Replaced::Conflict(newer) if attempt < ATTEMPTS && !named_version => {
+                Replaced::Conflict(newer)
+                    if attempt < ATTEMPTS && (self.of_live || !named_version) =>
+                {
                     current = newer
                 }
                 Replaced::Conflict(_) => break,

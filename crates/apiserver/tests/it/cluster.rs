@@ -116,7 +116,9 @@ impl Cluster {
     ) -> (u16, Value) {
         let (method, path) = request.split_once(' ').unwrap();
         let mut builder = http::Request::builder().method(method).uri(path);
-        builder = builder.header("content-type", "application/json");
+        let media =
+            if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        builder = builder.header("content-type", media);
         let mut peer = Peer::default();
         match who {
             As::Nobody => {}

@@ -4,3 +4,4 @@
 
 mod access;
 mod cluster;
+mod writes;
