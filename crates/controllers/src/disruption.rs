@@ -2,6 +2,8 @@
 
 mod plan;
 
+use std::sync::Arc;
+
 use client::ObjectKey;
 use client::reflector::StoreChange;
 use controller::{Controller, Plan, Snapshot, Watches};
