@@ -335,27 +335,53 @@ fn described(value: &Value, name_number: bool) -> String {
 fn mismatch(schema: &Schema, node: NodeId, odd: &Value, place: &Place<'_>) -> ConformError {
     let numeric = matches!(schema.node(node), Node::Int32 | Node::Int64 | Node::Float64);
     let found = described(odd, numeric);
-    let wanted = schema.go_type(node);
-    match place.field() {
+    let wanted = named_type(schema, node, place).unwrap_or_else(|| schema.go_type(node));
+    match place.field(schema) {
         Some(of) => ConformError::Field { found, of, wanted },
         None => ConformError::Value { found, wanted },
     }
 }
 
+/// The name Go has for the type of a field or of its items, where it has one.
+fn named_type(schema: &Schema, node: NodeId, place: &Place<'_>) -> Option<String> {
+    let (field, of) = place.innermost_field()?;
+    let name = schema.go_name(of, field).map(|it| it.ty.as_ref()).filter(|ty| !ty.is_empty())?;
+    match schema.node(node) {
+        Node::String | Node::Map(_) => Some(name.to_owned()),
+        Node::List(_) => Some(format!("[]{name}")),
+        _ => None,
+    }
+}
+
 impl Place<'_> {
+    /// The field the value is in, and its struct.
+    fn innermost_field(&self) -> Option<(&str, &str)> {
+        let mut place = Some(self);
+        while let Some(here) = place {
+            if let Step::Field(name, owner) = here.step {
+                return Some((name, owner));
+            }
+            place = here.parent;
+        }
+        None
+    }
+
     /// `spec.containers[0].image`, as the strict decoder names unknown fields.
     fn strict_path(&self) -> String {
         self.to_string()
     }
 
     /// `Container.spec.containers.image`: the innermost struct, then the fields on the way, without indexes and keys.
-    fn field(&self) -> Option<String> {
+    /// Embedded structs are named on the way.
+    fn field(&self, schema: &Schema) -> Option<String> {
         let mut names = Vec::new();
         let mut of = None;
         let mut place = Some(self);
         while let Some(here) = place {
             if let Step::Field(name, owner) = here.step {
                 names.push(name);
+                let via = schema.go_name(owner, name).map_or("", |it| it.via.as_ref());
+                names.extend((!via.is_empty()).then_some(via));
                 of = of.or(Some(owner));
             }
             place = here.parent;
@@ -431,7 +457,7 @@ mod tests {
                 vec![field("phase", 5, Presence::OmitEmpty), field("ready", 4, Presence::Always)],
             ),
         ];
-        Schema { nodes: nodes.into() }
+        Schema { nodes: nodes.into(), go_names: (&[]).into() }
     }
 
     fn check(input: &str, expected: &str) {

@@ -417,6 +417,12 @@ pub fn write(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
+/// The member whose entries are written in an order of their own.
+const MANAGED_FIELDS: &str = "managedFields";
+/// An entry says what it is before what it owns, as upstream writes it: people read it so, and tools compare the text.
+const ENTRY_ORDER: [&str; 7] =
+    ["manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource"];
+
 /// Appends the canonical JSON text of an object.
 pub fn write_object(object: &Object, out: &mut Vec<u8>) {
     out.push(b'{');
@@ -426,7 +432,42 @@ pub fn write_object(object: &Object, out: &mut Vec<u8>) {
         }
         write_string(key, out);
         out.push(b':');
+        match value {
+            Value::Array(entries) if key == MANAGED_FIELDS => write_entries(entries, out),
+            value => write(value, out),
+        }
+    }
+    out.push(b'}');
+}
+
+/// The entries of managed fields: what each is, before what it owns.
+fn write_entries(entries: &[Value], out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (index, entry) in entries.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        match entry {
+            Value::Object(entry) if entry.keys().all(|key| ENTRY_ORDER.contains(&key)) => {
+                write_entry(entry, out);
+            }
+            odd => write(odd, out),
+        }
+    }
+    out.push(b']');
+}
+
+fn write_entry(entry: &Object, out: &mut Vec<u8>) {
+    let mut before = b'{';
+    for (key, value) in ENTRY_ORDER.iter().filter_map(|key| Some((*key, entry.get(key)?))) {
+        out.push(before);
+        before = b',';
+        write_string(key, out);
+        out.push(b':');
         write(value, out);
+    }
+    if before == b'{' {
+        out.push(b'{');
     }
     out.push(b'}');
 }
@@ -501,6 +542,14 @@ mod tests {
         check("12345678901234567890", "12345678901234567000");
         check("1e21", "1e+21");
         check("0.0000001", "1e-7");
+    }
+
+    #[test]
+    fn managed_fields_say_what_they_are_before_what_they_own() {
+        check(
+            r#"{"managedFields":[{"fieldsV1":{},"manager":"m","time":"t","apiVersion":"v1"},{},{"x":1}]}"#,
+            r#"{"managedFields":[{"manager":"m","apiVersion":"v1","time":"t","fieldsV1":{}},{},{"x":1}]}"#,
+        );
     }
 
     #[test]

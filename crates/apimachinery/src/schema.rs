@@ -15,6 +15,21 @@ type Text = Cow<'static, str>;
 pub struct Schema {
     /// The types; fields and items refer to them by index.
     pub nodes: Cow<'static, [Node]>,
+    /// What Go calls some fields' types, and what it embeds; sorted by struct and field. Only errors show these names.
+    pub go_names: Cow<'static, [GoName]>,
+}
+
+/// What Go calls the type of a field, and which embedded struct the field belongs to.
+#[derive(Debug, Clone)]
+pub struct GoName {
+    /// The struct.
+    pub of: Text,
+    /// Its field, by JSON name.
+    pub field: Text,
+    /// The named type of the field, or of its items: `v1.SecretType`; empty where the type has no name.
+    pub ty: Text,
+    /// The embedded struct that has the field: `VolumeSource`; empty where it is the struct's own.
+    pub via: Text,
 }
 
 /// One type.
@@ -160,6 +175,13 @@ impl Schema {
             Node::Struct(it) => Some(it),
             _ => None,
         }
+    }
+
+    /// What Go calls a field, where its definition does not say.
+    #[must_use]
+    pub fn go_name(&self, of: &str, field: &str) -> Option<&GoName> {
+        let key = |it: &GoName| (it.of.as_ref(), it.field.as_ref()).cmp(&(of, field));
+        self.go_names.binary_search_by(key).ok().map(|index| &self.go_names[index])
     }
 
     /// The type that Go's errors name for a mismatch: `int32`, `v1.PodSpec`, `[]v1.Container`.

@@ -72,7 +72,7 @@ fn schema() -> Schema {
             ],
         ),
     ];
-    Schema { nodes: nodes.into() }
+    Schema { nodes: nodes.into(), go_names: (&[]).into() }
 }
 
 fn parse(text: &str) -> Value {

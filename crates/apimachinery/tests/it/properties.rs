@@ -116,7 +116,7 @@ fn schema() -> Schema {
         list(3, ListKind::Set, vec![]),
         Node::Map(Map { value: 3, atomic: false }),
     ];
-    Schema { nodes: nodes.into() }
+    Schema { nodes: nodes.into(), go_names: (&[]).into() }
 }
 
 fn write<'w>(schema: &'w Schema, manager: &'w str) -> Write<'w> {

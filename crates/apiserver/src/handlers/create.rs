@@ -207,7 +207,8 @@ pub(crate) async fn on_update(
     let uid = value.str_at(&["metadata", "uid"]).to_owned();
     if !uid.is_empty() {
         let of: GroupResource<'_> = target.group_resource();
-        return Err(Status::conflict(of, &name, &update::uid_mismatch(&uid, "")));
+        let why = update::refused_by_storage(target, &name, &update::uid_mismatch(&uid, ""))?;
+        return Err(Status::conflict(of, &name, &why));
     }
     value.remove_at(&["metadata", "resourceVersion"]);
     new_object(server, exchange, target, options, value, Tracking::Compare).await

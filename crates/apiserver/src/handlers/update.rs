@@ -163,7 +163,8 @@ impl Write<'_> {
         let (uid, actual) =
             (value.str_at(&["metadata", "uid"]), current.str_at(&["metadata", "uid"]));
         if !uid.is_empty() && uid != actual {
-            return Err(Status::conflict(of, self.name, &uid_mismatch(uid, actual)));
+            let why = refused_by_storage(target, self.name, &uid_mismatch(uid, actual))?;
+            return Err(Status::conflict(of, self.name, &why));
         }
         let version = value.str_at(&["metadata", "resourceVersion"]);
         if version.is_empty() || version == "0" {
@@ -230,6 +231,18 @@ pub(crate) fn part_of(subresource: &str) -> Part<'_> {
         "status" => Part::Status,
         other => Part::Other(other),
     }
+}
+
+/// How a failed precondition is told that upstream's storage checks.
+pub(crate) fn refused_by_storage(
+    target: &Target,
+    name: &str,
+    why: &str,
+) -> Result<String, Status> {
+    let key = target.key(name)?;
+    Ok(format!(
+        "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: {why}"
+    ))
 }
 
 /// What a failed uid precondition is told.

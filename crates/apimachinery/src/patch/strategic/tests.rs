@@ -49,7 +49,7 @@ fn schema() -> Schema {
         list(7),
         record("Port", vec![field("port", 1, false, "")]),
     ];
-    Schema { nodes: nodes.into() }
+    Schema { nodes: nodes.into(), go_names: (&[]).into() }
 }
 
 fn check(original: &str, patch: &str, expected: &str) {
