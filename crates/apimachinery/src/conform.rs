@@ -232,6 +232,10 @@ impl Walk<'_> {
             }
             let place = Place { parent: Some(place), step: Step::Field(&field.name, &of.name) };
             self.value(field.node, value, &place)?;
+            if field.presence == Presence::Always && value.as_array().is_some_and(<[_]>::is_empty) {
+                // What is stored as protobuf knows no empty lists.
+                *value = Value::Null;
+            }
             if dropped(field, value) {
                 members.remove(index);
             } else {

@@ -76,6 +76,8 @@ pub struct Alternative {
     pub version: &'static str,
     /// Sets its defaults.
     pub default: fn(&mut Value),
+    /// What else is wrong with a new object that was written in this version; the object is of the storage version.
+    pub validate: fn(&Value, &mut FieldErrors),
     /// Converts it to the storage version.
     pub to_storage: fn(&mut Value),
     /// Converts the storage version to it.
@@ -107,8 +109,10 @@ pub struct Declaration {
     pub prepare_status: fn(&mut Value, &Value),
     /// Restores what another subresource's update may not change.
     pub prepare_subresource: fn(&str, &mut Value, &Value),
-    /// Everything wrong with a new object outside metadata.
+    /// Everything wrong with an object outside metadata.
     pub validate: fn(&Value, &mut FieldErrors),
+    /// What else is wrong with a new object.
+    pub validate_create: fn(&Value, &mut FieldErrors),
     /// What is wrong with a change, beyond [`Declaration::validate`] of the new object.
     pub validate_update: fn(&Value, &Value, &mut FieldErrors),
     /// What is wrong with a change of status.
@@ -123,6 +127,8 @@ pub struct Declaration {
     pub row: fn(&Value, Timestamp) -> Vec<Value>,
     /// How often the metadata of a changed object is checked again.
     pub metadata_checks: MetadataChecks,
+    /// Whether what creates an object may say its status (nodes do).
+    pub created_with_status: bool,
     /// Plain facts.
     pub rules: Rules,
 }
@@ -163,6 +169,7 @@ impl Declaration {
         prepare_status: |_, _| {},
         prepare_subresource: |_, _, _| {},
         validate: |_, _| {},
+        validate_create: |_, _| {},
         validate_update: |_, _, _| {},
         validate_status: |_, _, _| {},
         validate_subresource: |_, _, _, _| {},
@@ -170,6 +177,7 @@ impl Declaration {
         fields: &[],
         row: crate::table::name_and_creation,
         metadata_checks: MetadataChecks::Both,
+        created_with_status: false,
         rules: Rules {
             generation: Generation::None,
             create_on_update: false,
@@ -280,7 +288,7 @@ impl AnyResource for BuiltIn {
     }
 
     fn prepare_create(&self, value: &mut Value) {
-        if self.declaration.rules.has_status {
+        if self.declaration.rules.has_status && !self.declaration.created_with_status {
             reset(value, "status", &conform::zero(api::schema(), self.served[0].node));
         }
         (self.declaration.prepare_create)(value);
@@ -302,11 +310,15 @@ impl AnyResource for BuiltIn {
         }
     }
 
-    fn validate(&self, value: &Value) -> FieldErrors {
+    fn validate(&self, served: &Served, value: &Value) -> FieldErrors {
         let mut errors = FieldErrors::new();
-        let facts = self.served[0].facts;
-        metadata::validate(value, facts.namespaced, self.declaration.name, &mut errors);
+        let namespaced = self.served[0].facts.namespaced;
+        metadata::validate(value, namespaced, self.declaration.name, &mut errors);
         (self.declaration.validate)(value, &mut errors);
+        (self.declaration.validate_create)(value, &mut errors);
+        if let Some(alternative) = self.alternative(served) {
+            (alternative.validate)(value, &mut errors);
+        }
         errors
     }
 

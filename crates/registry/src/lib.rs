@@ -5,9 +5,11 @@
 
 mod check;
 pub mod declaration;
+mod go;
 pub mod metadata;
 mod pod_spec;
 pub mod resources;
+mod rules;
 pub mod table;
 
 use std::fmt::Debug;
@@ -76,8 +78,8 @@ pub trait AnyResource: Send + Sync + Debug {
     /// Restores what a write to this part may not change.
     fn prepare_update(&self, part: Part<'_>, value: &mut Value, old: &Value);
 
-    /// Everything wrong with a new object, metadata included.
-    fn validate(&self, value: &Value) -> FieldErrors;
+    /// Everything wrong with a new object that was written in this version, metadata included.
+    fn validate(&self, served: &Served, value: &Value) -> FieldErrors;
 
     /// Everything wrong with a change.
     fn validate_update(&self, part: Part<'_>, value: &Value, old: &Value) -> FieldErrors;

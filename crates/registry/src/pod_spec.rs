@@ -8,6 +8,7 @@ pub(crate) mod defaults;
 mod env;
 mod image;
 mod mounts;
+pub(crate) mod persistent;
 mod probes;
 mod projected;
 mod resource_checks;

@@ -1,47 +1,85 @@
-//! The built-in resources, one file each. A file that is not in this list is not served, and a resource of the
-//! generated table without a file is served with metadata's rules alone (see `plain`).
+//! The built-in resources, a file each or for a few that belong together. What is not in this list is not served; a
+//! test holds it equal to the generated table.
 
 use std::sync::Arc;
 
+use crate::AnyResource;
 use crate::declaration::{BuiltIn, Declaration};
-use crate::{AnyResource, Generation, Rules, metadata};
 
+mod admission_policies;
+mod apiservice;
 mod autoscaler_checks;
+mod certificates;
+mod certificatesigningrequest;
 mod configmap;
 mod controllerrevision;
+mod crd_schema;
 mod cron_schedule;
 mod cronjob;
+mod csi;
+mod customresourcedefinition;
 mod daemonset;
-mod defaults;
 mod deployment;
+mod devices;
+mod endpoints;
+mod endpointslice;
 mod event;
+mod flowcontrol;
 mod horizontalpodautoscaler;
+mod ingress;
+mod ingressclass;
 mod job;
 mod job_checks;
+mod lease;
+mod limitrange;
+mod migration;
 mod namespace;
+mod networking;
+mod networkpolicy;
+mod node;
+mod persistentvolume;
+mod persistentvolumeclaim;
 mod pod;
 mod pod_row;
 mod pod_update;
 mod poddisruptionbudget;
 mod podtemplate;
 mod printing;
+mod priorityclass;
+mod rbac;
 mod replicaset;
 mod replicationcontroller;
+mod resourcequota;
+mod resourceslice;
+mod runtimeclass;
 mod secret;
 mod service;
+mod service_checks;
+mod serviceaccount;
 mod statefulset;
+mod storageclass;
+mod volumeattachment;
+mod webhooks;
 mod workload;
 
 /// Every declaration. The order is that of the groups in discovery.
 const DECLARATIONS: &[fn() -> Declaration] = &[
     configmap::resource,
+    endpoints::resource,
     event::resource,
+    limitrange::resource,
     namespace::resource,
-    secret::resource,
-    service::resource,
+    node::resource,
+    persistentvolumeclaim::resource,
+    persistentvolume::resource,
     pod::resource,
     podtemplate::resource,
     replicationcontroller::resource,
+    resourcequota::resource,
+    secret::resource,
+    service::resource,
+    serviceaccount::resource,
+    apiservice::resource,
     controllerrevision::resource,
     daemonset::resource,
     deployment::resource,
@@ -50,10 +88,48 @@ const DECLARATIONS: &[fn() -> Declaration] = &[
     horizontalpodautoscaler::resource,
     cronjob::resource,
     job::resource,
+    certificatesigningrequest::resource,
+    certificates::trust_bundle,
+    certificates::pod_certificate_request,
+    ingress::resource,
+    ingressclass::resource,
+    networking::ip_address,
+    networkpolicy::resource,
+    networking::service_cidr,
     poddisruptionbudget::resource,
+    rbac::cluster_role_binding,
+    rbac::cluster_role,
+    rbac::role_binding,
+    rbac::role,
+    csi::driver,
+    csi::node,
+    csi::capacity,
+    storageclass::resource,
+    volumeattachment::resource,
+    csi::attributes_class,
+    admission_policies::mutating,
+    admission_policies::mutating_binding,
+    webhooks::mutating,
+    admission_policies::validating,
+    admission_policies::validating_binding,
+    webhooks::validating,
+    customresourcedefinition::resource,
+    priorityclass::resource,
+    lease::resource,
+    runtimeclass::resource,
+    endpointslice::resource,
+    devices::class,
+    devices::claim,
+    devices::template,
+    resourceslice::resource,
+    migration::device_taint_rule,
+    flowcontrol::schema,
+    flowcontrol::priority_level,
+    migration::storage_version_migration,
 ];
 
 /// What the table lists but stores nothing: reviews, bindings, computed lists.
+#[cfg(test)]
 const VIRTUAL: &[&str] = &[
     "bindings",
     "componentstatuses",
@@ -65,85 +141,31 @@ const VIRTUAL: &[&str] = &[
     "subjectaccessreviews",
 ];
 
-/// Resources without a file of their own whose generation is kept.
-const WITH_GENERATION: &[&str] = &[
-    "mutatingwebhookconfigurations",
-    "validatingwebhookconfigurations",
-    "validatingadmissionpolicies",
-    "validatingadmissionpolicybindings",
-    "mutatingadmissionpolicies",
-    "mutatingadmissionpolicybindings",
-    "customresourcedefinitions",
-    "endpointslices",
-    "flowschemas",
-    "prioritylevelconfigurations",
-    "ingresses",
-    "ingressclasses",
-    "networkpolicies",
-    "poddisruptionbudgets",
-    "deviceclasses",
-    "resourceslices",
-    "priorityclasses",
-];
-
-/// Resources without a file of their own whose delete answers with the object.
-const RETURNING_DELETED: &[&str] = &[
-    "csinodes",
-    "customresourcedefinitions",
-    "persistentvolumeclaims",
-    "resourceclaims",
-    "resourceclaimtemplates",
-    "resourcequotas",
-    "resourceslices",
-    "serviceaccounts",
-    "services",
-    "storageclasses",
-    "volumeattachments",
-    "volumeattributesclasses",
-];
-
 /// Every built-in resource that is stored.
 #[must_use]
 pub fn all() -> Vec<Arc<dyn AnyResource>> {
-    let mut declarations: Vec<Declaration> =
-        DECLARATIONS.iter().chain(defaults::ALL).map(|make| make()).collect();
-    let mut known: Vec<(&str, &str)> = Vec::new();
-    for declaration in &declarations {
-        known.push((declaration.group, declaration.resource));
-        known.extend(declaration.alternatives.iter().map(|it| (it.group, declaration.resource)));
-    }
-    for facts in api::resources() {
-        if !known.contains(&(facts.group, facts.resource)) && !VIRTUAL.contains(&facts.resource) {
-            known.push((facts.group, facts.resource));
-            declarations.push(plain(facts));
-        }
-    }
-    declarations
-        .into_iter()
-        .filter_map(BuiltIn::new)
+    DECLARATIONS
+        .iter()
+        .filter_map(|make| BuiltIn::new(make()))
         .map(|built_in| Arc::new(built_in) as Arc<dyn AnyResource>)
         .collect()
 }
 
-/// A resource that has no file of its own yet.
-fn plain(facts: &'static api::ResourceFacts) -> Declaration {
-    let node = api::type_of_kind(facts.group, facts.version, facts.kind);
-    let has = |field| {
-        let it = node.and_then(|node| api::schema().as_struct(node));
-        it.is_some_and(|it| it.field(field).is_some())
-    };
-    let kept = WITH_GENERATION.contains(&facts.resource);
-    let generation = if kept { Generation::Spec } else { Generation::None };
-    let returns_deleted = RETURNING_DELETED.contains(&facts.resource);
-    let has_status = has("status") && facts.subresource("status").is_some();
-    // Roles are named freely: `system:node`.
-    let rbac = facts.group == "rbac.authorization.k8s.io";
-    Declaration {
-        group: facts.group,
-        version: facts.version,
-        resource: facts.resource,
-        name: if rbac { metadata::path_segment_name } else { Declaration::PLAIN.name },
-        rules: Rules { generation, has_status, returns_deleted, ..Declaration::PLAIN.rules },
-        ..Declaration::PLAIN
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_resource_of_the_table_has_a_declaration() {
+        let all = all();
+        let declared = |facts: &api::ResourceFacts| {
+            all.iter().any(|it| it.served().iter().any(|served| std::ptr::eq(served.facts, facts)))
+        };
+        let missing: Vec<&str> = api::resources()
+            .iter()
+            .filter(|facts| !VIRTUAL.contains(&facts.resource) && !declared(facts))
+            .map(|facts| facts.resource)
+            .collect();
+        assert_eq!(missing, Vec::<&str>::new());
     }
 }

@@ -112,7 +112,7 @@ async fn attempt_create(
     }
     let name = value.str_at(&["metadata", "name"]).to_owned();
     admission.name.clone_from(&name);
-    let errors = target.resource().validate(&value);
+    let errors = target.resource().validate(&target.served, &value);
     if !errors.is_empty() {
         let facts = target.served.facts;
         return Err(Status::invalid(facts.group, facts.kind, &name, &errors));

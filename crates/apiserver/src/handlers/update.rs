@@ -234,11 +234,7 @@ pub(crate) fn part_of(subresource: &str) -> Part<'_> {
 }
 
 /// How a failed precondition is told that upstream's storage checks.
-pub(crate) fn refused_by_storage(
-    target: &Target,
-    name: &str,
-    why: &str,
-) -> Result<String, Status> {
+pub(crate) fn refused_by_storage(target: &Target, name: &str, why: &str) -> Result<String, Status> {
     let key = target.key(name)?;
     Ok(format!(
         "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: {why}"

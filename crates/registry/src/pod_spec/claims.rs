@@ -38,7 +38,8 @@ pub(crate) fn spec(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn access_modes(modes: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
+/// How a claim or volume is used.
+pub(super) fn access_modes(modes: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
     if modes.is_empty() {
         errors.required(path, "at least 1 access mode is required");
     }

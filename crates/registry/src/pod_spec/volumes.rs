@@ -121,7 +121,8 @@ fn empty_dir(source: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn host_path(source: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+/// A directory of the node.
+pub(super) fn host_path(source: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     if !check::required_text(source, "path", path, errors) {
         return;
     }

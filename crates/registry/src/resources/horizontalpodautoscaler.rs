@@ -24,6 +24,7 @@ pub(super) fn resource() -> Declaration {
             group: "autoscaling",
             version: "v1",
             default: default_v1,
+            validate: |_, _| {},
             to_storage,
             from_storage,
         }],

@@ -38,3 +38,28 @@ pub(super) fn count(value: &Value, path: &[&str]) -> Value {
 pub(super) fn or_none(text: &str) -> Value {
     if text.is_empty() { "<none>".into() } else { text.into() }
 }
+
+/// A text, `<unset>` where it is absent.
+pub(super) fn or_unset(text: Option<&Value>) -> Value {
+    text.and_then(Value::as_str).unwrap_or("<unset>").into()
+}
+
+/// How volumes are used, in the order that upstream shows: `RWO,ROX`.
+pub(super) fn access_modes(modes: &[Value]) -> Value {
+    let given = |mode: &str| modes.iter().any(|it| it.as_str() == Some(mode));
+    let short: Vec<&str> = [
+        ("ReadWriteOnce", "RWO"),
+        ("ReadOnlyMany", "ROX"),
+        ("ReadWriteMany", "RWX"),
+        ("ReadWriteOncePod", "RWOP"),
+    ]
+    .into_iter()
+    .filter_map(|(mode, short)| given(mode).then_some(short))
+    .collect();
+    short.join(",").into()
+}
+
+/// Name and age: the table of many kinds.
+pub(super) fn name_and_age(value: &Value, now: jiff::Timestamp) -> Vec<Value> {
+    vec![value.str_at(&["metadata", "name"]).into(), crate::table::created(value, now)]
+}

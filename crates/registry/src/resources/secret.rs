@@ -11,6 +11,9 @@ use crate::table;
 /// The most that a secret may hold, in bytes.
 const MAX_DATA_BYTES: usize = 1 << 20;
 
+/// Says whose token a secret holds.
+const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
+
 /// The selectable fields.
 const FIELDS: &[FieldLabel] = &[FieldLabel::new("type", |it| it.str_at(&["type"]).into())];
 
@@ -46,6 +49,49 @@ fn validate(value: &Value, errors: &mut FieldErrors) {
     }
     if total > MAX_DATA_BYTES {
         errors.too_long(&data, MAX_DATA_BYTES);
+    }
+    by_type(value, &data, errors);
+}
+
+/// What a secret of a type that Kubernetes knows must hold.
+fn by_type(secret: &Value, data: &Path<'_>, errors: &mut FieldErrors) {
+    let given = |key: &str| secret.at(&["data", key]).is_some();
+    match secret.str_at(&["type"]) {
+        "kubernetes.io/service-account-token" => {
+            let account = ["metadata", "annotations", ACCOUNT_NAME];
+            if secret.str_at(&account).is_empty() {
+                let (metadata, annotations) = (Path::new("metadata"), "annotations");
+                errors.required(&metadata.child(annotations).key(ACCOUNT_NAME), "");
+            }
+        }
+        "kubernetes.io/dockercfg" => holds_json(secret, ".dockercfg", data, errors),
+        "kubernetes.io/dockerconfigjson" => holds_json(secret, ".dockerconfigjson", data, errors),
+        "kubernetes.io/basic-auth" if !given("username") && !given("password") => {
+            for key in ["username", "password"] {
+                errors.required(&data.key(key), "");
+            }
+        }
+        "kubernetes.io/ssh-auth" if secret.str_at(&["data", "ssh-privatekey"]).is_empty() => {
+            errors.required(&data.key("ssh-privatekey"), "");
+        }
+        "kubernetes.io/tls" => {
+            for key in ["tls.crt", "tls.key"].into_iter().filter(|key| !given(key)) {
+                errors.required(&data.key(key), "");
+            }
+        }
+        _ => {}
+    }
+}
+
+fn holds_json(secret: &Value, key: &str, data: &Path<'_>, errors: &mut FieldErrors) {
+    let at = data.key(key);
+    let Some(encoded) = secret.at(&["data", key]).and_then(Value::as_str) else {
+        errors.required(&at, "");
+        return;
+    };
+    let bytes = BASE64_STANDARD.decode(encoded).unwrap_or_default();
+    if let Err(error) = apimachinery::json::parse(&bytes) {
+        errors.invalid_text(&at, "<secret contents redacted>", &error.to_string());
     }
 }
 

@@ -3,7 +3,8 @@
 use apimachinery::Value;
 use jiff::Timestamp;
 
-use crate::declaration::{Declaration, FieldLabel};
+use super::service_checks as checks;
+use crate::declaration::{Declaration, FieldLabel, MetadataChecks};
 use crate::{Rules, metadata, table};
 
 /// How long a client sticks to an endpoint where nothing is said, in seconds.
@@ -13,11 +14,20 @@ pub(super) fn resource() -> Declaration {
     Declaration {
         resource: "services",
         prefix: "services/specs",
-        name: metadata::dns1035_name,
+        name: metadata::label_name,
         default,
+        prepare_update,
+        validate: checks::validate,
+        validate_update: checks::validate_update,
         fields: FIELDS,
         row,
-        rules: Rules { has_status: true, returns_deleted: true, ..Declaration::PLAIN.rules },
+        metadata_checks: MetadataChecks::Update,
+        rules: Rules {
+            has_status: true,
+            returns_deleted: true,
+            create_on_update: true,
+            ..Declaration::PLAIN.rules
+        },
         ..Declaration::PLAIN
     }
 }
@@ -50,7 +60,8 @@ fn default(value: &mut Value) {
         }
     }
     let kind = value.str_at(&["spec", "type"]).to_owned();
-    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+    let shown = kind == "ClusterIP" && !value.items_at(&["spec", "externalIPs"]).is_empty();
+    if shown || matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
         value.default_at(&["spec", "externalTrafficPolicy"], "Cluster");
     }
     if matches!(kind.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer") {
@@ -58,6 +69,101 @@ fn default(value: &mut Value) {
     }
     if kind == "LoadBalancer" {
         value.default_at(&["spec", "allocateLoadBalancerNodePorts"], true);
+    }
+}
+
+/// What the server chose stays where an update does not say it: addresses, node ports, the port of health checks.
+fn prepare_update(value: &mut Value, old: &Value) {
+    let kind = |it: &Value| it.str_at(&["spec", "type"]).to_owned();
+    let (now, before) = (kind(value), kind(old));
+    let addressed = |kind: &str| matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer");
+    if addressed(&now) && addressed(&before) {
+        keep_addresses(value, old);
+    }
+    let node_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
+    if node_ports(&now) && node_ports(&before) {
+        keep_node_ports(value, old);
+    }
+    if checks::needs_health_port(&value["spec"])
+        && checks::needs_health_port(&old["spec"])
+        && let Some(port) = old.at(&["spec", "healthCheckNodePort"])
+    {
+        value.default_at(&["spec", "healthCheckNodePort"], port.clone());
+    }
+    drop_what_the_type_lost(value, old, &now, &before);
+}
+
+fn keep_addresses(value: &mut Value, old: &Value) {
+    let unset = value.str_at(&["spec", "clusterIP"]).is_empty();
+    let same_list = value.at(&["spec", "clusterIPs"]) == old.at(&["spec", "clusterIPs"]);
+    if unset && (same_list || value.items_at(&["spec", "clusterIPs"]).is_empty()) {
+        for member in ["clusterIP", "clusterIPs"] {
+            if let Some(before) = old.at(&["spec", member]) {
+                value.set_at(&["spec", member], before.clone());
+            }
+        }
+    } else if same_list && value.at(&["spec", "clusterIP"]) != old.at(&["spec", "clusterIP"]) {
+        // Only the address was written: the list follows it.
+        let address = value.str_at(&["spec", "clusterIP"]).to_owned();
+        value.set_at(&["spec", "clusterIPs"], Value::from_iter([address]));
+    }
+    for member in ["ipFamilies", "ipFamilyPolicy"] {
+        if let Some(before) = old.at(&["spec", member]) {
+            value.default_at(&["spec", member], before.clone());
+        }
+    }
+}
+
+fn keep_node_ports(value: &mut Value, old: &Value) {
+    for port in value.items_at_mut(&["spec", "ports"]) {
+        let name = port.str_at(&["name"]).to_owned();
+        let same = |it: &&Value| it.str_at(&["name"]) == name;
+        let before = old.items_at(&["spec", "ports"]).iter().find(same);
+        let node_port = before.and_then(|it| it.i64_at(&["nodePort"])).filter(|it| *it != 0);
+        if port.i64_at(&["nodePort"]).unwrap_or_default() == 0
+            && let Some(node_port) = node_port
+        {
+            port.set_at(&["nodePort"], node_port);
+        }
+    }
+}
+
+/// A change of type takes away what only the earlier type had, unless the update changes it too.
+fn drop_what_the_type_lost(value: &mut Value, old: &Value, now: &str, before: &str) {
+    let unchanged =
+        |value: &Value, member: &str| value.at(&["spec", member]) == old.at(&["spec", member]);
+    let mut lost = Vec::new();
+    if now == "ExternalName" && before != "ExternalName" {
+        lost.extend(["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"]);
+        lost.push("internalTrafficPolicy");
+    }
+    if now != "LoadBalancer" && before == "LoadBalancer" {
+        lost.extend(["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
+    }
+    if !checks::needs_health_port(&value["spec"]) && checks::needs_health_port(&old["spec"]) {
+        lost.push("healthCheckNodePort");
+    }
+    if matches!(now, "ClusterIP" | "ExternalName") && matches!(before, "NodePort" | "LoadBalancer")
+    {
+        lost.push("externalTrafficPolicy");
+        drop_node_ports(value, old);
+    }
+    for member in lost {
+        if unchanged(value, member) {
+            value.remove_at(&["spec", member]);
+        }
+    }
+}
+
+fn drop_node_ports(value: &mut Value, old: &Value) {
+    let numbers = |it: &Value| -> Vec<i64> {
+        let ports = it.items_at(&["spec", "ports"]).iter();
+        ports.filter_map(|port| port.i64_at(&["nodePort"])).collect()
+    };
+    if numbers(value) == numbers(old) {
+        for port in value.items_at_mut(&["spec", "ports"]) {
+            port.remove_at(&["nodePort"]);
+        }
     }
 }
 

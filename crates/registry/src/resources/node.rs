@@ -1,0 +1,190 @@
+//! Node.
+
+use apimachinery::{FieldErrors, Path, Value, validation};
+use compact_str::CompactString;
+use jiff::Timestamp;
+
+use crate::check;
+use crate::declaration::{Declaration, FieldLabel};
+use crate::rules::{self, each};
+use crate::{Rules, table};
+
+const TAINT_EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
+const UPDATES: &str = "node updates may only change labels, taints, or capacity (or configSource, if the DynamicKubeletConfig feature gate is enabled)";
+
+/// The selectable fields.
+const FIELDS: &[FieldLabel] = &[FieldLabel::new("spec.unschedulable", |it| {
+    CompactString::const_new(if it.bool_at(&["spec", "unschedulable"]) { "true" } else { "false" })
+})];
+
+pub(super) fn resource() -> Declaration {
+    Declaration {
+        resource: "nodes",
+        prefix: "minions",
+        validate,
+        validate_update,
+        validate_status: |value, _, errors| validate(value, errors),
+        fields: FIELDS,
+        row,
+        created_with_status: true,
+        rules: Rules { has_status: true, ..Declaration::PLAIN.rules },
+        ..Declaration::PLAIN
+    }
+}
+
+fn validate(node: &Value, errors: &mut FieldErrors) {
+    let (metadata, spec, status) = (Path::new("metadata"), Path::new("spec"), Path::new("status"));
+    // Upstream names taints as if they stood in metadata.
+    taints(&node["spec"], &metadata, errors);
+    for member in ["capacity", "allocatable"] {
+        let at = status.child(member);
+        for (name, text) in rules::quantities(&node["status"], member) {
+            rules::amount(name, text, &at.key(name), errors);
+        }
+    }
+    each(&node["status"], "declaredFeatures", &status, errors, |feature, at, errors| {
+        let name = feature.as_str().unwrap_or_default();
+        if !is_feature(name) {
+            let detail = format!(
+                "invalid feature name {name:?}: must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes"
+            );
+            errors.invalid_text(at, name, &detail);
+        }
+    });
+    pod_cidrs(&node["spec"], &spec, errors);
+}
+
+fn is_feature(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_uppercase())
+        && name
+            .split('/')
+            .all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
+fn taints(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let mut seen: Vec<(String, String)> = Vec::new();
+    each(spec, "taints", path, errors, |taint, at, errors| {
+        let (key, text) = (taint.str_at(&["key"]), taint.str_at(&["value"]));
+        errors.invalid_all(&at.child("key"), key, validation::qualified_name(key));
+        let problems = validation::label_value(text);
+        if !problems.is_empty() {
+            errors.invalid_text(&at.child("value"), text, &problems.join(";"));
+        }
+        rules::required_one_of(taint, "effect", TAINT_EFFECTS, at, errors);
+        let pair = (key.to_owned(), taint.str_at(&["effect"]).to_owned());
+        if seen.contains(&pair) {
+            let shown = check::go_struct(taint, &[("Key", "key"), ("Value", "value")]);
+            errors.push(apimachinery::field::FieldError {
+                kind: apimachinery::field::ErrorType::Duplicate,
+                field: at.to_string(),
+                body: format!(
+                    "Duplicate value: {shown}: taints must be unique by key and effect pair"
+                ),
+            });
+        }
+        seen.push(pair);
+    });
+}
+
+/// The networks of a node; the single one of older clients comes first.
+fn networks(spec: &Value) -> Vec<&str> {
+    let all: Vec<&str> = spec.items_at(&["podCIDRs"]).iter().filter_map(Value::as_str).collect();
+    match spec.str_at(&["podCIDR"]) {
+        "" => all,
+        one if all.first() == Some(&one) => all,
+        one => vec![one],
+    }
+}
+
+fn pod_cidrs(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let at = path.child("podCIDRs");
+    let all = networks(spec);
+    for (index, cidr) in all.iter().enumerate() {
+        errors.invalid_all(&at.index(index), cidr, validation::cidr(cidr));
+    }
+    let is_v6 = |cidr: &str| validation::parse_cidr(cidr).is_some_and(|(ip, _)| ip.is_ipv6());
+    let one_family = all.len() == 2 && is_v6(all[0]) == is_v6(all[1]);
+    if all.len() > 2 || one_family {
+        let shown: Value = all.iter().copied().collect();
+        errors.invalid(&at, &shown, "may specify no more than one CIDR for each IP family");
+    }
+}
+
+fn validate_update(node: &Value, old: &Value, errors: &mut FieldErrors) {
+    let path = Path::new("spec");
+    let (mut spec, before) = (node["spec"].clone(), &old["spec"]);
+    let then = networks(before);
+    if !then.is_empty() && networks(&spec) != then {
+        let detail = "node updates may not change podCIDR except from \"\" to valid";
+        errors.forbidden(&path.child("podCIDRs"), detail);
+    }
+    let provider = before.str_at(&["providerID"]);
+    if !provider.is_empty() && spec.str_at(&["providerID"]) != provider {
+        let detail = "node updates may not change providerID except from \"\" to valid";
+        errors.forbidden(&path.child("providerID"), detail);
+    }
+    let allowed = ["podCIDR", "podCIDRs", "providerID", "taints", "unschedulable", "configSource"];
+    let mut before = before.clone();
+    for member in allowed {
+        spec.remove_at(&[member]);
+        before.remove_at(&[member]);
+    }
+    if spec != before {
+        errors.forbidden(&path, UPDATES);
+    }
+}
+
+fn row(node: &Value, now: Timestamp) -> Vec<Value> {
+    let or = |text: &str, otherwise: &str| -> Value {
+        if text.is_empty() { otherwise.into() } else { text.into() }
+    };
+    let info = |member: &str| node.str_at(&["status", "nodeInfo", member]);
+    let address = |kind: &str| {
+        let list = node.items_at(&["status", "addresses"]).iter();
+        let found =
+            list.filter(|it| it.str_at(&["type"]) == kind).map(|it| it.str_at(&["address"]));
+        found.into_iter().next().unwrap_or_default()
+    };
+    vec![
+        node.str_at(&["metadata", "name"]).into(),
+        state(node).into(),
+        or(&roles(node), "<none>"),
+        table::created(node, now),
+        info("kubeletVersion").into(),
+        or(address("InternalIP"), "<none>"),
+        or(address("ExternalIP"), "<none>"),
+        or(info("osImage"), "<unknown>"),
+        or(info("kernelVersion"), "<unknown>"),
+        or(info("containerRuntimeVersion"), "<unknown>"),
+    ]
+}
+
+fn state(node: &Value) -> String {
+    let ready = node.items_at(&["status", "conditions"]).iter();
+    let ready = ready.filter(|it| it.str_at(&["type"]) == "Ready").map(|it| it.str_at(&["status"]));
+    let mut words = vec![match ready.into_iter().next() {
+        Some("True") => "Ready",
+        Some(_) => "NotReady",
+        None => "Unknown",
+    }];
+    if node.bool_at(&["spec", "unschedulable"]) {
+        words.push("SchedulingDisabled");
+    }
+    words.join(",")
+}
+
+fn roles(node: &Value) -> String {
+    let labels = node.at(&["metadata", "labels"]).and_then(Value::as_object);
+    let mut roles: Vec<&str> = labels
+        .into_iter()
+        .flat_map(apimachinery::Object::iter)
+        .filter_map(|(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
+            Some(role) if !role.is_empty() => Some(role),
+            _ if key == "kubernetes.io/role" => value.as_str().filter(|role| !role.is_empty()),
+            _ => None,
+        })
+        .collect();
+    roles.sort_unstable();
+    roles.dedup();
+    roles.join(",")
+}

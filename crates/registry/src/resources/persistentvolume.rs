@@ -1,0 +1,86 @@
+//! PersistentVolume.
+
+use apimachinery::{FieldErrors, Path, Value};
+use jiff::Timestamp;
+
+use super::printing;
+use crate::declaration::Declaration;
+use crate::pod_spec::persistent;
+use crate::{Rules, check, table};
+
+pub(super) fn resource() -> Declaration {
+    Declaration {
+        resource: "persistentvolumes",
+        default,
+        prepare_create: |it| it.set_at(&["status", "phase"], "Pending"),
+        validate: |it, errors| persistent::spec(&it["spec"], &Path::new("spec"), errors),
+        validate_update,
+        row,
+        rules: Rules { has_status: true, returns_deleted: true, ..Declaration::PLAIN.rules },
+        ..Declaration::PLAIN
+    }
+}
+
+fn default(volume: &mut Value) {
+    volume.default_at(&["spec", "persistentVolumeReclaimPolicy"], "Retain");
+    volume.default_at(&["spec", "volumeMode"], "Filesystem");
+    volume.default_at(&["status", "phase"], "Pending");
+    for (source, member, text) in [
+        ("hostPath", "type", ""),
+        ("iscsi", "iscsiInterface", "default"),
+        ("rbd", "pool", "rbd"),
+        ("rbd", "user", "admin"),
+        ("rbd", "keyring", "/etc/ceph/keyring"),
+        ("azureDisk", "cachingMode", "ReadWrite"),
+        ("azureDisk", "kind", "Shared"),
+        ("azureDisk", "fsType", "ext4"),
+        ("scaleIO", "storageMode", "ThinProvisioned"),
+        ("scaleIO", "fsType", "xfs"),
+    ] {
+        if let Some(source) = volume.at_mut(&["spec", source]) {
+            source.default_at(&[member], text);
+        }
+    }
+    if let Some(disk) = volume.at_mut(&["spec", "azureDisk"]) {
+        disk.default_at(&["readOnly"], false);
+    }
+}
+
+fn validate_update(volume: &Value, old: &Value, errors: &mut FieldErrors) {
+    let path = Path::new("spec");
+    let (spec, before) = (&volume["spec"], &old["spec"]);
+    let changed =
+        persistent::SOURCES.iter().any(|(source, _)| spec.get(source) != before.get(source));
+    if changed {
+        let detail = "spec.persistentvolumesource is immutable after creation";
+        errors.forbidden(&path.child("persistentvolumesource"), detail);
+    }
+    let at = path.child("volumeMode");
+    check::immutable(spec.get("volumeMode"), before.get("volumeMode"), &at, errors);
+    if before.get("nodeAffinity").is_some() {
+        let at = path.child("nodeAffinity");
+        check::immutable(spec.get("nodeAffinity"), before.get("nodeAffinity"), &at, errors);
+    }
+}
+
+fn row(volume: &Value, now: Timestamp) -> Vec<Value> {
+    let deleting = volume.at(&["metadata", "deletionTimestamp"]).is_some();
+    let phase = if deleting { "Terminating" } else { volume.str_at(&["status", "phase"]) };
+    let spec = |member| volume.str_at(&["spec", member]);
+    let claim = volume
+        .at(&["spec", "claimRef"])
+        .map(|it| format!("{}/{}", it.str_at(&["namespace"]), it.str_at(&["name"])));
+    vec![
+        volume.str_at(&["metadata", "name"]).into(),
+        volume.str_at(&["spec", "capacity", "storage"]).into(),
+        printing::access_modes(volume.items_at(&["spec", "accessModes"])),
+        spec("persistentVolumeReclaimPolicy").into(),
+        phase.into(),
+        claim.unwrap_or_default().into(),
+        spec("storageClassName").into(),
+        printing::or_unset(volume.at(&["spec", "volumeAttributesClassName"])),
+        volume.str_at(&["status", "reason"]).into(),
+        table::created(volume, now),
+        printing::or_unset(volume.at(&["spec", "volumeMode"])),
+    ]
+}

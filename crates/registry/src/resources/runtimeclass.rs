@@ -1,0 +1,45 @@
+//! RuntimeClass.
+
+use apimachinery::{FieldErrors, Path, Value, validation};
+use jiff::Timestamp;
+
+use crate::declaration::Declaration;
+use crate::pod_spec::scheduling;
+use crate::{Rules, check, rules, table};
+
+pub(super) fn resource() -> Declaration {
+    Declaration {
+        group: "node.k8s.io",
+        resource: "runtimeclasses",
+        validate,
+        validate_update: |it, old, errors| {
+            rules::immutable(it, old, "handler", &Path::new(""), errors);
+        },
+        row,
+        rules: Rules { unconditional_update: false, ..Declaration::PLAIN.rules },
+        ..Declaration::PLAIN
+    }
+}
+
+fn validate(class: &Value, errors: &mut FieldErrors) {
+    let root = Path::new("");
+    check::required_name(class, "handler", validation::dns1123_label, &root, errors);
+    let overhead = root.child("overhead");
+    let at = overhead.child("podFixed");
+    for (name, text) in rules::quantities(&class["overhead"], "podFixed") {
+        errors.invalid_all(&at.key(name), name, rules::container_resource_name(name));
+        rules::amount(name, text, &at.key(name), errors);
+    }
+    let path = root.child("scheduling");
+    let Some(it) = class.get("scheduling") else { return };
+    check::label_map(it.get("nodeSelector"), &path.child("nodeSelector"), errors);
+    scheduling::tolerations(it.items_at(&["tolerations"]), &path.child("tolerations"), errors);
+}
+
+fn row(class: &Value, now: Timestamp) -> Vec<Value> {
+    vec![
+        class.str_at(&["metadata", "name"]).into(),
+        class.str_at(&["handler"]).into(),
+        table::created(class, now),
+    ]
+}

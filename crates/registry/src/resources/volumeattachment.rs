@@ -1,0 +1,81 @@
+//! VolumeAttachment.
+
+use apimachinery::{FieldErrors, Path, Value, validation};
+use jiff::Timestamp;
+
+use crate::declaration::{Declaration, MetadataChecks};
+use crate::pod_spec::persistent;
+use crate::{Rules, check, go, table};
+
+const EXACTLY_ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+/// The longest name of a driver, in bytes.
+const ATTACHER_MAX: usize = 63;
+
+pub(super) fn resource() -> Declaration {
+    Declaration {
+        group: "storage.k8s.io",
+        resource: "volumeattachments",
+        validate,
+        validate_update: |it, old, errors| {
+            if it["spec"] != old["spec"] {
+                let shown = go::compact(&it["spec"], go::VOLUME_ATTACHMENT_SPEC);
+                check::invalid_shown(&Path::new("spec"), &shown, "field is immutable", errors);
+            }
+        },
+        row,
+        metadata_checks: MetadataChecks::Update,
+        rules: Rules {
+            has_status: true,
+            returns_deleted: true,
+            unconditional_update: false,
+            ..Declaration::PLAIN.rules
+        },
+        ..Declaration::PLAIN
+    }
+}
+
+fn validate(attachment: &Value, errors: &mut FieldErrors) {
+    let path = Path::new("spec");
+    let spec = &attachment["spec"];
+    if check::required_text(spec, "attacher", &path, errors) {
+        let (attacher, at) = (spec.str_at(&["attacher"]), path.child("attacher"));
+        if attacher.len() > ATTACHER_MAX {
+            errors.too_long(&at, ATTACHER_MAX);
+        }
+        errors.invalid_all(&at, attacher, validation::dns1123_subdomain(&attacher.to_lowercase()));
+    }
+    source(&spec["source"], &path.child("source"), errors);
+    let node = spec.str_at(&["nodeName"]);
+    errors.invalid_all(&path.child("nodeName"), node, validation::dns1123_subdomain(node));
+}
+
+fn source(source: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    match (source.get("inlineVolumeSpec"), source.get("persistentVolumeName")) {
+        (None, None) => errors.required(path, EXACTLY_ONE),
+        (Some(_), Some(_)) => errors.forbidden(path, EXACTLY_ONE),
+        (None, Some(name)) => {
+            let name = name.as_str().unwrap_or_default();
+            let at = path.child("persistentVolumeName");
+            if name.is_empty() {
+                errors.required(&at, "must specify non empty persistentVolumeName");
+            } else {
+                errors.invalid_all(&at, name, validation::dns1123_subdomain(name));
+            }
+        }
+        (Some(spec), None) => {
+            persistent::inline_spec(spec, &path.child("inlineVolumeSpec"), errors);
+        }
+    }
+}
+
+fn row(attachment: &Value, now: Timestamp) -> Vec<Value> {
+    let spec = |path: &[&str]| attachment["spec"].str_at(path).to_owned();
+    vec![
+        attachment.str_at(&["metadata", "name"]).into(),
+        spec(&["attacher"]).into(),
+        spec(&["source", "persistentVolumeName"]).into(),
+        spec(&["nodeName"]).into(),
+        attachment.bool_at(&["status", "attached"]).into(),
+        table::created(attachment, now),
+    ]
+}

@@ -1,0 +1,216 @@
+//! Shapes that checks share: a list walked with its paths, resource names, addresses, CEL-less parts of selectors.
+
+use apimachinery::quantity::Quantity;
+use apimachinery::validation::{self, Problems};
+use apimachinery::{FieldErrors, Path, Value};
+
+/// Checks each item of a list under its own path.
+pub(crate) fn each(
+    of: &Value,
+    member: &str,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+    mut check: impl FnMut(&Value, &Path<'_>, &mut FieldErrors),
+) {
+    let list = path.child(member);
+    for (index, item) in of.items_at(&[member]).iter().enumerate() {
+        check(item, &list.index(index), errors);
+    }
+}
+
+/// Checks each text of a list under its own path.
+pub(crate) fn each_text(
+    of: &Value,
+    member: &str,
+    rule: fn(&str) -> Problems,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
+    each(of, member, path, errors, |item, at, errors| {
+        let text = item.as_str().unwrap_or_default();
+        errors.invalid_all(at, text, rule(text));
+    });
+}
+
+/// Each text of a list is one of those supported.
+pub(crate) fn each_one_of(
+    of: &Value,
+    member: &str,
+    supported: &[&str],
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
+    each(of, member, path, errors, |item, at, errors| {
+        if !supported.contains(&item.as_str().unwrap_or_default()) {
+            errors.not_supported(at, item, supported.iter().copied());
+        }
+    });
+}
+
+/// A text that must be there and be one of those supported.
+pub(crate) fn required_one_of(
+    of: &Value,
+    member: &str,
+    supported: &[&str],
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
+    if crate::check::required_text(of, member, path, errors) {
+        crate::check::one_of(of, member, supported, path, errors);
+    }
+}
+
+/// The entries of a map of quantities.
+pub(crate) fn quantities<'v>(
+    of: &'v Value,
+    member: &str,
+) -> impl Iterator<Item = (&'v str, &'v str)> {
+    let map = of.get(member).and_then(Value::as_object);
+    map.into_iter()
+        .flat_map(apimachinery::Object::iter)
+        .map(|(key, value)| (key, value.as_str().unwrap_or_default()))
+}
+
+/// Resources that containers may ask for by a plain name.
+pub(crate) fn is_container_resource(name: &str) -> bool {
+    matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-")
+}
+
+/// Resources that have a plain name.
+fn is_standard_resource(name: &str) -> bool {
+    is_quota_resource(name) || is_container_resource(name) || name == "storage"
+}
+
+/// Resources that quotas may limit by a plain name.
+pub(crate) fn is_quota_resource(name: &str) -> bool {
+    is_container_resource(name)
+        || matches!(
+            name,
+            "requests.cpu"
+                | "requests.memory"
+                | "requests.storage"
+                | "requests.ephemeral-storage"
+                | "limits.cpu"
+                | "limits.memory"
+                | "limits.ephemeral-storage"
+                | "pods"
+                | "resourcequotas"
+                | "services"
+                | "replicationcontrollers"
+                | "secrets"
+                | "persistentvolumeclaims"
+                | "configmaps"
+                | "services.nodeports"
+                | "services.loadbalancers"
+        )
+        || name.starts_with("requests.hugepages-")
+}
+
+/// The name of a resource that a map of quantities has as a key.
+pub(crate) fn resource_name(name: &str) -> Problems {
+    named_resource(
+        name,
+        is_standard_resource,
+        "must be a standard resource type or fully qualified",
+    )
+}
+
+/// The name of a resource that a container may ask for.
+pub(crate) fn container_resource_name(name: &str) -> Problems {
+    named_resource(name, is_container_resource, "must be a standard resource for containers")
+}
+
+/// The name of a resource that a quota may limit.
+pub(crate) fn quota_resource_name(name: &str) -> Problems {
+    named_resource(name, is_quota_resource, "must be a standard resource for quotas")
+}
+
+fn named_resource(name: &str, standard: fn(&str) -> bool, otherwise: &str) -> Problems {
+    let problems = validation::qualified_name(name);
+    if !problems.is_empty() || name.contains('/') || standard(name) {
+        return problems;
+    }
+    vec![otherwise.into()]
+}
+
+/// Whether amounts of this resource are whole numbers.
+pub(crate) fn is_integer_resource(name: &str) -> bool {
+    name.starts_with("count/")
+        || matches!(
+            name,
+            "pods"
+                | "services"
+                | "replicationcontrollers"
+                | "resourcequotas"
+                | "secrets"
+                | "configmaps"
+                | "persistentvolumeclaims"
+                | "services.nodeports"
+                | "services.loadbalancers"
+        )
+}
+
+/// The amount of a resource: not negative, and whole where only whole ones make sense.
+pub(crate) fn amount(name: &str, text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    crate::check::non_negative_quantity(text, path, errors);
+    let whole = Quantity::parse(text).is_ok_and(|it| it.milli_value() % 1000 == 0);
+    if is_integer_resource(name) && !whole {
+        errors.invalid_text(path, text, "must be an integer");
+    }
+}
+
+/// An address that traffic may be sent to: none of the special ones.
+pub(crate) fn ordinary_ip(text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    let Some(address) = validation::parse_ip(text) else {
+        errors.invalid_text(path, text, "must be a valid IP address");
+        return;
+    };
+    let link_local = match address {
+        std::net::IpAddr::V4(v4) => v4.is_link_local(),
+        std::net::IpAddr::V6(v6) => (v6.segments()[0] & 0xffc0) == 0xfe80,
+    };
+    let local_multicast = match address {
+        std::net::IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
+        std::net::IpAddr::V6(v6) => (v6.segments()[0] & 0xff0f) == 0xff02,
+    };
+    if address.is_unspecified() {
+        errors.invalid_text(path, text, &format!("may not be unspecified ({address})"));
+    }
+    if address.is_loopback() {
+        errors.invalid_text(path, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)");
+    }
+    if link_local {
+        let detail = "may not be in the link-local range (169.254.0.0/16, fe80::/10)";
+        errors.invalid_text(path, text, detail);
+    }
+    if local_multicast {
+        let detail = "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)";
+        errors.invalid_text(path, text, detail);
+    }
+}
+
+/// An address and what kind of address it must be.
+pub(crate) fn ip(text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    errors.invalid_all(path, text, validation::ip(text));
+}
+
+/// A reference with a group, a kind and a name.
+pub(crate) fn optional_group(of: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    crate::check::optional_name(of, "apiGroup", validation::dns1123_subdomain, path, errors);
+}
+
+/// A member that an update may not change, checked under its own path.
+pub(crate) fn immutable(
+    value: &Value,
+    old: &Value,
+    member: &str,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
+    crate::check::immutable(value.get(member), old.get(member), &path.child(member), errors);
+}
+
+/// Text that Go compares with others of its kind in lower case: names of drivers.
+pub(crate) fn driver_name(text: &str) -> Problems {
+    validation::qualified_name(&text.to_lowercase())
+}
