@@ -10,6 +10,7 @@ pub mod generated {
     pub mod schema;
 }
 
+pub mod columns;
 pub mod docs;
 pub mod resource;
 
@@ -36,12 +37,6 @@ pub fn bootstrap_objects() -> impl Iterator<Item = apimachinery::Value> {
         apimachinery::json::parse(line.as_bytes())
             .expect("because the code generator writes one JSON object a line")
     })
-}
-
-/// What a column's description says, where it is known.
-#[must_use]
-pub fn column_description(_facts: &ResourceFacts, _column: &str) -> &'static str {
-    ""
 }
 
 /// The type of a kind; `None` where this version of the API has no such kind.

@@ -104,6 +104,30 @@ pub fn zero(schema: &Schema, node: NodeId) -> Value {
     }
 }
 
+/// Makes empty lists that Go writes null: what it stores as protobuf knows no empty lists.
+pub fn empty_lists_are_null(schema: &Schema, node: NodeId, value: &mut Value) {
+    match (schema.node(node), value) {
+        (Node::Struct(it), Value::Object(object)) => {
+            for (key, value) in object.iter_mut() {
+                let Some(field) = it.field(key) else { continue };
+                if field.presence == Presence::Always
+                    && value.as_array().is_some_and(<[_]>::is_empty)
+                {
+                    *value = Value::Null;
+                }
+                empty_lists_are_null(schema, field.node, value);
+            }
+        }
+        (Node::Map(map), Value::Object(object)) => {
+            object.iter_mut().for_each(|(_, it)| empty_lists_are_null(schema, map.value, it));
+        }
+        (Node::List(list), Value::Array(items)) => {
+            items.iter_mut().for_each(|it| empty_lists_are_null(schema, list.item, it));
+        }
+        _ => {}
+    }
+}
+
 /// Adds the fields that are always written.
 fn fill(schema: &Schema, of: &Struct, object: &mut Object) {
     for field in of.fields.iter().filter(|field| field.presence == Presence::Always) {
@@ -232,10 +256,6 @@ impl Walk<'_> {
             }
             let place = Place { parent: Some(place), step: Step::Field(&field.name, &of.name) };
             self.value(field.node, value, &place)?;
-            if field.presence == Presence::Always && value.as_array().is_some_and(<[_]>::is_empty) {
-                // What is stored as protobuf knows no empty lists.
-                *value = Value::Null;
-            }
             if dropped(field, value) {
                 members.remove(index);
             } else {

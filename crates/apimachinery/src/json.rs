@@ -430,14 +430,19 @@ pub fn write_object(object: &Object, out: &mut Vec<u8>) {
         if index > 0 {
             out.push(b',');
         }
-        write_string(key, out);
-        out.push(b':');
-        match value {
-            Value::Array(entries) if key == MANAGED_FIELDS => write_entries(entries, out),
-            value => write(value, out),
-        }
+        write_member(key, value, out);
     }
     out.push(b'}');
+}
+
+/// Appends a member of an object: its name and its value.
+pub fn write_member(key: &str, value: &Value, out: &mut Vec<u8>) {
+    write_string(key, out);
+    out.push(b':');
+    match value {
+        Value::Array(entries) if key == MANAGED_FIELDS => write_entries(entries, out),
+        value => write(value, out),
+    }
 }
 
 /// The entries of managed fields: what each is, before what it owns.

@@ -81,9 +81,7 @@ fn write_members(object: &Object, except: &[&str], mut comma: bool, out: &mut Ve
             out.push(b',');
         }
         comma = true;
-        json::write_string(key, out);
-        out.push(b':');
-        json::write(value, out);
+        json::write_member(key, value, out);
     }
 }
 

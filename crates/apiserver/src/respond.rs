@@ -193,7 +193,7 @@ fn column_definitions(target: &Target) -> Value {
         .iter()
         .map(|column| {
             value!({"name": (column.name), "type": (column.kind), "format": (column.format),
-                "description": (api::column_description(target.served.facts, column.name)), "priority": (i64::from(column.priority))})
+                "description": (api::columns::description(target.served.facts, column.name)), "priority": (i64::from(column.priority))})
         })
         .collect()
 }

@@ -141,6 +141,8 @@ pub enum MetadataChecks {
     None,
     /// As a change.
     Update,
+    /// As a new object.
+    New,
     /// As a change and as a new object.
     Both,
 }
@@ -186,6 +188,7 @@ impl Declaration {
             scale: None,
             ttl_seconds: 0,
             has_status: false,
+            orphans: false,
             returns_deleted: false,
         },
     };
@@ -288,6 +291,7 @@ impl AnyResource for BuiltIn {
     }
 
     fn prepare_create(&self, value: &mut Value) {
+        conform::empty_lists_are_null(api::schema(), self.served[0].node, value);
         if self.declaration.rules.has_status && !self.declaration.created_with_status {
             reset(value, "status", &conform::zero(api::schema(), self.served[0].node));
         }
@@ -295,6 +299,7 @@ impl AnyResource for BuiltIn {
     }
 
     fn prepare_update(&self, part: Part<'_>, value: &mut Value, old: &Value) {
+        conform::empty_lists_are_null(api::schema(), self.served[0].node, value);
         match part {
             Part::Main => {
                 if self.declaration.rules.has_status {
@@ -328,10 +333,11 @@ impl AnyResource for BuiltIn {
         metadata::validate(value, namespaced, metadata::path_segment_name, &mut errors);
         metadata::validate_update(value, old, &mut errors);
         if part == Part::Main {
-            if self.declaration.metadata_checks != MetadataChecks::None {
+            let again = self.declaration.metadata_checks;
+            if matches!(again, MetadataChecks::Update | MetadataChecks::Both) {
                 metadata::validate_update(value, old, &mut errors);
             }
-            if self.declaration.metadata_checks == MetadataChecks::Both {
+            if matches!(again, MetadataChecks::New | MetadataChecks::Both) {
                 metadata::validate(value, namespaced, self.declaration.name, &mut errors);
             }
         }

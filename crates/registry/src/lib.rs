@@ -117,6 +117,8 @@ pub struct Rules {
     pub ttl_seconds: u32,
     /// Whether an object may have a status that a create sets (events, leases have none to clear).
     pub has_status: bool,
+    /// Whether what it owns stays when it is deleted and nobody says otherwise.
+    pub orphans: bool,
     /// Whether a delete answers with the object instead of a status.
     pub returns_deleted: bool,
 }

@@ -117,12 +117,20 @@ pub(crate) fn resource_name(name: &str) -> Problems {
 
 /// The name of a resource that a container may ask for.
 pub(crate) fn container_resource_name(name: &str) -> Problems {
-    named_resource(name, is_container_resource, "must be a standard resource for containers")
+    of_a_sort(name, is_container_resource, "must be a standard resource for containers")
 }
 
 /// The name of a resource that a quota may limit.
 pub(crate) fn quota_resource_name(name: &str) -> Problems {
-    named_resource(name, is_quota_resource, "must be a standard resource for quotas")
+    of_a_sort(name, is_quota_resource, "must be a standard resource for quota")
+}
+
+fn of_a_sort(name: &str, fits: fn(&str) -> bool, otherwise: &str) -> Problems {
+    let mut problems = resource_name(name);
+    if !name.contains('/') && !fits(name) {
+        problems.push(otherwise.into());
+    }
+    problems
 }
 
 fn named_resource(name: &str, standard: fn(&str) -> bool, otherwise: &str) -> Problems {

@@ -114,12 +114,12 @@ async fn attempt_create(
     admission.name.clone_from(&name);
     let errors = target.resource().validate(&target.served, &value);
     if !errors.is_empty() {
-        let facts = target.served.facts;
+        let facts = target.storage().facts;
         return Err(Status::invalid(facts.group, facts.kind, &name, &errors));
     }
     exchange.warnings.extend(target.resource().warnings(&value, None));
     super::admit::judge(server, exchange, &admission, &mut value, None).await?;
-    let reserved = allocate(server, target, &mut value, None)?;
+    let reserved = allocate(server, target, &mut value)?;
     let stored = persist::create(server, target, &name, value, options.dry_run).await?;
     if !options.dry_run {
         reserved.commit();

@@ -215,6 +215,13 @@ pub(crate) fn check_preconditions(
     value: &Value,
 ) -> Result<(), Status> {
     let facts = target.served.facts;
+    let uid_now = value.str_at(&["metadata", "uid"]);
+    if target.resource().rules().deletion == DeletionRule::Namespace
+        && let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid_now)
+    {
+        let why = super::update::uid_mismatch(wanted, uid_now);
+        return Err(Status::conflict(target.group_resource(), name, &why));
+    }
     // Here upstream names the kind, not the resource.
     let of = GroupResource { group: facts.group, resource: facts.kind };
     let (uid, version) =
@@ -244,7 +251,8 @@ async fn step(
 ) -> Result<Step, Status> {
     let mut value = current.value.clone();
     let grace = grace_period(target, options, &value);
-    let finalizers = set_finalizers(&mut value, options);
+    let orphans = target.resource().rules().orphans;
+    let finalizers = set_finalizers(&mut value, options, orphans);
     let namespace_finalizers = target.resource().rules().deletion == DeletionRule::Namespace
         && !value.items_at(&["spec", "finalizers"]).is_empty();
     let waits = grace > 0 || finalizers || namespace_finalizers;
@@ -283,14 +291,15 @@ fn grace_period(target: &Target, options: &DeleteOptions, value: &Value) -> i64 
 }
 
 /// Sets the finalizers that the wanted propagation needs; says whether any finalizer holds the object.
-fn set_finalizers(value: &mut Value, options: &DeleteOptions) -> bool {
+fn set_finalizers(value: &mut Value, options: &DeleteOptions, orphans: bool) -> bool {
     let mut finalizers: Vec<Value> = value.items_at(&["metadata", "finalizers"]).to_vec();
     let has = |list: &[Value], name: &str| list.iter().any(|it| it.as_str() == Some(name));
     let (orphan, foreground) = match (options.propagation.as_deref(), options.orphan_dependents) {
         (Some("Orphan"), _) | (None, Some(true)) => (true, false),
         (Some("Foreground"), _) => (false, true),
         (Some(_), _) | (None, Some(false)) => (false, false),
-        (None, None) => (has(&finalizers, ORPHAN), has(&finalizers, FOREGROUND)),
+        (None, None) if has(&finalizers, FOREGROUND) => (false, true),
+        (None, None) => (orphans || has(&finalizers, ORPHAN), false),
     };
     finalizers.retain(|it| !matches!(it.as_str(), Some(ORPHAN | FOREGROUND)));
     if orphan {
@@ -323,10 +332,11 @@ fn mark(server: &Server, target: &Target, value: &mut Value, grace: i64) -> bool
         _ => now.checked_add(SignedDuration::from_secs(grace)),
     };
     value.set_at(&["metadata", "deletionTimestamp"], time::format_time(at.unwrap_or(now)));
-    value.set_at(&["metadata", "deletionGracePeriodSeconds"], grace);
     let rules = target.resource().rules();
     if rules.deletion == DeletionRule::Namespace {
         value.set_at(&["status", "phase"], "Terminating");
+    } else {
+        value.set_at(&["metadata", "deletionGracePeriodSeconds"], grace);
     }
     if !going
         && rules.generation == registry::Generation::Spec

@@ -122,7 +122,7 @@ impl Write<'_> {
             }
             target.resource().to_storage(&target.served, &mut value);
             let mut checked = self.check(server, exchange, target, value, &current.value).await?;
-            let reserved = allocate(server, target, &mut checked, Some(&current.value))?;
+            let reserved = allocate(server, target, &mut checked)?;
             if is_finished(&checked, &current.value) && !self.options.dry_run {
                 reserved.commit();
                 return super::delete::finish(server, target, &current, checked).await;
@@ -178,7 +178,7 @@ impl Write<'_> {
                 version,
                 "must be specified for an update",
             );
-            let facts = target.served.facts;
+            let facts = target.storage().facts;
             return Err(Status::invalid(facts.group, facts.kind, self.name, &errors));
         }
         if version != current.str_at(&["metadata", "resourceVersion"]) {
@@ -215,7 +215,7 @@ impl Write<'_> {
         move_generation(target, part, &mut value, old);
         let errors = target.resource().validate_update(part, &value, old);
         if !errors.is_empty() {
-            let facts = target.served.facts;
+            let facts = target.storage().facts;
             return Err(Status::invalid(facts.group, facts.kind, self.name, &errors));
         }
         exchange.warnings.extend(target.resource().warnings(&value, Some(old)));

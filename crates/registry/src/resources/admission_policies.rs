@@ -20,7 +20,7 @@ const ANNOTATIONS_MAX: usize = 20;
 /// What the four kinds share.
 const COMMON: Declaration = Declaration {
     group: GROUP,
-    metadata_checks: MetadataChecks::Update,
+    metadata_checks: MetadataChecks::New,
     rules: Rules {
         generation: Generation::Spec,
         unconditional_update: false,

@@ -139,7 +139,7 @@ fn of_type(value: &Value, schema: &Value, path: &Path<'_>, errors: &mut FieldErr
     let fits = kind.is_empty() || kind == found || (kind == "number" && found == "integer");
     if !fits && !(value.is_null() && schema.bool_at(&["nullable"])) {
         let detail = format!(" in body must be of type {kind}: {found:?}");
-        errors.invalid_text(path, found, &detail);
+        errors.type_invalid(path, &found.into(), &detail);
         return;
     }
     bounds(value, schema, path, errors);

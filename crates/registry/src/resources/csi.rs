@@ -119,7 +119,7 @@ pub(super) fn node() -> Declaration {
             let count = i64::try_from(it.items_at(&["spec", "drivers"]).len()).unwrap_or_default();
             vec![it.str_at(&["metadata", "name"]).into(), count.into(), table::created(it, now)]
         },
-        metadata_checks: MetadataChecks::Update,
+        metadata_checks: MetadataChecks::New,
         rules: Rules {
             returns_deleted: true,
             unconditional_update: false,

@@ -204,7 +204,7 @@ pub(super) fn driver(of: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     if name.len() > DRIVER_MAX {
         errors.too_long(&at, DRIVER_MAX);
     }
-    errors.invalid_all(&at, name, validation::dns1123_subdomain(name));
+    errors.invalid_all(&at, name, validation::dns1123_subdomain(&name.to_lowercase()));
 }
 
 /// `domain/identifier`

@@ -92,16 +92,25 @@ const MESSAGE_MAX: usize = 1024;
 
 fn validate(event: &Value, errors: &mut FieldErrors) {
     let root = Path::new("");
+    let mut own = FieldErrors::new();
     let namespace = event.str_at(&["metadata", "namespace"]);
     let involved = event.str_at(&["involvedObject", "namespace"]);
+    let timed = event.get("eventTime").is_some();
     // Events of things outside namespaces lie in the default one.
-    let agree = if involved.is_empty() { namespace == "default" } else { involved == namespace };
+    let agree = match involved {
+        "" => namespace == "default" || (timed && namespace == "kube-system"),
+        _ => timed || involved == namespace,
+    };
     if !agree {
         let at = root.child("involvedObject");
-        errors.invalid_text(&at.child("namespace"), involved, "does not match event.namespace");
+        own.invalid_text(&at.child("namespace"), involved, "does not match event.namespace");
     }
-    if event.get("eventTime").is_some() {
-        reporter(event, &root, errors);
+    if timed {
+        reporter(event, &root, &mut own);
+    }
+    if !own.is_empty() {
+        // Metadata is looked at once the rest is right.
+        *errors = own;
     }
 }
 

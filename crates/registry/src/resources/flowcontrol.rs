@@ -28,7 +28,7 @@ pub(super) fn schema() -> Declaration {
         },
         validate: validate_schema,
         row: schema_row,
-        metadata_checks: MetadataChecks::Update,
+        metadata_checks: MetadataChecks::New,
         ..Declaration::SPEC_AND_STATUS
     }
 }

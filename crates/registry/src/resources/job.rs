@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::{job_checks, printing};
 use crate::declaration::{Declaration, FieldLabel};
 use crate::pod_spec::defaults;
-use crate::table;
+use crate::{Rules, table};
 
 pub(super) fn resource() -> Declaration {
     Declaration {
@@ -21,6 +21,7 @@ pub(super) fn resource() -> Declaration {
         validate_update: job_checks::validate_update,
         fields: FIELDS,
         row,
+        rules: Rules { orphans: true, ..Declaration::SPEC_AND_STATUS.rules },
         ..Declaration::SPEC_AND_STATUS
     }
 }

@@ -12,7 +12,11 @@ pub(super) fn resource() -> Declaration {
     Declaration {
         resource: "persistentvolumes",
         default,
-        prepare_create: |it| it.set_at(&["status", "phase"], "Pending"),
+        prepare_create: |it| {
+            it.set_at(&["status", "phase"], "Pending");
+            let now = it["metadata"]["creationTimestamp"].clone();
+            it.set_at(&["status", "lastPhaseTransitionTime"], now);
+        },
         validate: |it, errors| persistent::spec(&it["spec"], &Path::new("spec"), errors),
         validate_update,
         row,

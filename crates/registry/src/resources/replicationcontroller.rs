@@ -20,7 +20,11 @@ pub(super) fn resource() -> Declaration {
         validate_status: replicaset::validate_status,
         fields: replicaset::FIELDS,
         row,
-        rules: Rules { scale: Some(Scale::REPLICAS), ..Declaration::SPEC_AND_STATUS.rules },
+        rules: Rules {
+            scale: Some(Scale::REPLICAS),
+            orphans: true,
+            ..Declaration::SPEC_AND_STATUS.rules
+        },
         metadata_checks: MetadataChecks::Update,
         ..Declaration::SPEC_AND_STATUS
     }

@@ -143,9 +143,11 @@ fn drop_what_the_type_lost(value: &mut Value, old: &Value, now: &str, before: &s
     if !checks::needs_health_port(&value["spec"]) && checks::needs_health_port(&old["spec"]) {
         lost.push("healthCheckNodePort");
     }
-    if matches!(now, "ClusterIP" | "ExternalName") && matches!(before, "NodePort" | "LoadBalancer")
-    {
+    if !checks::is_external(&value["spec"]) && checks::is_external(&old["spec"]) {
         lost.push("externalTrafficPolicy");
+    }
+    if !matches!(now, "NodePort" | "LoadBalancer") && matches!(before, "NodePort" | "LoadBalancer")
+    {
         drop_node_ports(value, old);
     }
     for member in lost {

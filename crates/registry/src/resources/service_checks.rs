@@ -51,7 +51,8 @@ fn is_headless(spec: &Value) -> bool {
         || spec.str_at(&["clusterIP"]) == HEADLESS
 }
 
-fn is_external(spec: &Value) -> bool {
+/// Whether traffic from outside the cluster can come in.
+pub(super) fn is_external(spec: &Value) -> bool {
     match spec.str_at(&["type"]) {
         "LoadBalancer" | "NodePort" => true,
         "ClusterIP" => !spec.items_at(&["externalIPs"]).is_empty(),
@@ -311,7 +312,8 @@ pub(super) fn validate_update(service: &Value, old: &Value, errors: &mut FieldEr
     let external = |it: &Value| it.str_at(&["type"]) == "ExternalName";
     let at = path.child("clusterIPs");
     let (now, then) = (spec.str_at(&["clusterIP"]), before.str_at(&["clusterIP"]));
-    if !external(spec) && !external(before) && !then.is_empty() && now != then {
+    let readable = now == HEADLESS || validation::parse_ip(now).is_some();
+    if !external(spec) && !external(before) && !then.is_empty() && now != then && readable {
         errors.invalid_text(&at.index(0), now, "may not change once set");
     }
     let balancer = |it: &Value| it.str_at(&["type"]) == "LoadBalancer";

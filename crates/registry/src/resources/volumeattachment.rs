@@ -23,7 +23,7 @@ pub(super) fn resource() -> Declaration {
             }
         },
         row,
-        metadata_checks: MetadataChecks::Update,
+        metadata_checks: MetadataChecks::New,
         rules: Rules {
             has_status: true,
             returns_deleted: true,
@@ -52,8 +52,10 @@ fn validate(attachment: &Value, errors: &mut FieldErrors) {
 fn source(source: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     match (source.get("inlineVolumeSpec"), source.get("persistentVolumeName")) {
         (None, None) => errors.required(path, EXACTLY_ONE),
-        (Some(_), Some(_)) => errors.forbidden(path, EXACTLY_ONE),
-        (None, Some(name)) => {
+        (inline, Some(name)) => {
+            if inline.is_some() {
+                errors.forbidden(path, EXACTLY_ONE);
+            }
             let name = name.as_str().unwrap_or_default();
             let at = path.child("persistentVolumeName");
             if name.is_empty() {
