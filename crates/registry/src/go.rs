@@ -2,6 +2,8 @@
 //!
 //! Knows shapes as tables; which message shows which type is the caller's to say.
 
+mod pod;
+
 use std::fmt::Write as _;
 
 use apimachinery::Value;
@@ -152,16 +154,6 @@ pub(crate) const DEVICE_CLAIM_SPEC: &[Field] = &[Field("Devices", "devices", Str
 pub(crate) const DEVICE_CLAIM_TEMPLATE_SPEC: &[Field] =
     &[Field("Spec", "spec", Struct(DEVICE_CLAIM_SPEC))];
 
-/// A rule of a custom resource's schema.
-pub(crate) const VALIDATION_RULE: &[Field] = &[
-    Field("Rule", "rule", Text),
-    Field("Message", "message", Text),
-    Field("MessageExpression", "messageExpression", Text),
-    Field("Reason", "reason", Plain),
-    Field("FieldPath", "fieldPath", Text),
-    Field("OptionalOldSelf", "optionalOldSelf", Plain),
-];
-
 /// A version of a custom resource, once what all versions share stands elsewhere.
 pub(crate) const CRD_VERSION: &[Field] = &[
     Field("Name", "name", Text),
@@ -199,6 +191,39 @@ pub(crate) fn difference(before: &Value, after: &Value, fields: &[Field]) -> Str
         out
     };
     unified(&text(before), &text(after))
+}
+
+/// The fields of a pod's spec that the internal type has in its security context.
+const IN_SECURITY_CONTEXT: [&str; 5] =
+    ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostUsers"];
+
+/// The spec of a pod with fields where the internal type has them.
+fn internal_pod_spec(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    for member in IN_SECURITY_CONTEXT {
+        if let Some(value) = spec.remove_at(&[member]) {
+            spec.set_at(&["securityContext", member], value);
+        }
+    }
+    spec
+}
+
+/// How the specs of two pods differ.
+pub(crate) fn pod_difference(before: &Value, after: &Value) -> String {
+    difference(&internal_pod_spec(before), &internal_pod_spec(after), pod::SPEC)
+}
+
+/// A pod template on one line: metadata by its JSON names, then the spec.
+pub(crate) fn pod_template(template: &Value) -> String {
+    let mut out = String::from("{");
+    for member in ["name", "labels", "annotations", "finalizers"] {
+        if let Some(value) = template.at(&["metadata", member]) {
+            let _ = write!(out, "{member:?}:{},", apimachinery::json::to_string(value));
+        }
+    }
+    let spec = compact(&internal_pod_spec(&template["spec"]), pod::SPEC);
+    let _ = write!(out, "\"Spec\":{spec}}}");
+    out
 }
 
 fn write(

@@ -358,7 +358,9 @@ fn template_update(job: &Value, old: &Value, errors: &mut FieldErrors) {
     }
     if now != before {
         let spec = Path::new("spec");
-        errors.invalid(&spec.child("template"), &now, "field is immutable");
+        let shown = crate::go::pod_template(&now);
+        let at = spec.child("template");
+        crate::check::invalid_shown(&at, &shown, "field is immutable", errors);
     }
 }
 

@@ -42,7 +42,8 @@ pub(super) fn validate_update(pod: &Value, old: &Value, errors: &mut FieldErrors
     }
     gated(&mut allowed, before, &path, errors);
     if &allowed != before {
-        errors.forbidden(&path, UPDATES);
+        let diff = crate::go::pod_difference(before, &allowed);
+        errors.forbidden(&path, &format!("{UPDATES}{diff}"));
     }
 }
 
