@@ -330,19 +330,32 @@ fn canonical_base64(text: &str) -> Canonical {
     let clean: Option<CompactString> = text
         .contains(['\n', '\r'])
         .then(|| text.chars().filter(|c| !matches!(c, '\n' | '\r')).collect());
-    let bytes = clean.as_deref().unwrap_or(text).as_bytes();
-    let body = bytes.iter().position(|b| *b == b'=').unwrap_or(bytes.len());
-    let odd =
-        bytes[..body].iter().position(|b| !(b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/')));
-    let padded =
-        bytes.len() - body <= 2 && bytes[body..].iter().all(|b| *b == b'=') && body % 4 != 1;
-    match odd {
+    match base64_fault(clean.as_deref().unwrap_or(text).as_bytes()) {
         Some(at) => Err(format!("illegal base64 data at input byte {at}")),
-        None if bytes.len().is_multiple_of(4) && padded => Ok(clean),
-        None if bytes.len().is_multiple_of(4) || body < bytes.len() => {
-            Err(format!("illegal base64 data at input byte {body}"))
+        None => Ok(clean),
+    }
+}
+
+/// Where Go's decoder stops in text that is not base64 with padding.
+fn base64_fault(bytes: &[u8]) -> Option<usize> {
+    let is_digit = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/');
+    let body = bytes.iter().position(|b| !is_digit(*b)).unwrap_or(bytes.len());
+    let in_group = body % 4;
+    match bytes.get(body) {
+        None if in_group == 0 => None,
+        None => Some(body - in_group),
+        // One or two digits short of a group is what padding is for.
+        Some(b'=') if in_group >= 2 => {
+            let end = body + 4 - in_group;
+            if in_group == 2 && body + 1 == bytes.len() {
+                Some(bytes.len())
+            } else if in_group == 2 && bytes[body + 1] != b'=' {
+                Some(body)
+            } else {
+                (end < bytes.len()).then_some(end)
+            }
         }
-        None => Err(format!("illegal base64 data at input byte {}", bytes.len() / 4 * 4)),
+        Some(_) => Some(body),
     }
 }
 
@@ -543,7 +556,11 @@ mod tests {
     fn base64_is_checked() {
         assert_eq!(canonical_base64("aGk="), Ok(None));
         assert_eq!(canonical_base64("aG\nk="), Ok(Some("aGk=".into())));
-        assert_eq!(canonical_base64("a*=="), Err("illegal base64 data at input byte 1".into()));
+        let faults = [("a*==", 1), ("aGk=z", 4), ("aGk", 0), ("aG=", 3), ("aG=k", 2), ("a===", 1)];
+        for (text, at) in faults {
+            let expected = format!("illegal base64 data at input byte {at}");
+            assert_eq!(canonical_base64(text), Err(expected), "{text}");
+        }
         assert!(canonical_base64("aGk").is_err());
     }
 }

@@ -111,7 +111,8 @@ fn common(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     for (member, said) in SOURCES {
         let Some(source) = spec.get(member) else { continue };
         count += 1;
-        if count > 1 {
+        // Upstream counts this one, and takes it beside others.
+        if count > 1 && member != "flexVolume" {
             errors.forbidden(&path.child(said), "may not specify more than 1 volume type");
             continue;
         }

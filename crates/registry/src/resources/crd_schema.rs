@@ -137,7 +137,8 @@ fn type_of(value: &Value) -> &'static str {
 fn of_type(value: &Value, schema: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let (kind, found) = (schema.str_at(&["type"]), type_of(value));
     let fits = kind.is_empty() || kind == found || (kind == "number" && found == "integer");
-    if !fits && !(value.is_null() && schema.bool_at(&["nullable"])) {
+    let may_be_null = schema.bool_at(&["nullable"]) && value.is_null();
+    if !(fits || may_be_null) {
         let detail = format!(" in body must be of type {kind}: {found:?}");
         errors.type_invalid(path, &found.into(), &detail);
         return;

@@ -1,6 +1,6 @@
 //! CustomResourceDefinition.
 
-use apimachinery::validation::{self, Problems};
+use apimachinery::validation;
 use apimachinery::{FieldErrors, Path, Value};
 
 use super::crd_schema;
@@ -116,7 +116,7 @@ fn versions(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         let (name, at) = (version.str_at(&["name"]), list.index(index));
         repeated |= names.contains(&name);
         names.push(name);
-        joined(&at.child("name"), name, validation::dns1035_label(name), "", errors);
+        joined(&at.child("name"), name, &validation::dns1035_label(name), "", errors);
     }
     let shown = || {
         let mut bare = versions.to_vec();
@@ -135,7 +135,7 @@ fn versions(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         check::invalid_shown(&list, &shown(), detail, errors);
     }
     if let Some(first) = names.first().filter(|it| !it.is_empty()) {
-        joined(&path.child("version"), first, validation::dns1035_label(first), "", errors);
+        joined(&path.child("version"), first, &validation::dns1035_label(first), "", errors);
     }
     for member in SHARED {
         if is_shared(versions, member) {
@@ -250,20 +250,20 @@ fn names(names: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     for member in ["plural", "singular"] {
         let text = names.str_at(&[member]);
         if !text.is_empty() {
-            joined(&path.child(member), text, validation::dns1035_label(text), "", errors);
+            joined(&path.child(member), text, &validation::dns1035_label(text), "", errors);
         }
     }
     for member in ["kind", "listKind"] {
         let text = names.str_at(&[member]);
         if !text.is_empty() {
             let problems = validation::dns1035_label(&text.to_lowercase());
-            joined(&path.child(member), text, problems, MIXED, errors);
+            joined(&path.child(member), text, &problems, MIXED, errors);
         }
     }
     for member in ["shortNames", "categories"] {
         each(names, member, path, errors, |it, at, errors| {
             let text = it.as_str().unwrap_or_default();
-            joined(at, text, validation::dns1035_label(text), "", errors);
+            joined(at, text, &validation::dns1035_label(text), "", errors);
         });
     }
     let kind = names.str_at(&["kind"]);

@@ -217,10 +217,8 @@ fn subject(subject: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 
 fn schema_row(schema: &Value, now: Timestamp) -> Vec<Value> {
     let spec = &schema["spec"];
-    let method = match spec.at(&["distinguisherMethod", "type"]).and_then(Value::as_str) {
-        Some(kind) => kind,
-        None => "<none>",
-    };
+    let method = spec.at(&["distinguisherMethod", "type"]).and_then(Value::as_str);
+    let method = method.unwrap_or("<none>");
     let dangling = schema.items_at(&["status", "conditions"]).iter();
     let dangling = dangling.filter(|it| it.str_at(&["type"]) == "Dangling");
     let missing = dangling.map(|it| it.str_at(&["status"])).next().unwrap_or("?");
