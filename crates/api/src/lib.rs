@@ -10,6 +10,7 @@ pub mod generated {
     pub mod schema;
 }
 
+pub mod docs;
 pub mod resource;
 
 use apimachinery::schema::{NodeId, Schema};
