@@ -10,6 +10,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 mod bootstrap;
+mod openapi;
+mod proto;
 mod resources;
 
 const PRESENCE: &str = include_str!("codegen/presence.tsv");
@@ -29,6 +31,8 @@ struct FieldRow {
 struct Definition {
     atomic: bool,
     scalar: Option<String>,
+    /// `x-kubernetes-unions`, as JSON.
+    unions: String,
     fields: Vec<FieldRow>,
 }
 
@@ -55,6 +59,8 @@ pub(crate) fn generate(reference: &Path) -> Result<Vec<(&'static str, String)>> 
     }
     Ok(vec![
         ("schema.rs", builder.render(&kinds)?),
+        ("openapi.rs", openapi::generate(&builder)?),
+        ("protobuf.rs", proto::generate(reference, &builder)?),
         ("resources.rs", resources::generate(reference)?),
         ("bootstrap.jsonl", bootstrap::generate(reference)?),
     ])
@@ -80,6 +86,7 @@ fn read_definitions(path: &Path) -> Result<BTreeMap<String, Definition>> {
             merge_key: next(),
         };
         if row.name == "-" {
+            entry.unions = next();
             entry.atomic = row.map_type == "atomic";
             if row.ty != "object" {
                 entry.scalar = Some(row.ty);
