@@ -424,11 +424,49 @@ pub fn write_object(object: &Object, out: &mut Vec<u8>) {
         if index > 0 {
             out.push(b',');
         }
-        write_string(key, out);
-        out.push(b':');
-        write(value, out);
+        write_member(key, value, out);
     }
     out.push(b'}');
+}
+
+/// Appends a member of an object.
+pub fn write_member(key: &str, value: &Value, out: &mut Vec<u8>) {
+    write_string(key, out);
+    out.push(b':');
+    match value {
+        Value::Array(entries) if key == "managedFields" => write_managed_fields(entries, out),
+        value => write(value, out),
+    }
+}
+
+/// Who owns what, with the members of each entry in the order in which upstream writes them: clients that compare
+/// text see who and when before what.
+fn write_managed_fields(entries: &[Value], out: &mut Vec<u8>) {
+    const MEMBERS: [&str; 7] =
+        ["manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource"];
+    out.push(b'[');
+    for (index, entry) in entries.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        let Value::Object(entry) = entry else {
+            write(entry, out);
+            continue;
+        };
+        let known = MEMBERS.iter().filter_map(|name| entry.get(name).map(|value| (*name, value)));
+        let others = entry.iter().filter(|(name, _)| !MEMBERS.contains(name));
+        out.push(b'{');
+        for (index, (name, value)) in known.chain(others).enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            write_string(name, out);
+            out.push(b':');
+            write(value, out);
+        }
+        out.push(b'}');
+    }
+    out.push(b']');
 }
 
 /// Go writes plain digits for exponents from -6 to 20, and a short exponent otherwise.
@@ -501,6 +539,14 @@ mod tests {
         check("12345678901234567890", "12345678901234567000");
         check("1e21", "1e+21");
         check("0.0000001", "1e-7");
+    }
+
+    #[test]
+    fn who_owns_what_is_written_as_upstream_writes_it() {
+        check(
+            r#"{"managedFields":[{"time":"t","fieldsV1":{"f:b":{},"f:a":{}},"manager":"m","x":1},null]}"#,
+            r#"{"managedFields":[{"manager":"m","time":"t","fieldsV1":{"f:a":{},"f:b":{}},"x":1},null]}"#,
+        );
     }
 
     #[test]

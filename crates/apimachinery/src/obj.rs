@@ -81,9 +81,7 @@ fn write_members(object: &Object, except: &[&str], mut comma: bool, out: &mut Ve
             out.push(b',');
         }
         comma = true;
-        json::write_string(key, out);
-        out.push(b':');
-        json::write(value, out);
+        json::write_member(key, value, out);
     }
 }
 
@@ -110,6 +108,16 @@ impl Obj {
         let value = json::parse(&bytes)?;
         let members_at = u32::try_from(at).map_err(|_| ObjError::Layout)?;
         Ok(Self { facts: facts(&value), bytes, members_at, resource_version })
+    }
+
+    /// The object of these bytes for a reader that asks for nothing but the bytes: its facts are empty.
+    ///
+    /// # Errors
+    /// When the bytes are not in the layout of [`encode`].
+    pub fn unindexed(bytes: Bytes, resource_version: u64) -> Result<Self, ObjError> {
+        let at = members_at(&bytes).ok_or(ObjError::Layout)?;
+        let members_at = u32::try_from(at).map_err(|_| ObjError::Layout)?;
+        Ok(Self { facts: Facts::default(), bytes, members_at, resource_version })
     }
 
     /// The same bytes under another resource version, as a deletion reports them.
