@@ -151,7 +151,8 @@ pub(crate) fn allocate(
     let outcome = cluster_ip(server, &mut pending, &taken, value, old, &mut reserved, &mut errors)
         .and_then(|()| {
             node_ports(server, &mut pending, &taken, value, &kind, &mut reserved, &mut errors)
-        });
+        })
+        .and_then(|()| health_port(server, &mut pending, &taken, value, old, &mut reserved));
     drop(pending);
     outcome?;
     if errors.is_empty() {
@@ -181,6 +182,10 @@ fn taken(target: &Target, range: &ServiceRange, except: &str) -> Taken {
             if let Some(number) = port.i64_at(&["nodePort"]).and_then(|it| u16::try_from(it).ok()) {
                 taken.ports.insert((number, protocol(port)), key.clone());
             }
+        }
+        let health = value.i64_at(&["spec", "healthCheckNodePort"]);
+        if let Some(number) = health.and_then(|it| u16::try_from(it).ok()).filter(|it| *it > 0) {
+            taken.ports.insert((number, "TCP"), key.clone());
         }
     }
     taken
@@ -337,5 +342,47 @@ fn node_ports(
         reserved.ports.push((number, protocol));
         port.set_at(&["nodePort"], i64::from(number));
     }
+    Ok(())
+}
+
+/// The port that a load balancer asks whether this node has endpoints: of services that keep to their node.
+fn health_port(
+    server: &Server,
+    pending: &mut Pending,
+    taken: &Taken,
+    value: &mut Value,
+    old: Option<&Value>,
+    reserved: &mut Reserved,
+) -> Result<(), Status> {
+    const PORT: &[&str] = &["spec", "healthCheckNodePort"];
+    let port_of = |it: &Value| it.i64_at(PORT).filter(|it| *it != 0);
+    let needed = value.str_at(&["spec", "type"]) == "LoadBalancer"
+        && value.str_at(&["spec", "externalTrafficPolicy"]) == "Local";
+    let before = old.and_then(port_of);
+    if !needed {
+        // What the type does not have any more goes with it, unless a client changed it: that is for validation.
+        if port_of(value) == before {
+            value.remove_at(PORT);
+        }
+        return Ok(());
+    }
+    if port_of(value).is_some() {
+        return Ok(());
+    }
+    if let Some(before) = before {
+        value.set_at(PORT, before);
+        return Ok(());
+    }
+    let free = |number: &u32| {
+        let Ok(number) = u16::try_from(*number) else { return false };
+        !taken.ports.contains_key(&(number, "TCP")) && !pending.ports.contains(&(number, "TCP"))
+    };
+    let range = u32::from(*NODE_PORTS.start())..u32::from(*NODE_PORTS.end()) + 1;
+    let number = pick(server.random.as_ref(), range, free)
+        .and_then(|it| u16::try_from(it).ok())
+        .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
+    pending.ports.insert((number, "TCP"));
+    reserved.ports.push((number, "TCP"));
+    value.set_at(PORT, i64::from(number));
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use admission::Operation;
 use apimachinery::status::{Details, GroupResource};
-use apimachinery::{FieldErrors, Path, Status, Value, json, time};
+use apimachinery::{FieldErrors, Path, Status, Value, time};
 use http::Response;
 use jiff::SignedDuration;
 use registry::DeletionRule;
@@ -135,11 +135,7 @@ impl DeleteOptions {
 }
 
 fn parse(exchange: &Exchange, body: &[u8]) -> Result<Value, Status> {
-    let parsed = match decode::syntax_of(exchange)? {
-        decode::Syntax::Json => json::parse(body).map_err(|error| error.to_string()),
-        decode::Syntax::Yaml => apimachinery::yaml::parse(body).map_err(|error| error.to_string()),
-    };
-    let mut value = parsed.map_err(Status::bad_request)?;
+    let mut value = decode::untyped(exchange, body, ("v1", "DeleteOptions"))?;
     if let Some(node) =
         api::type_of_definition("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
     {
@@ -220,6 +216,10 @@ pub(crate) fn check_preconditions(
     let (uid, version) =
         (value.str_at(&["metadata", "uid"]), value.str_at(&["metadata", "resourceVersion"]));
     if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {
+        if target.resource().rules().deletion == DeletionRule::Namespace {
+            let why = super::update::uid_mismatch(wanted, uid);
+            return Err(Status::conflict(target.group_resource(), name, &why));
+        }
         let why = format!(
             "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
         );
@@ -244,14 +244,17 @@ async fn step(
 ) -> Result<Step, Status> {
     let mut value = current.value.clone();
     let grace = grace_period(target, options, &value);
-    let finalizers = set_finalizers(&mut value, options);
+    let finalizers = set_finalizers(target, &mut value, options);
     let namespace_finalizers = target.resource().rules().deletion == DeletionRule::Namespace
         && !value.items_at(&["spec", "finalizers"]).is_empty();
     let waits = grace > 0 || finalizers || namespace_finalizers;
     if !waits {
         // What is deleted with grace says when it went, even if that is at once.
-        if target.resource().rules().deletion == DeletionRule::Graceful {
-            mark(server, target, &mut value, 0);
+        if target.resource().rules().deletion == DeletionRule::Graceful
+            && mark(server, target, &mut value, 0)
+            && !options.dry_run
+        {
+            return mark_and_take_away(server, target, name, options, current, value).await;
         }
         return take_away(server, target, options, current, value).await;
     }
@@ -264,6 +267,26 @@ async fn step(
     } else {
         Ok(Step::Done(Deleted::Object(value)))
     }
+}
+
+/// As upstream: the mark is a write of its own, so that watchers see when and with which grace the object went, in the
+/// last state before and in the deletion.
+async fn mark_and_take_away(
+    server: &Arc<Server>,
+    target: &Target,
+    name: &str,
+    options: &DeleteOptions,
+    current: &Current,
+    value: Value,
+) -> Result<Step, Status> {
+    let marked = match persist::replace(server, target, name, current, value, false).await? {
+        Replaced::Done(marked) => marked,
+        Replaced::Conflict(newer) => return Ok(Step::Conflict(newer)),
+    };
+    let version = marked.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or_default();
+    let kv = storage::Kv { mod_rev: storage::Rev(version), ..current.kv.clone() };
+    let current = Current { value: marked.clone(), kv };
+    take_away(server, target, options, &current, marked).await
 }
 
 /// The grace period of this delete, in seconds. Upstream: pods have one unless they never ran or are over.
@@ -283,14 +306,17 @@ fn grace_period(target: &Target, options: &DeleteOptions, value: &Value) -> i64 
 }
 
 /// Sets the finalizers that the wanted propagation needs; says whether any finalizer holds the object.
-fn set_finalizers(value: &mut Value, options: &DeleteOptions) -> bool {
+fn set_finalizers(target: &Target, value: &mut Value, options: &DeleteOptions) -> bool {
     let mut finalizers: Vec<Value> = value.items_at(&["metadata", "finalizers"]).to_vec();
     let has = |list: &[Value], name: &str| list.iter().any(|it| it.as_str() == Some(name));
     let (orphan, foreground) = match (options.propagation.as_deref(), options.orphan_dependents) {
         (Some("Orphan"), _) | (None, Some(true)) => (true, false),
         (Some("Foreground"), _) => (false, true),
         (Some(_), _) | (None, Some(false)) => (false, false),
-        (None, None) => (has(&finalizers, ORPHAN), has(&finalizers, FOREGROUND)),
+        (None, None) => {
+            let foreground = has(&finalizers, FOREGROUND);
+            (has(&finalizers, ORPHAN) || (!foreground && orphans_by_default(target)), foreground)
+        }
     };
     finalizers.retain(|it| !matches!(it.as_str(), Some(ORPHAN | FOREGROUND)));
     if orphan {
@@ -308,6 +334,12 @@ fn set_finalizers(value: &mut Value, options: &DeleteOptions) -> bool {
     holds
 }
 
+/// The kinds that have left their pods behind since before there was a garbage collector.
+fn orphans_by_default(target: &Target) -> bool {
+    let facts = target.served.facts;
+    matches!((facts.group, facts.resource), ("", "replicationcontrollers") | ("batch", "jobs"))
+}
+
 /// Sets when the object is to be gone. A later delete shortens the time, never lengthens it.
 fn mark(server: &Server, target: &Target, value: &mut Value, grace: i64) -> bool {
     let going = value.at(&["metadata", "deletionTimestamp"]).is_some();
@@ -323,10 +355,11 @@ fn mark(server: &Server, target: &Target, value: &mut Value, grace: i64) -> bool
         _ => now.checked_add(SignedDuration::from_secs(grace)),
     };
     value.set_at(&["metadata", "deletionTimestamp"], time::format_time(at.unwrap_or(now)));
-    value.set_at(&["metadata", "deletionGracePeriodSeconds"], grace);
     let rules = target.resource().rules();
     if rules.deletion == DeletionRule::Namespace {
         value.set_at(&["status", "phase"], "Terminating");
+    } else {
+        value.set_at(&["metadata", "deletionGracePeriodSeconds"], grace);
     }
     if !going
         && rules.generation == registry::Generation::Spec

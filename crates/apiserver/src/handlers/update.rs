@@ -91,6 +91,8 @@ pub(crate) enum Tracking {
     Compare,
     /// An apply has done it.
     Done,
+    /// Nobody owns what this write sets.
+    Nobody,
 }
 
 impl Write<'_> {
@@ -163,7 +165,13 @@ impl Write<'_> {
         let (uid, actual) =
             (value.str_at(&["metadata", "uid"]), current.str_at(&["metadata", "uid"]));
         if !uid.is_empty() && uid != actual {
-            return Err(Status::conflict(of, self.name, &uid_mismatch(uid, actual)));
+            // Clients read these words, etcd's key included.
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: {}",
+                target.key(self.name)?,
+                uid_mismatch(uid, actual)
+            );
+            return Err(Status::conflict(of, self.name, &why));
         }
         let version = value.str_at(&["metadata", "resourceVersion"]);
         if version.is_empty() || version == "0" {
