@@ -417,12 +417,6 @@ pub fn write(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-/// The member whose entries are written in an order of their own.
-const MANAGED_FIELDS: &str = "managedFields";
-/// An entry says what it is before what it owns, as upstream writes it: people read it so, and tools compare the text.
-const ENTRY_ORDER: [&str; 7] =
-    ["manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource"];
-
 /// Appends the canonical JSON text of an object.
 pub fn write_object(object: &Object, out: &mut Vec<u8>) {
     out.push(b'{');
@@ -435,46 +429,44 @@ pub fn write_object(object: &Object, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// Appends a member of an object: its name and its value.
+/// Appends a member of an object.
 pub fn write_member(key: &str, value: &Value, out: &mut Vec<u8>) {
     write_string(key, out);
     out.push(b':');
     match value {
-        Value::Array(entries) if key == MANAGED_FIELDS => write_entries(entries, out),
+        Value::Array(entries) if key == "managedFields" => write_managed_fields(entries, out),
         value => write(value, out),
     }
 }
 
-/// The entries of managed fields: what each is, before what it owns.
-fn write_entries(entries: &[Value], out: &mut Vec<u8>) {
+/// Who owns what, with the members of each entry in the order in which upstream writes them: clients that compare
+/// text see who and when before what.
+fn write_managed_fields(entries: &[Value], out: &mut Vec<u8>) {
+    const MEMBERS: [&str; 7] =
+        ["manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource"];
     out.push(b'[');
     for (index, entry) in entries.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        match entry {
-            Value::Object(entry) if entry.keys().all(|key| ENTRY_ORDER.contains(&key)) => {
-                write_entry(entry, out);
+        let Value::Object(entry) = entry else {
+            write(entry, out);
+            continue;
+        };
+        let known = MEMBERS.iter().filter_map(|name| entry.get(name).map(|value| (*name, value)));
+        let others = entry.iter().filter(|(name, _)| !MEMBERS.contains(name));
+        out.push(b'{');
+        for (index, (name, value)) in known.chain(others).enumerate() {
+            if index > 0 {
+                out.push(b',');
             }
-            odd => write(odd, out),
+            write_string(name, out);
+            out.push(b':');
+            write(value, out);
         }
+        out.push(b'}');
     }
     out.push(b']');
-}
-
-fn write_entry(entry: &Object, out: &mut Vec<u8>) {
-    let mut before = b'{';
-    for (key, value) in ENTRY_ORDER.iter().filter_map(|key| Some((*key, entry.get(key)?))) {
-        out.push(before);
-        before = b',';
-        write_string(key, out);
-        out.push(b':');
-        write(value, out);
-    }
-    if before == b'{' {
-        out.push(b'{');
-    }
-    out.push(b'}');
 }
 
 /// Go writes plain digits for exponents from -6 to 20, and a short exponent otherwise.
