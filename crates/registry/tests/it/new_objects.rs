@@ -1,0 +1,215 @@
+//! New objects.
+
+use super::{prepared, words};
+
+/// Checks that an object is told what is wrong with it; nothing, where nothing is.
+fn check(object: &str, expected: &[&str]) {
+    let (resource, served, value) = prepared(object);
+    assert_eq!(words(&resource.validate(&served, &value)), expected.join("\n"), "for {object}");
+}
+
+#[test]
+fn services() {
+    check(
+        r#"{"kind":"Service","apiVersion":"v1","spec":{"type":"NodePort","clusterIP":"None","ports":[{"port":80}]}}"#,
+        &[
+            "spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services",
+        ],
+    );
+    check(
+        r#"{"kind":"Service","apiVersion":"v1","spec":{"ports":[{"port":0},{"port":0,"name":"a"}]}}"#,
+        &[
+            "spec.ports[0].name: Required value",
+            "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+            "spec.ports[0].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive",
+            "spec.ports[1].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+            "spec.ports[1].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive",
+            "spec.ports[1]: Duplicate value: {\"Name\":\"\",\"Protocol\":\"TCP\",\"AppProtocol\":null,\"Port\":0,\"TargetPort\":0,\"NodePort\":0}",
+        ],
+    );
+    check(
+        r#"{"kind":"Service","apiVersion":"v1","spec":{"clusterIP":"x","selector":{"":""}}}"#,
+        &[
+            "spec.clusterIPs[0]: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ],
+    );
+    check(
+        r#"{"kind":"Service","apiVersion":"v1","spec":{"type":"ExternalName","externalName":"a.example."}}"#,
+        &[],
+    );
+}
+
+#[test]
+fn core_kinds() {
+    check(
+        r#"{"kind":"Secret","apiVersion":"v1","type":"kubernetes.io/basic-auth"}"#,
+        &["data[username]: Required value", "data[password]: Required value"],
+    );
+    check(
+        r#"{"kind":"Secret","apiVersion":"v1","type":"kubernetes.io/dockerconfigjson","stringData":{".dockerconfigjson":"{"}}"#,
+        &[
+            "data[.dockerconfigjson]: Invalid value: \"<secret contents redacted>\": unexpected end of JSON input",
+        ],
+    );
+    check(
+        r#"{"kind":"Node","apiVersion":"v1","spec":{"taints":[{"key":"k","effect":"x"}],"podCIDRs":["10.0.0.0/24","10.0.1.0/24"]}}"#,
+        &[
+            "metadata.taints[0].effect: Unsupported value: \"x\": supported values: \"NoSchedule\", \"PreferNoSchedule\", \"NoExecute\"",
+            "spec.podCIDRs: Invalid value: [\"10.0.0.0/24\",\"10.0.1.0/24\"]: may specify no more than one CIDR for each IP family",
+        ],
+    );
+    check(
+        r#"{"kind":"LimitRange","apiVersion":"v1","spec":{"limits":[{"type":"Container","max":{"cpu":"1"},"min":{"cpu":"2"},"maxLimitRequestRatio":{"cpu":"500m"}}]}}"#,
+        &[
+            "spec.limits[0].min[cpu]: Invalid value: \"2\": min value 2 is greater than max value 1",
+            "spec.limits[0].defaultRequest[cpu]: Invalid value: \"1\": min value 2 is greater than default request value 1",
+            "spec.limits[0].default[cpu]: Invalid value: \"1\": min value 2 is greater than default value 1",
+            "spec.limits[0].maxLimitRequestRatio[cpu]: Invalid value: \"500m\": ratio 500m is less than 1",
+        ],
+    );
+    check(
+        r#"{"kind":"ResourceQuota","apiVersion":"v1","spec":{"hard":{"pods":"1.5","services":"1"},"scopes":["BestEffort"]}}"#,
+        &[
+            "spec.hard[pods]: Invalid value: \"1500m\": must be an integer",
+            "spec.scopes: Invalid value: [\"BestEffort\"]: unsupported scope applied to resource",
+        ],
+    );
+    check(
+        r#"{"kind":"Endpoints","apiVersion":"v1","subsets":[{"addresses":[{"ip":"127.0.0.1"}]}]}"#,
+        &[
+            "subsets[0].addresses[0].ip: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
+        ],
+    );
+    check(
+        r#"{"kind":"PersistentVolume","apiVersion":"v1","spec":{"capacity":{"storage":"0"},"accessModes":["ReadWriteOnce"],"local":{"path":"/a/../b"},"nfs":{"server":"s","path":"/"}}}"#,
+        &[
+            "spec.capacity[storage]: Invalid value: \"0\": must be greater than zero",
+            "spec.local: Forbidden: may not specify more than 1 volume type",
+        ],
+    );
+}
+
+#[test]
+fn networking() {
+    check(
+        r#"{"kind":"NetworkPolicy","apiVersion":"networking.k8s.io/v1","spec":{"ingress":[{"from":[{},{"ipBlock":{"cidr":"10.0.0.0/24","except":["10.0.1.0/25"]}}],"ports":[{"endPort":1}]}]}}"#,
+        &[
+            "spec.ingress[0].ports[0].endPort: Invalid value: 1: may not be specified when `port` is not specified",
+            "spec.ingress[0].from[0]: Required value: must specify a peer",
+            "spec.ingress[0].from[1].ipBlock.except[0]: Invalid value: \"10.0.1.0/25\": must be a strict subset of `cidr`",
+        ],
+    );
+    check(
+        r#"{"kind":"Ingress","apiVersion":"networking.k8s.io/v1","spec":{"rules":[{"host":"10.0.0.1","http":{"paths":[{"path":"/a//b","pathType":"Exact","backend":{}}]}}]}}"#,
+        &[
+            "spec.rules[0].host: Invalid value: \"10.0.0.1\": must be a DNS name, not an IP address",
+            "spec.rules[0].http.paths[0].path: Invalid value: \"/a//b\": must not contain '//'",
+            "spec.rules[0].http.paths[0].backend: Required value: port name or number is required",
+        ],
+    );
+    check(
+        r#"{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","addressType":"IPv6","endpoints":[{"addresses":["10.0.0.1"]}],"ports":[{},{}]}"#,
+        &[
+            "endpoints[0].addresses[0]: Invalid value: \"10.0.0.1\": must be an IPv6 address",
+            "ports[1].name: Duplicate value: \"\"",
+        ],
+    );
+    check(
+        r#"{"kind":"IPAddress","apiVersion":"networking.k8s.io/v1","metadata":{"name":"2001:DB8::1"},"spec":{"parentRef":{"resource":"services","name":"s"}}}"#,
+        &[
+            "metadata.name: Invalid value: \"2001:DB8::1\": must be in canonical form (\"2001:db8::1\")",
+        ],
+    );
+}
+
+#[test]
+fn access_and_admission() {
+    check(
+        r#"{"kind":"RoleBinding","apiVersion":"rbac.authorization.k8s.io/v1","roleRef":{"kind":"Role","name":"r"},"subjects":[{"kind":"User","name":"u"},{"kind":"ServiceAccount","name":"s","apiGroup":"x"}]}"#,
+        &["subjects[1].apiGroup: Unsupported value: \"x\": supported values: \"\""],
+    );
+    check(
+        r#"{"kind":"Role","apiVersion":"rbac.authorization.k8s.io/v1","rules":[{"verbs":["get"],"nonResourceURLs":["/x"]}]}"#,
+        &[
+            "rules[0].nonResourceURLs: Invalid value: [\"/x\"]: namespaced rules cannot apply to non-resource URLs",
+        ],
+    );
+    check(
+        r#"{"kind":"ValidatingWebhookConfiguration","apiVersion":"admissionregistration.k8s.io/v1","webhooks":[{"name":"a.b.c","admissionReviewVersions":["v1"],"sideEffects":"None","timeoutSeconds":31,"clientConfig":{"url":"http://u@h/p?q#f"},"rules":[{"operations":["*","CREATE"],"apiGroups":[""],"apiVersions":["v1"],"resources":["pods/*","pods/status"]}]}]}"#,
+        &[
+            "webhooks[0].rules[0].operations: Invalid value: [\"*\",\"CREATE\"]: if '*' is present, must not specify other operations",
+            "webhooks[0].rules[0].resources[1]: Invalid value: \"pods/status\": if 'pods/*' is present, must not specify pods/status",
+            "webhooks[0].timeoutSeconds: Invalid value: 31: the timeout value must be between 1 and 30 seconds",
+            "webhooks[0].clientConfig.url: Invalid value: \"http\": 'https' is the only allowed URL scheme; desired format: https://host[/path]",
+            "webhooks[0].clientConfig.url: Invalid value: \"u\": user information is not permitted in the URL",
+            "webhooks[0].clientConfig.url: Invalid value: \"f\": fragments are not permitted in the URL",
+            "webhooks[0].clientConfig.url: Invalid value: \"q\": query parameters are not permitted in the URL",
+        ],
+    );
+    check(
+        r#"{"kind":"ValidatingAdmissionPolicyBinding","apiVersion":"admissionregistration.k8s.io/v1","spec":{"policyName":"p","validationActions":["Deny","Deny"],"paramRef":{"name":"n"}}}"#,
+        &[
+            "spec.paramRef.parameterNotFoundAction: Required value",
+            "spec.validationActions[1]: Duplicate value: \"Deny\"",
+        ],
+    );
+    check(
+        r#"{"kind":"FlowSchema","apiVersion":"flowcontrol.apiserver.k8s.io/v1","spec":{"priorityLevelConfiguration":{"name":"p"},"rules":[{"subjects":[{"kind":"User","group":{"name":"g"}}],"nonResourceRules":[{"verbs":["*","get"],"nonResourceURLs":["/a*b"]}]}]}}"#,
+        &[
+            "spec.rules[0].subjects[0].group: Forbidden: group is forbidden when subject kind is not 'Group'",
+            "spec.rules[0].subjects[0].user: Required value: user is required when subject kind is 'User'",
+            "spec.rules[0].nonResourceRules[0].verbs: Invalid value: [\"*\",\"get\"]: if '*' is present, must not specify other verbs",
+            "spec.rules[0].nonResourceRules[0].nonResourceURLs[0]: Invalid value: \"/a*b\": wildcard can only do suffix matching",
+        ],
+    );
+    check(
+        r#"{"kind":"APIService","apiVersion":"apiregistration.k8s.io/v1","metadata":{"name":"v1.a.example"},"spec":{"group":"a.example","version":"v1","groupPriorityMinimum":1,"versionPriority":1,"insecureSkipTLSVerify":true}}"#,
+        &[
+            "spec.insecureSkipTLSVerify: Invalid value: true: local APIServices may not have insecureSkipTLSVerify",
+        ],
+    );
+}
+
+#[test]
+fn storage_and_devices() {
+    check(
+        r#"{"kind":"StorageClass","apiVersion":"storage.k8s.io/v1","provisioner":"A b","reclaimPolicy":"Recycle"}"#,
+        &[
+            "provisioner: Invalid value: \"a b\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+            "reclaimPolicy: Unsupported value: \"Recycle\": supported values: \"Delete\", \"Retain\"",
+        ],
+    );
+    check(
+        r#"{"kind":"CSINode","apiVersion":"storage.k8s.io/v1","spec":{"drivers":[{"name":"d","nodeID":""},{"name":"d","nodeID":"n"}]}}"#,
+        &["spec.drivers[0].nodeID: Required value", "spec.drivers[1].name: Duplicate value: \"d\""],
+    );
+    check(
+        r#"{"kind":"ResourceClaim","apiVersion":"resource.k8s.io/v1","spec":{"devices":{"requests":[{"name":"a"},{"name":"a","exactly":{"deviceClassName":"c","count":-1}}],"constraints":[{"requests":["b"],"matchAttribute":"x/y"}]}}}"#,
+        &[
+            "spec.devices.requests[0]: Required value: exactly one of `exactly` or `firstAvailable` is required",
+            "spec.devices.requests[1].name: Duplicate value: \"a\"",
+            "spec.devices.requests[1].exactly.count: Invalid value: -1: must be greater than zero",
+            "spec.devices.constraints[0].requests[0]: Invalid value: \"b\": must be the name of a request in the claim or the name of a request and a subrequest separated by '/'",
+        ],
+    );
+}
+
+#[test]
+fn definitions_of_custom_resources() {
+    let with = |schema: &str| {
+        format!(
+            r#"{{"kind":"CustomResourceDefinition","apiVersion":"apiextensions.k8s.io/v1","metadata":{{"name":"ws.e.example"}},"spec":{{"group":"e.example","scope":"Cluster","names":{{"plural":"ws","kind":"W"}},"versions":[{{"name":"v1","served":true,"storage":true,"schema":{{"openAPIV3Schema":{schema}}}}}]}}}}"#
+        )
+    };
+    check(&with(r#"{"type":"object"}"#), &[]);
+    check(
+        &with(
+            r#"{"type":"object","properties":{"a":{"type":"array"},"b":{"type":"string","default":1},"c":{"type":"string","maxLength":1,"default":"xx"}}}"#,
+        ),
+        &[
+            "spec.validation.openAPIV3Schema.properties[a].items: Required value: must be specified",
+            "spec.validation.openAPIV3Schema.properties[b].default: Invalid value: \"integer\":  in body must be of type string: \"integer\"",
+            "spec.validation.openAPIV3Schema.properties[c].default: Invalid value: \"xx\":  in body should be at most 1 chars long",
+        ],
+    );
+}
