@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail};
 
 mod bootstrap;
 mod go_names;
+mod openapi;
+mod proto;
 mod resources;
 
 const PRESENCE: &str = include_str!("codegen/presence.tsv");
@@ -30,6 +32,8 @@ struct FieldRow {
 struct Definition {
     atomic: bool,
     scalar: Option<String>,
+    /// `x-kubernetes-unions`, as JSON.
+    unions: String,
     fields: Vec<FieldRow>,
 }
 
@@ -56,6 +60,8 @@ pub(crate) fn generate(reference: &Path) -> Result<Vec<(&'static str, String)>> 
     }
     Ok(vec![
         ("schema.rs", builder.render(&kinds)?),
+        ("openapi.rs", openapi::generate(&builder)?),
+        ("protobuf.rs", proto::generate(reference, &builder)?),
         ("resources.rs", resources::generate(reference)?),
         ("bootstrap.jsonl", bootstrap::generate(reference)?),
     ])
@@ -81,6 +87,7 @@ fn read_definitions(path: &Path) -> Result<BTreeMap<String, Definition>> {
             merge_key: next(),
         };
         if row.name == "-" {
+            entry.unions = next();
             entry.atomic = row.map_type == "atomic";
             if row.ty != "object" {
                 entry.scalar = Some(row.ty);

@@ -6,6 +6,8 @@
 #[allow(clippy::all, clippy::pedantic, reason = "generated")]
 pub mod generated {
     //! Generated tables.
+    pub mod openapi;
+    pub mod protobuf;
     pub mod resources;
     pub mod schema;
 }
@@ -22,6 +24,12 @@ pub use resource::{Column, ResourceFacts, SubresourceFacts};
 #[must_use]
 pub fn schema() -> &'static Schema {
     &generated::schema::SCHEMA
+}
+
+/// The protobuf field numbers of every type of the built-in API.
+#[must_use]
+pub fn protobuf_tags() -> &'static apimachinery::protobuf::Tags {
+    &generated::protobuf::TAGS
 }
 
 /// Every resource that a default server serves.

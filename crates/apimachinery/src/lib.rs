@@ -12,6 +12,7 @@ pub mod labels;
 pub mod managed_fields;
 pub mod obj;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod schema;
 pub mod status;

@@ -4,4 +4,5 @@
 
 mod managed_fields;
 mod patches;
+mod protobuf;
 mod recorded;
