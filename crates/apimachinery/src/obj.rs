@@ -110,6 +110,16 @@ impl Obj {
         Ok(Self { facts: facts(&value), bytes, members_at, resource_version })
     }
 
+    /// The object of these bytes for a reader that asks for nothing but the bytes: its facts are empty.
+    ///
+    /// # Errors
+    /// When the bytes are not in the layout of [`encode`].
+    pub fn unindexed(bytes: Bytes, resource_version: u64) -> Result<Self, ObjError> {
+        let at = members_at(&bytes).ok_or(ObjError::Layout)?;
+        let members_at = u32::try_from(at).map_err(|_| ObjError::Layout)?;
+        Ok(Self { facts: Facts::default(), bytes, members_at, resource_version })
+    }
+
     /// The same bytes under another resource version, as a deletion reports them.
     #[must_use]
     pub fn at_version(&self, resource_version: u64) -> Self {

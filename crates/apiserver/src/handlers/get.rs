@@ -1,15 +1,15 @@
-//! GET of one object: from the store, as it is now.
+//! GET of one object: from the store, as it is now, and not decoded where the client wants it as it is stored.
 
 use apimachinery::Status;
+use apimachinery::obj::Obj;
 use http::Response;
-use storage::At;
+use storage::{At, StorageError};
 
 use super::subresource;
 use crate::Server;
 use crate::body::Body;
 use crate::error;
 use crate::exchange::Exchange;
-use crate::hub::object_of;
 use crate::negotiate::negotiate;
 use crate::respond;
 use crate::target::Target;
@@ -29,6 +29,7 @@ pub(crate) async fn get(
     let read = server.hub.store().get(&key, At::Latest).await;
     let (kv, _) = read.map_err(|error| error::general(&error))?;
     let kv = kv.ok_or_else(|| Status::not_found(target.group_resource(), name))?;
-    let object = object_of(target.resource(), &kv).map_err(|error| error::general(&error))?;
+    let object = Obj::unindexed(kv.value.clone(), kv.mod_rev.0)
+        .map_err(|error| error::general(&StorageError::Corrupt(format!("{}: {error}", kv.key))))?;
     respond::stored(server, target, form, &object)
 }
