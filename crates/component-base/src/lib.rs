@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod feature_gates;
+pub mod metrics;
 pub mod random;
 pub mod shutdown;
 pub mod task;
