@@ -308,7 +308,7 @@ impl Status {
         if let Some(details) = &self.details {
             status.insert("details", details.to_value());
         }
-        if self.code != 0 && !self.success {
+        if self.code != 0 {
             status.insert("code", i32::from(self.code));
         }
         Value::Object(status)

@@ -17,6 +17,7 @@ const SHOWN_BYTES: usize = 30;
 pub(crate) enum Syntax {
     Json,
     Yaml,
+    Protobuf,
 }
 
 /// The syntax a request says its body is in.
@@ -25,6 +26,7 @@ pub(crate) fn syntax_of(exchange: &Exchange) -> Result<Syntax, Status> {
     match media.split(';').next().unwrap_or_default().trim() {
         "" | "application/json" => Ok(Syntax::Json),
         "application/yaml" => Ok(Syntax::Yaml),
+        crate::proto::MEDIA_TYPE => Ok(Syntax::Protobuf),
         _ => Err(Status::unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
         )),
@@ -32,8 +34,14 @@ pub(crate) fn syntax_of(exchange: &Exchange) -> Result<Syntax, Status> {
 }
 
 /// A body as a value, and what strict validation says of members that stand twice in it.
-fn parse(syntax: Syntax, bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
+fn parse(syntax: Syntax, bytes: &[u8], target: &Target) -> Result<(Value, Vec<String>), String> {
     match syntax {
+        Syntax::Protobuf => {
+            let facts = target.served.facts;
+            let value = crate::proto::decode(bytes, (&facts.api_version(), facts.kind))
+                .map_err(|error| error.to_string())?;
+            Ok((value, Vec::new()))
+        }
         Syntax::Json => {
             let (value, repeated) =
                 json::parse_reporting(bytes).map_err(|error| error.to_string())?;
@@ -56,7 +64,7 @@ pub(crate) fn object(
 ) -> Result<Value, Status> {
     let syntax = syntax_of(exchange)?;
     let facts = target.served.facts;
-    let parsed = parse(syntax, body).and_then(|(value, repeated)| match value {
+    let parsed = parse(syntax, body, target).and_then(|(value, repeated)| match value {
         Value::Null => Ok((Value::object(), repeated)),
         Value::Object(_) => Ok((value, repeated)),
         other => Err(format!(
@@ -67,7 +75,7 @@ pub(crate) fn object(
     let (mut value, repeated) = parsed.map_err(|why| {
         let why = match syntax {
             Syntax::Json => format!("couldn't get version/kind; json parse error: {why}"),
-            Syntax::Yaml => why,
+            Syntax::Yaml | Syntax::Protobuf => why,
         };
         unrecognized(facts.kind, &why, body)
     })?;
@@ -76,6 +84,21 @@ pub(crate) fn object(
     report(exchange, target, unknown, validation)?;
     target.resource().default(&target.served, &mut value);
     Ok(value)
+}
+
+/// A body of another kind than the target's, as it is written. `default` is the apiVersion and kind that a message
+/// without them has.
+pub(crate) fn untyped(
+    exchange: &Exchange,
+    body: &[u8],
+    default: (&str, &str),
+) -> Result<Value, Status> {
+    let parsed = match syntax_of(exchange)? {
+        Syntax::Json => json::parse(body).map_err(|error| error.to_string()),
+        Syntax::Yaml => yaml::parse(body).map_err(|error| error.to_string()),
+        Syntax::Protobuf => crate::proto::decode(body, default).map_err(|error| error.to_string()),
+    };
+    parsed.map_err(Status::bad_request)
 }
 
 /// Types and defaults of a value that came out of a patch.

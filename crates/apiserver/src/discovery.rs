@@ -64,6 +64,11 @@ impl Documents {
         let groups = Aggregated::new(aggregated(&facts, &names));
         Self { facts, core, groups }
     }
+
+    /// The resources that are told.
+    pub(crate) fn facts(&self) -> &[&'static ResourceFacts] {
+        &self.facts
+    }
 }
 
 /// Groups in the table's order.

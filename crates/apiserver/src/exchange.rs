@@ -30,6 +30,8 @@ pub(crate) struct Exchange {
     pub(crate) peer: Peer,
     pub(crate) user: Arc<UserInfo>,
     pub(crate) audit_id: String,
+    /// The resource it is about, once that is known.
+    pub(crate) facts: Option<&'static api::ResourceFacts>,
     /// What to tell the client besides the answer.
     pub(crate) warnings: Vec<String>,
 }
@@ -45,6 +47,7 @@ impl Exchange {
             peer,
             user: Arc::new(UserInfo::anonymous()),
             audit_id: String::new(),
+            facts: None,
             warnings: Vec::new(),
         }
     }

@@ -9,7 +9,7 @@ use crate::Server;
 use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
 use crate::target::Target;
-use crate::{discovery, health};
+use crate::{discovery, health, openapi};
 
 pub(crate) mod admit;
 pub(crate) mod apply;
@@ -35,16 +35,21 @@ pub(crate) async fn handle(
 ) -> Result<Response<Body>, Status> {
     let info = &exchange.info;
     if !info.is_resource {
-        return match discovery::answer(server, exchange) {
+        let answer =
+            discovery::answer(server, exchange).or_else(|| openapi::answer(server, exchange));
+        return match answer {
             Some(answer) => answer,
             None => health::answer(server, exchange).await,
         };
     }
     if let Some(review) = server.reviews.find(info) {
+        exchange.facts = Some(review.facts());
         return reviews::create(server, exchange, review, body).await;
     }
     let target = Target::of(server, info)?;
     let facts = target.served.facts;
+    exchange.facts = Some(facts);
+    let info = &exchange.info;
     let verbs = match info.subresource.as_str() {
         "" => facts.verbs,
         name => facts.subresource(name).ok_or_else(Status::no_route)?.verbs,

@@ -26,6 +26,7 @@ pub(crate) async fn answer(server: &Server, exchange: &Exchange) -> Result<Respo
         }
         ("openid", "v1/jwks" | "v1/jwks/") => key_set(server),
         ("version", "") => Ok(version(server, exchange)),
+        ("metrics", "") => Ok(crate::metrics::answer(server)),
         ("", "") => Ok(root(exchange)),
         ("api", _) => Err(Status::no_route()),
         ("apis", _) if path.split('/').count() > 3 => Err(Status::no_route()),
@@ -122,6 +123,6 @@ fn version(server: &Server, exchange: &Exchange) -> Response<Body> {
 }
 
 fn root(exchange: &Exchange) -> Response<Body> {
-    let document = value!({"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]});
+    let document = value!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]});
     respond::plain(form_of(&exchange.parts.headers), 200, &document)
 }

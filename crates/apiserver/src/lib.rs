@@ -17,10 +17,13 @@ mod health;
 pub mod hub;
 mod in_process;
 pub mod listen;
+pub mod metrics;
 pub mod negotiate;
 mod objects;
+mod openapi;
 mod options;
 mod persist;
+mod proto;
 pub mod query;
 pub mod request;
 mod respond;
@@ -112,6 +115,8 @@ pub struct Server {
     version: Version,
     stop: ShutdownSignal,
     discovery: discovery::Documents,
+    openapi: openapi::Documents,
+    metrics: metrics::Metrics,
     allocator: allocate::Allocator,
     nodes: Option<NodeDialer>,
     reviews: handlers::reviews::Reviews,
@@ -148,8 +153,11 @@ impl Server {
         let hub = Arc::new(Hub::load(Arc::clone(&config.store), &config.registry).await?);
         let objects = Arc::new(CachedObjects::new(Arc::clone(&hub), &config.registry));
         let access = access(&objects);
+        let discovery = discovery::Documents::new(&config.registry);
         Ok(Arc::new(Self {
-            discovery: discovery::Documents::new(&config.registry),
+            openapi: openapi::Documents::new(discovery.facts().to_vec(), &config.version.git),
+            discovery,
+            metrics: metrics::Metrics::new(),
             registry: config.registry,
             hub,
             clock: config.clock,
@@ -176,20 +184,33 @@ impl Server {
         &self.hub
     }
 
+    /// What the server counts; other components may register theirs beside it.
+    #[must_use]
+    pub fn metrics(&self) -> &metrics::Metrics {
+        &self.metrics
+    }
+
     /// Answers a request.
     pub async fn serve(
         self: &Arc<Self>,
         request: Request<RequestBody>,
         peer: Peer,
     ) -> Response<Body> {
+        let began = tokio::time::Instant::now();
         let (parts, body) = request.into_parts();
         let mut exchange = exchange::Exchange::new(parts, peer);
         let answer = match filters::run(self, &mut exchange).await {
             Ok(_admitted) => handlers::handle(self, &mut exchange, body).await,
-            Err(status) => Err(status),
+            Err(status) => {
+                let info = &exchange.info;
+                let found = self.registry.find(&info.group, &info.version, &info.resource);
+                exchange.facts = found.map(|(_, served)| served.facts);
+                Err(status)
+            }
         };
         let mut response = answer.unwrap_or_else(|status| respond::failure(&exchange, &status));
         respond::add_headers(&exchange, response.headers_mut());
+        self.metrics.answered(&exchange, response.status().as_u16(), began.elapsed());
         response
     }
 }

@@ -12,6 +12,8 @@ pub enum Encoding {
     Json,
     /// `application/yaml`
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`
+    Protobuf,
 }
 
 /// What is written.
@@ -46,6 +48,7 @@ impl Encoding {
         match self {
             Self::Json => "application/json",
             Self::Yaml => "application/yaml",
+            Self::Protobuf => crate::proto::MEDIA_TYPE,
         }
     }
 }
@@ -66,6 +69,14 @@ struct Clause<'h> {
 }
 
 impl Clause<'_> {
+    /// Whether the router lets it pass: `application/*` is none of the types it knows.
+    fn is_known(&self) -> bool {
+        matches!(
+            (self.kind, self.sub),
+            ("*", "*") | ("application", "json" | "yaml" | "vnd.kubernetes.protobuf")
+        )
+    }
+
     fn param(&self, name: &str) -> &str {
         self.params.iter().find(|(it, _)| *it == name).map_or("", |(_, value)| value)
     }
@@ -116,19 +127,38 @@ fn choose(headers: &HeaderMap, transforms: bool) -> Result<Form, Status> {
     if header.is_empty() {
         return Ok(Form::default());
     }
-    for clause in clauses(header) {
+    let clauses = clauses(header);
+    if transforms && !clauses.iter().any(Clause::is_known) {
+        return Err(no_representation());
+    }
+    for clause in clauses {
         let encoding = match (clause.kind, clause.sub) {
             ("application" | "*", "json") | ("*", "*") => Encoding::Json,
             ("application", "yaml") => Encoding::Yaml,
+            ("application", "vnd.kubernetes.protobuf") => Encoding::Protobuf,
             _ => continue,
         };
         let Some(transform) = transform_of(&clause, transforms) else { continue };
+        // A table holds what protobuf has no message for.
+        if matches!((encoding, transform), (Encoding::Protobuf, Transform::Table(_))) {
+            continue;
+        }
         let pretty = clause.param("pretty") == "1";
         return Ok(Form { encoding, transform, pretty });
     }
     Err(Status::not_acceptable(format!(
         "only the following media types are accepted: {MEDIA_TYPES}"
     )))
+}
+
+/// 406 of the router, which upstream asks before any handler: nothing that is produced here is accepted.
+fn no_representation() -> Status {
+    Status {
+        details: Some(Box::default()),
+        ..Status::not_acceptable(format!(
+            "406: Not Acceptable\n\nAvailable representations: {MEDIA_TYPES}"
+        ))
+    }
 }
 
 fn transform_of(clause: &Clause<'_>, allowed: bool) -> Option<Transform> {
@@ -167,7 +197,19 @@ mod tests {
     fn the_first_form_that_can_be_written_is_taken() {
         check("*/*", "application/json None");
         check("application/yaml", "application/yaml None");
-        check("application/vnd.kubernetes.protobuf, application/json", "application/json None");
+        check(
+            "application/vnd.kubernetes.protobuf, application/json",
+            "application/vnd.kubernetes.protobuf None",
+        );
+        check(
+            "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io, application/json",
+            "application/json None",
+        );
+        check(
+            "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+            r#"application/vnd.kubernetes.protobuf Partial("v1")"#,
+        );
+        check("application/*", "406");
         check(
             "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
             r#"application/json Table("v1")"#,

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use admission::Operation;
+use apimachinery::status::{Cause, Details};
 use apimachinery::{Status, Value};
 use auth::{Attributes, Decision};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, UPGRADE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyStream, Full};
+use http_body_util::{BodyExt, BodyStream, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -32,6 +33,8 @@ use crate::target::Target;
 
 /// How long a node may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How much of an agent's refusal is passed on, in bytes (upstream's limit).
+const REFUSAL_BYTES: usize = 50_000;
 /// The port of a node's agent, where its status names no other.
 const AGENT_PORT: u16 = 10_250;
 /// Headers that belong to one connection and are not passed on.
@@ -105,9 +108,50 @@ pub(crate) async fn connect(
     let body = body.read().await?;
     let node_name = node.str_at(&["metadata", "name"]).to_owned();
     let passed = pass(server, exchange, &node, &path, body).await;
-    passed.map_err(|error| {
+    let answer = passed.map_err(|error| {
         Status::internal(format!("error dialing backend: node {node_name}: {error}"))
-    })
+    })?;
+    if subresource == "log" && !answer.status().is_success() {
+        return Err(refused(answer, &exchange.info.name).await);
+    }
+    Ok(answer)
+}
+
+/// An agent refuses in plain text; clients of the API are told a status that says the same (upstream:
+/// `GenericHttpResponseChecker`).
+async fn refused(answer: Response<Body>, pod: &str) -> Status {
+    let code = answer.status();
+    let text = Limited::new(answer.into_body(), REFUSAL_BYTES).collect().await;
+    let text = text.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let (reason, message) = match code {
+        StatusCode::INTERNAL_SERVER_ERROR => return Status::internal(text),
+        StatusCode::BAD_REQUEST => return Status::bad_request(text),
+        StatusCode::NOT_FOUND => {
+            ("NotFound", "the server could not find the requested resource".to_owned())
+        }
+        StatusCode::FORBIDDEN => ("Forbidden", text.clone()),
+        StatusCode::SERVICE_UNAVAILABLE => ("ServiceUnavailable", text.clone()),
+        other => {
+            let code = other.as_u16();
+            let details = "but did not return more details";
+            ("", format!("the server responded with the status code {code} {details}"))
+        }
+    };
+    let cause = Cause { reason: "UnexpectedServerResponse", message: text, field: String::new() };
+    let details = Details {
+        name: pod.into(),
+        kind: "pods/log".into(),
+        causes: vec![cause],
+        ..Details::default()
+    };
+    Status {
+        code: code.as_u16(),
+        reason,
+        message: format!("{message} ( pods/log {pod})"),
+        details: Some(Box::new(details)),
+        ..Status::default()
+    }
 }
 
 /// A stream into a container is as good as creating one, whatever method opens it (upstream:
@@ -147,10 +191,8 @@ fn node_of(server: &Server, pod: &Value) -> Result<Value, Status> {
         .find("", "v1", "nodes")
         .and_then(|(index, _)| server.hub.cache(index).get(node));
     let found = found.ok_or_else(|| {
-        Status::not_found(
-            apimachinery::status::GroupResource { group: "", resource: "nodes" },
-            node,
-        )
+        // Upstream says `pods` here, with the name of the node.
+        Status::not_found(apimachinery::status::GroupResource { group: "", resource: "pods" }, node)
     })?;
     found.to_value().map_err(Status::internal)
 }
@@ -314,4 +356,27 @@ fn join(exchange: &mut Exchange, response: Response<hyper::body::Incoming>) -> R
         let _ = tokio::io::copy_bidirectional(&mut client, &mut node).await;
     });
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn check(code: u16, text: &str, expected: &str) {
+        let mut answer = Response::new(Body::full(text.to_owned()));
+        *answer.status_mut() = StatusCode::from_u16(code).unwrap();
+        let status = refused(answer, "p").await;
+        assert_eq!(format!("{} {} {}", status.code, status.reason, status.message), expected);
+    }
+
+    #[tokio::test]
+    async fn an_agent_s_refusal_is_told_as_a_status() {
+        let text = "container \"c\" in pod \"p\" is waiting to start: ContainerCreating";
+        check(400, text, &format!("400 BadRequest {text}")).await;
+        let not_found = "the server could not find the requested resource ( pods/log p)";
+        check(404, "", &format!("404 NotFound {not_found}")).await;
+        check(500, "x", "500 InternalError Internal error occurred: x").await;
+        let teapot = "the server responded with the status code 418 but did not return more details ( pods/log p)";
+        check(418, "x", &format!("418  {teapot}")).await;
+    }
 }

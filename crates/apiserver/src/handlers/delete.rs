@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use admission::Operation;
 use apimachinery::status::{Details, GroupResource};
-use apimachinery::{FieldErrors, Path, Status, Value, json, time};
+use apimachinery::{FieldErrors, Path, Status, Value, time};
 use http::Response;
 use jiff::SignedDuration;
 use registry::DeletionRule;
@@ -135,11 +135,7 @@ impl DeleteOptions {
 }
 
 fn parse(exchange: &Exchange, body: &[u8]) -> Result<Value, Status> {
-    let parsed = match decode::syntax_of(exchange)? {
-        decode::Syntax::Json => json::parse(body).map_err(|error| error.to_string()),
-        decode::Syntax::Yaml => apimachinery::yaml::parse(body).map_err(|error| error.to_string()),
-    };
-    let mut value = parsed.map_err(Status::bad_request)?;
+    let mut value = decode::untyped(exchange, body, ("v1", "DeleteOptions"))?;
     if let Some(node) =
         api::type_of_definition("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
     {
@@ -258,8 +254,11 @@ async fn step(
     let waits = grace > 0 || finalizers || namespace_finalizers;
     if !waits {
         // What is deleted with grace says when it went, even if that is at once.
-        if target.resource().rules().deletion == DeletionRule::Graceful {
-            mark(server, target, &mut value, 0);
+        if target.resource().rules().deletion == DeletionRule::Graceful
+            && mark(server, target, &mut value, 0)
+            && !options.dry_run
+        {
+            return mark_and_take_away(server, target, name, options, current, value).await;
         }
         return take_away(server, target, options, current, value).await;
     }
@@ -272,6 +271,26 @@ async fn step(
     } else {
         Ok(Step::Done(Deleted::Object(value)))
     }
+}
+
+/// As upstream: the mark is a write of its own, so that watchers see when and with which grace the object went, in the
+/// last state before and in the deletion.
+async fn mark_and_take_away(
+    server: &Arc<Server>,
+    target: &Target,
+    name: &str,
+    options: &DeleteOptions,
+    current: &Current,
+    value: Value,
+) -> Result<Step, Status> {
+    let marked = match persist::replace(server, target, name, current, value, false).await? {
+        Replaced::Done(marked) => marked,
+        Replaced::Conflict(newer) => return Ok(Step::Conflict(newer)),
+    };
+    let version = marked.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or_default();
+    let kv = storage::Kv { mod_rev: storage::Rev(version), ..current.kv.clone() };
+    let current = Current { value: marked.clone(), kv };
+    take_away(server, target, options, &current, marked).await
 }
 
 /// The grace period of this delete, in seconds. Upstream: pods have one unless they never ran or are over.

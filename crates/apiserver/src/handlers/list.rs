@@ -365,6 +365,13 @@ fn answer(
             &respond::table(target, version, Value::Object(metadata), rows?, true),
         ));
     }
+    if form.encoding == Encoding::Protobuf && form.transform == Transform::None {
+        let facts = target.served.facts;
+        let items = values.map(|value| value.map(|value| item(target, form, value)));
+        let list = crate::proto::encode_list(&facts.api_version(), facts.kind, &metadata, items)?;
+        let unknown = || Status::internal(format!("{} has no protobuf", facts.kind));
+        return Ok(respond::bytes(200, crate::proto::MEDIA_TYPE, list.ok_or_else(unknown)?));
+    }
     let items: Result<Vec<Value>, Status> =
         values.map(|value| value.map(|value| item(target, form, value))).collect();
     let mut list = Object::new();

@@ -86,6 +86,13 @@ impl Reviews {
     }
 }
 
+impl Review {
+    /// The resource that reviews of this sort are posted to.
+    pub(crate) fn facts(&self) -> &'static api::ResourceFacts {
+        self.target.served.facts
+    }
+}
+
 /// Answers a review.
 pub(crate) async fn create(
     server: &Arc<Server>,

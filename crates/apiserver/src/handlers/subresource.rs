@@ -12,6 +12,7 @@ use super::patch::{self, PatchKind};
 use super::update::{Tracking, Write};
 use crate::Server;
 use crate::body::Body;
+use crate::decode;
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::{Form, negotiate};
 use crate::options::WriteOptions;
@@ -86,7 +87,7 @@ pub(crate) async fn update(
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "UpdateOptions")?;
     let form = negotiate(&exchange.parts.headers)?;
-    let wanted = patch::parse(PatchKind::Strategic, &body)?;
+    let wanted = decode::untyped(exchange, &body, ("autoscaling/v1", "Scale"))?;
     write_scale(server, exchange, target, form, &options, scale, |_| Ok(wanted.clone())).await
 }
 
@@ -218,7 +219,7 @@ async fn binding(
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "CreateOptions")?;
     let form = negotiate(&exchange.parts.headers)?;
-    let binding = patch::parse(PatchKind::Strategic, &body)?;
+    let binding = decode::untyped(exchange, &body, ("v1", "Binding"))?;
     let node = node_of(&binding)?;
     let name = exchange.info.name.clone();
     let uid = binding.str_at(&["metadata", "uid"]).to_owned();
@@ -228,7 +229,7 @@ async fn binding(
         name: &name,
         subresource: "binding",
         options: &options,
-        tracking: Tracking::Compare,
+        tracking: Tracking::Nobody,
         of_live: true,
     };
     let annotations = binding.at(&["metadata", "annotations"]).cloned();
@@ -271,7 +272,7 @@ async fn binding(
             Ok(pod)
         })
         .await?;
-    let done = Status { success: true, ..Status::default() };
+    let done = Status { success: true, code: 201, ..Status::default() };
     Ok(respond::plain(form, 201, &done.to_value()))
 }
 

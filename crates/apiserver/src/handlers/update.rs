@@ -91,6 +91,8 @@ pub(crate) enum Tracking {
     Compare,
     /// An apply has done it.
     Done,
+    /// Nobody owns what this write sets.
+    Nobody,
 }
 
 impl Write<'_> {

@@ -4,6 +4,7 @@
 //! is DELETED with its last matching state at the new version.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use apimachinery::obj::Obj;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use prometheus_client::metrics::counter::Counter;
 use storage::{Rev, StorageError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -22,6 +24,7 @@ use crate::body::Body;
 use crate::cache::{self, Change, Cursor, Event, Next, Scope};
 use crate::error;
 use crate::exchange::Exchange;
+use crate::metrics::Held;
 use crate::negotiate::{Encoding, Form, Transform, negotiate};
 use crate::options::{ListOptions, parse_version};
 use crate::respond;
@@ -53,6 +56,10 @@ struct Watch {
     columns_sent: bool,
     /// Frames can be shared among watchers.
     shared_frames: bool,
+    /// Counts the events that are sent.
+    sent: Counter<u64, AtomicU64>,
+    /// Counts this watch while it is open.
+    _held: Held,
 }
 
 enum Stage {
@@ -62,6 +69,8 @@ enum Stage {
     History(futures::stream::BoxStream<'static, Result<storage::Batch, StorageError>>),
     /// Changes as they come.
     Live(Cursor),
+    /// An error is to be sent, and nothing else.
+    Refused(Status),
     /// A last error was sent.
     Ended,
 }
@@ -92,7 +101,11 @@ pub(crate) async fn watch(
     };
     let scope = scope(target, &selection);
     let woken = target.cache.wake_for(scope);
-    let stage = first_stage(server, target, &selection, &options, version).await?;
+    // A version that the caches do not have yet is waited for: before that, what is older would seem newer.
+    let stage = match wait_for(server, version).await {
+        Ok(()) => first_stage(server, target, &selection, &options, version).await?,
+        Err(future) => Stage::Refused(future),
+    };
     let now = Instant::now();
     let random = server.random.below(MIN_TIMEOUT_SECONDS);
     let timeout = options.timeout_seconds.unwrap_or(MIN_TIMEOUT_SECONDS + random);
@@ -111,6 +124,8 @@ pub(crate) async fn watch(
         stage,
         woken,
         columns_sent: false,
+        sent: server.metrics.events_of(target.served.facts),
+        _held: server.metrics.hold(exchange),
     };
     let pieces = futures::stream::unfold(stream, |mut watch| async move {
         watch.next().await.map(|piece| (piece, watch))
@@ -119,6 +134,7 @@ pub(crate) async fn watch(
     let media = match form.encoding {
         Encoding::Json => "application/json",
         Encoding::Yaml => "application/yaml",
+        Encoding::Protobuf => crate::proto::WATCH_MEDIA_TYPE,
     };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
     Ok(response)
@@ -149,9 +165,7 @@ async fn first_stage(
         None => version == 0,
     };
     if initial || (version == 0 && options.resource_version.is_empty()) {
-        if version > 0 {
-            wait_for(server, version).await?;
-        } else if options.resource_version.is_empty() {
+        if version == 0 && options.resource_version.is_empty() {
             server.hub.catch_up().await.map_err(|error| error::general(&error))?;
         }
         let snapshot =
@@ -176,6 +190,10 @@ impl Watch {
         loop {
             let piece = match &mut self.stage {
                 Stage::Ended => return None,
+                Stage::Refused(status) => {
+                    let status = std::mem::take(status);
+                    return Some(self.end_with(&status));
+                }
                 Stage::Initial { .. } => self.initial(),
                 Stage::History(_) => self.history().await?,
                 Stage::Live(_) => match self.live() {
@@ -278,6 +296,7 @@ impl Watch {
             && self.selection.is_everything()
             && self.target.namespace.is_empty()
         {
+            self.sent.inc();
             return event.json_frame();
         }
         let mut out = Vec::new();
@@ -297,9 +316,13 @@ impl Watch {
         let after = event.change != Change::Deleted && wanted(&event.object);
         match (before, after) {
             (false, true) if self.shared_frames && event.change == Change::Added => {
-                out.extend_from_slice(&event.json_frame())
+                self.sent.inc();
+                out.extend_from_slice(&event.json_frame());
             }
-            (true, true) if self.shared_frames => out.extend_from_slice(&event.json_frame()),
+            (true, true) if self.shared_frames => {
+                self.sent.inc();
+                out.extend_from_slice(&event.json_frame());
+            }
             (false, true) => self.write_event("ADDED", &event.object, out),
             (true, true) => self.write_event("MODIFIED", &event.object, out),
             (true, false) => {
@@ -314,6 +337,7 @@ impl Watch {
     }
 
     fn write_event(&mut self, kind: &str, object: &Obj, out: &mut Vec<u8>) {
+        self.sent.inc();
         if self.shared_frames {
             out.extend_from_slice(&cache::frame(kind, object));
             return;
@@ -337,11 +361,14 @@ impl Watch {
     }
 
     fn write_frame(&self, kind: &str, content: Value, out: &mut Vec<u8>) {
+        if self.form.encoding == Encoding::Protobuf {
+            return crate::proto::write_frame(kind, &content, out);
+        }
         let mut frame = Object::new();
         frame.insert("type", kind);
         frame.insert("object", content);
         match self.form.encoding {
-            Encoding::Json => {
+            Encoding::Json | Encoding::Protobuf => {
                 json::write_object(&frame, out);
                 out.push(b'\n');
             }

@@ -4,4 +4,5 @@
 
 mod access;
 mod cluster;
+mod wire;
 mod writes;

@@ -160,7 +160,13 @@ fn schemas_are_there(versions: &[Value], list: &Path<'_>, errors: &mut FieldErro
 }
 
 /// Problems of one text in one message, as this group's checks tell them.
-fn joined(path: &Path<'_>, text: &str, problems: Problems, before: &str, errors: &mut FieldErrors) {
+fn joined(
+    path: &Path<'_>,
+    text: &str,
+    problems: &[String],
+    before: &str,
+    errors: &mut FieldErrors,
+) {
     if !problems.is_empty() {
         errors.invalid_text(path, text, &format!("{before}{}", problems.join(",")));
     }

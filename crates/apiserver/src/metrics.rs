@@ -1,0 +1,271 @@
+//! What the server counts about itself, in upstream's names, and `/metrics`.
+//!
+//! Labels are text that lives as long as the program, so that counting a request allocates nothing.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use api::ResourceFacts;
+use component_base::metrics;
+use http::{Method, Response};
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::Server;
+use crate::body::Body;
+use crate::exchange::Exchange;
+use crate::respond;
+
+const COMPONENT: &str = "apiserver";
+/// Upstream's buckets of `apiserver_request_duration_seconds`.
+const DURATIONS: [f64; 23] = [
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
+    10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+];
+/// Paths that are counted by name; others would let a client make labels at will.
+const PATHS: [&str; 10] = [
+    "/api",
+    "/apis",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/readyz",
+    "/version",
+    "/",
+];
+
+/// What a request was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct About {
+    component: &'static str,
+    group: &'static str,
+    resource: &'static str,
+    scope: &'static str,
+    subresource: &'static str,
+    verb: &'static str,
+    version: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Done {
+    code: u16,
+    dry_run: &'static str,
+    #[prometheus(flatten)]
+    about: About,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Lasting {
+    dry_run: &'static str,
+    #[prometheus(flatten)]
+    about: About,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfResource {
+    group: &'static str,
+    resource: &'static str,
+    version: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Stored {
+    group: &'static str,
+    resource: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestKind {
+    request_kind: &'static str,
+}
+
+/// A gauge that belongs to who holds it as long as it is held.
+#[derive(Debug)]
+pub(crate) struct Held(Gauge<i64, AtomicI64>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// The server's metrics, and those that others in the process register beside them.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<Done, Counter>,
+    durations: Family<Lasting, Histogram, fn() -> Histogram>,
+    long_running: Family<About, Gauge<i64, AtomicI64>>,
+    watch_events: Family<OfResource, Counter<u64, AtomicU64>>,
+    in_flight: Family<RequestKind, Gauge<i64, AtomicI64>>,
+    objects: Family<Stored, Gauge<i64, AtomicI64>>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let requests = Family::default();
+        let durations: Family<Lasting, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(DURATIONS));
+        let (long_running, watch_events) = (Family::default(), Family::default());
+        let (in_flight, objects) = (Family::default(), Family::default());
+        let mut registry = Registry::default();
+        registry.register(
+            "apiserver_request",
+            "Requests that were answered",
+            Family::clone(&requests),
+        );
+        registry.register(
+            "apiserver_request_duration_seconds",
+            "How long requests took until their answer began, watches and streams aside",
+            Family::clone(&durations),
+        );
+        registry.register(
+            "apiserver_longrunning_requests",
+            "Watches and logs that are open",
+            Family::clone(&long_running),
+        );
+        registry.register(
+            "apiserver_watch_events",
+            "Events sent to watchers",
+            Family::clone(&watch_events),
+        );
+        registry.register(
+            "apiserver_current_inflight_requests",
+            "Requests that hold a place among those in flight",
+            Family::clone(&in_flight),
+        );
+        registry.register(
+            "apiserver_storage_objects",
+            "Objects stored, by resource",
+            Family::clone(&objects),
+        );
+        let registry = Mutex::new(registry);
+        Self { registry, requests, durations, long_running, watch_events, in_flight, objects }
+    }
+
+    /// Lets another component of the process register what it counts.
+    pub fn register(&self, register: impl FnOnce(&mut Registry)) {
+        register(&mut self.registry.lock());
+    }
+
+    /// Counts a request that was answered.
+    pub(crate) fn answered(&self, exchange: &Exchange, code: u16, took: Duration) {
+        let about = About::of(exchange);
+        let dry_run = if exchange.query.get("dryRun").is_some() { "All" } else { "" };
+        self.requests.get_or_create(&Done { code, dry_run, about }).inc();
+        if !is_long_running(about.verb) {
+            let seconds = took.as_secs_f64();
+            self.durations.get_or_create(&Lasting { dry_run, about }).observe(seconds);
+        }
+    }
+
+    /// Counts a long-running request until what comes back is dropped.
+    pub(crate) fn hold(&self, exchange: &Exchange) -> Held {
+        let gauge = self.long_running.get_or_create_owned(&About::of(exchange));
+        gauge.inc();
+        Held(gauge)
+    }
+
+    /// The counter of a resource's events.
+    pub(crate) fn events_of(&self, facts: &'static ResourceFacts) -> Counter<u64, AtomicU64> {
+        let ResourceFacts { group, resource, version, .. } = *facts;
+        self.watch_events.get_or_create_owned(&OfResource { group, resource, version })
+    }
+}
+
+/// Whether requests of this verb last as long as the client likes.
+pub(crate) fn is_long_running(verb: &str) -> bool {
+    matches!(verb, "WATCH" | "CONNECT")
+}
+
+impl About {
+    fn of(exchange: &Exchange) -> Self {
+        let info = &exchange.info;
+        let Some(facts) = exchange.facts else {
+            let path = info.path.trim_end_matches('/');
+            return Self {
+                component: COMPONENT,
+                group: "",
+                resource: "",
+                scope: "",
+                subresource: PATHS.iter().find(|it| **it == path).copied().unwrap_or_default(),
+                verb: method(&exchange.parts.method),
+                version: "",
+            };
+        };
+        let subresource = facts.subresource(&info.subresource).map_or("", |it| it.name);
+        Self {
+            component: COMPONENT,
+            group: facts.group,
+            resource: facts.resource,
+            scope: match info.verb {
+                _ if !info.name.is_empty() || info.verb == "create" => "resource",
+                _ if !info.namespace.is_empty() => "namespace",
+                _ => "cluster",
+            },
+            subresource,
+            verb: verb(exchange, subresource),
+            version: facts.version,
+        }
+    }
+}
+
+/// Upstream's names of verbs.
+fn verb(exchange: &Exchange, subresource: &str) -> &'static str {
+    if matches!(subresource, "log" | "exec" | "attach" | "portforward" | "proxy") {
+        return "CONNECT";
+    }
+    match exchange.info.verb {
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "deletecollection" => "DELETECOLLECTION",
+        "patch"
+            if exchange
+                .header(http::header::CONTENT_TYPE)
+                .starts_with("application/apply-patch") =>
+        {
+            "APPLY"
+        }
+        _ => method(&exchange.parts.method),
+    }
+}
+
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// `/metrics`: what was counted, and what is so right now.
+pub(crate) fn answer(server: &Server) -> Response<Body> {
+    let metrics = &server.metrics;
+    let limits = &server.limits;
+    let counts = [("mutating", &limits.mutating), ("readOnly", &limits.reading)];
+    for (request_kind, count) in counts {
+        let count = i64::try_from(count.load(Ordering::Acquire)).unwrap_or(i64::MAX);
+        metrics.in_flight.get_or_create(&RequestKind { request_kind }).set(count);
+    }
+    for cache in server.hub.caches() {
+        let Some(served) = cache.resource().served().first() else { continue };
+        let count = i64::try_from(cache.len()).unwrap_or(i64::MAX);
+        let ResourceFacts { group, resource, .. } = *served.facts;
+        metrics.objects.get_or_create(&Stored { group, resource }).set(count);
+    }
+    let mut text = metrics::text(&metrics.registry.lock());
+    text.push_str(&metrics::process());
+    respond::bytes(200, metrics::TEXT, text)
+}

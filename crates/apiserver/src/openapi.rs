@@ -1,0 +1,286 @@
+//! `/openapi/v2` and `/openapi/v3`: what the server serves, for clients that read schemas.
+//!
+//! Documents are made when they are first asked for, one piece at a time, and kept compressed. Their ETags are hashes
+//! of what they say, so that a client that knows a hash may keep a document for ever.
+
+mod definitions;
+mod document;
+mod gnostic;
+mod parameters;
+mod paths;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::sync::OnceLock;
+
+use api::ResourceFacts;
+use apimachinery::{Object, Status, value};
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ETAG, EXPIRES, HeaderValue,
+    IF_NONE_MATCH, LOCATION, VARY,
+};
+use http::{Response, StatusCode};
+use sha2::{Digest, Sha512};
+
+use crate::Server;
+use crate::body::Body;
+use crate::exchange::Exchange;
+use crate::respond;
+use document::{Encoding, Part};
+
+/// A year: what is addressed by its hash never changes.
+const FOREVER_SECONDS: i64 = 365 * 24 * 3600;
+
+const V2_PROTOBUF: &[&str] = &[
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+];
+const V3_PROTOBUF: &[&str] = &[
+    "application/com.github.proto-openapi.spec.v3.v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v3@v1.0+protobuf",
+];
+
+/// The version of OpenAPI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// 2.0: one document.
+    V2,
+    /// 3.0: a document for each group and version.
+    V3,
+}
+
+impl Version {
+    fn reference(self, definition: &str) -> String {
+        match self {
+            Self::V2 => format!("#/definitions/{definition}"),
+            Self::V3 => format!("#/components/schemas/{definition}"),
+        }
+    }
+
+    fn protobuf_types(self) -> &'static [&'static str] {
+        match self {
+            Self::V2 => V2_PROTOBUF,
+            Self::V3 => V3_PROTOBUF,
+        }
+    }
+}
+
+/// The documents of what is built in.
+#[derive(Debug)]
+pub(crate) struct Documents {
+    facts: Vec<&'static ResourceFacts>,
+    server_version: String,
+    everything: Document,
+    parts: Vec<Document>,
+    index: OnceLock<Packed>,
+}
+
+#[derive(Debug)]
+struct Document {
+    part: Part,
+    version: Version,
+    /// The hash of its JSON, which the index tells before anybody has asked for the document.
+    hash: OnceLock<String>,
+    json: OnceLock<Packed>,
+    protobuf: OnceLock<Packed>,
+}
+
+/// A document as it is kept.
+#[derive(Debug)]
+struct Packed {
+    gzip: Bytes,
+    etag: HeaderValue,
+}
+
+impl Document {
+    fn new(part: Part, version: Version) -> Self {
+        let (hash, json, protobuf) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { part, version, hash, json, protobuf }
+    }
+
+    /// `apis/apps/v1`, `version`: its place in the index.
+    fn path(&self) -> String {
+        match &self.part {
+            Part::Everything => String::new(),
+            Part::Root(path) | Part::Path(path, _, _) => path.trim_matches('/').to_owned(),
+            Part::Group(group) => format!("apis/{group}"),
+            Part::GroupVersion("", version) => format!("api/{version}"),
+            Part::GroupVersion(group, version) => format!("apis/{group}/{version}"),
+        }
+    }
+
+    fn write(&self, documents: &Documents, encoding: Encoding) -> Vec<u8> {
+        let version = &documents.server_version;
+        document::write(&self.part, &documents.facts, version, self.version, encoding)
+    }
+
+    fn hash(&self, documents: &Documents) -> &str {
+        self.hash.get_or_init(|| hash(&self.write(documents, Encoding::Json)))
+    }
+
+    fn packed(&self, documents: &Documents, encoding: Encoding) -> &Packed {
+        let cell = match encoding {
+            Encoding::Json => &self.json,
+            Encoding::Protobuf => &self.protobuf,
+        };
+        cell.get_or_init(|| {
+            let text = self.write(documents, encoding);
+            if encoding == Encoding::Json {
+                self.hash.get_or_init(|| hash(&text));
+            }
+            Packed::new(&text, self.hash(documents))
+        })
+    }
+}
+
+impl Packed {
+    fn new(text: &[u8], hash: &str) -> Self {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        let written = encoder.write_all(text).and_then(|()| encoder.finish());
+        let gzip = written.expect("because a vector takes what it is given");
+        let etag = HeaderValue::from_str(&format!("\"{hash}\""))
+            .expect("because a hash is hexadecimal digits");
+        Self { gzip: gzip.into(), etag }
+    }
+}
+
+/// SHA-512 in upper case, as upstream writes it.
+fn hash(text: &[u8]) -> String {
+    let mut out = String::with_capacity(128);
+    for byte in Sha512::digest(text) {
+        let _ = write!(out, "{byte:02X}");
+    }
+    out
+}
+
+impl Documents {
+    pub(crate) fn new(facts: Vec<&'static ResourceFacts>, server_version: &str) -> Self {
+        let parts = document::parts(&facts);
+        Self {
+            parts: parts.into_iter().map(|part| Document::new(part, Version::V3)).collect(),
+            everything: Document::new(Part::Everything, Version::V2),
+            index: OnceLock::new(),
+            server_version: server_version.into(),
+            facts,
+        }
+    }
+
+    fn index(&self) -> &Packed {
+        self.index.get_or_init(|| {
+            let paths = self.parts.iter().map(|document| {
+                let path = document.path();
+                let url = format!("/openapi/v3/{path}?hash={}", document.hash(self));
+                (path, value!({"serverRelativeURL": url}))
+            });
+            let paths: Object = paths.collect();
+            let text = apimachinery::json::to_vec(&value!({"paths": paths}));
+            Packed::new(&text, &hash(&text))
+        })
+    }
+}
+
+/// Answers a request below `/openapi`; `None` where the path is another one.
+pub(crate) fn answer(
+    server: &Server,
+    exchange: &Exchange,
+) -> Option<Result<Response<Body>, Status>> {
+    let rest = exchange.info.path.strip_prefix("/openapi/")?;
+    let documents = &server.openapi;
+    let found = match rest.trim_end_matches('/') {
+        "v2" => serve(exchange, documents, &documents.everything),
+        "v3" => send(exchange, documents.index(), "application/json"),
+        path => {
+            let path = path.strip_prefix("v3/")?;
+            let document = documents.parts.iter().find(|it| it.path() == path)?;
+            match exchange.query.get("hash") {
+                None | Some("") => serve(exchange, documents, document),
+                Some(hash) if hash == document.hash(documents) => {
+                    let answer = serve(exchange, documents, document);
+                    answer.map(|response| keep_forever(server, response))
+                }
+                Some(_) => Ok(moved(document.hash(documents), path)),
+            }
+        }
+    };
+    Some(found)
+}
+
+/// The document in the first form that the client accepts.
+fn serve(
+    exchange: &Exchange,
+    documents: &Documents,
+    document: &Document,
+) -> Result<Response<Body>, Status> {
+    let accept = exchange.header(ACCEPT);
+    let types = document.version.protobuf_types();
+    for clause in accept.split(',').map(|it| it.split(';').next().unwrap_or_default().trim()) {
+        let (encoding, media) = match clause {
+            "" | "*/*" | "application/*" | "application/json" => {
+                (Encoding::Json, "application/json")
+            }
+            other => match types.iter().find(|it| **it == other) {
+                Some(_) => (Encoding::Protobuf, types[0]),
+                None => continue,
+            },
+        };
+        return send(exchange, document.packed(documents, encoding), media);
+    }
+    let accepted = ["application/json"].iter().chain(types).copied().collect::<Vec<_>>();
+    Err(Status::not_acceptable(format!(
+        "only the following media types are accepted: {}",
+        accepted.join(", ")
+    )))
+}
+
+fn send(
+    exchange: &Exchange,
+    packed: &Packed,
+    media: &'static str,
+) -> Result<Response<Body>, Status> {
+    let zipped =
+        exchange.header(ACCEPT_ENCODING).split(',').any(|it| it.trim().starts_with("gzip"));
+    let mut response = if exchange.parts.headers.get(IF_NONE_MATCH) == Some(&packed.etag) {
+        respond::bytes(304, media, "")
+    } else if zipped {
+        let mut response = respond::bytes(200, media, packed.gzip.clone());
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response
+    } else {
+        let mut text = Vec::new();
+        GzDecoder::new(&*packed.gzip).read_to_end(&mut text).map_err(Status::internal)?;
+        respond::bytes(200, media, text)
+    };
+    let headers = response.headers_mut();
+    headers.insert(ETAG, packed.etag.clone());
+    headers.insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
+    Ok(response)
+}
+
+/// A document that is asked for by its hash never changes.
+fn keep_forever(server: &Server, mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    let now = server.clock.now();
+    let then = now.checked_add(jiff::SignedDuration::from_secs(FOREVER_SECONDS)).unwrap_or(now);
+    let text = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&then);
+    if let Some(value) = text.ok().and_then(|text| HeaderValue::from_str(&text).ok()) {
+        headers.insert(EXPIRES, value);
+    }
+    response
+}
+
+/// Another hash than the document has now: it is elsewhere.
+fn moved(hash: &str, path: &str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    if let Ok(to) = HeaderValue::from_str(&format!("/openapi/v3/{path}?hash={hash}")) {
+        response.headers_mut().insert(LOCATION, to);
+    }
+    response
+}

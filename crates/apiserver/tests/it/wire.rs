@@ -1,0 +1,258 @@
+//! What clients see on the wire: protobuf, watch events of a forced delete, evictions, documents, metrics.
+
+use std::sync::Arc;
+
+use apimachinery::{Value, json, protobuf, value};
+use apiserver::{Body, Peer, RequestBody};
+use auth::UserInfo;
+use bytes::Bytes;
+use futures::StreamExt;
+use http::HeaderMap;
+
+use crate::cluster::{Cluster, admin};
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const POD: &str = "/api/v1/namespaces/ns/pods/p";
+
+async fn cluster() -> Cluster {
+    let cluster = Cluster::start().await;
+    let named = |name: &str| value!({"metadata": {"name": name}});
+    cluster.done("POST /api/v1/namespaces", Some(&named("ns"))).await;
+    cluster.done("POST /api/v1/namespaces/ns/serviceaccounts", Some(&named("default"))).await;
+    cluster
+}
+
+/// A pod that runs on a node.
+async fn running_pod(cluster: &Cluster) -> Value {
+    let pod = value!({"metadata": {"name": "p", "labels": {"a": "b"}},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
+    let mut pod = cluster.done("POST /api/v1/namespaces/ns/pods", Some(&pod)).await;
+    pod.set_at(
+        &["status"],
+        value!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}),
+    );
+    cluster.done(&format!("PUT {POD}/status"), Some(&pod)).await
+}
+
+struct Answer {
+    code: u16,
+    headers: HeaderMap,
+    body: Body,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |it| it.to_str().unwrap())
+    }
+
+    fn bytes(self) -> Bytes {
+        match self.body {
+            Body::Full(bytes) => bytes.unwrap_or_default(),
+            Body::Stream(_) => panic!("a stream where one piece was expected"),
+        }
+    }
+
+    /// The next piece of a stream that has one.
+    async fn piece(&mut self) -> Bytes {
+        match &mut self.body {
+            Body::Stream(stream) => stream.next().await.unwrap(),
+            Body::Full(bytes) => bytes.take().unwrap(),
+        }
+    }
+}
+
+async fn send(cluster: &Cluster, request: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+    let (method, path) = request.split_once(' ').unwrap();
+    let mut builder = http::Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    let user = Some(Arc::new(UserInfo::new("admin", &["system:masters"])));
+    let request = builder.body(RequestBody::Bytes(body.into())).unwrap();
+    let response = cluster.server.serve(request, Peer { user, ..Peer::default() }).await;
+    let (parts, body) = response.into_parts();
+    Answer { code: parts.status.as_u16(), headers: parts.headers, body }
+}
+
+fn message(api_version: &str, kind: &str, value: &Value) -> Vec<u8> {
+    let node = api::type_of_kind("", api_version, kind).unwrap();
+    let mut out = Vec::new();
+    protobuf::wrap(api_version, kind, &mut out, |out| {
+        protobuf::encode(api::schema(), api::protobuf_tags(), node, value, out);
+    });
+    out
+}
+
+fn read(bytes: &[u8]) -> (String, Value) {
+    let envelope = protobuf::unwrap(bytes).unwrap();
+    let node = api::type_of_kind("", &envelope.api_version, &envelope.kind).unwrap();
+    let value = protobuf::decode(api::schema(), api::protobuf_tags(), node, envelope.raw).unwrap();
+    (envelope.kind, value)
+}
+
+#[tokio::test]
+async fn objects_go_in_and_out_in_protobuf() {
+    let cluster = cluster().await;
+    let map = value!({"metadata": {"name": "m"}, "data": {"k": "v"}});
+    let headers = [("content-type", PROTOBUF), ("accept", PROTOBUF)];
+    let path = "/api/v1/namespaces/ns/configmaps";
+    let made =
+        send(&cluster, &format!("POST {path}"), &headers, message("v1", "ConfigMap", &map)).await;
+    assert_eq!((made.code, made.header("content-type")), (201, PROTOBUF));
+    let (kind, made) = read(&made.bytes());
+    assert_eq!((kind.as_str(), made.str_at(&["data", "k"])), ("ConfigMap", "v"));
+    let stored = cluster.done(&format!("GET {path}/m"), None).await;
+    assert_eq!(stored.str_at(&["metadata", "uid"]), made.str_at(&["metadata", "uid"]));
+    let list = send(&cluster, &format!("GET {path}"), &headers, Vec::new()).await;
+    let (kind, list) = read(&list.bytes());
+    assert_eq!((kind.as_str(), list.items_at(&["items"]).len()), ("ConfigMapList", 1));
+    let missing = send(&cluster, &format!("GET {path}/x"), &headers, Vec::new()).await;
+    assert_eq!((missing.code, missing.header("content-type")), (404, PROTOBUF));
+    let wrong = message("v1", "Secret", &value!({"metadata": {"name": "m"}}));
+    let json_answer = [("content-type", PROTOBUF)];
+    let wrong = send(&cluster, &format!("POST {path}"), &json_answer, wrong).await;
+    assert_eq!(wrong.code, 400);
+}
+
+#[tokio::test]
+async fn a_watch_in_protobuf_sends_frames() {
+    let cluster = cluster().await;
+    let request = "GET /api/v1/namespaces/ns/serviceaccounts?watch=1&resourceVersion=0";
+    let mut watch = send(&cluster, request, &[("accept", PROTOBUF)], Vec::new()).await;
+    assert_eq!(watch.header("content-type"), "application/vnd.kubernetes.protobuf;stream=watch");
+    let piece = watch.piece().await;
+    let len = u32::from_be_bytes(piece[..4].try_into().unwrap()) as usize;
+    assert_eq!(piece.len(), 4 + len, "one event");
+    let event = api::type_of_definition("io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent").unwrap();
+    let mut reader = protobuf::Reader::new(&piece[4..]);
+    assert_eq!(reader.field().unwrap(), Some((1, protobuf::WireValue::Bytes(b"ADDED"))));
+    let Some((2, protobuf::WireValue::Bytes(raw))) = reader.field().unwrap() else {
+        panic!("no object in the event of {event}")
+    };
+    let Some((1, protobuf::WireValue::Bytes(object))) = protobuf::Reader::new(raw).field().unwrap()
+    else {
+        panic!("no bytes in the object")
+    };
+    let (kind, account) = read(object);
+    assert_eq!(
+        (kind.as_str(), account.str_at(&["metadata", "name"])),
+        ("ServiceAccount", "default")
+    );
+}
+
+#[tokio::test]
+async fn a_forced_delete_says_when_and_with_which_grace_the_pod_went() {
+    let cluster = cluster().await;
+    let pod = running_pod(&cluster).await;
+    let version = pod.str_at(&["metadata", "resourceVersion"]);
+    let watch = format!("GET /api/v1/namespaces/ns/pods?watch=1&resourceVersion={version}");
+    let mut watch = send(&cluster, &watch, &[], Vec::new()).await;
+    cluster.done(&format!("DELETE {POD}?gracePeriodSeconds=0"), None).await;
+    let mut text = String::new();
+    while text.lines().count() < 2 {
+        text.push_str(std::str::from_utf8(&watch.piece().await).unwrap());
+    }
+    let kinds: Vec<String> = text
+        .lines()
+        .map(|line| {
+            let event = json::parse(line.as_bytes()).unwrap();
+            let metadata = event.at(&["object", "metadata"]).unwrap();
+            assert!(metadata.get("deletionTimestamp").is_some(), "{line}");
+            assert_eq!(metadata.i64_at(&["deletionGracePeriodSeconds"]), Some(0), "{line}");
+            event.str_at(&["type"]).to_owned()
+        })
+        .collect();
+    assert_eq!(kinds, ["MODIFIED", "DELETED"]);
+}
+
+#[tokio::test]
+async fn an_eviction_is_charged_to_the_budget_or_refused_by_it() {
+    let cluster = cluster().await;
+    running_pod(&cluster).await;
+    let budgets = "/apis/policy/v1/namespaces/ns/poddisruptionbudgets";
+    let budget = value!({"metadata": {"name": "b"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}}});
+    let mut budget = cluster.done(&format!("POST {budgets}"), Some(&budget)).await;
+    let mut allow = async |count: i64| {
+        budget.set_at(
+            &["status"],
+            value!({"observedGeneration": 1, "disruptionsAllowed": count,
+            "currentHealthy": (count + 1), "desiredHealthy": 1, "expectedPods": 1}),
+        );
+        budget.remove_at(&["metadata", "resourceVersion"]);
+        cluster.done(&format!("PUT {budgets}/b/status"), Some(&budget)).await;
+    };
+    allow(0).await;
+    cluster.server.hub().catch_up().await.unwrap();
+    let evict = value!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    let request = format!("POST {POD}/eviction");
+    let (code, refused) = cluster.send(&admin(), &request, Some(&evict)).await;
+    assert_eq!(code, 429, "{refused:?}");
+    let cause = &refused.items_at(&["details", "causes"])[0];
+    assert_eq!(cause.str_at(&["reason"]), "DisruptionBudget");
+    let needs = "The disruption budget b needs 1 healthy pods and has 1 currently";
+    assert_eq!(cause.str_at(&["message"]), needs);
+    allow(1).await;
+    cluster.done(&request, Some(&evict)).await;
+    let pod = cluster.done(&format!("GET {POD}"), None).await;
+    assert!(pod.at(&["metadata", "deletionTimestamp"]).is_some(), "{pod:?}");
+    let why = pod.items_at(&["status", "conditions"]).iter();
+    assert!(why.clone().any(|it| it.str_at(&["type"]) == "DisruptionTarget"), "{pod:?}");
+    let charged = cluster.done(&format!("GET {budgets}/b"), None).await;
+    assert_eq!(charged.i64_at(&["status", "disruptionsAllowed"]), Some(0));
+    assert!(charged.at(&["status", "disruptedPods", "p"]).is_some(), "{charged:?}");
+}
+
+#[tokio::test]
+async fn documents_are_kept_by_their_hash() {
+    let cluster = cluster().await;
+    let index = cluster.done("GET /openapi/v3", None).await;
+    let url = index.str_at(&["paths", "apis/apps/v1", "serverRelativeURL"]).to_owned();
+    let found =
+        send(&cluster, &format!("GET {url}"), &[("accept-encoding", "gzip")], Vec::new()).await;
+    assert_eq!((found.code, found.header("cache-control")), (200, "public, immutable"));
+    assert_eq!(found.header("content-encoding"), "gzip");
+    let etag = found.header("etag").to_owned();
+    assert!(url.ends_with(etag.trim_matches('"')), "{url} {etag}");
+    let known =
+        send(&cluster, &format!("GET {url}"), &[("if-none-match", &etag)], Vec::new()).await;
+    assert_eq!(known.code, 304);
+    let old = send(&cluster, "GET /openapi/v3/apis/apps/v1?hash=OLD", &[], Vec::new()).await;
+    assert_eq!((old.code, old.header("location")), (301, url.as_str()));
+    let odd = send(&cluster, "GET /openapi/v2", &[("accept", "text/html")], Vec::new()).await;
+    assert_eq!(odd.code, 406);
+}
+
+#[tokio::test]
+async fn requests_events_and_objects_are_counted() {
+    let cluster = cluster().await;
+    let watch = "GET /api/v1/namespaces/ns/serviceaccounts?watch=1&resourceVersion=0";
+    let mut watch = send(&cluster, watch, &[], Vec::new()).await;
+    watch.piece().await;
+    let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+    let metrics = text(send(&cluster, "GET /metrics", &[], Vec::new()).await.bytes());
+    let about = |verb: &str, resource: &str, scope: &str| {
+        format!(
+            "component=\"apiserver\",group=\"\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"\",verb=\"{verb}\",version=\"v1\""
+        )
+    };
+    let accounts = about("POST", "serviceaccounts", "resource");
+    for wanted in [
+        format!("apiserver_request_total{{code=\"201\",dry_run=\"\",{accounts}}} 1\n"),
+        format!("apiserver_request_duration_seconds_count{{dry_run=\"\",{accounts}}} 1\n"),
+        format!(
+            "apiserver_longrunning_requests{{{}}} 1\n",
+            about("WATCH", "serviceaccounts", "namespace")
+        ),
+        "apiserver_watch_events_total{group=\"\",resource=\"serviceaccounts\",version=\"v1\"} 1\n"
+            .into(),
+        "apiserver_storage_objects{group=\"\",resource=\"serviceaccounts\"} 1\n".into(),
+        "\nprocess_resident_memory_bytes ".into(),
+    ] {
+        assert!(metrics.contains(&wanted), "{wanted} is not in\n{metrics}");
+    }
+    drop(watch);
+    let metrics = text(send(&cluster, "GET /metrics", &[], Vec::new()).await.bytes());
+    let closed = format!("{}}} 0\n", about("WATCH", "serviceaccounts", "namespace"));
+    assert!(metrics.contains(&closed), "{metrics}");
+}
