@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use apimachinery::{FieldErrors, Path, Status, Value, managed_fields};
+use apimachinery::{FieldErrors, Path, Status, Value, managed_fields, value};
 use bytes::Bytes;
 use http::Response;
+use registry::Scale;
 
 use super::create;
+use super::subresource::scale_of;
 use super::update::{Tracking, Write};
 use crate::Server;
 use crate::body::Body;
@@ -14,7 +16,7 @@ use crate::decode;
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
 use crate::options::{FieldValidation, WriteOptions, refuse};
-use crate::persist::{self, tracked_write};
+use crate::persist::{self, Current, tracked_write};
 use crate::respond;
 use crate::target::Target;
 
@@ -29,43 +31,127 @@ pub(crate) async fn apply(
     let options = WriteOptions::of(exchange, "PatchOptions")?;
     check_options(exchange)?;
     let form = negotiate(&exchange.parts.headers)?;
-    let force = exchange.query.flag("force");
     let applied = parse(exchange, &body, options.field_validation)?;
     let (name, subresource) = (exchange.info.name.clone(), exchange.info.subresource.clone());
-    let now = apimachinery::time::format_time(server.clock.now());
-    let merge = |live: Option<&Value>| {
-        let version = target.served.facts.api_version();
-        let write = tracked_write(target, &subresource, &options, &version, &now);
-        managed_fields::apply(&write, live, &applied, force).map_err(Status::from)
-    };
-    let validation = options.field_validation;
     let Some(current) = persist::try_current(server, target, &name).await? else {
         if !subresource.is_empty() {
             return Err(Status::not_found(target.group_resource(), &name));
         }
-        let mut value = merge(None)?.unwrap_or_else(|| applied.clone());
+        let merged = merge(server, exchange, target, &options, &applied, None)?;
+        let mut value = merged.unwrap_or_else(|| applied.clone());
         value.default_at(&["metadata", "name"], name.as_str());
-        decode::patched(exchange, target, &mut value, validation)?;
+        decode::patched(exchange, target, &mut value, options.field_validation)?;
         let stored =
             create::new_object(server, exchange, target, &options, value, Tracking::Done).await?;
         return Ok(respond::object(server, target, form, 201, stored));
     };
+    let stored = replace(server, exchange, target, &options, &applied, current).await?;
+    Ok(respond::object(server, target, form, 200, stored))
+}
+
+/// Applies a `Scale`: the same as applying an object with nothing but the count, under the name of the subresource.
+pub(crate) async fn apply_scale(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    body: RequestBody,
+    scale: Scale,
+) -> Result<Response<Body>, Status> {
+    let body = body.read().await?;
+    let options = WriteOptions::of(exchange, "PatchOptions")?;
+    check_options(exchange)?;
+    let form = negotiate(&exchange.parts.headers)?;
+    let given = parse(exchange, &body, options.field_validation)?;
+    let name = exchange.info.name.clone();
+    let applied = counted(target, &name, &scale, &given)?;
+    let current = persist::current(server, target, &name).await?;
+    let stored = replace(server, exchange, target, &options, &applied, current).await?;
+    Ok(respond::plain(form, 200, &scale_of(&scale, &stored)))
+}
+
+/// The object that says what a `Scale` says.
+fn counted(target: &Target, name: &str, scale: &Scale, given: &Value) -> Result<Value, Status> {
+    let (version, kind) = (given.str_at(&["apiVersion"]), given.str_at(&["kind"]));
+    if (version, kind) != ("autoscaling/v1", "Scale") {
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type Scale): {version}/{kind}"
+        )));
+    }
+    let given_name = given.str_at(&["metadata", "name"]);
+    if !given_name.is_empty() && given_name != name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({given_name}) does not match the name on the URL ({name})"
+        )));
+    }
+    let facts = target.served.facts;
+    let mut object = value!({"apiVersion": (facts.api_version()), "kind": (facts.kind),
+        "metadata": {"name": name}});
+    if facts.namespaced {
+        object.set_at(&["metadata", "namespace"], target.namespace.as_str());
+    }
+    match given.at(&["spec", "replicas"]) {
+        None => {}
+        Some(Value::Int(replicas)) if *replicas >= 0 => {
+            object.set_at(scale.spec_replicas, *replicas);
+        }
+        Some(other) => {
+            let mut errors = FieldErrors::new();
+            let at = Path::new("spec");
+            errors.invalid(&at.child("replicas"), other, "must be greater than or equal to 0");
+            return Err(Status::invalid("autoscaling", "Scale", name, &errors));
+        }
+    }
+    Ok(object)
+}
+
+/// What is stored merged with what is applied; `None` where that changes nothing.
+fn merge(
+    server: &Server,
+    exchange: &Exchange,
+    target: &Target,
+    options: &WriteOptions,
+    applied: &Value,
+    live: Option<&Value>,
+) -> Result<Option<Value>, Status> {
+    let now = apimachinery::time::format_time(server.clock.now());
+    let version = target.served.facts.api_version();
+    let write = tracked_write(target, &exchange.info.subresource, options, &version, &now);
+    let force = exchange.query.flag("force");
+    managed_fields::apply(&write, live, applied, force).map_err(Status::from)
+}
+
+/// Writes an object that exists, merged with what is applied.
+async fn replace(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    options: &WriteOptions,
+    applied: &Value,
+    current: Current,
+) -> Result<Value, Status> {
+    let (name, subresource) = (exchange.info.name.clone(), exchange.info.subresource.clone());
     let write = Write {
         name: &name,
         subresource: &subresource,
-        options: &options,
+        options,
         tracking: Tracking::Done,
         of_live: true,
     };
-    let change = |exchange: &mut Exchange, target: &Target, live: &Value| match merge(Some(live))? {
+    let change = |exchange: &mut Exchange, target: &Target, live: &Value| match merge(
+        server,
+        exchange,
+        target,
+        options,
+        applied,
+        Some(live),
+    )? {
         None => Ok(live.clone()),
         Some(mut value) => {
-            decode::patched(exchange, target, &mut value, validation)?;
+            decode::patched(exchange, target, &mut value, options.field_validation)?;
             Ok(value)
         }
     };
-    let stored = write.run(server, exchange, target, current, change).await?;
-    Ok(respond::object(server, target, form, 200, stored))
+    write.run(server, exchange, target, current, change).await
 }
 
 /// An apply has to say who applies.

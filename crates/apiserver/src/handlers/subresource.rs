@@ -103,6 +103,9 @@ pub(crate) async fn patch(
     let ("scale", Some(scale)) = (subresource.as_str(), scale) else {
         return Err(not_built(target, &subresource));
     };
+    if kind == PatchKind::Apply {
+        return super::apply::apply_scale(server, exchange, target, body, scale).await;
+    }
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "PatchOptions")?;
     let form = negotiate(&exchange.parts.headers)?;
@@ -179,7 +182,7 @@ fn scaled(name: &str, scale: &Scale, live: &Value, wanted: &Value) -> Result<Val
 }
 
 /// The `Scale` of an object.
-fn scale_of(scale: &Scale, object: &Value) -> Value {
+pub(super) fn scale_of(scale: &Scale, object: &Value) -> Value {
     let mut metadata = Object::new();
     for member in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object.at(&["metadata", member]) {

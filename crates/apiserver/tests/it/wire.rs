@@ -256,3 +256,33 @@ async fn requests_events_and_objects_are_counted() {
     let closed = format!("{}}} 0\n", about("WATCH", "serviceaccounts", "namespace"));
     assert!(metrics.contains(&closed), "{metrics}");
 }
+
+#[tokio::test]
+async fn a_scale_can_be_applied_and_owns_the_count() {
+    let cluster = cluster().await;
+    let path = "/apis/apps/v1/namespaces/ns/deployments";
+    let deployment = value!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    cluster.done(&format!("POST {path}?fieldManager=me"), Some(&deployment)).await;
+    let scale = value!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": 3}});
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    let apply = async |query: &str| {
+        let request = format!("PATCH {path}/d/scale?fieldManager=scaler{query}");
+        send(&cluster, &request, &headers, json::to_vec(&scale)).await
+    };
+    assert_eq!(apply("").await.code, 409, "the count is somebody else's");
+    let answer = apply("&force=true").await;
+    assert_eq!(answer.code, 200);
+    let answer = json::parse(&answer.bytes()).unwrap();
+    assert_eq!(
+        (answer.str_at(&["kind"]), answer.i64_at(&["spec", "replicas"])),
+        ("Scale", Some(3))
+    );
+    let stored = cluster.done(&format!("GET {path}/d"), None).await;
+    assert_eq!(stored.i64_at(&["spec", "replicas"]), Some(3));
+    let entry = stored.items_at(&["metadata", "managedFields"]).iter();
+    let entry = entry.clone().find(|it| it.str_at(&["manager"]) == "scaler").unwrap();
+    let parts = ["operation", "apiVersion", "subresource"].map(|it| entry.str_at(&[it]));
+    assert_eq!(parts, ["Apply", "apps/v1", "scale"]);
+    assert_eq!(json::to_string(&entry["fieldsV1"]), r#"{"f:spec":{"f:replicas":{}}}"#);
+}
