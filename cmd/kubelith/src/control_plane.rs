@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use apimachinery::duration::Duration;
 use apiserver::{InProcess, Server};
 use auth::UserInfo;
 use client::Client;
@@ -12,6 +13,8 @@ use component_base::{Clock, Random, ShutdownSignal};
 use controllers::Setup;
 use controllers::certificates::CertificateSigner;
 use controllers::node_ipam::NodeRanges;
+use controllers::node_lifecycle::NodeLifecycle;
+use controllers::pod_gc::PodGc;
 use ipnet::IpNet;
 use scheduler::{Profile, Scheduler};
 
@@ -67,6 +70,15 @@ pub(crate) struct ManagerOptions {
     /// Prefix length of the range that a node gets of an IPv6 range of pods
     #[arg(long, default_value_t = 64, value_name = "BITS")]
     node_cidr_mask_size_ipv6: u8,
+    /// How long a node may be silent
+    #[arg(long, default_value = "50s", value_name = "DURATION", value_parser = seconds)]
+    node_monitor_grace_period: i64,
+    /// How long a new node may take to say its first word
+    #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = seconds)]
+    node_startup_grace_period: i64,
+    /// How many pods that are over may stay; 0 is any number
+    #[arg(long, default_value_t = 12_500, value_name = "N")]
+    terminated_pod_gc_threshold: usize,
     /// Which controllers run: `*` is every one, NAME this one, -NAME not this one
     #[arg(
         long,
@@ -76,6 +88,15 @@ pub(crate) struct ManagerOptions {
         allow_hyphen_values = true
     )]
     controllers: Vec<String>,
+}
+
+/// Whole seconds of a duration.
+fn seconds(text: &str) -> Result<i64, String> {
+    let duration = Duration::parse(text).map_err(|error| error.to_string())?;
+    if duration.as_seconds() < 1 {
+        return Err("must be a second at least".into());
+    }
+    Ok(duration.as_seconds())
 }
 
 impl ManagerOptions {
@@ -130,6 +151,11 @@ pub(crate) fn start_controllers(parts: &Parts, options: &ManagerOptions) {
         random: Arc::clone(&parts.random),
         root_ca: Arc::clone(&parts.root_ca),
         node_ranges: parts.node_ranges.clone(),
+        node_lifecycle: NodeLifecycle {
+            grace_seconds: options.node_monitor_grace_period,
+            startup_grace_seconds: options.node_startup_grace_period,
+        },
+        pod_gc: PodGc { terminated_threshold: options.terminated_pod_gc_threshold },
         authority: Some(Arc::clone(&parts.authority)),
         stop: parts.stop.clone(),
     };

@@ -35,6 +35,19 @@ impl ResourceQuota {
         Self { objects }
     }
 
+    /// Whether a write fits one quota as it is now.
+    async fn look(
+        &self,
+        attributes: &Attributes<'_>,
+        name: &str,
+        usage: &Usage<'_>,
+    ) -> Result<(), Status> {
+        let live = self.objects.get_live("", "resourcequotas", attributes.namespace, name).await?;
+        let Some(live) = live else { return Ok(()) };
+        let quota = live.to_value().map_err(Status::internal)?;
+        judge(attributes, &quota, usage).map(|_| ())
+    }
+
     /// Counts a write against one quota.
     async fn charge(
         &self,
@@ -139,6 +152,12 @@ impl Plugin for ResourceQuota {
             return Ok(());
         }
         let usage = Usage::of(attributes);
+        if quotas.len() > 1 {
+            // None is charged for a write that another refuses.
+            for quota in &quotas {
+                self.look(attributes, &quota.facts.name, &usage).await?;
+            }
+        }
         for quota in quotas {
             self.charge(attributes, &quota.facts.name, &usage).await?;
         }

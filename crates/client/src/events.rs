@@ -1,11 +1,12 @@
 //! Events: what components tell people about objects, in upstream's form and with upstream's aggregation.
 //!
-//! Equal events within ten minutes become one with a count. Writing is in the background and bounded: when the server
+//! Equal events become one with a count, many similar ones become one that speaks for all. Writing is in the background and bounded: when the server
 //! does not keep up, the oldest unsent events are dropped and counted in the log, never the component held up.
+
+mod correlate;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use apimachinery::{Value, time, value};
 use component_base::{Clock, Random, ShutdownSignal};
@@ -13,16 +14,13 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use correlate::Correlator;
+
 use crate::call::{Client, PatchKind};
 use crate::resource::Resource;
 
 /// How many events wait to be sent at most.
 const MAX_QUEUED: usize = 1_000;
-/// How many events are remembered for aggregation.
-const MAX_REMEMBERED: usize = 4_096;
-/// How long equal events are counted into one (upstream: 10 minutes).
-const AGGREGATION: Duration = Duration::from_secs(600);
-
 /// `Normal` or `Warning`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventType {
@@ -100,26 +98,6 @@ struct Pending {
     at: Timestamp,
 }
 
-impl Pending {
-    fn same(&self, other: &Self) -> bool {
-        self.kind == other.kind
-            && self.reason == other.reason
-            && self.message == other.message
-            && self.about.uid == other.about.uid
-            && self.about.name == other.about.name
-            && self.about.namespace == other.about.namespace
-            && self.about.field_path == other.about.field_path
-    }
-}
-
-/// An event that was written, to be counted up.
-#[derive(Debug, Clone)]
-struct Written {
-    event: Pending,
-    name: String,
-    count: i64,
-}
-
 #[derive(Debug, Default)]
 struct Queue {
     pending: VecDeque<Pending>,
@@ -183,10 +161,10 @@ impl EventRecorder {
 
     /// Writes what is recorded, until `stop`; what is queued then is still written.
     pub async fn run(self: Arc<Self>, client: Client, stop: ShutdownSignal) {
-        let mut written: VecDeque<Written> = VecDeque::new();
+        let mut correlator = Correlator::default();
         loop {
             while let Some(event) = self.next() {
-                self.write(&client, &mut written, event).await;
+                self.write(&client, &mut correlator, event).await;
             }
             if stop.is_requested() {
                 return;
@@ -211,43 +189,33 @@ impl EventRecorder {
         queue.pending.pop_front()
     }
 
-    async fn write(&self, client: &Client, written: &mut VecDeque<Written>, event: Pending) {
+    async fn write(&self, client: &Client, correlator: &mut Correlator, event: Pending) {
+        let Some(it) = correlator.correlate(event) else { return };
         let resource = Resource::built_in("", "events");
-        let horizon = jiff::SignedDuration::try_from(AGGREGATION).unwrap_or_default();
-        let known = written
-            .iter_mut()
-            .find(|it| it.event.same(&event) && event.at.duration_since(it.event.at) < horizon);
+        let event = &it.event;
         let namespace = if event.about.namespace.is_empty() {
             "default"
         } else {
             event.about.namespace.as_str()
         };
-        let now = time::format_time(event.at);
-        if let Some(known) = known {
-            let patch = value!({"count": (known.count + 1), "lastTimestamp": now});
+        if let Some(before) = it.before {
+            let count = before.count + 1;
+            let patch = value!({"count": count, "message": (event.message.as_str()),
+                "lastTimestamp": (time::format_time(event.at))});
             let patched = client
-                .patch(&resource, namespace, &known.name, "", PatchKind::Strategic, &patch)
+                .patch(&resource, namespace, &before.name, "", PatchKind::Strategic, &patch)
                 .await;
             match patched {
-                Ok(_) => {
-                    known.count += 1;
-                    known.event.at = event.at;
-                    return;
-                }
+                Ok(_) => return correlator.remember(it.key, before.name, count),
                 // It has expired meanwhile: written anew below.
-                Err(error) if error.is_not_found() => written.retain(|it| !it.event.same(&event)),
-                Err(error) => return self.lost(&event, &error),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return self.lost(event, &error),
             }
         }
         let name = format!("{}.{:x}", event.about.name, unique(event.at, self.random.as_ref()));
-        match client.create(&resource, namespace, &self.object(&event, namespace, &name)).await {
-            Ok(_) => {
-                written.push_back(Written { event, name, count: 1 });
-                if written.len() > MAX_REMEMBERED {
-                    written.pop_front();
-                }
-            }
-            Err(error) => self.lost(&event, &error),
+        match client.create(&resource, namespace, &self.object(event, namespace, &name)).await {
+            Ok(_) => correlator.remember(it.key, name, 1),
+            Err(error) => self.lost(event, &error),
         }
     }
 

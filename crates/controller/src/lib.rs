@@ -54,6 +54,9 @@ pub trait Controller: Send + Sync + 'static {
     /// Sees everything about a key at one instant; `None` where there is nothing to plan for.
     fn observe(&self, snapshot: &Snapshot, key: &Self::Key) -> Option<Self::Observed>;
 
+    /// Told how the last plan went: why it failed, or that it did not.
+    fn applied(&self, _memory: &mut Self::Memory, _failure: Option<&str>) {}
+
     /// What is to be done. No I/O, no clock: the same input gives the same plan.
     fn plan(&self, observed: &Self::Observed, memory: &mut Self::Memory, now: Timestamp) -> Plan;
 }

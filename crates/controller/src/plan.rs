@@ -145,6 +145,8 @@ pub struct Plan {
     pub requeue_at: Option<Timestamp>,
     /// Why the plan is to be tried again with back-off although its writes succeed.
     pub error: Option<String>,
+    /// What is remembered of the key is no longer needed.
+    pub forget: bool,
     /// Live reads that are needed before anything is done.
     pub fetches: Vec<Fetch>,
 }

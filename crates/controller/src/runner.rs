@@ -182,7 +182,19 @@ impl<C: Controller> Runner<C> {
             let plan = self.controller.plan(&observed, &mut memory, self.environment.clock.now());
             self.memory.lock().insert(key.clone(), (memory, Vec::new()));
             if plan.fetches.is_empty() {
-                return self.apply(key, plan).await;
+                let forget = plan.forget;
+                let outcome = self.apply(key, plan).await;
+                if let Some((memory, _)) = self.memory.lock().get_mut(key) {
+                    let failure = match &outcome {
+                        Outcome::Failed(error) => Some(error.as_str()),
+                        Outcome::Done | Outcome::At(_) => None,
+                    };
+                    self.controller.applied(memory, failure);
+                }
+                if forget {
+                    self.memory.lock().remove(key);
+                }
+                return outcome;
             }
             for fetch in plan.fetches {
                 match self.fetch(&fetch).await {

@@ -13,6 +13,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 pub(crate) use plan::{port_number, publishes_all};
 
 use crate::select::{self, Selector};
+use crate::trigger::Tracker;
 
 /// The controller.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +43,7 @@ impl Controller for EndpointSlices {
     const NAME: &'static str = "endpointslice-controller";
     type Key = ObjectKey;
     type Observed = Observed;
-    type Memory = ();
+    type Memory = Tracker;
 
     fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
         watches
@@ -79,8 +80,8 @@ impl Controller for EndpointSlices {
         Some(Observed { slices: slices.collect(), service, pods, zones })
     }
 
-    fn plan(&self, observed: &Observed, (): &mut (), _now: Timestamp) -> Plan {
-        plan::plan(observed)
+    fn plan(&self, observed: &Observed, memory: &mut Tracker, _now: Timestamp) -> Plan {
+        plan::plan(observed, memory.changed(&observed.service, &observed.pods))
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod clusterrole_aggregation;
+pub mod cronjob;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
@@ -46,6 +47,10 @@ pub struct Setup {
     pub authority: Option<Arc<dyn certificates::CertificateSigner>>,
     /// The address ranges that nodes get; none where something else gives them.
     pub node_ranges: node_ipam::NodeRanges,
+    /// How long nodes may be silent.
+    pub node_lifecycle: node_lifecycle::NodeLifecycle,
+    /// How many pods that are over may stay.
+    pub pod_gc: pod_gc::PodGc,
     /// When to stop.
     pub stop: ShutdownSignal,
 }
@@ -77,7 +82,7 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, garbage_collector::GarbageCollector::default(), 20);
     }),
     (node_lifecycle::NodeLifecycle::NAME, |setup| {
-        start(setup, node_lifecycle::NodeLifecycle::default(), 8);
+        start(setup, setup.node_lifecycle, 8);
     }),
     (certificates::Approver::NAME, |setup| start(setup, certificates::Approver, 1)),
     (certificates::Signer::NAME, |setup| {
@@ -89,8 +94,9 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (node_ipam::NodeIpam::NAME, |setup| {
         start(setup, node_ipam::NodeIpam::new(setup.node_ranges.clone()), 5);
     }),
-    (pod_gc::PodGc::NAME, |setup| start(setup, pod_gc::PodGc::default(), 5)),
+    (pod_gc::PodGc::NAME, |setup| start(setup, setup.pod_gc, 5)),
     (job::Jobs::NAME, |setup| start(setup, job::Jobs, 5)),
+    (cronjob::CronJobs::NAME, |setup| start(setup, cronjob::CronJobs, 5)),
     (ttl_after_finished::TtlAfterFinished::NAME, |setup| {
         start(setup, ttl_after_finished::TtlAfterFinished, 5);
     }),

@@ -3,15 +3,16 @@
 
 use apimachinery::{Value, time, value};
 use client::call::PatchKind;
+use client::events::{EventType, ObjectReference};
 use client::indexes::BY_NODE;
 use client::reflector::StoreChange;
 use client::{ObjectKey, Resource};
-use controller::{Action, Controller, Plan, Snapshot, Watches};
+use controller::{Action, Controller, Event, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
-use crate::owner::{key_of, to_value};
+use crate::owner::{key_of, reference_to, to_value};
 
 /// The controller.
 #[derive(Debug, Clone, Copy)]
@@ -48,20 +49,33 @@ const CONDITIONS: &[&str] = &["Ready", "MemoryPressure", "DiskPressure", "PIDPre
 pub struct Memory {
     /// What it last said, and when that was seen.
     last: Option<(String, Timestamp)>,
+    /// Whether it was told that the node is there.
+    registered: bool,
+}
+
+/// What it sees of a node's name.
+#[derive(Debug)]
+pub enum Observed {
+    /// There is no such node.
+    Gone(String),
+    /// A node.
+    Present(Box<Present>),
 }
 
 /// What it sees of a node.
 #[derive(Debug)]
-pub struct Observed {
+pub struct Present {
     node: Node,
     /// The renew time of its lease, as text.
     lease: String,
+    /// Its pods, where it is not ready.
     pods: Vec<Pod>,
 }
 
 impl Controller for NodeLifecycle {
     const NAME: &'static str = "node-lifecycle-controller";
     const ACCOUNT: &'static str = "node-controller";
+    const SOURCE: &'static str = "node-controller";
     /// A node.
     type Key = ObjectKey;
     type Observed = Observed;
@@ -79,18 +93,52 @@ impl Controller for NodeLifecycle {
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
-        let node: Node = snapshot.get(key)?;
+        let Some(node) = snapshot.get::<Node>(key) else {
+            return Some(Observed::Gone(key.name.to_string()));
+        };
         let lease =
             snapshot.store::<Lease>().get(&ObjectKey::new("kube-node-lease", key.name.clone()));
         let lease = lease
             .map(|it| it.value().str_at(&["spec", "renewTime"]).to_owned())
             .unwrap_or_default();
-        Some(Observed { pods: snapshot.by_index(BY_NODE, &key.name), node, lease })
+        let ready = ready_status(&to_value(&node)) == "True";
+        let pods = if ready { Vec::new() } else { snapshot.by_index(BY_NODE, &key.name) };
+        Some(Observed::Present(Box::new(Present { node, lease, pods })))
     }
 
     fn plan(&self, observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
+        match observed {
+            Observed::Present(present) => self.plan_node(present, memory, now),
+            Observed::Gone(name) => {
+                let mut plan = Plan::nothing();
+                if std::mem::take(&mut memory.registered) {
+                    let about = ObjectReference {
+                        api_version: "v1".into(),
+                        kind: "Node".into(),
+                        name: name.clone(),
+                        ..ObjectReference::default()
+                    };
+                    let message =
+                        format!("Node {name} event: Removing Node {name} from Controller");
+                    plan.event(about, EventType::Normal, "RemovingNode", message);
+                }
+                plan.forget = true;
+                plan
+            }
+        }
+    }
+}
+
+impl NodeLifecycle {
+    fn plan_node(&self, observed: &Present, memory: &mut Memory, now: Timestamp) -> Plan {
         let mut plan = Plan::nothing();
         let object = to_value(&observed.node);
+        let name = observed.node.metadata.name.clone().unwrap_or_default();
+        let about = || reference_to("v1", "Node", &observed.node.metadata);
+        if !std::mem::replace(&mut memory.registered, true) {
+            let message = format!("Node {name} event: Registered Node {name} in Controller");
+            plan.event(about(), EventType::Normal, "RegisteredNode", message);
+        }
         let seen = self.last_seen(observed, &object, memory, now);
         let grace =
             if has_reported(&object) { self.grace_seconds } else { self.startup_grace_seconds };
@@ -107,6 +155,10 @@ impl Controller for NodeLifecycle {
                 subresource: "status",
                 object: wanted.clone(),
             });
+            if ready_status(&object) == "True" {
+                let message = format!("Node {name} status is now: NodeNotReady");
+                plan.event(about(), EventType::Normal, "NodeNotReady", message);
+            }
             // The taints follow from the conditions as they are stored.
             return plan;
         }
@@ -118,13 +170,11 @@ impl Controller for NodeLifecycle {
         }
         plan
     }
-}
 
-impl NodeLifecycle {
     /// When the node last said something new. A restart of this process counts as a sign of life.
     fn last_seen(
         &self,
-        observed: &Observed,
+        observed: &Present,
         object: &Value,
         memory: &mut Memory,
         now: Timestamp,
@@ -271,5 +321,11 @@ fn not_ready(plan: &mut Plan, pod: &Pod, now: Timestamp) {
         kind: PatchKind::Strategic,
         patch,
         gone_is_fine: true,
+    })
+    .on_success = Some(Event {
+        about: reference_to("v1", "Pod", &pod.metadata),
+        kind: EventType::Warning,
+        reason: "NodeNotReady",
+        message: "Node is not ready".into(),
     });
 }

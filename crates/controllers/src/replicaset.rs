@@ -32,7 +32,8 @@ impl Controller for ReplicaSets {
     const NAME: &'static str = "replicaset-controller";
     type Key = ObjectKey;
     type Observed = Observed;
-    type Memory = ();
+    /// Why the last plan failed.
+    type Memory = Option<String>;
 
     fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
         watches.own::<ReplicaSet>().on::<Pod>(concerned)
@@ -51,8 +52,12 @@ impl Controller for ReplicaSets {
         Some(Observed { set, pods, ranks })
     }
 
-    fn plan(&self, observed: &Observed, (): &mut (), now: Timestamp) -> Plan {
-        plan::plan(observed, now)
+    fn plan(&self, observed: &Observed, failure: &mut Option<String>, now: Timestamp) -> Plan {
+        plan::plan(observed, failure.as_deref(), now)
+    }
+
+    fn applied(&self, memory: &mut Option<String>, failure: Option<&str>) {
+        *memory = failure.map(str::to_owned);
     }
 }
 

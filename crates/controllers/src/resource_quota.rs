@@ -76,7 +76,14 @@ impl Controller for ResourceQuotas {
     type Memory = ();
 
     fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
-        self.resources.iter().fold(watches.own::<ResourceQuota>(), |watches, resource| {
+        // Its status changes with every write that admission counts: no reason to count again.
+        let watches = watches.on::<ResourceQuota>(|change, _| {
+            let spec = |it: &Option<std::sync::Arc<client::reflector::Cached>>| {
+                it.as_ref().map(|it| it.value()["spec"].clone())
+            };
+            if spec(&change.old) == spec(&change.new) { Vec::new() } else { vec![change.key()] }
+        });
+        self.resources.iter().fold(watches, |watches, resource| {
             let own = resource.clone();
             watches.on_resource(resource.clone(), move |change, snapshot| {
                 given_back(&own, change, snapshot)

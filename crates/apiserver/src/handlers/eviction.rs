@@ -88,8 +88,9 @@ pub(crate) async fn create(
     admit(server, exchange, &admission, &mut eviction, None).await?;
     judge(server, exchange, &admission, &mut eviction, None).await?;
     evict(server, target, &name, &options).await?;
-    let done = Status { success: true, code: 201, ..Status::default() };
-    Ok(respond::plain(form, 201, &done.to_value()))
+    let mut done = Status { success: true, ..Status::default() }.to_value();
+    done.set_at(&["code"], 201);
+    Ok(respond::plain(form, 201, &done))
 }
 
 async fn evict(

@@ -114,6 +114,7 @@ pub(super) fn write(step: &mut Step<'_>) {
     let mut conditions = vec![available(deployment, counts)];
     let progressing = progressing(step, counts);
     conditions.extend(progressing);
+    conditions.extend(replica_failure(step));
     let mut status = value!({});
     let generation = deployment.metadata.generation.unwrap_or_default();
     if generation != 0 {
@@ -163,6 +164,24 @@ fn available(deployment: &Deployment, counts: Counts) -> Wanted {
     }
 }
 
+/// The failure of a set to make or take pods: of the new one before those of the old.
+fn replica_failure(step: &Step<'_>) -> Option<Wanted> {
+    const KIND: &str = "ReplicaFailure";
+    let old = step.old.iter().copied().filter(|set| sets::replicas(set) > 0);
+    let found = step.new.into_iter().chain(old).find_map(|set| {
+        let conditions = set.status.as_ref()?.conditions.as_ref()?;
+        conditions
+            .iter()
+            .find(|it| it.type_.as_deref() == Some(KIND) && it.status.as_deref() == Some("True"))
+    })?;
+    let reason = match found.reason.as_deref() {
+        Some("FailedDelete") => "FailedDelete",
+        _ => "FailedCreate",
+    };
+    let message = found.message.clone().unwrap_or_default();
+    Some(Wanted { kind: KIND, status: "True", reason, message })
+}
+
 fn set_name(step: &Step<'_>) -> String {
     match step.new.and_then(|set| set.metadata.name.clone()) {
         Some(name) => format!("ReplicaSet \"{name}\""),
@@ -209,6 +228,10 @@ fn progressing(step: &Step<'_>, counts: Counts) -> Option<Wanted> {
     let is_current = observed.unwrap_or_default() >= generation || current.is_none();
     if counts.is_complete(deployment, is_current) {
         return progress("True", DONE, format!("{} has successfully progressed.", set_name(step)));
+    }
+    // Once the rollout is done, what becomes of its pods is no matter of progress.
+    if let Some(current) = current.filter(|_| reason == DONE && counts.total == counts.updated) {
+        return kept(current);
     }
     if counts.has_progressed(Counts::before(deployment)) {
         return progress(

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use apimachinery::{Object, Value, value};
 use client::Resource;
 use controller::{Action, Plan};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -12,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::{MANAGED_BY, MANAGER, Observed, SERVICE_NAME};
 use crate::owner::{Owner, key_of, to_value};
 use crate::pods;
+use crate::trigger::LAST_CHANGE;
 
 /// The most endpoints of a slice (upstream: `--max-endpoints-per-slice`).
 const MAX_ENDPOINTS: usize = 100;
@@ -28,7 +30,15 @@ struct Group {
     ports: String,
 }
 
-pub(super) fn plan(observed: &Observed) -> Plan {
+/// What slices are made from.
+struct Round<'o> {
+    observed: &'o Observed,
+    /// When what they are made from changed, as text.
+    trigger: Option<String>,
+}
+
+pub(super) fn plan(observed: &Observed, changed: Option<Timestamp>) -> Plan {
+    let round = Round { observed, trigger: changed.map(|it| it.to_string()) };
     let service = &observed.service;
     let mut groups: BTreeMap<Group, Vec<Value>> = BTreeMap::new();
     for family in families(service) {
@@ -51,7 +61,7 @@ pub(super) fn plan(observed: &Observed) -> Plan {
     let mut unused: Vec<&EndpointSlice> = observed.slices.iter().collect();
     for (group, endpoints) in groups {
         let existing = take_group(&mut unused, &group);
-        reconcile(&mut plan, observed, &group, endpoints, existing);
+        reconcile(&mut plan, &round, &group, endpoints, existing);
     }
     for slice in unused {
         plan.act(Action::Delete {
@@ -62,7 +72,50 @@ pub(super) fn plan(observed: &Observed) -> Plan {
             grace_period_seconds: None,
         });
     }
+    reuse(&mut plan, observed);
     plan
+}
+
+/// A slice that would go becomes one that would be made, where the kind of addresses is the same.
+fn reuse(plan: &mut Plan, observed: &Observed) {
+    let Some(stage) = plan.stages.first_mut() else { return };
+    let mut made: Vec<Value> = Vec::new();
+    stage.actions.retain(|it| match &it.action {
+        Action::Create { object, .. } => {
+            made.push(object.clone());
+            false
+        }
+        _ => true,
+    });
+    for planned in &mut stage.actions {
+        let Action::Delete { key, .. } = &planned.action else { continue };
+        let old = observed.slices.iter().find(|it| key_of(&it.metadata) == *key);
+        let fits =
+            |it: &Value| old.is_some_and(|old| it.str_at(&["addressType"]) == old.address_type);
+        let (Some(place), Some(old)) = (made.iter().position(fits), old) else { continue };
+        let new = made.remove(place);
+        let mut object = to_value(old);
+        for path in
+            [&["endpoints"][..], &["ports"], &["metadata", "labels"], &["metadata", "annotations"]]
+        {
+            match new.at(path) {
+                Some(value) => object.set_at(path, value.clone()),
+                None => {
+                    object.remove_at(path);
+                }
+            }
+        }
+        let resource = Resource::of::<EndpointSlice>();
+        planned.action = Action::Update { resource, subresource: "", object };
+    }
+    for object in made {
+        plan.act(Action::Create {
+            resource: Resource::of::<EndpointSlice>(),
+            namespace: object.str_at(&["metadata", "namespace"]).to_owned(),
+            object,
+            exists_is_fine: false,
+        });
+    }
 }
 
 fn families(service: &Service) -> Vec<&'static str> {
@@ -102,7 +155,7 @@ fn endpoint(observed: &Observed, pod: &Pod, address: &str) -> Value {
     let all = publishes_all(&observed.service);
     let mut endpoint = value!({
         "addresses": [address],
-        "conditions": {"ready": (all || (ready && !terminating)), "serving": (all || ready), "terminating": terminating},
+        "conditions": {"ready": (all || (ready && !terminating)), "serving": ready, "terminating": terminating},
         "targetRef": {"kind": "Pod", "namespace": (pod.metadata.namespace.clone().unwrap_or_default()),
             "name": (pod.metadata.name.clone().unwrap_or_default()), "uid": (pod.metadata.uid.clone().unwrap_or_default())}
     });
@@ -180,7 +233,7 @@ fn take_group<'s>(slices: &mut Vec<&'s EndpointSlice>, group: &Group) -> Vec<&'s
 /// Brings the slices of a group to these endpoints with as few writes as can be.
 fn reconcile(
     plan: &mut Plan,
-    observed: &Observed,
+    round: &Round<'_>,
     group: &Group,
     endpoints: Vec<Value>,
     existing: Vec<&EndpointSlice>,
@@ -208,13 +261,13 @@ fn reconcile(
             delete(plan, slice);
             continue;
         }
-        update(plan, observed, slice, endpoints);
+        update(plan, round, slice, endpoints);
     }
     if first_empty {
-        create(plan, observed, group, Vec::new());
+        create(plan, round, group, Vec::new());
     }
     for chunk in new.chunks(MAX_ENDPOINTS) {
-        create(plan, observed, group, chunk.to_vec());
+        create(plan, round, group, chunk.to_vec());
     }
 }
 
@@ -228,10 +281,10 @@ fn delete(plan: &mut Plan, slice: &EndpointSlice) {
     });
 }
 
-fn update(plan: &mut Plan, observed: &Observed, slice: &EndpointSlice, endpoints: Vec<Value>) {
+fn update(plan: &mut Plan, round: &Round<'_>, slice: &EndpointSlice, endpoints: Vec<Value>) {
     let mut object = to_value(slice);
     object.set_at(&["endpoints"], Value::Array(endpoints));
-    object.set_at(&["metadata", "labels"], labels(&observed.service));
+    object.set_at(&["metadata", "labels"], labels(&round.observed.service));
     let before = to_value(slice);
     let set = |value: &Value| -> BTreeSet<String> {
         value.items_at(&["endpoints"]).iter().map(apimachinery::json::to_string).collect()
@@ -241,27 +294,41 @@ fn update(plan: &mut Plan, observed: &Observed, slice: &EndpointSlice, endpoints
     {
         return;
     }
+    annotate(round, &mut object);
     plan.act(Action::Update { resource: Resource::of::<EndpointSlice>(), subresource: "", object });
 }
 
-fn create(plan: &mut Plan, observed: &Observed, group: &Group, endpoints: Vec<Value>) {
-    let service = &observed.service;
+fn create(plan: &mut Plan, round: &Round<'_>, group: &Group, endpoints: Vec<Value>) {
+    let service = &round.observed.service;
     let owner = Owner { api_version: "v1", kind: "Service", metadata: &service.metadata };
     let ports = apimachinery::json::parse(group.ports.as_bytes()).unwrap_or_default();
     let name = service.metadata.name.clone().unwrap_or_default();
     let namespace = service.metadata.namespace.clone().unwrap_or_default();
-    let object = value!({
+    let mut object = value!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": (group.family),
         "metadata": {"generateName": (format!("{name}-")), "namespace": (namespace.as_str()), "labels": (labels(service)),
             "ownerReferences": [(owner.reference())]},
         "ports": ports, "endpoints": (Value::Array(endpoints))
     });
+    annotate(round, &mut object);
     plan.act(Action::Create {
         resource: Resource::of::<EndpointSlice>(),
         namespace,
         object,
         exists_is_fine: false,
     });
+}
+
+/// Writes down when what the slice is made from changed.
+fn annotate(round: &Round<'_>, object: &mut Value) {
+    match &round.trigger {
+        Some(trigger) => {
+            object.set_at(&["metadata", "annotations", LAST_CHANGE], trigger.as_str());
+        }
+        None => {
+            object.remove_at(&["metadata", "annotations", LAST_CHANGE]);
+        }
+    }
 }
 
 /// The labels of a service's slices: its own, and those that say whose they are.

@@ -121,7 +121,12 @@ pub(super) fn count<'j>(
     let mut released = Vec::new();
     for pod in round.pods.iter().copied().filter(|pod| is_tracked(pod)) {
         let succeeded = pods::phase(pod) == "Succeeded";
-        let failed = is_failed(round.job, pod);
+        // Once the job goes, its pods are deleted with it: that is no failure of theirs.
+        let failed = if is_deleting(&round.job.metadata) {
+            pods::phase(pod) == "Failed"
+        } else {
+            is_failed(round.job, pod)
+        };
         let kept = || round.delayed.values().any(|it| it.metadata.uid == pod.metadata.uid);
         if !all_go && !succeeded && (!failed || kept()) {
             continue;

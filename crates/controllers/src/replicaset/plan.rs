@@ -1,6 +1,6 @@
 //! What is to be done for a ReplicaSet.
 
-use apimachinery::{Value, value};
+use apimachinery::{Value, time, value};
 use client::Resource;
 use client::events::EventType;
 use controller::{Action, Event, Plan};
@@ -17,7 +17,7 @@ const BURST: usize = 500;
 /// (upstream: slow start).
 const FIRST_STAGE: usize = 1;
 
-pub(super) fn plan(observed: &Observed, now: Timestamp) -> Plan {
+pub(super) fn plan(observed: &Observed, failure: Option<&str>, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     let set = &observed.set;
     let spec = &set.spec;
@@ -55,8 +55,36 @@ pub(super) fn plan(observed: &Observed, now: Timestamp) -> Plan {
             delete(&mut plan, observed, &surplus);
         }
     }
-    status(&mut plan, observed, &mine, now);
+    let shortage =
+        i64::try_from(wanted).unwrap_or(i64::MAX) - i64::try_from(active.len()).unwrap_or(i64::MAX);
+    let failure = failure.filter(|_| shortage != 0 && !deleting);
+    let conditions = conditions(observed, failure, shortage, now);
+    status(&mut plan, observed, &mine, conditions, now);
     plan
+}
+
+/// The conditions, with ReplicaFailure while pods cannot be made or taken.
+fn conditions(
+    observed: &Observed,
+    failure: Option<&str>,
+    shortage: i64,
+    now: Timestamp,
+) -> Option<Value> {
+    const KIND: &str = "ReplicaFailure";
+    let old = to_value(&observed.set.status);
+    let mut all = old.items_at(&["conditions"]).to_vec();
+    match (failure, all.iter().position(|it| it.str_at(&["type"]) == KIND)) {
+        (None, Some(place)) => {
+            all.remove(place);
+        }
+        (Some(why), None) => {
+            let reason = if shortage > 0 { "FailedCreate" } else { "FailedDelete" };
+            all.push(value!({"type": KIND, "status": "True", "reason": reason, "message": why,
+                "lastTransitionTime": (time::format_time(now))}));
+        }
+        (None, None) | (Some(_), Some(_)) => {}
+    }
+    (!all.is_empty()).then_some(Value::Array(all))
 }
 
 fn pod_resource() -> Resource {
@@ -128,7 +156,13 @@ fn delete(plan: &mut Plan, observed: &Observed, surplus: &[&Pod]) {
 }
 
 /// Brings the status up to date, first of all: a failing creation must not hide what is there.
-fn status(plan: &mut Plan, observed: &Observed, mine: &[(&Pod, usize)], now: Timestamp) {
+fn status(
+    plan: &mut Plan,
+    observed: &Observed,
+    mine: &[(&Pod, usize)],
+    conditions: Option<Value>,
+    now: Timestamp,
+) {
     let set = &observed.set;
     let spec = &set.spec;
     let min_ready = spec.min_ready_seconds.unwrap_or_default();
@@ -164,8 +198,8 @@ fn status(plan: &mut Plan, observed: &Observed, mine: &[(&Pod, usize)], now: Tim
     }
     status.set_at(&["terminatingReplicas"], i64::try_from(terminating).unwrap_or(i64::MAX));
     let old = to_value(&set.status);
-    if let Some(conditions) = old.get("conditions") {
-        status.set_at(&["conditions"], conditions.clone());
+    if let Some(conditions) = conditions {
+        status.set_at(&["conditions"], conditions);
     }
     let generation = set.metadata.generation.unwrap_or_default();
     if generation != 0 {
@@ -197,4 +231,36 @@ fn write_first(plan: &mut Plan, object: Value) {
     });
     first.stages.append(&mut plan.stages);
     plan.stages = first.stages;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_says_why_its_pods_cannot_be_made_until_they_can() {
+        let check = |replicas: i32, before: &str, failure: Option<&str>, expected: &str| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"web"}},"spec":{{"replicas":{replicas},"selector":{{"matchLabels":{{"a":"b"}}}}}},"status":{{"replicas":9,"conditions":{before}}}}}"#
+            );
+            let set = serde_json::from_str(&text).unwrap();
+            let observed = Observed { set, pods: Vec::new(), ranks: Vec::new() };
+            let plan = plan(&observed, failure, Timestamp::UNIX_EPOCH);
+            let Action::Update { object, .. } = &plan.stages[0].actions[0].action else {
+                return assert_eq!("no status", expected);
+            };
+            let shown = object.items_at(&["status", "conditions"]).iter();
+            let shown: Vec<String> = shown
+                .map(|it| format!("{}: {}", it.str_at(&["reason"]), it.str_at(&["message"])))
+                .collect();
+            assert_eq!(shown.join(", "), expected, "{replicas} {before} {failure:?}");
+        };
+        let told =
+            r#"[{"type":"ReplicaFailure","status":"True","reason":"FailedCreate","message":"no"}]"#;
+        check(1, "[]", None, "");
+        check(1, "[]", Some("no"), "FailedCreate: no");
+        check(1, told, Some("still no"), "FailedCreate: no");
+        check(1, told, None, "");
+        check(0, told, Some("no"), "");
+    }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod cronjob;
 mod deployment;
 mod disruption;
 mod endpoints;
@@ -21,6 +22,8 @@ use apimachinery::{Value, value};
 use client::Resource;
 use client::call::PatchKind;
 use controllers::node_ipam::NodeRanges;
+use controllers::node_lifecycle::NodeLifecycle;
+use controllers::pod_gc::PodGc;
 use test_cluster::TestCluster;
 
 /// A cluster with these controllers.
@@ -35,6 +38,8 @@ async fn cluster(names: &'static [&'static str]) -> TestCluster {
         root_ca: "-----BEGIN CERTIFICATE-----".into(),
         authority: None,
         node_ranges: node_ranges(),
+        node_lifecycle: NodeLifecycle::default(),
+        pod_gc: PodGc::default(),
         stop: cluster.stop(),
     };
     controllers::start_all(&setup, |name| names.contains(&name));

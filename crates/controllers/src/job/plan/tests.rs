@@ -14,11 +14,9 @@ struct World {
 
 impl World {
     fn new(spec: &str) -> Self {
-        let text = format!(
-            r#"{{"metadata":{{"name":"j","namespace":"ns","uid":"job"}},
-            "spec":{{"selector":{{"matchLabels":{{"job":"j"}}}},"backoffLimit":6,"parallelism":1,"completions":1,
-            "template":{{"metadata":{{"labels":{{"job":"j"}}}},"spec":{{"restartPolicy":"Never","containers":[{{"name":"c"}}]}}}}}}}}"#
-        );
+        let text = r#"{"metadata":{"name":"j","namespace":"ns","uid":"job"},
+            "spec":{"selector":{"matchLabels":{"job":"j"}},"backoffLimit":6,"parallelism":1,"completions":1,
+            "template":{"metadata":{"labels":{"job":"j"}},"spec":{"restartPolicy":"Never","containers":[{"name":"c"}]}}}}"#;
         let mut job = apimachinery::json::parse(text.as_bytes()).unwrap();
         let changes = apimachinery::json::parse(spec.as_bytes()).unwrap();
         for (key, value) in changes.as_object().unwrap().iter() {
@@ -84,8 +82,8 @@ impl World {
 
     /// Ends a live pod in this phase, then lets the controller work.
     fn end(&mut self, place: usize, phase: &str) {
-        let live = self.pods.iter_mut().filter(|pod| pods::is_active(pod));
-        let pod = live.skip(place).next().unwrap();
+        let mut live = self.pods.iter_mut().filter(|pod| pods::is_active(pod));
+        let pod = live.nth(place).unwrap();
         pod.status.as_mut().unwrap().phase = Some(phase.into());
         self.settle();
     }
