@@ -2,6 +2,7 @@
 
 mod codegen;
 mod command;
+mod corpus;
 mod images;
 mod install;
 mod replay;
@@ -36,6 +37,8 @@ enum Command {
     Codegen,
     /// Make the images that the documents under test name, and a registry of them
     Images(images::Options),
+    /// Apply the manifest corpus to a real cluster with the real kubectl
+    Corpus(corpus::Options),
     /// Play upstream's recorded answers to a fresh server and compare
     Replay(replay::Options),
 }
@@ -54,6 +57,13 @@ impl Places {
     pub(crate) fn has_reference(&self) -> bool {
         self.reference.join("README.md").exists()
     }
+
+    /// Where cargo puts programs that are not optimised.
+    pub(crate) fn built(&self) -> PathBuf {
+        #[allow(clippy::disallowed_methods, reason = "cargo's own environment")]
+        let target = std::env::var("CARGO_TARGET_DIR").map(PathBuf::from);
+        target.map_or_else(|_| self.root.join("target"), |it| self.root.join(it)).join("debug")
+    }
 }
 
 fn main() -> Result<()> {
@@ -69,6 +79,7 @@ fn main() -> Result<()> {
         Command::Tidy => tidy::run(&places),
         Command::Codegen => codegen::run(&places.root, &places.reference),
         Command::Images(options) => images::run_command(&places, &options),
+        Command::Corpus(options) => corpus::run_command(&places, &options),
         Command::Replay(options) => replay::run(&places, &options),
     }
 }

@@ -82,7 +82,7 @@ impl Server {
             &text(&tokens),
         ];
         let log = fs::File::create(directory.path().join("log"))?;
-        let binary = places.root.join("target/debug/kubelith");
+        let binary = places.built().join("kubelith");
         let process = program(&text(&binary), &arguments, &places.root)
             .stdout(Stdio::null())
             .stderr(log)

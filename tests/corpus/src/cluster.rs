@@ -1,0 +1,151 @@
+//! The cluster under test: the binary as a server on the first node, and what stands outside of the cluster: a registry
+//! of images, a name server, a web server.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::Options;
+use crate::kubectl::Kubectl;
+use crate::lab::{Lab, Machine, WORLD};
+use crate::process::{Background, command, run};
+
+/// Names of the nodes: two of them are named in the corpus.
+pub(crate) const NODES: [&str; 3] = ["kube-01", "k8s03", "node-c"];
+/// The port of the registry.
+const REGISTRY_PORT: u16 = 5000;
+/// A name that the corpus asks for, answered by our web server.
+const FAR_SITE: &str = "info.cern.ch";
+/// Registries that the mirror stands in for.
+const MIRRORED: [&str; 4] = ["docker.io", "registry.k8s.io", "gcr.io", "quay.io"];
+
+/// A running cluster; it ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) kubectl: Kubectl,
+    pub(crate) corpus: PathBuf,
+    /// The first node's address.
+    pub(crate) address: Ipv4Addr,
+    world: String,
+    program: PathBuf,
+    _running: Vec<Background>,
+}
+
+impl Cluster {
+    pub(crate) fn start(options: &Options, lab: &Lab) -> Result<Self> {
+        let mut running = vec![registry(options, lab)?];
+        running.extend(outside(options, lab)?);
+        let (first, name) = (lab.machines().first().context("there is a first node")?, NODES[0]);
+        let kubeconfig = lab.path("kubeconfig");
+        write_tokens(lab)?;
+        running.push(server(options, lab, first, name, &kubeconfig)?);
+        let cluster = Self {
+            kubectl: Kubectl {
+                program: options.kubectl.clone(),
+                server: format!("https://{}:6443", first.address),
+                world: lab.world_namespace(),
+                kubeconfig,
+                home: lab.path("home"),
+            },
+            corpus: options.corpus.clone(),
+            address: first.address.parse()?,
+            world: lab.world_namespace(),
+            program: options.program.clone(),
+            _running: running,
+        };
+        fs::create_dir(&cluster.kubectl.home)?;
+        let ready = ["wait", "node", name, "--for=condition=Ready", "--timeout=60s"];
+        cluster.kubectl.run(&ready).context("the node does not become ready")?;
+        Ok(cluster)
+    }
+
+    /// A program outside of the cluster.
+    pub(crate) fn outside(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        let net = format!("--net=/run/netns/{}", self.world);
+        run(&mut command("nsenter", &[[net.as_str(), program].as_slice(), arguments].concat()))
+    }
+
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+}
+
+fn registry(options: &Options, lab: &Lab) -> Result<Background> {
+    let config = lab.path("registry.yaml");
+    fs::write(
+        &config,
+        format!(
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n\
+             storage: {{filesystem: {{rootdirectory: '{}'}}, maintenance: {{readonly: {{enabled: true}}}}}}\n\
+             http: {{addr: '{WORLD}:{REGISTRY_PORT}'}}\n",
+            options.registry_root.display()
+        ),
+    )?;
+    let mirrors: String = MIRRORED
+        .iter()
+        .map(|it| format!("  {it}:\n    endpoint: ['http://{WORLD}:{REGISTRY_PORT}']\n"))
+        .collect();
+    fs::write(lab.path("registries.yaml"), format!("mirrors:\n{mirrors}"))?;
+    let mut serve = lab.outside(Path::new("docker-registry"));
+    serve.arg("serve").arg(&config);
+    Background::start(&mut serve, &lab.path("registry.log"))
+}
+
+/// A name server and a web server.
+fn outside(options: &Options, lab: &Lab) -> Result<Vec<Background>> {
+    fs::write(lab.path("resolv.conf"), format!("nameserver {WORLD}\n"))?;
+    let mut resolver = lab.outside(&options.program);
+    resolver.args(["resolver", "--address", WORLD, "--answer", &format!("{FAR_SITE}={WORLD}")]);
+    let mut web = lab.outside(&options.program);
+    web.args(["netexec", "--http-port=80"]);
+    Ok(vec![
+        Background::start(&mut resolver, &lab.path("resolver.log"))?,
+        Background::start(&mut web, &lab.path("web.log"))?,
+    ])
+}
+
+/// Nodes that join bring a token.
+fn write_tokens(lab: &Lab) -> Result<()> {
+    let lines: String = NODES
+        .iter()
+        .map(|it| format!("token-{it},system:node:{it},{it},\"system:nodes\"\n"))
+        .collect();
+    Ok(fs::write(lab.path("tokens"), lines)?)
+}
+
+fn node_flags(lab: &Lab, machine: &Machine, name: &str) -> Vec<String> {
+    let path = |it: &str| machine.directory.join(it).to_string_lossy().into_owned();
+    let shared = |it: &str| lab.path(it).to_string_lossy().into_owned();
+    vec![
+        format!("--data-dir={}", path("data")),
+        format!("--state-dir={}", path("run")),
+        format!("--node-name={name}"),
+        format!("--node-ip={}", machine.address),
+        format!("--registries={}", shared("registries.yaml")),
+        format!("--resolv-conf={}", shared("resolv.conf")),
+        format!("--cgroup-root={}", lab.cgroup()),
+    ]
+}
+
+fn server(
+    options: &Options,
+    lab: &Lab,
+    machine: &Machine,
+    name: &str,
+    kubeconfig: &Path,
+) -> Result<Background> {
+    let mut server = machine.inside(&options.kubelith);
+    server
+        .args(["server", "--node-labels=eks.amazonaws.com/nodegroup=common"])
+        .args(node_flags(lab, machine, name))
+        .arg(format!("--advertise-address={}", machine.address))
+        .arg(format!("--token-auth-file={}", lab.path("tokens").display()))
+        .arg(format!("--write-kubeconfig={}", kubeconfig.display()));
+    let mut server = Background::start(&mut server, &lab.path("server.log"))?;
+    server
+        .until("has written its kubeconfig", || kubeconfig.exists().then_some(()))
+        .with_context(|| fs::read_to_string(lab.path("server.log")).unwrap_or_default())?;
+    Ok(server)
+}
