@@ -29,7 +29,7 @@ pub(crate) struct Case<'a> {
 impl<'a> Case<'a> {
     /// The same in another namespace, which is made.
     pub(crate) fn within(self, namespace: &'a str) -> Result<Self> {
-        self.cluster.kubectl.run(&["create", "namespace", namespace])?;
+        self.cluster.kubectl.make_namespace(namespace)?;
         Ok(Self { namespace, ..self })
     }
 

@@ -57,6 +57,12 @@ impl Kubectl {
         Ok(out.into_owned())
     }
 
+    /// Makes a namespace; one that is there already will do.
+    pub(crate) fn make_namespace(&self, name: &str) -> Result<()> {
+        let manifest = format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n");
+        self.run_with(&["apply", "-f", "-"], &manifest).map(drop)
+    }
+
     /// What it complains of.
     pub(crate) fn fails(&self, arguments: &[&str]) -> Result<String> {
         let mut command = self.command(arguments);

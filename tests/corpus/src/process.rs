@@ -41,10 +41,16 @@ pub(crate) fn finish(command: &mut Command) -> Result<Output> {
     command.output().with_context(|| format!("could not start {}", shown(command)))
 }
 
-/// A command as one would type it.
+/// A command as one would type it, without the way into its namespaces and to the server.
 pub(crate) fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|it| it.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    let words: Vec<_> = words.map(|it| it.to_string_lossy()).collect();
+    let entering = words.first().is_some_and(|it| it == "nsenter");
+    let skipped = |it: &str| {
+        entering && (it == "nsenter" || it.starts_with("--net=") || it.starts_with("--kubeconfig="))
+            || it.starts_with("--server=https://10.88")
+    };
+    words.iter().map(AsRef::as_ref).filter(|it| !skipped(it)).collect::<Vec<&str>>().join(" ")
 }
 
 /// The `ip` tool.
