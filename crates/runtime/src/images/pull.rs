@@ -182,15 +182,24 @@ impl Fetch<'_> {
         };
         let tell = &tell;
         let fetched = missing.into_iter().map(|index| {
-            let layer = &layers[index];
+            let (layer, name) = (&layers[index], &names[index]);
             async move {
+                // Images fetched at the same time share layers, always their lowest: nobody waits for one who waits.
+                let turn = self.store.arrival(name).lock_owned().await;
+                if self.store.has_layer(name) {
+                    return Ok((index, None));
+                }
                 let got = |n: u64| tell(&|p| p.bytes_done += n);
-                self.layer(layer, &got).await.map(|path| (index, path))
+                self.layer(layer, name, &got).await.map(|path| (index, Some((path, turn))))
             }
         });
         let mut fetched = futures::stream::iter(fetched).buffered(PARALLEL_LAYERS);
         while let Some(next) = fetched.next().await {
-            let (index, path) = next?;
+            let (index, arrived) = next?;
+            let Some((path, turn)) = arrived else {
+                tell(&|p| p.layers_done += 1);
+                continue;
+            };
             let (store, names) = (Arc::clone(self.store), names.to_vec());
             let diff_id = diff_ids[index].clone();
             self.blocking
@@ -200,6 +209,7 @@ impl Fetch<'_> {
                     let done = store.add_layer(&names[..index], &names[index], &diff_id, archive);
                     // Unpacked or broken, it is not needed again.
                     fs::remove_file(&path).map_err(ImageError::io(what()))?;
+                    drop(turn);
                     done
                 })
                 .await
@@ -213,13 +223,14 @@ impl Fetch<'_> {
     async fn layer(
         &self,
         layer: &Descriptor,
+        name: &str,
         got: &(dyn Fn(u64) + Sync),
     ) -> Result<PathBuf, ImageError> {
         if !is_digest(&layer.digest) || layer.size > MAX_LAYER_BYTES {
             let text = format!("layer {} of {} bytes is not acceptable", layer.digest, layer.size);
             return Err(ImageError::Invalid(text));
         }
-        let name = layer.digest.trim_start_matches("sha256:");
+        // By the layer's place above others: the same bytes may be on their way for another place.
         let path = self.store.ingest_dir().join(format!("{name}.part"));
         let mut attempt = 1;
         loop {

@@ -222,6 +222,34 @@ async fn an_image_is_pulled_with_a_token_through_redirects() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn images_pulled_at_the_same_time_share_what_they_have_in_common() {
+    let registry = registry(Mood::Good).await;
+    let (_dir, store) = store();
+    let address = &registry.address;
+    let yaml = |host: &str| {
+        format!(
+            "mirrors: {{{host}: {{endpoint: ['http://{address}']}}}}\n\
+             configs: {{'{address}': {{auth: {{username: user, password: word}}}}}}"
+        )
+    };
+    let (one, two, three) = (yaml("one.example"), yaml("two.example"), yaml("three.example"));
+    let pulled = futures::join!(
+        fetch(&registry, &store, &one, "one.example/a/b:1"),
+        fetch(&registry, &store, &two, "two.example/a/b:1"),
+        fetch(&registry, &store, &three, "three.example/a/b:1"),
+    );
+    let layers = [pulled.0, pulled.1, pulled.2].map(|it| it.unwrap().layers);
+    assert!(layers.iter().all(|it| *it == layers[0]));
+    let data = store.layers_dir().join(&layers[0][0]).join("data");
+    assert_eq!(fs::metadata(data).unwrap().len(), 300_000);
+    let layer = registry.blobs.iter().find(|(_, b)| b.len() > 1000).unwrap().0;
+    let wanted = format!("/elsewhere/{layer}");
+    let sent = registry.requests.lock().iter().filter(|it| it.starts_with(&wanted)).count();
+    assert_eq!(sent, 1, "the layer was sent more than once");
+    assert_eq!(fs::read_dir(store.ingest_dir()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broken_transfer_is_gone_on_with() {
     let registry = registry(Mood::BreaksOff).await;
     let (_dir, store) = store();

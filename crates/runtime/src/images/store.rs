@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -91,6 +93,10 @@ pub(crate) struct NewImage<'a> {
 pub(crate) struct Store {
     top: PathBuf,
     records: Mutex<BTreeMap<String, Record>>,
+    /// Layers that somebody fetches: one at a time, others wait and find them here.
+    arriving: Mutex<BTreeMap<String, Weak<tokio::sync::Mutex<()>>>>,
+    /// Unpackings begun: each has a directory of its own.
+    unpackings: AtomicU64,
 }
 
 impl Store {
@@ -118,7 +124,12 @@ impl Store {
                 .map_err(|e| ImageError::Invalid(format!("decode {}: {e}", path.display())))?;
             records.insert(record.image.id.clone(), record);
         }
-        Ok(Self { top: top.to_owned(), records: Mutex::new(records) })
+        Ok(Self {
+            top: top.to_owned(),
+            records: Mutex::new(records),
+            arriving: Mutex::default(),
+            unpackings: AtomicU64::new(0),
+        })
     }
 
     /// Where layers are, by name.
@@ -166,6 +177,19 @@ impl Store {
         self.layers_dir().join(name).is_dir()
     }
 
+    /// The turn of whoever fetches a layer. Whoever holds it looks again whether the layer is here.
+    #[must_use]
+    pub(crate) fn arrival(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut arriving = self.arriving.lock();
+        arriving.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = arriving.get(name).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::default();
+        arriving.insert(name.to_owned(), Arc::downgrade(&turn));
+        turn
+    }
+
     /// Unpacks the layer that lies above `below` (lowest first) and must have the digest `diff_id`. Its name.
     ///
     /// # Errors
@@ -180,7 +204,8 @@ impl Store {
         if self.has_layer(name) {
             return Ok(());
         }
-        let temporary = self.ingest_dir().join(format!("{name}.dir"));
+        let number = self.unpackings.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.ingest_dir().join(format!("{name}-{number}.dir"));
         let what = || format!("unpack layer {diff_id}");
         sys::fs::remove_tree(&temporary).map_err(ImageError::io(what()))?;
         fs::create_dir(&temporary).map_err(ImageError::io(what()))?;
@@ -191,23 +216,23 @@ impl Store {
             .collect::<io::Result<Vec<_>>>()
             .map_err(ImageError::io(what()))?;
         let done = unpack(archive, &temporary, &lower).map_err(ImageError::io(what()));
-        let checked = done.and_then(|unpacked| {
+        let placed = done.and_then(|unpacked| {
             if unpacked.diff_id != diff_id {
                 let got = unpacked.diff_id;
                 return Err(ImageError::Invalid(format!("layer {diff_id} unpacked to {got}")));
             }
             // Made durable with the record, by `add`.
-            match fs::rename(&temporary, self.layers_dir().join(name)) {
-                // Somebody else unpacked the same one meanwhile.
-                Err(_) if self.has_layer(name) => Ok(()),
-                other => other.map_err(ImageError::io(what())),
-            }
+            fs::rename(&temporary, self.layers_dir().join(name)).map_err(ImageError::io(what()))
         });
-        if checked.is_err() {
+        if placed.is_err() {
             // The next start removes it when this fails.
             let _ = sys::fs::remove_tree(&temporary);
         }
-        checked
+        match placed {
+            // An import unpacked the same one meanwhile.
+            Err(ImageError::Io { .. }) if self.has_layer(name) => Ok(()),
+            other => other,
+        }
     }
 
     /// Records an image whose layers are all here. Its id.
