@@ -125,7 +125,7 @@ fn aggregated_answer(exchange: &Exchange, aggregated: &Aggregated) -> Option<Res
     AGGREGATED.iter().find(|(_, params)| accept.contains(params))?;
     let etag = HeaderValue::from_str(&aggregated.etag).ok()?;
     let mut response = if exchange.header(IF_NONE_MATCH) == aggregated.etag {
-        respond::bytes(304, "application/json", "")
+        respond::not_modified()
     } else {
         let media = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
         respond::bytes(200, media, apimachinery::json::to_vec(&aggregated.document))
@@ -285,4 +285,33 @@ fn aggregated_version(facts: &[&'static ResourceFacts], group: &str, version: &s
         })
         .collect();
     value!({"version": version, "freshness": "Current", "resources": resources})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Peer;
+
+    #[test]
+    fn what_is_not_modified_has_no_type() {
+        let document = Value::object();
+        let aggregated = Aggregated { document, etag: "\"AB\"".into() };
+        let answered = |held: &str| {
+            let request = http::Request::builder()
+                .uri("/apis")
+                .header(
+                    ACCEPT,
+                    "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+                )
+                .header(IF_NONE_MATCH, held);
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            let response =
+                aggregated_answer(&Exchange::new(parts, Peer::default()), &aggregated).unwrap();
+            let typed = response.headers().contains_key(http::header::CONTENT_TYPE);
+            (response.status().as_u16(), typed, response.headers()[ETAG].clone())
+        };
+        let etag = HeaderValue::from_static("\"AB\"");
+        assert_eq!(answered("\"AB\""), (304, false, etag.clone()));
+        assert_eq!(answered("\"CD\""), (200, true, etag));
+    }
 }

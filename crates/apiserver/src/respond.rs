@@ -33,6 +33,13 @@ pub(crate) fn bytes(
     response
 }
 
+/// The client has it already. It says no type: caches take the headers of this answer for those of what they keep.
+pub(crate) fn not_modified() -> Response<Body> {
+    let mut response = Response::new(Body::full(Bytes::new()));
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response
+}
+
 /// Plain text.
 pub(crate) fn text(code: u16, content: impl Into<Bytes>) -> Response<Body> {
     bytes(code, "text/plain; charset=utf-8", content)
