@@ -1,9 +1,10 @@
 //! One test's view of the cluster: its namespace, its documents, waiting.
 
 use std::fs;
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
@@ -79,6 +80,20 @@ impl<'a> Case<'a> {
     /// Something to read and to be told.
     pub(crate) fn with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
         self.cluster.kubectl.run_with(&self.here(arguments), input)
+    }
+
+    /// What a call complains of, given something to read.
+    pub(crate) fn refused_input(&self, arguments: &[&str], input: &str) -> Result<String> {
+        match self.with_input(arguments, input) {
+            Ok(told) => bail!("{} went well, which it must not: {told}", arguments.join(" ")),
+            Err(error) => Ok(format!("{error:#}")),
+        }
+    }
+
+    /// Kubectl in the test's namespace, not begun.
+    pub(crate) fn command(&self, words: &str) -> Command {
+        let words: Vec<&str> = words.split(' ').collect();
+        self.cluster.kubectl.command(&self.here(&words))
     }
 
     /// An object as it is now.

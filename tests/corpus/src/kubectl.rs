@@ -1,13 +1,16 @@
 //! The real kubectl: calls, objects, waiting for a state by a watch.
 
-use std::io::{BufReader, Write as _};
+use std::io::BufReader;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::process::{command, finish, run, shown};
+use crate::process::{command, finish, run, shown, with_input};
+
+/// No call may take longer, in seconds.
+const LONGEST: &str = "150";
 
 /// How to call it.
 #[derive(Debug, Clone)]
@@ -24,6 +27,7 @@ impl Kubectl {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = command("nsenter", &[format!("--net=/run/netns/{}", self.world)]);
         command
+            .args(["timeout", LONGEST])
             .arg(&self.program)
             .arg(format!("--kubeconfig={}", self.kubeconfig.display()))
             .arg(format!("--server={}", self.server))
@@ -39,20 +43,13 @@ impl Kubectl {
 
     /// What it prints, given something to read.
     pub(crate) fn run_with(&self, arguments: &[&str], input: &str) -> Result<String> {
-        let mut command = self.command(arguments);
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("could not start {}", shown(&command)))?;
-        // What does not fit into the pipe is read while kubectl runs.
-        child.stdin.take().context("its input is ours")?.write_all(input.as_bytes())?;
-        let output = child.wait_with_output()?;
+        let command = self.command(arguments);
+        let what = shown(&command);
+        let output = with_input(command, input)?;
         let (out, error) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         if !output.status.success() {
-            bail!("{} failed ({}):\n{error}{out}", shown(&command), output.status);
+            bail!("{what} failed ({}):\n{error}{out}", output.status);
         }
         Ok(out.into_owned())
     }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -41,16 +42,29 @@ pub(crate) fn finish(command: &mut Command) -> Result<Output> {
     command.output().with_context(|| format!("could not start {}", shown(command)))
 }
 
-/// A command as one would type it, without the way into its namespaces and to the server.
+/// Runs to the end with something to read, however it ends.
+pub(crate) fn with_input(mut command: Command, input: &str) -> Result<Output> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("could not start {}", shown(&command)))?;
+    // What does not fit into the pipe is read while the program runs; one that ends early reads nothing.
+    let _ = child.stdin.take().context("its input is ours")?.write_all(input.as_bytes());
+    Ok(child.wait_with_output()?)
+}
+
+/// A command as one would type it, of kubectl's only what differs.
 pub(crate) fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<_> = words.map(|it| it.to_string_lossy()).collect();
-    let entering = words.first().is_some_and(|it| it == "nsenter");
-    let skipped = |it: &str| {
-        entering && (it == "nsenter" || it.starts_with("--net=") || it.starts_with("--kubeconfig="))
-            || it.starts_with("--server=https://10.88")
-    };
-    words.iter().map(AsRef::as_ref).filter(|it| !skipped(it)).collect::<Vec<&str>>().join(" ")
+    let kubectl = words.iter().position(|it| it.ends_with("/kubectl"));
+    // Its first two arguments say where the server is.
+    match kubectl.and_then(|at| words.get(at + 3..)) {
+        Some(arguments) => format!("kubectl {}", arguments.join(" ")),
+        None => words.join(" "),
+    }
 }
 
 /// The `ip` tool.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use crate::case::{Case, condition, container, number, text};
+use crate::case::{Case, condition, container, number};
 use crate::runner::Test;
 
 pub(super) const TESTS: &[Test] = &[
@@ -91,24 +91,15 @@ fn hooks(case: Case<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The fragment's container, around an image: the hook sleeps, then the process is told to end.
+/// The fragment's container with an image: the hook sleeps, then the process is told to end.
 fn hook_within_grace(case: Case<'_>) -> Result<()> {
-    let lines: Vec<String> = case
-        .document("fragments/000-0225")?
-        .lines()
-        .map(|it| it.replace("\"15\"", "\"5\""))
-        .collect();
-    let image = "      image: busybox\n      command: [sh, -c, \"trap 'echo told to end; exit 0' TERM; while true; do sleep 0.1; done\"]";
+    let containers = case.document("fragments/000-0225")?.replace("\"15\"", "\"5\"");
+    let script = "trap 'echo told to end; exit 0' TERM; while true; do sleep 0.1; done";
     let manifest = format!(
-        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: with-hook\nspec:\n{}\n{image}\n",
-        lines
-            .iter()
-            .map(|it| it.strip_prefix("  ").unwrap_or(it))
-            .collect::<Vec<_>>()
-            .join("\n")
-            .trim_end()
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: with-hook\nspec:\n{}\n      image: busybox\n      command: [sh, -c, \"{script}\"]\n",
+        containers.trim_end()
     );
-    case.apply_text(&reindented(&manifest))?;
+    case.apply_text(&manifest)?;
     case.ready(&["with-hook"])?;
     let begun = Instant::now();
     case.kubectl(&["delete", "pod", "with-hook", "--wait=false"])?;
@@ -118,12 +109,5 @@ fn hook_within_grace(case: Case<'_>) -> Result<()> {
     let waited = begun.elapsed().as_secs_f64();
     ensure!(followed == "told to end\n", "{followed:?}");
     ensure!((4.5..20.0).contains(&waited), "told to end after {waited} s, the hook takes 5");
-    case.kubectl(&["wait", "pod", "with-hook", "--for=delete", "--timeout=20s"])?;
-    let _ = text(&pod, "");
-    Ok(())
-}
-
-/// The fragment's members stand deeper than ours.
-fn reindented(manifest: &str) -> String {
-    manifest.to_owned()
+    case.kubectl(&["wait", "pod", "with-hook", "--for=delete", "--timeout=20s"]).map(drop)
 }
