@@ -23,11 +23,20 @@ pub(crate) struct Kubectl {
 }
 
 impl Kubectl {
-    /// A call that has not begun.
+    /// A call that has not begun and may take as long as it likes.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        self.within(&[], arguments)
+    }
+
+    /// A call that is ended when it takes too long.
+    fn bounded(&self, arguments: &[&str]) -> Command {
+        self.within(&["timeout", LONGEST], arguments)
+    }
+
+    fn within(&self, wrapper: &[&str], arguments: &[&str]) -> Command {
         let mut command = command("nsenter", &[format!("--net=/run/netns/{}", self.world)]);
         command
-            .args(["timeout", LONGEST])
+            .args(wrapper)
             .arg(&self.program)
             .arg(format!("--kubeconfig={}", self.kubeconfig.display()))
             .arg(format!("--server={}", self.server))
@@ -38,12 +47,12 @@ impl Kubectl {
 
     /// What it prints.
     pub(crate) fn run(&self, arguments: &[&str]) -> Result<String> {
-        run(&mut self.command(arguments))
+        run(&mut self.bounded(arguments))
     }
 
     /// What it prints, given something to read.
     pub(crate) fn run_with(&self, arguments: &[&str], input: &str) -> Result<String> {
-        let command = self.command(arguments);
+        let command = self.bounded(arguments);
         let what = shown(&command);
         let output = with_input(command, input)?;
         let (out, error) =
@@ -62,7 +71,7 @@ impl Kubectl {
 
     /// What it complains of.
     pub(crate) fn fails(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = self.command(arguments);
+        let mut command = self.bounded(arguments);
         let output = finish(&mut command)?;
         if output.status.success() {
             bail!("{} went well, which it must not", shown(&command));
