@@ -29,7 +29,6 @@ pub(crate) struct Cluster {
     /// The first node's address.
     pub(crate) address: Ipv4Addr,
     world: String,
-    program: PathBuf,
     _running: Vec<Background>,
 }
 
@@ -52,7 +51,6 @@ impl Cluster {
             corpus: options.corpus.clone(),
             address: first.address.parse()?,
             world: lab.world_namespace(),
-            program: options.program.clone(),
             _running: running,
         };
         fs::create_dir(&cluster.kubectl.home)?;
@@ -65,10 +63,6 @@ impl Cluster {
     pub(crate) fn outside(&self, program: &str, arguments: &[&str]) -> Result<String> {
         let net = format!("--net=/run/netns/{}", self.world);
         run(&mut command("nsenter", &[[net.as_str(), program].as_slice(), arguments].concat()))
-    }
-
-    pub(crate) fn program(&self) -> &Path {
-        &self.program
     }
 }
 

@@ -1,6 +1,6 @@
 //! The node object and its status. Pure.
 
-use apimachinery::{Value, time, value};
+use apimachinery::{Object, Value, time, value};
 use cri::{Image, RuntimeStatus};
 use jiff::Timestamp;
 
@@ -76,6 +76,24 @@ pub(super) fn status(facts: &Facts<'_>) -> Value {
         },
         "images": (Value::Array(images(facts.images)))
     })
+}
+
+/// Resources that others advertised in the node's capacity can be had whole; what has gone from there cannot any more.
+pub(super) fn advertised(node: &Value, body: &mut Value) {
+    let amounts = |name: &str| node.at(&["status", name]).and_then(Value::as_object);
+    let ours = body.at(&["capacity"]).cloned().unwrap_or_default();
+    let others = |name| {
+        let all = amounts(name).into_iter().flat_map(Object::iter);
+        all.filter(|(key, _)| ours.get(key).is_none())
+    };
+    for (key, amount) in others("capacity") {
+        body.set_at(&["allocatable", key], amount.clone());
+    }
+    for (key, _) in others("allocatable") {
+        if body.at(&["allocatable", key]).is_none() {
+            body.set_at(&["allocatable", key], Value::Null);
+        }
+    }
 }
 
 fn images(images: &[Image]) -> Vec<Value> {
@@ -201,6 +219,17 @@ mod tests {
             )
         });
         list.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn what_others_advertise_is_allocatable_as_long_as_it_is_advertised() {
+        let node = value!({"status": {"capacity": {"cpu": "1", "example.com/dongle": "4"},
+            "allocatable": {"cpu": "1", "example.com/gone": "1"}}});
+        let mut body = value!({"capacity": {"cpu": "2"}, "allocatable": {"cpu": "2"}});
+        advertised(&node, &mut body);
+        let expected = value!({"cpu": "2", "example.com/dongle": "4", "example.com/gone": null});
+        assert_eq!(body.get("allocatable"), Some(&expected));
+        assert_eq!(body.get("capacity"), Some(&value!({"cpu": "2"})));
     }
 
     #[test]

@@ -116,6 +116,7 @@ async fn tell(shared: &Shared, version: &str, told: &mut Told) -> Result<(), Cli
     let before = node.items_at(&["status", "conditions"]);
     let conditions = status::conditions(&facts, before, shared.clock.now());
     let mut body = status::status(&facts);
+    status::advertised(&node, &mut body);
     body.set_at(&["conditions"], conditions);
     let mut plain = body.clone();
     for condition in plain.items_at_mut(&["conditions"]) {

@@ -87,7 +87,7 @@ fn files(case: Case<'_>) -> Result<()> {
     case.remove(&[POD])?;
     case.apply(&["001-3917"])?;
     let log = case.log_of_finished(POD)?;
-    ensure!(log == "very", "{log:?}");
+    ensure!(log == "very\n", "{log:?}");
     Ok(())
 }
 

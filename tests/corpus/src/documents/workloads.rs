@@ -136,7 +136,7 @@ fn served(case: Case<'_>) -> Result<()> {
             (told.matches("failed").count(), told.lines().last().unwrap_or_default());
         ensure!(failed == 0, "by {way}: {failed} failed, {last}");
         let asked: u32 = last.trim_start_matches("asked ").parse().unwrap_or_default();
-        ensure!(asked > 50, "by {way}: {told}");
+        ensure!(asked > 20, "by {way}: {told}");
     }
     case.line("delete deployment nginx-deployment").map(drop)
 }
