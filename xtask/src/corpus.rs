@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::command::run;
+use crate::command::{output, run};
 use crate::{Places, images, install};
 
 /// Beside the tables: the manifests.
@@ -22,26 +22,62 @@ pub(crate) struct Options {
 
 /// Runs the tests; fails where one fails.
 pub(crate) fn run_command(places: &Places, options: &Options) -> Result<()> {
-    let manifests = places.reference.join(MANIFESTS);
-    if !manifests.is_dir() {
-        println!("corpus: {} is not there, skipped", manifests.display());
-        return Ok(());
-    }
-    let images = images::ensure(places)?;
-    let clients = install::clients(&places.root)?;
-    run("cargo", &["build", "--quiet", "--package=kubelith", "--package=corpus"], &places.root)?;
-    let built = places.built();
-    let pairs: [(&str, PathBuf); 5] = [
-        ("--kubelith", built.join("kubelith")),
-        ("--kubectl", clients.join("bin/kubectl")),
-        ("--corpus", manifests),
-        ("--registry-root", images.registry_root()),
-        ("--program", images.program()),
+    let Some(mut tests) = Tests::build(places)? else { return Ok(()) };
+    tests.arguments.extend(options.arguments.iter().cloned());
+    run(&tests.program, &tests.arguments, &places.root)
+}
+
+/// The recorded kubelet's pods, played to a node of ours; what was printed comes back.
+pub(crate) fn recordings(places: &Places, more: &[String], show: bool) -> Result<Option<String>> {
+    let Some(mut tests) = Tests::build(places)? else { return Ok(None) };
+    let pairs = [
+        ("--recordings", places.reference.join("node.jsonl")),
+        ("--player", places.reference.join("../tools/node.py")),
+        ("--recorded-image", images::ensure(places)?.recorded_busybox()),
     ];
-    let mut arguments = Vec::new();
-    for (flag, path) in pairs {
-        arguments.extend([flag.to_owned(), path.to_string_lossy().into_owned()]);
+    tests.add(&pairs);
+    tests.arguments.push("--jobs=14".to_owned());
+    tests.arguments.extend(more.iter().map(|it| format!("--recording={it}")));
+    if show {
+        tests.arguments.push("--show".to_owned());
     }
-    arguments.extend(options.arguments.iter().cloned());
-    run(&built.join("corpus").to_string_lossy(), &arguments, &places.root)
+    output(&tests.program, &tests.arguments, &places.root).map(Some)
+}
+
+/// The tests' program with what it always needs.
+struct Tests {
+    program: String,
+    arguments: Vec<String>,
+}
+
+impl Tests {
+    /// Nothing where the manifests are not there.
+    fn build(places: &Places) -> Result<Option<Self>> {
+        let manifests = places.reference.join(MANIFESTS);
+        if !manifests.is_dir() {
+            println!("corpus: {} is not there, skipped", manifests.display());
+            return Ok(None);
+        }
+        let images = images::ensure(places)?;
+        let clients = install::clients(&places.root)?;
+        let build = ["build", "--quiet", "--package=kubelith", "--package=corpus"];
+        run("cargo", &build, &places.root)?;
+        let built = places.built();
+        let program = built.join("corpus").to_string_lossy().into_owned();
+        let mut tests = Self { program, arguments: Vec::new() };
+        tests.add(&[
+            ("--kubelith", built.join("kubelith")),
+            ("--kubectl", clients.join("bin/kubectl")),
+            ("--corpus", manifests),
+            ("--registry-root", images.registry_root()),
+            ("--program", images.program()),
+        ]);
+        Ok(Some(tests))
+    }
+
+    fn add(&mut self, pairs: &[(&str, PathBuf)]) {
+        for (flag, path) in pairs {
+            self.arguments.extend([(*flag).to_owned(), path.to_string_lossy().into_owned()]);
+        }
+    }
 }

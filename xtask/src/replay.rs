@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::Places;
 use crate::command::{self, program};
+use crate::{Places, corpus};
 
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(30);
@@ -39,9 +39,19 @@ pub(crate) struct Options {
     /// Show this many wrong answers of each topic
     #[arg(long, default_value_t = 0, value_name = "N")]
     show: usize,
+    /// Play what upstream's kubelet did with pods to a node of ours; topics are then beginnings of names
+    #[arg(long)]
+    node: bool,
     /// Write the number of right answers to docs/replay.tsv
     #[arg(long)]
     write: bool,
+}
+
+impl Options {
+    /// The recorded kubelet, whole.
+    pub(crate) fn of_node() -> Self {
+        Self { node: true, ..Self::default() }
+    }
 }
 
 /// A server that is ended when this is dropped.
@@ -114,11 +124,32 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
+/// The recorded kubelet: one topic, in a file of its own.
+fn node(places: &Places, options: &Options) -> Result<()> {
+    let Some(printed) = corpus::recordings(places, &options.topic, options.show > 0)? else {
+        return Ok(());
+    };
+    print!("{printed}");
+    let last = printed.lines().rev().find_map(|it| it.strip_suffix(" right")?.split_once('/'));
+    let numbers = last.and_then(|(right, of)| Some((right.parse().ok()?, of.parse().ok()?)));
+    let Some(numbers) = numbers else { bail!("the player printed no result") };
+    let right = BTreeMap::from([("node".to_owned(), numbers)]);
+    let file = places.root.join("docs/replay-node.tsv");
+    match (options.write, options.topic.is_empty()) {
+        (true, _) => write(&file, &right),
+        (false, true) => compare(&file, &right),
+        (false, false) => Ok(()),
+    }
+}
+
 /// Plays the recordings; fails where fewer answers are right than before.
 pub(crate) fn run(places: &Places, options: &Options) -> Result<()> {
     if !places.has_reference() {
         println!("replay: {} is not there, skipped", places.reference.display());
         return Ok(());
+    }
+    if options.node {
+        return node(places, options);
     }
     let server = Server::start(places)?;
     let player = places.reference.join("../tools/replay.py");

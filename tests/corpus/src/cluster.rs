@@ -14,6 +14,11 @@ use crate::process::{Background, command, run};
 
 /// Names of the nodes: two of them are named in the corpus.
 pub(crate) const NODES: [&str; 3] = ["kube-01", "k8s03", "node-c"];
+/// The administrator's token, for programs that have no certificate.
+pub(crate) const ADMIN_TOKEN: &str = "token-admin";
+/// Addresses of pods, as the recordings have them, and of services.
+const PODS: &str = "10.99.0.0/16";
+const SERVICES: &str = "10.100.0.0/16";
 /// The port of the registry.
 const REGISTRY_PORT: u16 = 5000;
 /// A name that the corpus asks for, answered by our web server.
@@ -100,13 +105,9 @@ fn outside(options: &Options, lab: &Lab) -> Result<Vec<Background>> {
     ])
 }
 
-/// Nodes that join bring a token.
+/// Who comes without a certificate.
 fn write_tokens(lab: &Lab) -> Result<()> {
-    let lines: String = NODES
-        .iter()
-        .map(|it| format!("token-{it},system:node:{it},{it},\"system:nodes\"\n"))
-        .collect();
-    Ok(fs::write(lab.path("tokens"), lines)?)
+    Ok(fs::write(lab.path("tokens"), format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?)
 }
 
 fn node_flags(lab: &Lab, machine: &Machine, name: &str) -> Vec<String> {
@@ -120,6 +121,8 @@ fn node_flags(lab: &Lab, machine: &Machine, name: &str) -> Vec<String> {
         format!("--registries={}", shared("registries.yaml")),
         format!("--resolv-conf={}", shared("resolv.conf")),
         format!("--cgroup-root={}", lab.cgroup()),
+        format!("--cluster-cidr={PODS}"),
+        format!("--service-cidr={SERVICES}"),
     ]
 }
 
@@ -130,6 +133,11 @@ fn server(
     name: &str,
     kubeconfig: &Path,
 ) -> Result<Background> {
+    if let Some(image) = options.recorded.image() {
+        let place = machine.directory.join("data/images");
+        fs::create_dir_all(&place)?;
+        fs::copy(image, place.join("recorded.tar")).context("the recorded image")?;
+    }
     let mut server = machine.inside(&options.kubelith);
     server
         .args(["server", "--node-labels=eks.amazonaws.com/nodegroup=common"])

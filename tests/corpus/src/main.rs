@@ -16,6 +16,7 @@ mod documents;
 mod kubectl;
 mod lab;
 mod process;
+mod recorded;
 mod runner;
 
 use std::path::PathBuf;
@@ -48,6 +49,8 @@ pub(crate) struct Options {
     /// How many run at once
     #[arg(long, default_value_t = 8, value_name = "N")]
     jobs: usize,
+    #[command(flatten)]
+    recorded: recorded::Options,
     /// Leave the cluster standing until a line is read, and say how to reach it
     #[arg(long)]
     hold: bool,
@@ -69,7 +72,14 @@ fn run(options: &Options) -> Result<bool> {
     let chosen = runner::choose(documents::all(), &options.only)?;
     let lab = lab::Lab::build().context("could not build the network of the tests")?;
     let started = cluster::Cluster::start(options, &lab).context("could not start the cluster");
-    let passed = started.as_ref().is_ok_and(|it| runner::run(it, &chosen, options.jobs));
+    let passed = match &started {
+        Err(_) => false,
+        Ok(_) if options.recorded.are_given() => {
+            recorded::play(&options.recorded, &lab, options.jobs)?;
+            true
+        }
+        Ok(cluster) => runner::run(cluster, &chosen, options.jobs),
+    };
     if options.hold {
         lab.tell_how_to_reach(&options.kubectl);
         std::io::stdin().read_line(&mut String::new())?;
