@@ -22,7 +22,7 @@ pub(crate) struct Shared {
 /// A test while it runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case<'a> {
-    pub(crate) cluster: &'a Cluster,
+    pub(crate) cluster: &'a Cluster<'a>,
     pub(crate) namespace: &'a str,
     pub(crate) shared: &'a Shared,
 }
@@ -57,7 +57,7 @@ impl<'a> Case<'a> {
     pub(crate) fn document(&self, id: &str) -> Result<String> {
         let directory = if id.contains('/') { id.split_once('/') } else { None };
         let (folder, prefix) = directory.unwrap_or(("", id));
-        let folder = self.cluster.corpus.join(folder);
+        let folder = self.cluster.corpus().join(folder);
         let mut found = fs::read_dir(&folder)?
             .flatten()
             .map(|it| it.path())

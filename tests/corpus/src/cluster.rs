@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 
@@ -19,6 +20,8 @@ pub(crate) const ADMIN_TOKEN: &str = "token-admin";
 /// Addresses of pods, as the recordings have them, and of services.
 const PODS: &str = "10.99.0.0/16";
 const SERVICES: &str = "10.100.0.0/16";
+/// What the corpus selects nodes by.
+const LABELS: &str = "--node-labels=eks.amazonaws.com/nodegroup=common";
 /// The port of the registry.
 const REGISTRY_PORT: u16 = 5000;
 /// A name that the corpus asks for, answered by our web server.
@@ -28,17 +31,17 @@ const MIRRORED: [&str; 4] = ["docker.io", "registry.k8s.io", "gcr.io", "quay.io"
 
 /// A running cluster; it ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Cluster {
+pub(crate) struct Cluster<'a> {
+    lab: &'a Lab,
+    options: &'a Options,
     pub(crate) kubectl: Kubectl,
-    pub(crate) corpus: PathBuf,
     /// The first node's address.
     pub(crate) address: Ipv4Addr,
-    world: String,
-    _running: Vec<Background>,
+    running: Mutex<Vec<Background>>,
 }
 
-impl Cluster {
-    pub(crate) fn start(options: &Options, lab: &Lab) -> Result<Self> {
+impl<'a> Cluster<'a> {
+    pub(crate) fn start(options: &'a Options, lab: &'a Lab) -> Result<Self> {
         let mut running = vec![registry(options, lab)?];
         running.extend(outside(options, lab)?);
         let (first, name) = (lab.machines().first().context("there is a first node")?, NODES[0]);
@@ -46,6 +49,8 @@ impl Cluster {
         write_tokens(lab)?;
         running.push(server(options, lab, first, name, &kubeconfig)?);
         let cluster = Self {
+            lab,
+            options,
             kubectl: Kubectl {
                 program: options.kubectl.clone(),
                 server: format!("https://{}:6443", first.address),
@@ -53,20 +58,47 @@ impl Cluster {
                 kubeconfig,
                 home: lab.path("home"),
             },
-            corpus: options.corpus.clone(),
             address: first.address.parse()?,
-            world: lab.world_namespace(),
-            _running: running,
+            running: Mutex::new(running),
         };
         fs::create_dir(&cluster.kubectl.home)?;
-        let ready = ["wait", "node", name, "--for=condition=Ready", "--timeout=60s"];
-        cluster.kubectl.run(&ready).context("the node does not become ready")?;
+        cluster.wait_for_node(name)?;
         Ok(cluster)
+    }
+
+    fn wait_for_node(&self, name: &str) -> Result<()> {
+        let ready = ["wait", "node", name, "--for=condition=Ready", "--timeout=60s"];
+        self.kubectl.run(&ready).map(drop).with_context(|| format!("node {name} is not ready"))
+    }
+
+    /// Where the manifests are.
+    pub(crate) fn corpus(&self) -> &Path {
+        &self.options.corpus
+    }
+
+    /// Lets all other nodes join, by the token that the server wrote.
+    pub(crate) fn join(&self) -> Result<()> {
+        let machines = self.lab.machines();
+        let first = machines.first().context("there is a first node")?;
+        let token = fs::read_to_string(first.directory.join("data/node-token"))
+            .context("the server wrote no token for nodes")?;
+        for (machine, name) in machines.iter().zip(NODES).skip(1) {
+            let mut agent = machine.inside(&self.options.kubelith);
+            agent
+                .args(["agent", LABELS, &format!("--server={}", self.kubectl.server)])
+                .arg(format!("--token={}", token.trim()))
+                .args(node_flags(self.lab, machine, name));
+            let log = self.lab.path(&format!("{name}.log"));
+            let agent = Background::start(&mut agent, &log)?;
+            self.running.lock().unwrap_or_else(PoisonError::into_inner).push(agent);
+            self.wait_for_node(name)?;
+        }
+        Ok(())
     }
 
     /// A program outside of the cluster.
     pub(crate) fn outside(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        let net = format!("--net=/run/netns/{}", self.world);
+        let net = format!("--net=/run/netns/{}", self.lab.world_namespace());
         run(&mut command("nsenter", &[[net.as_str(), program].as_slice(), arguments].concat()))
     }
 }
@@ -140,7 +172,7 @@ fn server(
     }
     let mut server = machine.inside(&options.kubelith);
     server
-        .args(["server", "--node-labels=eks.amazonaws.com/nodegroup=common"])
+        .args(["server", LABELS])
         .args(node_flags(lab, machine, name))
         .arg(format!("--advertise-address={}", machine.address))
         .arg(format!("--token-auth-file={}", lab.path("tokens").display()))

@@ -34,7 +34,7 @@ pub(crate) fn choose(all: Vec<Test>, only: &[String]) -> Result<Vec<Test>> {
 }
 
 /// Runs all; whether all passed comes back.
-pub(crate) fn run(cluster: &Cluster, tests: &[Test], jobs: usize) -> bool {
+pub(crate) fn run(cluster: &Cluster<'_>, tests: &[Test], jobs: usize) -> bool {
     let begun = Instant::now();
     let (alone, together): (Vec<&Test>, Vec<&Test>) = tests.iter().partition(|it| it.alone);
     let queue = Mutex::new(together.into_iter().enumerate().collect::<VecDeque<_>>());
@@ -70,7 +70,7 @@ pub(crate) fn run(cluster: &Cluster, tests: &[Test], jobs: usize) -> bool {
     failed.is_empty()
 }
 
-fn attempt(cluster: &Cluster, shared: &Shared, number: usize, test: &Test) -> Result<()> {
+fn attempt(cluster: &Cluster<'_>, shared: &Shared, number: usize, test: &Test) -> Result<()> {
     let begun = Instant::now();
     let namespace = format!("test-{number}");
     let case = Case { cluster, namespace: &namespace, shared };

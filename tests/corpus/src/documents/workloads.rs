@@ -1,11 +1,13 @@
 //! Deployments: rolled out, scaled, undone, behind Services, drained.
 
+use std::collections::BTreeSet;
 use std::thread;
 
 use anyhow::{Result, bail, ensure};
 use serde_json::json;
 
 use crate::case::{Case, condition, message, number, text};
+use crate::cluster::NODES;
 use crate::runner::Test;
 
 pub(super) const TESTS: &[Test] = &[
@@ -25,6 +27,11 @@ pub(super) const TESTS: &[Test] = &[
         alone: false,
     },
     Test { name: "000-0268: a node drained with a budget in the way", run: drained, alone: true },
+    Test {
+        name: "000-0013 001-2275: three replicas on three nodes, two of which joined",
+        run: on_three,
+        alone: true,
+    },
 ];
 
 fn one_of_three(case: Case<'_>) -> Result<()> {
@@ -153,7 +160,7 @@ fn replace_twice(case: &Case<'_>) -> Result<()> {
 }
 
 fn drained(case: Case<'_>) -> Result<()> {
-    let node = crate::cluster::NODES[0];
+    let node = NODES[0];
     let budget = case.document("000-0268")?;
     let refused = case.refused_input(&["apply", "-f", "-"], &budget)?;
     let gone = "no matches for kind \"PodDisruptionBudget\" in version \"policy/v1beta1\"";
@@ -187,4 +194,33 @@ fn drained(case: Case<'_>) -> Result<()> {
     case.line(&format!("uncordon {node}"))?;
     case.line("rollout status deployment/podinfo --timeout=90s")?;
     case.line("delete deployment podinfo").map(drop)
+}
+
+fn on_three(case: Case<'_>) -> Result<()> {
+    case.cluster.join()?;
+    let here = format!("namespace: {}", case.namespace);
+    let document = case.document("000-0013")?.replace("namespace: prod", &here);
+    case.refused_input(&["apply", "-f", "-"], &document)?;
+    case.line("rollout status deployment/my-app-v3 --timeout=120s")?;
+    let nodes = case.line("get pods --output=jsonpath={.items[*].spec.nodeName}")?;
+    let different: BTreeSet<&str> = nodes.split(' ').collect();
+    ensure!(different == NODES.into(), "{nodes}");
+    // A service reaches the pods of every node, by a port of any.
+    case.line("expose deployment my-app-v3 --name=app --port=8080 --type=NodePort")?;
+    let service = case.get("service", "app")?;
+    let url =
+        format!("http://{}:{}/", case.cluster.address, number(&service, "/spec/ports/0/nodePort"));
+    let mut answered = BTreeSet::new();
+    for _ in 0..60 {
+        answered.insert(
+            case.cluster.outside("curl", &["--silent", "--fail", "--max-time", "5", &url])?,
+        );
+    }
+    ensure!(answered.len() == NODES.len(), "60 requests were answered by {answered:?}");
+    case.apply(&["001-2275"])?;
+    case.ready(&["nginx"])?;
+    let log = case.line("exec nginx -- hostname")?;
+    ensure!(log == "nginx\n", "{log:?}");
+    case.line("delete deployment my-app-v3 --cascade=foreground --timeout=1s --wait=false")?;
+    case.kubectl(&["delete", "pods", "--all", "--grace-period=1"]).map(drop)
 }
