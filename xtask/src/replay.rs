@@ -172,9 +172,29 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<()> {
     }
     let file = places.root.join("docs/replay.tsv");
     if options.write {
-        return write(&file, &right);
+        write(&file, &right)?;
+        return tell(&places.root.join("docs/gaps.md"), &right);
     }
     compare(&file, &right)
+}
+
+/// Between these lines of `docs/gaps.md` stands the table of topics.
+const TABLE: [&str; 2] = ["<!-- recorded answers: begin -->\n", "<!-- recorded answers: end -->\n"];
+
+/// Writes the table of topics into a document.
+fn tell(file: &Path, right: &BTreeMap<String, (u32, u32)>) -> Result<()> {
+    let shown = file.display();
+    let text = fs::read_to_string(file).with_context(|| format!("could not read {shown}"))?;
+    let parts = text.split_once(TABLE[0]);
+    let parts = parts.and_then(|(before, rest)| Some((before, rest.split_once(TABLE[1])?.1)));
+    let Some((before, after)) = parts else { bail!("{shown} has no place for the table of topics") };
+    let mut table = String::from("| topic | right | of | share |\n|---|---|---|---|\n");
+    for (topic, (right, all)) in right {
+        let share = f64::from(*right) / f64::from(*all).max(1.0) * 100.0;
+        writeln!(table, "| {topic} | {right} | {all} | {share:.1} % |")?;
+    }
+    let text = [before, TABLE[0], &table, TABLE[1], after].concat();
+    fs::write(file, text).with_context(|| format!("could not write {shown}"))
 }
 
 /// Topic to (right, all), read from lines such as `auth  43 right,  44 status, of 67`.

@@ -138,6 +138,8 @@ struct Cluster {
     pki: Directory,
     authority: Arc<Authority>,
     serving: Identity,
+    /// Those of the serving certificate.
+    addresses: [IpAddr; 3],
     shutdown: Shutdown,
 }
 
@@ -187,7 +189,8 @@ impl Cluster {
         let joining = join::objects(&token, &authority.certificate, &url)?;
         bootstrap::ensure_all(&server, joining).await?;
         let shutdown = shutdown.clone();
-        Ok(Self { options, server, parts, pki, authority, serving, shutdown })
+        let addresses = network.addresses();
+        Ok(Self { options, server, parts, pki, authority, serving, addresses, shutdown })
     }
 
     /// Answers clients from now on.
@@ -203,6 +206,10 @@ impl Cluster {
             crate::kubeconfig::text(&url, &self.authority.certificate, "kubernetes-admin", &admin);
         crate::pki::write_secret(&options.kubeconfig(), text.as_bytes())?;
         let certificate = tls::Serving::new(&self.serving)?;
+        let (pki, authority) = (self.pki.clone(), Arc::clone(&self.authority));
+        let addresses = self.addresses;
+        let renew = move || serving_identity(&pki, &authority, &addresses);
+        certificate.keep_fresh(renew, self.shutdown.signal());
         let tls = Arc::new(certificate.server_config(&self.authority.certificate)?);
         let address = SocketAddr::new(options.bind_address, options.secure_port);
         let listener = apiserver::listen::bind(address)

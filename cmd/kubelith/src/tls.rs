@@ -1,9 +1,11 @@
 //! TLS as the cluster's parts speak it: what a server presents, and can replace while it serves; what a client presents.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use arc_swap::ArcSwap;
+use component_base::ShutdownSignal;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -12,6 +14,9 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::pki::Identity;
+
+/// How often a certificate's end is looked at; it is renewed many days before.
+const LOOK_EVERY: Duration = Duration::from_secs(86_400);
 
 fn roots(pem: &str) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
@@ -47,6 +52,26 @@ impl Serving {
     pub(crate) fn replace(&self, identity: &Identity) -> Result<()> {
         self.0.store(Arc::new(identity.certified()?));
         Ok(())
+    }
+
+    /// Looks once a day, until `stop`, whether `make` gives a newer certificate: it does when the old one expires soon.
+    pub(crate) fn keep_fresh(
+        &self,
+        make: impl Fn() -> Result<Identity> + Send + 'static,
+        stop: ShutdownSignal,
+    ) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                    () = stop.requested() => return,
+                }
+                if let Err(error) = make().and_then(|it| this.replace(&it)) {
+                    tracing::error!(error = format!("{error:#}"), "could not renew a server's certificate");
+                }
+            }
+        });
     }
 
     /// What a TLS server presents; clients may present a certificate of `clients`.

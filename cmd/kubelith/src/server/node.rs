@@ -26,12 +26,7 @@ impl Cluster {
         self.let_nodes_proxy().await?;
         let name = options.node.name();
         let user = format!("system:node:{name}");
-        let addresses = options.node.addresses();
-        let names = [name.clone(), "localhost".to_owned()];
-        let subject =
-            Subject::Server { name: &user, names: &names, addresses: &addresses, groups: &[NODES] };
-        let certificate =
-            tls::Serving::new(&self.pki.identity("kubelet", &self.authority, &subject)?)?;
+        let certificate = self.serving_of_node(&name, &user)?;
         let address = SocketAddr::new(options.bind_address, options.node.kubelet.port);
         let serving = node::serving(address, &certificate, &self.authority.certificate).await?;
         let node = node::start(node::Setup {
@@ -51,6 +46,25 @@ impl Cluster {
         }
         self.tell_ready(&node, *startup);
         Ok(Some(node))
+    }
+
+    /// What the node agent's server presents, renewed as long as this process runs.
+    fn serving_of_node(&self, name: &str, user: &str) -> Result<tls::Serving> {
+        let (pki, authority) = (self.pki.clone(), Arc::clone(&self.authority));
+        let names = [name.to_owned(), "localhost".to_owned()];
+        let (user, addresses) = (user.to_owned(), self.options.node.addresses());
+        let make = move || {
+            let subject = Subject::Server {
+                name: &user,
+                names: &names,
+                addresses: &addresses,
+                groups: &[NODES],
+            };
+            pki.identity("kubelet", &authority, &subject)
+        };
+        let certificate = tls::Serving::new(&make()?)?;
+        certificate.keep_fresh(make, self.shutdown.signal());
+        Ok(certificate)
     }
 
     fn tell_ready(&self, node: &Node, startup: Startup) {

@@ -40,9 +40,9 @@ impl Inner {
         let containers: Vec<Arc<Container>> = self.containers.lock().values().cloned().collect();
         for container in containers {
             let started: Option<Started> = load(&container.dir.join(STARTED_FILE));
-            if let (Some(started), true) =
-                (started, matches!(*container.phase.lock(), Phase::Created))
-            {
+            // Before the condition: a guard in it would be held in its block too.
+            let unclaimed = matches!(*container.phase.lock(), Phase::Created);
+            if let Some(started) = started.filter(|_| unclaimed) {
                 self.kill_orphans(&container);
                 let exit = stored_or_unseen(&container, self.now());
                 *container.phase.lock() = Phase::Exited { started: Some(started), exit };

@@ -1,0 +1,126 @@
+//! The binary as people start it: flags, files, the data directory, signals. Without a node, so without root.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "real processes need real time")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+fn kubelith(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kubelith"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// What a command that fails says.
+fn complaint(arguments: &[&str]) -> String {
+    let output = kubelith(arguments).output().unwrap();
+    assert!(!output.status.success(), "{arguments:?} did not fail");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A control plane; killed when it is dropped.
+struct Server {
+    process: Child,
+    directory: TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Server {
+    /// Starts one by a configuration file, and waits until it listens.
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let config = directory.path().join("config.yaml");
+        let text = format!(
+            "data-dir: {}\nsecure-port: {port}\nbind-address: 127.0.0.1\nstorage: embedded\n\
+             disable: [agent, proxy, dns]\nkube-apiserver-arg: [max-requests-inflight=50]\n",
+            directory.path().join("data").display()
+        );
+        fs::write(&config, text).unwrap();
+        let mut process =
+            kubelith(&["server", "--config", config.to_str().unwrap()]).spawn().unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let up = lines.by_ref().map_while(Result::ok).any(|line| line.contains("API server"));
+        let mut server = Self { process, directory };
+        assert!(up, "it did not start: {}", server.log());
+        server
+    }
+
+    fn log(&mut self) -> String {
+        let _ = self.process.kill();
+        let mut text = String::new();
+        if let Some(mut stderr) = self.process.stderr.take() {
+            stderr.read_to_string(&mut text).unwrap();
+        }
+        text
+    }
+
+    fn data(&self) -> std::path::PathBuf {
+        self.directory.path().join("data")
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn one_server_has_a_data_directory_keeps_it_private_and_ends_by_signal() {
+    let mut server = Server::start();
+    let data = server.data();
+    assert_eq!(mode(&data), 0o700);
+    for secret in ["kubeconfig", "node-token", "pki/ca.key", "pki/admin.key"] {
+        assert_eq!(mode(&data.join(secret)), 0o600, "{secret}");
+    }
+    let data_text = data.to_str().unwrap();
+    let arguments = ["server", "--data-dir", data_text, "--disable", "agent,proxy,dns"];
+    let refused = complaint(&arguments);
+    let holder = format!("in use by another kubelith (process {})", server.process.id());
+    assert!(refused.contains(&holder), "{refused}");
+    let printed = kubelith(&["kubeconfig", "--data-dir", data_text]).output().unwrap();
+    assert_eq!(printed.stdout, fs::read(data.join("kubeconfig")).unwrap());
+    let id = i32::try_from(server.process.id()).unwrap();
+    let id = rustix::process::Pid::from_raw(id).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert!(server.process.wait().unwrap().success());
+    // What it held is free again.
+    let lock = fs::File::open(data.join("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).unwrap();
+}
+
+#[test]
+fn flags_that_cannot_be_are_refused_before_anything_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let data = data.to_str().unwrap();
+    for (flags, wanted) in [
+        (vec!["--feature-gates", "Nope=true"], "unrecognized feature gate: Nope"),
+        (vec!["--kubelet-arg", "nope=1"], "kubelet has no flag --nope"),
+        (vec!["--controllers", "nope"], "there is no controller \"nope\""),
+        (vec!["--config", "/does/not/exist"], "could not read /does/not/exist"),
+        (vec!["--service-cidr", "fd00::/108"], "no IPv4 range"),
+    ] {
+        let mut arguments = vec!["server", "--data-dir", data, "--disable", "agent,proxy,dns"];
+        arguments.extend(flags);
+        let said = complaint(&arguments);
+        assert!(said.contains(wanted), "{said}");
+    }
+    let said = complaint(&["agent", "--server", "https://127.0.0.1:1", "--data-dir", data]);
+    assert!(said.contains("give --token"), "{said}");
+    let said = complaint(&["image", "ls", "--data-dir", data]);
+    assert!(said.contains("is kubelith running with this data directory?"), "{said}");
+    assert!(!Path::new(data).join("store").exists());
+}
