@@ -3,10 +3,11 @@
 #![allow(clippy::print_stdout, reason = "this is a program for people")]
 
 use std::path::PathBuf;
+use std::process::Stdio;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
-use crate::command::{output, run};
+use crate::command::{output, program, run};
 use crate::{Places, images, install};
 
 /// Beside the tables: the manifests.
@@ -24,7 +25,13 @@ pub(crate) struct Options {
 pub(crate) fn run_command(places: &Places, options: &Options) -> Result<()> {
     let Some(mut tests) = Tests::build(places)? else { return Ok(()) };
     tests.arguments.extend(options.arguments.iter().cloned());
-    run(&tests.program, &tests.arguments, &places.root)
+    // A person may hold the cluster until a line is read.
+    let status = program(&tests.program, &tests.arguments, &places.root)
+        .stdin(Stdio::inherit())
+        .status()
+        .context("could not start the tests")?;
+    ensure!(status.success(), "not all documents passed");
+    Ok(())
 }
 
 /// The recorded kubelet's pods, played to a node of ours; what was printed comes back.

@@ -89,7 +89,7 @@ impl<'a> Cluster<'a> {
                 .arg(format!("--token={}", token.trim()))
                 .args(node_flags(self.lab, machine, name));
             let log = self.lab.path(&format!("{name}.log"));
-            let agent = Background::start(&mut agent, &log)?;
+            let agent = Background::start(&agent, &log)?;
             self.running.lock().unwrap_or_else(PoisonError::into_inner).push(agent);
             self.wait_for_node(name)?;
         }
@@ -121,7 +121,7 @@ fn registry(options: &Options, lab: &Lab) -> Result<Background> {
     fs::write(lab.path("registries.yaml"), format!("mirrors:\n{mirrors}"))?;
     let mut serve = lab.outside(Path::new("docker-registry"));
     serve.arg("serve").arg(&config);
-    Background::start(&mut serve, &lab.path("registry.log"))
+    Background::start(&serve, &lab.path("registry.log"))
 }
 
 /// A name server and a web server.
@@ -132,8 +132,8 @@ fn outside(options: &Options, lab: &Lab) -> Result<Vec<Background>> {
     let mut web = lab.outside(&options.program);
     web.args(["netexec", "--http-port=80"]);
     Ok(vec![
-        Background::start(&mut resolver, &lab.path("resolver.log"))?,
-        Background::start(&mut web, &lab.path("web.log"))?,
+        Background::start(&resolver, &lab.path("resolver.log"))?,
+        Background::start(&web, &lab.path("web.log"))?,
     ])
 }
 
@@ -153,6 +153,8 @@ fn node_flags(lab: &Lab, machine: &Machine, name: &str) -> Vec<String> {
         format!("--registries={}", shared("registries.yaml")),
         format!("--resolv-conf={}", shared("resolv.conf")),
         format!("--cgroup-root={}", lab.cgroup()),
+        // The disk is the machine's: how full it is must not decide what a test shows.
+        "--eviction-hard=memory.available<100Mi,nodefs.available<0%".to_owned(),
         format!("--cluster-cidr={PODS}"),
         format!("--service-cidr={SERVICES}"),
     ]
@@ -177,7 +179,7 @@ fn server(
         .arg(format!("--advertise-address={}", machine.address))
         .arg(format!("--token-auth-file={}", lab.path("tokens").display()))
         .arg(format!("--write-kubeconfig={}", kubeconfig.display()));
-    let mut server = Background::start(&mut server, &lab.path("server.log"))?;
+    let mut server = Background::start(&server, &lab.path("server.log"))?;
     server
         .until("has written its kubeconfig", || kubeconfig.exists().then_some(()))
         .with_context(|| fs::read_to_string(lab.path("server.log")).unwrap_or_default())?;
