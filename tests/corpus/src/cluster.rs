@@ -67,8 +67,11 @@ impl<'a> Cluster<'a> {
     }
 
     fn wait_for_node(&self, name: &str) -> Result<()> {
-        let ready = ["wait", "node", name, "--for=condition=Ready", "--timeout=60s"];
-        self.kubectl.run(&ready).map(drop).with_context(|| format!("node {name} is not ready"))
+        for state in ["--for=create", "--for=condition=Ready"] {
+            let wait = ["wait", &format!("node/{name}"), state, "--timeout=60s"];
+            self.kubectl.run(&wait).with_context(|| format!("node {name} is not ready"))?;
+        }
+        Ok(())
     }
 
     /// Where the manifests are.
