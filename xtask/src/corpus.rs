@@ -40,7 +40,7 @@ pub(crate) fn recordings(places: &Places, more: &[String], show: bool) -> Result
     let pairs = [
         ("--recordings", places.reference.join("node.jsonl")),
         ("--player", places.reference.join("../tools/node.py")),
-        ("--recorded-image", images::ensure(places)?.recorded_busybox()),
+        ("--recorded-image", tests.images.recorded_busybox()),
     ];
     tests.add(&pairs);
     tests.arguments.push("--jobs=14".to_owned());
@@ -55,6 +55,7 @@ pub(crate) fn recordings(places: &Places, more: &[String], show: bool) -> Result
 struct Tests {
     program: String,
     arguments: Vec<String>,
+    images: images::Images,
 }
 
 impl Tests {
@@ -71,14 +72,15 @@ impl Tests {
         run("cargo", &build, &places.root)?;
         let built = places.built();
         let program = built.join("corpus").to_string_lossy().into_owned();
-        let mut tests = Self { program, arguments: Vec::new() };
-        tests.add(&[
+        let pairs = [
             ("--kubelith", built.join("kubelith")),
             ("--kubectl", clients.join("bin/kubectl")),
             ("--corpus", manifests),
             ("--registry-root", images.registry_root()),
             ("--program", images.program()),
-        ]);
+        ];
+        let mut tests = Self { program, arguments: Vec::new(), images };
+        tests.add(&pairs);
         Ok(Some(tests))
     }
 
