@@ -3,10 +3,11 @@
 #![allow(clippy::print_stdout, reason = "this is a program for people")]
 
 use std::path::PathBuf;
+use std::process::Stdio;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
-use crate::command::{output, run};
+use crate::command::{output, program, run};
 use crate::{Places, images, install};
 
 /// Beside the tables: the manifests.
@@ -24,7 +25,13 @@ pub(crate) struct Options {
 pub(crate) fn run_command(places: &Places, options: &Options) -> Result<()> {
     let Some(mut tests) = Tests::build(places)? else { return Ok(()) };
     tests.arguments.extend(options.arguments.iter().cloned());
-    run(&tests.program, &tests.arguments, &places.root)
+    // A person may hold the cluster until a line is read.
+    let status = program(&tests.program, &tests.arguments, &places.root)
+        .stdin(Stdio::inherit())
+        .status()
+        .context("could not start the tests")?;
+    ensure!(status.success(), "not all documents passed");
+    Ok(())
 }
 
 /// The recorded kubelet's pods, played to a node of ours; what was printed comes back.
@@ -33,7 +40,7 @@ pub(crate) fn recordings(places: &Places, more: &[String], show: bool) -> Result
     let pairs = [
         ("--recordings", places.reference.join("node.jsonl")),
         ("--player", places.reference.join("../tools/node.py")),
-        ("--recorded-image", images::ensure(places)?.recorded_busybox()),
+        ("--recorded-image", tests.images.recorded_busybox()),
     ];
     tests.add(&pairs);
     tests.arguments.push("--jobs=14".to_owned());
@@ -48,6 +55,7 @@ pub(crate) fn recordings(places: &Places, more: &[String], show: bool) -> Result
 struct Tests {
     program: String,
     arguments: Vec<String>,
+    images: images::Images,
 }
 
 impl Tests {
@@ -64,14 +72,15 @@ impl Tests {
         run("cargo", &build, &places.root)?;
         let built = places.built();
         let program = built.join("corpus").to_string_lossy().into_owned();
-        let mut tests = Self { program, arguments: Vec::new() };
-        tests.add(&[
+        let pairs = [
             ("--kubelith", built.join("kubelith")),
             ("--kubectl", clients.join("bin/kubectl")),
             ("--corpus", manifests),
             ("--registry-root", images.registry_root()),
             ("--program", images.program()),
-        ]);
+        ];
+        let mut tests = Self { program, arguments: Vec::new(), images };
+        tests.add(&pairs);
         Ok(Some(tests))
     }
 

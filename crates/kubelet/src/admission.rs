@@ -7,6 +7,9 @@ use crate::pod::memory::Failure;
 use crate::resources::{self, Amounts};
 use crate::spec;
 
+/// The reason of a pod whose selector or affinity the node does not match.
+pub(crate) const NODE_AFFINITY: &str = "NodeAffinity";
+
 /// What of the node a pod is held against.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Room {
@@ -32,7 +35,7 @@ pub(crate) fn admit(pod: &Pod, room: &Room) -> Result<(), Failure> {
     fits(pod, room)?;
     if !selects(pod, room) {
         let why = "node(s) didn't match Pod's node affinity/selector";
-        return Err(refuse("NodeAffinity", format!("Predicate NodeAffinity failed: {why}")));
+        return Err(refuse(NODE_AFFINITY, format!("Predicate NodeAffinity failed: {why}")));
     }
     let os = spec::spec(pod).os.as_ref().map(|it| it.name.as_str());
     if os.is_some_and(|it| it != "linux") {

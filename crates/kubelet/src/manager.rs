@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use apimachinery::Object;
 use client::events::EventType;
 use client::reflector::{Cached, StoreChange};
-use client::{ObjectKey, Store};
+use client::{ObjectKey, Resource, Store};
 use component_base::ShutdownSignal;
 use cri::RuntimeEvent;
 use futures::StreamExt;
@@ -70,7 +71,7 @@ impl Manager {
         loop {
             let next = self.changes.lock().pop_front();
             if let Some(change) = next {
-                self.take(change, &stop);
+                self.take(change, &stop).await;
                 continue;
             }
             tokio::select! {
@@ -83,7 +84,7 @@ impl Manager {
         }
     }
 
-    fn take(self: &Arc<Self>, change: StoreChange, stop: &ShutdownSignal) {
+    async fn take(self: &Arc<Self>, change: StoreChange, stop: &ShutdownSignal) {
         let gone =
             change.old.filter(|old| change.new.as_ref().is_none_or(|new| new.uid != old.uid));
         if let Some(old) = gone
@@ -100,14 +101,14 @@ impl Manager {
             })
         };
         if known.is_none() {
-            self.begin(object, stop);
+            self.begin(object, stop).await;
         }
     }
 
-    fn begin(self: &Arc<Self>, object: Arc<Cached>, stop: &ShutdownSignal) {
+    async fn begin(self: &Arc<Self>, object: Arc<Cached>, stop: &ShutdownSignal) {
         let Some(pod) = object.decode::<Pod>() else { return };
         let inbox = Arc::new(Inbox::default());
-        if let Err(failure) = self.admit(&pod) {
+        if let Err(failure) = self.admit(&pod).await {
             self.shared.event(&pod, EventType::Warning, &failure.reason, &failure.message);
             inbox.fail(failure);
         }
@@ -132,20 +133,39 @@ impl Manager {
         }
     }
 
-    fn admit(&self, pod: &Pod) -> Result<(), Failure> {
+    async fn admit(&self, pod: &Pod) -> Result<(), Failure> {
         let uid = spec::uid(pod);
         let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref()).and_then(Phase::parse);
         let began = phase.is_some_and(|it| it != Phase::Pending);
         if self.checkpoint.has(uid) || began || spec::is_deleting(pod) {
             return Ok(());
         }
-        admission::admit(pod, &self.room())?;
+        let mut room = self.room();
+        match admission::admit(pod, &room) {
+            // The scheduler may have seen a label of the node before its own agent: the server decides.
+            Err(failure) if failure.reason == admission::NODE_AFFINITY => {
+                room.labels = self.labels_on_server().await.or(room.labels);
+                admission::admit(pod, &room)?;
+            }
+            other => other?,
+        }
         self.checkpoint.add(uid, resources::pod_requests(pod)).map_err(|error| Failure {
             reason: "UnexpectedAdmissionError".into(),
             message: format!("could not note the pod: {error}"),
             grace_period_seconds: None,
             rejected: true,
         })
+    }
+
+    async fn labels_on_server(&self) -> Option<Object> {
+        let name = &self.shared.config.node_name;
+        match self.shared.client.get(&Resource::built_in("", "nodes"), "", name).await {
+            Ok(node) => node.at(&["metadata", "labels"])?.as_object().cloned(),
+            Err(error) => {
+                tracing::warn!(node = name, %error, "could not read the labels of the node");
+                None
+            }
+        }
     }
 
     fn room(&self) -> Room {

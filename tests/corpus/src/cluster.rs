@@ -19,7 +19,7 @@ pub(crate) const NODES: [&str; 3] = ["kube-01", "k8s03", "node-c"];
 pub(crate) const ADMIN_TOKEN: &str = "token-admin";
 /// Addresses of pods, as the recordings have them, and of services.
 const PODS: &str = "10.99.0.0/16";
-const SERVICES: &str = "10.100.0.0/16";
+const SERVICES: &str = "10.96.0.0/16";
 /// What the corpus selects nodes by.
 const LABELS: &str = "--node-labels=eks.amazonaws.com/nodegroup=common";
 /// The port of the registry.
@@ -67,8 +67,11 @@ impl<'a> Cluster<'a> {
     }
 
     fn wait_for_node(&self, name: &str) -> Result<()> {
-        let ready = ["wait", "node", name, "--for=condition=Ready", "--timeout=60s"];
-        self.kubectl.run(&ready).map(drop).with_context(|| format!("node {name} is not ready"))
+        for state in ["--for=create", "--for=condition=Ready"] {
+            let wait = ["wait", &format!("node/{name}"), state, "--timeout=60s"];
+            self.kubectl.run(&wait).with_context(|| format!("node {name} is not ready"))?;
+        }
+        Ok(())
     }
 
     /// Where the manifests are.
@@ -89,7 +92,7 @@ impl<'a> Cluster<'a> {
                 .arg(format!("--token={}", token.trim()))
                 .args(node_flags(self.lab, machine, name));
             let log = self.lab.path(&format!("{name}.log"));
-            let agent = Background::start(&mut agent, &log)?;
+            let agent = Background::start(&agent, &log)?;
             self.running.lock().unwrap_or_else(PoisonError::into_inner).push(agent);
             self.wait_for_node(name)?;
         }
@@ -121,7 +124,7 @@ fn registry(options: &Options, lab: &Lab) -> Result<Background> {
     fs::write(lab.path("registries.yaml"), format!("mirrors:\n{mirrors}"))?;
     let mut serve = lab.outside(Path::new("docker-registry"));
     serve.arg("serve").arg(&config);
-    Background::start(&mut serve, &lab.path("registry.log"))
+    Background::start(&serve, &lab.path("registry.log"))
 }
 
 /// A name server and a web server.
@@ -132,8 +135,8 @@ fn outside(options: &Options, lab: &Lab) -> Result<Vec<Background>> {
     let mut web = lab.outside(&options.program);
     web.args(["netexec", "--http-port=80"]);
     Ok(vec![
-        Background::start(&mut resolver, &lab.path("resolver.log"))?,
-        Background::start(&mut web, &lab.path("web.log"))?,
+        Background::start(&resolver, &lab.path("resolver.log"))?,
+        Background::start(&web, &lab.path("web.log"))?,
     ])
 }
 
@@ -153,6 +156,8 @@ fn node_flags(lab: &Lab, machine: &Machine, name: &str) -> Vec<String> {
         format!("--registries={}", shared("registries.yaml")),
         format!("--resolv-conf={}", shared("resolv.conf")),
         format!("--cgroup-root={}", lab.cgroup()),
+        // Memory and disk are the machine's: how full they are must not decide what a test shows.
+        "--eviction-hard=memory.available<0,nodefs.available<0%".to_owned(),
         format!("--cluster-cidr={PODS}"),
         format!("--service-cidr={SERVICES}"),
     ]
@@ -177,7 +182,7 @@ fn server(
         .arg(format!("--advertise-address={}", machine.address))
         .arg(format!("--token-auth-file={}", lab.path("tokens").display()))
         .arg(format!("--write-kubeconfig={}", kubeconfig.display()));
-    let mut server = Background::start(&mut server, &lab.path("server.log"))?;
+    let mut server = Background::start(&server, &lab.path("server.log"))?;
     server
         .until("has written its kubeconfig", || kubeconfig.exists().then_some(()))
         .with_context(|| fs::read_to_string(lab.path("server.log")).unwrap_or_default())?;

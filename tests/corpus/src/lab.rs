@@ -3,6 +3,7 @@
 //! A node also has a process and a mount namespace. Ending its first process ends everything on the node and undoes
 //! every mount: nothing is left however a run ends.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +19,8 @@ pub(crate) const WORLD: &str = "10.88.0.1";
 pub(crate) const NODES: usize = 3;
 /// Where control groups are, one directory a controller or one for all.
 const CGROUPS: &str = "/sys/fs/cgroup";
+/// What the control groups of a run are called, before its number.
+const GROUP: &str = "kubelith-corpus-";
 
 /// Namespaces, a directory, control groups: gone when this is dropped.
 #[derive(Debug)]
@@ -39,8 +42,10 @@ pub(crate) struct Machine {
 
 impl Lab {
     pub(crate) fn build() -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("klc-").tempdir()?;
-        let mut lab = Self { id: std::process::id(), directory, nodes: Vec::new() };
+        sweep()?;
+        let id = std::process::id();
+        let directory = tempfile::Builder::new().prefix(&format!("klc-{id}-")).tempdir()?;
+        let mut lab = Self { id, directory, nodes: Vec::new() };
         lab.world()?;
         for number in 1..=NODES {
             let machine = lab.machine(number).with_context(|| format!("node {number}"))?;
@@ -83,7 +88,7 @@ impl Lab {
 
     /// The control group that all nodes' groups are in.
     pub(crate) fn cgroup(&self) -> String {
-        format!("/kubelith-corpus-{}", self.id)
+        format!("/{GROUP}{}", self.id)
     }
 
     pub(crate) fn world_namespace(&self) -> String {
@@ -140,7 +145,7 @@ impl Lab {
             "while true; do sleep 3600 & wait $!; done",
         ];
         let mut holder =
-            Background::start(&mut command("nsenter", &words), &directory.join("init.log"))?;
+            Background::start(&command("nsenter", &words), &directory.join("init.log"))?;
         let init = holder.child_id()?;
         Ok(Machine { address, directory, _holder: holder, init })
     }
@@ -154,6 +159,39 @@ impl Machine {
         command.arg(program);
         command
     }
+}
+
+/// Takes away what runs left that were killed; their processes went with them.
+fn sweep() -> Result<()> {
+    let gone = |number: &str| {
+        let is_number = !number.is_empty() && number.bytes().all(|it| it.is_ascii_digit());
+        is_number && !Path::new("/proc").join(number).exists()
+    };
+    let names = |directory: &Path| -> Vec<String> {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|it| it.file_name().to_string_lossy().into_owned()).collect()
+    };
+    for name in names(Path::new("/run/netns")) {
+        let number = name.strip_prefix("klc").and_then(|it| it.split(['n', 'w']).next());
+        if number.is_some_and(gone) {
+            ip(&format!("netns delete {name}"))?;
+        }
+    }
+    let temporary = std::env::temp_dir();
+    for name in names(&temporary) {
+        let number = name.strip_prefix("klc-").and_then(|it| it.split('-').next());
+        if number.is_some_and(gone) {
+            fs::remove_dir_all(temporary.join(name))?;
+        }
+    }
+    let hierarchies = names(Path::new(CGROUPS)).into_iter().map(|it| Path::new(CGROUPS).join(it));
+    let groups: BTreeSet<String> = hierarchies.flat_map(|it| names(&it)).collect();
+    for group in groups {
+        if group.strip_prefix(GROUP).is_some_and(gone) {
+            remove_groups(&group);
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Lab {

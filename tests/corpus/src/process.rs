@@ -80,11 +80,16 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    /// Starts; output goes to a file.
-    pub(crate) fn start(command: &mut Command, log: &Path) -> Result<Self> {
+    /// Starts; output goes to a file. It ends with the thread that starts it, even if that is killed.
+    pub(crate) fn start(wanted: &Command, log: &Path) -> Result<Self> {
         let log =
             File::create(log).with_context(|| format!("could not write {}", log.display()))?;
-        let what = shown(command);
+        let what = shown(wanted);
+        let mut command = command("setpriv", &["--pdeathsig", "KILL"]);
+        command.arg(wanted.get_program()).args(wanted.get_args());
+        for (name, value) in wanted.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
         let child = command
             .stdout(log.try_clone()?)
             .stderr(log)

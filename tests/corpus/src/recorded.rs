@@ -10,6 +10,7 @@ use crate::process::finish;
 
 /// What is played, and by what.
 #[derive(Debug, Clone, clap::Args)]
+#[group(id = "recorded")]
 pub(crate) struct Options {
     /// Play these recordings instead of running the tests
     #[arg(long, value_name = "FILE", requires = "player", requires = "recorded_image")]

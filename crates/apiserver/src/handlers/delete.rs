@@ -293,8 +293,23 @@ async fn mark_and_take_away(
     };
     let version = marked.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or_default();
     let kv = storage::Kv { mod_rev: storage::Rev(version), ..current.kv.clone() };
-    let current = Current { value: marked.clone(), kv };
-    take_away(server, target, options, &current, marked).await
+    let mut current = Current { value: marked.clone(), kv };
+    for _ in 0..ATTEMPTS {
+        let value = current.value.clone();
+        match take_away(server, target, options, &current, value).await? {
+            Step::Conflict(newer) if is_marked(&marked, &newer.value) => current = newer,
+            // Whoever saw the mark, such as a node, was faster: that is what was asked for.
+            Step::Gone => return Ok(Step::Done(answer(target, marked))),
+            other => return Ok(other),
+        }
+    }
+    Ok(Step::Conflict(current))
+}
+
+/// Whether this is the marked object in a later state, with nobody to wait for.
+fn is_marked(marked: &Value, newer: &Value) -> bool {
+    let uid = |value: &Value| value.str_at(&["metadata", "uid"]).to_owned();
+    uid(marked) == uid(newer) && newer.items_at(&["metadata", "finalizers"]).is_empty()
 }
 
 /// The grace period of this delete, in seconds. Upstream: pods have one unless they never ran or are over.

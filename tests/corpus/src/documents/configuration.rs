@@ -1,6 +1,6 @@
 //! ConfigMaps and Secrets in pods: variables, files, changes that arrive; fields of the pod itself.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::case::{Case, text};
@@ -33,6 +33,16 @@ pub(super) const TESTS: &[Test] = &[
     Test {
         name: "001-3389 to 001-3658: ConfigMaps of files, env files and kustomize",
         run: made_by_kubectl,
+        alone: false,
+    },
+    Test {
+        name: "002-0278 002-0705 002-0885 002-0955 002-0975 002-1713 002-2569: objects that are kept",
+        run: kept,
+        alone: false,
+    },
+    Test {
+        name: "002-0371 002-0397 002-0733: kinds that are not there",
+        run: unknown_kinds,
         alone: false,
     },
 ];
@@ -221,5 +231,38 @@ fn made_by_kubectl(case: Case<'_>) -> Result<()> {
     let labelled =
         case.kubectl(&["get", "configmaps", "-l", "game-config=config-4", "--output=name"])?;
     ensure!(labelled.starts_with("configmap/game-config-4-"), "{labelled}");
+    Ok(())
+}
+
+fn kept(case: Case<'_>) -> Result<()> {
+    for id in ["002-0278", "002-0705", "002-0885", "002-0955", "002-0975", "002-1713", "002-2569"] {
+        let text = case.document(id)?;
+        let here = format!("  namespace: {}", case.namespace);
+        let moved = text.lines().map(|it| if it.starts_with("  namespace: ") { &here } else { it });
+        let changed: String = moved.flat_map(|line| [line, "\n"]).collect();
+        let made = case.apply_text(&changed).with_context(|| id.to_owned())?;
+        let again = case.apply_text(&changed).with_context(|| id.to_owned())?;
+        ensure!(
+            made.ends_with(" created\n") && again.ends_with(" unchanged\n"),
+            "{id}: {made}{again}"
+        );
+    }
+    case.line("delete namespace my-app --wait=false").map(drop)
+}
+
+fn unknown_kinds(case: Case<'_>) -> Result<()> {
+    let refused = [
+        (
+            "002-0371",
+            "no matches for kind \"HorizontalPodAutoscaler\" in version \"autoscaling/v2beta2\"",
+        ),
+        ("002-0397", "no matches for kind \"ScaledObject\""),
+        ("002-0733", "no matches for kind \"GlobalNetworkPolicy\""),
+    ];
+    for (id, expected) in refused {
+        let text = case.document(id)?;
+        let told = case.refused_input(&["apply", "-f", "-"], &text)?;
+        ensure!(told.contains(expected), "{id}: {told}");
+    }
     Ok(())
 }

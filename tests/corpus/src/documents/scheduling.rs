@@ -15,6 +15,16 @@ pub(super) const TESTS: &[Test] = &[
         alone: false,
     },
     Test { name: "002-1548: hardware that no node has", run: no_such_hardware, alone: false },
+    Test {
+        name: "001-2882: a pod that wants to be beside one that is not there",
+        run: no_such_neighbour,
+        alone: false,
+    },
+    Test {
+        name: "001-2658 001-2710 001-2764: spread over what nodes have not",
+        run: spread,
+        alone: false,
+    },
 ];
 
 const NO_MATCH: &str =
@@ -83,4 +93,36 @@ fn no_such_hardware(case: Case<'_>) -> Result<()> {
     case.apply(&["002-1548"])?;
     stays_pending(&case, "gpu-pod")?;
     case.remove(&["gpu-pod"])
+}
+
+fn told(case: &Case<'_>, pod: &str, expected: &str) -> Result<()> {
+    let pod = case.until("pods", pod, "it cannot be scheduled", |pod| {
+        condition(pod, "PodScheduled") == "False"
+    })?;
+    let told = message(&pod, "PodScheduled");
+    ensure!(told.starts_with(expected), "{told}");
+    Ok(())
+}
+
+fn no_such_neighbour(case: Case<'_>) -> Result<()> {
+    case.apply(&["001-2882"])?;
+    told(
+        &case,
+        "with-pod-affinity",
+        "0/1 nodes are available: 1 node(s) didn't match pod affinity rules.",
+    )?;
+    case.remove(&["with-pod-affinity"])
+}
+
+fn spread(case: Case<'_>) -> Result<()> {
+    // The node's zone is another test's now and then.
+    let _alone = case.labels();
+    let missing = "0/1 nodes are available: 1 node(s) didn't match pod topology spread constraints (missing required label).";
+    for (id, pod) in [("001-2658", "pod4-test-zone"), ("001-2710", "mypod"), ("001-2764", "mypod")]
+    {
+        case.apply(&[id])?;
+        told(&case, pod, missing)?;
+        case.remove(&[pod])?;
+    }
+    Ok(())
 }

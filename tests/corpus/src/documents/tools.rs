@@ -159,8 +159,8 @@ fn forwarded(case: Case<'_>) -> Result<()> {
     case.line("run web --image=nginx")?;
     case.ready(&["web"])?;
     let log = tempfile::NamedTempFile::new()?;
-    let mut forward = case.command("port-forward pod/web 18080:80");
-    let mut forwarding = Background::start(&mut forward, log.path())?;
+    let forward = case.command("port-forward pod/web 18080:80");
+    let mut forwarding = Background::start(&forward, log.path())?;
     forwarding.until("forwards", || {
         let told = std::fs::read_to_string(log.path()).ok()?;
         told.contains("Forwarding from 127.0.0.1:18080").then_some(())

@@ -32,6 +32,11 @@ pub(super) const TESTS: &[Test] = &[
         run: on_three,
         alone: true,
     },
+    Test {
+        name: "001-2972 001-3003: caches apart, and web servers beside them, on three nodes",
+        run: beside_caches,
+        alone: true,
+    },
 ];
 
 fn one_of_three(case: Case<'_>) -> Result<()> {
@@ -223,4 +228,19 @@ fn on_three(case: Case<'_>) -> Result<()> {
     ensure!(log == "nginx\n", "{log:?}");
     case.line("delete deployment my-app-v3 --cascade=foreground --timeout=1s --wait=false")?;
     case.kubectl(&["delete", "pods", "--all", "--grace-period=1"]).map(drop)
+}
+
+/// Runs after the other nodes have joined.
+fn beside_caches(case: Case<'_>) -> Result<()> {
+    case.apply(&["001-2972", "001-3003"])?;
+    for name in ["redis-cache", "web-server"] {
+        case.line(&format!("rollout status deployment/{name} --timeout=120s"))?;
+        let label = if name == "redis-cache" { "store" } else { "web-store" };
+        let nodes = case.line(&format!(
+            "get pods -l app={label} --output=jsonpath={{.items[*].spec.nodeName}}"
+        ))?;
+        let different: BTreeSet<&str> = nodes.split(' ').collect();
+        ensure!(different == NODES.into(), "{name}: {nodes}");
+    }
+    case.line("delete deployment redis-cache web-server").map(drop)
 }
