@@ -187,7 +187,9 @@ fn tell(file: &Path, right: &BTreeMap<String, (u32, u32)>) -> Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("could not read {shown}"))?;
     let parts = text.split_once(TABLE[0]);
     let parts = parts.and_then(|(before, rest)| Some((before, rest.split_once(TABLE[1])?.1)));
-    let Some((before, after)) = parts else { bail!("{shown} has no place for the table of topics") };
+    let Some((before, after)) = parts else {
+        bail!("{shown} has no place for the table of topics")
+    };
     let mut table = String::from("| topic | right | of | share |\n|---|---|---|---|\n");
     for (topic, (right, all)) in right {
         let share = f64::from(*right) / f64::from(*all).max(1.0) * 100.0;

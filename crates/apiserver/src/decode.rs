@@ -1,7 +1,8 @@
 //! From a request's bytes to an object: media type, syntax, kind, types, defaults.
 
 use apimachinery::conform::ConformError;
-use apimachinery::{Status, Value, json, yaml};
+use apimachinery::patch::go_text;
+use apimachinery::{FieldErrors, Path, Status, Value, json, yaml};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 
@@ -101,15 +102,36 @@ pub(crate) fn untyped(
     parsed.map_err(Status::bad_request)
 }
 
+/// How a value came out of a patch: what does not fit is told differently.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patched<'p> {
+    /// By server-side apply.
+    Applied,
+    /// Text was patched (JSON patch, merge patch): the whole result is shown.
+    Text,
+    /// Go's maps were patched by this one (strategic merge): the patch is shown.
+    Map(&'p Value),
+}
+
 /// Types and defaults of a value that came out of a patch.
 pub(crate) fn patched(
     exchange: &mut Exchange,
     target: &Target,
     value: &mut Value,
     validation: FieldValidation,
+    origin: Patched<'_>,
 ) -> Result<(), Status> {
-    let unknown = target.resource().conform(&target.served, value);
-    let unknown = unknown.map_err(|error| Status::bad_request(error.to_string()))?;
+    keeps_its_kind(target, value, origin)?;
+    let whole = matches!(origin, Patched::Text).then(|| value.clone());
+    let fits = target.resource().conform(&target.served, value);
+    let unknown = fits.map_err(|error| match origin {
+        Patched::Applied => Status::bad_request(error.to_string()),
+        Patched::Text => {
+            let whole = json::to_vec(&whole.unwrap_or_default());
+            does_not_fit(&String::from_utf8_lossy(&whole), &error.to_string())
+        }
+        Patched::Map(patch) => does_not_fit(&go_text(patch), &restored(&error)),
+    })?;
     let unknown: Vec<String> =
         unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
     match validation {
@@ -124,6 +146,63 @@ pub(crate) fn patched(
     }
     target.resource().default(&target.served, value);
     Ok(())
+}
+
+/// A patch cannot make another kind of an object.
+fn keeps_its_kind(target: &Target, value: &mut Value, origin: Patched<'_>) -> Result<(), Status> {
+    let facts = target.served.facts;
+    let version = match facts.group {
+        "" => facts.version.to_owned(),
+        group => format!("{group}/{}", facts.version),
+    };
+    let given = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));
+    if given == (version.as_str(), facts.kind) {
+        return Ok(());
+    }
+    if matches!(origin, Patched::Text) {
+        let why = format!(
+            "no kind \"{}\" is registered for version \"{}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+            given.1, given.0
+        );
+        return Err(does_not_fit(&String::from_utf8_lossy(&json::to_vec(value)), &why));
+    }
+    // Upstream does not look at them on these ways.
+    value.set_at(&["apiVersion"], version.as_str());
+    value.set_at(&["kind"], facts.kind);
+    Ok(())
+}
+
+/// 422: a patch whose result is no object of the kind.
+fn does_not_fit(shown: &str, why: &str) -> Status {
+    let mut errors = FieldErrors::new();
+    errors.invalid_text(&Path::new("patch"), shown, why);
+    Status::invalid("", "", "", &errors)
+}
+
+/// A fault of types in the words of upstream's conversion from Go's maps (`runtime/converter.go`).
+fn restored(error: &ConformError) -> String {
+    let (found, wanted) = match error {
+        ConformError::Field { found, wanted, .. } | ConformError::Value { found, wanted } => {
+            (found.as_str(), wanted.as_str())
+        }
+        ConformError::Text(text) => return text.clone(),
+    };
+    let (kind, name) = match found.split(' ').next().unwrap_or_default() {
+        "number" if found.contains(['.', 'e']) => ("float64", "float64"),
+        "number" => ("int64", "int64"),
+        "array" => ("slice", "[]interface {}"),
+        "object" => ("map", "map[string]interface {}"),
+        other => (other, other),
+    };
+    if wanted.starts_with("[]") {
+        format!("cannot restore slice from {kind}")
+    } else if wanted.starts_with("map[") {
+        format!("cannot restore map from {kind}")
+    } else if wanted.contains('.') {
+        format!("cannot restore struct from: {kind}")
+    } else {
+        format!("cannot convert {name} to {wanted}")
+    }
 }
 
 /// 400: the body is not an object at all. JSON objects are shown as they are, anything else in hexadecimal.

@@ -12,7 +12,7 @@ use super::subresource::scale_of;
 use super::update::{Tracking, Write};
 use crate::Server;
 use crate::body::Body;
-use crate::decode;
+use crate::decode::{self, Patched};
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
 use crate::options::{FieldValidation, WriteOptions, refuse};
@@ -40,7 +40,7 @@ pub(crate) async fn apply(
         let merged = merge(server, exchange, target, &options, &applied, None)?;
         let mut value = merged.unwrap_or_else(|| applied.clone());
         value.default_at(&["metadata", "name"], name.as_str());
-        decode::patched(exchange, target, &mut value, options.field_validation)?;
+        decode::patched(exchange, target, &mut value, options.field_validation, Patched::Applied)?;
         let stored =
             create::new_object(server, exchange, target, &options, value, Tracking::Done).await?;
         return Ok(respond::object(server, target, form, 201, stored));
@@ -147,7 +147,13 @@ async fn replace(
     )? {
         None => Ok(live.clone()),
         Some(mut value) => {
-            decode::patched(exchange, target, &mut value, options.field_validation)?;
+            decode::patched(
+                exchange,
+                target,
+                &mut value,
+                options.field_validation,
+                Patched::Applied,
+            )?;
             Ok(value)
         }
     };

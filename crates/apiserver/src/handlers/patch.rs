@@ -11,7 +11,7 @@ use super::subresource;
 use super::update::{Tracking, Write};
 use crate::Server;
 use crate::body::Body;
-use crate::decode;
+use crate::decode::{self, Patched};
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
 use crate::options::WriteOptions;
@@ -59,7 +59,12 @@ pub(crate) async fn patch(
     };
     let change = |exchange: &mut Exchange, target: &Target, live: &Value| {
         let mut value = apply(target, kind, live, &patch)?;
-        decode::patched(exchange, target, &mut value, validation)?;
+        let origin = match kind {
+            PatchKind::Strategic => Patched::Map(&patch),
+            _ => Patched::Text,
+        };
+        decode::patched(exchange, target, &mut value, validation, origin)?;
+        super::update::check_name(&value, &name)?;
         Ok(value)
     };
     let stored = write.run(server, exchange, target, current, change).await?;

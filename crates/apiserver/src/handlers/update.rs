@@ -62,7 +62,7 @@ pub(crate) async fn update(
 }
 
 /// The object names itself as the URL does.
-fn check_name(value: &Value, name: &str) -> Result<(), Status> {
+pub(crate) fn check_name(value: &Value, name: &str) -> Result<(), Status> {
     match value.str_at(&["metadata", "name"]) {
         "" => Err(Status::bad_request("name must be provided")),
         given if given == name => Ok(()),

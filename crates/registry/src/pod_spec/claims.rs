@@ -11,8 +11,10 @@ const ACCESS_MODES: [&str; 4] =
 
 /// Checks the spec of a claim.
 pub(crate) fn spec(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    access_modes(spec.items_at(&["accessModes"]), &path.child("accessModes"), errors);
+    let modes = spec.items_at(&["accessModes"]);
+    some_access_mode(modes, &path.child("accessModes"), errors);
     check::label_selector(spec.get("selector"), &path.child("selector"), errors);
+    access_modes(modes, &path.child("accessModes"), errors);
     let resources = path.child("resources");
     let at = resources.key("storage");
     match spec.at(&["resources", "requests", "storage"]).and_then(Value::as_str) {
@@ -38,11 +40,15 @@ pub(crate) fn spec(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
-/// How a claim or volume is used.
-pub(super) fn access_modes(modes: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
+/// A claim is used in some way.
+fn some_access_mode(modes: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
     if modes.is_empty() {
         errors.required(path, "at least 1 access mode is required");
     }
+}
+
+/// The ways in which a claim is used exist, and go together.
+pub(super) fn access_modes(modes: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
     let (mut alone, mut others) = (false, false);
     for mode in modes {
         let text = mode.as_str().unwrap_or_default();

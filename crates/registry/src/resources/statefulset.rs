@@ -79,15 +79,15 @@ fn validate(value: &Value, errors: &mut FieldErrors) {
     if let Some(ordinals) = spec.get("ordinals") {
         check::non_negative(ordinals, &["start"], &path.child("ordinals"), errors);
     }
-    let label = apimachinery::validation::dns1123_label;
-    check::optional_name(spec, "serviceName", label, &path, errors);
-    workload::selector(spec, "statefulset", &path, errors);
-    template(spec, &path, errors);
     let list = path.child("volumeClaimTemplates");
     for (index, claim) in spec.items_at(&["volumeClaimTemplates"]).iter().enumerate() {
         let at = list.index(index);
         claims::spec(claim.get("spec").unwrap_or(&empty), &at.child("spec"), errors);
     }
+    let label = apimachinery::validation::dns1123_label;
+    check::optional_name(spec, "serviceName", label, &path, errors);
+    workload::selector(spec, "statefulset", &path, errors);
+    template(spec, &path, errors);
     check::non_negative(spec, &["revisionHistoryLimit"], &path, errors);
 }
 
