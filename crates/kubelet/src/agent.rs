@@ -154,7 +154,7 @@ impl Kubelet {
         tasks.spawn(node::run(Arc::clone(&self.shared), Arc::clone(&self.manager), stop.clone()));
         if let Some(Serving { listener, tls }) = self.serving.take() {
             let (shared, manager) = (Arc::clone(&self.shared), Arc::clone(&self.manager));
-            let context = Arc::new(Context { shared, manager });
+            let context = Arc::new(Context { shared, manager, access: server::Access::default() });
             tasks.spawn(server::serve(context, listener, tls, stop.clone()));
         }
         tokio::select! {

@@ -22,6 +22,7 @@ mod node;
 mod objects;
 mod pod;
 mod probes;
+mod qos;
 mod resources;
 mod server;
 mod shared;

@@ -20,6 +20,7 @@ use crate::pod::inbox::Inbox;
 use crate::pod::memory::Failure;
 use crate::pod::phase::Phase;
 use crate::pod::worker::Worker;
+use crate::qos;
 use crate::resources;
 use crate::shared::Shared;
 use crate::spec;
@@ -113,8 +114,12 @@ impl Manager {
             inbox.fail(failure);
         }
         let uid = object.uid.to_string();
+        let admitted = self.checkpoint.has(&uid);
         let entry = Entry { inbox: Arc::clone(&inbox), object: Arc::clone(&object) };
         self.entries.lock().insert(uid.clone(), entry);
+        if admitted {
+            self.weigh();
+        }
         let worker = Worker::new(Arc::clone(&self.shared), inbox, object);
         let (manager, stop) = (Arc::clone(self), stop.clone());
         tokio::spawn(async move {
@@ -130,6 +135,16 @@ impl Manager {
         self.sandboxes.lock().retain(|_, it| it != uid);
         if let Err(error) = self.checkpoint.remove(uid) {
             tracing::warn!(uid, %error, "could not forget an admitted pod");
+        }
+        self.weigh();
+    }
+
+    /// The classes of pods weigh what their pods ask for.
+    fn weigh(&self) {
+        let Some(hierarchies) = &self.shared.hierarchies else { return };
+        let plan = qos::plan_shares(&self.shared.config, hierarchies, &self.active_pods());
+        if let Err(error) = sys::cgroup::apply(&plan) {
+            tracing::warn!(%error, "could not weigh the classes of pods");
         }
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct Machine {
     pub(crate) system_uuid: String,
     pub(crate) boot_id: String,
     pub(crate) disk_bytes: i64,
+    /// Reserved large pages: bytes in all, by resource.
+    pub(crate) hugepages: Amounts,
 }
 
 /// How full a machine is.
@@ -46,24 +48,28 @@ impl Machine {
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             os_image: os_image(&text("/etc/os-release")),
             machine_id: text("/etc/machine-id"),
-            system_uuid: text("/sys/class/dmi/id/product_uuid"),
+            system_uuid: [text("/sys/class/dmi/id/product_uuid"), text("/etc/machine-id")]
+                .into_iter()
+                .find(|it| !it.is_empty())
+                .unwrap_or_default(),
             boot_id: fs::read_to_string(boot_id).unwrap_or_default().trim().to_owned(),
             disk_bytes: disk(&config.data_dir).0,
+            hugepages: hugepages(Path::new("/sys/kernel/mm/hugepages")),
         })
     }
 
     /// All there is.
     pub(crate) fn capacity(&self, config: &Config) -> Amounts {
-        [
+        let mut all: Amounts = [
             ("cpu", self.cpus * 1000),
             ("memory", self.memory_bytes),
             ("ephemeral-storage", self.disk_bytes),
             ("pods", i64::from(config.max_pods)),
-            ("hugepages-1Gi", 0),
-            ("hugepages-2Mi", 0),
         ]
         .map(|(name, amount)| (name.to_owned(), amount))
-        .into()
+        .into();
+        all.extend(self.hugepages.clone());
+        all
     }
 
     /// What pods may have of it.
@@ -74,13 +80,27 @@ impl Machine {
                 *have = (*have - amount).max(0);
             }
         };
-        take("memory", config.eviction_memory_bytes);
+        take("memory", config.eviction_memory_bytes + self.hugepages.values().sum::<i64>());
         take("ephemeral-storage", self.disk_bytes / 100 * i64::from(config.eviction_disk_percent));
         for (name, amount) in &config.reserved {
             take(name, *amount);
         }
         all
     }
+}
+
+/// The sizes of pages that the kernel offers, in `hugepages-SIZEkB`.
+fn hugepages(dir: &Path) -> Amounts {
+    let names = fs::read_dir(dir).into_iter().flatten().flatten();
+    let sizes = names.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let kib = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<i64>().ok()?;
+        let count = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?;
+        let bytes = kib.checked_mul(1024)?;
+        let size = crate::resources::quantity("memory", bytes).0;
+        Some((format!("hugepages-{size}"), count.trim().parse::<i64>().ok()?.checked_mul(bytes)?))
+    });
+    sizes.collect()
 }
 
 /// How full the machine is now.
@@ -114,6 +134,18 @@ fn disk(dir: &Path) -> (i64, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_pages_are_counted_by_size() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, count) in [("hugepages-2048kB", "3"), ("hugepages-1048576kB", "0"), ("x", "1")] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("nr_hugepages"), format!("{count}\n")).unwrap();
+        }
+        let expected =
+            [("hugepages-1Gi".to_owned(), 0), ("hugepages-2Mi".to_owned(), 6 << 20)].into();
+        assert_eq!(hugepages(dir.path()), expected);
+    }
 
     #[test]
     fn the_kernels_files_are_understood() {

@@ -62,7 +62,7 @@ pub(super) fn status(facts: &Facts<'_>) -> Value {
         .map(|ip| value!({"type": "InternalIP", "address": (ip.to_string())}))
         .collect();
     addresses.push(value!({"type": "Hostname", "address": (config.node_name.as_str())}));
-    value!({
+    let mut status = value!({
         "capacity": (amounts(&machine.capacity(config))),
         "allocatable": (amounts(&machine.allocatable(config))),
         "addresses": (Value::Array(addresses)),
@@ -72,10 +72,56 @@ pub(super) fn status(facts: &Facts<'_>) -> Value {
             "bootID": (machine.boot_id.as_str()), "kernelVersion": (machine.kernel.as_str()),
             "osImage": (machine.os_image.as_str()), "containerRuntimeVersion": (facts.runtime_version),
             "kubeletVersion": (config.version.as_str()), "kubeProxyVersion": "",
-            "operatingSystem": "linux", "architecture": (architecture()), "swap": {"capacity": (machine.swap_bytes)}
+            "operatingSystem": "linux", "architecture": (architecture())
         },
-        "images": (Value::Array(images(facts.images)))
-    })
+        "images": (Value::Array(images(facts.images))),
+        "runtimeHandlers": (Value::Array(handlers(&facts.runtime))),
+        "features": {"supplementalGroupsPolicy": true}
+    });
+    if machine.swap_bytes > 0 {
+        status.set_at(&["nodeInfo", "swap"], value!({"capacity": (machine.swap_bytes)}));
+    }
+    status
+}
+
+/// What a runtime class may name; the first is what pods get that name none.
+fn handlers(runtime: &Result<RuntimeStatus, String>) -> Vec<Value> {
+    let more = runtime.iter().flat_map(|it| &it.runtime_handlers).filter(|it| !it.is_empty());
+    let names = std::iter::once("").chain(more.map(String::as_str));
+    let features = value!({"recursiveReadOnlyMounts": true, "userNamespaces": false});
+    names.map(|name| value!({"name": name, "features": (features.clone())})).collect()
+}
+
+/// The annotations of a node: volumes are attached by the controller where anybody attaches them.
+pub(super) fn annotations() -> Value {
+    value!({"volumes.kubernetes.io/controller-managed-attach-detach": "true"})
+}
+
+/// What a change of a condition is called in events.
+fn transition(type_: &str, holds: bool) -> &'static str {
+    match (type_, holds) {
+        ("MemoryPressure", true) => "NodeHasInsufficientMemory",
+        ("MemoryPressure", false) => "NodeHasSufficientMemory",
+        ("DiskPressure", true) => "NodeHasDiskPressure",
+        ("DiskPressure", false) => "NodeHasNoDiskPressure",
+        ("PIDPressure", true) => "NodeHasInsufficientPID",
+        ("PIDPressure", false) => "NodeHasSufficientPID",
+        (_, true) => "NodeReady",
+        (_, false) => "NodeNotReady",
+    }
+}
+
+/// The events that tell how conditions changed. A node that was never ready before does not tell that it is not.
+pub(super) fn transitions(before: &[Value], after: &[Value]) -> Vec<&'static str> {
+    let changed = after.iter().filter_map(|new| {
+        let type_ = new.str_at(&["type"]);
+        let old = before.iter().find(|it| it.str_at(&["type"]) == type_);
+        let was = old.map(|it| it.str_at(&["status"]));
+        let status = new.str_at(&["status"]);
+        let told = was != Some(status) && (type_ != "Ready" || was.is_some());
+        told.then(|| transition(type_, status == "True"))
+    });
+    changed.collect()
 }
 
 /// Resources that others advertised in the node's capacity can be had whole; what has gone from there cannot any more.
@@ -230,6 +276,22 @@ mod tests {
         let expected = value!({"cpu": "2", "example.com/dongle": "4", "example.com/gone": null});
         assert_eq!(body.get("allocatable"), Some(&expected));
         assert_eq!(body.get("capacity"), Some(&value!({"cpu": "2"})));
+    }
+
+    #[test]
+    fn changes_of_conditions_are_told() {
+        let all = |pairs: &[(&str, &str)]| -> Vec<Value> {
+            pairs.iter().map(|(t, s)| value!({"type": (*t), "status": (*s)})).collect()
+        };
+        let first =
+            all(&[("MemoryPressure", "False"), ("DiskPressure", "True"), ("Ready", "False")]);
+        assert_eq!(transitions(&[], &first), ["NodeHasSufficientMemory", "NodeHasDiskPressure"]);
+        let second =
+            all(&[("MemoryPressure", "False"), ("DiskPressure", "False"), ("Ready", "True")]);
+        assert_eq!(transitions(&first, &second), ["NodeHasNoDiskPressure", "NodeReady"]);
+        let unknown =
+            all(&[("MemoryPressure", "Unknown"), ("DiskPressure", "False"), ("Ready", "Unknown")]);
+        assert_eq!(transitions(&unknown, &second), ["NodeHasSufficientMemory", "NodeReady"]);
     }
 
     #[test]

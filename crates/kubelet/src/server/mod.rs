@@ -3,6 +3,7 @@
 //! Every request is authenticated and authorised by the API server's word; bodies are not read at all.
 
 mod access;
+mod answers;
 mod logs;
 mod port_forward;
 mod query;
@@ -26,6 +27,8 @@ use tokio_rustls::TlsAcceptor;
 use crate::manager::Manager;
 use crate::shared::Shared;
 
+pub(crate) use access::Access;
+
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 1_000;
 /// For the handshake.
@@ -36,6 +39,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
     pub(crate) manager: Arc<Manager>,
+    pub(crate) access: access::Access,
 }
 
 /// Serves until `stop`.
