@@ -68,7 +68,10 @@ impl Serving {
                     () = stop.requested() => return,
                 }
                 if let Err(error) = make().and_then(|it| this.replace(&it)) {
-                    tracing::error!(error = format!("{error:#}"), "could not renew a server's certificate");
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "could not renew a server's certificate"
+                    );
                 }
             }
         });

@@ -1,7 +1,11 @@
 //! The binary as people start it: flags, files, the data directory, signals. Without a node, so without root.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "real processes need real time")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "real processes need real time"
+)]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};

@@ -18,6 +18,10 @@ pub(crate) struct Machine {
     pub(crate) system_uuid: String,
     pub(crate) boot_id: String,
     pub(crate) disk_bytes: i64,
+    /// Whether the kernel has AppArmor.
+    pub(crate) has_apparmor: bool,
+    /// Whether the kernel has SELinux; without it, options for it mean nothing, here as upstream.
+    pub(crate) has_selinux: bool,
     /// Reserved large pages: bytes in all, by resource.
     pub(crate) hugepages: Amounts,
 }
@@ -53,7 +57,9 @@ impl Machine {
                 .find(|it| !it.is_empty())
                 .unwrap_or_default(),
             boot_id: fs::read_to_string(boot_id).unwrap_or_default().trim().to_owned(),
-            disk_bytes: disk(&config.data_dir).0,
+            disk_bytes: disk_of(&config.data_dir).bytes,
+            has_apparmor: text("/sys/module/apparmor/parameters/enabled") == "Y",
+            has_selinux: Path::new("/sys/fs/selinux/enforce").exists(),
             hugepages: hugepages(Path::new("/sys/kernel/mm/hugepages")),
         })
     }
@@ -109,8 +115,9 @@ fn hugepages(dir: &Path) -> Amounts {
 /// When the kernel's files cannot be read.
 pub(super) fn usage(config: &Config) -> std::io::Result<Usage> {
     let info = fs::read_to_string(config.proc_dir.join("meminfo"))?;
-    let (disk_bytes, disk_available) = disk(&config.data_dir);
-    Ok(Usage { memory_available: field(&info, "MemAvailable"), disk_bytes, disk_available })
+    let disk = disk_of(&config.data_dir);
+    let memory_available = field(&info, "MemAvailable");
+    Ok(Usage { memory_available, disk_bytes: disk.bytes, disk_available: disk.available })
 }
 
 fn field(meminfo: &str, name: &str) -> i64 {
@@ -125,10 +132,40 @@ fn os_image(release: &str) -> String {
     line.map_or_else(|| "Linux".to_owned(), |it| it.trim_matches('"').to_owned())
 }
 
-fn disk(dir: &Path) -> (i64, i64) {
-    let Ok(it) = rustix::fs::statvfs(dir) else { return (0, 0) };
-    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(it.f_frsize)).unwrap_or(i64::MAX);
-    (bytes(it.f_blocks), bytes(it.f_bavail))
+/// A file system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Disk {
+    pub(crate) bytes: i64,
+    /// Free, though a part of it may be the system's only.
+    pub(crate) free: i64,
+    /// Free for everybody.
+    pub(crate) available: i64,
+    pub(crate) inodes: i64,
+    pub(crate) inodes_free: i64,
+}
+
+/// The file system that `dir` is on; an empty one if nobody knows.
+pub(crate) fn disk_of(dir: &Path) -> Disk {
+    let Ok(it) = rustix::fs::statvfs(dir) else { return Disk::default() };
+    let number = |it: u64| i64::try_from(it).unwrap_or(i64::MAX);
+    let bytes = |blocks: u64| number(blocks.saturating_mul(it.f_frsize));
+    Disk {
+        bytes: bytes(it.f_blocks),
+        free: bytes(it.f_bfree),
+        available: bytes(it.f_bavail),
+        inodes: number(it.f_files),
+        inodes_free: number(it.f_ffree),
+    }
+}
+
+/// How many processes and threads the machine may have, and how many it has.
+pub(crate) fn processes(proc_dir: &Path) -> (i64, i64) {
+    let read = |path: &str| fs::read_to_string(proc_dir.join(path)).unwrap_or_default();
+    let most = read("sys/kernel/pid_max").trim().parse().unwrap_or_default();
+    // `0.20 0.18 0.12 1/80 11206`: running and all of them.
+    let load = read("loadavg");
+    let all = load.split_whitespace().nth(3).and_then(|it| it.split_once('/'));
+    (most, all.and_then(|it| it.1.parse().ok()).unwrap_or_default())
 }
 
 #[cfg(test)]

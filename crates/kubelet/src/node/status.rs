@@ -4,8 +4,9 @@ use apimachinery::{Object, Value, time, value};
 use cri::{Image, RuntimeStatus};
 use jiff::Timestamp;
 
-use super::machine::{Machine, Usage};
+use super::machine::Machine;
 use crate::config::Config;
+use crate::pressure::Short;
 use crate::resources;
 
 /// Images that a status names at most.
@@ -18,7 +19,7 @@ const MAX_IMAGE_NAMES: usize = 5;
 pub(super) struct Facts<'a> {
     pub(super) config: &'a Config,
     pub(super) machine: &'a Machine,
-    pub(super) usage: Usage,
+    pub(super) short: Short,
     pub(super) runtime_version: &'a str,
     /// How the runtime is, or why it does not answer.
     pub(super) runtime: Result<RuntimeStatus, String>,
@@ -153,16 +154,9 @@ fn images(images: &[Image]) -> Vec<Value> {
     told.collect()
 }
 
-/// Whether memory or disk is short.
-pub(super) fn pressure(config: &Config, usage: Usage) -> (bool, bool) {
-    let memory = usage.memory_available < config.eviction_memory_bytes;
-    let least = usage.disk_bytes / 100 * i64::from(config.eviction_disk_percent);
-    (memory, usage.disk_available < least)
-}
-
 /// The conditions; those that did not change keep the time of their last change.
 pub(super) fn conditions(facts: &Facts<'_>, before: &[Value], now: Timestamp) -> Value {
-    let (memory, disk) = pressure(facts.config, facts.usage);
+    let Short { memory, disk } = facts.short;
     let has = |holds: bool, yes: (&'static str, &'static str), no: (&'static str, &'static str)| {
         let (reason, message) = if holds { yes } else { no };
         (holds, reason, message.to_owned())
@@ -243,11 +237,10 @@ mod tests {
 
     fn facts(config: &Config, runtime: Result<RuntimeStatus, String>) -> String {
         let machine = Machine { cpus: 2, memory_bytes: 8 << 30, ..Machine::default() };
-        let usage = Usage { memory_available: 50 << 20, disk_bytes: 1000, disk_available: 500 };
         let facts = Facts {
             config,
             machine: &machine,
-            usage,
+            short: Short { memory: true, disk: false },
             runtime_version: "kubelith://0.1.0",
             runtime,
             images: &[],

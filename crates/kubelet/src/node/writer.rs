@@ -48,8 +48,11 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: Arc<Manager>, stop: Shutdo
             () = stop.requested() => break,
         }
         if let Ok(usage) = machine::usage(&shared.config) {
-            eviction::check(&shared, &manager, usage);
+            // What nothing uses goes before what somebody does.
             image_gc::check(&shared, &mut history, usage).await;
+        }
+        if let Ok(usage) = machine::usage(&shared.config) {
+            eviction::check(&shared, &manager, usage).await;
         }
         for attempt in 1..=STATUS_TRIES {
             match tell(&shared, &version, &mut told).await {
@@ -139,12 +142,11 @@ async fn register(shared: &Shared) -> Result<(), ClientError> {
 
 async fn tell(shared: &Shared, version: &str, told: &mut Told) -> Result<(), ClientError> {
     let config = &shared.config;
-    let usage = machine::usage(config).unwrap_or_default();
     let images = shared.images.list_images(None).await.unwrap_or_default();
     let facts = Facts {
         config,
         machine: &shared.machine,
-        usage,
+        short: shared.pressure.told(shared.clock.monotonic()),
         runtime_version: version,
         runtime: shared.runtime.status().await.map_err(|it| it.to_rpc()),
         images: &images,

@@ -11,6 +11,8 @@ mod remote;
 mod reports;
 mod routes;
 mod spdy;
+mod summary;
+mod which;
 
 use std::io;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use crate::manager::Manager;
 use crate::shared::Shared;
 
 pub(crate) use access::Access;
+pub(crate) use summary::Rates;
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 1_000;
@@ -40,6 +43,9 @@ pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
     pub(crate) manager: Arc<Manager>,
     pub(crate) access: access::Access,
+    pub(crate) rates: summary::Rates,
+    /// When the agent was started.
+    pub(crate) started: jiff::Timestamp,
 }
 
 /// Serves until `stop`.
