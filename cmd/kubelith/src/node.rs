@@ -2,6 +2,7 @@
 //!
 //! The same in the server's process and alone; what differs is the client and the certificate it is given.
 
+mod archives;
 mod cluster_dns;
 pub(crate) mod options;
 mod pod_network;
@@ -9,7 +10,7 @@ mod routes;
 mod service_proxy;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -153,7 +154,8 @@ pub(crate) async fn start(setup: Setup) -> Result<Node> {
     })
     .await
     .context("could not start the container runtime")?;
-    import_images(&runtime, &data_dir.join("images")).await?;
+    archives::import(&runtime, &data_dir.join("images"), &data_dir.join("agent/imported.json"))
+        .await?;
     let caches = Caches::new(client.clone(), Arc::clone(&random), stop.clone());
     let parts = kubelet::Parts {
         config: options.kubelet_config(&data_dir)?,
@@ -182,20 +184,6 @@ pub(crate) async fn start(setup: Setup) -> Result<Node> {
         }
     });
     Ok(Node { name, caches, network, kubelet })
-}
-
-/// Images that an operator laid into a directory.
-async fn import_images(runtime: &EmbeddedRuntime, dir: &Path) -> Result<()> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
-    for entry in entries {
-        let path = entry?.path();
-        let ids = runtime
-            .import_image(path.clone(), None)
-            .await
-            .with_context(|| format!("could not import the images of {}", path.display()))?;
-        tracing::info!(path = %path.display(), images = ids.len(), "images imported");
-    }
-    Ok(())
 }
 
 fn families(cidrs: &[IpNet]) -> Vec<Family> {

@@ -37,7 +37,9 @@ pub struct Cached {
 }
 
 impl Cached {
-    fn new(value: &Value) -> Self {
+    /// An object as a store would hold it, for sources that are none.
+    #[must_use]
+    pub fn new(value: &Value) -> Self {
         let version = value.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or_default();
         Self {
             key: key_of(value),

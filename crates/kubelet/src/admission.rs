@@ -4,7 +4,8 @@ use apimachinery::{Object, Value};
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod};
 
 use crate::pod::memory::Failure;
-use crate::resources::{self, Amounts};
+use crate::pressure::Short;
+use crate::resources::{self, Amounts, QosClass};
 use crate::spec;
 
 /// The reason of a pod whose selector or affinity the node does not match.
@@ -21,10 +22,20 @@ pub(crate) struct Room {
     pub(crate) used: Amounts,
     /// How many pods are here.
     pub(crate) pods: i64,
+    /// What the node is short of.
+    pub(crate) short: Short,
+    /// Whether the kernel has AppArmor.
+    pub(crate) has_apparmor: bool,
 }
 
 fn refuse(reason: &str, message: String) -> Failure {
-    Failure { reason: reason.into(), message, grace_period_seconds: None, rejected: true }
+    Failure {
+        reason: reason.into(),
+        message,
+        grace_period_seconds: None,
+        rejected: true,
+        disrupted: false,
+    }
 }
 
 /// Lets a pod in, or says why not, as upstream's node agent does.
@@ -32,6 +43,7 @@ fn refuse(reason: &str, message: String) -> Failure {
 /// # Errors
 /// The reason and message of the pod's failure.
 pub(crate) fn admit(pod: &Pod, room: &Room) -> Result<(), Failure> {
+    relieves(pod, room)?;
     fits(pod, room)?;
     if !selects(pod, room) {
         let why = "node(s) didn't match Pod's node affinity/selector";
@@ -42,7 +54,54 @@ pub(crate) fn admit(pod: &Pod, room: &Room) -> Result<(), Failure> {
         let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
         return Err(refuse("PodOSNotSupported", message));
     }
-    Ok(())
+    apparmor(pod, room)
+}
+
+/// A node that is short of something takes no more of it.
+fn relieves(pod: &Pod, room: &Room) -> Result<(), Failure> {
+    let critical = spec::spec(pod).priority.is_some_and(|it| it >= resources::SYSTEM_CRITICAL);
+    if room.short == Short::default() || critical {
+        return Ok(());
+    }
+    let only_memory = room.short == Short { memory: true, disk: false };
+    let asks = resources::qos_class(pod) != QosClass::BestEffort;
+    if only_memory && (asks || tolerates(pod, "node.kubernetes.io/memory-pressure")) {
+        return Ok(());
+    }
+    let conditions = room.short.conditions().join(" ");
+    Err(refuse("Evicted", format!("The node had condition: [{conditions}]. ")))
+}
+
+/// Whether a pod bears a taint without a value that keeps pods away.
+fn tolerates(pod: &Pod, taint: &str) -> bool {
+    spec::spec(pod).tolerations.iter().flatten().any(|it| {
+        let by_key = it.key.as_deref().unwrap_or_default();
+        let exists = it.operator.as_deref() == Some("Exists");
+        let of_taint =
+            by_key == taint && (exists || it.value.as_deref().unwrap_or_default().is_empty());
+        let of_all = by_key.is_empty() && exists;
+        (of_taint || of_all)
+            && it.effect.as_deref().is_none_or(|it| it.is_empty() || it == "NoSchedule")
+    })
+}
+
+/// Nothing here puts profiles in force: pods that ask for one are refused, as upstream does without AppArmor.
+fn apparmor(pod: &Pod, room: &Room) -> Result<(), Failure> {
+    let of_pod =
+        spec::spec(pod).security_context.as_ref().and_then(|it| it.app_armor_profile.as_ref());
+    let containers = spec::all_containers(pod);
+    let of_containers = containers
+        .iter()
+        .filter_map(|(_, it)| it.security_context.as_ref()?.app_armor_profile.as_ref());
+    if of_pod.into_iter().chain(of_containers).all(|it| it.type_ == "Unconfined") {
+        return Ok(());
+    }
+    let why = if room.has_apparmor {
+        "AppArmor profiles are not supported by this node"
+    } else {
+        "AppArmor is not enabled on the host"
+    };
+    Err(refuse("AppArmor", format!("Cannot enforce AppArmor: {why}")))
 }
 
 fn fits(pod: &Pod, room: &Room) -> Result<(), Failure> {
@@ -118,6 +177,10 @@ mod tests {
     use super::*;
 
     fn check(spec: &str, expected: &str) {
+        check_short(Short::default(), spec, expected);
+    }
+
+    fn check_short(short: Short, spec: &str, expected: &str) {
         let pod: Pod =
             serde_json::from_str(&format!(r#"{{"metadata":{{}},"spec":{spec}}}"#)).unwrap();
         let amounts = |cpu, memory| -> Amounts {
@@ -130,10 +193,44 @@ mod tests {
             allocatable: amounts(2000, 1000),
             used: amounts(1500, 100),
             pods: 1,
+            short,
+            has_apparmor: false,
         };
         let text = admit(&pod, &room)
             .map_or_else(|it| format!("{}: {}", it.reason, it.message), |()| String::new());
         assert_eq!(text, expected, "{spec}");
+    }
+
+    #[test]
+    fn a_node_that_is_short_of_something_takes_no_more_of_it() {
+        let memory = Short { memory: true, disk: false };
+        let burstable = r#"{"containers":[{"name":"c","resources":{"requests":{"cpu":"1m"}}}]}"#;
+        check_short(memory, burstable, "");
+        check_short(memory, "{}", "Evicted: The node had condition: [MemoryPressure]. ");
+        let tolerant =
+            r#"{"tolerations":[{"key":"node.kubernetes.io/memory-pressure","operator":"Exists"}]}"#;
+        check_short(memory, tolerant, "");
+        let both = Short { memory: true, disk: true };
+        check_short(
+            both,
+            burstable,
+            "Evicted: The node had condition: [MemoryPressure DiskPressure]. ",
+        );
+        check_short(both, r#"{"priority":2000000000}"#, "");
+    }
+
+    #[test]
+    fn profiles_that_nobody_puts_in_force_are_refused() {
+        let refusal = "AppArmor: Cannot enforce AppArmor: AppArmor is not enabled on the host";
+        let of_pod = |kind: &str| {
+            format!(r#"{{"securityContext":{{"appArmorProfile":{{"type":"{kind}"}}}}}}"#)
+        };
+        check(&of_pod("RuntimeDefault"), refusal);
+        check(&of_pod("Unconfined"), "");
+        check(
+            r#"{"containers":[{"name":"c","securityContext":{"appArmorProfile":{"type":"Localhost","localhostProfile":"x"}}}]}"#,
+            refusal,
+        );
     }
 
     #[test]

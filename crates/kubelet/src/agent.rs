@@ -14,11 +14,15 @@ use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::images::Pulls;
+use crate::log_rotation;
 use crate::manager::Manager;
 use crate::node::{self, Machine};
 use crate::objects::Objects;
+use crate::pressure::Pressure;
 use crate::server::{self, Context};
 use crate::shared::Shared;
+use crate::static_pods;
+use crate::static_pods::mirror::Mirrors;
 use crate::volumes;
 use crate::volumes::token::Tokens;
 
@@ -119,6 +123,8 @@ impl Kubelet {
             pulls: Pulls::new(),
             blocking: BlockingPool::new("kubelet", BLOCKING_LIMIT),
             messages: Mutex::default(),
+            mirrors: Mirrors::default(),
+            pressure: Pressure::default(),
             status_due: Arc::default(),
             config,
             client,
@@ -145,6 +151,7 @@ impl Kubelet {
     /// Runs until `stop`. Containers go on without the agent.
     pub async fn run(mut self, stop: ShutdownSignal) {
         let node = self.shared.config.node_name.clone();
+        let started = self.shared.clock.now();
         let mut tasks = tokio::task::JoinSet::new();
         let recorder = Arc::clone(&self.shared.events);
         tasks.spawn(recorder.run(self.shared.client.clone(), stop.clone()));
@@ -152,10 +159,22 @@ impl Kubelet {
         tasks.spawn(self.reflector(&self.nodes, &name).run(stop.clone()));
         tasks.spawn(self.reflector(&self.shared.services, "").run(stop.clone()));
         tasks.spawn(node::run(Arc::clone(&self.shared), Arc::clone(&self.manager), stop.clone()));
+        tasks.spawn(log_rotation::run(Arc::clone(&self.shared), stop.clone()));
         if let Some(Serving { listener, tls }) = self.serving.take() {
             let (shared, manager) = (Arc::clone(&self.shared), Arc::clone(&self.manager));
-            let context = Arc::new(Context { shared, manager });
+            let context = Arc::new(Context {
+                shared,
+                manager,
+                access: server::Access::default(),
+                rates: server::Rates::default(),
+                started,
+            });
             tasks.spawn(server::serve(context, listener, tls, stop.clone()));
+        }
+        tasks.spawn(Arc::clone(&self.manager).run(stop.clone()));
+        if let Some(dir) = self.shared.config.static_pods.clone() {
+            let (shared, manager) = (Arc::clone(&self.shared), Arc::clone(&self.manager));
+            tasks.spawn(static_pods::run(shared, manager, dir, stop.clone()));
         }
         tokio::select! {
             () = self.ready_to_admit() => {}
@@ -165,7 +184,6 @@ impl Kubelet {
         tasks.spawn(self.reflector(&self.pods, &of_node).run(stop.clone()));
         let manager = Arc::clone(&self.manager);
         self.pods.listen(Arc::new(move |change| manager.change(change.clone())));
-        tasks.spawn(Arc::clone(&self.manager).run(stop.clone()));
         tokio::select! {
             () = self.pods.reached(0) => self.remove_orphans().await,
             () = stop.requested() => {}
@@ -194,8 +212,9 @@ impl Kubelet {
 
     /// Takes away what an earlier process made for pods that are gone meanwhile.
     async fn remove_orphans(&self) {
-        let known: BTreeSet<String> =
+        let mut known: BTreeSet<String> =
             self.pods.list("").iter().map(|it| it.uid.to_string()).collect();
+        known.extend(self.manager.objects().iter().map(|it| it.uid.to_string()));
         let sandboxes =
             match self.shared.runtime.list_pod_sandbox(&PodSandboxFilter::default()).await {
                 Ok(it) => it,

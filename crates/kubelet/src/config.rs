@@ -44,6 +44,16 @@ pub struct Config {
     pub eviction_memory_bytes: i64,
     /// Pods end when less of the disk than this is left, in per cent.
     pub eviction_disk_percent: u32,
+    /// A container's log is moved aside when it is larger than this.
+    pub container_log_max_bytes: u64,
+    /// The most files of a container's log, the one that is written to among them.
+    pub container_log_max_files: usize,
+    /// Unused images go when more of the disk than this is used, in per cent.
+    pub image_gc_high_percent: i64,
+    /// And until no more than this is used.
+    pub image_gc_low_percent: i64,
+    /// A directory of pods that run whatever the API server says.
+    pub static_pods: Option<PathBuf>,
     /// The kernel's files: `/proc`.
     pub proc_dir: PathBuf,
 }
@@ -71,6 +81,11 @@ impl Config {
             reserved: BTreeMap::new(),
             eviction_memory_bytes: 100 << 20,
             eviction_disk_percent: 10,
+            container_log_max_bytes: 10 << 20,
+            container_log_max_files: 5,
+            image_gc_high_percent: 85,
+            image_gc_low_percent: 80,
+            static_pods: None,
             proc_dir: "/proc".into(),
         }
     }

@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use cri::{ContainerFilter, Image, ImageSpec};
 use jiff::{SignedDuration, Timestamp};
 
+use crate::config::Config;
 use crate::node::Usage;
 use crate::shared::Shared;
 
-/// Collecting begins when this much of the disk is used, in per cent, and ends at the lower mark.
-const HIGH_PERCENT: i64 = 85;
-const LOW_PERCENT: i64 = 80;
 /// Images younger than this stay: a pod may be about to use them.
 const MIN_AGE: SignedDuration = SignedDuration::from_mins(2);
 
@@ -56,11 +54,12 @@ impl History {
     }
 }
 
-/// How much has to go, if anything.
-fn excess(usage: Usage) -> Option<i64> {
+/// How much has to go, if anything: collecting begins at the high mark and ends at the low one.
+fn excess(usage: Usage, config: &Config) -> Option<i64> {
     let used = usage.disk_bytes - usage.disk_available;
-    (usage.disk_bytes > 0 && used > usage.disk_bytes / 100 * HIGH_PERCENT)
-        .then(|| used - usage.disk_bytes / 100 * LOW_PERCENT)
+    let percent = usage.disk_bytes / 100;
+    (usage.disk_bytes > 0 && used > percent * config.image_gc_high_percent)
+        .then(|| used - percent * config.image_gc_low_percent)
 }
 
 /// Looks at the disk, and removes images if it is too full.
@@ -74,7 +73,7 @@ pub(crate) async fn check(shared: &Shared, history: &mut History, usage: Usage) 
     let used: BTreeSet<String> = containers.into_iter().map(|it| it.image_id).collect();
     let now = shared.clock.now();
     history.note(&images, &used, now);
-    let Some(bytes) = excess(usage) else { return };
+    let Some(bytes) = excess(usage, &shared.config) else { return };
     for id in history.choose(&images, &used, bytes, now) {
         match shared.images.remove_image(&ImageSpec::new(id.clone())).await {
             Ok(()) => tracing::info!(image = id, "an unused image was removed: the disk is full"),
@@ -106,8 +105,9 @@ mod tests {
     fn collecting_begins_at_the_high_mark_and_ends_at_the_low_one() {
         let usage =
             |available| Usage { memory_available: 0, disk_bytes: 1000, disk_available: available };
-        assert_eq!(excess(usage(200)), None);
-        assert_eq!(excess(usage(100)), Some(100));
-        assert_eq!(excess(Usage::default()), None);
+        let config = Config::new("n", std::path::Path::new("/tmp"));
+        assert_eq!(excess(usage(200), &config), None);
+        assert_eq!(excess(usage(100), &config), Some(100));
+        assert_eq!(excess(Usage::default(), &config), None);
     }
 }

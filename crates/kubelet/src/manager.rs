@@ -20,15 +20,19 @@ use crate::pod::inbox::Inbox;
 use crate::pod::memory::Failure;
 use crate::pod::phase::Phase;
 use crate::pod::worker::Worker;
+use crate::qos;
 use crate::resources;
 use crate::shared::Shared;
 use crate::spec;
+use crate::static_pods::{self, mirror};
 
 /// A pod that has a worker.
 #[derive(Debug, Clone)]
 struct Entry {
     inbox: Arc<Inbox>,
     object: Arc<Cached>,
+    /// It is of a file, and the server has a mirror of it.
+    is_static: bool,
 }
 
 /// The pods of the node.
@@ -85,6 +89,10 @@ impl Manager {
     }
 
     async fn take(self: &Arc<Self>, change: StoreChange, stop: &ShutdownSignal) {
+        if self.shared.mirrors.take(&change) {
+            self.mirror_changed(&change);
+            return;
+        }
         let gone =
             change.old.filter(|old| change.new.as_ref().is_none_or(|new| new.uid != old.uid));
         if let Some(old) = gone
@@ -105,6 +113,23 @@ impl Manager {
         }
     }
 
+    /// A static pod's worker sees to its mirror; one without a pod is of an earlier process, or of a file that is gone.
+    fn mirror_changed(self: &Arc<Self>, change: &StoreChange) {
+        let key = change.key();
+        let entries = self.entries.lock();
+        let own = entries.values().find(|it| it.object.key == key && it.is_static);
+        if let Some(entry) = own {
+            entry.inbox.nudge();
+        } else if change.new.is_some() {
+            let shared = Arc::clone(&self.shared);
+            tokio::spawn(async move {
+                if let Err(error) = mirror::remove(&shared, &key).await {
+                    tracing::warn!(pod = %key, %error, "could not remove a mirror without a pod");
+                }
+            });
+        }
+    }
+
     async fn begin(self: &Arc<Self>, object: Arc<Cached>, stop: &ShutdownSignal) {
         let Some(pod) = object.decode::<Pod>() else { return };
         let inbox = Arc::new(Inbox::default());
@@ -113,8 +138,13 @@ impl Manager {
             inbox.fail(failure);
         }
         let uid = object.uid.to_string();
-        let entry = Entry { inbox: Arc::clone(&inbox), object: Arc::clone(&object) };
+        let admitted = self.checkpoint.has(&uid);
+        let is_static = static_pods::is_static(&pod);
+        let entry = Entry { inbox: Arc::clone(&inbox), object: Arc::clone(&object), is_static };
         self.entries.lock().insert(uid.clone(), entry);
+        if admitted {
+            self.weigh();
+        }
         let worker = Worker::new(Arc::clone(&self.shared), inbox, object);
         let (manager, stop) = (Arc::clone(self), stop.clone());
         tokio::spawn(async move {
@@ -130,6 +160,16 @@ impl Manager {
         self.sandboxes.lock().retain(|_, it| it != uid);
         if let Err(error) = self.checkpoint.remove(uid) {
             tracing::warn!(uid, %error, "could not forget an admitted pod");
+        }
+        self.weigh();
+    }
+
+    /// The classes of pods weigh what their pods ask for.
+    fn weigh(&self) {
+        let Some(hierarchies) = &self.shared.hierarchies else { return };
+        let plan = qos::plan_shares(&self.shared.config, hierarchies, &self.active_pods());
+        if let Err(error) = sys::cgroup::apply(&plan) {
+            tracing::warn!(%error, "could not weigh the classes of pods");
         }
     }
 
@@ -154,6 +194,7 @@ impl Manager {
             message: format!("could not note the pod: {error}"),
             grace_period_seconds: None,
             rejected: true,
+            disrupted: false,
         })
     }
 
@@ -186,6 +227,8 @@ impl Manager {
             allocatable: self.shared.machine.allocatable(&self.shared.config),
             used,
             pods: i64::try_from(active.len()).unwrap_or(i64::MAX),
+            short: self.shared.pressure.told(self.shared.clock.monotonic()),
+            has_apparmor: self.shared.machine.has_apparmor,
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use apimachinery::Value;
 use client::events::{EventType, ObjectReference};
+use client::reflector::Cached;
 use client::{Client, EventRecorder, Store};
 use component_base::task::BlockingPool;
 use component_base::{Clock, Random};
@@ -20,7 +21,9 @@ use crate::images::Pulls;
 use crate::node::Machine;
 use crate::objects::Objects;
 use crate::pod::status::NodeFacts;
+use crate::pressure::Pressure;
 use crate::spec::{self, ContainerKind};
+use crate::static_pods::{self, mirror::Mirrors};
 use crate::volumes::token::Tokens;
 
 /// The parts of an agent that do not change.
@@ -44,6 +47,10 @@ pub(crate) struct Shared {
     pub(crate) runtime_name: String,
     /// Messages of containers that ended, by id: read once.
     pub(crate) messages: Mutex<BTreeMap<String, String>>,
+    /// What the server shows of static pods.
+    pub(crate) mirrors: Mirrors,
+    /// What the node is short of.
+    pub(crate) pressure: Pressure,
     /// Rung when the node's status is to be written now.
     pub(crate) status_due: Arc<Notify>,
 }
@@ -63,6 +70,17 @@ impl Shared {
         message: &str,
     ) {
         self.events.record(reference(pod).field(list.field_path(name)), kind, reason, message);
+    }
+
+    /// A pod with the status that people are told; that of a static pod stands in its mirror.
+    pub(crate) fn told_pod(&self, object: &Cached) -> Option<Pod> {
+        let mut pod = object.decode::<Pod>()?;
+        if static_pods::is_static(&pod)
+            && let Some(mirror) = self.mirrors.get(&object.key)
+        {
+            pod.status = mirror.decode::<Pod>()?.status;
+        }
+        Some(pod)
     }
 
     pub(crate) fn node_facts(&self) -> NodeFacts {

@@ -92,6 +92,21 @@ pub(crate) struct Kubelet {
         value_delimiter = ','
     )]
     eviction_hard: Vec<String>,
+    /// Size of a container's log above which it is rotated
+    #[arg(long, default_value = "10Mi", value_name = "SIZE")]
+    container_log_max_size: String,
+    /// The most files of a container's log; at least 2
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    container_log_max_files: u32,
+    /// Unused images are removed when more of the disk than this is used, in per cent
+    #[arg(long, default_value_t = 85, value_name = "PERCENT", value_parser = clap::value_parser!(i64).range(0..=100))]
+    image_gc_high_threshold: i64,
+    /// Until no more than this is used
+    #[arg(long, default_value_t = 80, value_name = "PERCENT", value_parser = clap::value_parser!(i64).range(0..=100))]
+    image_gc_low_threshold: i64,
+    /// Directory of pods that run without the API server's word
+    #[arg(long, value_name = "DIR")]
+    pod_manifest_path: Option<PathBuf>,
 }
 
 /// Upstream's flags of the service proxy.
@@ -182,15 +197,29 @@ impl Options {
             max_pods: own.max_pods,
             pod_pids_limit: own.pod_max_pids.max(0),
             port: own.port,
+            container_log_max_bytes: log_size(&own.container_log_max_size)?,
+            container_log_max_files: usize::try_from(own.container_log_max_files)?,
+            image_gc_high_percent: own.image_gc_high_threshold,
+            image_gc_low_percent: own.image_gc_low_threshold,
+            static_pods: own.pod_manifest_path.clone(),
             cgroup_root: format!("{}/kubepods", own.cgroup_root.trim_end_matches('/')),
             version: format!("v1.37.1+kubelith{}", env!("CARGO_PKG_VERSION")),
             ..kubelet::Config::new(&self.name(), &data_dir.join("agent"))
         };
+        if config.image_gc_low_percent >= config.image_gc_high_percent
+            && config.image_gc_high_percent < 100
+        {
+            bail!("--image-gc-low-threshold must be below --image-gc-high-threshold");
+        }
+        if own.eviction_hard.iter().all(String::is_empty) {
+            // Nothing is evicted, as upstream understands an empty list.
+            (config.eviction_memory_bytes, config.eviction_disk_percent) = (0, 0);
+        }
         for amount in own.system_reserved.iter().chain(&own.kube_reserved) {
             reserve(&mut config.reserved, amount)
                 .with_context(|| format!("reserved {amount:?}"))?;
         }
-        for threshold in &own.eviction_hard {
+        for threshold in own.eviction_hard.iter().filter(|it| !it.is_empty()) {
             evict(&mut config, threshold)
                 .with_context(|| format!("--eviction-hard {threshold:?}"))?;
         }
@@ -201,6 +230,12 @@ impl Options {
 fn quantity(text: &str) -> Result<apimachinery::quantity::Quantity> {
     apimachinery::quantity::Quantity::parse(text)
         .with_context(|| format!("{text:?} is no quantity"))
+}
+
+fn log_size(text: &str) -> Result<u64> {
+    let size = quantity(text).context("--container-log-max-size")?.value();
+    let size = u64::try_from(size).ok().filter(|it| *it > 0);
+    size.with_context(|| format!("--container-log-max-size {text} is not above zero"))
 }
 
 fn reserve(reserved: &mut BTreeMap<String, i64>, text: &str) -> Result<()> {

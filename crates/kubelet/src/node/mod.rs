@@ -5,5 +5,5 @@ mod machine;
 mod status;
 mod writer;
 
-pub(crate) use machine::{Machine, Usage};
+pub(crate) use machine::{Disk, Machine, Usage, disk_of, processes};
 pub(crate) use writer::run;

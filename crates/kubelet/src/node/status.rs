@@ -4,8 +4,9 @@ use apimachinery::{Object, Value, time, value};
 use cri::{Image, RuntimeStatus};
 use jiff::Timestamp;
 
-use super::machine::{Machine, Usage};
+use super::machine::Machine;
 use crate::config::Config;
+use crate::pressure::Short;
 use crate::resources;
 
 /// Images that a status names at most.
@@ -18,7 +19,7 @@ const MAX_IMAGE_NAMES: usize = 5;
 pub(super) struct Facts<'a> {
     pub(super) config: &'a Config,
     pub(super) machine: &'a Machine,
-    pub(super) usage: Usage,
+    pub(super) short: Short,
     pub(super) runtime_version: &'a str,
     /// How the runtime is, or why it does not answer.
     pub(super) runtime: Result<RuntimeStatus, String>,
@@ -62,7 +63,7 @@ pub(super) fn status(facts: &Facts<'_>) -> Value {
         .map(|ip| value!({"type": "InternalIP", "address": (ip.to_string())}))
         .collect();
     addresses.push(value!({"type": "Hostname", "address": (config.node_name.as_str())}));
-    value!({
+    let mut status = value!({
         "capacity": (amounts(&machine.capacity(config))),
         "allocatable": (amounts(&machine.allocatable(config))),
         "addresses": (Value::Array(addresses)),
@@ -72,10 +73,56 @@ pub(super) fn status(facts: &Facts<'_>) -> Value {
             "bootID": (machine.boot_id.as_str()), "kernelVersion": (machine.kernel.as_str()),
             "osImage": (machine.os_image.as_str()), "containerRuntimeVersion": (facts.runtime_version),
             "kubeletVersion": (config.version.as_str()), "kubeProxyVersion": "",
-            "operatingSystem": "linux", "architecture": (architecture()), "swap": {"capacity": (machine.swap_bytes)}
+            "operatingSystem": "linux", "architecture": (architecture())
         },
-        "images": (Value::Array(images(facts.images)))
-    })
+        "images": (Value::Array(images(facts.images))),
+        "runtimeHandlers": (Value::Array(handlers(&facts.runtime))),
+        "features": {"supplementalGroupsPolicy": true}
+    });
+    if machine.swap_bytes > 0 {
+        status.set_at(&["nodeInfo", "swap"], value!({"capacity": (machine.swap_bytes)}));
+    }
+    status
+}
+
+/// What a runtime class may name; the first is what pods get that name none.
+fn handlers(runtime: &Result<RuntimeStatus, String>) -> Vec<Value> {
+    let more = runtime.iter().flat_map(|it| &it.runtime_handlers).filter(|it| !it.is_empty());
+    let names = std::iter::once("").chain(more.map(String::as_str));
+    let features = value!({"recursiveReadOnlyMounts": true, "userNamespaces": false});
+    names.map(|name| value!({"name": name, "features": (features.clone())})).collect()
+}
+
+/// The annotations of a node: volumes are attached by the controller where anybody attaches them.
+pub(super) fn annotations() -> Value {
+    value!({"volumes.kubernetes.io/controller-managed-attach-detach": "true"})
+}
+
+/// What a change of a condition is called in events.
+fn transition(type_: &str, holds: bool) -> &'static str {
+    match (type_, holds) {
+        ("MemoryPressure", true) => "NodeHasInsufficientMemory",
+        ("MemoryPressure", false) => "NodeHasSufficientMemory",
+        ("DiskPressure", true) => "NodeHasDiskPressure",
+        ("DiskPressure", false) => "NodeHasNoDiskPressure",
+        ("PIDPressure", true) => "NodeHasInsufficientPID",
+        ("PIDPressure", false) => "NodeHasSufficientPID",
+        (_, true) => "NodeReady",
+        (_, false) => "NodeNotReady",
+    }
+}
+
+/// The events that tell how conditions changed. A node that was never ready before does not tell that it is not.
+pub(super) fn transitions(before: &[Value], after: &[Value]) -> Vec<&'static str> {
+    let changed = after.iter().filter_map(|new| {
+        let type_ = new.str_at(&["type"]);
+        let old = before.iter().find(|it| it.str_at(&["type"]) == type_);
+        let was = old.map(|it| it.str_at(&["status"]));
+        let status = new.str_at(&["status"]);
+        let told = was != Some(status) && (type_ != "Ready" || was.is_some());
+        told.then(|| transition(type_, status == "True"))
+    });
+    changed.collect()
 }
 
 /// Resources that others advertised in the node's capacity can be had whole; what has gone from there cannot any more.
@@ -107,16 +154,9 @@ fn images(images: &[Image]) -> Vec<Value> {
     told.collect()
 }
 
-/// Whether memory or disk is short.
-pub(super) fn pressure(config: &Config, usage: Usage) -> (bool, bool) {
-    let memory = usage.memory_available < config.eviction_memory_bytes;
-    let least = usage.disk_bytes / 100 * i64::from(config.eviction_disk_percent);
-    (memory, usage.disk_available < least)
-}
-
 /// The conditions; those that did not change keep the time of their last change.
 pub(super) fn conditions(facts: &Facts<'_>, before: &[Value], now: Timestamp) -> Value {
-    let (memory, disk) = pressure(facts.config, facts.usage);
+    let Short { memory, disk } = facts.short;
     let has = |holds: bool, yes: (&'static str, &'static str), no: (&'static str, &'static str)| {
         let (reason, message) = if holds { yes } else { no };
         (holds, reason, message.to_owned())
@@ -197,11 +237,10 @@ mod tests {
 
     fn facts(config: &Config, runtime: Result<RuntimeStatus, String>) -> String {
         let machine = Machine { cpus: 2, memory_bytes: 8 << 30, ..Machine::default() };
-        let usage = Usage { memory_available: 50 << 20, disk_bytes: 1000, disk_available: 500 };
         let facts = Facts {
             config,
             machine: &machine,
-            usage,
+            short: Short { memory: true, disk: false },
             runtime_version: "kubelith://0.1.0",
             runtime,
             images: &[],
@@ -230,6 +269,22 @@ mod tests {
         let expected = value!({"cpu": "2", "example.com/dongle": "4", "example.com/gone": null});
         assert_eq!(body.get("allocatable"), Some(&expected));
         assert_eq!(body.get("capacity"), Some(&value!({"cpu": "2"})));
+    }
+
+    #[test]
+    fn changes_of_conditions_are_told() {
+        let all = |pairs: &[(&str, &str)]| -> Vec<Value> {
+            pairs.iter().map(|(t, s)| value!({"type": (*t), "status": (*s)})).collect()
+        };
+        let first =
+            all(&[("MemoryPressure", "False"), ("DiskPressure", "True"), ("Ready", "False")]);
+        assert_eq!(transitions(&[], &first), ["NodeHasSufficientMemory", "NodeHasDiskPressure"]);
+        let second =
+            all(&[("MemoryPressure", "False"), ("DiskPressure", "False"), ("Ready", "True")]);
+        assert_eq!(transitions(&first, &second), ["NodeHasNoDiskPressure", "NodeReady"]);
+        let unknown =
+            all(&[("MemoryPressure", "Unknown"), ("DiskPressure", "False"), ("Ready", "Unknown")]);
+        assert_eq!(transitions(&unknown, &second), ["NodeHasSufficientMemory", "NodeReady"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use apimachinery::{Value, value};
 use client::call::PatchKind;
+use client::events::{EventType, ObjectReference};
 use client::{ClientError, Resource};
 use component_base::ShutdownSignal;
 use tokio::time::Instant;
@@ -14,12 +15,15 @@ use super::{lease, machine};
 use crate::eviction;
 use crate::image_gc;
 use crate::manager::Manager;
+use crate::qos;
 use crate::shared::Shared;
 
 /// How often the machine is looked at: nothing tells when memory or disk run short.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Between tries to register.
 const REGISTER_RETRY: Duration = Duration::from_secs(1);
+/// Tries of one status before the next tick: a conflict is over when it is told.
+const STATUS_TRIES: u32 = 5;
 
 /// Runs until `stop`.
 pub(crate) async fn run(shared: Arc<Shared>, manager: Arc<Manager>, stop: ShutdownSignal) {
@@ -31,6 +35,8 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: Arc<Manager>, stop: Shutdo
             () = stop.requested() => return,
         }
     }
+    record(&shared, EventType::Normal, "Starting", "Starting kubelet.");
+    enforce(&shared);
     let lease = tokio::spawn(lease::run(Arc::clone(&shared), stop.clone()));
     let mut told = Told { last: None, at: None };
     let mut history = image_gc::History::default();
@@ -42,15 +48,55 @@ pub(crate) async fn run(shared: Arc<Shared>, manager: Arc<Manager>, stop: Shutdo
             () = stop.requested() => break,
         }
         if let Ok(usage) = machine::usage(&shared.config) {
-            eviction::check(&shared, &manager, usage);
+            // What nothing uses goes before what somebody does.
             image_gc::check(&shared, &mut history, usage).await;
         }
-        if let Err(error) = tell(&shared, &version, &mut told).await {
-            tracing::warn!(node = shared.config.node_name, %error, "could not write the node's status, will try again");
+        if let Ok(usage) = machine::usage(&shared.config) {
+            eviction::check(&shared, &manager, usage).await;
+        }
+        for attempt in 1..=STATUS_TRIES {
+            match tell(&shared, &version, &mut told).await {
+                Ok(()) => break,
+                Err(error) if error.code() == Some(409) && attempt < STATUS_TRIES => {}
+                Err(error) => {
+                    tracing::warn!(node = shared.config.node_name, %error, "could not write the node's status, will try again");
+                    break;
+                }
+            }
         }
     }
     if lease.await.is_err() {
         tracing::error!("the task of the node's lease failed");
+    }
+}
+
+/// An event about the node. Upstream's refer to it by its name in place of its uid.
+fn record(shared: &Shared, kind: EventType, reason: &str, message: &str) {
+    let name = shared.config.node_name.clone();
+    let node = ObjectReference {
+        kind: "Node".into(),
+        uid: name.clone(),
+        name,
+        ..ObjectReference::default()
+    };
+    shared.events.record(node, kind, reason, message);
+}
+
+/// Holds all pods together to what the node gives them.
+fn enforce(shared: &Shared) {
+    let Some(hierarchies) = &shared.hierarchies else { return };
+    match qos::enforce(&shared.config, &shared.machine, hierarchies) {
+        Ok(()) => record(
+            shared,
+            EventType::Normal,
+            "NodeAllocatableEnforced",
+            "Updated Node Allocatable limit across pods",
+        ),
+        Err(error) => {
+            let message = format!("Failed to update Node Allocatable Limits {error}");
+            tracing::warn!(%error, "could not limit the group of all pods");
+            record(shared, EventType::Warning, "FailedNodeAllocatableEnforcement", &message);
+        }
     }
 }
 
@@ -74,14 +120,15 @@ fn resource() -> Resource {
 async fn register(shared: &Shared) -> Result<(), ClientError> {
     let config = &shared.config;
     let labels = status::labels(config);
+    let annotations = status::annotations();
     let node = value!({
         "apiVersion": "v1", "kind": "Node",
-        "metadata": {"name": (config.node_name.as_str()), "labels": (labels.clone())}, "spec": {}
+        "metadata": {"name": (config.node_name.as_str()), "labels": (labels.clone()), "annotations": (annotations.clone())}, "spec": {}
     });
     match shared.client.create(&resource(), "", &node).await {
         Ok(_) => Ok(()),
         Err(error) if error.code() == Some(409) => {
-            let patch = value!({"metadata": {"labels": labels}});
+            let patch = value!({"metadata": {"labels": labels, "annotations": annotations}});
             let kind = PatchKind::Strategic;
             shared
                 .client
@@ -95,12 +142,11 @@ async fn register(shared: &Shared) -> Result<(), ClientError> {
 
 async fn tell(shared: &Shared, version: &str, told: &mut Told) -> Result<(), ClientError> {
     let config = &shared.config;
-    let usage = machine::usage(config).unwrap_or_default();
     let images = shared.images.list_images(None).await.unwrap_or_default();
     let facts = Facts {
         config,
         machine: &shared.machine,
-        usage,
+        short: shared.pressure.told(shared.clock.monotonic()),
         runtime_version: version,
         runtime: shared.runtime.status().await.map_err(|it| it.to_rpc()),
         images: &images,
@@ -114,7 +160,9 @@ async fn tell(shared: &Shared, version: &str, told: &mut Told) -> Result<(), Cli
         other => other?,
     };
     let before = node.items_at(&["status", "conditions"]);
+    let known_boot = node.str_at(&["status", "nodeInfo", "bootID"]);
     let conditions = status::conditions(&facts, before, shared.clock.now());
+    let events = status::transitions(before, conditions.as_array().unwrap_or_default());
     let mut body = status::status(&facts);
     status::advertised(&node, &mut body);
     body.set_at(&["conditions"], conditions);
@@ -133,6 +181,17 @@ async fn tell(shared: &Shared, version: &str, told: &mut Told) -> Result<(), Cli
         .client
         .patch(&resource(), "", &config.node_name, "status", PatchKind::Strategic, &patch)
         .await?;
+    if !known_boot.is_empty() && known_boot != shared.machine.boot_id {
+        let message = format!(
+            "Node {} has been rebooted, boot id: {}",
+            config.node_name, shared.machine.boot_id
+        );
+        record(shared, EventType::Warning, "Rebooted", &message);
+    }
+    for event in events {
+        let message = format!("Node {} status is now: {event}", config.node_name);
+        record(shared, EventType::Normal, event, &message);
+    }
     *told = Told { last: Some(plain), at: Some(now) };
     Ok(())
 }

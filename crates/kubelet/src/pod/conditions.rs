@@ -29,6 +29,7 @@ pub(crate) fn conditions(
     statuses: &Statuses,
     phase: Phase,
     observed: &Observed,
+    disruption: Option<&str>,
     now: Timestamp,
 ) -> Vec<PodCondition> {
     let before = pod.status.as_ref().and_then(|it| it.conditions.clone()).unwrap_or_default();
@@ -43,8 +44,13 @@ pub(crate) fn conditions(
         ("ContainersReady", containers),
         ("PodScheduled", Finding::HOLDS),
     ];
+    let disrupted = disruption.map(|message| {
+        let reason = Some("TerminationByKubelet");
+        ("DisruptionTarget", Finding { holds: true, reason, message: Some(message.to_owned()) })
+    });
     let generation = pod.metadata.generation;
     all.into_iter()
+        .chain(disrupted)
         .map(|(type_, it)| {
             condition(&before, generation, (type_, it.holds, it.reason, it.message), now)
         })

@@ -55,6 +55,8 @@ pub(crate) struct Failure {
     pub(crate) grace_period_seconds: Option<i64>,
     /// It was never let in: nothing of it ran here.
     pub(crate) rejected: bool,
+    /// The node ended it for the sake of others.
+    pub(crate) disrupted: bool,
 }
 
 /// What the probes of a container have said, by its id.
@@ -83,6 +85,8 @@ pub(crate) struct Memory {
     pub(crate) back_offs: BTreeMap<String, BackOff>,
     /// By name.
     pub(crate) failures: BTreeMap<String, StartFailure>,
+    /// By name: until when people were told that a container waits.
+    pub(crate) told_back_offs: BTreeMap<String, Timestamp>,
     /// By id.
     pub(crate) probes: BTreeMap<String, ProbeResults>,
     /// Ids of containers whose postStart has not ended yet.

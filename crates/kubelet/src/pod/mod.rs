@@ -15,6 +15,7 @@ pub(crate) mod observed;
 mod patch;
 pub(crate) mod phase;
 pub(crate) mod plan;
+mod remove;
 pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod stop;

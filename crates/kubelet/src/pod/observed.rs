@@ -70,6 +70,20 @@ impl Observed {
         self.containers.iter().filter(|it| is_running(it))
     }
 
+    /// The containers that ended, but for the newest of each name that did.
+    pub(crate) fn replaced(&self) -> impl Iterator<Item = &ContainerStatus> {
+        let mut kept = std::collections::BTreeSet::new();
+        let ended = self.containers.iter().filter(|it| has_exited(it));
+        ended.filter(move |it| !kept.insert(it.container.metadata.name.as_str()))
+    }
+
+    /// The sandboxes before the newest in which nothing is left.
+    pub(crate) fn empty_sandboxes(&self) -> impl Iterator<Item = String> {
+        let ids = self.sandboxes.iter().skip(1).map(|it| &it.sandbox);
+        let old = ids.filter(|it| it.state != PodSandboxState::Ready).map(|it| it.id.clone());
+        old.filter(|id| self.containers.iter().all(|it| it.container.pod_sandbox_id != *id))
+    }
+
     pub(crate) fn container(&self, id: &str) -> Option<&ContainerStatus> {
         self.containers.iter().find(|it| it.container.id == id)
     }

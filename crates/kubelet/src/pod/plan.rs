@@ -137,6 +137,7 @@ impl Planner<'_> {
                 message: "Pod was active on the node longer than the specified deadline".into(),
                 grace_period_seconds: None,
                 rejected: false,
+                disrupted: false,
             });
         }
     }
@@ -336,8 +337,13 @@ impl Planner<'_> {
         );
         let failure = StartFailure { reason: "CrashLoopBackOff".into(), message, retry_at: until };
         let name = container.name.clone();
-        if self.memory.failures.get(&name) != Some(&failure) {
+        if self.memory.told_back_offs.insert(name.clone(), until) != Some(until) {
             self.plan.actions.push(Action::TellBackOff { kind, name: name.clone() });
+        }
+        // Why a container could not run at all is shown for as long as it waits, as upstream's statuses do: they
+        // tell what the round before came to.
+        let known = self.memory.failures.get(&name).map(|it| it.reason.as_str());
+        if known != Some("RunContainerError") {
             self.memory.failures.insert(name, failure);
         }
         self.plan.wake(until);

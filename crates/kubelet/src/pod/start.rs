@@ -42,6 +42,12 @@ pub(crate) async fn sandbox(
         shared.event(pod, EventType::Warning, "FailedCreatePodContainer", &message);
         return Err(message);
     }
+    if spec::spec(pod).host_users == Some(false) {
+        let error = "user namespaces (hostUsers: false) are not supported by this node's runtime";
+        let message = format!("Failed to create pod sandbox: {error}");
+        shared.event(pod, EventType::Warning, "FailedCreatePodSandBox", &message);
+        return Err(message);
+    }
     let node = shared.config.resolv_conf.as_ref();
     let node = node.and_then(|it| std::fs::read_to_string(it).ok()).unwrap_or_default();
     let sandbox = config::sandbox(&shared.config, pod, attempt, &node);
@@ -168,6 +174,9 @@ async fn configure(
     user: &User,
 ) -> Result<cri::ContainerConfig, String> {
     let (pod, container) = (&request.pod, &request.container);
+    if shared.machine.has_selinux && asks_for_selinux(pod, container) {
+        return Err("SELinux options are not supported by this node's runtime".into());
+    }
     let ips = &request.sandbox.ips;
     let mut sources = Sources {
         services: shared.service_variables(pod),
@@ -195,6 +204,13 @@ async fn configure(
         target_id: request.target_id.clone(),
     };
     config::container(pod, request.kind, container, parts)
+}
+
+fn asks_for_selinux(pod: &Pod, container: &Container) -> bool {
+    let of_pod = spec::spec(pod).security_context.as_ref();
+    let own = container.security_context.as_ref();
+    of_pod.is_some_and(|it| it.se_linux_options.is_some())
+        || own.is_some_and(|it| it.se_linux_options.is_some())
 }
 
 async fn post_start(shared: &Shared, request: &StartRequest, id: &str, inbox: &Inbox) {

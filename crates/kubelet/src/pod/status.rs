@@ -46,7 +46,9 @@ pub(crate) fn status(
         ephemeral: view.list(ContainerKind::Ephemeral, &spec::ephemeral_containers(pod)),
     };
     let phase = phase::phase(pod, &statuses, memory);
-    let conditions = conditions::conditions(pod, &statuses, phase, observed, now);
+    let disruption =
+        memory.failure.as_ref().filter(|it| it.disrupted).map(|it| it.message.as_str());
+    let conditions = conditions::conditions(pod, &statuses, phase, observed, disruption, now);
     let mut status = PodStatus {
         observed_generation: pod.metadata.generation,
         phase: Some(phase::reported(phase, &before, observed, memory).into()),

@@ -269,6 +269,7 @@ fn deadlines_and_evictions_fail_a_pod() {
             message: "full".into(),
             grace_period_seconds: None,
             rejected: true,
+            disrupted: false,
         });
     });
     assert_eq!(it.plan(), "clean");

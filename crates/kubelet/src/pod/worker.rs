@@ -19,11 +19,12 @@ use super::observed::{Observed, is_running, marks, time_of};
 use super::plan::{Action, plan};
 use super::start::{self, StartRequest};
 use super::stop::{self, KillRequest};
-use super::{messages, patch, status};
+use super::{messages, patch, remove, status};
 use crate::objects::User;
 use crate::probes;
 use crate::shared::Shared;
 use crate::spec::{self, ContainerKind};
+use crate::static_pods::{self, mirror};
 use crate::volumes::{self, VolumeContext};
 
 /// Between tries of a sandbox, doubled.
@@ -55,6 +56,8 @@ pub(crate) struct Worker {
     /// The object as the server answered the last status.
     answered: Option<Value>,
     retry_at: Option<Timestamp>,
+    /// The pod is of a file: the server has a mirror of it.
+    is_static: bool,
 }
 
 impl Worker {
@@ -74,6 +77,7 @@ impl Worker {
             written: None,
             answered: None,
             retry_at: None,
+            is_static: false,
         }
     }
 
@@ -83,7 +87,11 @@ impl Worker {
             let news = self.inbox.take();
             let objects = news.objects;
             self.learn(news);
-            let Some(pod) = self.object.decode::<Pod>() else { return };
+            let Some(mut pod) = self.object.decode::<Pod>() else { return };
+            self.is_static = static_pods::is_static(&pod);
+            if self.is_static {
+                self.read_mirror(&mut pod);
+            }
             if objects && self.memory.stage == Stage::Running {
                 self.objects_changed(&pod);
             }
@@ -102,6 +110,29 @@ impl Worker {
             }
         }
         self.probes.values().for_each(Shutdown::request);
+    }
+
+    /// What was told of a static pod stands in its mirror.
+    fn read_mirror(&mut self, pod: &mut Pod) {
+        match self.shared.mirrors.get(&self.object.key) {
+            Some(there) => {
+                let mirror = there.decode::<Pod>();
+                if mirror.as_ref().is_some_and(|it| !spec::is_deleting(it)) {
+                    pod.status = mirror.and_then(|it| it.status);
+                } else {
+                    self.written = None;
+                }
+            }
+            None => self.written = None,
+        }
+    }
+
+    /// The object on the server that the status is written to.
+    async fn target(&self) -> Result<Value, ClientError> {
+        if self.is_static {
+            return mirror::ensure(&self.shared, &self.object).await;
+        }
+        Ok(self.object.value())
     }
 
     fn learn(&mut self, news: News) {
@@ -239,6 +270,7 @@ impl Worker {
             }
         }
         self.forget_old(&observed);
+        self.remove_dead(&observed);
         let mut planned = plan(pod, &observed, &mut self.memory, now);
         if self.memory.stage > Stage::Running {
             self.cancel.request();
@@ -281,6 +313,31 @@ impl Worker {
                 stop.request();
             }
             keep
+        });
+    }
+
+    /// Of each container the last that ended is kept, for its log and its exit code; others go, as do sandboxes
+    /// that were replaced.
+    fn remove_dead(&mut self, observed: &Observed) {
+        let old: Vec<cri::ContainerStatus> = observed
+            .replaced()
+            .filter(|it| !self.memory.is_being_killed(&it.container.id))
+            .cloned()
+            .collect();
+        let empty: Vec<String> = observed.empty_sandboxes().collect();
+        if old.is_empty() && empty.is_empty() {
+            return;
+        }
+        self.memory.busy.extend(old.iter().map(|it| Busy::Kill(it.container.id.clone())));
+        let (shared, inbox) = (Arc::clone(&self.shared), Arc::clone(&self.inbox));
+        tokio::spawn(async move {
+            for container in old {
+                remove::container(&shared, &container).await;
+                inbox.report(Outcome::Kill(container.container.id));
+            }
+            for id in empty {
+                remove::sandbox(&shared, &id).await;
+            }
         });
     }
 
@@ -382,27 +439,8 @@ impl Worker {
             target_id: target.map(|it| it.container.id.clone()),
         };
         self.memory.busy.insert(Busy::Start(name.to_owned()));
-        self.collect(observed, name);
         let (shared, inbox) = (Arc::clone(&self.shared), Arc::clone(&self.inbox));
         tokio::spawn(start::container(shared, request, inbox, self.cancel.signal()));
-    }
-
-    /// Dead containers of a name, but for the newest, go before another is made.
-    fn collect(&self, observed: &Observed, name: &str) {
-        let old: Vec<String> =
-            observed.of(name).skip(1).map(|it| it.container.id.clone()).collect();
-        if old.is_empty() {
-            return;
-        }
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            for id in old {
-                if let Err(error) = shared.runtime.remove_container(&id).await {
-                    tracing::warn!(container = id, %error, "could not remove a dead container");
-                }
-                shared.messages.lock().remove(&id);
-            }
-        });
     }
 
     /// Begins the probes of containers that run and are to be asked.
@@ -479,14 +517,15 @@ impl Worker {
         if self.written.as_ref() == Some(&new) {
             return Ok(());
         }
-        let watched = self.object.value();
+        let watched = self.target().await?;
         let old = patch::newest(&watched, self.answered.as_ref()).get("status").cloned();
         let old = old.unwrap_or_default();
         let Some(changed) = patch::patch(&old, &new) else {
             self.written = Some(new);
             return Ok(());
         };
-        let body = value!({"metadata": {"uid": (spec::uid(pod))}, "status": changed});
+        let uid = watched.str_at(&["metadata", "uid"]);
+        let body = value!({"metadata": {"uid": uid}, "status": changed});
         let resource = Resource::built_in("", "pods");
         let (namespace, name) = (spec::namespace(pod), spec::name(pod));
         let client = &self.shared.client;
@@ -528,6 +567,11 @@ impl Worker {
                 return false;
             }
         }
+        if self.is_static
+            && let Err(error) = mirror::remove(&self.shared, &self.object.key).await
+        {
+            tracing::warn!(pod = %self.object.key, %error, "could not remove the mirror of a static pod");
+        }
         forget(&self.shared, pod).await;
         true
     }
@@ -540,9 +584,7 @@ async fn forget(shared: &Shared, pod: &Pod) {
         Ok(observed) => {
             let mut ids = BTreeSet::new();
             for sandbox in &observed.sandboxes {
-                if let Err(error) = shared.runtime.remove_pod_sandbox(&sandbox.sandbox.id).await {
-                    tracing::warn!(sandbox = sandbox.sandbox.id, %error, "could not remove a sandbox");
-                }
+                remove::sandbox(shared, &sandbox.sandbox.id).await;
             }
             ids.extend(observed.containers.iter().map(|it| it.container.id.clone()));
             shared.messages.lock().retain(|id, _| !ids.contains(id));

@@ -8,15 +8,15 @@ use cri::RuntimeEvent;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use http::StatusCode;
-use inotify::{Inotify, WatchMask};
+use inotify::{EventMask, Inotify, WatchMask};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
 
-use super::Context;
 use super::query::Query;
 use super::routes::Refusal;
+use super::{Context, which};
 use crate::pod::observed::is_running;
 use crate::spec;
 
@@ -81,22 +81,14 @@ pub(super) async fn stream(
         let text = format!("container {name:?} not found in pod {:?}", spec::name(pod));
         return Err((StatusCode::NOT_FOUND, text));
     }
-    let observed = crate::pod::observe::observe(&context.shared, spec::uid(pod)).await;
-    let observed = observed.map_err(|it| (StatusCode::INTERNAL_SERVER_ERROR, it.to_rpc()))?;
-    let mut all = observed.of(name).filter(|it| it.started_at != 0 || it.finished_at != 0);
-    let found = if wanted.previous { all.nth(1) } else { all.next() };
-    let Some(status) = found else {
-        let pod_name = spec::name(pod);
-        return Err(bad(if wanted.previous {
-            format!("previous terminated container {name:?} in pod {pod_name:?} not found")
-        } else {
-            format!(
-                "container {name:?} in pod {pod_name:?} is waiting to start: {}",
-                waiting_reason(pod, name)
-            )
-        }));
+    let id = which::container(pod, name, wanted.previous).map_err(bad)?;
+    let bare = id.rsplit_once("://").map_or(id.as_str(), |it| it.1);
+    let Ok(status) = context.shared.runtime.container_status(bare).await else {
+        // Upstream has answered by the time it finds out: this is the log.
+        let text = format!("unable to retrieve container logs for {id}");
+        return Ok(futures::stream::iter([Ok(Bytes::from(text))]).boxed());
     };
-    let runs = is_running(status);
+    let runs = is_running(&status);
     let id = status.container.id.clone();
     let path = PathBuf::from(&status.log_path);
     let unread = |error: io::Error| {
@@ -123,16 +115,6 @@ pub(super) async fn stream(
         at_line_start: true,
     };
     Ok(reader.into_stream().boxed())
-}
-
-fn waiting_reason(pod: &Pod, name: &str) -> String {
-    let status = pod.status.as_ref();
-    let lists = status.map(|it| {
-        [&it.container_statuses, &it.init_container_statuses, &it.ephemeral_container_statuses]
-    });
-    let mut all = lists.into_iter().flatten().flatten().flatten();
-    let waiting = all.find(|it| it.name == name).and_then(|it| it.state.as_ref()?.waiting.as_ref());
-    waiting.and_then(|it| it.reason.clone()).unwrap_or_else(|| "ContainerCreating".into())
 }
 
 /// Where the last lines begin.
@@ -163,16 +145,24 @@ async fn tail(file: &mut File, lines: u64) -> io::Result<u64> {
     Ok(0)
 }
 
-/// Tells when a log may have grown, or its container has ended.
+/// What may have happened to a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Grown,
+    /// It was moved aside, and another begins.
+    Replaced,
+    /// Its container ended.
+    Ended,
+}
+
+/// Tells what happens to a log.
 struct Growth {
-    changes: BoxStream<'static, bool>,
+    path: PathBuf,
+    changes: BoxStream<'static, Change>,
 }
 
 impl Growth {
     fn watch(context: &Context, path: &Path, id: String) -> io::Result<Self> {
-        let inotify = Inotify::init()?;
-        inotify.watches().add(path, WatchMask::MODIFY)?;
-        let writes = inotify.into_event_stream(vec![0; 1024])?.map(|_| false);
         let ends = context.shared.runtime.container_events().filter_map(move |event| {
             let ended = match &event {
                 RuntimeEvent::Container(it) => {
@@ -184,10 +174,34 @@ impl Growth {
                 }
                 RuntimeEvent::Relist => false,
             };
-            std::future::ready(ended.then_some(true))
+            std::future::ready(ended.then_some(Change::Ended))
         });
-        Ok(Self { changes: futures::stream::select(writes, ends).boxed() })
+        let changes = futures::stream::select(writes(path)?, ends).boxed();
+        Ok(Self { path: path.to_owned(), changes })
     }
+}
+
+/// Writes to a log and its replacement, seen from its directory: the file itself moves away.
+fn writes(path: &Path) -> io::Result<impl Stream<Item = Change> + Send + use<>> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let inotify = Inotify::init()?;
+    inotify.watches().add(dir, WatchMask::MODIFY | WatchMask::CREATE)?;
+    let name = name.to_owned();
+    let events = inotify.into_event_stream(vec![0; 1024])?;
+    Ok(events.filter_map(move |event| {
+        let change = match event {
+            Ok(it) if it.name.as_ref() == Some(&name) && it.mask.contains(EventMask::CREATE) => {
+                Some(Change::Replaced)
+            }
+            Ok(it) if it.name.as_ref() == Some(&name) => Some(Change::Grown),
+            Ok(it) if it.mask.contains(EventMask::Q_OVERFLOW) => Some(Change::Replaced),
+            Ok(_) => None,
+            Err(_) => Some(Change::Grown),
+        };
+        std::future::ready(change)
+    }))
 }
 
 struct Reader {
@@ -202,6 +216,21 @@ struct Reader {
 }
 
 impl Reader {
+    /// Goes on with the file that has the log's name now, if it is another.
+    async fn follow_name(&mut self) -> io::Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let Some(growth) = &self.growth else { return Ok(()) };
+        let file = match File::open(&growth.path).await {
+            Ok(it) => it,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if file.metadata().await?.ino() != self.file.metadata().await?.ino() {
+            self.file = file;
+        }
+        Ok(())
+    }
+
     fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send {
         futures::stream::unfold(self, |mut reader| async move {
             let next = reader.next().await.transpose()?;
@@ -229,8 +258,9 @@ impl Reader {
             match &mut self.growth {
                 Some(growth) => match growth.changes.next().await {
                     // What was written before the end is read once more.
-                    Some(true) | None => self.ended = true,
-                    Some(false) => {}
+                    Some(Change::Ended) | None => self.ended = true,
+                    Some(Change::Replaced) => self.follow_name().await?,
+                    Some(Change::Grown) => {}
                 },
                 None => return Ok(None),
             }
@@ -290,6 +320,8 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     async fn read(query: &str) -> String {
@@ -316,6 +348,40 @@ mod tests {
         };
         let pieces: Vec<_> = reader.into_stream().collect().await;
         pieces.into_iter().map(|it| String::from_utf8(it.unwrap().to_vec()).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_log_is_followed_over_its_rotation() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let line = |text: &str| format!("2026-01-01T00:00:01Z stdout F {text}\n");
+        std::fs::write(&path, line("one")).unwrap();
+        let (end, ends) = futures::channel::mpsc::unbounded();
+        let changes = futures::stream::select(writes(&path).unwrap(), ends).boxed();
+        let growth = Some(Growth { path: path.clone(), changes });
+        let file = File::open(&path).await.unwrap();
+        let mut reader = Reader {
+            file,
+            wanted: Wanted::default(),
+            growth,
+            rest: Vec::new(),
+            sent: 0,
+            ended: false,
+            at_line_start: true,
+        };
+        assert_eq!(reader.next().await.unwrap().unwrap(), "one\n");
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(line("two").as_bytes())
+            .unwrap();
+        std::fs::rename(&path, dir.path().join("0.log.old")).unwrap();
+        std::fs::write(&path, line("three")).unwrap();
+        assert_eq!(reader.next().await.unwrap().unwrap(), "two\n");
+        assert_eq!(reader.next().await.unwrap().unwrap(), "three\n");
+        end.unbounded_send(Change::Ended).unwrap();
+        assert_eq!(reader.next().await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! Every request is authenticated and authorised by the API server's word; bodies are not read at all.
 
 mod access;
+mod answers;
 mod logs;
 mod port_forward;
 mod query;
@@ -10,6 +11,8 @@ mod remote;
 mod reports;
 mod routes;
 mod spdy;
+mod summary;
+mod which;
 
 use std::io;
 use std::sync::Arc;
@@ -26,6 +29,9 @@ use tokio_rustls::TlsAcceptor;
 use crate::manager::Manager;
 use crate::shared::Shared;
 
+pub(crate) use access::Access;
+pub(crate) use summary::Rates;
+
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 1_000;
 /// For the handshake.
@@ -36,6 +42,10 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
     pub(crate) manager: Arc<Manager>,
+    pub(crate) access: access::Access,
+    pub(crate) rates: summary::Rates,
+    /// When the agent was started.
+    pub(crate) started: jiff::Timestamp,
 }
 
 /// Serves until `stop`.

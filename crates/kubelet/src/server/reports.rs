@@ -2,13 +2,15 @@
 
 use std::fmt::Write;
 
-use apimachinery::{Value, time, value};
-use cri::{ContainerStats, PodSandboxFilter, PodSandboxState, PodSandboxStats};
+use apimachinery::{Value, value};
+use cri::{
+    ContainerFilter, ContainerState, ContainerStats, PodSandboxFilter, PodSandboxState,
+    PodSandboxStats,
+};
 use http::StatusCode;
 
 use super::Context;
 use super::routes::Refusal;
-use crate::pod::observed::time_of;
 
 /// The pods of the node, as a list.
 pub(super) fn pods(context: &Context) -> Value {
@@ -16,7 +18,7 @@ pub(super) fn pods(context: &Context) -> Value {
     value!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": (Value::Array(items))})
 }
 
-async fn stats(context: &Context) -> Result<Vec<PodSandboxStats>, Refusal> {
+pub(super) async fn stats(context: &Context) -> Result<Vec<PodSandboxStats>, Refusal> {
     let failed = |it: cri::CriError| (StatusCode::INTERNAL_SERVER_ERROR, it.to_rpc());
     let runtime = &context.shared.runtime;
     let filter =
@@ -32,71 +34,94 @@ async fn stats(context: &Context) -> Result<Vec<PodSandboxStats>, Refusal> {
     Ok(all)
 }
 
-fn number(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn usage(cpu: &cri::CpuUsage, memory: &cri::MemoryUsage) -> (Value, Value) {
-    let at = |nanoseconds: i64| time::format_time(time_of(nanoseconds));
-    let cpu = value!({"time": (at(cpu.timestamp)), "usageCoreNanoSeconds": (number(cpu.usage_core_nano_seconds))});
-    let memory = value!({
-        "time": (at(memory.timestamp)), "usageBytes": (number(memory.usage_bytes)),
-        "workingSetBytes": (number(memory.working_set_bytes)), "rssBytes": (number(memory.rss_bytes)),
-        "pageFaults": (number(memory.page_faults)), "majorPageFaults": (number(memory.major_page_faults))
-    });
-    (cpu, memory)
-}
-
-fn of_container(it: &ContainerStats) -> Value {
-    let (cpu, memory) = usage(&it.cpu, &it.memory);
-    let rootfs = value!({"usedBytes": (number(it.writable_layer.used_bytes)), "inodesUsed": (number(it.writable_layer.inodes_used))});
-    value!({"name": (it.metadata.name.as_str()), "cpu": cpu, "memory": memory, "rootfs": rootfs})
-}
-
-/// The summary of the node and its pods.
-pub(super) async fn summary(context: &Context) -> Result<Value, Refusal> {
-    let pods: Vec<Value> = stats(context).await?.iter().map(|it| {
-        let (cpu, memory) = usage(&it.cpu, &it.memory);
-        let containers: Vec<Value> = it.containers.iter().map(of_container).collect();
-        let mut pod = value!({
-            "podRef": {"name": (it.metadata.name.as_str()), "namespace": (it.metadata.namespace.as_str()), "uid": (it.metadata.uid.as_str())},
-            "containers": (Value::Array(containers)), "cpu": cpu, "memory": memory,
-            "process_stats": {"process_count": (number(it.process_count))}
-        });
-        if let Some(interface) = it.interfaces.first() {
-            pod.set_at(&["network"], value!({
-                "name": (interface.name.as_str()), "rxBytes": (number(interface.rx_bytes)), "rxErrors": (number(interface.rx_errors)),
-                "txBytes": (number(interface.tx_bytes)), "txErrors": (number(interface.tx_errors))
-            }));
-        }
-        pod
-    }).collect();
-    let shared = &context.shared;
-    let root = shared.hierarchies.as_ref().map(|it| it.stats("")).unwrap_or_default();
-    let now = time::format_time(shared.clock.now());
-    Ok(value!({
-        "node": {"nodeName": (shared.config.node_name.as_str()),
-            "cpu": {"time": (now.as_str()), "usageCoreNanoSeconds": (number(root.cpu_nanos))},
-            "memory": {"time": (now.as_str()), "usageBytes": (number(root.memory.usage)),
-                "workingSetBytes": (number(root.memory.working_set)), "rssBytes": (number(root.memory.rss))}},
-        "pods": (Value::Array(pods))
-    }))
-}
-
 /// The agent's own metrics.
-pub(super) fn metrics(context: &Context) -> String {
-    let running = context.manager.active_pods().len();
-    format!(
+pub(super) async fn metrics(context: &Context) -> Result<String, Refusal> {
+    let failed = |it: cri::CriError| (StatusCode::INTERNAL_SERVER_ERROR, it.to_rpc());
+    let runtime = &context.shared.runtime;
+    let filter =
+        PodSandboxFilter { state: Some(PodSandboxState::Ready), ..PodSandboxFilter::default() };
+    let pods = runtime.list_pod_sandbox(&filter).await.map_err(failed)?.len();
+    let all = runtime.list_containers(&ContainerFilter::default()).await.map_err(failed)?;
+    let mut text = format!(
         "# HELP kubelet_running_pods [ALPHA] Number of pods that have a running pod sandbox\n\
-         # TYPE kubelet_running_pods gauge\nkubelet_running_pods {running}\n\
+         # TYPE kubelet_running_pods gauge\nkubelet_running_pods {pods}\n\
+         # HELP kubelet_running_containers [ALPHA] Number of containers currently running\n\
+         # TYPE kubelet_running_containers gauge\n"
+    );
+    let states = [
+        (ContainerState::Created, "created"),
+        (ContainerState::Exited, "exited"),
+        (ContainerState::Running, "running"),
+    ];
+    for (state, name) in states {
+        let count = all.iter().filter(|it| it.state == state).count();
+        if count > 0 {
+            let _ =
+                writeln!(text, "kubelet_running_containers{{container_state=\"{name}\"}} {count}");
+        }
+    }
+    let _ = write!(
+        text,
+        "# HELP kubelet_desired_pods [ALPHA] The number of pods the kubelet is being instructed to run. static is true if the pod is not from the apiserver.\n\
+         # TYPE kubelet_desired_pods gauge\nkubelet_desired_pods{{static=\"\"}} {}\n\
          # HELP kubelet_node_name [ALPHA] The node's name. The count is always 1.\n\
          # TYPE kubelet_node_name gauge\nkubelet_node_name{{node=\"{}\"}} 1\n",
+        context.manager.active_pods().len(),
         context.shared.config.node_name
-    )
+    );
+    text.push_str(&component_base::metrics::process());
+    Ok(text)
 }
 
-/// A metric's samples: labels and value.
-type Samples = Vec<(String, f64)>;
+/// The agent's configuration as far as it has one, under upstream's names.
+pub(super) fn configz(context: &Context) -> Value {
+    let config = &context.shared.config;
+    let dns: Vec<Value> = config.cluster_dns.iter().map(|it| it.to_string().into()).collect();
+    let count = |it: usize| i64::try_from(it).unwrap_or(i64::MAX);
+    value!({"kubeletconfig": {
+        "kind": "KubeletConfiguration", "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "port": (i64::from(config.port)), "maxPods": (i64::from(config.max_pods)),
+        "clusterDomain": (config.cluster_domain.as_str()), "clusterDNS": (Value::Array(dns)),
+        "podPidsLimit": (if config.pod_pids_limit == 0 { -1 } else { config.pod_pids_limit }),
+        "containerLogMaxSize": (config.container_log_max_bytes.to_string().as_str()),
+        "containerLogMaxFiles": (count(config.container_log_max_files)),
+        "imageGCHighThresholdPercent": (config.image_gc_high_percent),
+        "imageGCLowThresholdPercent": (config.image_gc_low_percent),
+        "nodeLeaseDurationSeconds": (i64::try_from(config.lease_duration.as_secs()).unwrap_or(i64::MAX)),
+        "evictionHard": {
+            "memory.available": (config.eviction_memory_bytes.to_string().as_str()),
+            "nodefs.available": (format!("{}%", config.eviction_disk_percent).as_str())
+        }
+    }})
+}
+
+/// The pods whose sandboxes run, as the runtime knows them.
+pub(super) async fn running_pods(context: &Context) -> Result<Value, Refusal> {
+    let failed = |it: cri::CriError| (StatusCode::INTERNAL_SERVER_ERROR, it.to_rpc());
+    let runtime = &context.shared.runtime;
+    let filter =
+        PodSandboxFilter { state: Some(PodSandboxState::Ready), ..PodSandboxFilter::default() };
+    let running =
+        ContainerFilter { state: Some(ContainerState::Running), ..ContainerFilter::default() };
+    let containers = runtime.list_containers(&running).await.map_err(failed)?;
+    let sandboxes = runtime.list_pod_sandbox(&filter).await.map_err(failed)?;
+    let items = sandboxes.iter().map(|sandbox| {
+        let own = containers.iter().filter(|it| it.pod_sandbox_id == sandbox.id);
+        let own = own.map(|it| {
+            value!({"name": (it.metadata.name.as_str()), "image": (it.image_id.as_str()), "resources": {}})
+        });
+        let it = &sandbox.metadata;
+        value!({
+            "metadata": {"name": (it.name.as_str()), "namespace": (it.namespace.as_str()), "uid": (it.uid.as_str())},
+            "spec": {"containers": (Value::Array(own.collect()))}, "status": {}
+        })
+    });
+    let items = Value::Array(items.collect());
+    Ok(value!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+}
+
+/// A metric's samples: labels, value, and when it was measured, in milliseconds since the epoch.
+type Samples = Vec<(String, f64, i64)>;
 
 /// Processor and memory use, as the metrics server reads it.
 pub(super) async fn resource_metrics(context: &Context) -> Result<String, Refusal> {
@@ -104,32 +129,59 @@ pub(super) async fn resource_metrics(context: &Context) -> Result<String, Refusa
     let root = context.shared.hierarchies.as_ref().map(|it| it.stats("")).unwrap_or_default();
     let cpu_of = |it: &cri::CpuUsage| seconds(it.usage_core_nano_seconds);
     let memory_of = |it: &cri::MemoryUsage| bytes(it.working_set_bytes);
+    let millis = |nanoseconds: i64| nanoseconds / 1_000_000;
     let of_containers = |of: &dyn Fn(&ContainerStats) -> f64| -> Samples {
         let each = all.iter().flat_map(|pod| pod.containers.iter().map(move |it| (pod, it)));
-        each.map(|(pod, it)| (labels(pod, Some(&it.metadata.name)), of(it))).collect()
+        each.map(|(pod, it)| {
+            (labels(pod, Some(&it.metadata.name)), of(it), millis(it.cpu.timestamp))
+        })
+        .collect()
     };
     let of_pods = |of: &dyn Fn(&PodSandboxStats) -> f64| -> Samples {
-        all.iter().map(|it| (labels(it, None), of(it))).collect()
+        all.iter().map(|it| (labels(it, None), of(it), millis(it.cpu.timestamp))).collect()
     };
-    let one = |value: f64| vec![(String::new(), value)];
+    let now = context.shared.clock.now().as_millisecond();
+    let one = |value: f64| vec![(String::new(), value, now)];
+    let starts = starts(context, &all).await;
     let metrics = [
         ("container_cpu_usage_seconds_total", of_containers(&|it| cpu_of(&it.cpu))),
         ("container_memory_working_set_bytes", of_containers(&|it| memory_of(&it.memory))),
+        ("container_start_time_seconds", starts),
         ("pod_cpu_usage_seconds_total", of_pods(&|it| cpu_of(&it.cpu))),
         ("pod_memory_working_set_bytes", of_pods(&|it| memory_of(&it.memory))),
         ("node_cpu_usage_seconds_total", one(seconds(root.cpu_nanos))),
         ("node_memory_working_set_bytes", one(bytes(root.memory.working_set))),
-        ("resource_scrape_error", one(0.0)),
     ];
     let mut text = String::new();
     for (name, samples) in metrics {
         let (kind, help) = described(name);
         let _ = writeln!(text, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}");
-        for (labels, value) in samples {
-            let _ = writeln!(text, "{name}{labels} {value}");
+        for (labels, value, at) in samples {
+            let _ = writeln!(text, "{name}{labels} {value} {at}");
         }
     }
+    text.push_str(
+        "# HELP resource_scrape_error [STABLE] 1 if there was an error while getting container metrics, 0 otherwise\n\
+         # TYPE resource_scrape_error gauge\nresource_scrape_error 0\n",
+    );
     Ok(text)
+}
+
+/// When containers were started.
+async fn starts(context: &Context, all: &[PodSandboxStats]) -> Samples {
+    let mut samples = Samples::new();
+    for pod in all {
+        for it in &pod.containers {
+            // One that is gone meanwhile is left out.
+            let Ok(status) = context.shared.runtime.container_status(&it.id).await else {
+                continue;
+            };
+            let started = seconds(u64::try_from(status.started_at).unwrap_or_default());
+            let at = it.cpu.timestamp / 1_000_000;
+            samples.push((labels(pod, Some(&it.metadata.name)), started, at));
+        }
+    }
+    samples
 }
 
 /// A metric's kind and upstream's help.
@@ -140,7 +192,7 @@ fn described(name: &str) -> (&'static str, String) {
     } else if name.ends_with("_bytes") {
         ("gauge", format!("Current working set of the {whose} in bytes"))
     } else {
-        ("gauge", "1 if there was an error while getting container metrics, 0 otherwise".into())
+        ("gauge", format!("Start time of the {whose} since unix epoch in seconds"))
     }
 }
 

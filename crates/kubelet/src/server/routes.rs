@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use rustls::pki_types::CertificateDer;
 
 use super::query::Query;
-use super::{Context, access, logs, port_forward, remote, reports};
+use super::{Context, access, logs, port_forward, remote, reports, summary};
 use crate::spec;
 
 pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -64,10 +64,14 @@ async fn route(
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let parts: Vec<&str> = path.split('/').filter(|it| !it.is_empty()).collect();
     match (request.method(), parts.as_slice()) {
-        (&Method::GET, ["healthz"]) => Ok(plain(StatusCode::OK, "ok")),
+        (&Method::GET, ["healthz"] | ["healthz", "ping" | "log" | "syncloop"]) => {
+            Ok(plain(StatusCode::OK, "ok"))
+        }
         (&Method::GET, ["pods"]) => Ok(json(&reports::pods(context))),
-        (&Method::GET, ["stats", "summary"]) => Ok(json(&reports::summary(context).await?)),
-        (&Method::GET, ["metrics"]) => Ok(plain(StatusCode::OK, reports::metrics(context))),
+        (&Method::GET, ["stats", "summary"]) => Ok(json(&summary::summary(context).await?)),
+        (&Method::GET, ["configz"]) => Ok(json(&reports::configz(context))),
+        (&Method::GET, ["runningpods"]) => Ok(json(&reports::running_pods(context).await?)),
+        (&Method::GET, ["metrics"]) => Ok(plain(StatusCode::OK, reports::metrics(context).await?)),
         (&Method::GET, ["metrics", "resource"]) => {
             Ok(plain(StatusCode::OK, reports::resource_metrics(context).await?))
         }
@@ -122,7 +126,7 @@ fn find(context: &Context, namespace: &str, name: &str, uid: Option<&str>) -> Re
     let found = objects.iter().find(|it| {
         it.key.namespace == namespace && it.key.name == name && uid.is_none_or(|uid| it.uid == uid)
     });
-    let pod = found.and_then(|it| it.decode::<Pod>());
+    let pod = found.and_then(|it| context.shared.told_pod(it));
     pod.ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod {name:?} does not exist\n")))
 }
 

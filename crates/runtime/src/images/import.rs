@@ -145,7 +145,7 @@ impl Source<'_> {
         }
         let names =
             names.map(Reference::parse).collect::<Result<_, _>>().map_err(ImageError::Reference)?;
-        self.store.add(&NewImage { config, manifest, names, size })
+        self.store.add(&NewImage { config, manifest, names, size, pinned: true })
     }
 }
 

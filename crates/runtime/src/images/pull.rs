@@ -97,7 +97,13 @@ impl Fetch<'_> {
         let (store, reference) = (Arc::clone(self.store), self.reference.clone());
         self.blocking
             .run(move || {
-                store.add(&NewImage { config: &bytes, manifest, names: vec![reference], size })
+                store.add(&NewImage {
+                    config: &bytes,
+                    manifest,
+                    names: vec![reference],
+                    size,
+                    pinned: false,
+                })
             })
             .await
             .map_err(|e| ImageError::Unavailable(e.to_string()))?

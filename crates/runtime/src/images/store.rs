@@ -86,6 +86,8 @@ pub(crate) struct NewImage<'a> {
     pub names: Vec<Reference>,
     /// Bytes of manifest, configuration and layers as they came.
     pub size: u64,
+    /// Never collected as garbage: nobody could fetch it again.
+    pub pinned: bool,
 }
 
 /// The images of a node.
@@ -253,6 +255,7 @@ impl Store {
         record.manifest.clone_from(&new.manifest);
         record.image.id.clone_from(&id);
         record.image.size = new.size;
+        record.image.pinned |= new.pinned;
         let run: cri::ImageConfig = config.config.into();
         let user = run.user.split(':').next().unwrap_or_default();
         record.image.uid = user.parse().ok();

@@ -53,6 +53,19 @@ pub(super) fn build(spec: &LaunchSpec) -> Result<Root, Failure> {
     Ok(root)
 }
 
+/// Files that tell a container what it has of the machine, which others tell better than the kernel.
+const REPLACEABLE: [&str; 9] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/loadavg",
+    "/proc/slabinfo",
+    "/proc/net/dev",
+];
+
 /// Makes the built root the process's root.
 ///
 /// # Errors
@@ -141,7 +154,21 @@ fn mount_one(
         root.make_file(&wanted.target, 0o755)
     };
     let place = say(place, || "make mount point".into())?;
+    keep_proc(&tree, &place, &wanted.target)?;
     say(mount::attach(&tree, &place), || "attach".into())
+}
+
+/// Nothing may stand in for the kernel's files about processes, whichever link led there: what reads them to protect
+/// the container would read what somebody wrote (CVE-2019-16884).
+fn keep_proc(tree: &OwnedFd, place: &impl std::os::fd::AsFd, target: &Path) -> Result<(), Failure> {
+    let is_proc = |fs: &rustix::fs::StatFs| fs.f_type == rustix::fs::PROC_SUPER_MAGIC;
+    let over = say(rustix::fs::fstatfs(place).map_err(Into::into), || "stat mount point".into())?;
+    let new = say(rustix::fs::fstatfs(tree).map_err(Into::into), || "stat source".into())?;
+    if !is_proc(&over) || is_proc(&new) || REPLACEABLE.iter().any(|it| target == Path::new(it)) {
+        return Ok(());
+    }
+    let why = if target == Path::new("/proc") { "not of type proc" } else { "inside /proc" };
+    Err(format!("{:?} cannot be mounted because it is {why}", target.display().to_string()))
 }
 
 /// The layers of an image as a read-only tree.

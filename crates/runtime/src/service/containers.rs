@@ -27,6 +27,10 @@ const START_FAILED: &str = "failed to create containerd task: failed to create s
 const NEVER_RAN: i32 = 128;
 /// A container whose end nobody saw ends with this.
 const UNSEEN: i32 = 255;
+/// How a shim names a container that has ended.
+const NOT_RUNNING: &str = "is not running";
+/// How long the news of an end may take from a shim.
+const NEWS: Duration = Duration::from_secs(5);
 /// How often, and how long, killed processes are waited for before their group is removed.
 const REMOVE_LOOKS: u32 = 1000;
 const REMOVE_LOOK_NS: i64 = 2_000_000;
@@ -349,6 +353,10 @@ impl Inner {
         match shim.ask(Op::Signal { container: id, signal, all }, &[]).await {
             // It ended meanwhile.
             Err(_) if container.running().is_none() => Ok(()),
+            // The shim saw its end, and the news is on its way.
+            Err(error) if error.message.contains(NOT_RUNNING) => {
+                tokio::time::timeout(NEWS, container.ended()).await.map_err(|_| error)
+            }
             other => other.map(drop),
         }
     }

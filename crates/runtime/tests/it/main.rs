@@ -8,6 +8,7 @@
 #![allow(clippy::exit, reason = "the harness reports a failure so")]
 
 mod agent;
+mod escapes;
 mod fixture;
 mod lifecycle;
 mod oracle;
@@ -52,6 +53,11 @@ const TESTS: &[(&str, Run)] = tests![
     streams::attach_joins_the_first_process,
     streams::ports_are_forwarded_into_the_pod,
     oracle::a_container_is_as_runc_makes_it,
+    escapes::the_nodes_binary_is_out_of_reach,
+    escapes::no_working_directory_lies_outside,
+    escapes::links_in_volumes_lead_nowhere,
+    escapes::nothing_is_mounted_over_proc,
+    escapes::limits_cannot_be_lifted_from_inside,
 ];
 
 fn main() {
