@@ -43,8 +43,7 @@ fn parse(syntax: Syntax, bytes: &[u8], target: &Target) -> Result<(Value, Vec<St
             Ok((value, Vec::new()))
         }
         Syntax::Json => {
-            let (value, repeated) =
-                json::parse_reporting(bytes).map_err(|error| error.to_string())?;
+            let (value, repeated) = json::parse_input(bytes).map_err(|error| error.to_string())?;
             Ok((value, repeated.iter().map(|path| format!("duplicate field \"{path}\"")).collect()))
         }
         Syntax::Yaml => {
@@ -101,6 +100,15 @@ pub(crate) fn untyped(
     parsed.map_err(Status::bad_request)
 }
 
+/// What is left without the unknown fields may not nest more than can be held; upstream has no such limit below that
+/// of the text.
+fn refuse_deep(value: &Value) -> Result<(), String> {
+    if json::is_too_deep(value) {
+        return Err(format!("values nest deeper than {}", json::KEPT_DEPTH_MAX));
+    }
+    Ok(())
+}
+
 /// Types and defaults of a value that came out of a patch.
 pub(crate) fn patched(
     exchange: &mut Exchange,
@@ -110,6 +118,7 @@ pub(crate) fn patched(
 ) -> Result<(), Status> {
     let unknown = target.resource().conform(&target.served, value);
     let unknown = unknown.map_err(|error| Status::bad_request(error.to_string()))?;
+    refuse_deep(value).map_err(Status::bad_request)?;
     let unknown: Vec<String> =
         unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
     match validation {
@@ -202,6 +211,7 @@ fn typed(
     let unknown = unknown.map_err(|error: ConformError| {
         cannot_handle(facts.kind, facts.version, facts.kind, error)
     })?;
+    refuse_deep(value).map_err(|why| cannot_handle(facts.kind, facts.version, facts.kind, why))?;
     if validation == FieldValidation::Ignore {
         return Ok(Vec::new());
     }
