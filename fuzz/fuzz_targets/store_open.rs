@@ -10,7 +10,7 @@ use component_base::SeededRandom;
 use futures::executor::block_on;
 use libfuzzer_sys::fuzz_target;
 use storage::{At, Expect, Key, Store};
-use storage_embedded::fs::{File, Fs};
+use storage_embedded::fs::Fs;
 use storage_embedded::sim::SimFs;
 use storage_embedded::{EmbeddedStore, Options};
 

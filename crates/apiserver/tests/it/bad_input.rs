@@ -54,12 +54,13 @@ async fn check(front: &mut Front, groups: Vec<(&str, Vec<Case>)>) {
 #[tokio::test]
 async fn broken_requests_are_refused_in_upstreams_words() {
     let mut front = Front::start().await;
+    let credentials = requests::credentials(&front.cluster);
     check(
         &mut front,
         vec![
             ("paths", requests::paths()),
             ("queries", requests::queries()),
-            ("credentials", requests::credentials(&front.cluster)),
+            ("credentials", credentials),
             ("impersonation", requests::impersonation()),
             ("framing", transport::framing()),
         ],
