@@ -25,6 +25,8 @@ const NODES_FREE: usize = 1000;
 const NODES_LOW: usize = 400_000;
 const NODES_HIGH: usize = 4_000_000;
 
+/// How deeply a document may nest: its reader goes further down the stack for a level than others do.
+pub const DEPTH_MAX: usize = 200;
 /// How many bytes the values of anchors and aliases may have together: each is a copy.
 const COPIED_BYTES_MAX: usize = 16 << 20;
 
@@ -64,8 +66,8 @@ pub fn parse_reporting(text: &[u8]) -> Result<(Value, Vec<RepeatedKey>), YamlErr
     let text = std::str::from_utf8(text).map_err(|_| YamlError::Utf8)?;
     refuse_leading_tab(text)?;
     let mut options = Options::default();
-    options.flow_nesting_limit = json::KEPT_DEPTH_MAX;
-    options.block_nesting_limit = json::KEPT_DEPTH_MAX;
+    options.flow_nesting_limit = DEPTH_MAX;
+    options.block_nesting_limit = DEPTH_MAX;
     let mut reader = Reader {
         events: Parser::new_from_str_with_options(text, options),
         anchors: BTreeMap::new(),
@@ -171,7 +173,7 @@ impl<'t> Reader<'t> {
         span: Span,
         read: fn(&mut Self) -> Result<Value, YamlError>,
     ) -> Result<Value, YamlError> {
-        if self.depth >= json::KEPT_DEPTH_MAX {
+        if self.depth >= DEPTH_MAX {
             return Err(YamlError::Depth { line: span.start.line() });
         }
         self.depth += 1;
@@ -196,7 +198,7 @@ impl<'t> Reader<'t> {
         match self.anchors.get(&anchor) {
             Some(Some((node, size))) => {
                 let size = *size;
-                let levels = json::KEPT_DEPTH_MAX - self.depth;
+                let levels = DEPTH_MAX - self.depth;
                 if json::nests_deeper(&node.value, levels) {
                     return Err(YamlError::Depth { line });
                 }

@@ -97,7 +97,7 @@ impl RequestBody {
             Self::Incoming(incoming) => {
                 let body = Limited::new(incoming, MAX_BODY_BYTES).collect();
                 let Ok(body) = tokio::time::timeout(MAX_BODY_TIME, body).await else {
-                    let what = "request did not complete within the allotted timeout";
+                    let what = "Timeout: request did not complete within the allotted timeout";
                     return Err(Status::timeout(what, 0));
                 };
                 match body {

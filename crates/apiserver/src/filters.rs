@@ -113,7 +113,8 @@ async fn authentication(server: &Arc<Server>, exchange: &mut Exchange) -> Result
             }
         }
     }
-    let silent = exchange.parts.headers.get(http::header::AUTHORIZATION).is_none();
+    let silent = exchange.parts.headers.get(http::header::AUTHORIZATION).is_none()
+        && !exchange.peer.has_bad_certificate;
     if server.access.anonymous && silent { Ok(()) } else { Err(Status::unauthorized()) }
 }
 

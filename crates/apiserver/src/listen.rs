@@ -12,14 +12,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use rustls::ServerConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::{Body, Peer, RequestBody, Server};
+use crate::client_certificates::Tls;
+use crate::{Body, RequestBody, Server};
 
 /// How many connections there may be at once. Further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 20_000;
@@ -49,10 +49,9 @@ const NOT_TLS: &str =
 pub async fn listen(
     server: Arc<Server>,
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
+    tls: Tls,
     stop: ShutdownSignal,
 ) -> std::io::Result<()> {
-    let acceptor = TlsAcceptor::from(tls);
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let tracker = hyper_util::server::graceful::GracefulShutdown::new();
     loop {
@@ -70,11 +69,10 @@ pub async fn listen(
                 continue;
             }
         };
-        let (server, acceptor, watcher) =
-            (Arc::clone(&server), acceptor.clone(), tracker.watcher());
+        let (server, tls, watcher) = (Arc::clone(&server), tls.clone(), tracker.watcher());
         tokio::spawn(async move {
             let _permit = permit;
-            if let Err(error) = connection(server, acceptor, stream, watcher).await {
+            if let Err(error) = connection(server, tls, stream, watcher).await {
                 tracing::debug!(%address, error, "a connection ended early");
             }
         });
@@ -88,21 +86,20 @@ pub async fn listen(
 /// Serves one connection.
 async fn connection(
     server: Arc<Server>,
-    acceptor: TlsAcceptor,
+    tls: Tls,
     stream: TcpStream,
     watcher: hyper_util::server::graceful::Watcher,
 ) -> Result<(), String> {
     // Small answers must not wait for more data.
     let _ = stream.set_nodelay(true);
-    let handshake = tokio::time::timeout(HANDSHAKE, handshake(&acceptor, stream)).await;
+    let handshake = tokio::time::timeout(HANDSHAKE, handshake(&tls, stream)).await;
     let stream = handshake
         .map_err(|_| "the handshake took too long".to_owned())?
         .map_err(|error| error.to_string())?;
-    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let certificates: Arc<[Vec<u8>]> = certificates.iter().map(|it| it.to_vec()).collect();
+    let peer = tls.peer(stream.get_ref().1.peer_certificates().unwrap_or_default());
     let service = service_fn(move |request: Request<Incoming>| {
         let server = Arc::clone(&server);
-        let peer = Peer { certificates: Arc::clone(&certificates), user: None };
+        let peer = peer.clone();
         async move {
             let answer = match refused(&request) {
                 Some(refusal) => refusal,
@@ -132,10 +129,7 @@ async fn connection(
 }
 
 /// Agrees on keys; tells a client that speaks without any that it should not, as Go's server does.
-async fn handshake(
-    acceptor: &TlsAcceptor,
-    mut stream: TcpStream,
-) -> std::io::Result<TlsStream<TcpStream>> {
+async fn handshake(tls: &Tls, mut stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
     let mut first = [0; 5];
     let seen = stream.peek(&mut first).await?;
     if PLAIN_HTTP.contains(&&first[..seen]) {
@@ -143,7 +137,7 @@ async fn handshake(
         stream.shutdown().await?;
         return Err(std::io::Error::other("the client does not speak TLS"));
     }
-    acceptor.accept(stream).await
+    TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).await
 }
 
 /// What Go's HTTP server refuses before anybody sees the request, in its words.

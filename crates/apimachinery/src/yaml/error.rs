@@ -20,7 +20,7 @@ pub enum YamlError {
     #[error("yaml: document contains excessive aliasing")]
     Aliases,
     /// Nested deeper than can be held.
-    #[error("yaml: line {line}: exceeded max depth of {}", crate::json::KEPT_DEPTH_MAX)]
+    #[error("yaml: line {line}: exceeded max depth of {}", super::DEPTH_MAX)]
     Depth {
         /// The line.
         line: usize,

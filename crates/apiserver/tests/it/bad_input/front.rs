@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{Value, json, value};
+use apiserver::client_certificates::{Tls, accepting};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
@@ -83,7 +84,7 @@ impl Front {
         let authority = Authority::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let tls = Arc::new(server_config(&authority));
+        let tls = tls(&authority);
         let (server, stop) = (Arc::clone(&cluster.server), cluster.stopping());
         tokio::spawn(async move { apiserver::listen::listen(server, listener, tls, stop).await });
         let before = Mark { objects: Vec::new(), resident: 0 };
@@ -211,8 +212,8 @@ pub(super) fn answer_of(bytes: &[u8]) -> Answer {
     let body = if chunked { joined(body) } else { body.to_vec() };
     let says = match json::parse(&body) {
         Ok(value) if !value.str_at(&["message"]).is_empty() => value.str_at(&["message"]).into(),
-        Ok(value) => value.str_at(&["kind"]).into(),
-        Err(_) => String::from_utf8_lossy(&body).into_owned(),
+        Ok(value) if !value.str_at(&["kind"]).is_empty() => value.str_at(&["kind"]).into(),
+        _ => String::from_utf8_lossy(&body).into_owned(),
     };
     Answer { code, says }
 }
@@ -236,27 +237,27 @@ fn resident() -> usize {
     text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
-fn server_config(authority: &Authority) -> ServerConfig {
+fn tls(authority: &Authority) -> Tls {
     let key = KeyPair::generate().unwrap();
     let own = CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(authority.certificate.clone()).unwrap();
     let provider = Arc::new(default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider))
+    let clients = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider))
         .allow_unauthenticated()
         .build()
         .unwrap();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(accepting(Arc::clone(&clients)))
         .with_single_cert(
             vec![own.der().clone()],
             PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
         )
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config
+    Tls { config: Arc::new(config), clients }
 }
 
 /// The server is ours: its certificate is not what is tested.

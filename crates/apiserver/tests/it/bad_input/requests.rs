@@ -45,7 +45,6 @@ pub(super) fn paths() -> Vec<Case> {
             403,
             "namespaces \"kube-system\" is forbidden: this namespace may not be deleted",
         ),
-        case("PUT /version", &[], "{}", 405, NO_METHOD),
         // An upgrade where there is nothing to upgrade to is an ordinary request.
         case(
             &format!("GET {MAPS}"),
