@@ -602,6 +602,8 @@ fn write_managed_fields(entries: &[Value], out: &mut Vec<u8>) {
 
 /// Go writes plain digits for exponents from -6 to 20, and a short exponent otherwise.
 fn write_float(number: f64, out: &mut Vec<u8>) {
+    // A zero below zero would be another when it is read again: the sign goes now.
+    let number = number + 0.0;
     let size = number.abs();
     if size != 0.0 && !(1e-6..1e21).contains(&size) {
         let text = format!("{number:e}");
@@ -670,6 +672,7 @@ mod tests {
         check("12345678901234567890", "12345678901234567000");
         check("1e21", "1e+21");
         check("0.0000001", "1e-7");
+        check("[-0e1,-0.0,-0]", "[0,0,0]");
     }
 
     #[test]

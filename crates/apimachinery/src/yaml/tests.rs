@@ -28,6 +28,8 @@ fn scalars_mean_what_go_takes_them_for() {
         ("-1", "-1"),
         ("+1", "1"),
         ("0x1F", "31"),
+        ("5e9999", "\"5e9999\""),
+        ("-0.0", "0"),
         ("0o17", "15"),
         ("017", "15"),
         ("0644", "420"),
@@ -131,6 +133,6 @@ fn aliases_and_depth_have_limits() {
     // Anchors in one another are copies of one another.
     let text = "x".repeat(1 << 20);
     let anchors: String = (0..100).map(|number| format!("[&a{number} ")).collect();
-    let many = format!("{anchors}{text}{}", "]".repeat(100)).replace("[&", "&");
-    assert_eq!(parse(many.as_bytes()).err(), Some(YamlError::Aliases), "");
+    let many = format!("{anchors}{text}{}", "]".repeat(100));
+    assert_eq!(parse(many.as_bytes()).err(), Some(YamlError::Aliases));
 }
