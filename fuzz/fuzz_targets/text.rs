@@ -32,6 +32,10 @@ fuzz_target!(|text: &str| {
 
 fn quantity_of(text: &str) {
     let Ok(it) = quantity::Quantity::parse(text) else { return };
+    // Exponents end at a million: beyond, what is written is not what was read.
+    if it.as_f64().is_infinite() {
+        return;
+    }
     let written = it.to_text();
     let again = quantity::Quantity::parse(&written).expect("because it was written");
     assert_eq!(again.to_text(), written, "{text}");
