@@ -602,7 +602,7 @@ fn write_managed_fields(entries: &[Value], out: &mut Vec<u8>) {
 
 /// Go writes plain digits for exponents from -6 to 20, and a short exponent otherwise.
 fn write_float(number: f64, out: &mut Vec<u8>) {
-    // A zero below zero would be another when it is read again: the sign goes now.
+    // A zero below zero is another when it is read again, so its sign goes now.
     let number = number + 0.0;
     let size = number.abs();
     if size != 0.0 && !(1e-6..1e21).contains(&size) {
