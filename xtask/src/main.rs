@@ -1,5 +1,6 @@
 //! The project's own tools. `cargo xtask --help` lists them.
 
+mod broken;
 mod codegen;
 mod command;
 mod corpus;
@@ -39,6 +40,8 @@ enum Command {
     Images(images::Options),
     /// Apply the manifest corpus to a real cluster with the real kubectl
     Corpus(corpus::Options),
+    /// Send the broken manifests, with kubectl and as they are, and compare what is said of them
+    Broken,
     /// Play upstream's recorded answers to a fresh server and compare
     Replay(replay::Options),
 }
@@ -80,6 +83,7 @@ fn main() -> Result<()> {
         Command::Codegen => codegen::run(&places.root, &places.reference),
         Command::Images(options) => images::run_command(&places, &options),
         Command::Corpus(options) => corpus::run_command(&places, &options),
+        Command::Broken => broken::run(&places),
         Command::Replay(options) => replay::run(&places, &options),
     }
 }

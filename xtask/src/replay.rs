@@ -55,9 +55,10 @@ impl Options {
 }
 
 /// A server that is ended when this is dropped.
-struct Server {
+pub(crate) struct Server {
     process: Child,
     port: u16,
+    url: String,
     _directory: tempfile::TempDir,
 }
 
@@ -70,7 +71,8 @@ impl Drop for Server {
 }
 
 impl Server {
-    fn start(places: &Places) -> Result<Self> {
+    /// A fresh one without controllers, whose administrator's token is `replay`.
+    pub(crate) fn start(places: &Places) -> Result<Self> {
         command::run("cargo", &["build", "--quiet", "--package", "kubelith"], &places.root)?;
         let directory = tempfile::tempdir()?;
         let tokens = directory.path().join("tokens");
@@ -98,9 +100,15 @@ impl Server {
             .stderr(log)
             .spawn()
             .context("could not start the server")?;
-        let mut server = Self { process, port, _directory: directory };
+        let url = format!("https://127.0.0.1:{port}");
+        let mut server = Self { process, port, url, _directory: directory };
         server.wait()?;
         Ok(server)
+    }
+
+    /// Where it listens.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     fn wait(&mut self) -> Result<()> {
@@ -153,11 +161,11 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<()> {
     }
     let server = Server::start(places)?;
     let player = places.reference.join("../tools/replay.py");
-    let url = format!("https://127.0.0.1:{}", server.port);
+    let url = server.url();
     let show = options.show.to_string();
     let player = text(&player);
     let mut arguments =
-        vec![player.as_str(), "--server", &url, "--token", "replay", "--show", &show];
+        vec![player.as_str(), "--server", url, "--token", "replay", "--show", &show];
     for topic in &options.topic {
         arguments.extend(["--topic", topic]);
     }

@@ -210,7 +210,7 @@ impl Cluster {
         let addresses = self.addresses;
         let renew = move || serving_identity(&pki, &authority, &addresses);
         certificate.keep_fresh(renew, self.shutdown.signal());
-        let tls = Arc::new(certificate.server_config(&self.authority.certificate)?);
+        let tls = certificate.api_server_tls(&self.authority.certificate)?;
         let address = SocketAddr::new(options.bind_address, options.secure_port);
         let listener = apiserver::listen::bind(address)
             .await

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use apiserver::client_certificates::{self, Tls};
 use arc_swap::ArcSwap;
 use component_base::ShutdownSignal;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -79,19 +81,33 @@ impl Serving {
 
     /// What a TLS server presents; clients may present a certificate of `clients`.
     pub(crate) fn server_config(&self, clients: &str) -> Result<ServerConfig> {
-        let roots = roots(clients)?;
-        let provider = Arc::new(ring::default_provider());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider))
-                .allow_unauthenticated()
-                .build()?;
-        let mut config = ServerConfig::builder_with_provider(provider)
+        self.config(client_verifier(clients)?)
+    }
+
+    /// The same for the API server, which answers clients whose certificates are no good.
+    pub(crate) fn api_server_tls(&self, clients: &str) -> Result<Tls> {
+        let clients = client_verifier(clients)?;
+        let config = self.config(client_certificates::accepting(Arc::clone(&clients)))?;
+        Ok(Tls { config: Arc::new(config), clients })
+    }
+
+    fn config(&self, clients: Arc<dyn ClientCertVerifier>) -> Result<ServerConfig> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::new(self.clone()));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }
+}
+
+/// Believes certificates of these authorities; none is needed.
+fn client_verifier(authorities: &str) -> Result<Arc<dyn ClientCertVerifier>> {
+    let provider = Arc::new(ring::default_provider());
+    let roots = roots(authorities)?.into();
+    Ok(WebPkiClientVerifier::builder_with_provider(roots, provider)
+        .allow_unauthenticated()
+        .build()?)
 }
 
 impl Identity {

@@ -7,8 +7,13 @@ use compact_str::CompactString;
 
 use crate::value::{Object, Value};
 
-/// How deeply values may nest. Deeper input is refused before it can exhaust the stack.
+/// How deeply values may nest that are held: reading, comparing and dropping them goes down the stack.
 pub const MAX_DEPTH: usize = 1000;
+/// How deeply what clients send may nest at all, as upstream's.
+pub const INPUT_DEPTH_MAX: usize = 10_000;
+/// How deep what is kept of it may be: less than half of [`MAX_DEPTH`], since managed fields repeat it with up to two
+/// levels for each of its own.
+pub const KEPT_DEPTH_MAX: usize = 400;
 
 /// Text that is not JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,9 +29,15 @@ pub enum JsonError {
         /// Where it stands.
         context: &'static str,
     },
-    /// Nested deeper than [`MAX_DEPTH`].
+    /// Nested deeper than allowed.
     #[error("exceeded max depth")]
     Depth,
+    /// A number that is too large.
+    #[error("json: cannot unmarshal number {text} into Go value of type float64")]
+    Number {
+        /// The number.
+        text: String,
+    },
     /// A string that is not UTF-8.
     #[error("invalid UTF-8 in string literal")]
     Utf8,
@@ -57,12 +68,33 @@ pub fn parse(text: &[u8]) -> Result<Value, JsonError> {
 /// # Errors
 /// When `text` is not JSON or nests deeper than [`MAX_DEPTH`].
 pub fn parse_reporting(text: &[u8]) -> Result<(Value, Vec<String>), JsonError> {
-    let mut parser = Parser { text, position: 0, path: Vec::new(), repeated: Vec::new() };
-    let value = parser.value()?;
-    parser.skip_space();
-    match parser.peek() {
-        None => Ok((value, parser.repeated)),
-        Some(_) => Err(parser.unexpected("after top-level value")),
+    Parser::new(text, Deep::Refused).all()
+}
+
+/// Like [`parse_reporting`], for what clients send: it may nest up to [`INPUT_DEPTH_MAX`]. What nests deeper than
+/// [`KEPT_DEPTH_MAX`] is read and left out, null in its place, which is right where it is dropped as an unknown field;
+/// the caller asks [`is_too_deep`] of what is left.
+///
+/// # Errors
+/// When `text` is not JSON or nests deeper than [`INPUT_DEPTH_MAX`].
+pub fn parse_input(text: &[u8]) -> Result<(Value, Vec<String>), JsonError> {
+    Parser::new(text, Deep::LeftOut).all()
+}
+
+/// Whether a value nests so deeply that it may not be kept, or that part of it was left out by [`parse_input`].
+#[must_use]
+pub fn is_too_deep(value: &Value) -> bool {
+    nests_deeper(value, KEPT_DEPTH_MAX - 1)
+}
+
+/// Whether there are more than `levels` arrays and objects in one another.
+#[must_use]
+pub fn nests_deeper(value: &Value, levels: usize) -> bool {
+    let deeper = |value| levels == 0 || nests_deeper(value, levels - 1);
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(deeper),
+        Value::Object(object) => levels == 0 || object.iter().any(|(_, value)| deeper(value)),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::String(_) => false,
     }
 }
 
@@ -71,14 +103,35 @@ enum Step {
     Index(usize),
 }
 
+/// What becomes of values that nest too deeply to be held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deep {
+    Refused,
+    LeftOut,
+}
+
 struct Parser<'t> {
     text: &'t [u8],
     position: usize,
     path: Vec<Step>,
     repeated: Vec<String>,
+    deep: Deep,
 }
 
-impl Parser<'_> {
+impl<'t> Parser<'t> {
+    fn new(text: &'t [u8], deep: Deep) -> Self {
+        Self { text, position: 0, path: Vec::new(), repeated: Vec::new(), deep }
+    }
+
+    fn all(mut self) -> Result<(Value, Vec<String>), JsonError> {
+        let value = self.value()?;
+        self.skip_space();
+        match self.peek() {
+            None => Ok((value, self.repeated)),
+            Some(_) => Err(self.unexpected("after top-level value")),
+        }
+    }
+
     fn peek(&self) -> Option<u8> {
         self.text.get(self.position).copied()
     }
@@ -100,6 +153,11 @@ impl Parser<'_> {
         self.skip_space();
         match self.peek() {
             None => Err(JsonError::End),
+            Some(b'{' | b'[')
+                if self.deep == Deep::LeftOut && self.path.len() >= KEPT_DEPTH_MAX =>
+            {
+                self.leave_out().map(|()| Value::Null)
+            }
             Some(b'{') => self.object(),
             Some(b'[') => self.array(),
             Some(b'"') => Ok(Value::String(self.string()?)),
@@ -181,6 +239,75 @@ impl Parser<'_> {
         Ok(Value::Array(items))
     }
 
+    /// Steps over an array or object without going down the stack.
+    fn leave_out(&mut self) -> Result<(), JsonError> {
+        let mut open: Vec<u8> = Vec::new();
+        loop {
+            // Before a value.
+            self.skip_space();
+            match self.peek() {
+                Some(bracket @ (b'{' | b'[')) => {
+                    if self.path.len() + open.len() >= INPUT_DEPTH_MAX {
+                        return Err(JsonError::Depth);
+                    }
+                    self.position += 1;
+                    self.skip_space();
+                    let closing = if bracket == b'{' { b'}' } else { b']' };
+                    if self.peek() == Some(closing) {
+                        self.position += 1;
+                    } else {
+                        open.push(bracket);
+                        self.skip_key(bracket)?;
+                        continue;
+                    }
+                }
+                _ => drop(self.value()?),
+            }
+            if self.skip_ends(&mut open)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Steps over the name of a member, in objects.
+    fn skip_key(&mut self, bracket: u8) -> Result<(), JsonError> {
+        if bracket != b'{' {
+            return Ok(());
+        }
+        self.skip_space();
+        if self.peek() != Some(b'"') {
+            return Err(self.unexpected("looking for beginning of object key string"));
+        }
+        self.string()?;
+        self.skip_space();
+        if self.peek() != Some(b':') {
+            return Err(self.unexpected("after object key"));
+        }
+        self.position += 1;
+        Ok(())
+    }
+
+    /// After a value: steps over what ends here, up to where the next one begins. Whether everything has ended.
+    fn skip_ends(&mut self, open: &mut Vec<u8>) -> Result<bool, JsonError> {
+        while let Some(bracket) = open.last().copied() {
+            self.skip_space();
+            match (bracket, self.peek()) {
+                (_, Some(b',')) => {
+                    self.position += 1;
+                    self.skip_key(bracket)?;
+                    return Ok(false);
+                }
+                (b'{', Some(b'}')) | (b'[', Some(b']')) => {
+                    self.position += 1;
+                    open.pop();
+                }
+                (b'{', _) => return Err(self.unexpected("after object key:value pair")),
+                _ => return Err(self.unexpected("after array element")),
+            }
+        }
+        Ok(true)
+    }
+
     /// Steps over the opening bracket.
     fn enter(&mut self) -> Result<(), JsonError> {
         self.position += 1;
@@ -217,7 +344,11 @@ impl Parser<'_> {
         if integral && let Ok(number) = text.parse() {
             return Ok(Value::Int(number));
         }
-        text.parse().map(Value::Float).map_err(|_| JsonError::End)
+        match text.parse::<f64>() {
+            Ok(number) if number.is_finite() => Ok(Value::Float(number)),
+            // It could not be written again.
+            _ => Err(JsonError::Number { text: text.into() }),
+        }
     }
 
     fn digits(&mut self) {
@@ -471,6 +602,8 @@ fn write_managed_fields(entries: &[Value], out: &mut Vec<u8>) {
 
 /// Go writes plain digits for exponents from -6 to 20, and a short exponent otherwise.
 fn write_float(number: f64, out: &mut Vec<u8>) {
+    // A zero below zero is another when it is read again, so its sign goes now.
+    let number = number + 0.0;
     let size = number.abs();
     if size != 0.0 && !(1e-6..1e21).contains(&size) {
         let text = format!("{number:e}");
@@ -539,6 +672,7 @@ mod tests {
         check("12345678901234567890", "12345678901234567000");
         check("1e21", "1e+21");
         check("0.0000001", "1e-7");
+        check("[-0e1,-0.0,-0]", "[0,0,0]");
     }
 
     #[test]
@@ -558,8 +692,59 @@ mod tests {
         check("{} x", "invalid character 'x' after top-level value");
         check("tru!", "invalid character '!' in literal true (expecting 'e')");
         check("-x", "invalid character 'x' in numeric literal");
+        check("[-1e999]", "json: cannot unmarshal number -1e999 into Go value of type float64");
         check("\"a\nb\"", r"invalid character '\n' in string literal");
         check(&"[".repeat(MAX_DEPTH + 5), "exceeded max depth");
+    }
+
+    #[test]
+    fn what_clients_send_may_nest_as_deeply_as_upstream_takes_it() {
+        let nested = |levels: usize, inner: &str| {
+            let mut text = r#"{"x":["#.repeat(levels / 2);
+            text.push_str(inner);
+            text.push_str(&"]}".repeat(levels / 2));
+            text
+        };
+        for (text, expected) in [
+            (nested(KEPT_DEPTH_MAX - 2, "{}"), "kept"),
+            (nested(KEPT_DEPTH_MAX, "1"), "too deep"),
+            (nested(INPUT_DEPTH_MAX, "1"), "too deep"),
+            (nested(INPUT_DEPTH_MAX, "[]"), "exceeded max depth"),
+            (nested(INPUT_DEPTH_MAX, r#"{"a":1, "b" : [ ] , "c":{}}"#), "exceeded max depth"),
+            (nested(2000, r#"{"a":1, "b" : [ ] , "c":{}}"#), "too deep"),
+            (
+                nested(2000, "{a"),
+                "invalid character 'a' looking for beginning of object key string",
+            ),
+            (nested(2000, r#"{"a" 1"#), "invalid character '1' after object key"),
+            (nested(2000, r#"{"a":1]"#), "invalid character ']' after object key:value pair"),
+            (nested(2000, "1}"), "invalid character '}' after array element"),
+            (nested(2000, "1,,"), "invalid character ',' looking for beginning of value"),
+            ("[".repeat(5000), "unexpected end of JSON input"),
+            ("[".repeat(1 << 20), "exceeded max depth"),
+        ] {
+            let outcome = match parse_input(text.as_bytes()) {
+                Ok((value, _)) if is_too_deep(&value) => "too deep".to_owned(),
+                Ok(_) => "kept".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(
+                outcome,
+                expected,
+                "for {}...",
+                &text[text.len() / 2..][..20.min(text.len() / 2)]
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_does_not_take_its_surroundings_along() {
+        let text = format!(r#"{{"a":{}1{},"b":2}}"#, "[".repeat(3000), "]".repeat(3000));
+        let (mut value, _) = parse_input(text.as_bytes()).unwrap();
+        assert!(is_too_deep(&value));
+        value.remove_at(&["a"]);
+        assert!(!is_too_deep(&value));
+        assert_eq!(to_string(&value), r#"{"b":2}"#);
     }
 
     #[test]

@@ -114,15 +114,13 @@ impl Quantity {
     /// The number in units of `10^scale`, rounded away from zero and held to 64 bits.
     #[must_use]
     pub fn scaled(&self, scale: i32) -> i64 {
-        let wide = if self.scale >= scale {
-            times_power(self.value, self.scale - scale).unwrap_or(if self.value < 0 {
-                i128::MIN
+        let wide =
+            if self.scale >= scale {
+                times_power(self.value, self.scale.saturating_sub(scale))
+                    .unwrap_or(if self.value < 0 { i128::MIN } else { i128::MAX })
             } else {
-                i128::MAX
-            })
-        } else {
-            divided(self.value, scale - self.scale)
-        };
+                divided(self.value, scale.saturating_sub(self.scale))
+            };
         i64::try_from(wide).unwrap_or(if wide < 0 { i64::MIN } else { i64::MAX })
     }
 

@@ -10,10 +10,11 @@ mod scalar;
 use std::collections::{BTreeMap, BTreeSet};
 
 use compact_str::CompactString;
-use granit_parser::{Event, Parser, Span};
+use granit_parser::{Event, Options, Parser, Span};
 
 pub use error::YamlError;
 
+use crate::json;
 use crate::value::{Object, Value};
 
 /// Aliases count as excessive only when there are more nodes from them than this.
@@ -23,6 +24,11 @@ const NODES_FREE: usize = 1000;
 /// Up to this many nodes, nearly all may come from aliases; beyond [`NODES_HIGH`] only a tenth.
 const NODES_LOW: usize = 400_000;
 const NODES_HIGH: usize = 4_000_000;
+
+/// How deeply a document may nest: its reader goes further down the stack for a level than others do.
+pub const DEPTH_MAX: usize = 200;
+/// How many bytes the values of anchors and aliases may have together: each is a copy.
+const COPIED_BYTES_MAX: usize = 16 << 20;
 
 /// A key that occurs twice in its mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,12 +65,17 @@ pub fn parse(text: &[u8]) -> Result<Value, YamlError> {
 pub fn parse_reporting(text: &[u8]) -> Result<(Value, Vec<RepeatedKey>), YamlError> {
     let text = std::str::from_utf8(text).map_err(|_| YamlError::Utf8)?;
     refuse_leading_tab(text)?;
+    let mut options = Options::default();
+    options.flow_nesting_limit = DEPTH_MAX;
+    options.block_nesting_limit = DEPTH_MAX;
     let mut reader = Reader {
-        events: Parser::new_from_str(text),
+        events: Parser::new_from_str_with_options(text, options),
         anchors: BTreeMap::new(),
         nodes: 0,
         aliased: 0,
         repeated: Vec::new(),
+        depth: 0,
+        copied: 0,
     };
     let value = reader.document()?;
     Ok((value, reader.repeated))
@@ -97,6 +108,9 @@ struct Reader<'t> {
     nodes: usize,
     aliased: usize,
     repeated: Vec<RepeatedKey>,
+    /// In how many collections the reader is.
+    depth: usize,
+    copied: usize,
 }
 
 /// A node: its value, and whether it is the key that merges mappings.
@@ -137,20 +151,40 @@ impl<'t> Reader<'t> {
             }
             Event::SequenceStart(_, anchor, _) => {
                 self.open(anchor);
-                (Node { value: self.sequence()?, merges: false }, anchor)
+                (Node { value: self.inside(span, Self::sequence)?, merges: false }, anchor)
             }
             Event::MappingStart(_, anchor, _) => {
                 self.open(anchor);
-                (Node { value: self.mapping()?, merges: false }, anchor)
+                (Node { value: self.inside(span, Self::mapping)?, merges: false }, anchor)
             }
             Event::Alias(anchor) => return self.alias(anchor, span),
             _ => return Err(YamlError::Structure),
         };
         if anchor != 0 {
+            self.copy(&node.value)?;
             let size = self.nodes - before + 1;
             self.anchors.insert(anchor, Some((node.clone(), size)));
         }
         Ok(node)
+    }
+
+    fn inside(
+        &mut self,
+        span: Span,
+        read: fn(&mut Self) -> Result<Value, YamlError>,
+    ) -> Result<Value, YamlError> {
+        if self.depth >= DEPTH_MAX {
+            return Err(YamlError::Depth { line: span.start.line() });
+        }
+        self.depth += 1;
+        let value = read(self)?;
+        self.depth -= 1;
+        Ok(value)
+    }
+
+    /// Takes the bytes of a copy from what copies may have.
+    fn copy(&mut self, value: &Value) -> Result<(), YamlError> {
+        spend(value, &mut self.copied)
     }
 
     fn open(&mut self, anchor: usize) {
@@ -161,8 +195,15 @@ impl<'t> Reader<'t> {
 
     fn alias(&mut self, anchor: usize, span: Span) -> Result<Node, YamlError> {
         let line = span.start.line();
-        match self.anchors.get(&anchor).cloned() {
+        match self.anchors.get(&anchor) {
             Some(Some((node, size))) => {
+                let size = *size;
+                let levels = DEPTH_MAX - self.depth;
+                if json::nests_deeper(&node.value, levels) {
+                    return Err(YamlError::Depth { line });
+                }
+                spend(&node.value, &mut self.copied)?;
+                let node = node.clone();
                 self.count(size, size)?;
                 Ok(node)
             }
@@ -219,6 +260,21 @@ impl<'t> Reader<'t> {
             members.insert(key, value);
         }
     }
+}
+
+/// Adds about what a value takes to what is taken already.
+fn spend(value: &Value, spent: &mut usize) -> Result<(), YamlError> {
+    *spent += size_of::<Value>();
+    match value {
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => {}
+        Value::String(text) => *spent += text.len(),
+        Value::Array(items) => items.iter().try_for_each(|item| spend(item, spent))?,
+        Value::Object(object) => object.iter().try_for_each(|(key, value)| {
+            *spent += size_of::<CompactString>() + key.len();
+            spend(value, spent)
+        })?,
+    }
+    if *spent > COPIED_BYTES_MAX { Err(YamlError::Aliases) } else { Ok(()) }
 }
 
 /// Takes over the members of a mapping, or of several of which the first wins.

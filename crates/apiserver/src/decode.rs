@@ -44,8 +44,7 @@ fn parse(syntax: Syntax, bytes: &[u8], target: &Target) -> Result<(Value, Vec<St
             Ok((value, Vec::new()))
         }
         Syntax::Json => {
-            let (value, repeated) =
-                json::parse_reporting(bytes).map_err(|error| error.to_string())?;
+            let (value, repeated) = json::parse_input(bytes).map_err(|error| error.to_string())?;
             Ok((value, repeated.iter().map(|path| format!("duplicate field \"{path}\"")).collect()))
         }
         Syntax::Yaml => {
@@ -102,6 +101,15 @@ pub(crate) fn untyped(
     parsed.map_err(Status::bad_request)
 }
 
+/// What is left without the unknown fields may not nest more than can be held; upstream has no such limit below that
+/// of the text.
+fn refuse_deep(value: &Value) -> Result<(), String> {
+    if json::is_too_deep(value) {
+        return Err(format!("values nest deeper than {}", json::KEPT_DEPTH_MAX));
+    }
+    Ok(())
+}
+
 /// How a value came out of a patch: what does not fit is told differently.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Patched<'p> {
@@ -132,6 +140,7 @@ pub(crate) fn patched(
         }
         Patched::Map(patch) => does_not_fit(&go_text(patch), &restored(&error)),
     })?;
+    refuse_deep(value).map_err(Status::bad_request)?;
     let unknown: Vec<String> =
         unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
     match validation {
@@ -281,6 +290,7 @@ fn typed(
     let unknown = unknown.map_err(|error: ConformError| {
         cannot_handle(facts.kind, facts.version, facts.kind, error)
     })?;
+    refuse_deep(value).map_err(|why| cannot_handle(facts.kind, facts.version, facts.kind, why))?;
     if validation == FieldValidation::Ignore {
         return Ok(Vec::new());
     }

@@ -1,6 +1,7 @@
 //! A request on its way through the filters and its handler, with what they find out about it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::Status;
 use auth::UserInfo;
@@ -11,6 +12,9 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use crate::query::Query;
 use crate::request::RequestInfo;
 use crate::{MAX_BODY_BYTES, Peer};
+
+/// How long the body of a request may take to arrive (upstream: `RequestTimeout`).
+const MAX_BODY_TIME: Duration = Duration::from_secs(60);
 
 /// The body of a request.
 #[derive(Debug)]
@@ -83,7 +87,7 @@ impl RequestBody {
     /// All bytes, up to the limit.
     ///
     /// # Errors
-    /// 413 beyond the limit, 400 when the client breaks off.
+    /// 413 beyond the limit, 504 when it takes too long, 400 when the client breaks off.
     pub(crate) async fn read(self) -> Result<Bytes, Status> {
         let too_large =
             || Status::too_large(format!("Request entity too large: limit is {MAX_BODY_BYTES}"));
@@ -91,7 +95,12 @@ impl RequestBody {
             Self::Bytes(bytes) if bytes.len() > MAX_BODY_BYTES => Err(too_large()),
             Self::Bytes(bytes) => Ok(bytes),
             Self::Incoming(incoming) => {
-                match Limited::new(incoming, MAX_BODY_BYTES).collect().await {
+                let body = Limited::new(incoming, MAX_BODY_BYTES).collect();
+                let Ok(body) = tokio::time::timeout(MAX_BODY_TIME, body).await else {
+                    let what = "Timeout: request did not complete within the allotted timeout";
+                    return Err(Status::timeout(what, 0));
+                };
+                match body {
                     Ok(collected) => Ok(collected.to_bytes()),
                     Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
                     Err(error) => Err(Status::bad_request(format!(

@@ -113,7 +113,8 @@ async fn authentication(server: &Arc<Server>, exchange: &mut Exchange) -> Result
             }
         }
     }
-    let silent = exchange.parts.headers.get(http::header::AUTHORIZATION).is_none();
+    let silent = exchange.parts.headers.get(http::header::AUTHORIZATION).is_none()
+        && !exchange.peer.has_bad_certificate;
     if server.access.anonymous && silent { Ok(()) } else { Err(Status::unauthorized()) }
 }
 
@@ -143,7 +144,7 @@ fn impersonation(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), St
         None => may("", "users", "", "", &wanted.name)?,
     }
     for group in exchange.parts.headers.get_all("impersonate-group") {
-        may("", "groups", "", "", group.to_str().unwrap_or_default())?;
+        may("", "groups", "", "", &text_of(group))?;
     }
     if !wanted.uid.is_empty() {
         may("authentication.k8s.io", "uids", "", "", &wanted.uid)?;
@@ -159,25 +160,20 @@ fn impersonation(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), St
 
 fn impersonated(exchange: &Exchange) -> Result<Option<UserInfo>, Status> {
     let headers = &exchange.parts.headers;
-    let name = exchange.header("impersonate-user");
+    let first = |name: &str| headers.get(name).map(text_of).unwrap_or_default();
     let mut user = UserInfo {
-        name: name.into(),
-        uid: exchange.header("impersonate-uid").into(),
+        name: first("impersonate-user"),
+        uid: first("impersonate-uid"),
         ..UserInfo::default()
     };
-    user.groups = headers
-        .get_all("impersonate-group")
-        .iter()
-        .filter_map(|it| it.to_str().ok())
-        .map(str::to_owned)
-        .collect();
+    user.groups = headers.get_all("impersonate-group").iter().map(text_of).collect();
     for (header, value) in headers {
         if let Some(key) = header.as_str().strip_prefix("impersonate-extra-") {
             let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy().to_lowercase();
-            user.extra.entry(key).or_default().push(value.to_str().unwrap_or_default().into());
+            user.extra.entry(key).or_default().push(text_of(value));
         }
     }
-    if name.is_empty() {
+    if user.name.is_empty() {
         if user == UserInfo::default() {
             return Ok(None);
         }
@@ -194,6 +190,12 @@ fn impersonated(exchange: &Exchange) -> Result<Option<UserInfo>, Status> {
     }
     complete_groups(&mut user);
     Ok(Some(user))
+}
+
+/// The text of a header. Names may have any letters: a header that is not understood must not count as absent, which
+/// would let the request pass as the impersonator's own.
+fn text_of(value: &http::HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
 /// The groups that come with a name.

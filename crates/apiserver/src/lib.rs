@@ -7,6 +7,7 @@ pub mod allocate;
 pub mod body;
 pub mod bootstrap;
 pub mod cache;
+pub mod client_certificates;
 mod decode;
 mod discovery;
 mod error;
@@ -136,6 +137,8 @@ struct Limits {
 pub struct Peer {
     /// The client's verified certificates, leaf first, in DER.
     pub certificates: Arc<[Vec<u8>]>,
+    /// Whether it presented one that is no good.
+    pub has_bad_certificate: bool,
     /// Set for clients in the process, which need no credentials: who they are.
     pub user: Option<Arc<UserInfo>>,
 }

@@ -2,6 +2,7 @@
 //! indices may be negative, a missing value is null, and a missing member equals null in a test.
 
 use super::PatchError;
+use crate::json;
 use crate::value::Value;
 
 /// The most operations in a patch.
@@ -91,6 +92,7 @@ impl Document {
             "remove" => self.remove(text("path")?).map(drop),
             "replace" => {
                 let path = text("path")?;
+                refuse_deep(path, value)?;
                 *self.existing(path)? = value.clone();
                 Ok(())
             }
@@ -100,7 +102,7 @@ impl Document {
             }
             "copy" => {
                 let copied = self.existing(text("from")?)?.clone();
-                self.copied += crate::json::to_vec(&copied).len();
+                self.copied += json::to_vec(&copied).len();
                 if self.copied > COPY_BYTES_MAX {
                     return Err(format!("copies add more than {COPY_BYTES_MAX} bytes"));
                 }
@@ -111,7 +113,9 @@ impl Document {
         }
     }
 
+    /// Operations may put values deeper and deeper; the result must stay one that can be held.
     fn add(&mut self, path: &str, value: Value) -> Result<(), String> {
+        refuse_deep(path, &value)?;
         let (container, key) = self.container(path)?;
         match container {
             Value::Array(items) if key == "-" => items.push(value),
@@ -184,6 +188,14 @@ impl Document {
             container = next.ok_or_else(|| missing(path))?;
         }
         Ok((container, unescape(last)))
+    }
+}
+
+fn refuse_deep(path: &str, value: &Value) -> Result<(), String> {
+    let above = path.matches('/').count();
+    match json::MAX_DEPTH.checked_sub(above) {
+        Some(levels) if !json::nests_deeper(value, levels) => Ok(()),
+        _ => Err(format!("values nest deeper than {}: {path}", json::MAX_DEPTH)),
     }
 }
 
@@ -348,6 +360,25 @@ mod tests {
             &bomb,
             "could not apply operation 17: copies add more than 3145728 bytes",
         );
+    }
+
+    #[test]
+    fn a_patch_cannot_make_values_nest_without_end() {
+        // Each copy doubles the depth.
+        let step =
+            r#"{"op":"copy","from":"/a","path":"/b"},{"op":"move","from":"/b","path":"PATH"}"#;
+        let mut path = String::from("/a");
+        let mut steps = Vec::new();
+        for power in 0..12 {
+            steps.push(step.replace("PATH", &format!("{path}/a")));
+            path.push_str(&"/a".repeat(1 << power));
+        }
+        let outcome = apply(
+            &json::parse(br#"{"a":{}}"#).unwrap(),
+            &json::parse(format!("[{}]", steps.join(",")).as_bytes()).unwrap(),
+        );
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains("values nest deeper than 1000"), "{error}");
     }
 
     #[test]

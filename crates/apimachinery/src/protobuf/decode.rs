@@ -62,9 +62,9 @@ impl Decoder<'_> {
             }
             Node::RawExtension | Node::FieldsV1 | Node::Any => match bytes_of(bytes, 1)? {
                 None | Some([]) => Ok(Value::Null),
-                Some(raw) => {
-                    json::parse(raw).map_err(|error| ProtobufError::Json(error.to_string()))
-                }
+                Some(raw) => json::parse_input(raw)
+                    .map(|(value, _)| value)
+                    .map_err(|error| ProtobufError::Json(error.to_string())),
             },
             Node::SchemaOrBool(schema) => match bytes_of(bytes, 2)? {
                 Some(inner) => self.message(*schema, inner, depth + 1),

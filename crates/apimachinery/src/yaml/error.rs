@@ -19,6 +19,12 @@ pub enum YamlError {
     /// Aliases make the document much larger than its text.
     #[error("yaml: document contains excessive aliasing")]
     Aliases,
+    /// Nested deeper than can be held.
+    #[error("yaml: line {line}: exceeded max depth of {}", super::DEPTH_MAX)]
+    Depth {
+        /// The line.
+        line: usize,
+    },
     /// An alias inside of what it names.
     #[error("yaml: line {line}: anchor value contains itself")]
     Recursive {
@@ -74,6 +80,9 @@ enum Finder {
 
 impl From<ScanError> for YamlError {
     fn from(error: ScanError) -> Self {
+        if *error.kind() == ErrorKind::RecursionLimitExceeded {
+            return Self::Depth { line: error.marker().line() };
+        }
         let (problem, finder) = words(&error);
         // Counted from 1 here. Go counts from 0, and its scanner adds one, but not to 0.
         let line = error.marker().line();
@@ -121,7 +130,6 @@ fn words(error: &ScanError) -> (String, Finder) {
         Kind::UnclosedQuotedScalar => ("found unexpected end of stream", Scanner),
         Kind::DocumentIndicatorInQuotedScalar => ("found unexpected document indicator", Scanner),
         Kind::UnknownQuotedScalarEscape => ("found unknown escape character", Scanner),
-        Kind::RecursionLimitExceeded => ("exceeded max depth", Parser),
         // The parser's own words where Go knows no such error; its kinds may grow.
         _ => return (error.info(), Scanner),
     };

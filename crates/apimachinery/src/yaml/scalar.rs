@@ -70,7 +70,9 @@ fn number(text: &str) -> Option<Value> {
     if let Some(number) = integer(&digits) {
         return Some(number);
     }
-    is_float(&digits).then(|| digits.parse().ok().map(Value::Float)).flatten()
+    // As in Go, what no double holds stays text; JSON could not write it.
+    let float = || digits.parse().ok().filter(|it: &f64| it.is_finite()).map(Value::Float);
+    is_float(&digits).then(float).flatten()
 }
 
 /// An integer with Go's prefixes; a leading 0 means octal.

@@ -28,6 +28,8 @@ fn scalars_mean_what_go_takes_them_for() {
         ("-1", "-1"),
         ("+1", "1"),
         ("0x1F", "31"),
+        ("5e9999", "\"5e9999\""),
+        ("-0.0", "0"),
         ("0o17", "15"),
         ("017", "15"),
         ("0644", "420"),
@@ -119,6 +121,18 @@ fn aliases_and_depth_have_limits() {
         bomb.push_str(&format!("a{level}: &a{level} [{items}]\n"));
     }
     assert_eq!(parse(bomb.as_bytes()), Err(YamlError::Aliases));
-    assert!(parse("[".repeat(100_000).as_bytes()).is_err());
-    assert!(parse("- ".repeat(100_000).as_bytes()).is_err());
+    let too_deep = Err(YamlError::Depth { line: 1 });
+    assert_eq!(parse("[".repeat(100_000).as_bytes()), too_deep);
+    assert_eq!(parse("- ".repeat(100_000).as_bytes()), too_deep);
+    assert_eq!(parse(format!("{}{}", "- ".repeat(300), "[".repeat(300)).as_bytes()), too_deep);
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    assert!(parse(nested(DEPTH_MAX).as_bytes()).is_ok());
+    // Aliases in one another nest deeper than any text of theirs.
+    let chained = format!("- &a {}\n- &b {}\n", nested(150), nested(100).replace("[]", "[*a]"));
+    assert_eq!(parse(chained.as_bytes()), Err(YamlError::Depth { line: 2 }));
+    // Anchors in one another are copies of one another.
+    let text = "x".repeat(1 << 20);
+    let anchors: String = (0..100).map(|number| format!("[&a{number} ")).collect();
+    let many = format!("{anchors}{text}{}", "]".repeat(100));
+    assert_eq!(parse(many.as_bytes()).err(), Some(YamlError::Aliases));
 }

@@ -88,7 +88,8 @@ pub(crate) fn kind_of(exchange: &Exchange) -> Result<PatchKind, Status> {
 
 /// The patch as a value.
 pub(crate) fn parse(kind: PatchKind, body: &[u8]) -> Result<Value, Status> {
-    let patch = json::parse(body)
+    // What is left out of it for its depth is found in the object that comes out, unless it is dropped there too.
+    let (patch, _) = json::parse_input(body)
         .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
     if kind == PatchKind::Merge && patch.is_null() {
         return Err(Status::bad_request("Invalid JSON Patch"));

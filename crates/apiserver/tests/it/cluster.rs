@@ -13,14 +13,18 @@ use auth::node::NodeAuthorizer;
 use auth::privileged::PrivilegedGroup;
 use auth::rbac::Rbac;
 use auth::service_account::{ServiceAccountTokens, TokenIssuer};
+use auth::static_token::StaticTokens;
 use auth::union::Union;
+use auth::x509::ClientCertificates;
 use auth::{Authorizer, UserInfo};
-use component_base::{Clock, Random, RealClock, SeededRandom, Shutdown};
+use component_base::{Clock, Random, RealClock, SeededRandom, Shutdown, ShutdownSignal};
 use storage::memory::MemoryStore;
 
 /// A server; it stops when this is dropped.
 pub(crate) struct Cluster {
     pub(crate) server: Arc<Server>,
+    /// Makes the tokens of service accounts.
+    pub(crate) issuer: Arc<TokenIssuer>,
     stop: Shutdown,
 }
 
@@ -41,10 +45,21 @@ pub(crate) fn admin() -> As<'static> {
     As::User(UserInfo::new("admin", &["system:masters"]))
 }
 
-fn access(objects: &Arc<CachedObjects>, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Access {
+/// Tokens that are known beside those of service accounts.
+const TOKENS: &str = "admin-token,admin,1,system:masters\nbob-token,bob,2\n";
+
+fn issuer() -> Arc<TokenIssuer> {
     let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
     let key = SigningKey::from_pem(&key).unwrap();
-    let issuer = Arc::new(TokenIssuer::new(key, Vec::new(), "https://me", Vec::new()));
+    Arc::new(TokenIssuer::new(key, Vec::new(), "https://me", Vec::new()))
+}
+
+fn access(
+    objects: &Arc<CachedObjects>,
+    issuer: Arc<TokenIssuer>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+) -> Access {
     let read = || Arc::clone(objects) as Arc<dyn auth::Objects>;
     let rbac = Arc::new(Rbac::new(objects.as_ref()));
     let bootstrap: Vec<Value> = api::bootstrap_objects().collect();
@@ -58,7 +73,11 @@ fn access(objects: &Arc<CachedObjects>, clock: Arc<dyn Clock>, random: Arc<dyn R
     let objects = Arc::clone(objects) as Arc<dyn admission::Objects>;
     let parts = Parts { objects, rbac, authorizer: Arc::clone(&authorizer), clock, random };
     Access {
-        authenticators: vec![Arc::new(tokens)],
+        authenticators: vec![
+            Arc::new(ClientCertificates),
+            Arc::new(StaticTokens::parse(TOKENS).unwrap()),
+            Arc::new(tokens),
+        ],
         authorizer,
         admission: Chain::standard(&parts),
         anonymous: true,
@@ -84,13 +103,21 @@ impl Cluster {
             external_address: "192.0.2.2:6443".into(),
             nodes: None,
         };
-        let server = Server::start(config, stop.signal(), |objects| access(objects, clock, random));
+        let (issuer, of_server) = (issuer(), stop.signal());
+        let made = Arc::clone(&issuer);
+        let access = |objects: &Arc<CachedObjects>| access(objects, made, clock, random);
+        let server = Server::start(config, of_server, access);
         let server = server.await.unwrap();
         let (hub, signal) = (Arc::clone(server.hub()), stop.signal());
         tokio::spawn(async move { hub.run(signal).await });
-        let cluster = Self { server, stop };
+        let cluster = Self { server, issuer, stop };
         cluster.bootstrap().await;
         cluster
+    }
+
+    /// Told when this is dropped.
+    pub(crate) fn stopping(&self) -> ShutdownSignal {
+        self.stop.signal()
     }
 
     /// Makes sure of what every cluster has.

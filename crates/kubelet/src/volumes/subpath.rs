@@ -54,3 +54,56 @@ pub(crate) fn bind(volume: &Path, sub_path: &str, place: &Path) -> io::Result<Pa
     sys::mount::attach(copy, target)?;
     Ok(place.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// Whatever a volume's owner puts into it, what is bound is inside of it.
+    #[test]
+    fn nothing_outside_of_a_volume_is_bound() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (volume, outside) = (temporary.path().join("volume"), temporary.path().join("outside"));
+        fs::create_dir_all(volume.join("real")).unwrap();
+        fs::create_dir_all(&outside).unwrap();
+        fs::write(outside.join("secret"), "untouched").unwrap();
+        let up = format!("../../../../../../../..{}", outside.display());
+        for (name, target) in [
+            ("absolute", outside.to_string_lossy().into_owned()),
+            ("relative", "../outside".to_owned()),
+            ("far", up),
+            ("proc", "/proc/self/root".to_owned()),
+            ("loop", "loop".to_owned()),
+            ("chain", "relative".to_owned()),
+        ] {
+            symlink(target, volume.join(name)).unwrap();
+        }
+        for sub_path in ["..", "../outside", "real/../../outside", "/etc", "real/../.."] {
+            let error = bind(&volume, sub_path, &temporary.path().join("place")).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{sub_path}: {error}");
+        }
+        for sub_path in [
+            "absolute",
+            "relative",
+            "far",
+            "proc",
+            "loop",
+            "chain",
+            "absolute/secret",
+            "chain/new/dir",
+        ] {
+            let place = temporary.path().join("place").join(sub_path);
+            let bound = bind(&volume, sub_path, &place);
+            let leaked = fs::read_to_string(place.join("secret")).is_ok()
+                || fs::read_to_string(&place).is_ok_and(|text| text == "untouched")
+                || place.join("etc/hostname").exists();
+            sys::mount::detach(&place).unwrap();
+            assert!(!leaked, "{sub_path} leads out: {bound:?}");
+            let names = fs::read_dir(&outside).unwrap().count();
+            assert_eq!(names, 1, "{sub_path} made something outside");
+        }
+        bind(&temporary.path().join("outside/secret"), "x", &temporary.path().join("p"))
+            .unwrap_err();
+    }
+}

@@ -3,6 +3,7 @@
 //! Every path is found below the layer's own directory; links are made and never followed out; device nodes are
 //! left out, since a container's `/dev` is made for it. Whiteouts become what an overlay understands.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -20,6 +21,8 @@ use sys::fs::{Root, file_type, normalize, remove_at};
 const MAX_LAYER_BYTES: u64 = 64 << 30;
 /// The most entries of a layer.
 const MAX_ENTRIES: u64 = 8 << 20;
+/// The most bytes that headers of one entry have, long names and attributes included: the reader holds them in memory.
+const MAX_HEADER_BYTES: u64 = 4 << 20;
 /// Marks the removal of a file below.
 const WHITEOUT: &str = ".wh.";
 /// Marks a directory that hides what is below.
@@ -40,20 +43,28 @@ pub(crate) struct Unpacked {
 /// # Errors
 /// When the archive is broken or beyond the limits.
 pub(crate) fn unpack(archive: File, into: &Path, lower: &[Root]) -> io::Result<Unpacked> {
-    let mut hashed = Hashed { inner: decompress(archive)?, hash: Sha256::new() };
+    let allowed = Cell::new(u64::MAX);
+    let mut hashed = Hashed { inner: decompress(archive)?, hash: Sha256::new(), allowed: &allowed };
     let mut layer =
         Layer { root: Root::open(into)?, lower, cached: None, dirs: Vec::new(), bytes: 0 };
     let mut tar = tar::Archive::new(&mut hashed);
-    for (count, entry) in (0_u64..).zip(tar.entries()?) {
+    let mut entries = tar.entries()?;
+    for count in 0_u64.. {
+        allowed.set(MAX_HEADER_BYTES);
+        let Some(entry) = entries.next() else { break };
+        let mut entry = entry?;
+        allowed.set(u64::MAX);
         if count >= MAX_ENTRIES {
             return Err(invalid(format!("the layer has more than {MAX_ENTRIES} entries")));
         }
-        let mut entry = entry?;
         let path = PathBuf::from(OsStr::from_bytes(&entry.path_bytes()));
         layer.take(&path, &mut entry).map_err(|error| {
             io::Error::new(error.kind(), format!("unpack {}: {error}", path.display()))
         })?;
+        // What nobody wanted of it is not part of the next one's headers.
+        io::copy(&mut entry, &mut io::sink())?;
     }
+    allowed.set(u64::MAX);
     layer.finish()?;
     let bytes = layer.bytes;
     // What follows the last entry belongs to the digest too.
@@ -76,14 +87,20 @@ fn decompress(archive: File) -> io::Result<Box<dyn Read>> {
     })
 }
 
-struct Hashed<R> {
+struct Hashed<'a, R> {
     inner: R,
     hash: Sha256,
+    /// How many bytes may still be read.
+    allowed: &'a Cell<u64>,
 }
 
-impl<R: Read> Read for Hashed<R> {
+impl<R: Read> Read for Hashed<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.inner.read(buffer)?;
+        let left = self.allowed.get().checked_sub(got as u64).ok_or_else(|| {
+            invalid(format!("the headers of an entry have more than {MAX_HEADER_BYTES} bytes"))
+        })?;
+        self.allowed.set(left);
         self.hash.update(&buffer[..got]);
         Ok(got)
     }

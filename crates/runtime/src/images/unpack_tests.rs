@@ -76,6 +76,24 @@ fn dir(path: &str) -> Vec<u8> {
     entry(EntryType::Directory, path, "", &[])
 }
 
+/// The next entry's path and link target, as extended headers tell them.
+fn extended(path: &str, target: &str) -> Vec<u8> {
+    let record = |name: &str, value: &str| {
+        let rest = format!(" {name}={value}\n");
+        // The length counts its own digits.
+        let digits = |length: usize| length.to_string().len();
+        let length = rest.len() + digits(rest.len() + digits(rest.len()));
+        format!("{length}{rest}")
+    };
+    let records = [record("path", path), record("linkpath", target)].concat();
+    entry(EntryType::XHeader, "pax", "", records.as_bytes())
+}
+
+/// The next entry's path, as GNU's tar writes long ones.
+fn long_name(path: &str) -> Vec<u8> {
+    entry(EntryType::GNULongName, "././@LongLink", "", format!("{path}\0").as_bytes())
+}
+
 fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
     let mut all = entries.concat();
     all.extend([0; 1024]);
@@ -115,6 +133,21 @@ fn nothing_gets_out_of_a_layer() {
         vec![file(".wh...", "")],
         vec![file(".wh.", "")],
         vec![link("out", &outside), entry(EntryType::Fifo, "out/fifo", "", &[])],
+        vec![extended("../beside/new", ""), file("x", "x")],
+        vec![extended(&format!("{outside}/new"), ""), file("x", "x")],
+        vec![extended("h", &format!("{outside}/secret")), hard("x", "y"), file("h", "x")],
+        vec![extended("h", "../beside/secret"), hard("x", "y"), file("h", "x")],
+        vec![long_name(&format!("{}beside/new", "../".repeat(100))), file("x", "x")],
+        vec![long_name(&format!("{outside}/new")), file("x", "x")],
+        vec![link("a", "."), link("a/b", "../beside"), file("a/b/new", "x")],
+        vec![link("out", "/proc/self/root/tmp"), file("out/new", "x")],
+        vec![link("out", &format!("/proc/self/cwd{up}")), file("out/new", "x")],
+        vec![link("out", &outside), entry(EntryType::Char, "out/null", "", &[])],
+        vec![link("out", &outside), link("out/link", "x")],
+        vec![link("out", &outside), hard("out/hard", "out/secret")],
+        vec![link("etc", &outside), file("etc/.wh..wh..opq", ""), file("etc/.wh.secret", "")],
+        vec![file(".wh.../beside", "")],
+        vec![file(".wh..wh.secret", "")],
     ] {
         // Refused or kept inside: either is fine.
         let _ = take(&p, &entries);
@@ -213,4 +246,40 @@ fn compressed_layers_have_the_digest_of_what_they_unpack_to() {
     }
     let p = place();
     unpack(open(&gz[..gz.len() / 2]), &p.layer, &[]).unwrap_err();
+}
+
+#[test]
+fn headers_that_do_not_end_are_not_read_to_their_end() {
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(16 << 30);
+        header.set_cksum();
+        let mut bytes = open(header.as_bytes());
+        // A hole: nothing of it is on the disk.
+        bytes.set_len(16 << 30).unwrap();
+        bytes.rewind().unwrap();
+        let p = place();
+        let error = unpack(bytes, &p.layer, &[]).unwrap_err().to_string();
+        assert!(error.contains("headers of an entry have more than"), "{kind:?}: {error}");
+        p.is_untouched();
+    }
+}
+
+#[test]
+fn sizes_that_are_not_there_are_errors() {
+    for size in [1, 1 << 40, u64::from(u32::MAX) << 8] {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("file").unwrap();
+        header.set_size(size);
+        header.set_cksum();
+        let p = place();
+        unpack(open(header.as_bytes()), &p.layer, &[]).unwrap_err();
+        p.is_untouched();
+    }
+    // The content of a device, which nobody wants, is not taken for headers.
+    let p = place();
+    let content = vec![b'x'; 5 << 20];
+    take(&p, &[entry(EntryType::Char, "dev/null", "", &content), file("after", "x")]).unwrap();
+    assert_eq!(fs::read_to_string(p.layer.join("after")).unwrap(), "x");
 }

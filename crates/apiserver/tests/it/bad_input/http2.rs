@@ -1,0 +1,125 @@
+//! HTTP/2 as only an attacker speaks it: frames written by hand.
+
+use tokio::io::AsyncWriteExt;
+
+use super::front::{Front, read_all};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+/// `:method: GET`, `:scheme: https`, `:path: /`, by their places in HPACK's static table.
+const GET_ROOT: [u8; 3] = [0x82, 0x87, 0x84];
+/// `:method: POST` instead.
+const POST_ROOT: [u8; 3] = [0x83, 0x87, 0x84];
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut bytes = length[1..].to_vec();
+    bytes.extend_from_slice(&[kind, flags]);
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+fn opening() -> Vec<u8> {
+    [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
+}
+
+/// The frames in what was read: kind and payload.
+fn frames(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
+    let mut found = Vec::new();
+    while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = bytes {
+        let length = usize::try_from(u32::from_be_bytes([0, *a, *b, *c])).unwrap();
+        let Some(payload) = rest.get(..length) else { break };
+        found.push((*kind, payload.to_vec()));
+        bytes = &rest[length..];
+    }
+    found
+}
+
+/// What the server answers until it hangs up; the client says it is done once everything is written.
+async fn exchange(front: &Front, pieces: impl Iterator<Item = Vec<u8>>) -> Vec<(u8, Vec<u8>)> {
+    let stream = front.connect("h2", None).await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let write = async {
+        for piece in pieces {
+            if writer.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+        let _ = writer.shutdown().await;
+    };
+    let ((), read) = tokio::join!(write, read_all(&mut reader));
+    frames(&read)
+}
+
+/// Error codes of the streams that were reset.
+fn resets(frames: &[(u8, Vec<u8>)]) -> Vec<u8> {
+    frames.iter().filter(|(kind, _)| *kind == RST_STREAM).map(|(_, payload)| payload[3]).collect()
+}
+
+fn goaway(frames: &[(u8, Vec<u8>)]) -> Option<u8> {
+    let last = frames.iter().rfind(|(kind, payload)| *kind == GOAWAY && payload[7] != 0);
+    last.map(|(_, payload)| payload[7])
+}
+
+#[tokio::test]
+async fn abuse_of_http2_ends_the_connection_and_nothing_else() {
+    let mut front = Front::start().await;
+
+    // Streams that are taken back at once, without end.
+    let reset = |number: u32| {
+        let stream = 2 * number + 1;
+        let mut both = frame(HEADERS, END_HEADERS | END_STREAM, stream, &GET_ROOT);
+        both.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
+        both
+    };
+    let flood = (0..200).map(|part| (part * 500..part * 500 + 500).flat_map(reset).collect());
+    let answer = exchange(&front, std::iter::once(opening()).chain(flood)).await;
+    let ping = answer.iter().filter(|(kind, _)| *kind == HEADERS).count();
+    assert!(ping < 100_000, "every request was served");
+    front.is_unharmed("a flood of resets").await;
+
+    // More streams at a time than were agreed.
+    let open = |number: u32| frame(HEADERS, END_HEADERS, 2 * number + 1, &POST_ROOT);
+    let streams = (0..150).map(open);
+    let answer = exchange(&front, std::iter::once(opening()).chain(streams)).await;
+    let refused = resets(&answer).into_iter().filter(|code| *code == 7).count();
+    assert!(refused > 0 || goaway(&answer).is_some(), "{answer:?}");
+    front.is_unharmed("too many streams").await;
+
+    // Headers without end.
+    let begin = frame(HEADERS, 0, 1, &GET_ROOT);
+    let mut field = vec![0x00, 1, b'x', 0x7f, 0x81, 0x7e];
+    field.resize(16_000, b'a');
+    let more = std::iter::repeat_with(move || frame(CONTINUATION, 0, 1, &field)).take(4000);
+    let pieces = [opening(), begin].into_iter().chain(more);
+    let answer = exchange(&front, pieces).await;
+    assert!(goaway(&answer).is_some(), "{:?}", answer.len());
+    front.is_unharmed("headers without end").await;
+
+    // Frames that cannot be.
+    for (what, piece) in [
+        ("a continuation of nothing", frame(CONTINUATION, END_HEADERS, 1, &GET_ROOT)),
+        ("a window of nothing", frame(WINDOW_UPDATE, 0, 0, &[0; 4])),
+        ("an overflowing window", frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff])),
+        ("a ping of three bytes", frame(PING, 0, 0, &[0; 3])),
+        ("a frame beyond the size", frame(HEADERS, END_HEADERS, 1, &[0x82; 60_000])),
+        ("a stream of the server's", frame(HEADERS, END_HEADERS | END_STREAM, 2, &GET_ROOT)),
+        (
+            "an index that HPACK does not have",
+            frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff, 0xff, 0xff, 0x7f]),
+        ),
+    ] {
+        let answer = exchange(&front, [opening(), piece].into_iter()).await;
+        assert!(goaway(&answer).is_some(), "{what}: {answer:?}");
+    }
+    front.is_unharmed("broken frames").await;
+}
