@@ -1,5 +1,6 @@
 //! The project's own tools. `cargo xtask --help` lists them.
 
+mod bench;
 mod broken;
 mod codegen;
 mod command;
@@ -32,6 +33,8 @@ enum Command {
     Test,
     /// The same, without installing anything
     Ci,
+    /// Measure a server in a network of its own, and write docs/benchmarks.md
+    Bench(bench::Options),
     /// Check what no compiler checks: arrows between crates, sizes, generated files, lints
     Tidy,
     /// Make the generated files anew from the tables of facts
@@ -79,6 +82,7 @@ fn main() -> Result<()> {
     match options.command {
         Command::Test => test::run(&places, true),
         Command::Ci => test::run(&places, false),
+        Command::Bench(options) => bench::run(&places, &options),
         Command::Tidy => tidy::run(&places),
         Command::Codegen => codegen::run(&places.root, &places.reference),
         Command::Images(options) => images::run_command(&places, &options),

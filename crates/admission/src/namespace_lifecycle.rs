@@ -1,33 +1,61 @@
 //! NamespaceLifecycle: nothing is created in a namespace that does not exist or is going; some namespaces never go.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use apimachinery::Status;
+use apimachinery::obj::Obj;
 use apimachinery::status::{Cause, Details, GroupResource};
-use apimachinery::{Status, Value};
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use crate::{Attributes, Objects, Operation, Plugin};
 
 /// The namespaces that cannot be deleted.
 const IMMORTAL: [&str; 3] = ["default", "kube-public", "kube-system"];
 
+/// How many namespaces are remembered.
+const JUDGED: usize = 1_000;
+
 #[derive(Debug)]
 pub(crate) struct NamespaceLifecycle {
     objects: Arc<dyn Objects>,
+    /// The namespaces written into lately, as they were then, and whether they were being terminated.
+    judged: Mutex<BTreeMap<String, (Arc<Obj>, bool)>>,
 }
 
 impl NamespaceLifecycle {
     pub(crate) fn new(objects: Arc<dyn Objects>) -> Self {
-        Self { objects }
+        Self { objects, judged: Mutex::default() }
     }
 
-    /// The namespace: from the caches, or from the store where they do not know it yet.
-    async fn namespace(&self, name: &str) -> Result<Option<Value>, Status> {
-        let found = match self.objects.get("", "namespaces", "", name) {
-            Some(found) => Some(found),
-            None => self.objects.get_live("", "namespaces", "", name).await?,
-        };
-        found.map(|it| it.to_value()).transpose().map_err(Status::internal)
+    /// Whether a namespace is being terminated: from the caches, or from the store where they do not know it yet;
+    /// `None` where there is none.
+    async fn is_terminating(&self, name: &str) -> Result<Option<bool>, Status> {
+        if let Some(found) = self.objects.get("", "namespaces", "", name) {
+            return self.judge(found).map(Some);
+        }
+        let found = self.objects.get_live("", "namespaces", "", name).await?;
+        found.map(|it| self.judge(it)).transpose()
+    }
+
+    /// Decodes a namespace once for all writes into it, until it changes.
+    fn judge(&self, namespace: Arc<Obj>) -> Result<bool, Status> {
+        let name = namespace.facts.name.to_string();
+        if let Some((judged, terminating)) = self.judged.lock().get(&name)
+            && Arc::ptr_eq(judged, &namespace)
+        {
+            return Ok(*terminating);
+        }
+        let value = namespace.to_value().map_err(Status::internal)?;
+        let terminating = value.str_at(&["status", "phase"]) == "Terminating"
+            || value.at(&["metadata", "deletionTimestamp"]).is_some();
+        let mut judged = self.judged.lock();
+        if judged.len() >= JUDGED {
+            judged.clear();
+        }
+        judged.insert(name, (namespace, terminating));
+        Ok(terminating)
     }
 
     async fn check(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
@@ -47,18 +75,13 @@ impl NamespaceLifecycle {
             return Ok(());
         }
         let name = attributes.namespace;
-        let Some(namespace) = self.namespace(name).await? else {
-            return Err(Status::not_found(
-                GroupResource { group: "", resource: "namespaces" },
-                name,
-            ));
-        };
-        if namespace.str_at(&["status", "phase"]) == "Terminating"
-            || namespace.at(&["metadata", "deletionTimestamp"]).is_some()
-        {
-            return Err(terminating(attributes, name));
+        match self.is_terminating(name).await? {
+            Some(true) => Err(terminating(attributes, name)),
+            Some(false) => Ok(()),
+            None => {
+                Err(Status::not_found(GroupResource { group: "", resource: "namespaces" }, name))
+            }
         }
-        Ok(())
     }
 }
 

@@ -33,8 +33,9 @@ const GRACE: Duration = Duration::from_secs(10);
 const MAX_HEADER_BYTES: usize = 1 << 20;
 /// How many headers a request may have: each group that is impersonated is one. Upstream counts bytes only.
 const MAX_HEADERS: usize = 1000;
-/// Streams of one HTTP/2 connection (upstream: 100).
-const MAX_STREAMS: u32 = 100;
+/// Streams of one HTTP/2 connection (upstream: 100). A client that holds many watches on one connection still gets its
+/// writes through; what a stream may buffer is bounded by its window.
+const MAX_STREAMS: u32 = 1_000;
 
 /// How requests begin that come without TLS.
 const PLAIN_HTTP: [&[u8]; 5] = [b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO"];

@@ -3,7 +3,7 @@
 //! A [`Store`] is read under a short lock and never waits for the network. A [`Reflector`] keeps it up to date: it lists
 //! through the watch itself, resumes after a break where it was, and starts anew when the version is not kept any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,10 @@ use crate::watch::{Watch, WatchEvent};
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
+/// How many of the objects that changed last a store keeps decoded: whoever works on a change looks at them soon, and
+/// the next change of a young object needs them as its past.
+const RECENT: usize = 64;
+
 /// An object in a store.
 #[derive(Debug)]
 pub struct Cached {
@@ -34,26 +38,60 @@ pub struct Cached {
     /// Its version.
     pub resource_version: u64,
     json: Box<[u8]>,
+    decoded: Mutex<Decoded>,
+}
+
+/// The decoded form of an object, which is many times as large as its bytes and so is kept for a short time only.
+#[derive(Debug)]
+enum Decoded {
+    /// Made for each who asks.
+    Unkept,
+    /// Kept from the first who asks on.
+    Kept(Option<Arc<Value>>),
 }
 
 impl Cached {
     /// An object as a store would hold it, for sources that are none.
     #[must_use]
-    pub fn new(value: &Value) -> Self {
+    pub fn new(value: Value) -> Self {
         let version = value.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or_default();
         Self {
-            key: key_of(value),
+            key: key_of(&value),
             uid: value.str_at(&["metadata", "uid"]).into(),
             resource_version: version,
-            json: apimachinery::json::to_vec(value).into(),
+            json: apimachinery::json::to_vec(&value).into(),
+            decoded: Mutex::new(Decoded::Kept(Some(Arc::new(value)))),
         }
     }
 
-    /// The object as a value.
+    /// The object as a value, which all who look at a change share.
     #[must_use]
-    pub fn value(&self) -> Value {
+    pub fn value(&self) -> Arc<Value> {
         // It was written by this process from a value.
-        apimachinery::json::parse(&self.json).unwrap_or_default()
+        let decode = || Arc::new(apimachinery::json::parse(&self.json).unwrap_or_default());
+        match &mut *self.decoded.lock() {
+            Decoded::Unkept => {}
+            Decoded::Kept(kept) => return Arc::clone(kept.get_or_insert_with(decode)),
+        }
+        decode()
+    }
+
+    /// The object as a value of one's own.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        Arc::unwrap_or_clone(self.value())
+    }
+
+    /// Begins to keep the decoded form, which is made when it is first asked for.
+    fn keep(&self) {
+        let mut decoded = self.decoded.lock();
+        if matches!(*decoded, Decoded::Unkept) {
+            *decoded = Decoded::Kept(None);
+        }
+    }
+
+    fn unkeep(&self) {
+        *self.decoded.lock() = Decoded::Unkept;
     }
 
     /// The object as a Rust type; `None` where it does not fit, which the server's types prevent.
@@ -100,6 +138,8 @@ pub type Indexer = fn(&Value) -> Vec<CompactString>;
 struct State {
     objects: BTreeMap<ObjectKey, Arc<Cached>>,
     indexes: BTreeMap<&'static str, Index>,
+    /// Those whose decoded form is kept, the latest last.
+    recent: VecDeque<Arc<Cached>>,
     /// The version this is complete up to.
     revision: u64,
     synced: bool,
@@ -242,23 +282,32 @@ impl Store {
     }
 
     /// Called with the lock on the listeners held, so that each sees every change once and in order.
-    fn apply(&self, value: Option<&Value>, key: &ObjectKey, revision: u64) {
+    fn apply(&self, value: Option<Value>, key: &ObjectKey, revision: u64) {
         let listeners = self.0.listeners.lock();
+        let new = value.map(|value| Arc::new(Cached::new(value)));
         let change = {
             let mut state = self.0.state.write();
             state.revision = state.revision.max(revision);
-            let new = value.map(|value| Arc::new(Cached::new(value)));
             let old = match &new {
                 Some(object) => state.objects.insert(key.clone(), Arc::clone(object)),
                 None => state.objects.remove(key),
             };
-            state.reindex(key, old.as_deref(), value);
+            if let Some(old) = &old {
+                old.keep();
+            }
+            state.reindex(key, old.as_deref(), new.as_deref());
             StoreChange { old, new }
         };
         if change.old.is_some() || change.new.is_some() {
             listeners.iter().for_each(|listener| listener(&change));
         }
         drop(listeners);
+        if let Some(old) = &change.old {
+            old.unkeep();
+        }
+        if let Some(new) = change.new {
+            self.0.state.write().remember(new);
+        }
         self.0.moved.notify_waiters();
     }
 
@@ -289,10 +338,24 @@ impl Store {
 }
 
 impl State {
-    fn reindex(&mut self, key: &ObjectKey, old: Option<&Cached>, new: Option<&Value>) {
+    /// The decoded form of an object that just changed is kept until as many others have changed.
+    fn remember(&mut self, object: Arc<Cached>) {
+        self.recent.push_back(object);
+        if self.recent.len() > RECENT
+            && let Some(first) = self.recent.pop_front()
+        {
+            first.unkeep();
+        }
+    }
+
+    fn reindex(&mut self, key: &ObjectKey, old: Option<&Cached>, new: Option<&Cached>) {
+        if self.indexes.is_empty() {
+            return;
+        }
+        let (old, new) = (old.map(Cached::value), new.map(Cached::value));
         for index in self.indexes.values_mut() {
-            if let Some(old) = old {
-                for value in (index.indexer)(&old.value()) {
+            if let Some(old) = &old {
+                for value in (index.indexer)(old) {
                     let empty = index.keys.get_mut(&value).is_some_and(|keys| {
                         keys.remove(key);
                         keys.is_empty()
@@ -302,7 +365,7 @@ impl State {
                     }
                 }
             }
-            for value in new.map(index.indexer).unwrap_or_default() {
+            for value in new.as_deref().map(index.indexer).unwrap_or_default() {
                 index.keys.entry(value).or_default().insert(key.clone());
             }
         }
@@ -381,7 +444,7 @@ impl Reflector {
         }
         while let Some(event) = watch.next().await? {
             match event {
-                WatchEvent::Added(value) | WatchEvent::Modified(value) => self.put(&value),
+                WatchEvent::Added(value) | WatchEvent::Modified(value) => self.put(value),
                 WatchEvent::Deleted(value) => {
                     self.store.apply(None, &key_of(&value), revision_of(&value))
                 }
@@ -407,7 +470,7 @@ impl Reflector {
                         .is_some_and(|it| it.resource_version == revision_of(&value));
                     seen.insert(key);
                     if !known {
-                        self.put(&value);
+                        self.put(value);
                     }
                 }
                 WatchEvent::Deleted(value) => {
@@ -429,8 +492,9 @@ impl Reflector {
         Err(ClientError::Decode("the watch ended before its initial events did".into()))
     }
 
-    fn put(&self, value: &Value) {
-        self.store.apply(Some(value), &key_of(value), revision_of(value));
+    fn put(&self, value: Value) {
+        let (key, revision) = (key_of(&value), revision_of(&value));
+        self.store.apply(Some(value), &key, revision);
     }
 }
 

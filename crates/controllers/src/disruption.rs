@@ -142,7 +142,7 @@ fn of_deployment(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     let Some(deployment) = change.new.as_ref().or(change.old.as_ref()) else { return Vec::new() };
     let before = change.old.as_ref().map(|it| it.value());
     let after = change.new.as_ref().map(|it| it.value());
-    let size = |it: &Option<apimachinery::Value>| it.as_ref()?.i64_at(&["spec", "replicas"]);
+    let size = |it: &Option<Arc<apimachinery::Value>>| it.as_ref()?.i64_at(&["spec", "replicas"]);
     if size(&before) == size(&after) {
         return Vec::new();
     }

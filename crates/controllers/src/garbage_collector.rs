@@ -89,7 +89,7 @@ impl Controller for GarbageCollector {
     }
 
     fn observe(&self, snapshot: &Snapshot, (resource, key): &Key) -> Option<Observed> {
-        let object = snapshot.store_for(resource).get(key)?.value();
+        let object = snapshot.store_for(resource).get(key)?.to_value();
         let owners = object.items_at(&["metadata", "ownerReferences"]).iter();
         let owners = owners
             .map(|reference| (reference.clone(), self.kinds.owner(snapshot, key, reference)))
@@ -149,7 +149,7 @@ impl Kinds {
         };
         let uid = reference.str_at(&["uid"]);
         if let Some(cached) = snapshot.store_for(&resource).get(&key).filter(|it| it.uid == uid) {
-            return Owner::Present(cached.value());
+            return Owner::Present(cached.to_value());
         }
         let fetch = Fetch::read(resource, key);
         match snapshot.fetched(&fetch) {
@@ -165,7 +165,7 @@ impl Kinds {
         let mut found = Vec::new();
         for resource in &self.resources {
             let objects = snapshot.store_for(resource).by_index(BY_OWNER, uid);
-            found.extend(objects.iter().map(|object| (resource.clone(), object.value())));
+            found.extend(objects.iter().map(|object| (resource.clone(), object.to_value())));
         }
         found
     }

@@ -92,7 +92,7 @@ impl Controller for ResourceQuotas {
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
-        let quota = snapshot.store::<ResourceQuota>().get(key)?.value();
+        let quota = snapshot.store::<ResourceQuota>().get(key)?.to_value();
         let hard = amounts(&quota["spec"]["hard"]);
         let mut used: Amounts =
             hard.keys().map(|name| (name.clone(), Quantity::new(0, Format::DecimalSI))).collect();

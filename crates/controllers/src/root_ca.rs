@@ -51,7 +51,10 @@ impl Controller for RootCaPublisher {
             return None;
         }
         let config_map = snapshot.store::<ConfigMap>().get(&ObjectKey::new(key.name.clone(), NAME));
-        Some(Observed { name: key.name.to_string(), config_map: config_map.map(|it| it.value()) })
+        Some(Observed {
+            name: key.name.to_string(),
+            config_map: config_map.map(|it| it.to_value()),
+        })
     }
 
     fn plan(&self, observed: &Observed, (): &mut (), _now: Timestamp) -> Plan {

@@ -78,7 +78,7 @@ impl Objects {
                 sort.word()
             )));
         }
-        let found = store.get(&key).map(|it| it.value());
+        let found = store.get(&key).map(|it| it.to_value());
         found.ok_or_else(|| Missing::Absent(format!("{} {name:?} not found", sort.word())))
     }
 

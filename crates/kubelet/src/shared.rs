@@ -104,7 +104,7 @@ impl Shared {
         let own = if links { self.services.list(namespace) } else { Vec::new() };
         let mut all: Vec<Value> = Vec::new();
         for service in api.iter().chain(&own) {
-            let value = service.value();
+            let value = service.to_value();
             if !all.iter().any(|it| it.str_at(&["metadata", "name"]) == service.key.name) {
                 all.push(value);
             }

@@ -107,7 +107,7 @@ fn read(dir: &Path, shared: &Shared) -> io::Result<Known> {
         let seen = time::format_time(shared.clock.now());
         match read_file(&path).and_then(|it| prepare(it, &path, &shared.config.node_name, &seen)) {
             Ok(pod) => {
-                let cached = Cached::new(&pod);
+                let cached = Cached::new(pod);
                 found.insert(cached.uid.to_string(), Arc::new(cached));
             }
             Err(error) => {

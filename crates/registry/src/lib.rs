@@ -12,6 +12,7 @@ pub mod resources;
 mod rules;
 pub mod table;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -127,13 +128,24 @@ pub struct Rules {
 #[derive(Debug, Clone)]
 pub struct Registry {
     resources: Vec<Arc<dyn AnyResource>>,
+    /// Group, version and plural name to a place among the resources, and the version there.
+    names: BTreeMap<(&'static str, &'static str, &'static str), (usize, Served)>,
 }
 
 impl Registry {
     /// The built-in resources.
     #[must_use]
     pub fn built_in() -> Self {
-        Self { resources: resources::all() }
+        let resources = resources::all();
+        let mut names = BTreeMap::new();
+        for (index, resource) in resources.iter().enumerate() {
+            for served in resource.served() {
+                let facts = served.facts;
+                let name = (facts.group, facts.version, facts.resource);
+                names.entry(name).or_insert((index, *served));
+            }
+        }
+        Self { resources, names }
     }
 
     /// The resources, each once.
@@ -145,12 +157,6 @@ impl Registry {
     /// The resource and version a path names.
     #[must_use]
     pub fn find(&self, group: &str, version: &str, resource: &str) -> Option<(usize, Served)> {
-        self.resources.iter().enumerate().find_map(|(index, it)| {
-            let served = it.served().iter().find(|served| {
-                let facts = served.facts;
-                facts.group == group && facts.version == version && facts.resource == resource
-            });
-            served.map(|served| (index, *served))
-        })
+        self.names.get(&(group, version, resource)).copied()
     }
 }

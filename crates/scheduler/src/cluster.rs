@@ -14,6 +14,7 @@ use compact_str::CompactString;
 use crate::labels::Labels;
 use crate::node::{NodeLite, Row};
 use crate::pod::PodLite;
+use crate::remembered::Remembered;
 use crate::volumes::Volumes;
 
 /// The node says that it takes no new pods.
@@ -83,6 +84,7 @@ pub struct Cluster {
     nominated: BTreeMap<CompactString, Vec<Arc<PodLite>>>,
     image_nodes: BTreeMap<CompactString, i64>,
     rows_with_terms: usize,
+    remembered: Remembered,
     /// Claims, volumes and storage classes.
     pub volumes: Volumes,
 }
@@ -100,6 +102,11 @@ impl Cluster {
     #[must_use]
     pub fn columns(&self) -> &Columns {
         &self.columns
+    }
+
+    /// Scores of earlier pods.
+    pub(crate) fn remembered(&self) -> &Remembered {
+        &self.remembered
     }
 
     /// A node by name.
@@ -169,6 +176,7 @@ impl Cluster {
         self.rows_with_terms += usize::from(row.pods_with_terms > 0);
         self.rows.push(row);
         self.columns.push();
+        self.remembered.rearranged();
         self.refresh(index);
     }
 
@@ -177,6 +185,7 @@ impl Cluster {
         let Some(index) = self.index.remove(name) else { return };
         let row = self.rows.swap_remove(index);
         self.columns.swap_remove(index);
+        self.remembered.rearranged();
         self.rows_with_terms -= usize::from(row.pods_with_terms > 0);
         self.count_images(&row.node, -1);
         if !row.pods.is_empty() {
@@ -321,6 +330,7 @@ impl Cluster {
 
     /// Derives a node's entries in the columns.
     fn refresh(&mut self, index: usize) {
+        self.remembered.changed(index);
         let (row, columns) = (&self.rows[index], &mut self.columns);
         let (has, asked) = (&row.node.allocatable, &row.requested);
         columns.free_milli_cpu[index] = has.milli_cpu - asked.milli_cpu;

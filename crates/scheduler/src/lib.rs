@@ -12,6 +12,7 @@ pub mod plugins;
 pub mod pod;
 pub mod preemption;
 pub mod queue;
+mod remembered;
 pub mod resources;
 pub mod run;
 pub mod terms;

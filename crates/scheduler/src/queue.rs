@@ -18,6 +18,9 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// After this long a pod is tried again though nothing happened that should help it.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
+/// Stands for the plugins of a pod that was refused by none: whatever happens may help it.
+const ANYTHING: &str = "";
+
 /// What happened in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Happened {
@@ -82,6 +85,13 @@ struct Entry {
     refused_by: Vec<&'static str>,
 }
 
+impl Entry {
+    /// What it lies under in [`Queue::refused_by`].
+    fn refusing(&self) -> &[&'static str] {
+        if self.refused_by.is_empty() { &[ANYTHING] } else { &self.refused_by }
+    }
+}
+
 /// Pods that wait. Bounded by the pods there are.
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -89,6 +99,9 @@ pub struct Queue {
     active: BTreeMap<Rank, ObjectKey>,
     backoff: BTreeSet<(Instant, ObjectKey)>,
     unschedulable: BTreeSet<(Instant, ObjectKey)>,
+    /// The unschedulable ones by the plugins that refused them, so that what happens costs nothing for those it cannot
+    /// help; under [`ANYTHING`] where no plugin did.
+    refused_by: BTreeMap<&'static str, BTreeSet<ObjectKey>>,
     sequence: u64,
 }
 
@@ -149,12 +162,9 @@ impl Queue {
 
     /// Something happened: pods that it may help are tried again.
     pub fn happened(&mut self, what: Happened, now: Instant) {
-        let helped = self.unschedulable.iter().filter(|(_, key)| {
-            self.entries.get(key).is_some_and(|entry| {
-                entry.refused_by.is_empty() || entry.refused_by.iter().any(|it| what.helps(it))
-            })
-        });
-        let helped: Vec<ObjectKey> = helped.map(|(_, key)| key.clone()).collect();
+        let helped = self.refused_by.iter().filter(|(it, _)| **it == ANYTHING || what.helps(it));
+        let helped: BTreeSet<ObjectKey> =
+            helped.flat_map(|(_, keys)| keys.iter().cloned()).collect();
         for key in helped {
             self.again(&key, now);
         }
@@ -194,7 +204,12 @@ impl Queue {
         match place {
             Place::Active(rank) => drop(self.active.insert(rank, key.clone())),
             Place::Backoff(at) => drop(self.backoff.insert((at, key.clone()))),
-            Place::Unschedulable(at) => drop(self.unschedulable.insert((at, key.clone()))),
+            Place::Unschedulable(at) => {
+                self.unschedulable.insert((at, key.clone()));
+                for plugin in entry.refusing() {
+                    self.refused_by.entry(plugin).or_default().insert(key.clone());
+                }
+            }
             Place::Out | Place::Gated => {}
         }
         entry.place = place;
@@ -206,7 +221,14 @@ impl Queue {
         match entry.place {
             Place::Active(rank) => drop(self.active.remove(&rank)),
             Place::Backoff(at) => drop(self.backoff.remove(&(at, key.clone()))),
-            Place::Unschedulable(at) => drop(self.unschedulable.remove(&(at, key.clone()))),
+            Place::Unschedulable(at) => {
+                self.unschedulable.remove(&(at, key.clone()));
+                for plugin in entry.refusing() {
+                    if let Some(keys) = self.refused_by.get_mut(plugin) {
+                        keys.remove(key);
+                    }
+                }
+            }
             Place::Out | Place::Gated => {}
         }
         Some(entry)

@@ -107,7 +107,10 @@ impl Scheduler {
             clock: Arc::clone(&self.clock),
             inbox: Arc::clone(&inbox),
             permits: Arc::new(Semaphore::new(MAX_WRITES)),
+            refusals: Arc::default(),
         };
+        let telling = writer.clone().tell_of_refusals(stores[PODS].clone(), stop.clone());
+        tokio::spawn(telling);
         let state = State {
             cluster: Cluster::default(),
             queue: Queue::default(),
@@ -172,7 +175,7 @@ impl Running {
         let changed = std::mem::take(&mut *self.inbox.changed.lock());
         for (index, key) in changed {
             let value = self.stores[index].get(&key).map(|it| it.value());
-            self.changed(WATCHED[index].1, &key, value.as_ref());
+            self.changed(WATCHED[index].1, &key, value.as_deref());
         }
         let unbound = std::mem::take(&mut *self.inbox.unbound.lock());
         let now = self.scheduler.clock.monotonic();
@@ -288,9 +291,14 @@ impl Running {
         if let Some(preemption) = &diagnosis.preemption {
             self.state.cluster.nominate(pod, Some(&preemption.node));
         }
-        let live = self.stores[PODS].get(&pod.key).map(|it| it.value());
-        let Some(live) = live else { return };
-        self.writer.refused(live, diagnosis.message, diagnosis.preemption).await;
+        match diagnosis.preemption {
+            None => self.writer.refused(pod.key.clone(), diagnosis.message),
+            Some(preemption) => {
+                let live = self.stores[PODS].get(&pod.key).map(|it| it.value());
+                let Some(live) = live else { return };
+                self.writer.preempting(live, diagnosis.message, preemption).await;
+            }
+        }
     }
 }
 

@@ -1,17 +1,33 @@
 //! What the scheduler writes: bindings, the condition of pods that fit nowhere, the end of those that make room.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::{Value, time, value};
 use client::call::{DeleteParams, PatchKind};
 use client::events::{EventType, ObjectReference};
-use client::{Client, ClientError, EventRecorder, Resource};
-use component_base::Clock;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use client::{Client, ClientError, EventRecorder, ObjectKey, Resource, Store};
+use component_base::{Clock, ShutdownSignal};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::pod::PodLite;
 use crate::preemption::{Preemption, VictimKey};
 use crate::run::Inbox;
+
+/// How many pods that fit nowhere are told so in a second, and how many at once after a quiet time. Twice what
+/// upstream's client allows it for all of its writes.
+const REFUSALS_PER_SECOND: u32 = 100;
+const REFUSALS_AT_ONCE: u32 = 200;
+
+/// Pods that fit nowhere, with the reason, until they are told. Bounded by the pods there are.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    pending: Mutex<BTreeMap<ObjectKey, String>>,
+    wake: Notify,
+}
 
 /// Writes in the background, bounded by its permits.
 #[derive(Debug, Clone)]
@@ -21,6 +37,7 @@ pub(crate) struct Writer {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) permits: Arc<Semaphore>,
+    pub(crate) refusals: Arc<Refusals>,
 }
 
 impl Writer {
@@ -34,17 +51,44 @@ impl Writer {
         });
     }
 
-    /// Tells of a pod that fits nowhere, and removes the pods that make room for it.
-    pub(crate) async fn refused(
-        &self,
-        pod: Value,
-        message: String,
-        preemption: Option<Preemption>,
-    ) {
+    /// Tells of a pod that fits nowhere, soon.
+    pub(crate) fn refused(&self, key: ObjectKey, message: String) {
+        self.refusals.pending.lock().insert(key, message);
+        self.refusals.wake.notify_one();
+    }
+
+    /// Tells of refused pods until `stop`, no faster than a few do harm: a thousand pods that fit nowhere are no reason
+    /// to keep the server from its work.
+    pub(crate) async fn tell_of_refusals(self, pods: Store, stop: ShutdownSignal) {
+        let interval = Duration::from_secs(1) / REFUSALS_PER_SECOND;
+        let mut due = Instant::now();
+        loop {
+            let next = self.refusals.pending.lock().pop_first();
+            let Some((key, message)) = next else {
+                tokio::select! {
+                    () = self.refusals.wake.notified() => continue,
+                    () = stop.requested() => return,
+                }
+            };
+            due = due.max(Instant::now()) + interval;
+            tokio::select! {
+                () = tokio::time::sleep_until(due - interval * REFUSALS_AT_ONCE) => {}
+                () = stop.requested() => return,
+            }
+            // It may be gone by now, or have found a node.
+            let Some(pod) = pods.get(&key).map(|it| it.value()) else { continue };
+            if pod.str_at(&["spec", "nodeName"]).is_empty() {
+                self.refused_now(&pod, &message, None).await;
+            }
+        }
+    }
+
+    /// Tells of a pod that fits nowhere yet, and removes the pods that make room for it.
+    pub(crate) async fn preempting(&self, pod: Arc<Value>, message: String, by: Preemption) {
         let permit = self.permit().await;
         let writer = self.clone();
         tokio::spawn(async move {
-            writer.refused_now(&pod, &message, preemption.as_ref()).await;
+            writer.refused_now(&pod, &message, Some(&by)).await;
             drop(permit);
         });
     }

@@ -293,9 +293,9 @@ impl Watch {
     fn write_changes(&mut self, events: &[Arc<Event>]) -> Bytes {
         if let [event] = events
             && self.shared_frames
-            && self.selection.is_everything()
-            && self.target.namespace.is_empty()
+            && self.is_told_as_it_is(event)
         {
+            // All watchers send the same bytes.
             self.sent.inc();
             return event.json_frame();
         }
@@ -306,23 +306,33 @@ impl Watch {
         out.into()
     }
 
-    /// Writes a change as what it is for this client.
-    fn write_change(&mut self, event: &Event, out: &mut Vec<u8>) {
+    /// Whether this client wants the object before a change, and after it.
+    fn wanted(&self, event: &Event) -> (bool, bool) {
         let wanted = |object: &Obj| {
             (self.target.namespace.is_empty() || object.facts.namespace == self.target.namespace)
                 && self.selection.matches(object)
         };
         let before = event.previous.as_deref().is_some_and(wanted);
-        let after = event.change != Change::Deleted && wanted(&event.object);
-        match (before, after) {
-            (false, true) if self.shared_frames && event.change == Change::Added => {
-                self.sent.inc();
-                out.extend_from_slice(&event.json_frame());
-            }
-            (true, true) if self.shared_frames => {
-                self.sent.inc();
-                out.extend_from_slice(&event.json_frame());
-            }
+        (before, event.change != Change::Deleted && wanted(&event.object))
+    }
+
+    /// Whether a change is to this client what it is to the world: its selector makes nothing else of it.
+    fn is_told_as_it_is(&self, event: &Event) -> bool {
+        match (self.wanted(event), event.change) {
+            ((false, true), Change::Added) | ((true, true), _) => true,
+            ((true, false), Change::Deleted) => true,
+            ((true | false, _), Change::Added | Change::Modified | Change::Deleted) => false,
+        }
+    }
+
+    /// Writes a change as what it is for this client.
+    fn write_change(&mut self, event: &Event, out: &mut Vec<u8>) {
+        if self.shared_frames && self.is_told_as_it_is(event) {
+            self.sent.inc();
+            out.extend_from_slice(&event.json_frame());
+            return;
+        }
+        match self.wanted(event) {
             (false, true) => self.write_event("ADDED", &event.object, out),
             (true, true) => self.write_event("MODIFIED", &event.object, out),
             (true, false) => {

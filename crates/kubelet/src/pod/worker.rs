@@ -132,7 +132,7 @@ impl Worker {
         if self.is_static {
             return mirror::ensure(&self.shared, &self.object).await;
         }
-        Ok(self.object.value())
+        Ok(self.object.to_value())
     }
 
     fn learn(&mut self, news: News) {

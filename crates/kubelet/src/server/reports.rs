@@ -14,7 +14,7 @@ use super::routes::Refusal;
 
 /// The pods of the node, as a list.
 pub(super) fn pods(context: &Context) -> Value {
-    let items: Vec<Value> = context.manager.objects().iter().map(|it| it.value()).collect();
+    let items: Vec<Value> = context.manager.objects().iter().map(|it| it.to_value()).collect();
     value!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": (Value::Array(items))})
 }
 

@@ -54,8 +54,8 @@ fn resource() -> Resource {
 /// # Errors
 /// When the server refuses.
 pub(crate) async fn ensure(shared: &Shared, pod: &Cached) -> Result<Value, ClientError> {
-    let wanted = pod.value();
-    if let Some(there) = shared.mirrors.get(&pod.key).map(|it| it.value()) {
+    let wanted = pod.to_value();
+    if let Some(there) = shared.mirrors.get(&pod.key).map(|it| it.to_value()) {
         let same = there.str_at(&["metadata", "annotations", MIRROR])
             == wanted.str_at(&["metadata", "annotations", HASH]);
         if same && there.str_at(&["metadata", "deletionTimestamp"]).is_empty() {

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::cluster::{Amounts, Cluster};
 use crate::framework::{Check, Cycle, Filter, MAX_SCORE, Prepared, Rejection, Score};
 use crate::node::Row;
+use crate::remembered::Class;
 use crate::resources::Resources;
 
 /// A resource with its weight in a score.
@@ -171,13 +172,21 @@ impl Score for Fit {
 
     fn score(&self, cycle: Cycle<'_>, feasible: &[usize], scores: &mut [i64]) -> bool {
         let sources = sources(cycle, &self.resources, Count::Filled);
-        for (index, score) in feasible.iter().zip(scores) {
+        let score_of = |index: usize| {
             let (mut sum, mut weights) = (0, 0);
-            for it in sources.iter().filter(|it| it.has[*index] != 0) {
-                sum += self.strategy.score(it.used[*index] + it.wanted, it.has[*index]) * it.weight;
+            for it in sources.iter().filter(|it| it.has[index] != 0) {
+                sum += self.strategy.score(it.used[index] + it.wanted, it.has[index]) * it.weight;
                 weights += it.weight;
             }
-            *score = if weights == 0 { 0 } else { self.strategy.average(sum, weights) };
+            if weights == 0 { 0 } else { self.strategy.average(sum, weights) }
+        };
+        let requests = &cycle.pod.requests;
+        let wanted = [requests.nonzero_milli_cpu, requests.nonzero_memory];
+        if matches!(self.strategy, Strategy::LeastAllocated) && self.resources == cpu_and_memory() {
+            let class = Class { plugin: NAME, wanted };
+            remember(cycle, class, feasible, scores, score_of);
+        } else {
+            scores.iter_mut().zip(feasible).for_each(|(it, index)| *it = score_of(*index));
         }
         true
     }
@@ -241,20 +250,34 @@ impl Score for BalancedAllocation {
             return false;
         }
         let sources = sources(cycle, &self.resources, Count::Exact);
-        for (index, score) in feasible.iter().zip(scores) {
+        let score_of = |index: usize| {
             let mut before: SmallVec<[f64; 4]> = SmallVec::new();
             let mut after: SmallVec<[f64; 4]> = SmallVec::new();
-            for it in sources.iter().filter(|it| it.has[*index] != 0) {
-                let (used, has) = (it.used[*index], it.has[*index]);
+            for it in sources.iter().filter(|it| it.has[index] != 0) {
+                let (used, has) = (it.used[index], it.has[index]);
                 before.push(fraction(used, has));
                 after.push(fraction(used + it.wanted, has));
             }
             // How much more even the pod makes the node, from half the best score upwards.
             let gain = balance(&after) - balance(&before);
-            *score = MAX_SCORE / 2 + (MAX_SCORE / 2 + gain) / 2;
-        }
+            MAX_SCORE / 2 + (MAX_SCORE / 2 + gain) / 2
+        };
+        let class = Class { plugin: self.name(), wanted: [exact.milli_cpu, exact.memory] };
+        remember(cycle, class, feasible, scores, score_of);
         true
     }
+}
+
+/// Scores that depend on CPU and memory alone.
+fn remember(
+    cycle: Cycle<'_>,
+    class: Class,
+    feasible: &[usize],
+    scores: &mut [i64],
+    score_of: impl Fn(usize) -> i64,
+) {
+    let rows = cycle.cluster.rows().len();
+    cycle.cluster.remembered().scores(class, rows, feasible, scores, score_of);
 }
 
 #[allow(clippy::cast_precision_loss, reason = "shares are compared in hundredths")]

@@ -43,7 +43,9 @@ impl Filter for PodTopologySpread {
                 }
             }
         }
-        Prepared::Ready(Box::new(Even { pod: cycle.pod, constraints, domains }))
+        let mut even = Even { pod: cycle.pod, constraints, domains, emptiest: Vec::new() };
+        even.find_emptiest();
+        Prepared::Ready(Box::new(even))
     }
 }
 
@@ -75,9 +77,21 @@ struct Even<'a> {
     pod: &'a PodLite,
     constraints: Vec<&'a Spread>,
     domains: Vec<Domains>,
+    /// How many pods the emptiest domain of each constraint has.
+    emptiest: Vec<i64>,
 }
 
 impl Even<'_> {
+    fn find_emptiest(&mut self) {
+        let emptiest = |(constraint, domains): (&&Spread, &Domains)| {
+            if domains.len() < constraint.min_domains {
+                return 0;
+            }
+            domains.values().copied().min().unwrap_or_default()
+        };
+        self.emptiest = self.constraints.iter().zip(&self.domains).map(emptiest).collect();
+    }
+
     fn moved(&mut self, row: &Row, pod: &PodLite, by: i64) {
         if !has_keys(row, &self.constraints) {
             return;
@@ -88,21 +102,18 @@ impl Even<'_> {
                 *domains.entry(value.into()).or_default() += by;
             }
         }
+        self.find_emptiest();
     }
 }
 
 impl Check for Even<'_> {
     fn check(&self, row: &Row) -> Result<(), Rejection> {
-        for (constraint, domains) in self.constraints.iter().zip(&self.domains) {
+        let all = self.constraints.iter().zip(&self.domains).zip(&self.emptiest);
+        for ((constraint, domains), emptiest) in all {
             let Some(value) = row.node.labels.get(&constraint.topology_key) else {
                 let reason =
                     "node(s) didn't match pod topology spread constraints (missing required label)";
                 return Err(Rejection::for_good(reason));
-            };
-            let emptiest = if domains.len() < constraint.min_domains {
-                0
-            } else {
-                domains.values().copied().min().unwrap_or_default()
             };
             let own = i64::from(constraint.selector.matches(|key| self.pod.labels.get(key)));
             let there = domains.get(value).copied().unwrap_or_default();

@@ -1,5 +1,7 @@
 //! Broken paths, queries, credentials.
 
+#![allow(clippy::too_many_lines, reason = "tables of cases")]
+
 use apimachinery::{json, value};
 use auth::service_account::{Named, TokenSpec};
 use base64::Engine;

@@ -1,5 +1,7 @@
 //! Broken bodies: syntax, depth, values, patches.
 
+#![allow(clippy::too_many_lines, reason = "tables of cases")]
+
 use super::{Case, case};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
