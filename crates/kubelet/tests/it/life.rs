@@ -101,6 +101,9 @@ fn config(dir: &Path) -> Config {
         // Tests make no groups in the kernel.
         cgroup_root: String::new(),
         resolv_conf: None,
+        // How full this machine is decides nothing here.
+        eviction_memory_bytes: 0,
+        eviction_disk_percent: 0,
         ..Config::new("n", dir)
     }
 }

@@ -340,8 +340,8 @@ pub(super) fn patches() -> Vec<Case> {
         merge(&too_nested, 400, "error decoding patch: exceeded max depth"),
         merge(
             r#"{"metadata":{"name":"other"}}"#,
-            422,
-            "Deployment.apps \"web\" is invalid: metadata.name: Invalid value: \"other\": field is immutable",
+            400,
+            "the name of the object (other) does not match the name on the URL (web)",
         ),
         strategic(
             r#"{"spec":{"template":{"spec":{"containers":[{"$patch":"explode"}]}}}}"#,
