@@ -12,6 +12,7 @@ use crate::http::{Access, HttpTransport};
 use crate::join::{self, Asker};
 use crate::node::{self, Node};
 use crate::pki::{self, Directory, Subject};
+use crate::server::Signals;
 use crate::startup::Startup;
 use crate::{data_dir, log, tls};
 
@@ -56,13 +57,14 @@ pub(crate) fn run(options: Options) -> Result<()> {
 
 async fn serve(options: Options) -> Result<()> {
     crate::gates::check(&options.feature_gates)?;
+    let signals = Signals::catch()?;
     let startup = Startup::begin("agent");
     let held = data_dir::hold(&options.data_dir)?;
     let shutdown = Shutdown::new();
     let node = start(options, &shutdown).await?;
     let ready = node.watch_ready();
     tokio::spawn(async move { startup.up("node", &format!("{} is Ready", ready.await)) });
-    crate::server::wait_for_signal().await;
+    signals.wait().await;
     shutdown.request();
     node.ended().await;
     drop(held);

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use storage::Store;
 use storage::memory::MemoryStore;
 use storage_embedded::EmbeddedStore;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::pki::{Authority, Directory, Identity, Subject};
 use crate::startup::Startup;
@@ -110,17 +111,18 @@ impl Options {
 
 async fn serve(options: Options) -> Result<()> {
     options.check()?;
+    let signals = Signals::catch()?;
     let startup = Startup::begin("server");
     let held = data_dir::hold(&options.data_dir)?;
     let shutdown = Shutdown::new();
+    let ending = shutdown.clone();
+    tokio::spawn(async move {
+        signals.wait().await;
+        ending.request();
+    });
     let cluster = Cluster::start(options, &shutdown, &startup).await?;
     let listening = cluster.listen(&startup).await?;
     let node = cluster.start_node(&startup).await?;
-    let signals = shutdown.clone();
-    tokio::spawn(async move {
-        wait_for_signal().await;
-        signals.request();
-    });
     cluster.tell(&startup);
     listening.await??;
     if let Some(node) = node {
@@ -367,15 +369,27 @@ fn open_store(
     }
 }
 
-pub(crate) async fn wait_for_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that ask for an end, caught from now on.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(crate) fn catch() -> Result<Self> {
+        let catching = || "could not catch signals";
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).with_context(catching)?,
+            interrupt: signal(SignalKind::interrupt()).with_context(catching)?,
+        })
+    }
+
+    /// Resolves when one has come.
+    pub(crate) async fn wait(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What came up, when, and what to type next: a few lines on standard output.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use owo_colors::OwoColorize as _;
@@ -13,16 +13,20 @@ pub(crate) struct Startup {
     colours: bool,
 }
 
-#[allow(clippy::print_stdout, reason = "telling people is what this is for")]
+/// Tells a line. Whoever does not listen any more misses it.
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 impl Startup {
     /// Begins to count, and says what starts.
     pub(crate) fn begin(what: &str) -> Self {
         let colours = std::io::stdout().is_terminal();
         let version = concat!("kubelith ", env!("CARGO_PKG_VERSION"), " (Kubernetes v1.37)");
         if colours {
-            println!("{} {what}", version.bold());
+            tell(&format!("{} {what}", version.bold()));
         } else {
-            println!("{version} {what}");
+            tell(&format!("{version} {what}"));
         }
         Self { begun: Instant::now(), colours }
     }
@@ -31,18 +35,23 @@ impl Startup {
     pub(crate) fn up(&self, what: &str, detail: &str) {
         let seconds = self.elapsed().as_secs_f64();
         if self.colours {
-            println!("  {} {:<12} {}", format!("{seconds:6.2} s").green(), what, detail.dimmed());
+            tell(&format!(
+                "  {} {:<12} {}",
+                format!("{seconds:6.2} s").green(),
+                what,
+                detail.dimmed()
+            ));
         } else {
-            println!("  {seconds:6.2} s {what:<12} {detail}");
+            tell(&format!("  {seconds:6.2} s {what:<12} {detail}"));
         }
     }
 
     /// What to type next.
     pub(crate) fn next(&self, line: &str) {
         if self.colours {
-            println!("  {}", line.cyan());
+            tell(&format!("  {}", line.cyan()));
         } else {
-            println!("  {line}");
+            tell(&format!("  {line}"));
         }
     }
 

@@ -26,6 +26,8 @@ const WAITING_MAX: usize = 4096;
 const CONNECTIONS_MAX: usize = 512;
 /// How long a TCP connection may be silent.
 const IDLE: Duration = Duration::from_secs(10);
+/// How often any free port is tried, until one is free for both transports.
+const PORT_ATTEMPTS: u32 = 16;
 /// How long nothing is accepted after the machine had no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -57,13 +59,9 @@ impl Server {
     ) -> Result<Self, DnsError> {
         let (mut udp, mut tcp) = (Vec::new(), Vec::new());
         for address in &config.listen {
-            let failed =
-                |transport| move |source| DnsError::Bind { transport, address: *address, source };
-            let socket = UdpSocket::bind(address).await.map_err(failed("UDP"))?;
-            // A port of 0 is any, but the same for both.
-            let bound = socket.local_addr().map_err(failed("UDP"))?;
+            let (socket, listener) = bind_both(*address).await?;
             udp.push(Arc::new(socket));
-            tcp.push(TcpListener::bind(bound).await.map_err(failed("TCP"))?);
+            tcp.push(listener);
         }
         let forwarder = Forwarder::new(config.others(), random);
         let waiting = Arc::new(Semaphore::new(WAITING_MAX));
@@ -90,6 +88,21 @@ impl Server {
         }
         stop.requested().await;
         tasks.shutdown().await;
+    }
+}
+
+/// One port for both transports. A port of 0 is any that is free for both.
+async fn bind_both(address: SocketAddr) -> Result<(UdpSocket, TcpListener), DnsError> {
+    let failed = |transport| move |source| DnsError::Bind { transport, address, source };
+    let mut attempt = 1;
+    loop {
+        let socket = UdpSocket::bind(address).await.map_err(failed("UDP"))?;
+        let bound = socket.local_addr().map_err(failed("UDP"))?;
+        match TcpListener::bind(bound).await {
+            Ok(listener) => return Ok((socket, listener)),
+            Err(_) if address.port() == 0 && attempt < PORT_ATTEMPTS => attempt += 1,
+            Err(source) => return Err(failed("TCP")(source)),
+        }
     }
 }
 
