@@ -22,6 +22,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
+use crate::{error_chain, tls};
+
 /// A kubeconfig's current context.
 #[derive(Debug, Default)]
 pub(crate) struct Access {
@@ -162,15 +164,12 @@ impl HttpTransport {
         if !access.server.starts_with("https://") {
             bail!("the server {:?} is not an https:// address", access.server);
         }
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&access.authority) {
-            roots.add(certificate?)?;
-        }
+        let roots = tls::roots(&access.authority)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots);
-        let tls = match &access.identity {
+        let config = match &access.identity {
             Some((certificate, key)) => {
                 let chain: Result<Vec<_>, _> =
                     CertificateDer::pem_slice_iter(certificate).collect();
@@ -183,7 +182,7 @@ impl HttpTransport {
         if let Some(it) = &mut authorization {
             it.set_sensitive(true);
         }
-        Ok(Self::with(tls, &access.server, authorization))
+        Ok(Self::with(config, &access.server, authorization))
     }
 
     /// To a server that nothing is known of yet: for reading what proves it, and never with a secret.
@@ -229,7 +228,7 @@ impl Transport for HttpTransport {
         }
         let request = Request::from_parts(parts, Full::new(body));
         let response = self.client.request(request).await.map_err(|error| {
-            let text = chain(&error);
+            let text = error_chain(&error);
             if error.is_connect() {
                 TransportError::NotSent(text)
             } else {
@@ -247,17 +246,6 @@ impl Transport for HttpTransport {
                 .boxed()
         }))
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

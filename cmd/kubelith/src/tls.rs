@@ -20,9 +20,10 @@ use crate::pki::Identity;
 /// How often a certificate's end is looked at; it is renewed many days before.
 const LOOK_EVERY: Duration = Duration::from_secs(86_400);
 
-fn roots(pem: &str) -> Result<RootCertStore> {
+/// The authorities of a PEM text.
+pub(crate) fn roots(pem: &[u8]) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+    for certificate in CertificateDer::pem_slice_iter(pem) {
         roots.add(certificate?)?;
     }
     Ok(roots)
@@ -104,7 +105,7 @@ impl Serving {
 /// Believes certificates of these authorities; none is needed.
 fn client_verifier(authorities: &str) -> Result<Arc<dyn ClientCertVerifier>> {
     let provider = Arc::new(ring::default_provider());
-    let roots = roots(authorities)?.into();
+    let roots = roots(authorities.as_bytes())?.into();
     Ok(WebPkiClientVerifier::builder_with_provider(roots, provider)
         .allow_unauthenticated()
         .build()?)
@@ -125,7 +126,7 @@ impl Identity {
 
     /// What a TLS client presents to servers whose certificates are `authority`'s.
     pub(crate) fn client_config(&self, authority: &str) -> Result<ClientConfig> {
-        let roots = roots(authority)?;
+        let roots = roots(authority.as_bytes())?;
         let chain: Result<Vec<_>, _> =
             CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect();
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes())?;

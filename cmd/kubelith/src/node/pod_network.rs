@@ -8,6 +8,8 @@ use cri::{CriError, NetworkRequest, PodNetworkResult};
 use network::{PodNetwork, PortMapping, Protocol};
 use sys::netlink::Netns;
 
+use crate::error_chain;
+
 /// How many namespaces are furnished at once: the network has one lock anyway.
 const PARALLEL: usize = 4;
 
@@ -76,7 +78,7 @@ impl cri::PodNetwork for RuntimeNetwork {
             (self.network()?, request.sandbox_id.clone(), request.netns_path.clone());
         let work = move || {
             let namespace = Netns::at(&path).map_err(|error| error.to_string())?;
-            network.setup(&id, &namespace, &ports).map_err(|error| chain(&error))
+            network.setup(&id, &namespace, &ports).map_err(|error| error_chain(&error))
         };
         let done =
             self.pool.run(work).await.map_err(|error| CriError::unknown(error.to_string()))?;
@@ -85,7 +87,7 @@ impl cri::PodNetwork for RuntimeNetwork {
 
     async fn teardown(&self, request: &NetworkRequest) -> Result<(), CriError> {
         let (network, id) = (self.network()?, request.sandbox_id.clone());
-        let work = move || network.teardown(&id).map_err(|error| chain(&error));
+        let work = move || network.teardown(&id).map_err(|error| error_chain(&error));
         let done =
             self.pool.run(work).await.map_err(|error| CriError::unknown(error.to_string()))?;
         done.map_err(CriError::unknown)
@@ -94,16 +96,4 @@ impl cri::PodNetwork for RuntimeNetwork {
     fn not_ready(&self) -> Option<String> {
         self.network.get().is_none().then(|| NOT_READY.to_owned())
     }
-}
-
-/// An error with what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }
