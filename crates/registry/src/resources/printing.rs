@@ -2,6 +2,9 @@
 
 use apimachinery::labels::Selector;
 use apimachinery::{Object, Value};
+use jiff::Timestamp;
+
+use crate::table;
 
 /// Names and images of the containers of a pod's spec, each joined by commas.
 pub(super) fn containers(spec: Option<&Value>) -> [Value; 2] {
@@ -62,4 +65,19 @@ pub(super) fn access_modes(modes: &[Value]) -> Value {
 /// Name and age: the table of many kinds.
 pub(super) fn name_and_age(value: &Value, now: jiff::Timestamp) -> Vec<Value> {
     vec![value.str_at(&["metadata", "name"]).into(), crate::table::created(value, now)]
+}
+
+/// The row of what keeps replicas of a template, which ends in what selects them.
+pub(super) fn replicas_row(value: &Value, now: Timestamp, selector: Value) -> Vec<Value> {
+    let [names, images] = containers(value.at(&["spec", "template", "spec"]));
+    vec![
+        value.str_at(&["metadata", "name"]).into(),
+        count(value, &["spec", "replicas"]),
+        count(value, &["status", "replicas"]),
+        count(value, &["status", "readyReplicas"]),
+        table::created(value, now),
+        names,
+        images,
+        selector,
+    ]
 }

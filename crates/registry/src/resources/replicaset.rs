@@ -10,7 +10,6 @@ use super::{printing, workload};
 use crate::check;
 use crate::declaration::{Declaration, FieldLabel, MetadataChecks, Scale};
 use crate::pod_spec::defaults;
-use crate::table;
 
 pub(super) fn resource() -> Declaration {
     Declaration {
@@ -66,15 +65,5 @@ pub(super) fn validate_status(value: &Value, _old: &Value, errors: &mut FieldErr
 }
 
 fn row(value: &Value, now: Timestamp) -> Vec<Value> {
-    let [names, images] = printing::containers(value.at(&["spec", "template", "spec"]));
-    vec![
-        value.str_at(&["metadata", "name"]).into(),
-        printing::count(value, &["spec", "replicas"]),
-        printing::count(value, &["status", "replicas"]),
-        printing::count(value, &["status", "readyReplicas"]),
-        table::created(value, now),
-        names,
-        images,
-        printing::selector(value.at(&["spec", "selector"])),
-    ]
+    printing::replicas_row(value, now, printing::selector(value.at(&["spec", "selector"])))
 }

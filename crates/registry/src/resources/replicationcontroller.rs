@@ -9,7 +9,6 @@ use crate::Rules;
 use crate::check;
 use crate::declaration::{Declaration, MetadataChecks, Scale};
 use crate::pod_spec::defaults;
-use crate::table;
 
 pub(super) fn resource() -> Declaration {
     Declaration {
@@ -62,15 +61,5 @@ fn validate(value: &Value, errors: &mut FieldErrors) {
 }
 
 fn row(value: &Value, now: Timestamp) -> Vec<Value> {
-    let [names, images] = printing::containers(value.at(&["spec", "template", "spec"]));
-    vec![
-        value.str_at(&["metadata", "name"]).into(),
-        printing::count(value, &["spec", "replicas"]),
-        printing::count(value, &["status", "replicas"]),
-        printing::count(value, &["status", "readyReplicas"]),
-        table::created(value, now),
-        names,
-        images,
-        printing::labels(value.at(&["spec", "selector"])),
-    ]
+    printing::replicas_row(value, now, printing::labels(value.at(&["spec", "selector"])))
 }
