@@ -2,10 +2,17 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt, Limited};
+
+/// How much of a body that nobody read is taken off the wire after all, in bytes (Go's HTTP server: the same).
+const MAX_UNREAD_BYTES: usize = 256 << 10;
+/// How long that may take.
+const MAX_UNREAD_TIME: Duration = Duration::from_secs(5);
 
 /// What goes wrong while a body is read.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -67,5 +74,54 @@ impl std::fmt::Debug for Body {
             Self::Full(bytes) => write!(f, "Full({:?})", bytes.as_ref().map(Bytes::len)),
             Self::Stream(_) => f.write_str("Stream"),
         }
+    }
+}
+
+/// The body of a request from a socket.
+///
+/// An answer may be known before the body was read. Dropping the rest would reset the stream, and a client that is still
+/// sending takes that for an error and never looks at its answer; so what is left is read and thrown away, within limits.
+#[derive(Debug)]
+pub struct Incoming(Option<hyper::body::Incoming>);
+
+impl Incoming {
+    pub(crate) fn new(body: hyper::body::Incoming) -> Self {
+        Self(Some(body))
+    }
+}
+
+impl http_body::Body for Incoming {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut self.get_mut().0 {
+            Some(body) => Pin::new(body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(http_body::Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map(http_body::Body::size_hint).unwrap_or_default()
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        let Some(rest) = self.0.take().filter(|body| !http_body::Body::is_end_stream(body)) else {
+            return;
+        };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(tokio::time::timeout(MAX_UNREAD_TIME, async move {
+            let mut rest = Limited::new(rest, MAX_UNREAD_BYTES);
+            while let Some(Ok(_)) = rest.frame().await {}
+        }));
     }
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use crate::body::Incoming;
 use crate::query::Query;
 use crate::request::RequestInfo;
 use crate::{MAX_BODY_BYTES, Peer};
@@ -22,7 +23,7 @@ pub enum RequestBody {
     /// All of it, from a client in the process.
     Bytes(Bytes),
     /// From a socket.
-    Incoming(hyper::body::Incoming),
+    Incoming(Incoming),
 }
 
 /// A request, and what is known of it so far.

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use component_base::ShutdownSignal;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -18,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::body::Incoming;
 use crate::client_certificates::Tls;
 use crate::{Body, RequestBody, Server};
 
@@ -98,7 +98,8 @@ async fn connection(
         .map_err(|_| "the handshake took too long".to_owned())?
         .map_err(|error| error.to_string())?;
     let peer = tls.peer(stream.get_ref().1.peer_certificates().unwrap_or_default());
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let request = request.map(Incoming::new);
         let server = Arc::clone(&server);
         let peer = peer.clone();
         async move {

@@ -1,6 +1,6 @@
 //! HTTP/2 as only an attacker speaks it: frames written by hand.
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::front::{Front, read_all};
 
@@ -122,4 +122,26 @@ async fn abuse_of_http2_ends_the_connection_and_nothing_else() {
         assert!(goaway(&answer).is_some(), "{what}: {answer:?}");
     }
     front.is_unharmed("broken frames").await;
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_body_does_not_reset_the_stream() {
+    const DATA: u8 = 0;
+    let front = Front::start().await;
+    let mut stream = front.connect("h2", None).await.unwrap();
+    let headers = frame(HEADERS, END_HEADERS, 1, &POST_ROOT);
+    stream.write_all(&[opening(), headers].concat()).await.unwrap();
+    let mut read = Vec::new();
+    let is = |wanted: u8| move |(kind, _): &(u8, Vec<u8>)| *kind == wanted;
+    // Who may not be here is told so whatever the body says.
+    while !frames(&read).iter().any(is(DATA)) {
+        assert!(stream.read_buf(&mut read).await.unwrap() > 0, "{:?}", frames(&read));
+    }
+    let body = frame(DATA, END_STREAM, 1, b"{}");
+    let ping = frame(PING, 0, 0, &[0; 8]);
+    stream.write_all(&[body, ping].concat()).await.unwrap();
+    while !frames(&read).iter().any(is(PING)) {
+        assert!(stream.read_buf(&mut read).await.unwrap() > 0, "{:?}", frames(&read));
+    }
+    assert_eq!(resets(&frames(&read)), [0_u8; 0]);
 }
