@@ -82,24 +82,34 @@ impl std::fmt::Debug for Body {
 /// An answer may be known before the body was read. Dropping the rest would reset the stream, and a client that is still
 /// sending takes that for an error and never looks at its answer; so what is left is read and thrown away, within limits.
 #[derive(Debug)]
-pub struct Incoming(Option<hyper::body::Incoming>);
+pub struct Incoming(Option<Source>);
+
+#[derive(Debug)]
+enum Source {
+    Http1(hyper::body::Incoming),
+    Http2(h2::RecvStream),
+}
 
 impl Incoming {
-    pub(crate) fn new(body: hyper::body::Incoming) -> Self {
-        Self(Some(body))
+    pub(crate) fn http1(body: hyper::body::Incoming) -> Self {
+        Self(Some(Source::Http1(body)))
+    }
+
+    pub(crate) fn http2(body: h2::RecvStream) -> Self {
+        Self(Some(Source::Http2(body)))
     }
 }
 
 impl http_body::Body for Incoming {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.get_mut().0 {
-            Some(body) => Pin::new(body).poll_frame(cx),
+            Some(source) => Pin::new(source).poll_frame(cx),
             None => Poll::Ready(None),
         }
     }
@@ -107,9 +117,36 @@ impl http_body::Body for Incoming {
     fn is_end_stream(&self) -> bool {
         self.0.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
+}
 
-    fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map(http_body::Body::size_hint).unwrap_or_default()
+impl http_body::Body for Source {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Http1(body) => {
+                Pin::new(body).poll_frame(cx).map(|next| next.map(|frame| Ok(frame?)))
+            }
+            Self::Http2(body) => body.poll_data(cx).map(|next| {
+                next.map(|data| {
+                    let data = data?;
+                    // Read is as good as done with: the client may send as much again.
+                    body.flow_control().release_capacity(data.len())?;
+                    Ok(Frame::data(data))
+                })
+            }),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ mod exchange;
 mod filters;
 mod handlers;
 mod health;
+mod http2;
 pub mod hub;
 mod in_process;
 pub mod listen;

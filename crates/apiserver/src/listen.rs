@@ -1,4 +1,4 @@
-//! Sockets: TLS, HTTP/1.1 and HTTP/2, and an end that lets requests finish.
+//! Sockets: TLS, HTTP/1.1 (HTTP/2 is in `http2.rs`), and an end that lets requests finish.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use bytes::Bytes;
 use component_base::ShutdownSignal;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -19,23 +19,20 @@ use tokio_rustls::server::TlsStream;
 
 use crate::body::Incoming;
 use crate::client_certificates::Tls;
-use crate::{Body, RequestBody, Server};
+use crate::{Body, Peer, RequestBody, Server};
 
 /// How many connections there may be at once. Further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 20_000;
 /// How long a handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long the headers of a request may take to arrive.
 const HEADERS: Duration = Duration::from_secs(30);
 /// How long requests may go on after the server was asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
 /// The longest headers of a request, in bytes: beyond it 431 (upstream: `DefaultMaxHeaderBytes`). URLs end at 64 KiB.
-const MAX_HEADER_BYTES: usize = 1 << 20;
+pub(crate) const MAX_HEADER_BYTES: usize = 1 << 20;
 /// How many headers a request may have: each group that is impersonated is one. Upstream counts bytes only.
 const MAX_HEADERS: usize = 1000;
-/// Streams of one HTTP/2 connection (upstream: 100). A client that holds many watches on one connection still gets its
-/// writes through; what a stream may buffer is bounded by its window.
-const MAX_STREAMS: u32 = 1_000;
 
 /// How requests begin that come without TLS.
 const PLAIN_HTTP: [&[u8]; 5] = [b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO"];
@@ -54,7 +51,6 @@ pub async fn listen(
     stop: ShutdownSignal,
 ) -> std::io::Result<()> {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let tracker = hyper_util::server::graceful::GracefulShutdown::new();
     loop {
         let permit = Arc::clone(&permits).acquire_owned().await.map_err(std::io::Error::other)?;
         let accepted = tokio::select! {
@@ -70,17 +66,18 @@ pub async fn listen(
                 continue;
             }
         };
-        let (server, tls, watcher) = (Arc::clone(&server), tls.clone(), tracker.watcher());
+        let (server, tls, stop) = (Arc::clone(&server), tls.clone(), stop.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            if let Err(error) = connection(server, tls, stream, watcher).await {
+            if let Err(error) = connection(server, tls, stream, stop).await {
                 tracing::debug!(%address, error, "a connection ended early");
             }
         });
     }
     drop(listener);
-    // Watches end by themselves when the server stops.
-    let _ = tokio::time::timeout(GRACE, tracker.shutdown()).await;
+    // Watches end by themselves when the server stops; a connection gives its permit back when it is done.
+    let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(GRACE, permits.acquire_many(all)).await;
     Ok(())
 }
 
@@ -89,7 +86,7 @@ async fn connection(
     server: Arc<Server>,
     tls: Tls,
     stream: TcpStream,
-    watcher: hyper_util::server::graceful::Watcher,
+    stop: ShutdownSignal,
 ) -> Result<(), String> {
     // Small answers must not wait for more data.
     let _ = stream.set_nodelay(true);
@@ -97,37 +94,55 @@ async fn connection(
     let stream = handshake
         .map_err(|_| "the handshake took too long".to_owned())?
         .map_err(|error| error.to_string())?;
-    let peer = tls.peer(stream.get_ref().1.peer_certificates().unwrap_or_default());
+    let session = stream.get_ref().1;
+    let peer = tls.peer(session.peer_certificates().unwrap_or_default());
+    if session.alpn_protocol() == Some(b"h2") {
+        return crate::http2::serve(server, stream, peer, stop).await;
+    }
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let request = request.map(Incoming::new);
-        let server = Arc::clone(&server);
-        let peer = peer.clone();
-        async move {
-            let answer = match refused(&request) {
-                Some(refusal) => refusal,
-                None => server.serve(request.map(RequestBody::Incoming), peer).await,
-            };
-            Ok::<_, std::convert::Infallible>(answer)
-        }
+        let (server, peer) = (Arc::clone(&server), peer.clone());
+        let request = request.map(Incoming::http1);
+        async move { Ok::<_, std::convert::Infallible>(answer(&server, request, peer).await) }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
+    let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS)
         .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEADER_BYTES + 8192);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
-        .keep_alive_interval(Duration::from_secs(30));
-    let serving =
-        builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-    watcher.watch(serving).await.map_err(|error| error.to_string())
+        .max_buf_size(MAX_HEADER_BYTES + 8192)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut serving = std::pin::pin!(serving);
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = stop.requested() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    ended.map_err(|error| with_causes(&error))
+}
+
+/// The answer to a request from a socket.
+pub(crate) async fn answer(
+    server: &Arc<Server>,
+    request: Request<Incoming>,
+    peer: Peer,
+) -> Response<Body> {
+    match refused(&request) {
+        Some(refusal) => refusal,
+        None => server.serve(request.map(RequestBody::Incoming), peer).await,
+    }
+}
+
+/// The text of an error, and what caused it: hyper's own says little.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 /// Agrees on keys; tells a client that speaks without any that it should not, as Go's server does.

@@ -2,6 +2,8 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use apimachinery::{json, value};
+
 use super::front::{Front, read_all};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -144,4 +146,42 @@ async fn an_answer_that_comes_before_the_body_does_not_reset_the_stream() {
         assert!(stream.read_buf(&mut read).await.unwrap() > 0, "{:?}", frames(&read));
     }
     assert_eq!(resets(&frames(&read)), [0_u8; 0]);
+}
+
+/// Watches that share a window which is too small for one event of each: no client may get so many tiny frames that it
+/// takes them for an attack, as the one used here does.
+#[tokio::test]
+async fn many_watches_share_a_small_window() {
+    const WATCHES: usize = 300;
+    const PATH: &str = "/api/v1/namespaces/default/configmaps";
+    let front = Front::start().await;
+    let stream = front.connect("h2", None).await.unwrap();
+    let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut watches = Vec::new();
+    for _ in 0..WATCHES {
+        let uri = format!("https://localhost{PATH}?watch=1");
+        let request = http::Request::get(uri).header("authorization", "Bearer admin-token");
+        requests = requests.ready().await.unwrap();
+        let (response, _) = requests.send_request(request.body(()).unwrap(), true).unwrap();
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), 200);
+        watches.push(response.into_body());
+    }
+    let map = value!({"metadata": {"name": "m"}, "data": {"k": ("x".repeat(1000))}});
+    front.cluster.done(&format!("POST {PATH}"), Some(&map)).await;
+    // All at once: who waits for one of them keeps the window from the others.
+    futures::future::join_all(watches.into_iter().map(|mut watch| async move {
+        let mut event = Vec::new();
+        while !event.ends_with(b"\n") {
+            let piece = watch.data().await.unwrap().unwrap();
+            watch.flow_control().release_capacity(piece.len()).unwrap();
+            event.extend_from_slice(&piece);
+        }
+        let event = json::parse(&event).unwrap();
+        assert_eq!(event.str_at(&["object", "metadata", "name"]), "m");
+    }))
+    .await;
+    drop(requests);
+    connection.await.unwrap().unwrap();
 }

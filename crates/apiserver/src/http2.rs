@@ -1,0 +1,170 @@
+//! HTTP/2: one task a connection, one a request.
+//!
+//! hyper has a server for it, which asks for a byte of the connection's window before it sends. Where many streams share
+//! a window that is used up, each of them sends that one byte, and clients end a connection that sends them so
+//! many tiny frames ("too_many_data_frames"): a thousand watches on a few connections did not live. Here a stream
+//! hands over what it has, and is given the window in turn for all of it (`docs/adr/0010-http2.md`).
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use component_base::ShutdownSignal;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use h2::server::SendResponse;
+use h2::{Ping, PingPong, RecvStream, SendStream};
+use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, header};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use crate::body::Incoming;
+use crate::listen::{self, HANDSHAKE, MAX_HEADER_BYTES};
+use crate::{Body, Peer, Server};
+
+/// Streams of one connection (upstream: 100). A client that holds many watches on one connection still gets its writes
+/// through; what a stream may buffer is bounded by its window.
+const MAX_STREAMS: u32 = 1_000;
+/// How much of a request's body may be on its way, in bytes.
+const STREAM_WINDOW: u32 = 1 << 20;
+/// How much of all bodies of a connection may be.
+const CONNECTION_WINDOW: u32 = 4 << 20;
+/// How much of an answer is kept for a client that reads slowly, in bytes; beyond it no more is made.
+const MAX_SEND_BUFFER: usize = 400 << 10;
+/// How often a client is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// How long it may take to say so.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Serves one connection until the client ends it, or the server stops and every request is answered.
+///
+/// # Errors
+/// When the client breaks the protocol, or is gone.
+pub(crate) async fn serve(
+    server: Arc<Server>,
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+    stop: ShutdownSignal,
+) -> Result<(), String> {
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(MAX_SEND_BUFFER);
+    let opened = tokio::time::timeout(HANDSHAKE, builder.handshake::<_, Bytes>(stream)).await;
+    let mut connection = opened
+        .map_err(|_| "the client did not begin to speak HTTP/2".to_owned())?
+        .map_err(|error| error.to_string())?;
+    let mut silence = std::pin::pin!(silence(connection.ping_pong()));
+    let mut stopped = std::pin::pin!(stop.requested());
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => {
+                let Some(accepted) = accepted else { return Ok(()) };
+                let (request, respond) = accepted.map_err(|error| error.to_string())?;
+                tokio::spawn(exchange(Arc::clone(&server), peer.clone(), request, respond));
+            }
+            () = &mut stopped, if !stopping => {
+                stopping = true;
+                connection.graceful_shutdown();
+            }
+            () = &mut silence => return Err("the client does not answer pings any more".into()),
+        }
+    }
+}
+
+/// Resolves when a ping is not answered in time.
+async fn silence(ping_pong: Option<PingPong>) {
+    let Some(mut ping_pong) = ping_pong else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(PING_EVERY).await;
+        match tokio::time::timeout(PING_TIMEOUT, ping_pong.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            // The connection's own task sees the error too, and says more of it.
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return,
+        }
+    }
+}
+
+/// Answers one request. A client that takes its request back ends the work on it.
+async fn exchange(
+    server: Arc<Server>,
+    peer: Peer,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let head = request.method() == Method::HEAD;
+    let request = request.map(Incoming::http2);
+    let answer = tokio::select! {
+        biased;
+        answer = listen::answer(&server, request, peer) => answer,
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+    };
+    let (mut parts, body) = answer.into_parts();
+    parts.headers.remove(header::CONNECTION);
+    add_date(&server, &mut parts.headers);
+    let length = match &body {
+        Body::Full(bytes) => Some(bytes.as_ref().map_or(0, Bytes::len)),
+        Body::Stream(_) => None,
+    };
+    if let Some(length) = length {
+        parts.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
+    let ends = head || length == Some(0);
+    let sent = respond.send_response(Response::from_parts(parts, ()), ends);
+    let (Ok(mut stream), false) = (sent, ends) else { return };
+    // What fails from here on fails because the client is gone.
+    let _gone = match body {
+        Body::Full(bytes) => stream.send_data(bytes.unwrap_or_default(), true),
+        Body::Stream(pieces) => send_pieces(pieces, &mut stream).await,
+    };
+}
+
+fn add_date(server: &Server, headers: &mut HeaderMap) {
+    let date = httpdate::fmt_http_date(server.clock.now().into());
+    if let Ok(date) = HeaderValue::try_from(date) {
+        headers.insert(DATE, date);
+    }
+}
+
+/// Sends pieces as they come; the next is asked for when the client has room for it.
+async fn send_pieces(
+    mut pieces: BoxStream<'static, Bytes>,
+    stream: &mut SendStream<Bytes>,
+) -> Result<(), h2::Error> {
+    loop {
+        let piece = tokio::select! {
+            biased;
+            piece = pieces.next() => piece,
+            reset = poll_fn(|cx| stream.poll_reset(cx)) => return reset.map(|_| ()),
+        };
+        let Some(piece) = piece else { return stream.send_data(Bytes::new(), true) };
+        if piece.is_empty() {
+            continue;
+        }
+        stream.send_data(piece, false)?;
+        if !has_room(stream).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// Waits until the windows have room beyond what was handed over; says whether the client still listens.
+async fn has_room(stream: &mut SendStream<Bytes>) -> Result<bool, h2::Error> {
+    stream.reserve_capacity(1);
+    while stream.capacity() == 0 {
+        match poll_fn(|cx| stream.poll_capacity(cx)).await {
+            Some(more) => more?,
+            None => return Ok(false),
+        };
+    }
+    // Whoever holds a part of the window while it has nothing to send keeps it from others.
+    stream.reserve_capacity(0);
+    Ok(true)
+}
