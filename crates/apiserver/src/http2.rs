@@ -7,6 +7,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::body::Incoming;
+use crate::coalesce::Coalesced;
 use crate::listen::{self, HANDSHAKE, MAX_HEADER_BYTES};
 use crate::{Body, Peer, Server};
 
@@ -37,6 +39,8 @@ const MAX_SEND_BUFFER: usize = 400 << 10;
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long it may take to say so.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+type Connection = h2::server::Connection<Coalesced, Bytes>;
 
 /// Serves one connection until the client ends it, or the server stops and every request is answered.
 ///
@@ -55,18 +59,24 @@ pub(crate) async fn serve(
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(MAX_SEND_BUFFER);
-    let opened = tokio::time::timeout(HANDSHAKE, builder.handshake::<_, Bytes>(stream)).await;
-    let mut connection = opened
-        .map_err(|_| "the client did not begin to speak HTTP/2".to_owned())?
-        .map_err(|error| error.to_string())?;
+    let stream = Coalesced::new(stream);
+    let opening = async {
+        let opened = builder.handshake::<_, Bytes>(stream.clone()).await;
+        let connection = opened.map_err(|error| error.to_string())?;
+        stream.written().await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(connection)
+    };
+    let mut connection = tokio::time::timeout(HANDSHAKE, opening)
+        .await
+        .map_err(|_| "the client did not begin to speak HTTP/2".to_owned())??;
     let mut silence = std::pin::pin!(silence(connection.ping_pong()));
     let mut stopped = std::pin::pin!(stop.requested());
     let mut stopping = false;
     loop {
         tokio::select! {
-            accepted = connection.accept() => {
+            accepted = poll_fn(|cx| next_request(&mut connection, &stream, cx)) => {
                 let Some(accepted) = accepted else { return Ok(()) };
-                let (request, respond) = accepted.map_err(|error| error.to_string())?;
+                let (request, respond) = accepted?;
                 tokio::spawn(exchange(Arc::clone(&server), peer.clone(), request, respond));
             }
             () = &mut stopped, if !stopping => {
@@ -75,6 +85,28 @@ pub(crate) async fn serve(
             }
             () = &mut silence => return Err("the client does not answer pings any more".into()),
         }
+    }
+}
+
+type Accepted = Result<(Request<RecvStream>, SendResponse<Bytes>), String>;
+
+/// The next request. Where there is none, everything that was made for the client until now is written, at once.
+fn next_request(
+    connection: &mut Connection,
+    stream: &Coalesced,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Accepted>> {
+    let next = connection
+        .poll_accept(cx)
+        .map(|next| next.map(|accepted| accepted.map_err(|error| error.to_string())));
+    if matches!(next, Poll::Ready(Some(Ok(_)))) {
+        return next;
+    }
+    match (stream.poll_written(cx), next) {
+        (Poll::Ready(Err(error)), _) => Poll::Ready(Some(Err(error.to_string()))),
+        // The last of it is waited for: whoever gets the end drops the connection.
+        (Poll::Pending, _) => Poll::Pending,
+        (Poll::Ready(Ok(())), next) => next,
     }
 }
 

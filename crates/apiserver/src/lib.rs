@@ -8,6 +8,7 @@ pub mod body;
 pub mod bootstrap;
 pub mod cache;
 pub mod client_certificates;
+mod coalesce;
 mod decode;
 mod discovery;
 mod error;
