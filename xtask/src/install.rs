@@ -15,6 +15,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),
     ("runc", "runc"),
     ("curl", "curl"),
+    ("make", "make"),
     ("python3", "python3"),
     ("iptables", "iptables"),
     ("docker-registry", "docker-registry"),

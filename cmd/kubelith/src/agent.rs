@@ -14,7 +14,7 @@ use crate::node::{self, Node};
 use crate::pki::{self, Directory, Subject};
 use crate::server::Signals;
 use crate::startup::Startup;
-use crate::{data_dir, log, tls};
+use crate::{data_dir, log, memory, tls};
 
 /// Flags of `kubelith agent`.
 #[derive(Debug, clap::Args)]
@@ -51,6 +51,7 @@ pub(crate) struct Options {
 /// Runs until it is told to stop; containers go on.
 pub(crate) fn run(options: Options) -> Result<()> {
     options.log.start()?;
+    memory::give_back();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(options))
 }

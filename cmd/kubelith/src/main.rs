@@ -12,6 +12,7 @@ mod image;
 mod join;
 mod kubeconfig;
 mod log;
+mod memory;
 mod node;
 mod pki;
 mod server;

@@ -18,7 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::pki::{Authority, Directory, Identity, Subject};
 use crate::startup::Startup;
-use crate::{control_plane, data_dir, join, log, tls};
+use crate::{control_plane, data_dir, join, log, memory, tls};
 
 /// Flags of `kubelith server`.
 #[derive(Debug, clap::Args)]
@@ -85,6 +85,7 @@ pub(crate) enum Part {
 /// Runs until it is told to stop.
 pub(crate) fn run(options: Options) -> Result<()> {
     options.log.start()?;
+    memory::give_back();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(options))
 }

@@ -12,7 +12,7 @@ use crate::json::{self, JsonError};
 use crate::value::{Object, Value};
 
 /// An object as it is stored, with its resource version.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Obj {
     bytes: Bytes,
     /// Where the members of metadata begin.
@@ -30,6 +30,8 @@ pub struct Facts {
     pub namespace: CompactString,
     /// `metadata.name`
     pub name: CompactString,
+    /// `metadata.uid`
+    pub uid: CompactString,
     /// `metadata.labels`, sorted.
     pub labels: Box<[(CompactString, CompactString)]>,
     /// The values of the resource's selectable fields, in the order of its declaration.
@@ -108,6 +110,22 @@ impl Obj {
         let value = json::parse(&bytes)?;
         let members_at = u32::try_from(at).map_err(|_| ObjError::Layout)?;
         Ok(Self { facts: facts(&value), bytes, members_at, resource_version })
+    }
+
+    /// The object of a value, which has its resource version inside; without selectable fields.
+    ///
+    /// # Errors
+    /// When it is too large.
+    pub fn of(value: &Value) -> Result<Self, ObjError> {
+        let version = value.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or_default();
+        let object = Self::unindexed(encode(value).into(), version)?;
+        Ok(Self { facts: facts(value, Box::default()), ..object })
+    }
+
+    /// Whether its text has this in it, which is far cheaper to know than what the object holds.
+    #[must_use]
+    pub fn mentions(&self, text: &str) -> bool {
+        memchr::memmem::find(&self.bytes, text.as_bytes()).is_some()
     }
 
     /// The object of these bytes for a reader that asks for nothing but the bytes: its facts are empty.
@@ -192,6 +210,7 @@ pub fn facts(value: &Value, fields: Box<[CompactString]>) -> Facts {
     Facts {
         namespace: value.str_at(&["metadata", "namespace"]).into(),
         name: value.str_at(&["metadata", "name"]).into(),
+        uid: value.str_at(&["metadata", "uid"]).into(),
         labels: labels
             .map(|labels| {
                 labels

@@ -33,6 +33,18 @@ pub enum Change {
     Deleted,
 }
 
+impl Change {
+    /// The type of its watch events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
 /// One change of one object.
 #[derive(Debug)]
 pub struct Event {
@@ -76,27 +88,22 @@ impl Event {
     /// The watch frame in JSON, in the storage version, for a watcher without selector.
     pub fn json_frame(&self) -> Bytes {
         let make = || {
-            let kind = match self.change {
-                Change::Added => "ADDED",
-                Change::Modified => "MODIFIED",
-                Change::Deleted => "DELETED",
-            };
-            frame(kind, &self.object).into()
+            let mut out = Vec::new();
+            write_frame(self.change.as_str(), &self.object, &mut out);
+            out.into()
         };
         self.json.get_or_init(make).clone()
     }
 }
 
-/// A watch frame in JSON.
-#[must_use]
-pub fn frame(kind: &str, object: &Obj) -> Vec<u8> {
-    let mut out = Vec::with_capacity(object.stored().len() + 96);
+/// Appends a watch frame in JSON.
+pub fn write_frame(kind: &str, object: &Obj, out: &mut Vec<u8>) {
+    out.reserve(object.stored().len() + 96);
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(kind.as_bytes());
     out.extend_from_slice(b"\",\"object\":");
-    object.write(&mut out);
+    object.write(out);
     out.extend_from_slice(b"}\n");
-    out
 }
 
 /// The name of an object in a cache: `namespace/name`, or `name`.

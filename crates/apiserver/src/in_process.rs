@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use auth::UserInfo;
 use bytes::Bytes;
-use client::transport::{ResponseStream, Transport, TransportError};
+use client::transport::{ResponseStream, Transport, TransportError, WantsObjects};
 use futures::StreamExt;
 use http::{Request, Response};
 use http_body_util::BodyStream;
@@ -33,8 +33,10 @@ impl Transport for InProcess {
         &self,
         request: Request<Bytes>,
     ) -> Result<Response<ResponseStream>, TransportError> {
+        let mut request = request.map(RequestBody::Bytes);
+        request.extensions_mut().insert(WantsObjects);
         let peer = Peer { user: Some(Arc::clone(&self.user)), ..Peer::default() };
-        let response = self.server.serve(request.map(RequestBody::Bytes), peer).await;
+        let response = self.server.serve(request, peer).await;
         Ok(response.map(stream_of))
     }
 }

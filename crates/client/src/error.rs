@@ -34,6 +34,20 @@ pub struct ApiStatus {
     pub status: Value,
 }
 
+impl ApiStatus {
+    /// The status that a watch ends with.
+    #[must_use]
+    pub fn of_value(status: Value) -> Self {
+        let code = status.i64_at(&["code"]).and_then(|code| u16::try_from(code).ok());
+        Self {
+            code: code.unwrap_or(500),
+            reason: status.str_at(&["reason"]).to_owned(),
+            message: status.str_at(&["message"]).to_owned(),
+            status,
+        }
+    }
+}
+
 impl ClientError {
     pub(crate) fn of_status(code: u16, body: &[u8]) -> Self {
         let status = apimachinery::json::parse(body).unwrap_or_default();

@@ -28,28 +28,37 @@ pub const BY_SELECTOR: &str = "selector";
 /// The index of endpoint slices by their service: `NAMESPACE/NAME`.
 pub const BY_SERVICE: &str = "service";
 
+/// The member of metadata that names the owners.
+const OWNERS: &str = "ownerReferences";
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// The indexes that the shared cache of a resource has.
 #[must_use]
 pub fn indexes(resource: &Resource) -> Vec<(&'static str, Indexer)> {
-    let mut indexes: Vec<(&'static str, Indexer)> =
-        vec![(BY_CONTROLLER, controller_uid), (BY_OWNER, owner_uids)];
+    let mut indexes = vec![
+        (BY_CONTROLLER, Indexer { mentions: OWNERS, values: controller_uid }),
+        (BY_OWNER, Indexer { mentions: OWNERS, values: owner_uids }),
+    ];
+    let orphans = (ORPHANS, Indexer { mentions: "", values: orphan });
+    let by_selector = (BY_SELECTOR, Indexer { mentions: "selector", values: selector });
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "pods") => {
-            indexes.extend([(BY_NODE, node_name as Indexer), (BY_LABEL, labels)]);
-            indexes.extend([(ORPHANS, orphan as Indexer), (BY_PHASE, over)]);
+            indexes.push((BY_NODE, Indexer { mentions: "nodeName", values: node_name }));
+            indexes.push((BY_LABEL, Indexer { mentions: "labels", values: labels }));
+            indexes.extend([orphans, (BY_PHASE, Indexer { mentions: "phase", values: over })]);
         }
-        ("", "nodes") => indexes.push((BY_POD_CIDR, pod_ranges)),
-        ("apps", "replicasets") => {
-            indexes.extend([(ORPHANS, orphan as Indexer), (BY_SELECTOR, selector)]);
+        ("", "nodes") => {
+            indexes.push((BY_POD_CIDR, Indexer { mentions: "podCIDR", values: pod_ranges }));
         }
-        ("apps", "controllerrevisions") => indexes.push((ORPHANS, orphan)),
-        ("discovery.k8s.io", "endpointslices") => indexes.push((BY_SERVICE, service)),
+        ("apps", "replicasets") => indexes.extend([orphans, by_selector]),
+        ("apps", "controllerrevisions") => indexes.push(orphans),
+        ("discovery.k8s.io", "endpointslices") => {
+            indexes.push((BY_SERVICE, Indexer { mentions: SERVICE_NAME, values: service }));
+        }
         ("", "services" | "replicationcontrollers")
         | ("apps", "deployments" | "daemonsets" | "statefulsets")
         | ("batch", "jobs")
-        | ("policy", "poddisruptionbudgets") => indexes.push((BY_SELECTOR, selector)),
+        | ("policy", "poddisruptionbudgets") => indexes.push(by_selector),
         _ => {}
     }
     indexes
@@ -154,7 +163,7 @@ mod tests {
 
     #[test]
     fn objects_lie_where_they_are_looked_for() {
-        let check = |indexer: Indexer, object: &str, expected: &[&str]| {
+        let check = |indexer: fn(&Value) -> Vec<CompactString>, object: &str, expected: &[&str]| {
             let value = apimachinery::json::parse(object.as_bytes()).unwrap();
             assert_eq!(indexer(&value), expected, "{object}");
         };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Value;
+use apimachinery::obj::Obj;
 use compact_str::CompactString;
 use component_base::{Random, ShutdownSignal};
 use parking_lot::{Mutex, RwLock};
@@ -37,7 +38,8 @@ pub struct Cached {
     pub uid: CompactString,
     /// Its version.
     pub resource_version: u64,
-    json: Box<[u8]>,
+    /// The object as it was read; in the server's process the very one that its own cache holds.
+    object: Arc<Obj>,
     decoded: Mutex<Decoded>,
 }
 
@@ -54,13 +56,19 @@ impl Cached {
     /// An object as a store would hold it, for sources that are none.
     #[must_use]
     pub fn new(value: Value) -> Self {
-        let version = value.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or_default();
+        // Nothing but a size of gigabytes keeps a value from being one.
+        let cached = Self::of(Arc::new(Obj::of(&value).unwrap_or_default()));
+        *cached.decoded.lock() = Decoded::Kept(Some(Arc::new(value)));
+        cached
+    }
+
+    fn of(object: Arc<Obj>) -> Self {
         Self {
-            key: key_of(&value),
-            uid: value.str_at(&["metadata", "uid"]).into(),
-            resource_version: version,
-            json: apimachinery::json::to_vec(&value).into(),
-            decoded: Mutex::new(Decoded::Kept(Some(Arc::new(value)))),
+            key: key_of(&object),
+            uid: object.facts.uid.clone(),
+            resource_version: object.resource_version,
+            object,
+            decoded: Mutex::new(Decoded::Kept(None)),
         }
     }
 
@@ -68,7 +76,7 @@ impl Cached {
     #[must_use]
     pub fn value(&self) -> Arc<Value> {
         // It was written by this process from a value.
-        let decode = || Arc::new(apimachinery::json::parse(&self.json).unwrap_or_default());
+        let decode = || Arc::new(self.object.to_value().unwrap_or_default());
         match &mut *self.decoded.lock() {
             Decoded::Unkept => {}
             Decoded::Kept(kept) => return Arc::clone(kept.get_or_insert_with(decode)),
@@ -80,6 +88,12 @@ impl Cached {
     #[must_use]
     pub fn to_value(&self) -> Value {
         Arc::unwrap_or_clone(self.value())
+    }
+
+    /// Whether its text has this in it, which is far cheaper to know than what the object holds.
+    #[must_use]
+    pub fn mentions(&self, text: &str) -> bool {
+        self.object.mentions(text)
     }
 
     /// Begins to keep the decoded form, which is made when it is first asked for.
@@ -97,7 +111,9 @@ impl Cached {
     /// The object as a Rust type; `None` where it does not fit, which the server's types prevent.
     #[must_use]
     pub fn decode<K: DeserializeOwned>(&self) -> Option<K> {
-        match serde_json::from_slice(&self.json) {
+        let mut json = Vec::new();
+        self.object.write(&mut json);
+        match serde_json::from_slice(&json) {
             Ok(object) => Some(object),
             Err(error) => {
                 tracing::error!(key = %self.key, %error, "could not decode a cached object");
@@ -107,8 +123,8 @@ impl Cached {
     }
 }
 
-fn key_of(value: &Value) -> ObjectKey {
-    ObjectKey::new(value.str_at(&["metadata", "namespace"]), value.str_at(&["metadata", "name"]))
+fn key_of(object: &Obj) -> ObjectKey {
+    ObjectKey::new(object.facts.namespace.as_str(), object.facts.name.as_str())
 }
 
 /// A change as a listener sees it. The store already has it.
@@ -132,7 +148,13 @@ impl StoreChange {
 pub type Listener = Arc<dyn Fn(&StoreChange) + Send + Sync>;
 
 /// Finds the values under which an object is looked up.
-pub type Indexer = fn(&Value) -> Vec<CompactString>;
+#[derive(Debug, Clone, Copy)]
+pub struct Indexer {
+    /// What the text of an object has in it that lies under any value; objects without it need not be decoded.
+    pub mentions: &'static str,
+    /// The values of an object.
+    pub values: fn(&Value) -> Vec<CompactString>,
+}
 
 #[derive(Default)]
 struct State {
@@ -148,6 +170,16 @@ struct State {
 struct Index {
     indexer: Indexer,
     keys: BTreeMap<CompactString, BTreeSet<ObjectKey>>,
+}
+
+impl Index {
+    fn values(&self, object: &Cached) -> Vec<CompactString> {
+        if object.mentions(self.indexer.mentions) {
+            (self.indexer.values)(&object.value())
+        } else {
+            Vec::new()
+        }
+    }
 }
 
 struct Shared {
@@ -282,9 +314,9 @@ impl Store {
     }
 
     /// Called with the lock on the listeners held, so that each sees every change once and in order.
-    fn apply(&self, value: Option<Value>, key: &ObjectKey, revision: u64) {
+    fn apply(&self, object: Option<Arc<Obj>>, key: &ObjectKey, revision: u64) {
         let listeners = self.0.listeners.lock();
-        let new = value.map(|value| Arc::new(Cached::new(value)));
+        let new = object.map(|object| Arc::new(Cached::of(object)));
         let change = {
             let mut state = self.0.state.write();
             state.revision = state.revision.max(revision);
@@ -352,10 +384,9 @@ impl State {
         if self.indexes.is_empty() {
             return;
         }
-        let (old, new) = (old.map(Cached::value), new.map(Cached::value));
         for index in self.indexes.values_mut() {
-            if let Some(old) = &old {
-                for value in (index.indexer)(old) {
+            if let Some(old) = old {
+                for value in index.values(old) {
                     let empty = index.keys.get_mut(&value).is_some_and(|keys| {
                         keys.remove(key);
                         keys.is_empty()
@@ -365,7 +396,7 @@ impl State {
                     }
                 }
             }
-            for value in new.as_deref().map(index.indexer).unwrap_or_default() {
+            for value in new.map(|new| index.values(new)).unwrap_or_default() {
                 index.keys.entry(value).or_default().insert(key.clone());
             }
         }
@@ -444,12 +475,12 @@ impl Reflector {
         }
         while let Some(event) = watch.next().await? {
             match event {
-                WatchEvent::Added(value) | WatchEvent::Modified(value) => self.put(value),
-                WatchEvent::Deleted(value) => {
-                    self.store.apply(None, &key_of(&value), revision_of(&value))
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => self.put(object),
+                WatchEvent::Deleted(object) => {
+                    self.store.apply(None, &key_of(&object), object.resource_version);
                 }
                 WatchEvent::Bookmark { resource_version, .. } => {
-                    self.store.bookmark(resource_version.parse().unwrap_or_default(), false);
+                    self.store.bookmark(resource_version, false);
                 }
                 WatchEvent::Error(status) => return Err(ClientError::Api(status)),
             }
@@ -462,27 +493,26 @@ impl Reflector {
         let mut seen = BTreeSet::new();
         while let Some(event) = watch.next().await? {
             match event {
-                WatchEvent::Added(value) | WatchEvent::Modified(value) => {
-                    let key = key_of(&value);
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    let key = key_of(&object);
                     let known = self
                         .store
                         .get(&key)
-                        .is_some_and(|it| it.resource_version == revision_of(&value));
+                        .is_some_and(|it| it.resource_version == object.resource_version);
                     seen.insert(key);
                     if !known {
-                        self.put(value);
+                        self.put(object);
                     }
                 }
-                WatchEvent::Deleted(value) => {
-                    let key = key_of(&value);
+                WatchEvent::Deleted(object) => {
+                    let key = key_of(&object);
                     seen.remove(&key);
-                    self.store.apply(None, &key, revision_of(&value));
+                    self.store.apply(None, &key, object.resource_version);
                 }
                 WatchEvent::Bookmark { resource_version, initial_end } => {
-                    let revision = resource_version.parse().unwrap_or_default();
                     if initial_end {
-                        self.store.retain(&seen, revision);
-                        self.store.bookmark(revision, true);
+                        self.store.retain(&seen, resource_version);
+                        self.store.bookmark(resource_version, true);
                         return Ok(());
                     }
                 }
@@ -492,14 +522,10 @@ impl Reflector {
         Err(ClientError::Decode("the watch ended before its initial events did".into()))
     }
 
-    fn put(&self, value: Value) {
-        let (key, revision) = (key_of(&value), revision_of(&value));
-        self.store.apply(Some(value), &key, revision);
+    fn put(&self, object: Arc<Obj>) {
+        let (key, revision) = (key_of(&object), object.resource_version);
+        self.store.apply(Some(object), &key, revision);
     }
-}
-
-fn revision_of(value: &Value) -> u64 {
-    value.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or_default()
 }
 
 /// The caches that components of one process share: one reflector a resource.

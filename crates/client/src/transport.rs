@@ -1,9 +1,14 @@
 //! How requests travel.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use http::{Request, Response};
+use parking_lot::Mutex;
+
+use crate::watch::WatchEvent;
 
 /// A request that got no answer, or half of one.
 #[derive(Debug, thiserror::Error)]
@@ -35,4 +40,32 @@ pub trait Transport: Send + Sync + std::fmt::Debug {
         &self,
         request: Request<Bytes>,
     ) -> Result<Response<ResponseStream>, TransportError>;
+}
+
+/// In the extensions of a request: a watch may be answered with the server's own objects ([`Objects`]) instead of their
+/// text. Transports within the process set it; nothing that comes from a socket has it.
+#[derive(Debug, Clone, Copy)]
+pub struct WantsObjects;
+
+/// In the extensions of an answer: the events of a watch, whose objects are those of the server's cache.
+#[derive(Clone)]
+pub struct Objects(Arc<Mutex<Option<BoxStream<'static, WatchEvent>>>>);
+
+impl Objects {
+    /// An answer with these events.
+    #[must_use]
+    pub fn new(events: BoxStream<'static, WatchEvent>) -> Self {
+        Self(Arc::new(Mutex::new(Some(events))))
+    }
+
+    /// The events, for the first who asks.
+    pub(crate) fn take(&self) -> Option<BoxStream<'static, WatchEvent>> {
+        self.0.lock().take()
+    }
+}
+
+impl std::fmt::Debug for Objects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Objects")
+    }
 }

@@ -10,6 +10,9 @@ use std::time::Duration;
 use apimachinery::obj::Obj;
 use apimachinery::{Object, Status, Value, json, value};
 use bytes::Bytes;
+use client::error::ApiStatus;
+use client::transport::{Objects, WantsObjects};
+use client::watch::WatchEvent;
 use futures::StreamExt;
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -56,10 +59,22 @@ struct Watch {
     columns_sent: bool,
     /// Frames can be shared among watchers.
     shared_frames: bool,
+    /// The client is in this process and takes the objects themselves.
+    wants_objects: bool,
     /// Counts the events that are sent.
     sent: Counter<u64, AtomicU64>,
     /// Counts this watch while it is open.
     _held: Held,
+}
+
+/// What a watch sends at once.
+enum Piece {
+    /// Frames.
+    Text(Vec<u8>),
+    /// A frame that all watchers share.
+    Shared(Bytes),
+    /// The events themselves, to a client in this process.
+    Events(Vec<WatchEvent>),
 }
 
 enum Stage {
@@ -109,10 +124,13 @@ pub(crate) async fn watch(
     let now = Instant::now();
     let random = server.random.below(MIN_TIMEOUT_SECONDS);
     let timeout = options.timeout_seconds.unwrap_or(MIN_TIMEOUT_SECONDS + random);
-    let stream = Watch {
-        shared_frames: form.transform == Transform::None
-            && form.encoding == Encoding::Json
-            && target.is_storage_version(),
+    let shared_frames = form.transform == Transform::None
+        && form.encoding == Encoding::Json
+        && target.is_storage_version();
+    let wants_objects = shared_frames && exchange.parts.extensions.get::<WantsObjects>().is_some();
+    let watch = Watch {
+        shared_frames,
+        wants_objects,
         server: Arc::clone(server),
         target: target.clone(),
         selection,
@@ -127,17 +145,7 @@ pub(crate) async fn watch(
         sent: server.metrics.events_of(target.served.facts),
         _held: server.metrics.hold(exchange),
     };
-    let pieces = futures::stream::unfold(stream, |mut watch| async move {
-        watch.next().await.map(|piece| (piece, watch))
-    });
-    let mut response = Response::new(Body::Stream(pieces.boxed()));
-    let media = match form.encoding {
-        Encoding::Json => "application/json",
-        Encoding::Yaml => "application/yaml",
-        Encoding::Protobuf => crate::proto::WATCH_MEDIA_TYPE,
-    };
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
-    Ok(response)
+    Ok(watch.into_response())
 }
 
 fn scope(target: &Target, selection: &Selection) -> Scope {
@@ -185,8 +193,37 @@ async fn first_stage(
 }
 
 impl Watch {
+    fn into_response(self) -> Response<Body> {
+        let media = match self.form.encoding {
+            Encoding::Json => "application/json",
+            Encoding::Yaml => "application/yaml",
+            Encoding::Protobuf => crate::proto::WATCH_MEDIA_TYPE,
+        };
+        let wants_objects = self.wants_objects;
+        let pieces = futures::stream::unfold(self, |mut watch| async move {
+            watch.next().await.map(|piece| (piece, watch))
+        });
+        if wants_objects {
+            let events = pieces.map(|piece| match piece {
+                Piece::Events(events) => futures::stream::iter(events),
+                Piece::Text(_) | Piece::Shared(_) => futures::stream::iter(Vec::new()),
+            });
+            let mut response = Response::new(Body::empty());
+            response.extensions_mut().insert(Objects::new(events.flatten().boxed()));
+            return response;
+        }
+        let texts = pieces.map(|piece| match piece {
+            Piece::Text(text) => text.into(),
+            Piece::Shared(frame) => frame,
+            Piece::Events(_) => Bytes::new(),
+        });
+        let mut response = Response::new(Body::Stream(texts.boxed()));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+        response
+    }
+
     /// The next piece of the answer; `None` when it is over.
-    async fn next(&mut self) -> Option<Bytes> {
+    async fn next(&mut self) -> Option<Piece> {
         loop {
             let piece = match &mut self.stage {
                 Stage::Ended => return None,
@@ -213,9 +250,14 @@ impl Watch {
         }
     }
 
-    fn initial(&mut self) -> Bytes {
-        let mut out = Vec::new();
-        while out.len() < PIECE_BYTES {
+    /// A piece with nothing in it yet.
+    fn piece(&self) -> Piece {
+        if self.wants_objects { Piece::Events(Vec::new()) } else { Piece::Text(Vec::new()) }
+    }
+
+    fn initial(&mut self) -> Piece {
+        let mut out = self.piece();
+        while !out.is_full() {
             let Stage::Initial { objects, bookmark, then } = &mut self.stage else { break };
             let Some(object) = objects.next() else {
                 let (bookmark, then) = (*bookmark, *then);
@@ -226,13 +268,13 @@ impl Watch {
                 }
                 break;
             };
-            self.write_event("ADDED", &object, &mut out);
+            self.write_event(Change::Added, &object, &mut out);
         }
-        out.into()
+        out
     }
 
     /// Follows the store's history until the log can take over.
-    async fn history(&mut self) -> Option<Bytes> {
+    async fn history(&mut self) -> Option<Piece> {
         let Stage::History(stream) = &mut self.stage else { return None };
         let batch = tokio::select! {
             batch = stream.next() => batch?,
@@ -242,7 +284,7 @@ impl Watch {
             Ok(batch) => batch,
             Err(error) => return Some(self.end_with(&too_old(&error, self.seen))),
         };
-        let mut out = Vec::new();
+        let mut out = self.piece();
         for event in &batch.events {
             match self.event_of(event) {
                 Ok(event) => self.write_change(&event, &mut out),
@@ -253,7 +295,7 @@ impl Watch {
         if let Some(cursor) = self.target.cache.cursor_after(batch.progress.0) {
             self.stage = Stage::Live(cursor);
         }
-        Some(out.into())
+        Some(out)
     }
 
     fn event_of(&self, event: &storage::Event) -> Result<Event, Status> {
@@ -268,7 +310,7 @@ impl Watch {
     }
 
     /// What has changed since; `None` where nothing has.
-    fn live(&mut self) -> Option<Bytes> {
+    fn live(&mut self) -> Option<Piece> {
         let Stage::Live(cursor) = self.stage else { return None };
         let (next, revision) = self.target.cache.read(cursor, EVENTS_PER_PIECE);
         match next {
@@ -276,7 +318,7 @@ impl Watch {
                 // The client sees no gap: the store's history goes on where it was.
                 let stream = self.server.hub.store().watch(self.target.prefix(), Rev(self.seen));
                 self.stage = Stage::History(stream);
-                Some(Bytes::new())
+                Some(self.piece())
             }
             Next::Events(events, cursor) => {
                 self.stage = Stage::Live(cursor);
@@ -290,20 +332,21 @@ impl Watch {
         }
     }
 
-    fn write_changes(&mut self, events: &[Arc<Event>]) -> Bytes {
+    fn write_changes(&mut self, events: &[Arc<Event>]) -> Piece {
         if let [event] = events
             && self.shared_frames
+            && !self.wants_objects
             && self.is_told_as_it_is(event)
         {
             // All watchers send the same bytes.
             self.sent.inc();
-            return event.json_frame();
+            return Piece::Shared(event.json_frame());
         }
-        let mut out = Vec::new();
+        let mut out = self.piece();
         for event in events {
             self.write_change(event, &mut out);
         }
-        out.into()
+        out
     }
 
     /// Whether this client wants the object before a change, and after it.
@@ -326,31 +369,37 @@ impl Watch {
     }
 
     /// Writes a change as what it is for this client.
-    fn write_change(&mut self, event: &Event, out: &mut Vec<u8>) {
-        if self.shared_frames && self.is_told_as_it_is(event) {
+    fn write_change(&mut self, event: &Event, out: &mut Piece) {
+        if let Piece::Text(text) = out
+            && self.shared_frames
+            && self.is_told_as_it_is(event)
+        {
             self.sent.inc();
-            out.extend_from_slice(&event.json_frame());
+            text.extend_from_slice(&event.json_frame());
             return;
         }
         match self.wanted(event) {
-            (false, true) => self.write_event("ADDED", &event.object, out),
-            (true, true) => self.write_event("MODIFIED", &event.object, out),
+            (false, true) => self.write_event(Change::Added, &event.object, out),
+            (true, true) => self.write_event(Change::Modified, &event.object, out),
             (true, false) => {
                 let last = match (event.change, &event.previous) {
                     (Change::Deleted, _) | (_, None) => Arc::clone(&event.object),
                     (_, Some(previous)) => Arc::new(previous.at_version(event.revision)),
                 };
-                self.write_event("DELETED", &last, out);
+                self.write_event(Change::Deleted, &last, out);
             }
             (false, false) => {}
         }
     }
 
-    fn write_event(&mut self, kind: &str, object: &Obj, out: &mut Vec<u8>) {
+    fn write_event(&mut self, change: Change, object: &Arc<Obj>, out: &mut Piece) {
         self.sent.inc();
-        if self.shared_frames {
-            out.extend_from_slice(&cache::frame(kind, object));
-            return;
+        match out {
+            Piece::Events(events) => return events.push(told(change, Arc::clone(object))),
+            Piece::Text(text) if self.shared_frames => {
+                return cache::write_frame(change.as_str(), object, text);
+            }
+            Piece::Text(_) | Piece::Shared(_) => {}
         }
         let Ok(mut content) = object.to_value() else { return };
         let content = match self.form.transform {
@@ -367,10 +416,11 @@ impl Watch {
                 content
             }
         };
-        self.write_frame(kind, content, out);
+        self.write_frame(change.as_str(), content, out);
     }
 
-    fn write_frame(&self, kind: &str, content: Value, out: &mut Vec<u8>) {
+    fn write_frame(&self, kind: &str, content: Value, out: &mut Piece) {
+        let Piece::Text(out) = out else { return };
         if self.form.encoding == Encoding::Protobuf {
             return crate::proto::write_frame(kind, &content, out);
         }
@@ -389,7 +439,11 @@ impl Watch {
         }
     }
 
-    fn write_bookmark(&mut self, initial_end: bool, out: &mut Vec<u8>) {
+    fn write_bookmark(&mut self, initial_end: bool, out: &mut Piece) {
+        self.next_bookmark = Instant::now() + Duration::from_secs(BOOKMARK_SECONDS);
+        if let Piece::Events(events) = out {
+            return events.push(WatchEvent::Bookmark { resource_version: self.seen, initial_end });
+        }
         let facts = self.target.served.facts;
         let mut metadata = Object::new();
         metadata.insert("resourceVersion", self.seen.to_string());
@@ -401,15 +455,14 @@ impl Watch {
         content.insert("apiVersion", facts.api_version());
         content.insert("metadata", metadata);
         self.write_frame("BOOKMARK", Value::Object(content), out);
-        self.next_bookmark = Instant::now() + Duration::from_secs(BOOKMARK_SECONDS);
     }
 
-    fn bookmark_if_due(&mut self) -> Bytes {
-        let mut out = Vec::new();
+    fn bookmark_if_due(&mut self) -> Piece {
+        let mut out = self.piece();
         if self.bookmarks && Instant::now() >= self.next_bookmark && self.live_is_drained() {
             self.write_bookmark(false, &mut out);
         }
-        out.into()
+        out
     }
 
     /// Whether nothing is left to tell up to `seen`.
@@ -443,11 +496,46 @@ impl Watch {
     }
 
     /// A last frame that says why.
-    fn end_with(&mut self, status: &Status) -> Bytes {
+    fn end_with(&mut self, status: &Status) -> Piece {
         self.stage = Stage::Ended;
-        let mut out = Vec::new();
-        self.write_frame("ERROR", status.to_value(), &mut out);
-        out.into()
+        let mut out = self.piece();
+        match &mut out {
+            Piece::Events(events) => {
+                let status = ApiStatus::of_value(status.to_value());
+                events.push(WatchEvent::Error(Box::new(status)));
+            }
+            Piece::Text(_) | Piece::Shared(_) => {
+                self.write_frame("ERROR", status.to_value(), &mut out);
+            }
+        }
+        out
+    }
+}
+
+impl Piece {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::Shared(frame) => frame.is_empty(),
+            Self::Events(events) => events.is_empty(),
+        }
+    }
+
+    /// Whether no more should be added before it is sent.
+    fn is_full(&self) -> bool {
+        match self {
+            Self::Text(text) => text.len() >= PIECE_BYTES,
+            Self::Shared(_) => true,
+            Self::Events(events) => events.len() >= EVENTS_PER_PIECE,
+        }
+    }
+}
+
+fn told(change: Change, object: Arc<Obj>) -> WatchEvent {
+    match change {
+        Change::Added => WatchEvent::Added(object),
+        Change::Modified => WatchEvent::Modified(object),
+        Change::Deleted => WatchEvent::Deleted(object),
     }
 }
 
