@@ -285,7 +285,7 @@ fn sizes_that_are_not_there_are_errors() {
 }
 
 fn gzip(bytes: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     bytes.for_each(|piece| encoder.write_all(&piece).unwrap());
     encoder.finish().unwrap()
 }
