@@ -87,8 +87,11 @@ impl Options {
                 Ok(rcgen::KeyPair::generate()?.serialize_pem())
             })?,
         };
-        let key =
-            SigningKey::from_pem(&key).context("could not use the key of service accounts")?;
+        let key = SigningKey::from_pem(&key).with_context(|| {
+            let own = pki.path("service-account.key");
+            let file = self.service_account_signing_key_file.as_ref().unwrap_or(&own);
+            format!("could not use the key of service accounts in {}", file.display())
+        })?;
         let mut verifying = Vec::new();
         for path in &self.service_account_key_file {
             let key = VerifyingKey::from_pem(&read(path)?);
@@ -96,7 +99,10 @@ impl Options {
         }
         let (issuer, audiences) = (&self.service_account_issuer, self.api_audiences.clone());
         Ok(Credentials {
-            tokens: StaticTokens::parse(&tokens)?,
+            tokens: StaticTokens::parse(&tokens).with_context(|| {
+                let file = self.token_auth_file.clone().unwrap_or_default();
+                format!("could not use {}", file.display())
+            })?,
             issuer: Arc::new(TokenIssuer::new(key, verifying, issuer, audiences)),
             anonymous: self.anonymous_auth,
         })

@@ -4,6 +4,7 @@
 //! `--kubelet-arg max-pods=50` is the flag `--max-pods=50` of the part that its help heading names.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -79,11 +80,13 @@ fn value_of<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
 
 fn read(path: &Path) -> Result<Value> {
     let shown = path.display();
-    let size = std::fs::metadata(path).with_context(|| format!("could not read {shown}"))?.len();
-    if size > MAX_CONFIG_BYTES {
-        bail!("{shown} has {size} bytes; a configuration file has at most {MAX_CONFIG_BYTES}");
+    let mut text = Vec::new();
+    // Some files have no size and no end.
+    let file = std::fs::File::open(path).with_context(|| format!("could not read {shown}"))?;
+    let read = file.take(MAX_CONFIG_BYTES + 1).read_to_end(&mut text);
+    if read.with_context(|| format!("could not read {shown}"))? as u64 > MAX_CONFIG_BYTES {
+        bail!("{shown} is too large: a configuration file has at most {MAX_CONFIG_BYTES} bytes");
     }
-    let text = std::fs::read(path).with_context(|| format!("could not read {shown}"))?;
     apimachinery::yaml::parse(&text).map_err(|error| anyhow::anyhow!("{shown}: {error}"))
 }
 

@@ -1,7 +1,6 @@
 //! A client's way to an API server elsewhere: HTTP/2 over TLS, by the credentials of a kubeconfig.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use apimachinery::Value;
@@ -9,6 +8,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use bytes::Bytes;
 use client::transport::{ResponseStream, Transport, TransportError};
+use component_base::tls::Trust;
 use futures::StreamExt;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Request, Response, Uri};
@@ -17,10 +17,8 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::{error_chain, tls};
 
@@ -111,45 +109,6 @@ fn material(of: &Value, name: &str) -> Result<Option<Vec<u8>>> {
     }
 }
 
-/// Takes any server's certificate.
-#[derive(Debug)]
-struct Anyone(Vec<SignatureScheme>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.clone()
-    }
-}
-
 /// Requests to one server under one identity.
 #[derive(Debug)]
 pub(crate) struct HttpTransport {
@@ -164,11 +123,8 @@ impl HttpTransport {
         if !access.server.starts_with("https://") {
             bail!("the server {:?} is not an https:// address", access.server);
         }
-        let roots = tls::roots(&access.authority)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots);
+        let trust = Trust::Authorities(tls::roots(&access.authority)?);
+        let builder = component_base::tls::client(trust)?;
         let config = match &access.identity {
             Some((certificate, key)) => {
                 let chain: Result<Vec<_>, _> =
@@ -190,13 +146,7 @@ impl HttpTransport {
         if !server.starts_with("https://") {
             bail!("the server {server:?} is not an https:// address");
         }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let schemes = provider.signature_verification_algorithms.supported_schemes();
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anyone(schemes)))
-            .with_no_client_auth();
+        let tls = component_base::tls::client(Trust::Anybody)?.with_no_client_auth();
         Ok(Self::with(tls, server, None))
     }
 

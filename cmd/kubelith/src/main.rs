@@ -51,8 +51,19 @@ enum Command {
     Version,
 }
 
+#[allow(clippy::print_stderr, reason = "complaining is what standard error is for")]
+fn main() -> std::process::ExitCode {
+    match run() {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
 #[allow(clippy::print_stdout, reason = "printing is what the command is for")]
-fn main() -> anyhow::Result<()> {
+fn run() -> anyhow::Result<()> {
     // The zygote is started by the agent and has no other thread: not a command for people.
     if std::env::args_os().nth(1).is_some_and(|it| it == node::ZYGOTE) {
         return Ok(runtime::zygote::main(std::env::args_os())?);

@@ -8,12 +8,13 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
 };
+use x509_parser::pem::parse_x509_pem;
 
 /// How long the authority lives, in days.
 const CA_DAYS: i64 = 3_650;
@@ -74,15 +75,18 @@ impl Directory {
     pub(crate) fn authority(&self, name: &str, common_name: &str) -> Result<Authority> {
         let (certificate_file, key_file) =
             (self.path(&format!("{name}.crt")), self.path(&format!("{name}.key")));
-        if certificate_file.exists() && key_file.exists() {
-            let certificate = read(&certificate_file)?;
-            let key = KeyPair::from_pem(&read(&key_file)?)
-                .with_context(|| format!("could not read {}", key_file.display()))?;
-            let issuer = Issuer::from_ca_cert_pem(&certificate, key)
-                .with_context(|| format!("could not read {}", certificate_file.display()))?;
-            return Ok(Authority { certificate, issuer });
-        }
-        let key = KeyPair::generate()?;
+        let key = match (certificate_file.exists(), key_file.exists()) {
+            (true, true) => return read_authority(&certificate_file, &key_file),
+            (true, false) => bail!(
+                "{} is there and its key {} is not: put it back; or remove both for a new \
+                 authority, which nobody will trust who trusts this one",
+                certificate_file.display(),
+                key_file.display()
+            ),
+            // A start was ended here, before anybody saw the certificate.
+            (false, true) => read_key(&key_file)?,
+            (false, false) => KeyPair::generate()?,
+        };
         let mut params = CertificateParams::default();
         params.distinguished_name = distinguished_name(common_name, &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -112,7 +116,7 @@ impl Directory {
         if certificate_file.exists() && key_file.exists() {
             let identity =
                 Identity { certificate: read(&certificate_file)?, key: read(&key_file)? };
-            if is_fresh(&identity.certificate, subject) {
+            if is_fresh(&identity.certificate, subject) && identity.is_of(authority) {
                 return Ok(identity);
             }
         }
@@ -143,6 +147,36 @@ impl Directory {
         let text = make()?;
         write_secret(file, text.as_bytes())?;
         Ok(text)
+    }
+}
+
+/// What to do where the authority's files are no good.
+const NO_AUTHORITY: &str = "put it back from a copy; without it, remove the authority's certificate and its key for \
+    new ones, which nobody will trust who trusts these";
+
+fn read_authority(certificate_file: &Path, key_file: &Path) -> Result<Authority> {
+    let certificate = read(certificate_file)?;
+    let key = read_key(key_file)?;
+    let issuer = Issuer::from_ca_cert_pem(&certificate, key).with_context(|| {
+        format!("{} holds no certificate: {NO_AUTHORITY}", certificate_file.display())
+    })?;
+    Ok(Authority { certificate, issuer })
+}
+
+fn read_key(file: &Path) -> Result<KeyPair> {
+    KeyPair::from_pem(&read(file)?)
+        .with_context(|| format!("{} holds no key: {NO_AUTHORITY}", file.display()))
+}
+
+impl Identity {
+    /// Whether certificate and key belong together, and the authority gave the certificate.
+    fn is_of(&self, authority: &Authority) -> bool {
+        let Ok((_, own)) = parse_x509_pem(self.certificate.as_bytes()) else { return false };
+        let Ok((_, other)) = parse_x509_pem(authority.certificate.as_bytes()) else { return false };
+        let (Ok(own), Ok(other)) = (own.parse_x509(), other.parse_x509()) else { return false };
+        let Ok(key) = KeyPair::from_pem(&self.key) else { return false };
+        own.public_key().raw == key.subject_public_key_info()
+            && own.verify_signature(Some(other.public_key())).is_ok()
     }
 }
 
@@ -268,7 +302,7 @@ fn params_of(subject: &Subject<'_>) -> Result<CertificateParams> {
 
 /// Whether a certificate will do for a while longer.
 pub(crate) fn is_fresh(pem: &str, subject: &Subject<'_>) -> bool {
-    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(pem.as_bytes()) else { return false };
+    let Ok((_, pem)) = parse_x509_pem(pem.as_bytes()) else { return false };
     let Ok(certificate) = pem.parse_x509() else { return false };
     let left = certificate.validity().not_after.timestamp() - Timestamp::now().as_second();
     if left < RENEW_DAYS * 86_400 {
@@ -287,4 +321,51 @@ pub(crate) fn is_fresh(pem: &str, subject: &Subject<'_>) -> bool {
             };
             has(&|it| matches!(it, x509_parser::extensions::GeneralName::IPAddress(ip) if *ip == bytes.as_slice()))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SUBJECT: Subject<'static> = Subject::Client { name: "me", groups: &[] };
+
+    #[test]
+    fn what_can_be_made_again_is_and_what_cannot_is_asked_for() {
+        let temporary = tempfile::tempdir().unwrap();
+        let pki = Directory::new(temporary.path().join("pki")).unwrap();
+        let authority = pki.authority("ca", "authority").unwrap();
+        let identity = || pki.identity("me", &authority, &SUBJECT).unwrap().certificate;
+        let first = identity();
+        assert_eq!(identity(), first);
+        let text = |file: &str| fs::read_to_string(pki.path(file)).unwrap();
+        let mut last = first;
+        for file in ["me.crt", "me.key"] {
+            fs::write(pki.path(file), &text(file)[..40]).unwrap();
+            let again = identity();
+            assert_ne!(again, last, "{file} was cut short and taken as it is");
+            assert_eq!(identity(), again);
+            last = again;
+        }
+        let other = Directory::new(temporary.path().join("other")).unwrap();
+        let stranger = other.authority("ca", "authority").unwrap();
+        assert_ne!(pki.identity("me", &stranger, &SUBJECT).unwrap().certificate, last);
+
+        // Ended between key and certificate: the key is the authority's all the same.
+        let key = text("ca.key");
+        fs::remove_file(pki.path("ca.crt")).unwrap();
+        pki.authority("ca", "authority").unwrap();
+        assert_eq!(text("ca.key"), key);
+        let broken = |file: &str| {
+            let whole = text(file);
+            fs::write(pki.path(file), &whole[..40]).unwrap();
+            let error = format!("{:#}", pki.authority("ca", "authority").unwrap_err());
+            fs::write(pki.path(file), whole).unwrap();
+            error
+        };
+        assert!(broken("ca.crt").contains("ca.crt holds no certificate: put it back"));
+        assert!(broken("ca.key").contains("ca.key holds no key: put it back"));
+        fs::remove_file(pki.path("ca.key")).unwrap();
+        let error = pki.authority("ca", "authority").unwrap_err().to_string();
+        assert!(error.contains("ca.key is not: put it back"), "{error}");
+    }
 }

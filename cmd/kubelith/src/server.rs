@@ -2,11 +2,12 @@
 
 mod node;
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use apiserver::allocate::ServiceRange;
 use apiserver::{NodeDialer, Server, Version, bootstrap};
 use component_base::{Clock, Random, RealClock, Shutdown, SystemRandom};
@@ -14,6 +15,7 @@ use ipnet::IpNet;
 use storage::Store;
 use storage::memory::MemoryStore;
 use storage_embedded::EmbeddedStore;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::pki::{Authority, Directory, Identity, Subject};
@@ -115,6 +117,7 @@ async fn serve(options: Options) -> Result<()> {
     let signals = Signals::catch()?;
     let startup = Startup::begin("server");
     let held = data_dir::hold(&options.data_dir)?;
+    let listener = bind(SocketAddr::new(options.bind_address, options.secure_port)).await?;
     let shutdown = Shutdown::new();
     let ending = shutdown.clone();
     tokio::spawn(async move {
@@ -122,7 +125,7 @@ async fn serve(options: Options) -> Result<()> {
         ending.request();
     });
     let cluster = Cluster::start(options, &shutdown, &startup).await?;
-    let listening = cluster.listen(&startup).await?;
+    let listening = cluster.listen(listener, &startup)?;
     let node = cluster.start_node(&startup).await?;
     cluster.tell(&startup);
     listening.await??;
@@ -131,6 +134,18 @@ async fn serve(options: Options) -> Result<()> {
     }
     drop(held);
     Ok(())
+}
+
+/// The socket, before anything is written: whether it can be had is known at once.
+async fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let advice = |kind| match kind {
+        ErrorKind::AddrInUse => "; end what listens there, or choose another --secure-port",
+        ErrorKind::AddrNotAvailable => "; this machine does not have it: see --bind-address",
+        ErrorKind::PermissionDenied => "; choose a --secure-port that users may listen on",
+        _ => "",
+    };
+    let bound = apiserver::listen::bind(address).await;
+    bound.map_err(|error| anyhow!("{error}{}", advice(error.kind())))
 }
 
 /// The control plane of this process, with what a node in it needs.
@@ -189,7 +204,10 @@ impl Cluster {
             Ok(join::Token::make(&authority.certificate, parts.random.as_ref()))
         })?;
         let url = format!("https://{}", SocketAddr::new(network.advertised, network.port));
-        let joining = join::objects(&token, &authority.certificate, &url)?;
+        let joining = join::objects(&token, &authority.certificate, &url).with_context(|| {
+            let directory = options.data_dir.display();
+            format!("could not use {directory}/node-token: remove it for a new one")
+        })?;
         bootstrap::ensure_all(&server, joining).await?;
         let shutdown = shutdown.clone();
         let addresses = network.addresses();
@@ -197,8 +215,9 @@ impl Cluster {
     }
 
     /// Answers clients from now on.
-    async fn listen(
+    fn listen(
         &self,
+        listener: TcpListener,
         startup: &Startup,
     ) -> Result<tokio::task::JoinHandle<std::io::Result<()>>> {
         let options = &self.options;
@@ -214,10 +233,6 @@ impl Cluster {
         let renew = move || serving_identity(&pki, &authority, &addresses);
         certificate.keep_fresh(renew, self.shutdown.signal());
         let tls = certificate.api_server_tls(&self.authority.certificate)?;
-        let address = SocketAddr::new(options.bind_address, options.secure_port);
-        let listener = apiserver::listen::bind(address)
-            .await
-            .with_context(|| format!("could not listen on {address}"))?;
         let (server, stop) = (Arc::clone(&self.server), self.shutdown.signal());
         startup.up("API server", &url);
         Ok(tokio::spawn(apiserver::listen::listen(server, listener, tls, stop)))

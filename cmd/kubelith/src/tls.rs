@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use apiserver::client_certificates::{self, Tls};
 use arc_swap::ArcSwap;
 use component_base::ShutdownSignal;
+use component_base::tls::Trust;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -126,14 +127,10 @@ impl Identity {
 
     /// What a TLS client presents to servers whose certificates are `authority`'s.
     pub(crate) fn client_config(&self, authority: &str) -> Result<ClientConfig> {
-        let roots = roots(authority.as_bytes())?;
+        let trust = Trust::Authorities(roots(authority.as_bytes())?);
         let chain: Result<Vec<_>, _> =
             CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect();
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes())?;
-        let provider = Arc::new(ring::default_provider());
-        Ok(ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain?, key)?)
+        Ok(component_base::tls::client(trust)?.with_client_auth_cert(chain?, key)?)
     }
 }

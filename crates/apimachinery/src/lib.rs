@@ -3,6 +3,7 @@
 //! Layer 0: facts and pure functions. No async, no I/O, no clock; knows no kind by name.
 
 pub mod conform;
+pub mod cron;
 pub mod duration;
 pub mod field;
 pub mod fields;

@@ -1,6 +1,7 @@
 //! From a request's bytes to an object: media type, syntax, kind, types, defaults.
 
-use apimachinery::conform::ConformError;
+use api::ResourceFacts;
+use apimachinery::conform::{ConformError, conform};
 use apimachinery::patch::go_text;
 use apimachinery::{FieldErrors, Path, Status, Value, json, yaml};
 use bytes::Bytes;
@@ -8,10 +9,40 @@ use http::header::CONTENT_TYPE;
 
 use crate::exchange::Exchange;
 use crate::options::FieldValidation;
+use crate::posted;
 use crate::target::Target;
 
 /// How many bytes of a body an error message shows.
 const SHOWN_BYTES: usize = 30;
+/// The type of the options of a delete.
+const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+/// What upstream calls its scheme of all kinds.
+const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+/// And the one that the options of deletes are read by.
+const META_SCHEME: &str = "pkg/apis/meta/internalversion/scheme/register.go:27";
+/// What that one knows besides, in whatever version.
+const META_KINDS: [&str; 7] = [
+    "APIGroup",
+    "APIGroupList",
+    "APIResourceList",
+    "APIVersions",
+    "CreateOptions",
+    "Status",
+    "UpdateOptions",
+];
+/// Versions that upstream reads and does not serve.
+const RETIRED: [(&str, &[&str]); 4] = [
+    ("policy/v1beta1", &["Eviction", "PodDisruptionBudget"]),
+    ("apps/v1beta1", &["ControllerRevision", "Deployment", "Scale", "StatefulSet"]),
+    (
+        "apps/v1beta2",
+        &["ControllerRevision", "DaemonSet", "Deployment", "ReplicaSet", "Scale", "StatefulSet"],
+    ),
+    (
+        "extensions/v1beta1",
+        &["DaemonSet", "Deployment", "Ingress", "NetworkPolicy", "ReplicaSet", "Scale"],
+    ),
+];
 
 /// What a body is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,25 +65,60 @@ pub(crate) fn syntax_of(exchange: &Exchange) -> Result<Syntax, Status> {
     }
 }
 
-/// A body as a value, and what strict validation says of members that stand twice in it.
-fn parse(syntax: Syntax, bytes: &[u8], target: &Target) -> Result<(Value, Vec<String>), String> {
-    match syntax {
+/// A body as a value, and what strict validation says of members that stand twice in it. `default` is the apiVersion
+/// and kind of a message that says none.
+fn parse(
+    syntax: Syntax,
+    bytes: &[u8],
+    default: (&str, &str),
+) -> Result<(Value, Vec<String>), String> {
+    let (value, repeated) = match syntax {
         Syntax::Protobuf => {
-            let facts = target.served.facts;
-            let value = crate::proto::decode(bytes, (&facts.api_version(), facts.kind))
-                .map_err(|error| error.to_string())?;
-            Ok((value, Vec::new()))
+            let value = crate::proto::decode(bytes, default).map_err(|error| error.to_string())?;
+            (value, Vec::new())
         }
         Syntax::Json => {
-            let (value, repeated) = json::parse_input(bytes).map_err(|error| error.to_string())?;
-            Ok((value, repeated.iter().map(|path| format!("duplicate field \"{path}\"")).collect()))
+            let (value, repeated) =
+                json::parse_input(bytes).map_err(|error| no_head(&error.to_string()))?;
+            (value, repeated.iter().map(|path| format!("duplicate field \"{path}\"")).collect())
         }
         Syntax::Yaml => {
             let (value, repeated) =
                 yaml::parse_reporting(bytes).map_err(|error| error.to_string())?;
-            Ok((value, yaml::strict_error(&repeated).into_iter().collect()))
+            (value, yaml::strict_error(&repeated).into_iter().collect())
+        }
+    };
+    Ok((with_head(value)?, repeated))
+}
+
+/// An object whose apiVersion and kind are text, if they are there.
+fn with_head(value: Value) -> Result<Value, String> {
+    let object = match value {
+        Value::Null => return Ok(Value::object()),
+        Value::Object(object) => object,
+        other => {
+            return Err(no_head(&format!(
+                "json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
+                other.kind_name()
+            )));
+        }
+    };
+    for member in ["apiVersion", "kind"] {
+        match object.get(member) {
+            None | Some(Value::Null | Value::String(_)) => {}
+            Some(other) => {
+                return Err(no_head(&format!(
+                    "json: cannot unmarshal {} into Go struct field .{member} of type string",
+                    other.kind_name()
+                )));
+            }
         }
     }
+    Ok(Value::Object(object))
+}
+
+fn no_head(why: &str) -> String {
+    format!("couldn't get version/kind; json parse error: {why}")
 }
 
 /// Decodes a body of the target's kind, with defaults, in the version of the request.
@@ -62,43 +128,77 @@ pub(crate) fn object(
     body: &Bytes,
     validation: FieldValidation,
 ) -> Result<Value, Status> {
-    let syntax = syntax_of(exchange)?;
     let facts = target.served.facts;
-    let parsed = parse(syntax, body, target).and_then(|(value, repeated)| match value {
-        Value::Null => Ok((Value::object(), repeated)),
-        Value::Object(_) => Ok((value, repeated)),
-        other => Err(format!(
-            "json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
-            other.kind_name()
-        )),
-    });
-    let (mut value, repeated) = parsed.map_err(|why| {
-        let why = match syntax {
-            Syntax::Json => format!("couldn't get version/kind; json parse error: {why}"),
-            Syntax::Yaml | Syntax::Protobuf => why,
-        };
-        unrecognized(facts.kind, &why, body)
-    })?;
-    check_kind(&mut value, target)?;
-    let unknown = typed(target, &mut value, &repeated, validation)?;
-    report(exchange, target, unknown, validation)?;
+    let conform = |value: &mut Value| target.resource().conform(&target.served, value);
+    let mut value = of_kind(exchange, (facts, &[]), body, validation, &conform)?;
     target.resource().default(&target.served, &mut value);
     Ok(value)
 }
 
-/// A body of another kind than the target's, as it is written. `default` is the apiVersion and kind that a message
-/// without them has.
-pub(crate) fn untyped(
-    exchange: &Exchange,
-    body: &[u8],
-    default: (&str, &str),
+/// Decodes a body of a kind that is posted to a subresource, which may be written in the versions `also` too.
+pub(crate) fn posted(
+    exchange: &mut Exchange,
+    (facts, also): (&'static ResourceFacts, &[&str]),
+    body: &Bytes,
+    validation: FieldValidation,
 ) -> Result<Value, Status> {
-    let parsed = match syntax_of(exchange)? {
-        Syntax::Json => json::parse(body).map_err(|error| error.to_string()),
-        Syntax::Yaml => yaml::parse(body).map_err(|error| error.to_string()),
-        Syntax::Protobuf => crate::proto::decode(body, default).map_err(|error| error.to_string()),
-    };
-    parsed.map_err(Status::bad_request)
+    let node = posted::served(facts)?.node;
+    let conform = |value: &mut Value| conform(api::schema(), node, value);
+    of_kind(exchange, (facts, also), body, validation, &conform)
+}
+
+/// Drops unknown fields, whose paths come back, and checks types.
+type Conform<'c> = &'c dyn Fn(&mut Value) -> Result<Vec<String>, ConformError>;
+
+/// Decodes a body of a kind: syntax, kind, types, and what strict validation objects to.
+fn of_kind(
+    exchange: &mut Exchange,
+    (facts, also): (&'static ResourceFacts, &[&str]),
+    body: &Bytes,
+    validation: FieldValidation,
+    conform: Conform<'_>,
+) -> Result<Value, Status> {
+    let syntax = syntax_of(exchange)?;
+    let (mut value, repeated) = parse(syntax, body, (&facts.api_version(), facts.kind))
+        .map_err(|why| unrecognized(facts.kind, &why, body))?;
+    check_kind(&mut value, facts, also)?;
+    let cannot = |why: String| cannot_handle(facts.kind, facts.version, facts.kind, why);
+    let unknown = conform(&mut value).map_err(|error| cannot(error.to_string()))?;
+    refuse_deep(&value).map_err(cannot)?;
+    let unknown = unknown.iter().map(|path| format!("unknown field \"{path}\""));
+    let problems: Vec<String> = repeated.into_iter().chain(unknown).collect();
+    match validation {
+        FieldValidation::Strict if !problems.is_empty() => {
+            Err(cannot(format!("strict decoding error: {}", problems.join(", "))))
+        }
+        FieldValidation::Strict | FieldValidation::Ignore => Ok(value),
+        FieldValidation::Warn => {
+            exchange.warnings.extend(problems);
+            Ok(value)
+        }
+    }
+}
+
+/// Decodes the options in the body of a delete, which are the same in every version. Unknown fields are dropped.
+pub(crate) fn delete_options(exchange: &Exchange, body: &Bytes) -> Result<Value, Status> {
+    let syntax = syntax_of(exchange)?;
+    let default = ("meta.k8s.io/v1", "DeleteOptions");
+    let (mut value, _) = parse(syntax, body, default).map_err(Status::bad_request)?;
+    let kind = text_member(&value, "kind", default.1);
+    if META_KINDS.contains(&kind.as_str()) {
+        let why = format!("converting (v1.{kind}) to (v1.DeleteOptions): unknown conversion");
+        return Err(Status::bad_request(why));
+    }
+    if kind != default.1 {
+        let version = text_member(&value, "apiVersion", default.0);
+        return Err(Status::bad_request(not_registered(&kind, &version, META_SCHEME)));
+    }
+    let node = api::type_of_definition(DELETE_OPTIONS)
+        .ok_or_else(|| Status::internal("the type DeleteOptions is missing"))?;
+    conform(api::schema(), node, &mut value)
+        .map_err(|error| Status::bad_request(error.to_string()))?;
+    refuse_deep(&value).map_err(Status::bad_request)?;
+    Ok(value)
 }
 
 /// What is left without the unknown fields may not nest more than can be held; upstream has no such limit below that
@@ -169,10 +269,7 @@ fn keeps_its_kind(target: &Target, value: &mut Value, origin: Patched<'_>) -> Re
         return Ok(());
     }
     if matches!(origin, Patched::Text) {
-        let why = format!(
-            "no kind \"{}\" is registered for version \"{}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
-            given.1, given.0
-        );
+        let why = not_registered(given.1, given.0, SCHEME);
         return Err(does_not_fit(&String::from_utf8_lossy(&json::to_vec(value)), &why));
     }
     // Upstream does not look at them on these ways.
@@ -234,32 +331,45 @@ fn cannot_handle(kind: &str, version: &str, wanted: &str, why: impl std::fmt::Di
     ))
 }
 
-/// Checks that the body is of the target's kind; fills in kind and version where they are left out.
-fn check_kind(value: &mut Value, target: &Target) -> Result<(), Status> {
-    let facts = target.served.facts;
+fn not_registered(kind: &str, version: &str, scheme: &str) -> String {
+    format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"{scheme}\"")
+}
+
+/// Checks that the body is of the kind; fills in kind and version where they are left out.
+fn check_kind(
+    value: &mut Value,
+    facts: &'static ResourceFacts,
+    also: &[&str],
+) -> Result<(), Status> {
     let wanted = facts.api_version();
     let kind = text_member(value, "kind", facts.kind);
     let version = text_member(value, "apiVersion", &wanted);
-    if kind != facts.kind || version != wanted {
-        let (group, short) = version
-            .split_once('/')
-            .map_or(("", version.as_str()), |(group, version)| (group, version));
-        let why = if api::type_of_kind(group, short, &kind).is_some() {
-            format!(
-                "converting ({short}.{kind}) to ({}.{}): unknown conversion",
-                internal_package(facts.group),
-                facts.kind
-            )
-        } else {
-            format!(
-                "no kind \"{kind}\" is registered for version \"{version}\" in scheme \"pkg/api/legacyscheme/scheme.go:30\""
-            )
-        };
-        return Err(cannot_handle(&kind, short, facts.kind, why));
+    if kind == facts.kind && (version == wanted || also.contains(&version.as_str())) {
+        value.set_at(&["kind"], facts.kind);
+        value.set_at(&["apiVersion"], wanted);
+        return Ok(());
     }
-    value.set_at(&["kind"], facts.kind);
-    value.set_at(&["apiVersion"], wanted);
-    Ok(())
+    let (group, short) = version.split_once('/').unwrap_or(("", version.as_str()));
+    let retired = RETIRED
+        .iter()
+        .any(|(retired, kinds)| *retired == version && kinds.contains(&kind.as_str()));
+    let known = retired || api::type_of_kind(group, short, &kind).is_some();
+    // Kinds that moved from one group to another are the same kind.
+    if known && kind == facts.kind && (retired || group == facts.group || kind == "Event") {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({wanted})"
+        )));
+    }
+    let why = if known {
+        format!(
+            "converting ({short}.{kind}) to ({}.{}): unknown conversion",
+            internal_package(facts.group),
+            facts.kind
+        )
+    } else {
+        not_registered(&kind, &version, SCHEME)
+    };
+    Err(cannot_handle(&kind, short, facts.kind, why))
 }
 
 fn text_member(value: &Value, key: &str, default: &str) -> String {
@@ -272,46 +382,9 @@ fn text_member(value: &Value, key: &str, default: &str) -> String {
 /// What upstream's Go package of a group's internal types is called.
 fn internal_package(group: &str) -> &str {
     match group {
-        "" => "core",
+        "" | "events.k8s.io" => "core",
+        "internal.apiserver.k8s.io" => "apiserverinternal",
         "rbac.authorization.k8s.io" => "rbac",
         other => other.split('.').next().unwrap_or(other),
     }
-}
-
-/// Conforms the value; what strict validation objects to comes back.
-fn typed(
-    target: &Target,
-    value: &mut Value,
-    repeated: &[String],
-    validation: FieldValidation,
-) -> Result<Vec<String>, Status> {
-    let facts = target.served.facts;
-    let unknown = target.resource().conform(&target.served, value);
-    let unknown = unknown.map_err(|error: ConformError| {
-        cannot_handle(facts.kind, facts.version, facts.kind, error)
-    })?;
-    refuse_deep(value).map_err(|why| cannot_handle(facts.kind, facts.version, facts.kind, why))?;
-    if validation == FieldValidation::Ignore {
-        return Ok(Vec::new());
-    }
-    Ok(repeated
-        .iter()
-        .cloned()
-        .chain(unknown.iter().map(|path| format!("unknown field \"{path}\"")))
-        .collect())
-}
-
-fn report(
-    exchange: &mut Exchange,
-    target: &Target,
-    problems: Vec<String>,
-    validation: FieldValidation,
-) -> Result<(), Status> {
-    let facts = target.served.facts;
-    if validation == FieldValidation::Strict && !problems.is_empty() {
-        let why = format!("strict decoding error: {}", problems.join(", "));
-        return Err(cannot_handle(facts.kind, facts.version, facts.kind, why));
-    }
-    exchange.warnings.extend(problems);
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::Status;
-use http::Response;
+use http::{Method, Response};
 
 use crate::Server;
 use crate::body::Body;
@@ -35,9 +35,11 @@ pub(crate) async fn handle(
 ) -> Result<Response<Body>, Status> {
     let info = &exchange.info;
     if !info.is_resource {
-        let answer =
-            discovery::answer(server, exchange).or_else(|| openapi::answer(server, exchange));
-        return match answer {
+        let found = discovery::answer(server, exchange);
+        if found.is_some() && exchange.parts.method != Method::GET {
+            return Err(Status::method_not_allowed());
+        }
+        return match found.or_else(|| openapi::answer(server, exchange)) {
             Some(answer) => answer,
             None => health::answer(server, exchange).await,
         };
@@ -54,7 +56,8 @@ pub(crate) async fn handle(
         "" => facts.verbs,
         name => facts.subresource(name).ok_or_else(Status::no_route)?.verbs,
     };
-    if !verbs.contains(&info.verb) {
+    let head = exchange.parts.method == Method::HEAD && info.subresource != "proxy";
+    if head || !verbs.contains(&info.verb) {
         return Err(Status::method_not_allowed());
     }
     if connect::is_stream(facts.resource, &info.subresource) {

@@ -23,7 +23,8 @@ use tokio_rustls::server::TlsStream;
 
 use crate::body::Incoming;
 use crate::coalesce::Coalesced;
-use crate::listen::{self, HANDSHAKE, MAX_HEADER_BYTES};
+use crate::idle::Requests;
+use crate::listen::{self, HANDSHAKE, HEADERS, MAX_HEADER_BYTES};
 use crate::{Body, Peer, Server};
 
 /// Streams of one connection (upstream: 100). A client that holds many watches on one connection still gets its writes
@@ -35,6 +36,8 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 /// How much of an answer is kept for a client that reads slowly, in bytes; beyond it no more is made.
 const MAX_SEND_BUFFER: usize = 400 << 10;
+/// How long a connection may be without a request (upstream: `IdleTimeout`).
+const IDLE: Duration = Duration::from_secs(90);
 /// How often a client is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(30);
 /// How long it may take to say so.
@@ -71,13 +74,26 @@ pub(crate) async fn serve(
         .map_err(|_| "the client did not begin to speak HTTP/2".to_owned())??;
     let mut silence = std::pin::pin!(silence(connection.ping_pong()));
     let mut stopped = std::pin::pin!(stop.requested());
-    let mut stopping = false;
+    let requests = Arc::new(Requests::default());
+    let mut idle = std::pin::pin!(requests.silence(HEADERS, IDLE));
+    let (mut stopping, mut ending) = (false, false);
     loop {
         tokio::select! {
             accepted = poll_fn(|cx| next_request(&mut connection, &stream, cx)) => {
                 let Some(accepted) = accepted else { return Ok(()) };
                 let (request, respond) = accepted?;
-                tokio::spawn(exchange(Arc::clone(&server), peer.clone(), request, respond));
+                let (server, peer, running) = (Arc::clone(&server), peer.clone(), requests.begin());
+                tokio::spawn(async move {
+                    exchange(server, peer, request, respond).await;
+                    drop(running);
+                });
+            }
+            () = &mut idle, if !ending => {
+                if requests.never() {
+                    return Err("no request came".into());
+                }
+                ending = true;
+                connection.graceful_shutdown();
             }
             () = &mut stopped, if !stopping => {
                 stopping = true;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use component_base::ShutdownSignal;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,8 +25,9 @@ use crate::{Body, Peer, RequestBody, Server};
 const MAX_CONNECTIONS: usize = 20_000;
 /// How long a handshake may take.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long the headers of a request may take to arrive.
-const HEADERS: Duration = Duration::from_secs(30);
+/// How long the headers of a request may take to arrive, also where a connection has had requests; on HTTP/2 those of
+/// the first (upstream: `ReadHeaderTimeout`).
+pub(crate) const HEADERS: Duration = Duration::from_secs(30);
 /// How long requests may go on after the server was asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
 /// The longest headers of a request, in bytes: beyond it 431 (upstream: `DefaultMaxHeaderBytes`). URLs end at 64 KiB.
@@ -168,6 +169,10 @@ fn refused(request: &Request<Incoming>) -> Option<Response<Body>> {
     if request.version() == Version::HTTP_11 && !headers.contains_key(HOST) {
         let text = "400 Bad Request: missing required Host header";
         return Some(plain(StatusCode::BAD_REQUEST, text));
+    }
+    let encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    if encodings.into_iter().any(|it| !it.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Some(plain(StatusCode::NOT_IMPLEMENTED, "Unsupported transfer encoding"));
     }
     (!is_escaped(request.uri().path())).then(|| plain(StatusCode::BAD_REQUEST, "400 Bad Request"))
 }

@@ -26,7 +26,9 @@ fn meta_type(name: &str) -> Option<NodeId> {
 pub(crate) fn type_of(api_version: &str, kind: &str) -> Option<NodeId> {
     let (group, version) = split(api_version);
     let found = api::type_of_kind(group, version, kind);
-    found.or_else(|| if api_version == "v1" { meta_type(kind) } else { None })
+    // Clients write the options of a delete in the version of what they delete.
+    let of_meta = api_version == "v1" || kind == "DeleteOptions";
+    found.or_else(|| if of_meta { meta_type(kind) } else { None })
 }
 
 /// Writes the message of a value of this type, without envelope.

@@ -1,5 +1,5 @@
 //! What every part of Kubelith is given instead of taking it from the world: the clock, randomness, a way
-//! to stop, feature gates, bounded blocking tasks.
+//! to stop, feature gates, bounded blocking tasks, whom to trust.
 //!
 //! Knows nothing of Kubernetes objects, stores or servers. Nothing here is global, so that many clusters
 //! live in one test process.
@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod random;
 pub mod shutdown;
 pub mod task;
+pub mod tls;
 
 pub use clock::{Clock, RealClock, VirtualClock};
 pub use random::{Random, SeededRandom, SystemRandom};

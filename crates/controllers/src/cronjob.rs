@@ -1,7 +1,6 @@
 //! CronJobs: jobs that are started when a schedule says so. Upstream: `pkg/controller/cronjob`.
 
 mod plan;
-mod schedule;
 
 use client::ObjectKey;
 use client::indexes::BY_CONTROLLER;

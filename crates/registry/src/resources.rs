@@ -14,7 +14,6 @@ mod certificatesigningrequest;
 mod configmap;
 mod controllerrevision;
 mod crd_schema;
-mod cron_schedule;
 mod cronjob;
 mod csi;
 mod customresourcedefinition;

@@ -115,16 +115,52 @@ fn flags_that_cannot_be_are_refused_before_anything_is_made() {
         (vec!["--kubelet-arg", "nope=1"], "kubelet has no flag --nope"),
         (vec!["--controllers", "nope"], "there is no controller \"nope\""),
         (vec!["--config", "/does/not/exist"], "could not read /does/not/exist"),
+        (vec!["--config", "/dev/zero"], "a configuration file has at most 1048576 bytes"),
         (vec!["--service-cidr", "fd00::/108"], "no IPv4 range"),
     ] {
         let mut arguments = vec!["server", "--data-dir", data, "--disable", "agent,proxy,dns"];
         arguments.extend(flags);
         let said = complaint(&arguments);
         assert!(said.contains(wanted), "{said}");
+        // What it is, and nothing below it.
+        assert!(said.starts_with("error: ") && !said.contains("Caused by"), "{said}");
     }
     let said = complaint(&["agent", "--server", "https://127.0.0.1:1", "--data-dir", data]);
     assert!(said.contains("give --token"), "{said}");
     let said = complaint(&["image", "ls", "--data-dir", data]);
     assert!(said.contains("is kubelith running with this data directory?"), "{said}");
     assert!(!Path::new(data).join("store").exists());
+}
+
+#[test]
+fn what_cannot_start_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let start = |data: &Path, more: &[&str]| {
+        let data = data.to_str().unwrap();
+        let common = ["server", "--data-dir", data, "--disable", "agent,proxy,dns"];
+        complaint(&[&common, more].concat())
+    };
+    let said = start(&data, &["--bind-address", "127.0.0.1", "--secure-port", &port]);
+    assert!(said.contains("choose another --secure-port"), "{said}");
+    let said = start(&data, &["--bind-address", "203.0.113.9", "--secure-port", &port]);
+    assert!(said.contains("see --bind-address"), "{said}");
+    let made: Vec<_> = fs::read_dir(&data).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert_eq!(made, ["lock"]);
+
+    // What is somebody else's stays as it is, whether a server or an uninstall is pointed there.
+    let strange = directory.path().join("strange");
+    fs::create_dir(&strange).unwrap();
+    fs::set_permissions(&strange, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(strange.join("diary"), "mine").unwrap();
+    let said = start(&strange, &[]);
+    assert!(said.contains("has other things in it (diary)"), "{said}");
+    let said = complaint(&["uninstall", "--data-dir", strange.to_str().unwrap(), "--yes"]);
+    assert!(said.contains("has other things in it (diary)"), "{said}");
+    assert_eq!((mode(&strange), fs::read_dir(&strange).unwrap().count()), (0o755, 1));
+    let file = strange.join("diary");
+    let said = start(&file, &[]);
+    assert!(said.contains("could not read the data directory"), "{said}");
 }

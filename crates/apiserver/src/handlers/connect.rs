@@ -105,6 +105,10 @@ pub(crate) async fn connect(
         "nodes" => (current.value.clone(), format!("/{}", exchange.info.rest)),
         _ => (node_of(server, &current.value)?, path_of(exchange, &current.value)?),
     };
+    if matches!(subresource.as_str(), "exec" | "attach" | "portforward") && !asks_upgrade(exchange)
+    {
+        return Err(Status::bad_request("Upgrade request required"));
+    }
     let body = body.read().await?;
     let node_name = node.str_at(&["metadata", "name"]).to_owned();
     let passed = pass(server, exchange, &node, &path, body).await;
@@ -115,6 +119,12 @@ pub(crate) async fn connect(
         return Err(refused(answer, &exchange.info.name).await);
     }
     Ok(answer)
+}
+
+/// Whether the client wants to speak another protocol (upstream: `httpstream.IsUpgradeRequest`).
+fn asks_upgrade(exchange: &Exchange) -> bool {
+    let mut connection = exchange.parts.headers.get_all(CONNECTION).iter();
+    connection.any(|it| it.as_bytes().to_ascii_lowercase().windows(7).any(|it| it == b"upgrade"))
 }
 
 /// An agent refuses in plain text; clients of the API are told a status that says the same (upstream:

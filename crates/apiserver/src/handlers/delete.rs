@@ -5,6 +5,7 @@ use std::sync::Arc;
 use admission::Operation;
 use apimachinery::status::{Details, GroupResource};
 use apimachinery::{FieldErrors, Path, Status, Value, time};
+use bytes::Bytes;
 use http::Response;
 use jiff::SignedDuration;
 use registry::DeletionRule;
@@ -66,8 +67,9 @@ pub(crate) enum Deleted {
 }
 
 impl DeleteOptions {
-    pub(crate) fn of(exchange: &Exchange, body: &[u8]) -> Result<Self, Status> {
-        let mut given = if body.is_empty() { Value::object() } else { parse(exchange, body)? };
+    pub(crate) fn of(exchange: &Exchange, body: &Bytes) -> Result<Self, Status> {
+        let mut given =
+            if body.is_empty() { Value::object() } else { decode::delete_options(exchange, body)? };
         let query = &exchange.query;
         if body.is_empty() {
             if let Some(text) = query.get("gracePeriodSeconds") {
@@ -132,17 +134,6 @@ impl DeleteOptions {
             resource_version: preconditions("resourceVersion"),
         })
     }
-}
-
-fn parse(exchange: &Exchange, body: &[u8]) -> Result<Value, Status> {
-    let mut value = decode::untyped(exchange, body, ("v1", "DeleteOptions"))?;
-    if let Some(node) =
-        api::type_of_definition("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
-    {
-        apimachinery::conform::conform(api::schema(), node, &mut value)
-            .map_err(|error| Status::bad_request(error.to_string()))?;
-    }
-    Ok(value)
 }
 
 /// Deletes an object by name, for one delete and for each of a collection.

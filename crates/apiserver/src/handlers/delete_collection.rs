@@ -6,31 +6,31 @@ use apimachinery::{Object, Status, Value};
 use http::Response;
 
 use super::delete::{DeleteOptions, Deleted, remove};
-use super::list::Selection;
+use super::list::{self, Selection};
 use crate::Server;
 use crate::body::Body;
-use crate::error;
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
+use crate::options::ListOptions;
 use crate::respond;
 use crate::target::Target;
 
-/// Deletes every object that the selectors take, and answers with what it deleted.
+/// Deletes every object that the selectors take, as many as a list would have, and answers with what it deleted.
 pub(crate) async fn delete_collection(
     server: &Arc<Server>,
     exchange: &mut Exchange,
     target: &Target,
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
+    let wanted = ListOptions::of(&exchange.query, false)?;
+    let selection = Selection::of(&exchange.query, target)?;
     let body = body.read().await?;
     let options = DeleteOptions::of(exchange, &body)?;
-    let selection = Selection::of(&exchange.query, target)?;
     let form = negotiate(&exchange.parts.headers)?;
-    let revision = server.hub.catch_up().await.map_err(|error| error::general(&error))?;
-    let objects =
-        target.cache.snapshot(&target.namespace, 0, |object| selection.matches(object)).objects;
-    let mut items = Vec::with_capacity(objects.len());
-    for object in objects {
+    let page = list::page(server, target, &wanted, &selection).await?;
+    let metadata = page.metadata(target);
+    let mut items = Vec::with_capacity(page.objects.len());
+    for object in page.objects {
         let one = Target { namespace: object.facts.namespace.to_string(), ..target.clone() };
         match remove(server, exchange, &one, &object.facts.name, &options).await {
             Ok(Deleted::Object(mut value)) => {
@@ -50,8 +50,6 @@ pub(crate) async fn delete_collection(
     let mut list = Object::new();
     list.insert("kind", format!("{}List", target.served.facts.kind));
     list.insert("apiVersion", target.served.facts.api_version());
-    let mut metadata = Object::new();
-    metadata.insert("resourceVersion", revision.to_string());
     list.insert("metadata", metadata);
     list.insert("items", Value::Array(items));
     Ok(respond::plain(form, 200, &Value::Object(list)))

@@ -12,9 +12,9 @@ use apimachinery::status::{Cause, GroupResource};
 use apimachinery::{Status, Value, time, value};
 use auth::Objects as _;
 use http::Response;
-use registry::Served;
 
 use super::admit::{Admission, admit, judge};
+use super::create::place_in_namespace;
 use super::delete::{self, DeleteOptions};
 use crate::Server;
 use crate::body::Body;
@@ -25,6 +25,7 @@ use crate::negotiate::negotiate;
 use crate::objects::CachedObjects;
 use crate::options::WriteOptions;
 use crate::persist::{self, Current, Replaced};
+use crate::posted;
 use crate::respond;
 use crate::target::Target;
 
@@ -34,20 +35,8 @@ const ATTEMPTS: usize = 20;
 const MAX_DISRUPTED_PODS: usize = 2_000;
 const VIOLATES: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
 
-/// The kind that is posted.
-static FACTS: api::ResourceFacts = api::ResourceFacts {
-    group: "policy",
-    version: "v1",
-    resource: "pods",
-    singular: "pod",
-    kind: "Eviction",
-    namespaced: true,
-    verbs: &["create"],
-    short_names: &[],
-    categories: &[],
-    columns: &[],
-    subresources: &[],
-};
+/// The version that clients of old post, which says the same.
+const ALSO: [&str; 1] = ["policy/v1beta1"];
 
 /// What the pod's budget says.
 enum Verdict {
@@ -67,10 +56,9 @@ pub(crate) async fn create(
     let body = body.read().await?;
     let write = WriteOptions::of(exchange, "CreateOptions")?;
     let form = negotiate(&exchange.parts.headers)?;
-    let node = api::type_of_kind(FACTS.group, FACTS.version, FACTS.kind)
-        .ok_or_else(|| Status::internal("the type Eviction is missing"))?;
-    let shape = Target { served: Served { facts: &FACTS, node }, ..target.clone() };
-    let mut eviction = decode::object(exchange, &shape, &body, write.field_validation)?;
+    let kind = (&posted::EVICTION, ALSO.as_slice());
+    let mut eviction = decode::posted(exchange, kind, &body, write.field_validation)?;
+    place_in_namespace(target, &mut eviction)?;
     let name = exchange.info.name.clone();
     if eviction.str_at(&["metadata", "name"]) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));

@@ -122,11 +122,27 @@ fn unknown_field(name: &str, target: &Target) -> String {
 }
 
 /// A page of a list.
-struct Page {
-    objects: Vec<Arc<Obj>>,
+pub(super) struct Page {
+    pub(super) objects: Vec<Arc<Obj>>,
     revision: u64,
     /// The key after which the next page begins, and how many objects follow (where that is known).
     more: Option<(String, Option<u64>)>,
+}
+
+impl Page {
+    /// The metadata of the list.
+    pub(super) fn metadata(&self, target: &Target) -> Object {
+        let mut metadata = Object::new();
+        metadata.insert("resourceVersion", self.revision.to_string());
+        if let Some((after, remaining)) = &self.more {
+            metadata.insert("continue", token(target, self.revision, after));
+            if let Some(remaining) = remaining {
+                let remaining = i64::try_from(*remaining).unwrap_or(i64::MAX);
+                metadata.insert("remainingItemCount", remaining);
+            }
+        }
+        metadata
+    }
 }
 
 /// Answers with the objects.
@@ -173,7 +189,8 @@ fn check_partial(exchange: &Exchange, target: &Target) -> Result<(), Status> {
     )))
 }
 
-async fn page(
+/// The objects that a query wants.
+pub(super) async fn page(
     server: &Server,
     target: &Target,
     options: &ListOptions,
@@ -339,14 +356,7 @@ fn answer(
     form: Form,
     page: Page,
 ) -> Result<Response<Body>, Status> {
-    let mut metadata = Object::new();
-    metadata.insert("resourceVersion", page.revision.to_string());
-    if let Some((after, remaining)) = &page.more {
-        metadata.insert("continue", token(target, page.revision, after));
-        if let Some(remaining) = remaining {
-            metadata.insert("remainingItemCount", i64::try_from(*remaining).unwrap_or(i64::MAX));
-        }
-    }
+    let metadata = page.metadata(target);
     let direct =
         form.transform == Transform::None && form.encoding == Encoding::Json && !form.pretty;
     if direct && target.is_storage_version() {

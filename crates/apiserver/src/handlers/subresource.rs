@@ -8,6 +8,7 @@ use apimachinery::{FieldErrors, Object, Path, Status, Value, conform, labels, va
 use http::Response;
 use registry::Scale;
 
+use super::create::place_in_namespace;
 use super::patch::{self, PatchKind};
 use super::update::{Tracking, Write};
 use crate::Server;
@@ -17,6 +18,7 @@ use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::{Form, negotiate};
 use crate::options::WriteOptions;
 use crate::persist;
+use crate::posted;
 use crate::respond;
 use crate::target::Target;
 
@@ -87,7 +89,12 @@ pub(crate) async fn update(
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "UpdateOptions")?;
     let form = negotiate(&exchange.parts.headers)?;
-    let wanted = decode::untyped(exchange, &body, ("autoscaling/v1", "Scale"))?;
+    let mut wanted =
+        decode::posted(exchange, (&posted::SCALE, &[]), &body, options.field_validation)?;
+    if !wanted.str_at(&["metadata", "name"]).is_empty() {
+        super::update::check_name(&wanted, &exchange.info.name)?;
+    }
+    place_in_namespace(target, &mut wanted)?;
     write_scale(server, exchange, target, form, &options, scale, |_| Ok(wanted.clone())).await
 }
 
@@ -110,17 +117,12 @@ pub(crate) async fn patch(
     let options = WriteOptions::of(exchange, "PatchOptions")?;
     let form = negotiate(&exchange.parts.headers)?;
     let given = patch::parse(kind, &body)?;
-    let node = scale_type()?;
+    let node = posted::served(&posted::SCALE)?.node;
     let shape = Target { served: registry::Served { node, ..target.served }, ..target.clone() };
     write_scale(server, exchange, target, form, &options, scale, |live| {
         patch::apply(&shape, kind, live, &given)
     })
     .await
-}
-
-fn scale_type() -> Result<apimachinery::schema::NodeId, Status> {
-    api::type_of_kind("autoscaling", "v1", "Scale")
-        .ok_or_else(|| Status::internal("the type Scale is missing"))
 }
 
 async fn write_scale(
@@ -141,7 +143,7 @@ async fn write_scale(
         tracking: Tracking::Compare,
         of_live: true,
     };
-    let node = scale_type()?;
+    let node = posted::served(&posted::SCALE)?.node;
     let stored = write
         .run(server, exchange, target, current, |_, _, live| {
             let mut wanted = change(&scale_of(&scale, live))?;
@@ -222,9 +224,14 @@ async fn binding(
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "CreateOptions")?;
     let form = negotiate(&exchange.parts.headers)?;
-    let binding = decode::untyped(exchange, &body, ("v1", "Binding"))?;
-    let node = node_of(&binding)?;
+    let mut binding =
+        decode::posted(exchange, (&posted::BINDING, &[]), &body, options.field_validation)?;
+    place_in_namespace(target, &mut binding)?;
     let name = exchange.info.name.clone();
+    if binding.str_at(&["metadata", "name"]) != name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
+    let node = node_of(&binding)?;
     let uid = binding.str_at(&["metadata", "uid"]).to_owned();
     let current = persist::current(server, target, &name).await?;
     let now = apimachinery::time::format_time(server.clock.now());

@@ -8,8 +8,8 @@ use auth::objects::Objects;
 use auth::service_account::{Named, TokenIssuer, TokenSpec};
 use http::Response;
 use jiff::SignedDuration;
-use registry::Served;
 
+use super::create::place_in_namespace;
 use crate::Server;
 use crate::body::Body;
 use crate::decode;
@@ -18,6 +18,7 @@ use crate::negotiate::negotiate;
 use crate::objects::CachedObjects;
 use crate::options::WriteOptions;
 use crate::persist;
+use crate::posted::{self, TOKEN_REQUEST as FACTS};
 use crate::respond;
 use crate::target::Target;
 
@@ -31,21 +32,6 @@ const MAX_SECONDS: i64 = 1 << 32;
 const WARN_ONLY_SECONDS: i64 = 3_607;
 /// What those clients get, in seconds.
 const EXTENDED_SECONDS: i64 = 365 * 24 * 3_600;
-
-/// The kind that is posted.
-static FACTS: api::ResourceFacts = api::ResourceFacts {
-    group: "authentication.k8s.io",
-    version: "v1",
-    resource: "serviceaccounts",
-    singular: "serviceaccount",
-    kind: "TokenRequest",
-    namespaced: true,
-    verbs: &["create"],
-    short_names: &[],
-    categories: &[],
-    columns: &[],
-    subresources: &[],
-};
 
 /// What a token is bound to besides its account.
 #[derive(Default)]
@@ -68,15 +54,14 @@ pub(crate) async fn create(
     let Some(tokens) = server.access.tokens.clone() else {
         return Err(Status::not_implemented("this server makes no service account tokens"));
     };
-    let node = api::type_of_kind(FACTS.group, FACTS.version, FACTS.kind)
-        .ok_or_else(|| Status::internal("the type TokenRequest is missing"))?;
-    let shape = Target { served: Served { facts: &FACTS, node }, ..target.clone() };
-    let mut request = decode::object(exchange, &shape, &body, options.field_validation)?;
+    let mut request = decode::posted(exchange, (&FACTS, &[]), &body, options.field_validation)?;
+    place_in_namespace(target, &mut request)?;
     request.default_at(&["spec", "expirationSeconds"], DEFAULT_SECONDS);
     let name = exchange.info.name.clone();
     check_names(&request, &name, &target.namespace)?;
     let account = persist::current(server, target, &name).await?.value;
     check_uid(&request, &account, &name)?;
+    let shape = Target { served: posted::served(&FACTS)?, ..target.clone() };
     persist::track_fields(server, &shape, "token", &options, &mut request, None);
     if request.items_at(&["spec", "audiences"]).is_empty() {
         let own: Value = tokens.audiences().iter().map(String::as_str).collect();

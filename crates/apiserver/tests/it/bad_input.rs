@@ -2,11 +2,14 @@
 
 mod front;
 mod http2;
+mod kinds;
 mod requests;
+mod slow;
+mod streams;
 mod transport;
 mod values;
 
-use front::{Answer, Front};
+use front::{Answer, Front, pod_on_a_node};
 
 /// A request as it is sent, the code of its answer, and what it says: all of it, or its beginning before `...`.
 struct Case {
@@ -81,6 +84,26 @@ async fn broken_bodies_are_refused_in_upstreams_words() {
             ("depth", values::depth()),
             ("values", values::values()),
             ("patches", values::patches()),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn bodies_of_other_kinds_are_refused_in_upstreams_words() {
+    let mut front = Front::start().await;
+    let path = "POST /apis/apps/v1/namespaces/default/deployments";
+    front.cluster.done(path, Some(&front::deployment())).await;
+    pod_on_a_node(&mut front).await;
+    check(
+        &mut front,
+        vec![
+            ("options of deletes", kinds::deletes()),
+            ("other kinds and versions", kinds::objects()),
+            ("evictions", kinds::evictions()),
+            ("bindings", kinds::bindings()),
+            ("tokens", kinds::tokens()),
+            ("scales", kinds::scales()),
         ],
     )
     .await;

@@ -7,7 +7,9 @@ use admission::{Chain, Parts};
 use apimachinery::{Value, json};
 use apiserver::allocate::ServiceRange;
 use apiserver::bootstrap::{self, Settings, Summary};
-use apiserver::{Access, Body, CachedObjects, Config, Peer, RequestBody, Server, Version};
+use apiserver::{
+    Access, Body, CachedObjects, Config, NodeDialer, Peer, RequestBody, Server, Version,
+};
 use auth::jwt::SigningKey;
 use auth::node::NodeAuthorizer;
 use auth::privileged::PrivilegedGroup;
@@ -88,6 +90,11 @@ fn access(
 impl Cluster {
     /// A fresh one, with what every cluster has.
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// One that has a way to nodes.
+    pub(crate) async fn start_with(nodes: Option<NodeDialer>) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(RealClock);
         let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
         let stop = Shutdown::new();
@@ -101,7 +108,7 @@ impl Cluster {
             service_range: ServiceRange::new(Ipv4Addr::new(10, 96, 0, 0), 12),
             version: Version { major: "1".into(), minor: "37".into(), git: "v1.37.1".into() },
             external_address: "192.0.2.2:6443".into(),
-            nodes: None,
+            nodes,
         };
         let (issuer, of_server) = (issuer(), stop.signal());
         let made = Arc::clone(&issuer);

@@ -26,3 +26,27 @@ async fn patches_that_meet_are_all_made() {
     let stale = value!({"metadata": {"resourceVersion": "1"}, "data": {"d": "late"}});
     assert_eq!(cluster.send(&user, &request, Some(&stale)).await.0, 409);
 }
+
+#[tokio::test]
+async fn a_collection_is_deleted_by_pages_where_that_is_asked_for() {
+    let cluster = Cluster::start().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    for name in ["a", "b", "c"] {
+        let map = value!({"metadata": {"name": name, "labels": {"page": "yes"}}});
+        cluster.done(&format!("POST {path}"), Some(&map)).await;
+    }
+    let mut gone = Vec::new();
+    let mut from = String::new();
+    for wanted in [2, 1] {
+        let request = format!("DELETE {path}?labelSelector=page&limit=2&continue={from}");
+        let list = cluster.done(&request, None).await;
+        let items = list.items_at(&["items"]);
+        assert_eq!(items.len(), wanted, "{list:?}");
+        gone.extend(items.iter().map(|it| it.str_at(&["metadata", "name"]).to_owned()));
+        from = list.str_at(&["metadata", "continue"]).to_owned();
+        assert_eq!(from.is_empty(), wanted == 1, "{list:?}");
+    }
+    assert_eq!(gone, ["a", "b", "c"]);
+    let left = cluster.done(&format!("GET {path}?labelSelector=page"), None).await;
+    assert!(left.items_at(&["items"]).is_empty(), "{left:?}");
+}

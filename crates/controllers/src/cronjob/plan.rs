@@ -1,5 +1,6 @@
 //! What is to be done for a cron job: its list of active jobs, old jobs to take away, and a job that is due.
 
+use apimachinery::cron::Schedule;
 use apimachinery::{Value, value};
 use client::events::EventType;
 use client::{ObjectKey, Resource};
@@ -11,7 +12,6 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::Memory;
-use super::schedule::Schedule;
 use crate::owner::{Owner, is_deleting, key_of, reference_to, to_value};
 
 /// The annotation that says for when a job was scheduled.
@@ -234,12 +234,14 @@ impl Step<'_> {
                 }
             },
         };
-        let Some((schedule, own)) = Schedule::parse(&self.spec.schedule) else {
-            let message = format!("unparseable schedule: {:?}", self.spec.schedule);
-            self.tell(EventType::Warning, "UnparseableSchedule", message);
-            return None;
-        };
-        Some((schedule, own.unwrap_or(zone)))
+        match Schedule::parse(&self.spec.schedule) {
+            Ok((schedule, own)) => Some((schedule, own.unwrap_or(zone))),
+            Err(why) => {
+                let message = format!("unparseable schedule: {:?} : {why}", self.spec.schedule);
+                self.tell(EventType::Warning, "UnparseableSchedule", message);
+                None
+            }
+        }
     }
 
     /// The latest time that has come since the last start, and how many have.

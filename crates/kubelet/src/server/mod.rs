@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use component_base::ShutdownSignal;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -36,6 +36,9 @@ pub(crate) use summary::Rates;
 const MAX_CONNECTIONS: usize = 1_000;
 /// For the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// For the headers of a request, the first and each further one.
+const HEADERS: Duration = Duration::from_secs(30);
 
 /// What requests are answered from.
 #[derive(Debug)]
@@ -102,6 +105,8 @@ async fn connection(
         async move { routes::answer(context, request, peer.as_ref().as_ref()).await }
     });
     hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await

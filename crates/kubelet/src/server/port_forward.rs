@@ -13,7 +13,6 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::Context;
 use super::routes::{Body, Refusal, full};
@@ -47,14 +46,15 @@ pub(super) async fn forward(
     let header = |name: &str| {
         request.headers().get(name).and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned()
     };
-    let upgrade = header("upgrade").to_lowercase();
-    let offered = header("sec-websocket-protocol");
-    let tunnel = upgrade == "websocket" && offered.split(',').any(|it| it.trim() == TUNNEL);
-    if !tunnel && upgrade != "spdy/3.1" {
-        let text = format!(
-            "unable to negotiate: ask for an upgrade to SPDY/3.1, or for {TUNNEL} over WebSocket"
-        );
-        return Err((StatusCode::BAD_REQUEST, text));
+    let tunnel = header("upgrade").to_lowercase() != "spdy/3.1";
+    if tunnel {
+        super::remote::check_upgrade(request.method(), request.headers())?;
+        let offered = header("sec-websocket-protocol");
+        if !offered.split(',').any(|it| it.trim() == TUNNEL) {
+            return Err((StatusCode::FORBIDDEN, String::new()));
+        }
+    } else if !header("connection").to_lowercase().contains("upgrade") {
+        return Err((StatusCode::INTERNAL_SERVER_ERROR, "Upgrade request required\n".into()));
     }
     let mut response = Response::new(full(Bytes::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -83,7 +83,7 @@ pub(super) async fn forward(
             }
         };
         if tunnel {
-            let socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
+            let socket = super::remote::accept(io).await;
             let (ours, theirs) = tokio::io::duplex(CHUNK_BYTES);
             tokio::join!(carry(socket, theirs), serve(context, sandbox, ours));
         } else {

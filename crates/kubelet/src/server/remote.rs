@@ -10,17 +10,20 @@ use cri::{
     TerminalSize,
 };
 use futures::{SinkExt, StreamExt};
-use http::{Request, Response, StatusCode};
+use http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::Context;
@@ -32,6 +35,8 @@ use crate::spec;
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 /// What a frame carries at most.
 const FRAME_BYTES: usize = 32 << 10;
+/// The longest message of a client, in bytes: kubectl sends 32 KiB at a time, other clients what they are given.
+const MESSAGE_BYTES: usize = 4 << 20;
 /// Frames that wait for a slow reader.
 const FRAMES: usize = 16;
 
@@ -60,43 +65,41 @@ fn streams(query: &Query, tty: bool) -> Result<Streams, Refusal> {
     Ok(streams)
 }
 
-/// Runs a command with streams.
-pub(super) async fn exec(
-    context: &Arc<Context>,
-    pod: &Pod,
-    container: &str,
-    query: &Query,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Refusal> {
-    let tty = query.flag("tty");
-    let wanted = ExecRequest {
-        container_id: running(context, pod, container).await?,
-        cmd: query.all("command"),
-        tty,
-        streams: streams(query, tty)?,
-    };
-    let protocol = protocol(&request)?;
-    let session = context.shared.runtime.exec(&wanted).await.map_err(|it| failed(&it))?;
-    Ok(upgrade(request, protocol, session))
+/// What streams are opened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// A command that is run for them.
+    Exec,
+    /// What the container runs already.
+    Attach,
 }
 
-/// Joins the streams of a container.
-pub(super) async fn attach(
+/// Opens streams into a container.
+pub(super) async fn open(
     context: &Arc<Context>,
-    pod: &Pod,
-    container: &str,
+    (pod, container): (&Pod, &str),
     query: &Query,
+    opening: Opening,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Refusal> {
-    let tty = spec::find_container(pod, container).and_then(|it| it.1.tty).unwrap_or_default();
-    let wanted = AttachRequest {
-        container_id: running(context, pod, container).await?,
-        tty,
-        streams: streams(query, tty)?,
+    let tty = match opening {
+        Opening::Exec => query.flag("tty"),
+        Opening::Attach => {
+            spec::find_container(pod, container).and_then(|it| it.1.tty).unwrap_or_default()
+        }
     };
-    let protocol = protocol(&request)?;
-    let session = context.shared.runtime.attach(&wanted).await.map_err(|it| failed(&it))?;
-    Ok(upgrade(request, protocol, session))
+    let streams = streams(query, tty)?;
+    let container_id = running(context, pod, container).await?;
+    let protocol = protocol(request.method(), request.headers())?;
+    let runtime = &context.shared.runtime;
+    let session = match opening {
+        Opening::Exec => {
+            let cmd = query.all("command");
+            runtime.exec(&ExecRequest { container_id, cmd, tty, streams }).await
+        }
+        Opening::Attach => runtime.attach(&AttachRequest { container_id, tty, streams }).await,
+    };
+    Ok(upgrade(request, protocol, session.map_err(|it| failed(&it))?))
 }
 
 /// Runs a command to its end; what it wrote.
@@ -115,32 +118,51 @@ pub(super) async fn run(
     Ok(ended.stdout)
 }
 
-fn protocol(request: &Request<Incoming>) -> Result<&'static str, Refusal> {
-    let is_websocket = request
-        .headers()
-        .get(http::header::UPGRADE)
-        .is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    if !is_websocket || !request.headers().contains_key(http::header::SEC_WEBSOCKET_KEY) {
-        let text = "this node streams over WebSocket only: ask for an upgrade to websocket";
-        return Err((StatusCode::BAD_REQUEST, text.into()));
-    }
-    let offered = request.headers().get_all(http::header::SEC_WEBSOCKET_PROTOCOL);
+/// The protocol of the streams, or why there are none, in the words of the WebSocket server that upstream uses.
+fn protocol(method: &Method, headers: &HeaderMap) -> Result<&'static str, Refusal> {
+    check_upgrade(method, headers)?;
+    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
     let offered: Vec<&str> = offered
         .iter()
         .filter_map(|it| it.to_str().ok())
         .flat_map(|it| it.split(','))
         .map(str::trim)
         .collect();
-    PROTOCOLS
-        .into_iter()
-        .find(|it| offered.contains(it))
-        .ok_or_else(|| (StatusCode::FORBIDDEN, format!("unable to negotiate protocol: client supports {offered:?}, server accepts {PROTOCOLS:?}")))
+    // Nothing is said of the protocols that there are.
+    let found = PROTOCOLS.into_iter().find(|it| offered.contains(it));
+    found.ok_or_else(|| (StatusCode::FORBIDDEN, String::new()))
+}
+
+/// A request that is one for a WebSocket, of the version that there is.
+pub(super) fn check_upgrade(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
+    let has = |name: HeaderName, wanted: &str| {
+        let all = headers.get_all(name);
+        all.iter().any(|it| it.to_str().is_ok_and(|it| it.to_lowercase().contains(wanted)))
+    };
+    let refuse = |code, text: &str| Err((code, text.to_owned()));
+    if !has(CONNECTION, "upgrade") {
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "Upgrade request required\n");
+    }
+    if !has(UPGRADE, "websocket") {
+        let text = "this node streams over WebSocket only: ask for an upgrade to websocket\n";
+        return refuse(StatusCode::BAD_REQUEST, text);
+    }
+    if method != Method::GET {
+        return refuse(StatusCode::METHOD_NOT_ALLOWED, "bad method");
+    }
+    if headers.get(SEC_WEBSOCKET_KEY).is_none_or(HeaderValue::is_empty) {
+        return refuse(StatusCode::BAD_REQUEST, "mismatch challenge/response");
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|it| it != "13") {
+        return refuse(StatusCode::BAD_REQUEST, "missing or bad WebSocket Version");
+    }
+    Ok(())
 }
 
 /// The answer to a WebSocket's key.
-pub(super) fn accept_key(request: &Request<Incoming>) -> Option<http::HeaderValue> {
-    let key = request.headers().get(http::header::SEC_WEBSOCKET_KEY)?;
-    http::HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()
+pub(super) fn accept_key(request: &Request<Incoming>) -> Option<HeaderValue> {
+    let key = request.headers().get(SEC_WEBSOCKET_KEY)?;
+    HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()
 }
 
 fn upgrade(
@@ -153,9 +175,7 @@ fn upgrade(
     tokio::spawn(async move {
         match upgraded.await {
             Ok(io) => {
-                let socket =
-                    WebSocketStream::from_raw_socket(TokioIo::new(io), Role::Server, None).await;
-                carry(socket, session).await;
+                carry(accept(TokioIo::new(io)).await, session).await;
             }
             Err(error) => tracing::debug!(%error, "a client went away before its streams began"),
         }
@@ -163,20 +183,29 @@ fn upgrade(
     let mut response = Response::new(full(Bytes::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
-    let fixed = http::HeaderValue::from_static;
-    headers.insert(http::header::UPGRADE, fixed("websocket"));
-    headers.insert(http::header::CONNECTION, fixed("Upgrade"));
-    headers.insert(http::header::SEC_WEBSOCKET_PROTOCOL, fixed(protocol));
+    let fixed = HeaderValue::from_static;
+    headers.insert(UPGRADE, fixed("websocket"));
+    headers.insert(CONNECTION, fixed("Upgrade"));
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, fixed(protocol));
     if let Some(accept) = key {
-        headers.insert(http::header::SEC_WEBSOCKET_ACCEPT, accept);
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
     response
 }
 
-type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
+/// The server's end of a connection that has become a WebSocket.
+pub(super) async fn accept<I: AsyncRead + AsyncWrite + Unpin>(io: I) -> WebSocketStream<I> {
+    let limits = WebSocketConfig::default()
+        .max_message_size(Some(MESSAGE_BYTES))
+        .max_frame_size(Some(MESSAGE_BYTES));
+    WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await
+}
 
 /// Carries the streams until the command has ended and all it wrote is sent.
-async fn carry(socket: Socket, session: StreamSession) {
+async fn carry<I: AsyncRead + AsyncWrite + Unpin>(
+    socket: WebSocketStream<I>,
+    session: StreamSession,
+) {
     let StreamSession { stdin, stdout, stderr, resize, exit } = session;
     let (mut sink, mut source) = socket.split();
     let (sender, mut frames) = mpsc::channel::<Message>(FRAMES);
@@ -290,5 +319,134 @@ fn status_of(code: &Result<i32, CriError>) -> Value {
             "metadata": {}, "status": "Failure", "message": (error.to_rpc()), "reason": "InternalError",
             "code": 500
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_websocket_is_refused_in_upstreams_words() {
+        let check = |method: Method, headers: &[(&'static str, &str)], code: u16, text: &str| {
+            let mut all = HeaderMap::new();
+            for (name, value) in headers {
+                all.append(*name, value.parse().unwrap());
+            }
+            let answer = match protocol(&method, &all) {
+                Ok(protocol) => (101, protocol.to_owned()),
+                Err((code, text)) => (code.as_u16(), text),
+            };
+            assert_eq!(answer, (code, text.to_owned()), "{method} {headers:?}");
+        };
+        let (get, post) = (Method::GET, Method::POST);
+        let connection = ("connection", "keep-alive, Upgrade");
+        let upgrade = ("upgrade", "websocket");
+        let key = ("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA==");
+        let version = ("sec-websocket-version", "13");
+        let offer = |it| ("sec-websocket-protocol", it);
+        let v5 = offer("v5.channel.k8s.io");
+        check(get.clone(), &[], 500, "Upgrade request required\n");
+        check(get.clone(), &[upgrade, key, version, v5], 500, "Upgrade request required\n");
+        let other = "this node streams over WebSocket only: ask for an upgrade to websocket\n";
+        check(get.clone(), &[connection, ("upgrade", "SPDY/3.1")], 400, other);
+        check(post, &[connection, upgrade, key, version, v5], 405, "bad method");
+        let no_key = "mismatch challenge/response";
+        check(get.clone(), &[connection, upgrade, version, v5], 400, no_key);
+        check(get.clone(), &[connection, upgrade, ("sec-websocket-key", "")], 400, no_key);
+        let no_version = "missing or bad WebSocket Version";
+        check(get.clone(), &[connection, upgrade, key, v5], 400, no_version);
+        let eight = ("sec-websocket-version", "8");
+        check(get.clone(), &[connection, upgrade, key, eight], 400, no_version);
+        check(get.clone(), &[connection, upgrade, key, version], 403, "");
+        check(get.clone(), &[connection, upgrade, key, version, offer("nope, x")], 403, "");
+        let both = offer("v4.channel.k8s.io, v5.channel.k8s.io");
+        check(get.clone(), &[connection, upgrade, key, version, both], 101, "v5.channel.k8s.io");
+        let several = [connection, upgrade, key, version, offer("x"), offer("v4.channel.k8s.io")];
+        check(get, &several, 101, "v4.channel.k8s.io");
+    }
+
+    /// Sizes are not looked at here.
+    struct NoTerminal;
+
+    #[async_trait]
+    impl cri::Resize for NoTerminal {
+        async fn resize(&self, _: TerminalSize) -> Result<(), CriError> {
+            Ok(())
+        }
+    }
+
+    /// What reaches a command's input of what a client sends, and what the client is sent until the end.
+    async fn sent(bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let (mut client, server) = tokio::io::duplex(64 << 20);
+        let (stdin, mut input) = tokio::io::duplex(64 << 20);
+        client.write_all(bytes).await.unwrap();
+        let session = StreamSession {
+            stdin: Some(Box::new(stdin)),
+            stdout: None,
+            stderr: None,
+            resize: Arc::new(NoTerminal),
+            // The command never ends: only the client can.
+            exit: Box::pin(std::future::pending()),
+        };
+        let carried = carry(accept(server).await, session);
+        tokio::time::timeout(Duration::from_secs(60), carried).await.expect("it goes on and on");
+        let (mut given, mut answered) = (Vec::new(), Vec::new());
+        input.read_to_end(&mut given).await.unwrap();
+        client.read_to_end(&mut answered).await.unwrap();
+        (given, answered)
+    }
+
+    /// A frame as clients send it, under a mask that changes nothing.
+    fn masked(first: u8, content: &[u8]) -> Vec<u8> {
+        let length = u64::try_from(content.len()).unwrap().to_be_bytes();
+        [&[first, 0x80 | 127], length.as_slice(), &[0; 4], content].concat()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn broken_frames_end_the_streams_and_nothing_else() {
+        let good = masked(0x82, b"\0abc");
+        for (what, frames) in [
+            ("without a mask", vec![0x82, 4, STDIN, b'x', b'y', b'z']),
+            ("an unknown opcode", masked(0x83, b"\0x")),
+            ("reserved bits", masked(0xf2, b"\0x")),
+            ("a continuation of nothing", masked(0x80, b"\0x")),
+            ("a long ping", masked(0x89, &[0; 200])),
+            ("a ping in pieces", masked(0x09, b"x")),
+            ("text that is no UTF-8", masked(0x81, b"\xff\xfe")),
+            ("a close of one byte", masked(0x88, b"x")),
+            ("a message beyond the limit", masked(0x82, &vec![0; MESSAGE_BYTES + 1])),
+            (
+                "a length beyond memory",
+                [[0x82, 0xff, 0x7f].as_slice(), &[255; 7], &[0; 4]].concat(),
+            ),
+            ("a message that grows without end", {
+                let piece = masked(0x00, &vec![0; 1 << 20]);
+                [masked(0x02, b"\0"), piece.repeat(5)].concat()
+            }),
+        ] {
+            let (given, answered) = sent(&[good.as_slice(), &frames].concat()).await;
+            assert_eq!(given, b"abc", "{what}");
+            assert!(answered.len() < 200, "{what}: {} bytes", answered.len());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn channels_that_are_not_there_are_passed_over() {
+        let frames = [
+            masked(0x82, b""),
+            masked(0x82, b"\x07x"),
+            masked(0x82, b"\x04{"),
+            masked(0x82, b"\x04{\"Width\":-1,\"Height\":99999999999}"),
+            masked(0x82, b"\xff"),
+            masked(0x82, b"\xff\x01"),
+            masked(0x82, b"\0in"),
+            masked(0x82, b"\xff\0"),
+            masked(0x82, b"\0more"),
+            masked(0x88, b""),
+        ];
+        assert_eq!(sent(&frames.concat()).await.0, b"in");
     }
 }

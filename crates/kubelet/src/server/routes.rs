@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use rustls::pki_types::CertificateDer;
 
 use super::query::Query;
+use super::remote::Opening;
 use super::{Context, access, logs, port_forward, remote, reports, summary};
 use crate::spec;
 
@@ -84,25 +85,25 @@ async fn route(
             response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
             Ok(response)
         }
-        (_, ["exec", rest @ ..]) => {
+        (&Method::GET | &Method::POST, [verb @ ("exec" | "attach"), rest @ ..]) => {
+            let opening = if *verb == "exec" { Opening::Exec } else { Opening::Attach };
             let (pod, container) = target(context, rest)?;
-            remote::exec(context, &pod, &container, &query, request).await
-        }
-        (_, ["attach", rest @ ..]) => {
-            let (pod, container) = target(context, rest)?;
-            remote::attach(context, &pod, &container, &query, request).await
+            remote::open(context, (&pod, &container), &query, opening, request).await
         }
         (&Method::POST, ["run", rest @ ..]) => {
             let (pod, container) = target(context, rest)?;
             Ok(plain(StatusCode::OK, remote::run(context, &pod, &container, &query).await?))
         }
-        (_, ["portForward", namespace, name]) => {
+        (&Method::GET | &Method::POST, ["portForward", namespace, name]) => {
             let pod = find(context, namespace, name, None)?;
             port_forward::forward(context, &pod, request).await
         }
-        (_, ["portForward", namespace, name, uid]) => {
+        (&Method::GET | &Method::POST, ["portForward", namespace, name, uid]) => {
             let pod = find(context, namespace, name, Some(uid))?;
             port_forward::forward(context, &pod, request).await
+        }
+        (_, ["exec" | "attach" | "portForward", ..]) => {
+            Err((StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed".into()))
         }
         _ => Err((StatusCode::NOT_FOUND, "404 page not found\n".into())),
     }

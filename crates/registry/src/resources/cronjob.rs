@@ -1,9 +1,10 @@
 //! CronJob.
 
+use apimachinery::cron::Schedule;
 use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
-use super::{cron_schedule, job, job_checks, printing};
+use super::{job, job_checks, printing};
 use crate::declaration::{Declaration, MetadataChecks};
 use crate::{check, table};
 
@@ -57,7 +58,7 @@ fn validate(value: &Value, errors: &mut FieldErrors) {
 
 fn schedule(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let text = spec.str_at(&["schedule"]);
-    if let Some(problem) = cron_schedule::problem(text) {
+    if let Err(problem) = Schedule::parse(text) {
         errors.invalid_text(path, text, &problem);
     }
     if text.contains("TZ") {

@@ -10,7 +10,7 @@ use component_base::task::BlockingPool;
 use cri::{AuthConfig, ProgressSink, PullProgress};
 use futures::StreamExt;
 use http::StatusCode;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use sha2::{Digest, Sha256};
 
 use super::http::{Clients, Session, Wanted};
@@ -18,6 +18,7 @@ use super::manifest::{ACCEPTED, ConfigFile, Descriptor, Document, MAX_DOCUMENT_B
 use super::reference::{Reference, is_digest};
 use super::registries::Registries;
 use super::store::{ImageError, NewImage, Record, Store, digest_of, layer_names};
+use super::unpack::{Limits, leaves_room};
 
 /// The largest layer, as it is sent.
 const MAX_LAYER_BYTES: u64 = 32 << 30;
@@ -152,7 +153,14 @@ impl Fetch<'_> {
         let body = tokio::time::timeout(SILENCE_TIMEOUT, body)
             .await
             .map_err(|_| ImageError::Unavailable(format!("read {kind} {object}: timed out")))?
-            .map_err(|e| ImageError::Unavailable(format!("read {kind} {object}: {e}")))?
+            .map_err(|error| {
+                if error.is::<LengthLimitError>() {
+                    return ImageError::Invalid(format!(
+                        "{kind} {object} has more than {MAX_DOCUMENT_BYTES} bytes"
+                    ));
+                }
+                ImageError::Unavailable(format!("read {kind} {object}: {error}"))
+            })?
             .to_bytes();
         let asked = object.starts_with("sha256:");
         if asked && digest_of(&body) != object {
@@ -262,6 +270,9 @@ impl Fetch<'_> {
     ) -> Result<(), ImageError> {
         let what = || format!("write {}", path.display());
         let mut part = Part::open(path, layer.size).map_err(ImageError::io(what()))?;
+        let missing = layer.size.saturating_sub(part.length);
+        leaves_room(&part.file, missing, Limits::STANDARD.free_bytes)
+            .map_err(ImageError::io(format!("fetch layer {}", layer.digest)))?;
         let wanted = Wanted { kind: "blobs", object: &layer.digest, accept: "", from: part.length };
         if part.length < layer.size {
             let response = self.session.get(wanted).await?;

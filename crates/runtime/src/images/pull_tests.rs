@@ -23,6 +23,10 @@ enum Mood {
     BreaksOff,
     /// Sends other bytes than asked for.
     Lies,
+    /// Sends an index without end.
+    Endless,
+    /// Tells of a layer that is larger than any.
+    Boasts,
 }
 
 struct Registry {
@@ -51,8 +55,12 @@ async fn registry(mood: Mood) -> Arc<Registry> {
         "rootfs": {"diff_ids": [digest_of(&layer)]}}))
     .unwrap();
     let point = |bytes: &[u8]| serde_json::json!({"digest": digest_of(bytes), "size": bytes.len()});
+    let mut of_layer = point(&layer);
+    if mood == Mood::Boasts {
+        of_layer["size"] = (1_u64 << 62).into();
+    }
     let manifest = serde_json::to_vec(&serde_json::json!({
-        "schemaVersion": 2, "config": point(&config), "layers": [point(&layer)]}))
+        "schemaVersion": 2, "config": point(&config), "layers": [of_layer]}))
     .unwrap();
     let mut ours = point(&manifest);
     let here = super::manifest::Platform::here();
@@ -141,6 +149,9 @@ impl Registry {
         }
         let bare = path.split('?').next().unwrap_or_default();
         match bare.strip_prefix("/v2/a/b/") {
+            Some("manifests/1") if self.mood == Mood::Endless => {
+                reply("200 OK", "", &vec![b' '; 9 << 20])
+            }
             Some("manifests/1") => reply("200 OK", "", &self.index),
             Some(rest) if rest == format!("manifests/{}", digest_of(&self.manifest)) => {
                 reply("200 OK", "", &self.manifest)
@@ -276,6 +287,23 @@ async fn other_bytes_than_asked_for_are_refused() {
     assert!(store.list().is_empty());
     assert_eq!(fs::read_dir(store.layers_dir()).unwrap().count(), 0);
     assert_eq!(fs::read_dir(store.ingest_dir()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_and_layers_beyond_the_limits_are_refused() {
+    for (mood, expected) in [
+        (Mood::Endless, "manifests 1 has more than 8388608 bytes"),
+        (Mood::Boasts, "of 4611686018427387904 bytes is not acceptable"),
+    ] {
+        let registry = registry(mood).await;
+        let (_dir, store) = store();
+        let name = format!("{}/a/b:1", registry.address);
+        let error = fetch(&registry, &store, "", &name).await.unwrap_err();
+        assert!(matches!(error, ImageError::Invalid(_)), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+        assert!(store.list().is_empty());
+        assert_eq!(fs::read_dir(store.ingest_dir()).unwrap().count(), 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

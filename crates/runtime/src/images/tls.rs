@@ -2,12 +2,10 @@
 
 use std::fs;
 use std::io;
-use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use component_base::tls::Trust;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
 
 use super::registries::HostTls;
 
@@ -17,15 +15,12 @@ const SYSTEM_AUTHORITIES: [&str; 3] =
 
 /// The configuration for a host.
 pub(super) fn client_config(tls: &HostTls) -> Result<ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?;
-    let builder = if tls.insecure_skip_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustAll(provider)))
+    let trust = if tls.insecure_skip_verify {
+        Trust::Anybody
     } else {
-        builder.with_root_certificates(authorities(&tls.ca_file)?)
+        Trust::Authorities(authorities(&tls.ca_file)?)
     };
+    let builder = component_base::tls::client(trust).map_err(|e| e.to_string())?;
     if tls.cert_file.is_empty() {
         return Ok(builder.with_no_client_auth());
     }
@@ -58,45 +53,4 @@ fn certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
 
 fn read(file: &str) -> Result<Vec<u8>, String> {
     fs::read(file).map_err(|e| format!("read {file}: {e}"))
-}
-
-/// Asked for by name, as `insecure_skip_verify`.
-#[derive(Debug)]
-struct TrustAll(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for TrustAll {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

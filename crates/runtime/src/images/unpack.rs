@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -17,12 +17,37 @@ use rustix::fs::{
 use sha2::{Digest, Sha256};
 use sys::fs::{Root, file_type, normalize, remove_at};
 
-/// The most bytes that a layer unpacks to.
-const MAX_LAYER_BYTES: u64 = 64 << 30;
-/// The most entries of a layer.
-const MAX_ENTRIES: u64 = 8 << 20;
 /// The most bytes that headers of one entry have, long names and attributes included: the reader holds them in memory.
 const MAX_HEADER_BYTES: u64 = 4 << 20;
+/// How much is written to a file before the disk is looked at again, in bytes.
+const STRIDE_BYTES: u64 = 64 << 20;
+
+/// What an archive may make of itself: few bytes can stand for many.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// The bytes of all files.
+    pub file_bytes: u64,
+    /// The bytes of the archive once it is decompressed, what nobody wants of it included.
+    pub archive_bytes: u64,
+    /// The entries.
+    pub entries: u64,
+    /// The bytes of the names of all directories, which are held in memory until the end.
+    pub name_bytes: usize,
+    /// What has to stay free on the disk, in bytes: others write to it too.
+    pub free_bytes: u64,
+}
+
+impl Limits {
+    /// For layers from anywhere.
+    pub(crate) const STANDARD: Self = Self {
+        file_bytes: 64 << 30,
+        archive_bytes: 96 << 30,
+        entries: 8 << 20,
+        name_bytes: 256 << 20,
+        free_bytes: 256 << 20,
+    };
+}
+
 /// Marks the removal of a file below.
 const WHITEOUT: &str = ".wh.";
 /// Marks a directory that hides what is below.
@@ -43,10 +68,24 @@ pub(crate) struct Unpacked {
 /// # Errors
 /// When the archive is broken or beyond the limits.
 pub(crate) fn unpack(archive: File, into: &Path, lower: &[Root]) -> io::Result<Unpacked> {
+    unpack_within(&Limits::STANDARD, archive, into, lower)
+}
+
+/// The same within other limits.
+///
+/// # Errors
+/// When the archive is broken or beyond the limits.
+pub(crate) fn unpack_within(
+    limits: &Limits,
+    archive: File,
+    into: &Path,
+    lower: &[Root],
+) -> io::Result<Unpacked> {
     let allowed = Cell::new(u64::MAX);
-    let mut hashed = Hashed { inner: decompress(archive)?, hash: Sha256::new(), allowed: &allowed };
-    let mut layer =
-        Layer { root: Root::open(into)?, lower, cached: None, dirs: Vec::new(), bytes: 0 };
+    let inner = decompress(archive)?;
+    let left = limits.archive_bytes;
+    let mut hashed = Hashed { inner, hash: Sha256::new(), allowed: &allowed, limits, left };
+    let mut layer = Layer::new(limits, into, lower)?;
     let mut tar = tar::Archive::new(&mut hashed);
     let mut entries = tar.entries()?;
     for count in 0_u64.. {
@@ -54,8 +93,8 @@ pub(crate) fn unpack(archive: File, into: &Path, lower: &[Root]) -> io::Result<U
         let Some(entry) = entries.next() else { break };
         let mut entry = entry?;
         allowed.set(u64::MAX);
-        if count >= MAX_ENTRIES {
-            return Err(invalid(format!("the layer has more than {MAX_ENTRIES} entries")));
+        if count >= limits.entries {
+            return Err(invalid(format!("the layer has more than {} entries", limits.entries)));
         }
         let path = PathBuf::from(OsStr::from_bytes(&entry.path_bytes()));
         layer.take(&path, &mut entry).map_err(|error| {
@@ -70,6 +109,19 @@ pub(crate) fn unpack(archive: File, into: &Path, lower: &[Root]) -> io::Result<U
     // What follows the last entry belongs to the digest too.
     io::copy(&mut hashed, &mut io::sink())?;
     Ok(Unpacked { diff_id: format!("sha256:{}", hex::encode(hashed.hash.finalize())), bytes })
+}
+
+/// Whether so many bytes more leave `keep` free on the disk, whose last bytes others need for better things.
+pub(super) fn leaves_room(dir: impl AsFd, more: u64, keep: u64) -> io::Result<()> {
+    let disk = rustix::fs::fstatvfs(dir)?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free >= more.saturating_add(keep) {
+        return Ok(());
+    }
+    let text = format!(
+        "{more} bytes more do not fit: the disk has {free} left, of which {keep} have to stay free"
+    );
+    Err(io::Error::new(io::ErrorKind::StorageFull, text))
 }
 
 fn invalid(text: impl Into<String>) -> io::Error {
@@ -90,8 +142,11 @@ fn decompress(archive: File) -> io::Result<Box<dyn Read>> {
 struct Hashed<'a, R> {
     inner: R,
     hash: Sha256,
-    /// How many bytes may still be read.
+    /// How many bytes may be read for an entry's headers.
     allowed: &'a Cell<u64>,
+    limits: &'a Limits,
+    /// How many bytes may be read at all.
+    left: u64,
 }
 
 impl<R: Read> Read for Hashed<'_, R> {
@@ -101,6 +156,10 @@ impl<R: Read> Read for Hashed<'_, R> {
             invalid(format!("the headers of an entry have more than {MAX_HEADER_BYTES} bytes"))
         })?;
         self.allowed.set(left);
+        self.left = self.left.checked_sub(got as u64).ok_or_else(|| {
+            let most = self.limits.archive_bytes;
+            invalid(format!("the layer has more than {most} bytes when it is decompressed"))
+        })?;
         self.hash.update(&buffer[..got]);
         Ok(got)
     }
@@ -118,16 +177,24 @@ struct Attributes {
 }
 
 struct Layer<'a> {
+    limits: &'a Limits,
     root: Root,
     lower: &'a [Root],
     /// The directory that the last entry was put in.
     cached: Option<(PathBuf, OwnedFd)>,
     /// Times of directories, set when nothing is put into them any more.
     dirs: Vec<(PathBuf, i64)>,
+    /// The bytes of their names.
+    name_bytes: usize,
     bytes: u64,
 }
 
-impl Layer<'_> {
+impl<'a> Layer<'a> {
+    fn new(limits: &'a Limits, into: &Path, lower: &'a [Root]) -> io::Result<Self> {
+        let root = Root::open(into)?;
+        Ok(Self { limits, root, lower, cached: None, dirs: Vec::new(), name_bytes: 0, bytes: 0 })
+    }
+
     fn take<R: Read>(&mut self, path: &Path, entry: &mut Entry<'_, R>) -> io::Result<()> {
         let clean = normalize(path)?;
         let Some(name) = clean.file_name().map(ToOwned::to_owned) else {
@@ -148,7 +215,7 @@ impl Layer<'_> {
         match entry.header().entry_type() {
             tar::EntryType::Directory => {
                 make_dir(&parent, &name)?;
-                self.dirs.push((clean, attributes.mtime));
+                self.remember(clean, attributes.mtime)?;
             }
             tar::EntryType::Regular | tar::EntryType::Continuous | tar::EntryType::GNUSparse => {
                 self.file(&parent, &name, entry)?;
@@ -178,7 +245,7 @@ impl Layer<'_> {
             return Err(invalid("the top of a layer is not a directory"));
         }
         let attributes = attributes(entry.header())?;
-        self.dirs.push((PathBuf::new(), attributes.mtime));
+        self.remember(PathBuf::new(), attributes.mtime)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let top = self.root.open_at(Path::new("."), flags, Mode::empty())?;
         rustix::fs::fchown(
@@ -277,13 +344,30 @@ impl Layer<'_> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o600);
         let mut file = File::from(rustix::fs::openat(parent, name, flags, mode)?);
-        let left = MAX_LAYER_BYTES - self.bytes;
-        let copied = io::copy(&mut entry.by_ref().take(left + 1), &mut file)?;
-        if copied > left {
-            return Err(invalid(format!("the layer is larger than {MAX_LAYER_BYTES} bytes")));
+        loop {
+            leaves_room(self.root.as_dir(), 0, self.limits.free_bytes)?;
+            let left = self.limits.file_bytes - self.bytes;
+            let stride = STRIDE_BYTES.min(left + 1);
+            let copied = io::copy(&mut entry.by_ref().take(stride), &mut file)?;
+            if copied > left {
+                let most = self.limits.file_bytes;
+                return Err(invalid(format!("the layer is larger than {most} bytes")));
+            }
+            self.bytes += copied;
+            if copied < stride {
+                return file.flush();
+            }
         }
-        self.bytes += copied;
-        file.flush()
+    }
+
+    /// The time of a directory is set at the end.
+    fn remember(&mut self, path: PathBuf, mtime: i64) -> io::Result<()> {
+        self.name_bytes += path.as_os_str().len() + size_of::<(PathBuf, i64)>();
+        if self.name_bytes > self.limits.name_bytes {
+            return Err(invalid("the layer has too many directories with too long names"));
+        }
+        self.dirs.push((path, mtime));
+        Ok(())
     }
 
     /// The target is what lies at that place in this layer, itself: a symbolic link there is not followed.

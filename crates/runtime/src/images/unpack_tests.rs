@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use sys::fs::Root;
 use tar::EntryType;
 
-use super::unpack::{Unpacked, unpack};
+use super::unpack::{Limits, Unpacked, unpack, unpack_within};
 
 /// A directory for the layer, with something beside it that must not be touched.
 struct Place {
@@ -282,4 +282,80 @@ fn sizes_that_are_not_there_are_errors() {
     let content = vec![b'x'; 5 << 20];
     take(&p, &[entry(EntryType::Char, "dev/null", "", &content), file("after", "x")]).unwrap();
     assert_eq!(fs::read_to_string(p.layer.join("after")).unwrap(), "x");
+}
+
+fn gzip(bytes: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    bytes.for_each(|piece| encoder.write_all(&piece).unwrap());
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn few_bytes_do_not_become_too_many() {
+    let small = Limits {
+        file_bytes: 8 << 20,
+        archive_bytes: 16 << 20,
+        entries: 100,
+        name_bytes: 4_000,
+        free_bytes: 0,
+    };
+    let check = |what: &str, limits: Limits, bytes: &[u8], expected: &str| {
+        let p = place();
+        let error = unpack_within(&limits, open(bytes), &p.layer, &[]).unwrap_err();
+        assert!(error.to_string().contains(expected), "{what}: {error}");
+        p.is_untouched();
+    };
+    let megabyte = || vec![0; 1 << 20];
+    let zeros = |count| std::iter::repeat_with(megabyte).take(count);
+    let header = |kind, size| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_path("big").unwrap();
+        header.set_mode(0o644);
+        header.set_size(size);
+        header.set_cksum();
+        header.as_bytes().to_vec()
+    };
+    let with = |kind, size, count| gzip(std::iter::once(header(kind, size)).chain(zeros(count)));
+
+    let bomb = with(EntryType::Regular, 9 << 20, 10);
+    assert!(bomb.len() < 100_000);
+    check("a file", small, &bomb, "big: the layer is larger than 8388608 bytes");
+    let decompressed = "the layer has more than 16777216 bytes when it is decompressed";
+    // What is not written counts all the same.
+    check("a device", small, &with(EntryType::Char, 1 << 40, 20), decompressed);
+    check("the end", small, &gzip(zeros(20)), decompressed);
+    let sizes: Vec<Vec<u8>> = (0..20).map(|_| gzip(zeros(1))).collect();
+    check("many members", small, &sizes.concat(), decompressed);
+    let zst = zstd::encode_all(zeros(20).collect::<Vec<_>>().concat().as_slice(), 1).unwrap();
+    check("zstd", small, &zst, decompressed);
+
+    let files: Vec<Vec<u8>> = (0..101).map(|n| file(&format!("f{n}"), "")).collect();
+    check("entries", small, &archive(&files), "the layer has more than 100 entries");
+    let dirs: Vec<Vec<u8>> = (0..80).map(|n| dir(&format!("d{n:090}"))).collect();
+    check("directories", small, &archive(&dirs), "too many directories with too long names");
+
+    let full = Limits { free_bytes: u64::MAX, ..small };
+    check("a full disk", full, &archive(&[file("f", "x")]), "have to stay free");
+}
+
+#[test]
+fn holes_of_a_sparse_file_count_as_its_bytes() {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_path("sparse").unwrap();
+    header.set_mode(0o644);
+    header.set_size(0);
+    let gnu = header.as_gnu_mut().unwrap();
+    gnu.set_real_size(1 << 40);
+    // One piece of nothing at the end: all before it is a hole.
+    gnu.sparse[0].set_offset(1 << 40);
+    gnu.sparse[0].set_length(0);
+    header.set_cksum();
+    let p = place();
+    let limits = Limits { file_bytes: 8 << 20, ..Limits::STANDARD };
+    let limits = Limits { free_bytes: 0, ..limits };
+    let archive = archive(&[header.as_bytes().to_vec()]);
+    let error = unpack_within(&limits, open(&archive), &p.layer, &[]).unwrap_err().to_string();
+    assert!(error.contains("the layer is larger than 8388608 bytes"), "{error}");
 }

@@ -1,6 +1,7 @@
 //! All tests. A new one is a function in one of these files and a line in its list.
 
 mod configuration;
+mod copying;
 mod identity;
 mod lifecycle;
 mod resources;
@@ -24,6 +25,7 @@ pub(crate) fn all() -> Vec<Test> {
         configuration::TESTS,
         identity::TESTS,
         tools::TESTS,
+        copying::TESTS,
     ];
     lists.concat()
 }

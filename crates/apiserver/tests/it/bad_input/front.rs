@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{Value, json, value};
+use apiserver::NodeDialer;
 use apiserver::client_certificates::{Tls, accepting};
+use component_base::tls::Trust;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring::default_provider;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
@@ -80,7 +81,12 @@ struct Mark {
 
 impl Front {
     pub(super) async fn start() -> Self {
-        let cluster = Cluster::start().await;
+        Self::start_with(None).await
+    }
+
+    /// A server that has a way to nodes.
+    pub(super) async fn start_with(nodes: Option<NodeDialer>) -> Self {
+        let cluster = Cluster::start_with(nodes).await;
         let authority = Authority::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -141,11 +147,8 @@ impl Front {
         protocol: &str,
         identity: Option<&Identity>,
     ) -> std::io::Result<TlsStream<TcpStream>> {
-        let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer));
+        // The server is ours: its certificate is not what is tested.
+        let builder = component_base::tls::client(Trust::Anybody).unwrap();
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some(it) => builder
@@ -173,6 +176,22 @@ impl Front {
         let ((), read) = tokio::join!(write, read_all(&mut reader));
         answer_of(&read)
     }
+}
+
+/// A pod that runs on node `n`, and the account that it needs.
+pub(super) async fn pod_on_a_node(front: &mut Front) {
+    let account = value!({"metadata": {"name": "default"}});
+    let path = "POST /api/v1/namespaces/default/serviceaccounts";
+    front.cluster.done(path, Some(&account)).await;
+    for (name, node) in [("p", "n"), ("q", "")] {
+        let mut pod = value!({"metadata": {"name": name},
+            "spec": {"containers": [{"name": "c", "image": "i"}, {"name": "d", "image": "i"}]}});
+        if !node.is_empty() {
+            pod.set_at(&["spec", "nodeName"], node);
+        }
+        front.cluster.done("POST /api/v1/namespaces/default/pods", Some(&pod)).await;
+    }
+    front.mark().await;
 }
 
 /// All bytes until the other side hangs up.
@@ -258,45 +277,6 @@ fn tls(authority: &Authority) -> Tls {
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Tls { config: Arc::new(config), clients }
-}
-
-/// The server is ours: its certificate is not what is tested.
-#[derive(Debug)]
-struct AnyServer;
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _leaf: &CertificateDer<'_>,
-        _others: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// A Deployment, for patches to work on.

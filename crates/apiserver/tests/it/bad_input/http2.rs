@@ -127,6 +127,26 @@ async fn abuse_of_http2_ends_the_connection_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn the_answer_to_head_has_no_body() {
+    const DATA: u8 = 0;
+    let front = Front::start().await;
+    // `:method: HEAD` and `:path: /readyz` as literals.
+    let fields = [b"\x02\x04HEAD".as_slice(), &[0x87], b"\x04\x07/readyz".as_slice()].concat();
+    let head = frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields);
+    let mut stream = front.connect("h2", None).await.unwrap();
+    stream.write_all(&[opening(), head].concat()).await.unwrap();
+    let mut read = Vec::new();
+    for (until, further) in [(HEADERS, frame(PING, 0, 0, &[0; 8])), (PING, Vec::new())] {
+        while !frames(&read).iter().any(|(kind, _)| *kind == until) {
+            assert!(stream.read_buf(&mut read).await.unwrap() > 0, "{:?}", frames(&read));
+        }
+        stream.write_all(&further).await.unwrap();
+    }
+    let answer = frames(&read);
+    assert!(!answer.iter().any(|(kind, _)| *kind == DATA), "{answer:?}");
+}
+
+#[tokio::test]
 async fn an_answer_that_comes_before_the_body_does_not_reset_the_stream() {
     const DATA: u8 = 0;
     let front = Front::start().await;

@@ -40,6 +40,10 @@ pub(super) fn paths() -> Vec<Case> {
         method("BREW"),
         method("TRACE"),
         method("OPTIONS"),
+        case(&format!("HEAD {MAPS}"), &[], "", 405, ""),
+        case("HEAD /readyz", &[], "", 200, ""),
+        case("BREW /api", &[], "", 405, NO_METHOD),
+        case("HEAD /apis/apps/v1", &[], "", 405, ""),
         case(
             "DELETE /api/v1/namespaces/kube-system",
             &[],

@@ -34,6 +34,12 @@ pub(super) fn framing() -> Vec<Case> {
             400,
             "400 Bad Request: missing required Host header",
         ),
+        raw(
+            "a compressed transfer",
+            "POST /api HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            501,
+            "Unsupported transfer encoding",
+        ),
         raw("a NUL in the path", "GET /api\0 HTTP/1.1\r\nHost: x\r\n\r\n", 400, ""),
         raw("no version", "GET /\r\n\r\n", 400, ""),
         raw("version 3", "GET / HTTP/3.0\r\nHost: x\r\n\r\n", 400, ""),

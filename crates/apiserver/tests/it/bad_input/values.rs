@@ -2,6 +2,8 @@
 
 #![allow(clippy::too_many_lines, reason = "tables of cases")]
 
+use std::io::Write;
+
 use super::{Case, case};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -21,6 +23,12 @@ fn no_map(why: &str) -> String {
 
 fn no_json(why: &str) -> String {
     no_map(&format!("couldn't get version/kind; json parse error: {why}"))
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
 }
 
 pub(super) fn syntax() -> Vec<Case> {
@@ -43,6 +51,11 @@ pub(super) fn syntax() -> Vec<Case> {
     let anchors: String = (0..150).map(|number| format!("&a{number} [")).collect();
     let anchors = format!("{anchors}{}{}", "x".repeat(1 << 20), "]".repeat(150));
     let protobuf = "Content-Type: application/vnd.kubernetes.protobuf";
+    let gzipped = no_json(r"invalid character '\x1f' looking for beginning of value...");
+    let encoded = |body: &[u8], code, says: &str| {
+        let headers = [JSON, "Content-Encoding: gzip"];
+        case(&format!("POST {MAPS}?dryRun=All"), &headers, body, code, says)
+    };
     vec![
         json(b"", "unexpected end of JSON input (<empty>)"),
         json(
@@ -55,6 +68,10 @@ pub(super) fn syntax() -> Vec<Case> {
             b"\x1f\x8b\x08\x00abc",
             r"invalid character '\x1f' looking for beginning of value (1f8b0800616263)",
         ),
+        // Upstream does not decompress what it is sent, and so no body is larger than it looks.
+        encoded(&gzip(br#"{"metadata":{"name":"x"}}"#), 400, &gzipped),
+        encoded(&gzip(&vec![b' '; 64 << 20]), 400, &gzipped),
+        encoded(br#"{"metadata":{"name":"x"}}"#, 201, "ConfigMap"),
         json(b"{\"a\":\"x\ny\"}", r"invalid character '\n' in string literal..."),
         json(b"{\"a\":1}\x00", r"invalid character '\x00' after top-level value..."),
         json(
