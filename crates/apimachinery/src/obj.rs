@@ -112,14 +112,21 @@ impl Obj {
         Ok(Self { facts: facts(&value), bytes, members_at, resource_version })
     }
 
+    /// The object of these bytes, whose facts are known already.
+    ///
+    /// # Errors
+    /// When the bytes are not in the layout of [`encode`].
+    pub fn with_facts(bytes: Bytes, resource_version: u64, facts: Facts) -> Result<Self, ObjError> {
+        Ok(Self { facts, ..Self::unindexed(bytes, resource_version)? })
+    }
+
     /// The object of a value, which has its resource version inside; without selectable fields.
     ///
     /// # Errors
     /// When it is too large.
     pub fn of(value: &Value) -> Result<Self, ObjError> {
         let version = value.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or_default();
-        let object = Self::unindexed(encode(value).into(), version)?;
-        Ok(Self { facts: facts(value, Box::default()), ..object })
+        Self::with_facts(encode(value).into(), version, facts(value, Box::default()))
     }
 
     /// Whether its text has this in it, which is far cheaper to know than what the object holds.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use apimachinery::Value;
 use apimachinery::obj::{self, Obj};
+use bytes::Bytes;
 use compact_str::CompactString;
 use component_base::ShutdownSignal;
 use futures::StreamExt;
@@ -11,6 +13,7 @@ use registry::{AnyResource, Registry};
 use storage::{At, Key, Kv, RangeReq, Rev, StorageError, Store};
 
 use crate::cache::{Cache, Progress};
+use crate::noted::Noted;
 
 /// What every key begins with.
 const ROOT: &str = "/registry/";
@@ -25,6 +28,7 @@ pub struct Hub {
     /// Storage prefix to cache, for demultiplexing.
     by_prefix: BTreeMap<String, usize>,
     progress: Arc<Progress>,
+    noted: Noted,
 }
 
 impl Hub {
@@ -49,7 +53,7 @@ impl Hub {
             caches.len(),
             "no two resources may be stored under one prefix"
         );
-        let hub = Self { store, caches, by_prefix, progress };
+        let hub = Self { store, caches, by_prefix, progress, noted: Noted::default() };
         let revision = hub.read_all().await?;
         hub.caches.iter().for_each(|cache| cache.loaded(revision.0));
         hub.progress.advance(revision.0);
@@ -128,6 +132,24 @@ impl Hub {
         None
     }
 
+    /// Remembers what is known of a value that is about to be stored.
+    pub(crate) fn note(&self, resource: &dyn AnyResource, value: &Value, bytes: &Bytes) {
+        self.noted.add(bytes, obj::facts(value, resource.field_values(value)));
+    }
+
+    /// Forgets what was noted of a value that was not stored.
+    pub(crate) fn forget(&self, bytes: &Bytes) {
+        let _facts = self.noted.take(bytes);
+    }
+
+    /// The object of a change, decoded where its writer is another process or was an earlier one.
+    fn written(&self, resource: &dyn AnyResource, kv: &Kv) -> Result<Arc<Obj>, StorageError> {
+        let Some(facts) = self.noted.take(&kv.value) else { return object_of(resource, kv) };
+        Obj::with_facts(kv.value.clone(), kv.mod_rev.0, facts)
+            .map(Arc::new)
+            .map_err(|error| StorageError::Corrupt(format!("{}: {error}", kv.key)))
+    }
+
     /// Applies changes until the server stops.
     ///
     /// # Errors
@@ -147,7 +169,7 @@ impl Hub {
             for event in &batch.events {
                 let Some((cache, key)) = self.route(&event.key) else { continue };
                 let object = match &event.value {
-                    Some(kv) => Some(object_of(cache.resource().as_ref(), kv)?),
+                    Some(kv) => Some(self.written(cache.resource().as_ref(), kv)?),
                     None => None,
                 };
                 cache.apply(&key, event.rev.0, object);

@@ -23,6 +23,7 @@ mod in_process;
 pub mod listen;
 pub mod metrics;
 pub mod negotiate;
+mod noted;
 mod objects;
 mod openapi;
 mod options;

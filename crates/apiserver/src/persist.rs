@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use apimachinery::obj::{self, Obj};
 use apimachinery::{Status, Value, managed_fields};
-use storage::{At, Expect, Kv, Rev, StorageError, Ttl};
+use bytes::Bytes;
+use storage::{At, Expect, Key, Kv, Put, Rev, StorageError, Ttl};
 
 use crate::Server;
 use crate::error;
@@ -74,8 +75,8 @@ pub(crate) async fn create(
             None => Ok(value),
         };
     }
-    let bytes = obj::encode(&value);
-    let put = store.put(key, bytes.into(), Expect::Absent, ttl(target)).await;
+    let bytes = obj::encode(&value).into();
+    let put = put(server, target, &value, key, bytes, Expect::Absent).await;
     let put = put.map_err(|error| error::of_object(&error, target.group_resource(), name))?;
     set_version(&mut value, put.rev.0);
     settle(server, target, put.rev).await;
@@ -133,12 +134,8 @@ pub(crate) async fn replace(
         return Ok(Replaced::Done(value));
     }
     let key = current.kv.key.clone();
-    let put = server
-        .hub
-        .store()
-        .put(key, bytes.into(), Expect::ModRev(current.kv.mod_rev), ttl(target))
-        .await;
-    match put {
+    let expect = Expect::ModRev(current.kv.mod_rev);
+    match put(server, target, &value, key, bytes.into(), expect).await {
         Ok(put) => {
             set_version(&mut value, put.rev.0);
             settle(server, target, put.rev).await;
@@ -147,6 +144,23 @@ pub(crate) async fn replace(
         Err(StorageError::Conflict { current }) => Ok(Replaced::Conflict(decode(*current)?)),
         Err(error) => Err(error::of_object(&error, target.group_resource(), name)),
     }
+}
+
+/// Stores the bytes of a value.
+async fn put(
+    server: &Server,
+    target: &Target,
+    value: &Value,
+    key: Key,
+    bytes: Bytes,
+    expect: Expect,
+) -> Result<Put, StorageError> {
+    server.hub.note(target.resource(), value, &bytes);
+    let put = server.hub.store().put(key, bytes.clone(), expect, ttl(target)).await;
+    if put.is_err() {
+        server.hub.forget(&bytes);
+    }
+    put
 }
 
 fn ttl(target: &Target) -> Option<Ttl> {
