@@ -9,6 +9,7 @@ use base64::Engine;
 use bytes::Bytes;
 use client::transport::{ResponseStream, Transport, TransportError};
 use component_base::tls::Trust;
+use component_base::with_causes;
 use futures::StreamExt;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Request, Response, Uri};
@@ -20,7 +21,7 @@ use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::{error_chain, tls};
+use crate::tls;
 
 /// A kubeconfig's current context.
 #[derive(Debug, Default)]
@@ -178,7 +179,7 @@ impl Transport for HttpTransport {
         }
         let request = Request::from_parts(parts, Full::new(body));
         let response = self.client.request(request).await.map_err(|error| {
-            let text = error_chain(&error);
+            let text = with_causes(&error);
             if error.is_connect() {
                 TransportError::NotSent(text)
             } else {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use component_base::ShutdownSignal;
+use component_base::{ShutdownSignal, with_causes};
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::server::conn::http1;
@@ -133,17 +133,6 @@ pub(crate) async fn answer(
         Some(refusal) => refusal,
         None => server.serve(request.map(RequestBody::Incoming), peer).await,
     }
-}
-
-/// The text of an error, and what caused it: hyper's own says little.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
 
 /// Agrees on keys; tells a client that speaks without any that it should not, as Go's server does.

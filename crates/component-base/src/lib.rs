@@ -4,6 +4,7 @@
 //! Knows nothing of Kubernetes objects, stores or servers. Nothing here is global, so that many clusters
 //! live in one test process.
 
+pub mod causes;
 pub mod clock;
 pub mod feature_gates;
 pub mod metrics;
@@ -12,6 +13,7 @@ pub mod shutdown;
 pub mod task;
 pub mod tls;
 
+pub use causes::with_causes;
 pub use clock::{Clock, RealClock, VirtualClock};
 pub use random::{Random, SeededRandom, SystemRandom};
 pub use shutdown::{Shutdown, ShutdownSignal};

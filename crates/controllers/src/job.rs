@@ -115,7 +115,8 @@ fn concerned(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     let mut jobs = controller::watches::controllers(change, "Job");
     jobs.extend(select::adopters::<Job>(snapshot, change, selector));
     let mut keys: Vec<Key> = jobs.into_iter().map(Key::Job).collect();
-    let pod = change.new.as_ref().and_then(|it| it.decode::<Pod>());
+    let tracked = change.new.as_ref().filter(|it| it.mentions(FINALIZER));
+    let pod = tracked.and_then(|it| it.decode::<Pod>());
     if pod.is_some_and(|pod| is_orphan(snapshot, &pod)) {
         keys.push(Key::Orphan(change.key()));
     }

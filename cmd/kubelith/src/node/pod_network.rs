@@ -4,11 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use component_base::task::BlockingPool;
+use component_base::with_causes;
 use cri::{CriError, NetworkRequest, PodNetworkResult};
 use network::{PodNetwork, PortMapping, Protocol};
 use sys::netlink::Netns;
-
-use crate::error_chain;
 
 /// How many namespaces are furnished at once: the network has one lock anyway.
 const PARALLEL: usize = 4;
@@ -78,7 +77,7 @@ impl cri::PodNetwork for RuntimeNetwork {
             (self.network()?, request.sandbox_id.clone(), request.netns_path.clone());
         let work = move || {
             let namespace = Netns::at(&path).map_err(|error| error.to_string())?;
-            network.setup(&id, &namespace, &ports).map_err(|error| error_chain(&error))
+            network.setup(&id, &namespace, &ports).map_err(|error| with_causes(&error))
         };
         let done =
             self.pool.run(work).await.map_err(|error| CriError::unknown(error.to_string()))?;
@@ -87,7 +86,7 @@ impl cri::PodNetwork for RuntimeNetwork {
 
     async fn teardown(&self, request: &NetworkRequest) -> Result<(), CriError> {
         let (network, id) = (self.network()?, request.sandbox_id.clone());
-        let work = move || network.teardown(&id).map_err(|error| error_chain(&error));
+        let work = move || network.teardown(&id).map_err(|error| with_causes(&error));
         let done =
             self.pool.run(work).await.map_err(|error| CriError::unknown(error.to_string()))?;
         done.map_err(CriError::unknown)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use bytes::Bytes;
+use component_base::with_causes;
 use cri::AuthConfig;
 use http::header::{ACCEPT, AUTHORIZATION, LOCATION, RANGE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -157,7 +158,7 @@ impl<'a> Session<'a> {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(ImageError::Unavailable(format!(
                 "failed to do request: Get {uri:?}: {}",
-                chain(&error)
+                with_causes(&error)
             ))),
             Err(_) => Err(ImageError::Unavailable(format!(
                 "failed to do request: Get {uri:?}: timed out"
@@ -302,17 +303,6 @@ fn parameters(text: &str) -> BTreeMap<String, String> {
         rest = after.trim_start_matches([',', ' ']);
     }
     all
-}
-
-/// An error with what caused it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
