@@ -1,0 +1,36 @@
+//! Limits on what expressions may cost, in upstream's units.
+
+/// What one evaluation may cost: about a tenth of a second.
+pub const PER_CALL_LIMIT: u64 = 1_000_000;
+/// What all rules of one object, or all expressions of one policy, may cost together: about a second.
+pub const RUNTIME_COST_BUDGET: u64 = 10_000_000;
+/// What all match conditions of one request may cost together.
+pub const MATCH_CONDITIONS_COST_BUDGET: u64 = 2_500_000;
+/// What one rule of a custom resource may cost by its estimate.
+pub const STATIC_ESTIMATED_COST_LIMIT: u64 = 10_000_000;
+/// What all rules of a custom resource may cost together by their estimates.
+pub const STATIC_ESTIMATED_CRD_COST_LIMIT: u64 = 100_000_000;
+/// How many turns of a loop pass before somebody asks whether the answer is still wanted.
+pub const CHECK_FREQUENCY: u32 = 100;
+/// How long the text of a message expression may become.
+pub const MESSAGE_EXPRESSION_BYTES_MAX: usize = 5 * 1024;
+/// How large requests are, for estimates of what has no limit of its own.
+pub const REQUEST_BYTES_MAX: i64 = 3 * 1024 * 1024;
+
+/// What text or bytes one call may make. Upstream has no such limit; its costs do not bound `replace` and `format`.
+pub(crate) const RESULT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// How many items one call may copy into a list. Upstream has no such limit; the cost of `flatten` does not bound it.
+pub(crate) const ITEMS_MAX: usize = 2_000_000;
+/// How many parts a value may have that becomes JSON or text.
+pub(crate) const PARTS_MAX: u32 = 1_000_000;
+
+/// What each step costs.
+pub(crate) const SELECT: u64 = 1;
+pub(crate) const LIST_CREATE: u64 = 10;
+pub(crate) const MAP_CREATE: u64 = 30;
+pub(crate) const STRUCT_CREATE: u64 = 40;
+/// Per character of a string that is walked.
+pub(crate) const STRING_TRAVERSAL: f64 = 0.1;
+/// Per character of a pattern.
+pub(crate) const REGEX_LENGTH: f64 = 0.25;
