@@ -17,6 +17,22 @@ pub const MESSAGE_EXPRESSION_BYTES_MAX: usize = 5 * 1024;
 /// How large requests are, for estimates of what has no limit of its own.
 pub const REQUEST_BYTES_MAX: i64 = 3 * 1024 * 1024;
 
+/// Upstream's words for a cost beyond a limit, with `name` for what it is the cost of.
+#[must_use]
+pub fn excess(name: &str, cost: u64, limit: u64) -> Option<String> {
+    if cost <= limit {
+        return None;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a factor for people")]
+    let factor = cost as f64 / limit as f64;
+    let factor = match factor {
+        it if it > 100.0 => "more than 100x".to_owned(),
+        it if it < 1.5 => format!("{it:.6}x"),
+        it => format!("{it:.1}x"),
+    };
+    Some(format!("{name} exceeds budget by factor of {factor}"))
+}
+
 /// What text or bytes one call may make. Upstream has no such limit; its costs do not bound `replace` and `format`.
 pub(crate) const RESULT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -34,3 +50,20 @@ pub(crate) const STRUCT_CREATE: u64 = 40;
 pub(crate) const STRING_TRAVERSAL: f64 = 0.1;
 /// Per character of a pattern.
 pub(crate) const REGEX_LENGTH: f64 = 0.25;
+
+#[cfg(test)]
+mod tests {
+    use super::excess;
+
+    #[test]
+    fn an_excess_is_told_as_a_factor() {
+        for (cost, expected) in [
+            (10, None),
+            (11, Some("estimated rule cost exceeds budget by factor of 1.100000x")),
+            (25, Some("estimated rule cost exceeds budget by factor of 2.5x")),
+            (1001, Some("estimated rule cost exceeds budget by factor of more than 100x")),
+        ] {
+            assert_eq!(excess("estimated rule cost", cost, 10).as_deref(), expected, "{cost}");
+        }
+    }
+}

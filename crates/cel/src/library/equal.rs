@@ -6,7 +6,7 @@ use crate::error::EvalError;
 use crate::value::{List, Map, Result, Val};
 
 /// How many parts of two values are compared. Values can share parts so often that all of them could not be.
-const STEPS_MAX: u32 = 10_000_000;
+const STEPS_MAX: u32 = 2_000_000;
 
 /// Whether two values are equal. Values of different types are not, but for numbers.
 ///
