@@ -37,7 +37,7 @@ pub fn excess(name: &str, cost: u64, limit: u64) -> Option<String> {
 pub(crate) const RESULT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How many items one call may copy into a list. Upstream has no such limit; the cost of `flatten` does not bound it.
-pub(crate) const ITEMS_MAX: usize = 2_000_000;
+pub(crate) const ITEMS_MAX: usize = 1_000_000;
 /// How many parts a value may have that becomes JSON or text.
 pub(crate) const PARTS_MAX: u32 = 1_000_000;
 

@@ -475,7 +475,10 @@ impl Parser<'_> {
     fn primary(&mut self) -> Parse<Expr> {
         let token = self.token();
         match token.kind {
-            Kind::Int | Kind::Uint | Kind::Float | Kind::Punct("-") => self.number(),
+            Kind::Int | Kind::Uint | Kind::Float => self.number(),
+            Kind::Punct("-") if matches!(self.kind_after(), Kind::Int | Kind::Float) => {
+                self.number()
+            }
             Kind::String | Kind::Bytes => self.string(),
             Kind::Word("true") => self.constant(Literal::Bool(true)),
             Kind::Word("false") => self.constant(Literal::Bool(false)),
@@ -532,6 +535,14 @@ impl Parser<'_> {
         let token = self.advance();
         let text = self.text(token);
         let name = format!("{dot}{text}");
+        if is_reserved(&text) && !self.is("{") {
+            self.report_at(token, format!("reserved identifier: {text}"));
+            if self.accept("(").is_some() {
+                self.arguments()?;
+            }
+            let id = self.id(token);
+            return Ok(Expr { id, kind: ExprKind::Error });
+        }
         if self.is("(") {
             let open = self.advance();
             let id = self.id(open);
@@ -542,10 +553,6 @@ impl Parser<'_> {
             return self.struct_literal(&name);
         }
         let id = self.id(token);
-        if is_reserved(&text) {
-            self.report_at(token, format!("reserved identifier: {text}"));
-            return Ok(Expr { id, kind: ExprKind::Error });
-        }
         Ok(Expr { id, kind: ExprKind::Ident(name.into()) })
     }
 

@@ -273,6 +273,23 @@ fn limits_of_a_schema_bound_what_a_rule_may_cost() {
 }
 
 #[test]
+fn what_has_no_limit_is_bounded_by_what_fits_into_a_request() {
+    let estimate = |schema: Value, rule: &str| {
+        let decl = Arc::new(DeclType::from_schema(&schema, "selfType", false).unwrap());
+        let env = Env::kubernetes().with_variable("self", decl);
+        env.compile(rule, &[Type::Bool]).unwrap().cost_estimate().max
+    };
+    let list = |item: &str| value!({"type": "array", "items": {"type": item}});
+    let map = value!({"type": "object", "additionalProperties": {"type": "number"}});
+    // Upstream's own numbers.
+    assert_eq!(estimate(list("number"), "self.all(x, true)"), 4_718_591);
+    assert_eq!(estimate(list("string"), "self.all(x, true)"), 3_145_727);
+    assert_eq!(estimate(map, "self.all(key, true)"), 1_348_169);
+    let bounded = value!({"type": "array", "maxItems": 10, "items": {"type": "number"}});
+    assert_eq!(estimate(bounded, "self.all(x, true)"), 32);
+}
+
+#[test]
 fn a_run_ends_at_its_limit_and_a_request_at_its_budget() {
     let env = Env::kubernetes().with_variable("list", Type::list(Type::Int));
     let program = env.compile("list.all(x, list.all(y, true)) || true", &[Type::Bool]).unwrap();

@@ -35,7 +35,7 @@ fn texts_that_do_not_parse_are_refused_in_upstreams_words() {
         check(&env(), text, expected);
         count += 1;
     }
-    assert_eq!(count, 21);
+    assert_eq!(count, 23);
     let nothing = env().compile("", &[]).unwrap_err().to_string();
     assert!(
         nothing
