@@ -544,9 +544,10 @@ impl Checker<'_> {
     /// Constants that functions would refuse at run time.
     fn literals(&mut self, expr: &Expr) {
         walk(expr, &mut |it| {
-            let ExprKind::Call { function, args, .. } = &it.kind else { return };
-            let Some(Expr { id, kind: ExprKind::Literal(Literal::String(text)) }) = args.first()
-            else {
+            let ExprKind::Call { function, target, args } = &it.kind else { return };
+            let is_pattern_second = &**function == "matches" && target.is_none();
+            let arg = args.get(usize::from(is_pattern_second));
+            let Some(Expr { id, kind: ExprKind::Literal(Literal::String(text)) }) = arg else {
                 return;
             };
             let valid = match &**function {

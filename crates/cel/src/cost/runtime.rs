@@ -159,7 +159,14 @@ impl Rule {
             }
             Self::Validate => {
                 let text = by_factor(arg(1).saturating_add(1), STRING_TRAVERSAL);
-                text.saturating_mul(by_factor(REGEX_BYTES_MAX, REGEX_LENGTH))
+                let pattern = match args.first() {
+                    Some(Val::Opaque(it)) => match &**it {
+                        Opaque::Format(format) => format.pattern_bytes,
+                        _ => REGEX_BYTES_MAX,
+                    },
+                    _ => REGEX_BYTES_MAX,
+                };
+                text.saturating_mul(by_factor(pattern, REGEX_LENGTH))
             }
             Self::Selector => {
                 let length = arg(1);

@@ -15,6 +15,17 @@ const COMPILED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How deep groups may nest, as Go allows.
 const NEST_MAX: u32 = 250;
 
+/// The engine's words, and Go's for the same.
+const WORDS: [(&str, &str); 7] = [
+    ("unclosed group", "missing closing )"),
+    ("unclosed character class", "missing closing ]"),
+    ("unopened group", "unexpected )"),
+    ("repetition operator missing expression", "missing argument to repetition operator"),
+    ("look-around", "invalid or unsupported Perl syntax"),
+    ("escape sequence, reached end", "trailing backslash at end of expression"),
+    ("escape sequence", "invalid escape sequence"),
+];
+
 /// Compiles a pattern.
 pub(crate) fn compile(pattern: &str) -> std::result::Result<Regex, String> {
     let translated =
@@ -23,8 +34,9 @@ pub(crate) fn compile(pattern: &str) -> std::result::Result<Regex, String> {
         RegexBuilder::new(&translated).size_limit(COMPILED_BYTES_MAX).nest_limit(NEST_MAX).build();
     built.map_err(|error| {
         let text = error.to_string();
-        let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        format!("error parsing regexp: {last}: `{pattern}`")
+        let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        let why = WORDS.iter().find(|it| last.contains(it.0)).map_or(last, |it| it.1);
+        format!("error parsing regexp: {why}: `{pattern}`")
     })
 }
 

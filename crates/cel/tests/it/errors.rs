@@ -99,6 +99,7 @@ fn texts_that_do_not_type_check_are_refused_in_upstreams_words() {
         ("Foo{a: 1} == null", "1:4", "undeclared reference to 'Foo' (in container '')", 3),
         ("duration('x') > duration('1h')", "1:10", "invalid duration argument", 9),
         ("'a'.matches('(')", "1:13", "invalid matches argument", 12),
+        ("matches('(', '(')", "1:14", "invalid matches argument", 13),
     ] {
         let dots = ".".repeat(dots);
         check(&env(), text, &format!("ERROR: <input>:{place}: {message}\n | {text}\n | {dots}^"));

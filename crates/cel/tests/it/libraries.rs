@@ -67,7 +67,7 @@ fn expressions_fail_with_upstreams_words() {
         ),
         ("lists.range(-1)", "lists.range: size must be non-negative, got -1"),
         ("lists.range(10000000)", "operation cancelled: actual cost limit exceeded"),
-        ("'a'.find('(')", "error parsing regexp: unclosed group: `(`"),
+        ("'a'.find('(')", "error parsing regexp: missing closing ): `(`"),
     ] {
         match eval(&env(), text) {
             Err(it) if it == why => {}
