@@ -10,7 +10,7 @@ use crate::ast::{
 use crate::decl::Overload;
 use crate::env::Env;
 use crate::parser::Parsed;
-use crate::source::{Issue, Issues, Source};
+use crate::source::{Found, Issues, Source};
 use crate::types::Type;
 use infer::Inference;
 
@@ -117,14 +117,14 @@ pub(crate) fn check(env: &Env, parsed: Parsed) -> Result<Checked, Issues> {
         references: vec![None; positions.len()],
         scopes: Vec::new(),
         infer: Inference::default(),
-        issues: Vec::new(),
+        issues: Found::default(),
     };
     checker.check(&mut expr);
     if env.validates_literals && checker.issues.is_empty() {
         checker.literals(&expr);
     }
     if !checker.issues.is_empty() {
-        return Err(Issues::sorted(checker.issues));
+        return Err(checker.issues.sorted());
     }
     let Checker { types, references, infer, .. } = checker;
     let types = types.into_iter().map(|ty| ty.map(|ty| infer.substitute(&ty, true))).collect();
@@ -139,7 +139,7 @@ struct Checker<'e> {
     references: Vec<Option<Reference>>,
     scopes: Vec<(Name, Type)>,
     infer: Inference,
-    issues: Vec<Issue>,
+    issues: Found,
 }
 
 impl Checker<'_> {
@@ -170,7 +170,7 @@ impl Checker<'_> {
 
     fn report(&mut self, id: NodeId, message: String) {
         let position = self.positions.get(index(id)).copied();
-        self.issues.push(self.source.issue(position, message));
+        self.issues.add(self.source, position, message);
     }
 
     fn undeclared(&mut self, id: NodeId, name: &str) {

@@ -1,6 +1,6 @@
 //! Text to tokens. What is no token is reported the way upstream's generated lexer does, and skipped.
 
-use crate::source::{Issue, Source};
+use crate::source::{Found, Source};
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(crate) struct Lexer<'s> {
     chars: &'s [char],
     at: usize,
     tokens: Vec<Token>,
-    issues: Vec<Issue>,
+    issues: Found,
 }
 
 /// Whether a scan met a token, and where it ended or failed.
@@ -49,14 +49,19 @@ enum Scan {
 }
 
 /// All tokens, the last an end, and what was skipped.
-pub(crate) fn tokens(source: &Source) -> (Vec<Token>, Vec<Issue>) {
-    let lexer =
-        Lexer { source, chars: source.chars(), at: 0, tokens: Vec::new(), issues: Vec::new() };
+pub(crate) fn tokens(source: &Source) -> (Vec<Token>, Found) {
+    let lexer = Lexer {
+        source,
+        chars: source.chars(),
+        at: 0,
+        tokens: Vec::new(),
+        issues: Found::default(),
+    };
     lexer.run()
 }
 
 impl Lexer<'_> {
-    fn run(mut self) -> (Vec<Token>, Vec<Issue>) {
+    fn run(mut self) -> (Vec<Token>, Found) {
         while let Some(first) = self.peek(0) {
             if matches!(first, ' ' | '\t' | '\r' | '\n' | '\u{c}') {
                 self.at += 1;
@@ -86,7 +91,7 @@ impl Lexer<'_> {
                 let end = (index + 1).min(self.chars.len());
                 let text = display(self.chars[self.at..end].iter().collect::<String>().as_str());
                 let message = format!("Syntax error: token recognition error at: '{text}'");
-                self.issues.push(self.source.issue(u32::try_from(self.at).ok(), message));
+                self.issues.add(self.source, u32::try_from(self.at).ok(), message);
                 self.at = end;
             }
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::ast::{Expr, ExprKind, Literal, Name, NodeId, op};
 use crate::lexer::{self, Kind, Token, display};
 use crate::macros::{self, Macros};
-use crate::source::{Issue, Issues, Source};
+use crate::source::{Found, Issues, Source};
 
 /// How deep expressions may nest, and how many operators, selections and calls one may hang in another.
 pub const RECURSION_MAX: usize = 250;
@@ -85,7 +85,7 @@ pub(crate) struct Parser<'s> {
     depth: usize,
     syntax: Syntax,
     pub(crate) positions: Vec<u32>,
-    issues: Vec<Issue>,
+    issues: Found,
     /// Set from an error to the next token that fits; no errors are reported between.
     recovering: bool,
     recoveries: usize,
@@ -119,7 +119,7 @@ pub(crate) fn parse(text: &str, syntax: Syntax) -> Result<Parsed, Issues> {
     let Parser { positions, issues, .. } = parser;
     match expr {
         Ok(expr) if issues.is_empty() => Ok(Parsed { expr, source, positions }),
-        _ => Err(Issues::sorted(issues)),
+        _ => Err(issues.sorted()),
     }
 }
 
@@ -197,7 +197,7 @@ impl Parser<'_> {
     }
 
     pub(crate) fn report(&mut self, position: u32, message: String) {
-        self.issues.push(self.source.issue(Some(position), message));
+        self.issues.add(self.source, Some(position), message);
     }
 
     fn report_at(&mut self, token: Token, message: String) {
@@ -206,7 +206,7 @@ impl Parser<'_> {
 
     /// Ends the parse with an error that has no place.
     fn stop(&mut self, message: String) -> Stop {
-        self.issues.push(self.source.issue(None, message));
+        self.issues.add(self.source, None, message);
         Stop
     }
 

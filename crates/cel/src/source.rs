@@ -5,7 +5,9 @@
 use std::fmt;
 
 /// Of more problems than this the rest is only counted.
-pub(crate) const ISSUES_SHOWN_MAX: usize = 100;
+const ISSUES_MAX: usize = 100;
+/// Problems in long lines take much space; what is beyond this is only counted too.
+const ISSUE_BYTES_MAX: usize = 1 << 20;
 
 /// The text of an expression.
 #[derive(Debug, Clone)]
@@ -44,7 +46,15 @@ pub struct Issue {
 
 /// All problems of an expression, in the order of their places.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Issues(pub Vec<Issue>);
+pub struct Issues(pub Vec<Issue>, usize);
+
+/// Problems as they are found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    issues: Vec<Issue>,
+    bytes: usize,
+    omitted: usize,
+}
 
 impl Source {
     /// Takes the text apart.
@@ -111,14 +121,31 @@ impl Issue {
     }
 }
 
-impl Issues {
-    pub(crate) fn sorted(mut issues: Vec<Issue>) -> Self {
-        issues.sort_by_key(|it| it.location);
-        Self(issues)
+impl Found {
+    pub(crate) fn add(&mut self, source: &Source, offset: Option<u32>, message: String) {
+        if self.issues.len() >= ISSUES_MAX || self.bytes >= ISSUE_BYTES_MAX {
+            self.omitted += 1;
+            return;
+        }
+        let issue = source.issue(offset, message);
+        self.bytes += issue.message.len() + issue.snippet.len();
+        self.issues.push(issue);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.issues.is_empty()
+    }
+
+    /// In the order of their places.
+    pub(crate) fn sorted(mut self) -> Issues {
+        self.issues.sort_by_key(|it| it.location);
+        Issues(self.issues, self.omitted)
+    }
+}
+
+impl Issues {
     pub(crate) fn one(issue: Issue) -> Self {
-        Self(vec![issue])
+        Self(vec![issue], 0)
     }
 }
 
@@ -138,15 +165,15 @@ impl fmt::Display for Issue {
 
 impl fmt::Display for Issues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, issue) in self.0.iter().take(ISSUES_SHOWN_MAX).enumerate() {
+        for (index, issue) in self.0.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n")?;
             }
             write!(f, "{issue}")?;
         }
-        match self.0.len().checked_sub(ISSUES_SHOWN_MAX) {
-            None | Some(0) => Ok(()),
-            Some(more) => write!(f, "\n{more} more errors were truncated"),
+        match self.1 {
+            0 => Ok(()),
+            more => write!(f, "\n{more} more errors were truncated"),
         }
     }
 }

@@ -165,6 +165,15 @@ fn types_cannot_grow_without_end() {
 }
 
 #[test]
+fn of_very_many_errors_the_rest_is_counted() {
+    let issues = env().compile(&"@\n".repeat(1000), &[]).unwrap_err();
+    assert_eq!(issues.0.len(), 100);
+    assert!(issues.to_string().ends_with("\n901 more errors were truncated"), "{issues}");
+    let long = env().compile(&"@".repeat(100_000), &[]).unwrap_err().to_string();
+    assert!(long.len() < 2 << 20, "{}", long.len());
+}
+
+#[test]
 fn macros_that_copy_cannot_grow_a_text_without_end() {
     let text = format!("optional.of(1){}.hasValue()", ".optMap(y, y)".repeat(40));
     let issues = env().compile(&text, &[]).unwrap_err();

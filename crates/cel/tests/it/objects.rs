@@ -92,6 +92,27 @@ fn a_rule_for_updates_is_one_that_reads_the_old_object() {
 }
 
 #[test]
+fn an_old_object_that_may_be_missing_is_an_optional_one() {
+    let decl = Arc::new(DeclType::from_schema(&schema(), "selfType", true).unwrap());
+    let env = Env::kubernetes()
+        .with_variable("self", Arc::clone(&decl))
+        .with_variable("oldSelf", Type::optional(decl.ty().clone()));
+    let rule = "oldSelf.optMap(old, old.spec.replicas <= self.spec.replicas).orValue(true)";
+    let rule = env.compile(rule, &[Type::Bool]).unwrap_or_else(|why| panic!("{why}"));
+    let (old, new) = (value!({"spec": {"replicas": 5}}), object());
+    for (old, holds) in [(Some(&old), false), (Some(&new), true), (None, true)] {
+        let old = old.map(|it| Val::json(it, Some(&decl)).unwrap());
+        let variables = Activation::new(&env).with_json(&env, "self", &new).unwrap().with(
+            &env,
+            "oldSelf",
+            Val::Optional(old.map(Arc::new)),
+        );
+        let result = rule.eval(&variables, &mut Budget::new(1000));
+        assert_eq!(result.unwrap().as_bool(), Some(holds));
+    }
+}
+
+#[test]
 fn values_that_the_schema_forbids_are_errors_and_not_panics() {
     let (env, object) =
         (env(), value!({"spec": {"created": "yesterday", "replicas": "many", "names": "a"}}));
