@@ -36,7 +36,8 @@ pub fn excess(name: &str, cost: u64, limit: u64) -> Option<String> {
 /// What text or bytes one call may make. Upstream has no such limit; its costs do not bound `replace` and `format`.
 pub(crate) const RESULT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// How many items one call may copy into a list. Upstream has no such limit; the cost of `flatten` does not bound it.
+/// How many items one call may put into a list. Upstream has no such limit; the costs of `flatten` and `split` do not bound
+/// it.
 pub(crate) const ITEMS_MAX: usize = 1_000_000;
 /// How many parts a value may have that becomes JSON or text.
 pub(crate) const PARTS_MAX: u32 = 1_000_000;

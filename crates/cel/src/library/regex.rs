@@ -8,6 +8,7 @@ use ::regex::{Regex, RegexBuilder};
 use super::standard::no_overload;
 use crate::decl::{Decl, f};
 use crate::error::EvalError;
+use crate::limits::ITEMS_MAX;
 use crate::value::{Result, Val};
 
 /// How large a compiled pattern may become.
@@ -208,8 +209,12 @@ pub(crate) fn find_all(regex: &Regex, args: &[Val<'_>]) -> Result<Val<'static>> 
         Some(Val::Int(limit)) => usize::try_from(*limit).unwrap_or(usize::MAX),
         _ => usize::MAX,
     };
-    let found = regex.find_iter(texts(args)?.0).take(limit);
-    Ok(Val::list(found.map(|it| Val::string(it.as_str())).collect()))
+    let found = regex.find_iter(texts(args)?.0).take(limit.min(ITEMS_MAX + 1));
+    let found = found.map(|it| Val::string(it.as_str())).collect::<Vec<_>>();
+    if found.len() > ITEMS_MAX {
+        return Err(EvalError::new("list size limit exceeded"));
+    }
+    Ok(Val::list(found))
 }
 
 fn illegal(error: &str) -> EvalError {

@@ -4,7 +4,7 @@ use super::standard::no_overload;
 use super::text_format;
 use crate::decl::{Decl, f};
 use crate::error::EvalError;
-use crate::limits::RESULT_BYTES_MAX;
+use crate::limits::{ITEMS_MAX, RESULT_BYTES_MAX};
 use crate::value::{Result, Val, char_count};
 
 /// Where a code point starts in bytes; the end counts as one.
@@ -108,6 +108,9 @@ fn split<'v>(args: &[Val<'v>]) -> Result<Val<'v>> {
             if by.is_empty() { letters(text, limit) } else { text.splitn(limit, &**by).collect() }
         }
     };
+    if parts.len() > ITEMS_MAX {
+        return Err(EvalError::new("list size limit exceeded"));
+    }
     Ok(Val::list(parts.into_iter().map(Val::string).collect()))
 }
 
