@@ -25,7 +25,9 @@ mod urls;
 use crate::decl::Decl;
 use crate::env::Version;
 
-pub use authorizer::{Attributes, Authorizer, Decision, ServiceAccount};
+pub use authorizer::{
+    AUTHORIZER_TYPE, Attributes, Authorizer, Decision, RESOURCE_CHECK_TYPE, ServiceAccount,
+};
 pub use json_patch::MutationTypes;
 pub use time::Time;
 

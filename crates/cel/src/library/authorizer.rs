@@ -11,6 +11,11 @@ use crate::decl::{Decl, f};
 use crate::error::EvalError;
 use crate::value::{Result, Val};
 
+/// The type of the variable `authorizer`.
+pub const AUTHORIZER_TYPE: &str = "kubernetes.authorization.Authorizer";
+/// The type of the variable `authorizer.requestResource`.
+pub const RESOURCE_CHECK_TYPE: &str = "kubernetes.authorization.ResourceCheck";
+
 /// What one check costs: an expression can pay for two.
 pub(crate) const CHECK_COST: u64 = 350_000;
 
@@ -96,10 +101,10 @@ impl AuthorizerValue {
     #[must_use]
     pub fn type_name(&self) -> &'static str {
         match self.stage {
-            Stage::Authorizer => "kubernetes.authorization.Authorizer",
+            Stage::Authorizer => AUTHORIZER_TYPE,
             Stage::Path => "kubernetes.authorization.PathCheck",
             Stage::Group => "kubernetes.authorization.GroupCheck",
-            Stage::Resource => "kubernetes.authorization.ResourceCheck",
+            Stage::Resource => RESOURCE_CHECK_TYPE,
             Stage::Decision => "kubernetes.authorization.Decision",
         }
     }

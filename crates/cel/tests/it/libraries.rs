@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use cel::library::{Attributes, Authorizer, Decision, MutationTypes, ServiceAccount};
+use cel::library::{
+    AUTHORIZER_TYPE, Attributes, Authorizer, Decision, MutationTypes, RESOURCE_CHECK_TYPE,
+    ServiceAccount,
+};
 use cel::{Activation, Budget, Env, Library, Type, Val};
 
 fn env() -> Env {
@@ -162,6 +165,27 @@ fn the_authorizer_is_asked_what_the_expression_says() {
         Some(ServiceAccount { namespace: "ns".into(), name: "sa".into() })
     );
     assert_eq!(asked[2].path.as_deref(), Some("/healthz"));
+}
+
+#[test]
+fn the_request_itself_can_be_checked() {
+    let env = Env::kubernetes()
+        .with_variable("authorizer", Type::object(AUTHORIZER_TYPE))
+        .with_variable("authorizer.requestResource", Type::object(RESOURCE_CHECK_TYPE));
+    let recorder = Arc::new(Recorder::default());
+    let request =
+        Attributes { resource: "pods".into(), name: "allowed".into(), ..Attributes::default() };
+    let authorizer = Arc::clone(&recorder) as Arc<dyn Authorizer>;
+    let value = Val::authorizer_for(authorizer, request.clone());
+    let variables = Activation::new(&env).with(&env, "authorizer.requestResource", value);
+    let program = env
+        .compile("authorizer.requestResource.check('approve').allowed()", &[Type::Bool])
+        .unwrap();
+    assert_eq!(
+        program.eval(&variables, &mut Budget::new(1_000_000)).unwrap().as_bool(),
+        Some(true)
+    );
+    assert_eq!(*recorder.0.lock().unwrap(), [Attributes { verb: "approve".into(), ..request }]);
 }
 
 #[test]
