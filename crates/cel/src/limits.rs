@@ -41,6 +41,8 @@ pub(crate) const RESULT_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(crate) const ITEMS_MAX: usize = 1_000_000;
 /// How many parts a value may have that becomes JSON or text.
 pub(crate) const PARTS_MAX: u32 = 1_000_000;
+/// How much text counts as a part more.
+pub(crate) const BYTES_A_PART: usize = 16;
 
 /// What each step costs.
 pub(crate) const SELECT: u64 = 1;

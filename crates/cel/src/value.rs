@@ -14,7 +14,7 @@ use apimachinery::{Object, Value};
 use crate::error::EvalError;
 use crate::library::opaque::Opaque;
 use crate::library::time::Time;
-use crate::limits::PARTS_MAX;
+use crate::limits::{BYTES_A_PART, PARTS_MAX};
 use crate::schema::{DeclKind, DeclType};
 use crate::types::Type;
 
@@ -311,8 +311,7 @@ impl<'v> Val<'v> {
     }
 
     fn to_json_within(&self, parts: &mut u32) -> Result<Value> {
-        let too_large = || EvalError::new("value size limit exceeded");
-        *parts = parts.checked_sub(1).ok_or_else(too_large)?;
+        spend(parts, self.as_str().map_or(0, str::len))?;
         let text = |text: &str| Ok(Value::String(text.into()));
         match self {
             Self::Null => Ok(Value::Null),
@@ -328,11 +327,16 @@ impl<'v> Val<'v> {
             Self::Duration(_) | Self::Timestamp(_) => {
                 text(crate::library::convert::to_string(self)?.as_str().unwrap_or_default())
             }
-            Self::List(list) => {
-                let items =
-                    list.iter().map(|item| item?.to_json_within(parts)).collect::<Result<_>>()?;
-                Ok(Value::Array(items))
-            }
+            Self::List(list) => match &list.items {
+                Items::Json(items) => {
+                    items.iter().try_for_each(|it| spend_json(parts, it))?;
+                    Ok(Value::Array(items.to_vec()))
+                }
+                Items::Owned(_) | Items::Concat(_) => {
+                    let items = list.iter().map(|item| item?.to_json_within(parts));
+                    Ok(Value::Array(items.collect::<Result<_>>()?))
+                }
+            },
             Self::Map(map) => map.to_json(parts).map(Value::Object),
             Self::Optional(Some(value)) => value.to_json_within(parts),
             Self::Optional(None) => Ok(Value::Null),
@@ -496,12 +500,33 @@ impl<'v> Map<'v> {
     }
 
     fn to_json(&self, parts: &mut u32) -> Result<Object> {
+        if let Self::Json { members, .. } = self {
+            // Names are those of the object, not those in expressions.
+            members.iter().try_for_each(|(_, value)| spend_json(parts, value))?;
+            return Ok((*members).clone());
+        }
         let mut object = Object::new();
         for (key, value) in self.entries()? {
             let key = crate::library::convert::to_string(&key)?;
             object.insert(key.as_str().unwrap_or_default(), value.to_json_within(parts)?);
         }
         Ok(object)
+    }
+}
+
+/// Counts a part of what becomes JSON, and the text in it.
+fn spend(parts: &mut u32, text: usize) -> Result<()> {
+    let cost = u32::try_from(text / BYTES_A_PART).unwrap_or(u32::MAX).saturating_add(1);
+    *parts = parts.checked_sub(cost).ok_or_else(|| EvalError::new("value size limit exceeded"))?;
+    Ok(())
+}
+
+fn spend_json(parts: &mut u32, value: &Value) -> Result<()> {
+    spend(parts, value.as_str().map_or(0, str::len))?;
+    match value {
+        Value::Array(items) => items.iter().try_for_each(|it| spend_json(parts, it)),
+        Value::Object(members) => members.iter().try_for_each(|(_, it)| spend_json(parts, it)),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::String(_) => Ok(()),
     }
 }
 

@@ -131,6 +131,20 @@ fn values_that_the_schema_forbids_are_errors_and_not_panics() {
 }
 
 #[test]
+fn objects_become_json_under_their_own_names_and_not_without_end() {
+    let (env, object) = (env(), object());
+    let variables = Activation::new(&env).with_json(&env, "self", &object).unwrap();
+    let json = |text: &str| {
+        let program = env.compile(text, &[]).unwrap();
+        program.eval(&variables, &mut Budget::new(u64::MAX)).unwrap().to_json()
+    };
+    assert_eq!(json("self.spec").unwrap(), object["spec"]);
+    assert_eq!(json("[self.spec.ports]").unwrap(), value!([(object["spec"]["ports"].clone())]));
+    let many = format!("[self]{}", ".map(x, [x, x])".repeat(30));
+    assert_eq!(json(&many).unwrap_err().to_string(), "value size limit exceeded");
+}
+
+#[test]
 fn properties_have_names_in_expressions_where_they_can() {
     for (property, name) in [
         ("a", Some("a")),
