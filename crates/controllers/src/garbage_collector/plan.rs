@@ -228,12 +228,12 @@ mod tests {
         let going = r#"{"metadata":{"deletionTimestamp":"x","finalizers":["foregroundDeletion"]}}"#;
         let waits = Owner::Present(parse(going));
         check(&[], &[], "");
-        check(&[there.clone()], &[], "");
+        check(std::slice::from_ref(&there), &[], "");
         check(&[Owner::Gone], &[], "delete 7 Background");
         check(&[Owner::Gone, there.clone()], &[], "forget o0");
         check(&[waits.clone(), there], &[], "forget o0");
-        check(&[waits.clone()], &[], "delete 7 Background");
-        check(&[waits.clone()], &["{}"], "delete 7 Foreground");
+        check(std::slice::from_ref(&waits), &[], "delete 7 Background");
+        check(std::slice::from_ref(&waits), &["{}"], "delete 7 Foreground");
         // Whoever waits for this object is waited for by it.
         check(&[waits], &[going], "unblock o0, delete 7 Foreground");
     }
