@@ -100,8 +100,8 @@ fn concerned(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
     keys
 }
 
-/// The sets that a change of a node concerns: those that lack a pod there, and those whose pod may not stay. A node that
-/// takes no more pods changes no status until something else happens, as with upstream.
+/// The sets that a change of a node concerns: those that lack a pod there, those whose pod may not stay, and those whose pod
+/// is in its place now. A node that takes no more pods changes no status until something else happens, as with upstream.
 fn of_node(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
     let facts = |node: &Option<Arc<Cached>>| node.as_ref().map(|it| NodeFacts::of(&it.value()));
     let (old, new) = (facts(&change.old), facts(&change.new));
@@ -115,7 +115,8 @@ fn of_node(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
     let concerned = snapshot.list::<DaemonSet>("").into_iter().filter(|set| {
         let place = manage::place(set, node);
         let has = set.metadata.uid.as_ref().is_some_and(|uid| owners.contains(uid));
-        if has { !place.may_stay } else { place.should_run }
+        let ran = old.as_ref().is_some_and(|node| manage::place(set, node).should_run);
+        if has { !place.may_stay || (place.should_run && !ran) } else { place.should_run }
     });
     concerned.map(|set| owner::key_of(&set.metadata)).collect()
 }
