@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::command::{self, program};
-use crate::replay::Server;
+use crate::replay::{BARE, Server};
 use crate::{Places, install};
 
 /// Beside the tables: manifests that are no good.
@@ -99,7 +99,7 @@ pub(crate) fn run(places: &Places) -> Result<()> {
     }
     let player = Player {
         kubectl: install::clients(&places.root)?.join("bin/kubectl"),
-        server: Server::start(places)?,
+        server: Server::start(places, BARE)?,
         root: places.root.clone(),
     };
     every_file_has_a_case(&manifests)?;

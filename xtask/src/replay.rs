@@ -10,6 +10,8 @@
     reason = "the tool itself waits for a real process"
 )]
 
+mod controllers;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -30,6 +32,9 @@ const START: Duration = Duration::from_secs(30);
 /// wrong moment orders managed fields otherwise.
 const SLACK: u32 = 3;
 
+/// A server without controllers.
+pub(crate) const BARE: &[&str] = &["--disable=agent,proxy,dns,scheduler,controllers"];
+
 /// What is played.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
@@ -42,6 +47,12 @@ pub(crate) struct Options {
     /// Play what upstream's kubelet did with pods to a node of ours; topics are then beginnings of names
     #[arg(long)]
     node: bool,
+    /// Play upstream's recorded stories of controllers; the topic is then the beginning of their names
+    #[arg(long)]
+    controllers: bool,
+    /// The stories too that take minutes each
+    #[arg(long)]
+    long: bool,
     /// Write the number of right answers to docs/replay.tsv
     #[arg(long)]
     write: bool,
@@ -51,6 +62,11 @@ impl Options {
     /// The recorded kubelet, whole.
     pub(crate) fn of_node() -> Self {
         Self { node: true, ..Self::default() }
+    }
+
+    /// The recorded controllers.
+    pub(crate) fn of_controllers() -> Self {
+        Self { controllers: true, ..Self::default() }
     }
 }
 
@@ -71,8 +87,8 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// A fresh one without controllers, whose administrator's token is `replay`.
-    pub(crate) fn start(places: &Places) -> Result<Self> {
+    /// A fresh one with these flags, whose administrator's token is `replay`.
+    pub(crate) fn start(places: &Places, flags: &[&str]) -> Result<Self> {
         command::run("cargo", &["build", "--quiet", "--package", "kubelith"], &places.root)?;
         let directory = tempfile::tempdir()?;
         let tokens = directory.path().join("tokens");
@@ -81,18 +97,19 @@ impl Server {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let data = directory.path().join("data");
         let port_text = port.to_string();
-        let arguments = [
+        let (data, tokens) = (text(&data), text(&tokens));
+        let usual = [
             "server",
             "--storage=memory",
             "--bind-address=127.0.0.1",
-            "--disable=agent,proxy,dns,scheduler,controllers",
             "--data-dir",
-            &text(&data),
+            &data,
             "--secure-port",
             &port_text,
             "--token-auth-file",
-            &text(&tokens),
+            &tokens,
         ];
+        let arguments: Vec<&str> = usual.into_iter().chain(flags.iter().copied()).collect();
         let log = fs::File::create(directory.path().join("log"))?;
         let binary = places.built().join("kubelith");
         let process = program(&text(&binary), &arguments, &places.root)
@@ -159,7 +176,10 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<()> {
     if options.node {
         return node(places, options);
     }
-    let server = Server::start(places)?;
+    if options.controllers {
+        return controllers::run(places, options);
+    }
+    let server = Server::start(places, BARE)?;
     let player = places.reference.join("../tools/replay.py");
     let url = server.url();
     let show = options.show.to_string();

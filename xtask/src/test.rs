@@ -29,6 +29,7 @@ const STEPS: &[Step] = &[
     }),
     ("broken manifests", broken::run),
     ("recorded answers", |places| replay::run(places, &replay::Options::default())),
+    ("recorded controllers", |places| replay::run(places, &replay::Options::of_controllers())),
     ("recorded kubelet", |places| replay::run(places, &replay::Options::of_node())),
     ("manifest corpus", |places| corpus::run_command(places, &corpus::Options::default())),
 ];

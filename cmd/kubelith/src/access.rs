@@ -121,6 +121,11 @@ impl Options {
 }
 
 impl Credentials {
+    /// Who makes tokens.
+    pub(crate) fn issuer(&self) -> Arc<TokenIssuer> {
+        Arc::clone(&self.issuer)
+    }
+
     /// Authenticators, authorizers and plugins, reading from these caches.
     pub(crate) fn access(
         self,

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use apimachinery::duration::Duration;
 use apiserver::{InProcess, Server};
 use auth::UserInfo;
+use auth::service_account::{Named, TokenIssuer};
 use client::Client;
 use client::EventRecorder;
 use client::reflector::Caches;
@@ -15,6 +16,7 @@ use controllers::certificates::CertificateSigner;
 use controllers::node_ipam::NodeRanges;
 use controllers::node_lifecycle::NodeLifecycle;
 use controllers::pod_gc::PodGc;
+use controllers::serviceaccount_token::{TokenFor, TokenSigner};
 use ipnet::IpNet;
 use scheduler::{Profile, Scheduler};
 
@@ -38,7 +40,21 @@ pub(crate) struct Parts {
     pub(crate) node_ranges: NodeRanges,
     /// Signs approved certificate requests.
     pub(crate) authority: Arc<dyn CertificateSigner>,
+    /// Signs the tokens in Secrets.
+    pub(crate) tokens: Arc<dyn TokenSigner>,
     pub(crate) stop: ShutdownSignal,
+}
+
+/// The issuer of tokens, as the controller of Secrets needs it.
+#[derive(Debug)]
+pub(crate) struct SecretTokens(pub(crate) Arc<TokenIssuer>);
+
+impl TokenSigner for SecretTokens {
+    fn sign(&self, token: TokenFor<'_>) -> Result<String, String> {
+        let account = Named { name: token.account.to_owned(), uid: token.uid.to_owned() };
+        let signed = self.0.issue_legacy(token.namespace, &account, token.secret);
+        signed.map_err(|error| error.to_string())
+    }
 }
 
 impl Parts {
@@ -79,7 +95,7 @@ pub(crate) struct ManagerOptions {
     /// How many pods that are over may stay; 0 is any number
     #[arg(long, default_value_t = 12_500, value_name = "N")]
     terminated_pod_gc_threshold: usize,
-    /// Which controllers run: `*` is every one, NAME this one, -NAME not this one
+    /// Which controllers run: `*` is every one that upstream has on by default, NAME this one, -NAME not this one
     #[arg(
         long,
         default_value = "*",
@@ -118,7 +134,7 @@ impl ManagerOptions {
             None if it == name => Some(true),
             _ => None,
         });
-        own.unwrap_or(all)
+        own.unwrap_or(all && !controllers::OFF_BY_DEFAULT.contains(&name))
     }
 
     /// # Errors
@@ -144,7 +160,10 @@ pub(crate) fn start_controllers(parts: &Parts, options: &ManagerOptions) {
     let setup = Setup {
         caches: parts.caches(CONTROLLER_MANAGER),
         client_for: Box::new(move |account| {
-            let user = UserInfo::service_account(NAMESPACE, account);
+            let user = match account {
+                controllers::ROOT_ACCOUNT => UserInfo::new(CONTROLLER_MANAGER, &[]),
+                account => UserInfo::service_account(NAMESPACE, account),
+            };
             for_controllers.client(user, "kube-controller-manager")
         }),
         clock: Arc::clone(&parts.clock),
@@ -157,6 +176,7 @@ pub(crate) fn start_controllers(parts: &Parts, options: &ManagerOptions) {
         },
         pod_gc: PodGc { terminated_threshold: options.terminated_pod_gc_threshold },
         authority: Some(Arc::clone(&parts.authority)),
+        tokens: Some(Arc::clone(&parts.tokens)),
         stop: parts.stop.clone(),
     };
     controllers::start_all(&setup, |name| options.enables(name));

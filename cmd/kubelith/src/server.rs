@@ -174,6 +174,7 @@ impl Cluster {
         let credentials = options.access.credentials(&pki)?;
         let config =
             config(&options, store, (&clock, &random), &network, dialer(&pki, &authority)?);
+        let tokens = Arc::new(control_plane::SecretTokens(credentials.issuer()));
         let access = |objects: &Arc<apiserver::CachedObjects>| {
             credentials.access(objects, Arc::clone(&clock), Arc::clone(&random))
         };
@@ -192,6 +193,7 @@ impl Cluster {
                 .manager
                 .node_ranges(&options.node.cluster_cidr, &options.node.service_cidr)?,
             authority: Arc::clone(&authority) as _,
+            tokens,
             stop: shutdown.signal(),
         };
         if options.runs(Part::Controllers) {

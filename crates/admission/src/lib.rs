@@ -12,6 +12,7 @@ mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod object_in_use;
+mod pod_topology_labels;
 mod priority;
 mod resource_quota;
 mod runtime_class;
@@ -185,6 +186,7 @@ impl Chain {
             Arc::new(certificates::signing(Arc::clone(&parts.authorizer))),
             Arc::new(certificates::SubjectRestriction),
             Arc::new(default_class::ingress(objects())),
+            Arc::new(pod_topology_labels::PodTopologyLabels::new(objects())),
             // Upstream asks this where roles are stored, before they are checked: the last that may refuse unseen
             // what comes after.
             Arc::new(escalation::RoleEscalation::new(

@@ -1,6 +1,7 @@
 //! ServiceAccount: every pod runs as an account that exists, and finds its token, unless it declines.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::{Status, Value, value};
 use async_trait::async_trait;
@@ -21,6 +22,11 @@ pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
 /// The letters at the end of the volume's name.
 const SUFFIX_LENGTH: usize = 5;
 
+/// How often the account is looked for that every namespace gets a moment after it is made (upstream's).
+const ATTEMPTS: u32 = 10;
+/// The least pause between two looks, and how much longer it may be.
+const PAUSE_MS: u64 = 100;
+
 #[derive(Debug)]
 pub(crate) struct ServiceAccount {
     objects: Arc<dyn Objects>,
@@ -34,10 +40,18 @@ impl ServiceAccount {
 
     async fn account(&self, attributes: &Attributes<'_>, name: &str) -> Result<Value, Status> {
         let namespace = attributes.namespace;
-        let found = match self.objects.get("", "serviceaccounts", namespace, name) {
-            Some(found) => Some(found),
-            None => self.objects.get_live("", "serviceaccounts", namespace, name).await?,
-        };
+        let mut found = self.objects.get("", "serviceaccounts", namespace, name);
+        let attempts = if name == DEFAULT { ATTEMPTS } else { 1 };
+        for attempt in 0..attempts {
+            if found.is_some() {
+                break;
+            }
+            if attempt > 0 {
+                let pause = PAUSE_MS + self.random.below(PAUSE_MS);
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            found = self.objects.get_live("", "serviceaccounts", namespace, name).await?;
+        }
         match found {
             Some(found) => found.to_value().map_err(Status::internal),
             None => Err(attributes.forbid(&format!(

@@ -139,6 +139,11 @@ fn cluster() -> FixedObjects {
         ),
         (
             "",
+            "nodes",
+            r#"{"metadata":{"name":"n1","labels":{"topology.kubernetes.io/zone":"z1","x":"y"}}}"#,
+        ),
+        (
+            "",
             "pods",
             r#"{"metadata":{"name":"mine","namespace":"ns","uid":"u"},"spec":{"nodeName":"n1"}}"#,
         ),
@@ -420,4 +425,21 @@ async fn claims_grow_where_their_class_lets_them() {
         let answer = run(&plugin, &UserInfo::default(), &mut case).await;
         assert_eq!(answer.starts_with('{'), good, "{class} {size}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn pods_know_their_node_s_zone_from_when_they_are_bound() {
+    let plugin = pod_topology_labels::PodTopologyLabels::new(objects());
+    let check = async |path: &str, object: &str, expected: &str| {
+        assert_eq!(create(&plugin, path, object).await, expected, "{path} {object}");
+    };
+    let labels = r#""metadata":{"labels":{"topology.kubernetes.io/zone":"z1"}}"#;
+    let binding = r#"{"target":{"name":"n1"}}"#;
+    check("pods/binding", binding, &format!(r#"{{{labels},"target":{{"name":"n1"}}}}"#)).await;
+    let unknown = r#"{"target":{"name":"n9"}}"#;
+    check("pods/binding", unknown, unknown).await;
+    let pod = r#"{"spec":{"nodeName":"n1"}}"#;
+    check("pods", pod, &format!(r#"{{{labels},"spec":{{"nodeName":"n1"}}}}"#)).await;
+    check("pods", r#"{"spec":{}}"#, r#"{"spec":{}}"#).await;
+    check("pods/eviction", "{}", "not handled").await;
 }

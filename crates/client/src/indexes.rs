@@ -28,8 +28,19 @@ pub const BY_SELECTOR: &str = "selector";
 /// The index of endpoint slices by their service: `NAMESPACE/NAME`.
 pub const BY_SERVICE: &str = "service";
 
+/// The index of pods by the claims they have, each as [`claim_entry`] writes it.
+pub const BY_CLAIM: &str = "claim";
+/// The index of DaemonSets' pods by the node they are on or meant for.
+pub const BY_DAEMON_NODE: &str = "daemonNode";
+/// The index of claims and volumes by the VolumeAttributesClasses they name.
+pub const BY_ATTRIBUTES_CLASS: &str = "attributesClass";
+/// The index of token secrets by their account, as [`account_entry`] writes it.
+pub const BY_SERVICE_ACCOUNT: &str = "serviceAccount";
+
 /// The member of metadata that names the owners.
 const OWNERS: &str = "ownerReferences";
+/// The type of secrets that hold the tokens of accounts.
+const TOKEN_TYPE: &str = "kubernetes.io/service-account-token";
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// The indexes that the shared cache of a resource has.
@@ -46,6 +57,15 @@ pub fn indexes(resource: &Resource) -> Vec<(&'static str, Indexer)> {
             indexes.push((BY_NODE, Indexer { mentions: "nodeName", values: node_name }));
             indexes.push((BY_LABEL, Indexer { mentions: "labels", values: labels }));
             indexes.extend([orphans, (BY_PHASE, Indexer { mentions: "phase", values: over })]);
+            indexes.push((BY_CLAIM, Indexer { mentions: "volumes", values: claims }));
+            indexes.push((BY_DAEMON_NODE, Indexer { mentions: "DaemonSet", values: daemon_node }));
+        }
+        ("", "persistentvolumeclaims" | "persistentvolumes") => {
+            let values = attributes_classes;
+            indexes.push((BY_ATTRIBUTES_CLASS, Indexer { mentions: "AttributesClass", values }));
+        }
+        ("", "secrets") => {
+            indexes.push((BY_SERVICE_ACCOUNT, Indexer { mentions: TOKEN_TYPE, values: account }));
         }
         ("", "nodes") => {
             indexes.push((BY_POD_CIDR, Indexer { mentions: "podCIDR", values: pod_ranges }));
@@ -82,6 +102,50 @@ pub fn service_entry(namespace: &str, name: &str) -> CompactString {
     format_compact!("{namespace}/{name}")
 }
 
+/// How the index of pods writes a claim.
+#[must_use]
+pub fn claim_entry(namespace: &str, name: &str) -> CompactString {
+    format_compact!("{namespace}/{name}")
+}
+
+/// How the index of secrets writes an account.
+#[must_use]
+pub fn account_entry(namespace: &str, name: &str) -> CompactString {
+    format_compact!("{namespace}/{name}")
+}
+
+/// The names of the claims that a pod has, those of its ephemeral volumes included.
+#[must_use]
+pub fn claims_of_pod(pod: &Value) -> Vec<CompactString> {
+    let volumes = pod.items_at(&["spec", "volumes"]).iter();
+    let claim = |volume: &Value| match volume.str_at(&["persistentVolumeClaim", "claimName"]) {
+        "" if volume.at(&["ephemeral"]).is_some() => {
+            let pod = pod.str_at(&["metadata", "name"]);
+            Some(format_compact!("{pod}-{}", volume.str_at(&["name"])))
+        }
+        "" => None,
+        name => Some(name.into()),
+    };
+    volumes.filter_map(claim).collect()
+}
+
+/// The names of the VolumeAttributesClasses that a claim or a volume has, had or is to have.
+#[must_use]
+pub fn attributes_classes(value: &Value) -> Vec<CompactString> {
+    let mut names: Vec<CompactString> = [
+        &["spec", "volumeAttributesClassName"][..],
+        &["status", "currentVolumeAttributesClassName"],
+        &["status", "modifyVolumeStatus", "targetVolumeAttributesClassName"],
+    ]
+    .iter()
+    .map(|path| value.str_at(path).into())
+    .filter(|name: &CompactString| !name.is_empty())
+    .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 fn namespace(value: &Value) -> &str {
     value.str_at(&["metadata", "namespace"])
 }
@@ -107,6 +171,44 @@ fn orphan(value: &Value) -> Vec<CompactString> {
 fn node_name(value: &Value) -> Vec<CompactString> {
     let name = value.str_at(&["spec", "nodeName"]);
     if name.is_empty() { Vec::new() } else { vec![name.into()] }
+}
+
+fn claims(value: &Value) -> Vec<CompactString> {
+    claims_of_pod(value).iter().map(|name| claim_entry(namespace(value), name)).collect()
+}
+
+/// The node that a pod is on or meant for: its affinity to the node's name says so.
+#[must_use]
+pub fn target_node(pod: &Value) -> Option<&str> {
+    let name = pod.str_at(&["spec", "nodeName"]);
+    if !name.is_empty() {
+        return Some(name);
+    }
+    let terms = [
+        "spec",
+        "affinity",
+        "nodeAffinity",
+        "requiredDuringSchedulingIgnoredDuringExecution",
+        "nodeSelectorTerms",
+    ];
+    let fields = pod.items_at(&terms).iter().flat_map(|it| it.items_at(&["matchFields"]));
+    let named = fields
+        .filter(|it| it.str_at(&["key"]) == "metadata.name" && it.str_at(&["operator"]) == "In");
+    named.into_iter().find_map(|it| it.items_at(&["values"]).first()?.as_str())
+}
+
+fn daemon_node(value: &Value) -> Vec<CompactString> {
+    let daemon = controller(value).is_some_and(|it| it.str_at(&["kind"]) == "DaemonSet");
+    let target = target_node(value).filter(|_| daemon);
+    target.map(CompactString::from).into_iter().collect()
+}
+
+fn account(value: &Value) -> Vec<CompactString> {
+    if value.str_at(&["type"]) != TOKEN_TYPE {
+        return Vec::new();
+    }
+    let annotations = ["metadata", "annotations", "kubernetes.io/service-account.name"];
+    vec![account_entry(namespace(value), value.str_at(&annotations))]
 }
 
 fn over(value: &Value) -> Vec<CompactString> {
@@ -181,5 +283,12 @@ mod tests {
         check(selector, &selecting(r#"{"matchExpressions":[]}"#), &["ns/"]);
         check(selector, &selecting("{}"), &["ns/"]);
         check(selector, r#"{"metadata":{"namespace":"ns"},"spec":{}}"#, &[]);
+        let volumes = r#"{"metadata":{"namespace":"ns","name":"p"},"spec":{"volumes":[{"name":"a","persistentVolumeClaim":{"claimName":"c"}},{"name":"b","ephemeral":{}},{"name":"d"}]}}"#;
+        check(claims, volumes, &["ns/c", "ns/p-b"]);
+        let daemon = r#"{"metadata":{"ownerReferences":[{"kind":"DaemonSet","controller":true}]},"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchFields":[{"key":"metadata.name","operator":"In","values":["n1"]}]}]}}}}}"#;
+        check(daemon_node, daemon, &["n1"]);
+        check(daemon_node, r#"{"spec":{"nodeName":"n1"}}"#, &[]);
+        let classes = r#"{"spec":{"volumeAttributesClassName":"x"},"status":{"currentVolumeAttributesClassName":"x","modifyVolumeStatus":{"targetVolumeAttributesClassName":"y"}}}"#;
+        check(attributes_classes, classes, &["x", "y"]);
     }
 }

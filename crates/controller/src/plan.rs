@@ -56,6 +56,8 @@ pub enum Action {
         propagation: Option<&'static str>,
         /// Seconds; the object's own where it is not given.
         grace_period_seconds: Option<i64>,
+        /// The version it must have; empty for any.
+        resource_version: String,
     },
     /// Delete every object of a namespace.
     DeleteCollection {
@@ -160,11 +162,16 @@ impl Plan {
 
     /// Adds a write to the last stage.
     pub fn act(&mut self, action: Action) -> &mut PlannedAction {
+        self.add(PlannedAction { action, on_success: None, on_failure: None })
+    }
+
+    /// Adds a write with its events to the last stage.
+    pub fn add(&mut self, planned: PlannedAction) -> &mut PlannedAction {
         if self.stages.is_empty() {
             self.stages.push(Stage::default());
         }
         let stage = self.stages.last_mut().expect("because one was pushed just above");
-        stage.actions.push(PlannedAction { action, on_success: None, on_failure: None });
+        stage.actions.push(planned);
         stage.actions.last_mut().expect("because one was pushed just above")
     }
 

@@ -285,10 +285,10 @@ impl<C: Controller> Runner<C> {
                 }
                 Ok(condition.into_iter().collect())
             }
+            // Nothing comes into a namespace that is going: there is nothing left to do.
+            Err(error) if error.is_namespace_terminating() => Ok(Vec::new()),
             Err(error) => {
-                if let Some(event) =
-                    planned.on_failure.as_ref().filter(|_| !error.is_namespace_terminating())
-                {
+                if let Some(event) = &planned.on_failure {
                     self.record(event, "", &error.to_string());
                 }
                 let conditions = if error.is_unknown_outcome() {
@@ -344,12 +344,19 @@ impl<C: Controller> Runner<C> {
                 Err(error) if *gone_is_fine && error.is_not_found() => Ok((Value::Null, None)),
                 Err(error) => Err(error),
             },
-            Action::Delete { resource, key, uid, propagation, grace_period_seconds } => {
+            Action::Delete {
+                resource,
+                key,
+                uid,
+                propagation,
+                grace_period_seconds,
+                resource_version: version,
+            } => {
                 let params = DeleteParams {
                     grace_period_seconds: *grace_period_seconds,
                     propagation: *propagation,
                     uid: (!uid.is_empty()).then(|| uid.clone()),
-                    resource_version: None,
+                    resource_version: (!version.is_empty()).then(|| version.clone()),
                 };
                 match client.delete(resource, &key.namespace, &key.name, &params).await {
                     Ok(answer) => {
@@ -360,7 +367,9 @@ impl<C: Controller> Runner<C> {
                     }
                     Err(error) if error.is_not_found() => Ok((Value::Null, None)),
                     // Another object has the name: the one meant is gone.
-                    Err(error) if error.is_conflict() && !uid.is_empty() => Ok((Value::Null, None)),
+                    Err(error) if error.is_conflict() && !uid.is_empty() && version.is_empty() => {
+                        Ok((Value::Null, None))
+                    }
                     Err(error) => Err(error),
                 }
             }

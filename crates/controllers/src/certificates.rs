@@ -5,10 +5,12 @@
 //! node's object already has (docs/adr/0009).
 
 mod approve;
+mod clean;
 mod request;
 mod sign;
 
 pub use approve::Approver;
+pub use clean::Cleaner;
 pub use request::Request;
 pub use sign::{CertificateSigner, Signer};
 

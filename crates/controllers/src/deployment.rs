@@ -28,6 +28,8 @@ pub struct Observed {
     pub deployment: Deployment,
     /// The sets that it controls, and the orphans of its namespace that fit its selector.
     pub sets: Vec<ReplicaSet>,
+    /// How many names of sets of its present template were taken by others.
+    pub collisions: Option<i32>,
     /// How many pods of its sets exist and are not over, those on their way out too.
     pub running_pods: usize,
 }
@@ -57,7 +59,9 @@ impl Controller for Deployments {
             !owner::is_deleting(&set.metadata) && owner::matches(&selector, &set.metadata)
         });
         sets.extend(orphans);
-        Some(Observed { deployment, sets, running_pods })
+        let taken = |name: &str| snapshot.get(&ObjectKey::new(key.namespace.clone(), name));
+        let collisions = sets::collisions(&deployment, taken);
+        Some(Observed { deployment, sets, collisions, running_pods })
     }
 
     fn plan(&self, observed: &Observed, (): &mut (), now: Timestamp) -> Plan {

@@ -51,7 +51,7 @@ pub struct Observed {
     pub(crate) object: Value,
     /// Its owner references with what is known of each owner.
     pub(crate) owners: Vec<(Value, Owner)>,
-    /// The objects that name it as an owner.
+    /// The objects that name it as an owner, where they matter: it is going, or an owner waits for it to go.
     pub(crate) dependents: Vec<(Resource, Value)>,
 }
 
@@ -91,12 +91,14 @@ impl Controller for GarbageCollector {
     fn observe(&self, snapshot: &Snapshot, (resource, key): &Key) -> Option<Observed> {
         let object = snapshot.store_for(resource).get(key)?.to_value();
         let owners = object.items_at(&["metadata", "ownerReferences"]).iter();
-        let owners = owners
+        let owners: Vec<(Value, Owner)> = owners
             .map(|reference| (reference.clone(), self.kinds.owner(snapshot, key, reference)))
             .collect();
         let deleting = object.at(&["metadata", "deletionTimestamp"]).is_some();
+        let awaited = owners.iter().any(|(_, owner)| plan::waits(owner));
         let uid = object.str_at(&["metadata", "uid"]);
-        let dependents = if deleting { self.kinds.dependents(snapshot, uid) } else { Vec::new() };
+        let matter = deleting || awaited;
+        let dependents = if matter { self.kinds.dependents(snapshot, uid) } else { Vec::new() };
         Some(Observed { resource: resource.clone(), key: key.clone(), object, owners, dependents })
     }
 
@@ -170,6 +172,20 @@ impl Kinds {
         found
     }
 
+    /// The owners that an object held up and holds up no more.
+    fn unblocked(&self, change: &StoreChange) -> Vec<Key> {
+        let (Some(old), Some(new)) = (&change.old, &change.new) else { return Vec::new() };
+        let (before, now) = (old.value(), new.value());
+        let blocking = |value: &Value| -> Vec<Value> {
+            let references = value.items_at(&["metadata", "ownerReferences"]).iter();
+            references.filter(|it| it.bool_at(&["blockOwnerDeletion"])).cloned().collect()
+        };
+        let still = blocking(&now);
+        let still = |it: &Value| still.iter().any(|now| now.get("uid") == it.get("uid"));
+        let released = blocking(&before).into_iter().filter(|it| !still(it));
+        released.filter_map(|reference| self.key_of(&old.key, &reference)).collect()
+    }
+
     /// The object itself where it has owners or is going; its dependents when it is gone or going; its owners when it
     /// is gone, since they may wait for that.
     fn concerned(
@@ -184,6 +200,7 @@ impl Kinds {
         let deleting = value.at(&["metadata", "deletionTimestamp"]).is_some();
         let owners = value.items_at(&["metadata", "ownerReferences"]);
         if change.new.is_some() {
+            keys.extend(self.unblocked(change));
             if !owners.is_empty() || deleting {
                 keys.push((resource.clone(), object.key.clone()));
             }

@@ -1,28 +1,44 @@
 //! Upstream's controllers, one folder each, all of one shape: `observe -> plan -> apply`.
 
+pub mod bootstrap;
 pub mod certificates;
 pub mod clusterrole_aggregation;
 pub mod cronjob;
+pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod endpointslice_mirroring;
+pub mod ephemeral_volume;
+pub mod finalizers;
 pub mod garbage_collector;
+pub mod history;
 pub mod job;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod nodes;
 pub mod owner;
 pub mod pod_gc;
 pub mod pods;
+pub mod pv_protection;
+pub mod pvc_protection;
 pub mod replicaset;
+pub mod replicationcontroller;
 pub mod resource_quota;
 pub mod root_ca;
 pub mod select;
+pub mod service_cidr;
 pub mod serviceaccount;
+pub mod serviceaccount_token;
+pub mod share;
+pub mod statefulset;
 pub mod taint_eviction;
 pub mod trigger;
+pub mod ttl;
 pub mod ttl_after_finished;
+pub mod vac_protection;
 
 use std::sync::Arc;
 
@@ -31,11 +47,19 @@ use client::{Client, EventRecorder};
 use component_base::{Clock, Random, ShutdownSignal};
 use controller::{Controller, Environment, Runner};
 
+/// The account of who works as the controller manager itself.
+pub const ROOT_ACCOUNT: &str = "";
+
+/// Controllers that run only where they are asked for by name, as upstream's.
+pub const OFF_BY_DEFAULT: &[&str] =
+    &[bootstrap::BootstrapSigner::NAME, bootstrap::TokenCleaner::NAME];
+
 /// What the controllers are given.
 pub struct Setup {
     /// Caches that all of them share.
     pub caches: Arc<Caches>,
-    /// A client under the identity of a controller's service account.
+    /// A client under the identity of a controller's service account; under the controller manager's own for
+    /// [`ROOT_ACCOUNT`].
     pub client_for: Box<dyn Fn(&str) -> Client + Send + Sync>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
@@ -45,6 +69,8 @@ pub struct Setup {
     pub root_ca: Arc<str>,
     /// Signs approved certificate requests; without it they stay as they are.
     pub authority: Option<Arc<dyn certificates::CertificateSigner>>,
+    /// Signs tokens that are kept in Secrets; without it such Secrets stay empty.
+    pub tokens: Option<Arc<dyn serviceaccount_token::TokenSigner>>,
     /// The address ranges that nodes get; none where something else gives them.
     pub node_ranges: node_ipam::NodeRanges,
     /// How long nodes may be silent.
@@ -76,6 +102,8 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (resource_quota::ResourceQuotas::NAME, |setup| {
         start(setup, resource_quota::ResourceQuotas::default(), 5);
     }),
+    // Before those who own it: a set acts on what it is told before that is taken back.
+    (replicaset::ReplicaSets::NAME, |setup| start(setup, replicaset::ReplicaSets, 5)),
     (deployment::Deployments::NAME, |setup| start(setup, deployment::Deployments, 5)),
     (disruption::Disruption::NAME, |setup| start(setup, disruption::Disruption, 1)),
     (garbage_collector::GarbageCollector::NAME, |setup| {
@@ -103,11 +131,35 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (clusterrole_aggregation::ClusterRoleAggregation::NAME, |setup| {
         start(setup, clusterrole_aggregation::ClusterRoleAggregation, 5);
     }),
-    (replicaset::ReplicaSets::NAME, |setup| start(setup, replicaset::ReplicaSets, 5)),
+    (replicationcontroller::ReplicationControllers::NAME, |setup| {
+        start(setup, replicationcontroller::ReplicationControllers, 5);
+    }),
+    (daemonset::DaemonSets::NAME, |setup| start(setup, daemonset::DaemonSets::default(), 2)),
+    (statefulset::StatefulSets::NAME, |setup| start(setup, statefulset::StatefulSets, 5)),
     (endpoints::EndpointsController::NAME, |setup| {
         start(setup, endpoints::EndpointsController, 5);
     }),
     (endpointslice::EndpointSlices::NAME, |setup| start(setup, endpointslice::EndpointSlices, 5)),
+    (endpointslice_mirroring::EndpointSliceMirroring::NAME, |setup| {
+        start(setup, endpointslice_mirroring::EndpointSliceMirroring, 5);
+    }),
+    (certificates::Cleaner::NAME, |setup| start(setup, certificates::Cleaner, 1)),
+    (serviceaccount_token::ServiceAccountTokens::NAME, |setup| {
+        if let Some(signer) = &setup.tokens {
+            let (signer, root_ca) = (Arc::clone(signer), Arc::clone(&setup.root_ca));
+            start(setup, serviceaccount_token::ServiceAccountTokens { signer, root_ca }, 5);
+        }
+    }),
+    (ttl::NodeTtl::NAME, |setup| start(setup, ttl::NodeTtl::default(), 5)),
+    (ephemeral_volume::EphemeralVolumes::NAME, |setup| {
+        start(setup, ephemeral_volume::EphemeralVolumes, 5);
+    }),
+    (pvc_protection::PvcProtection::NAME, |setup| start(setup, pvc_protection::PvcProtection, 1)),
+    (pv_protection::PvProtection::NAME, |setup| start(setup, pv_protection::PvProtection, 1)),
+    (vac_protection::VacProtection::NAME, |setup| start(setup, vac_protection::VacProtection, 1)),
+    (service_cidr::ServiceCidrs::NAME, |setup| start(setup, service_cidr::ServiceCidrs, 5)),
+    (bootstrap::BootstrapSigner::NAME, |setup| start(setup, bootstrap::BootstrapSigner, 1)),
+    (bootstrap::TokenCleaner::NAME, |setup| start(setup, bootstrap::TokenCleaner, 1)),
 ];
 
 /// Starts the controllers whose names `enabled` takes.

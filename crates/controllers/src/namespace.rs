@@ -16,6 +16,8 @@ pub struct Namespaces;
 
 /// The finalizer that this controller takes away.
 const FINALIZER: &str = "kubernetes";
+/// How long nothing is done about a namespace that is going (upstream's).
+const GRACE: SignedDuration = SignedDuration::from_secs(5);
 /// How soon a namespace whose content is still going is looked at again, in seconds.
 const LOOK_AGAIN_SECONDS: i64 = 1;
 
@@ -77,6 +79,13 @@ impl Controller for Namespaces {
         let name = namespace.metadata.name.clone().unwrap_or_default();
         let finalizers = namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten());
         if !finalizers.clone().any(|it| it == FINALIZER) {
+            return plan;
+        }
+        // Every server is to have seen that nothing new may come before what is there goes.
+        let since = namespace.metadata.deletion_timestamp.as_ref().map(|it| it.0);
+        let due = since.and_then(|it| it.checked_add(GRACE).ok());
+        if let Some(due) = due.filter(|due| now < *due) {
+            plan.requeue_by(due);
             return plan;
         }
         let unknown = observed.content.iter().filter(|(_, items)| items.is_none());

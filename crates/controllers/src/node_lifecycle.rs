@@ -41,6 +41,11 @@ const CONDITION_TAINTS: &[(&str, &str, &str)] = &[
     ("PIDPressure", "True", "node.kubernetes.io/pid-pressure"),
 ];
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+/// Labels whose older names go on being written.
+const OLDER_LABELS: &[(&str, &str)] = &[
+    ("kubernetes.io/os", "beta.kubernetes.io/os"),
+    ("kubernetes.io/arch", "beta.kubernetes.io/arch"),
+];
 /// The conditions that a silent node has, in upstream's order.
 const CONDITIONS: &[&str] = &["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
@@ -138,6 +143,10 @@ impl NodeLifecycle {
         if !std::mem::replace(&mut memory.registered, true) {
             let message = format!("Node {name} event: Registered Node {name} in Controller");
             plan.event(about(), EventType::Normal, "RegisteredNode", message);
+        }
+        if label(&mut plan, &object) {
+            // What follows is planned from the node as it is then.
+            return plan;
         }
         let seen = self.last_seen(observed, &object, memory, now);
         let grace =
@@ -244,6 +253,31 @@ fn silence(node: &mut Value, now: Timestamp) {
     }
 }
 
+/// Labels by their older names say what those by their present names say; says whether any is written.
+fn label(plan: &mut Plan, node: &Value) -> bool {
+    let mut labels = value!({});
+    for (name, older) in OLDER_LABELS {
+        let text = node.str_at(&["metadata", "labels", name]);
+        let present = node.at(&["metadata", "labels", name]).is_some();
+        if present && node.at(&["metadata", "labels", older]).and_then(Value::as_str) != Some(text)
+        {
+            labels.set_at(&[*older], text);
+        }
+    }
+    if labels.as_object().is_none_or(apimachinery::Object::is_empty) {
+        return false;
+    }
+    plan.act(Action::Patch {
+        resource: Resource::of::<Node>(),
+        key: ObjectKey::new("", node.str_at(&["metadata", "name"])),
+        subresource: "",
+        kind: PatchKind::Strategic,
+        patch: value!({"metadata": {"labels": labels}}),
+        gone_is_fine: true,
+    });
+    true
+}
+
 /// Brings the taints in line with the conditions.
 fn taint(plan: &mut Plan, node: &Value, now: Timestamp) {
     let status_of = |kind: &str| {
@@ -284,11 +318,8 @@ fn taint(plan: &mut Plan, node: &Value, now: Timestamp) {
         .collect();
     for it in &wanted {
         if !before.iter().any(|taint| same(taint, it)) {
-            let mut taint = value!({"key": (it.0), "effect": (it.1)});
-            if it.1 == "NoExecute" {
-                taint.set_at(&["timeAdded"], time::format_time(now));
-            }
-            taints.push(taint);
+            let added = time::format_time(now);
+            taints.push(value!({"key": (it.0), "effect": (it.1), "timeAdded": added}));
         }
     }
     if taints.as_slice() == before {

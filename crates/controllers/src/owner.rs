@@ -5,7 +5,8 @@ use apimachinery::{Value, value};
 use client::call::PatchKind;
 use client::events::ObjectReference;
 use client::{ObjectKey, Resource};
-use controller::Action;
+use controller::{Action, Plan};
+use k8s_openapi::Metadata;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 
@@ -49,6 +50,47 @@ impl Owner<'_> {
         let patch = value!({"metadata": {
             "ownerReferences": [{"$patch": "delete", "uid": (self.uid())}], "uid": (object.uid.clone().unwrap_or_default())}});
         patch_of(resource, object, patch)
+    }
+}
+
+/// Sorts out which objects are an owner's: those that it controls and that fit are; those that do not fit any more are let
+/// go of; orphans that fit are taken. `objects` are its own, by index, and orphans.
+pub fn claim<'o, T: Metadata<Ty = ObjectMeta>>(
+    plan: &mut Plan,
+    owner: &Owner<'_>,
+    resource: &Resource,
+    objects: &'o [T],
+    fits: impl Fn(&T) -> bool,
+) -> Vec<&'o T> {
+    let deleting = is_deleting(owner.metadata);
+    let mut mine = Vec::new();
+    for object in objects {
+        let metadata = object.metadata();
+        match controller_of(metadata) {
+            Some(_) if fits(object) => mine.push(object),
+            Some(_) if !deleting => {
+                plan.act(owner.release(resource.clone(), metadata));
+            }
+            None if !deleting && !is_deleting(metadata) && fits(object) => {
+                plan.act(owner.adopt(resource.clone(), metadata));
+                mine.push(object);
+            }
+            Some(_) | None => {}
+        }
+    }
+    mine
+}
+
+/// Deletes this very object, in its own time.
+#[must_use]
+pub fn delete(resource: Resource, metadata: &ObjectMeta) -> Action {
+    Action::Delete {
+        resource,
+        key: key_of(metadata),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        propagation: None,
+        grace_period_seconds: None,
+        resource_version: String::new(),
     }
 }
 

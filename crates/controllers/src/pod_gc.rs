@@ -227,6 +227,7 @@ fn delete(plan: &mut Plan, pod: &Pod) {
         uid: pod.metadata.uid.clone().unwrap_or_default(),
         propagation: None,
         grace_period_seconds: Some(0),
+        resource_version: String::new(),
     });
 }
 

@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 
 use apimachinery::{Value, value};
+use controller::Plan;
+use controller::plan::PlannedAction;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 
@@ -58,7 +60,13 @@ pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
 /// The pod that a workload makes of its template.
 #[must_use]
 pub fn from_template(template: &PodTemplateSpec, owner: &Owner<'_>) -> Value {
-    let mut pod = to_value(template);
+    from_template_value(to_value(template), owner)
+}
+
+/// The pod that a workload makes of its template as it is stored.
+#[must_use]
+pub fn from_template_value(template: Value, owner: &Owner<'_>) -> Value {
+    let mut pod = template;
     let name = owner.metadata.name.clone().unwrap_or_default();
     pod.set_at(&["apiVersion"], "v1");
     pod.set_at(&["kind"], "Pod");
@@ -67,6 +75,20 @@ pub fn from_template(template: &PodTemplateSpec, owner: &Owner<'_>) -> Value {
     pod.remove_at(&["metadata", "name"]);
     pod.remove_at(&["metadata", "creationTimestamp"]);
     pod
+}
+
+/// Plans creations in stages, each twice as large as the one before, so that a refusal stops them early (upstream: slow
+/// start).
+pub fn slow_start(plan: &mut Plan, creations: impl IntoIterator<Item = PlannedAction>) {
+    let mut creations = creations.into_iter().peekable();
+    let mut size = 1;
+    while creations.peek().is_some() {
+        plan.then();
+        for creation in creations.by_ref().take(size) {
+            plan.add(creation);
+        }
+        size *= 2;
+    }
 }
 
 /// The order in which a scale-down takes pods: those first that are the least loss. Upstream: `ActivePodsWithRanks`.

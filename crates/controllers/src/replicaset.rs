@@ -2,6 +2,9 @@
 
 mod plan;
 
+use std::sync::Arc;
+
+use apimachinery::Value;
 use client::ObjectKey;
 use client::indexes::{BY_CONTROLLER, ORPHANS};
 use client::reflector::StoreChange;
@@ -17,9 +20,32 @@ use crate::select::{self, Selector};
 #[derive(Debug, Clone, Copy)]
 pub struct ReplicaSets;
 
+/// What keeps a number of pods: a ReplicaSet, or a ReplicationController, which is one by an older name.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) api_version: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) group: &'static str,
+    pub(crate) plural: &'static str,
+    /// Whether its status counts pods on their way out.
+    pub(crate) counts_terminating: bool,
+}
+
+const REPLICA_SET: Kind = Kind {
+    api_version: "apps/v1",
+    kind: "ReplicaSet",
+    group: "apps",
+    plural: "replicasets",
+    counts_terminating: true,
+};
+
 /// What it sees of a ReplicaSet.
 #[derive(Debug)]
 pub struct Observed {
+    /// What it really is.
+    pub(crate) kind: &'static Kind,
+    /// As it is stored.
+    pub(crate) object: Arc<Value>,
     /// The ReplicaSet.
     pub set: ReplicaSet,
     /// The pods that it controls, of whatever labels, and the orphans of its namespace that fit its selector.
@@ -40,16 +66,8 @@ impl Controller for ReplicaSets {
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
-        let set: ReplicaSet = snapshot.get(key)?;
-        let uid = set.metadata.uid.clone().unwrap_or_default();
-        let selector = owner::selector(&set.spec.selector);
-        let mut pods: Vec<Pod> = snapshot.by_index(BY_CONTROLLER, &uid);
-        let orphans = snapshot.by_index::<Pod>(ORPHANS, &key.namespace).into_iter().filter(|pod| {
-            !owner::is_deleting(&pod.metadata) && owner::matches(&selector, &pod.metadata)
-        });
-        pods.extend(orphans);
-        let ranks = ranks(snapshot, &set, &pods);
-        Some(Observed { set, pods, ranks })
+        let cached = snapshot.store::<ReplicaSet>().get(key)?;
+        Some(observe(snapshot, &REPLICA_SET, cached.value(), cached.decode()?))
     }
 
     fn plan(&self, observed: &Observed, failure: &mut Option<String>, now: Timestamp) -> Plan {
@@ -59,6 +77,27 @@ impl Controller for ReplicaSets {
     fn applied(&self, memory: &mut Option<String>, failure: Option<&str>) {
         *memory = failure.map(str::to_owned);
     }
+}
+
+pub(crate) use plan::plan;
+
+/// What is seen of a set and its pods.
+pub(crate) fn observe(
+    snapshot: &Snapshot,
+    kind: &'static Kind,
+    object: Arc<Value>,
+    set: ReplicaSet,
+) -> Observed {
+    let namespace = set.metadata.namespace.clone().unwrap_or_default();
+    let uid = set.metadata.uid.clone().unwrap_or_default();
+    let selector = owner::selector(&set.spec.selector);
+    let mut pods: Vec<Pod> = snapshot.by_index(BY_CONTROLLER, &uid);
+    let orphans = snapshot.by_index::<Pod>(ORPHANS, &namespace).into_iter().filter(|pod| {
+        !owner::is_deleting(&pod.metadata) && owner::matches(&selector, &pod.metadata)
+    });
+    pods.extend(orphans);
+    let ranks = ranks(snapshot, &set, &pods);
+    Observed { kind, object, set, pods, ranks }
 }
 
 /// The sets that a change of a pod concerns: its controller's, or those that might adopt it.

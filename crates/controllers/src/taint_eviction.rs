@@ -11,6 +11,7 @@ use controller::{Action, Controller, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 
+use crate::nodes::tolerates;
 use crate::owner::{key_of, reference_to};
 
 /// The controller.
@@ -143,24 +144,6 @@ fn stay(taints: &[Taint], pod: &Pod) -> Stay {
     shortest.map_or(Stay::Forever, Stay::Seconds)
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |it: &Option<String>| it.clone().unwrap_or_default();
-    let (effect, key) = (text(&toleration.effect), text(&toleration.key));
-    let fits =
-        (effect.is_empty() || effect == taint.effect) && (key.is_empty() || key == taint.key);
-    let (value, tainted) = (text(&toleration.value), text(&taint.value));
-    fits && match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => value == tainted,
-        "Exists" => true,
-        operator @ ("Lt" | "Gt") => match (value.parse::<i64>(), tainted.parse::<i64>()) {
-            (Ok(value), Ok(tainted)) if operator == "Lt" => tainted < value,
-            (Ok(value), Ok(tainted)) => tainted > value,
-            _ => false,
-        },
-        _ => false,
-    }
-}
-
 fn cancel(plan: &mut Plan, pod: &Pod, memory: &mut Memory) {
     if memory.leave.take().is_some() {
         let message = format!("Cancelling deletion of Pod {}", key_of(&pod.metadata));
@@ -194,6 +177,7 @@ fn evict(plan: &mut Plan, pod: &Pod, now: Timestamp) {
         uid,
         propagation: None,
         grace_period_seconds: None,
+        resource_version: String::new(),
     });
 }
 

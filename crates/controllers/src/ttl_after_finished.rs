@@ -39,6 +39,7 @@ impl Controller for TtlAfterFinished {
             uid: job.metadata.uid.clone().unwrap_or_default(),
             propagation: Some("Foreground"),
             grace_period_seconds: None,
+            resource_version: String::new(),
         });
         plan
     }

@@ -17,6 +17,8 @@ pub enum Generation {
     None,
     /// It starts at 1 and moves with every change outside metadata and status.
     Spec,
+    /// It moves with the labels too.
+    SpecAndLabels,
 }
 
 /// How objects of a resource are deleted.

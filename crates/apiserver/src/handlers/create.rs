@@ -179,7 +179,7 @@ fn fill_metadata(server: &Server, target: &Target, value: &mut Value) {
     }
     metadata.insert("uid", server.random.uid().to_string());
     metadata.insert("creationTimestamp", time::format_time(server.clock.now()));
-    if target.resource().rules().generation == Generation::Spec {
+    if target.resource().rules().generation != Generation::None {
         metadata.insert("generation", 1);
     } else {
         metadata.remove("generation");

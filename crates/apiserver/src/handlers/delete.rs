@@ -368,7 +368,7 @@ fn mark(server: &Server, target: &Target, value: &mut Value, grace: i64) -> bool
         value.set_at(&["metadata", "deletionGracePeriodSeconds"], grace);
     }
     if !going
-        && rules.generation == registry::Generation::Spec
+        && rules.generation != registry::Generation::None
         && let Some(generation) = value.i64_at(&["metadata", "generation"]).filter(|it| *it > 0)
     {
         value.set_at(&["metadata", "generation"], generation + 1);

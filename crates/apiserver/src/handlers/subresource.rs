@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
+use admission::Operation;
 use apimachinery::{FieldErrors, Object, Path, Status, Value, conform, labels, value};
 use http::Response;
 use registry::Scale;
 
+use super::admit::{Admission, admit, judge};
 use super::create::place_in_namespace;
 use super::patch::{self, PatchKind};
 use super::update::{Tracking, Write};
@@ -231,6 +233,7 @@ async fn binding(
     if binding.str_at(&["metadata", "name"]) != name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));
     }
+    admit_binding(server, exchange, target, &options, &mut binding).await?;
     let node = node_of(&binding)?;
     let uid = binding.str_at(&["metadata", "uid"]).to_owned();
     let current = persist::current(server, target, &name).await?;
@@ -242,7 +245,8 @@ async fn binding(
         tracking: Tracking::Nobody,
         of_live: true,
     };
-    let annotations = binding.at(&["metadata", "annotations"]).cloned();
+    let handed_on =
+        ["annotations", "labels"].map(|it| (it, binding.at(&["metadata", it]).cloned()));
     let conflict = |why: &str| {
         let of = apimachinery::status::GroupResource { group: "", resource: "pods/binding" };
         Status::conflict(of, &name, why)
@@ -272,10 +276,11 @@ async fn binding(
             let mut pod = live.clone();
             pod.remove_at(&["metadata", "resourceVersion"]);
             pod.set_at(&["spec", "nodeName"], node.as_str());
-            if let Some(Value::Object(more)) = annotations.clone() {
-                let all = pod.object_at_mut(&["metadata", "annotations"]);
-                for (key, value) in more {
-                    all.insert(key, value);
+            for (member, more) in &handed_on {
+                let Some(Value::Object(more)) = more else { continue };
+                let all = pod.object_at_mut(&["metadata", member]);
+                for (key, value) in more.iter() {
+                    all.insert(key, value.clone());
                 }
             }
             set_scheduled(&mut pod, &now);
@@ -284,6 +289,25 @@ async fn binding(
         .await?;
     let done = Status { success: true, code: 201, ..Status::default() };
     Ok(respond::plain(form, 201, &done.to_value()))
+}
+
+/// Lets the plugins change and judge a binding.
+async fn admit_binding(
+    server: &Server,
+    exchange: &mut Exchange,
+    target: &Target,
+    options: &WriteOptions,
+    binding: &mut Value,
+) -> Result<(), Status> {
+    let admission = Admission {
+        operation: Operation::Create,
+        target,
+        subresource: "binding",
+        name: exchange.info.name.clone(),
+        dry_run: options.dry_run,
+    };
+    admit(server, exchange, &admission, binding, None).await?;
+    judge(server, exchange, &admission, binding, None).await
 }
 
 /// The node that a binding names.

@@ -298,7 +298,10 @@ fn move_generation(target: &Target, part: Part<'_>, value: &mut Value, old: &Val
     };
     let before = old.i64_at(&["metadata", "generation"]).unwrap_or_default();
     let now = value.i64_at(&["metadata", "generation"]).unwrap_or_default();
-    if now == before && content(value) != content(old) {
+    let labels = |value: &Value| value.at(&["metadata", "labels"]).cloned();
+    let labelled = target.resource().rules().generation == Generation::SpecAndLabels
+        && labels(value) != labels(old);
+    if now == before && (labelled || content(value) != content(old)) {
         value.set_at(&["metadata", "generation"], before + 1);
     }
 }

@@ -11,6 +11,10 @@ use x509_parser::prelude::FromDer;
 
 use super::{NODE_CLIENT, NODE_SERVING, NODE_USER, NODES};
 
+/// What a certificate for clients and one for servers is used for.
+pub(super) const CLIENT_AUTH: &str = "client auth";
+pub(super) const SERVER_AUTH: &str = "server auth";
+
 /// The contents of a request in PEM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Request {
@@ -18,6 +22,10 @@ pub struct Request {
     pub(super) organizations: Vec<String>,
     pub(super) dns_names: Vec<String>,
     pub(super) addresses: Vec<IpAddr>,
+    /// Whether there are addresses of mail.
+    pub(super) mail: bool,
+    /// Whether there are URIs.
+    pub(super) uris: bool,
     /// Whether there are names of any other kind.
     pub(super) other_names: bool,
 }
@@ -57,31 +65,50 @@ impl Request {
                 Some(address) => self.addresses.push(address),
                 None => self.other_names = true,
             },
+            GeneralName::RFC822Name(_) => self.mail = true,
+            GeneralName::URI(_) => self.uris = true,
             _ => self.other_names = true,
         }
     }
 
-    fn is_of_node(&self) -> bool {
-        self.organizations == [NODES] && self.common_name.starts_with(NODE_USER)
+    /// Why this is not what the signer of nodes' certificates for this usage signs, in upstream's words.
+    pub(super) fn node_problem(
+        &self,
+        spec: &CertificateSigningRequestSpec,
+        usage: &str,
+    ) -> Option<String> {
+        let named = !self.dns_names.is_empty() || !self.addresses.is_empty();
+        let serving = usage == SERVER_AUTH;
+        let problems = [
+            (self.organizations != [NODES], "subject organization is not system:nodes"),
+            (
+                !self.common_name.starts_with(NODE_USER),
+                "subject common name does not begin with system:node:",
+            ),
+            (serving && !named, "DNS or IP subjectAltName is required"),
+            (!serving && !self.dns_names.is_empty(), "DNS subjectAltNames are not allowed"),
+            (self.mail, "Email subjectAltNames are not allowed"),
+            (!serving && !self.addresses.is_empty(), "IP subjectAltNames are not allowed"),
+            (self.uris, "URI subjectAltNames are not allowed"),
+            (self.other_names, "subjectAltNames of other kinds are not allowed"),
+        ];
+        let found = problems.iter().find(|(wrong, _)| *wrong).map(|(_, text)| (*text).to_owned());
+        found.or_else(|| {
+            let mut wanted = [usage, "digital signature", "key encipherment"];
+            wanted.sort_unstable();
+            (!has_usages(spec, usage))
+                .then(|| format!("usages did not match [{}]", wanted.join(" ")))
+        })
     }
 
     /// Whether this may be what `NODE_CLIENT` signs.
     pub(super) fn is_node_client(&self, spec: &CertificateSigningRequestSpec) -> bool {
-        let plain = self.dns_names.is_empty() && self.addresses.is_empty() && !self.other_names;
-        spec.signer_name == NODE_CLIENT
-            && self.is_of_node()
-            && plain
-            && has_usages(spec, "client auth")
+        spec.signer_name == NODE_CLIENT && self.node_problem(spec, CLIENT_AUTH).is_none()
     }
 
     /// Whether this may be what `NODE_SERVING` signs.
     pub(super) fn is_node_serving(&self, spec: &CertificateSigningRequestSpec) -> bool {
-        let named = !self.dns_names.is_empty() || !self.addresses.is_empty();
-        spec.signer_name == NODE_SERVING
-            && self.is_of_node()
-            && named
-            && !self.other_names
-            && has_usages(spec, "server auth")
+        spec.signer_name == NODE_SERVING && self.node_problem(spec, SERVER_AUTH).is_none()
     }
 }
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 
-use super::request::{has_condition, is_signed};
+use super::request::{CLIENT_AUTH, SERVER_AUTH, has_condition, is_signed};
 use super::{ACCOUNT, CLIENT, NODE_CLIENT, NODE_SERVING, Request};
 use crate::owner::to_value;
 
@@ -38,20 +38,23 @@ pub struct Signer {
 fn refusal(csr: &CertificateSigningRequest) -> Result<(), String> {
     let request = Request::parse(&csr.spec.request.0)?;
     let usages = csr.spec.usages.as_deref().unwrap_or_default();
-    let client_usages = ["client auth", "digital signature", "key encipherment"];
-    let good = match csr.spec.signer_name.as_str() {
-        NODE_CLIENT => request.is_node_client(&csr.spec),
-        NODE_SERVING => request.is_node_serving(&csr.spec),
-        _ => {
-            usages.iter().any(|it| it == "client auth")
-                && usages.iter().all(|it| client_usages.contains(&it.as_str()))
-        }
+    let problem = match csr.spec.signer_name.as_str() {
+        NODE_CLIENT => request.node_problem(&csr.spec, CLIENT_AUTH),
+        NODE_SERVING => request.node_problem(&csr.spec, SERVER_AUTH),
+        _ => client_problem(usages),
     };
-    if good {
-        Ok(())
-    } else {
-        Err(format!("the request is not one that {} signs", csr.spec.signer_name))
+    problem.map_or(Ok(()), Err)
+}
+
+/// Why a certificate with these usages is not one for clients, in upstream's words.
+fn client_problem(usages: &[String]) -> Option<String> {
+    const OPTIONAL: &[&str] = &["digital signature", "key encipherment"];
+    let other = |it: &&String| *it != CLIENT_AUTH && !OPTIONAL.contains(&it.as_str());
+    if let Some(usage) = usages.iter().find(other) {
+        return Some(format!("invalid usage for client certificate: {usage}"));
     }
+    let missing = !usages.iter().any(|it| it == CLIENT_AUTH);
+    missing.then(|| format!("missing required usage for client certificate: {CLIENT_AUTH}"))
 }
 
 impl Controller for Signer {
@@ -97,5 +100,21 @@ impl Controller for Signer {
         let resource = Resource::of::<CertificateSigningRequest>();
         plan.act(Action::Update { resource, subresource: "status", object });
         plan
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_certificates_are_for_clients_only() {
+        let check = |usages: &[&str], expected: &str| {
+            let usages: Vec<String> = usages.iter().map(|it| (*it).to_owned()).collect();
+            assert_eq!(client_problem(&usages).unwrap_or_default(), expected, "{usages:?}");
+        };
+        check(&["client auth", "key encipherment"], "");
+        check(&["client auth", "server auth"], "invalid usage for client certificate: server auth");
+        check(&[], "missing required usage for client certificate: client auth");
     }
 }

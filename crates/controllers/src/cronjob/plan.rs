@@ -97,6 +97,7 @@ impl Step<'_> {
             uid: uid.unwrap_or_default().into(),
             propagation: Some("Background"),
             grace_period_seconds: None,
+            resource_version: String::new(),
         });
         let event = |kind, reason, message| Event { about: about.clone(), kind, reason, message };
         planned.on_success =

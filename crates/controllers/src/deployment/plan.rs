@@ -18,6 +18,7 @@ pub(super) struct Step<'o> {
     /// The other sets, oldest first.
     pub(super) old: Vec<&'o ReplicaSet>,
     pub(super) running_pods: usize,
+    pub(super) collisions: Option<i32>,
     pub(super) plan: Plan,
     /// Whether a set was created or resized: the status then waits for the next step.
     pub(super) moved: bool,
@@ -34,22 +35,10 @@ pub(super) fn plan(observed: &Observed, now: Timestamp) -> Plan {
         Owner { api_version: "apps/v1", kind: "Deployment", metadata: &deployment.metadata };
     let selector = owner::selector(&sets::spec(deployment).selector);
     let mut plan = Plan::nothing();
-    let mut mine: Vec<ReplicaSet> = Vec::new();
-    for set in &observed.sets {
-        let fits = owner::matches(&selector, &set.metadata);
-        let deleting = owner::is_deleting(&deployment.metadata);
-        match owner::controller_of(&set.metadata) {
-            Some(_) if fits => mine.push(set.clone()),
-            Some(_) if !deleting => {
-                plan.act(owner.release(set_resource(), &set.metadata));
-            }
-            None if fits && !deleting => {
-                plan.act(owner.adopt(set_resource(), &set.metadata));
-                mine.push(set.clone());
-            }
-            Some(_) | None => {}
-        }
-    }
+    let claimed = owner::claim(&mut plan, &owner, &set_resource(), &observed.sets, |set| {
+        owner::matches(&selector, &set.metadata)
+    });
+    let mut mine: Vec<ReplicaSet> = claimed.into_iter().cloned().collect();
     mine.sort_by(sets::by_age);
     let new = sets::new_set(deployment, &mine);
     let old = mine
@@ -61,6 +50,7 @@ pub(super) fn plan(observed: &Observed, now: Timestamp) -> Plan {
         new,
         old,
         running_pods: observed.running_pods,
+        collisions: observed.collisions,
         plan,
         moved: false,
         revision: None,
@@ -109,7 +99,10 @@ impl Step<'_> {
     fn ensure_new_set(&mut self, owner: &Owner<'_>, size: i32) {
         let next = self.old.iter().map(|set| sets::revision(set)).max().unwrap_or_default() + 1;
         let Some(new) = self.new else {
-            let object = sets::make_set(self.deployment, owner, size, next);
+            let object = {
+                let size = sets::Size { replicas: size, revision: next };
+                sets::make_set(self.deployment, owner, self.collisions, &size)
+            };
             let name = object.str_at(&["metadata", "name"]).to_owned();
             self.set_revision(next);
             let namespace = self.deployment.metadata.namespace.clone().unwrap_or_default();
@@ -218,6 +211,7 @@ impl Step<'_> {
                 uid: set.metadata.uid.clone().unwrap_or_default(),
                 propagation: None,
                 grace_period_seconds: None,
+                resource_version: String::new(),
             });
         }
     }

@@ -51,7 +51,8 @@ fn shrink_old(step: &mut Step<'_>, new: &ReplicaSet) {
         .collect();
     let unhealthy = shrink_unhealthy(&mut old, most_to_go);
     let available: i32 = step.all().map(sets::available).sum();
-    shrink_healthy(&mut old, available - least - 0.min(unhealthy));
+    // What the sets say of themselves may be of before they last shrank, what is asked of them is not: both count.
+    shrink_healthy(&mut old, (available - least).min(most_to_go - unhealthy));
     for (set, size) in old {
         step.resize_if_needed(set, size);
     }
@@ -80,5 +81,58 @@ fn shrink_healthy(old: &mut [(&ReplicaSet, i32)], mut left: i32) {
         let here = (*size).min(left);
         *size -= here;
         left -= here;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use controller::Action;
+    use jiff::Timestamp;
+
+    use crate::deployment::{Observed, plan};
+
+    #[test]
+    fn the_old_set_shrinks_by_what_the_new_one_can_carry() {
+        // Sizes and available pods of the old and of the new set; ten pods are wanted, three more and two fewer are fine.
+        let check = |[old, old_available, new, new_available]: [i32; 4], expected: &str| {
+            let set = |name: &str, image: &str, size: i32, available: i32| {
+                format!(
+                    r#"{{"metadata":{{"name":"{name}","uid":"{name}","labels":{{"a":"b"}},"annotations":{{"deployment.kubernetes.io/revision":"{image}","deployment.kubernetes.io/desired-replicas":"10"}},
+                    "ownerReferences":[{{"apiVersion":"apps/v1","kind":"Deployment","name":"d","uid":"D","controller":true}}]}},
+                    "spec":{{"replicas":{size},"selector":{{}},"template":{{"metadata":{{"labels":{{"a":"b"}}}},"spec":{{"containers":[{{"name":"c","image":"{image}"}}]}}}}}},
+                    "status":{{"replicas":{size},"availableReplicas":{available}}}}}"#
+                )
+            };
+            let deployment = r#"{"metadata":{"name":"d","uid":"D"},"spec":{"replicas":10,"selector":{"matchLabels":{"a":"b"}},
+                "strategy":{"type":"RollingUpdate","rollingUpdate":{"maxSurge":3,"maxUnavailable":2}},
+                "template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"2"}]}}}}"#;
+            let parse = |text: &str| serde_json::from_str(text).unwrap();
+            let observed = Observed {
+                deployment: serde_json::from_str(deployment).unwrap(),
+                sets: vec![
+                    parse(&set("old", "1", old, old_available)),
+                    parse(&set("new", "2", new, new_available)),
+                ],
+                collisions: None,
+                running_pods: 0,
+            };
+            let plan = plan::plan(&observed, Timestamp::UNIX_EPOCH);
+            let actions = plan.stages.iter().flat_map(|it| &it.actions);
+            let resized = actions.filter_map(|it| match &it.action {
+                Action::Update { subresource: "", object, .. } => {
+                    let name = object.str_at(&["metadata", "name"]);
+                    Some(format!("{name} {}", object.i64_at(&["spec", "replicas"])?))
+                }
+                _ => None,
+            });
+            let shown: Vec<String> = resized.filter(|it| it.starts_with("old")).collect();
+            assert_eq!(shown.join(" "), expected, "{old} {old_available} {new} {new_available}");
+        };
+        check([8, 8, 5, 0], "");
+        check([8, 8, 5, 1], "old 7");
+        check([8, 8, 5, 5], "old 3");
+        check([8, 6, 5, 5], "old 3");
+        // The old set has shrunk already and does not say so yet.
+        check([7, 8, 6, 2], "old 6");
     }
 }

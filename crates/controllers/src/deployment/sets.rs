@@ -4,7 +4,8 @@ use apimachinery::{Value, hash, value};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::owner::{Owner, to_value};
+use crate::owner::{self, Owner, to_value};
+use crate::share::{self, Rounding};
 
 /// The label that tells the pods of one template from those of another.
 pub(super) const HASH_LABEL: &str = "pod-template-hash";
@@ -61,8 +62,11 @@ pub(super) fn surge_and_unavailable(deployment: &Deployment) -> (i32, i32) {
     }
     let rolling = spec(deployment).strategy.as_ref().and_then(|it| it.rolling_update.as_ref());
     let total = wanted(deployment);
-    let surge = scaled(rolling.and_then(|it| it.max_surge.as_ref()), total, true);
-    let unavailable = scaled(rolling.and_then(|it| it.max_unavailable.as_ref()), total, false);
+    let quarter = IntOrString::String("25%".into());
+    let surge = rolling.and_then(|it| it.max_surge.as_ref()).unwrap_or(&quarter);
+    let unavailable = rolling.and_then(|it| it.max_unavailable.as_ref()).unwrap_or(&quarter);
+    let (surge, unavailable) =
+        (share::of(surge, total, Rounding::Up), share::of(unavailable, total, Rounding::Down));
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }
 
@@ -72,18 +76,6 @@ pub(super) fn max_surge(deployment: &Deployment) -> i32 {
 
 pub(super) fn max_unavailable(deployment: &Deployment) -> i32 {
     surge_and_unavailable(deployment).1.min(wanted(deployment))
-}
-
-/// A number, or a share of `total`; 25 % where nothing is said.
-fn scaled(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
-    let percent = match value {
-        Some(IntOrString::Int(number)) => return *number,
-        Some(IntOrString::String(text)) => text.trim_end_matches('%').parse().unwrap_or(0_i64),
-        None => 25,
-    };
-    let product = i64::from(total) * percent;
-    let share = if up { (product + 99).div_euclid(100) } else { product.div_euclid(100) };
-    i32::try_from(share).unwrap_or(i32::MAX)
 }
 
 /// A template without the label that the controller adds.
@@ -131,20 +123,52 @@ pub(super) fn revision(set: &ReplicaSet) -> i64 {
     annotation(set, REVISION).and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
+/// How many names are tried before the last one stands.
+const MAX_COLLISIONS: i32 = 100;
+
 /// The hash of the present template, made another one by each collision.
-pub(super) fn template_hash(deployment: &Deployment) -> String {
-    let collisions = deployment.status.as_ref().and_then(|status| status.collision_count);
+fn template_hash(deployment: &Deployment, collisions: Option<i32>) -> String {
     hash::template_hash(&to_value(&spec(deployment).template), collisions)
+}
+
+/// How often the name of the present template's set is taken: by a set of another template, or of somebody else.
+pub(super) fn collisions(
+    deployment: &Deployment,
+    taken: impl Fn(&str) -> Option<ReplicaSet>,
+) -> Option<i32> {
+    let mut count = deployment.status.as_ref().and_then(|status| status.collision_count);
+    let template = plain_template(&spec(deployment).template);
+    let own = |set: &ReplicaSet| {
+        let same = set.spec.template.as_ref().map(plain_template).as_ref() == Some(&template);
+        let owner = owner::controller_of(&set.metadata);
+        same && owner.is_none_or(|it| Some(&it.uid) == deployment.metadata.uid.as_ref())
+    };
+    let name = deployment.metadata.name.clone().unwrap_or_default();
+    loop {
+        let tried = count.unwrap_or_default();
+        let set = taken(&format!("{name}-{}", template_hash(deployment, count)));
+        if set.as_ref().is_none_or(own) || tried >= MAX_COLLISIONS {
+            return count;
+        }
+        count = Some(tried + 1);
+    }
+}
+
+/// How large a new set is, and which revision.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub(super) replicas: i32,
+    pub(super) revision: i64,
 }
 
 /// The set for the present template, as it is to be created.
 pub(super) fn make_set(
     deployment: &Deployment,
     owner: &Owner<'_>,
-    count: i32,
-    revision: i64,
+    collisions: Option<i32>,
+    size: &Size,
 ) -> Value {
-    let hash = template_hash(deployment);
+    let hash = template_hash(deployment, collisions);
     let name = format!("{}-{hash}", deployment.metadata.name.clone().unwrap_or_default());
     let mut template = to_value(&spec(deployment).template);
     template.set_at(&["metadata", "labels", HASH_LABEL], hash.as_str());
@@ -157,7 +181,7 @@ pub(super) fn make_set(
             "name": name, "namespace": (deployment.metadata.namespace.clone().unwrap_or_default()),
             "labels": labels, "ownerReferences": [(owner.reference())]
         },
-        "spec": {"replicas": count, "selector": selector, "template": template}
+        "spec": {"replicas": (size.replicas), "selector": selector, "template": template}
     });
     if let Some(seconds) = spec(deployment).min_ready_seconds.filter(|it| *it != 0) {
         set.set_at(&["spec", "minReadySeconds"], seconds);
@@ -165,7 +189,7 @@ pub(super) fn make_set(
     for (key, text) in copied_annotations(deployment) {
         set.set_at(&["metadata", "annotations", key], text);
     }
-    set.set_at(&["metadata", "annotations", REVISION], revision.to_string());
+    set.set_at(&["metadata", "annotations", REVISION], size.revision.to_string());
     annotate_size(deployment, &mut set);
     set
 }
@@ -176,18 +200,13 @@ fn copied_annotations(deployment: &Deployment) -> impl Iterator<Item = (&str, &s
         .filter(|(key, _)| !NOT_COPIED.contains(key))
 }
 
-/// Notes how large the deployment was when this set was last sized; says whether that is news.
-pub(super) fn annotate_size(deployment: &Deployment, set: &mut Value) -> bool {
+/// Notes how large the deployment was when this set was last sized.
+pub(super) fn annotate_size(deployment: &Deployment, set: &mut Value) {
     let desired = wanted(deployment).to_string();
     let most = (wanted(deployment) + max_surge(deployment)).to_string();
-    let mut changed = false;
     for (key, text) in [(DESIRED, desired), (MAX_REPLICAS, most)] {
-        if set.str_at(&["metadata", "annotations", key]) != text {
-            set.set_at(&["metadata", "annotations", key], text);
-            changed = true;
-        }
+        set.set_at(&["metadata", "annotations", key], text);
     }
-    changed
 }
 
 /// Brings the annotations of the new set up to date; `None` where they are.
@@ -214,7 +233,6 @@ pub(super) fn updated_set(
         object.set_at(&["metadata", "annotations", REVISION], next_revision.to_string());
         changed = true;
     }
-    changed |= annotate_size(deployment, &mut object);
     let seconds = spec(deployment).min_ready_seconds.unwrap_or_default();
     if set.spec.min_ready_seconds.unwrap_or_default() != seconds {
         object.set_at(&["spec", "minReadySeconds"], seconds);

@@ -132,7 +132,7 @@ pub(super) fn write(step: &mut Step<'_>) {
         status.set_at(&[name], number);
     }
     status.set_at(&["terminatingReplicas"], counts.terminating);
-    if let Some(collisions) = deployment.status.as_ref().and_then(|it| it.collision_count) {
+    if let Some(collisions) = step.collisions {
         status.set_at(&["collisionCount"], collisions);
     }
     let list = conditions

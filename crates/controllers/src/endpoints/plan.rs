@@ -29,6 +29,7 @@ pub(super) fn delete(endpoints: &Endpoints) -> Plan {
         uid: endpoints.metadata.uid.clone().unwrap_or_default(),
         propagation: None,
         grace_period_seconds: None,
+        resource_version: String::new(),
     });
     plan
 }

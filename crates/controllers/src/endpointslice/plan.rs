@@ -19,6 +19,9 @@ use crate::trigger::LAST_CHANGE;
 const MAX_ENDPOINTS: usize = 100;
 /// The label of slices of headless services.
 const HEADLESS: &str = "service.kubernetes.io/headless";
+/// The annotations that ask for hints by the sizes of zones, which goes before the service's own wish.
+const TOPOLOGY_MODES: &[&str] =
+    &["service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints"];
 /// Labels that a service does not hand to its slices.
 const OWN_LABELS: &[&str] = &[SERVICE_NAME, MANAGED_BY, HEADLESS];
 
@@ -70,6 +73,7 @@ pub(super) fn plan(observed: &Observed, changed: Option<Timestamp>) -> Plan {
             uid: slice.metadata.uid.clone().unwrap_or_default(),
             propagation: None,
             grace_period_seconds: None,
+            resource_version: String::new(),
         });
     }
     reuse(&mut plan, observed);
@@ -166,12 +170,36 @@ fn endpoint(observed: &Observed, pod: &Pod, address: &str) -> Value {
             endpoint.set_at(&["zone"], zone.as_str());
         }
     }
+    if all || (ready && !terminating) {
+        hint(&mut endpoint, &observed.service);
+    }
     let subdomain = spec.and_then(|it| it.subdomain.as_deref()).unwrap_or_default();
     let hostname = spec.and_then(|it| it.hostname.as_deref()).unwrap_or_default();
     if !hostname.is_empty() && Some(subdomain) == observed.service.metadata.name.as_deref() {
         endpoint.set_at(&["hostname"], hostname);
     }
     endpoint
+}
+
+/// Says whose traffic an endpoint is for, where the service prefers that of its own zone or node.
+fn hint(endpoint: &mut Value, service: &Service) {
+    let annotations = service.metadata.annotations.as_ref();
+    let by_size = TOPOLOGY_MODES.iter().any(|key| {
+        let mode = annotations.and_then(|it| it.get(*key)).map(String::as_str);
+        matches!(mode, Some("Auto" | "auto"))
+    });
+    let wanted = service.spec.as_ref().and_then(|it| it.traffic_distribution.as_deref());
+    let node = match wanted.filter(|_| !by_size) {
+        Some("PreferSameNode") => endpoint.str_at(&["nodeName"]).to_owned(),
+        Some("PreferClose" | "PreferSameZone") => String::new(),
+        Some(_) | None => return,
+    };
+    let zone = endpoint.str_at(&["zone"]).to_owned();
+    for (list, name) in [("forZones", zone), ("forNodes", node)] {
+        if !name.is_empty() {
+            endpoint.set_at(&["hints", list], value!([{"name": name}]));
+        }
+    }
 }
 
 /// The ports of a service as a pod has them; a named port that the pod lacks is left out.
@@ -278,6 +306,7 @@ fn delete(plan: &mut Plan, slice: &EndpointSlice) {
         uid: slice.metadata.uid.clone().unwrap_or_default(),
         propagation: None,
         grace_period_seconds: None,
+        resource_version: String::new(),
     });
 }
 

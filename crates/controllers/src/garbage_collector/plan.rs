@@ -38,6 +38,11 @@ fn has_finalizer(object: &Value, name: &str) -> bool {
     object.items_at(&["metadata", "finalizers"]).iter().any(|it| it.as_str() == Some(name))
 }
 
+/// Whether an owner is going and waits for its dependents.
+pub(super) fn waits(owner: &Owner) -> bool {
+    matches!(owner, Owner::Present(owner) if is_deleting(owner) && has_finalizer(owner, FOREGROUND))
+}
+
 fn uid(object: &Value) -> String {
     object.str_at(&["metadata", "uid"]).to_owned()
 }
@@ -47,14 +52,7 @@ fn owned(plan: &mut Plan, observed: &Observed) {
     let (mut solid, mut gone, mut waiting) = (0, Vec::new(), Vec::new());
     for (reference, owner) in &observed.owners {
         match owner {
-            Owner::Present(owner) if is_deleting(owner) && has_finalizer(owner, FOREGROUND) => {
-                // Only references that block the owner's deletion are what it waits for.
-                if reference.bool_at(&["blockOwnerDeletion"]) {
-                    waiting.push(reference)
-                } else {
-                    solid += 1
-                }
-            }
+            Owner::Present(_) if waits(owner) => waiting.push(reference),
             Owner::Present(_) | Owner::Foreign => solid += 1,
             Owner::Gone | Owner::Unknown(_) => gone.push(reference),
         }
@@ -78,7 +76,7 @@ fn owned(plan: &mut Plan, observed: &Observed) {
         });
         return;
     }
-    let propagation = if waiting.is_empty() {
+    let propagation = if waiting.is_empty() || observed.dependents.is_empty() {
         // Whatever finalizers an earlier delete has left say what is to become of its own dependents.
         match (has_finalizer(&observed.object, ORPHAN), has_finalizer(&observed.object, FOREGROUND))
         {
@@ -87,6 +85,12 @@ fn owned(plan: &mut Plan, observed: &Observed) {
             _ => "Background",
         }
     } else {
+        let dependents = observed.dependents.iter();
+        if dependents.into_iter().any(|(_, it)| is_deleting(it) && has_finalizer(it, FOREGROUND)) {
+            // Whoever waits for this object is waited for by it: it lets them go first.
+            plan.act(unblock(observed));
+            plan.then();
+        }
         "Foreground"
     };
     plan.act(Action::Delete {
@@ -95,7 +99,30 @@ fn owned(plan: &mut Plan, observed: &Observed) {
         uid: uid(&observed.object),
         propagation: Some(propagation),
         grace_period_seconds: None,
+        // As it was judged: what has got another owner since, or none, is judged again.
+        resource_version: observed.object.str_at(&["metadata", "resourceVersion"]).to_owned(),
     });
+}
+
+/// An object that holds up none of its owners any more.
+fn unblock(observed: &Observed) -> Action {
+    let references: Value = observed
+        .owners
+        .iter()
+        .map(|(reference, _)| {
+            let mut reference = reference.clone();
+            reference.set_at(&["blockOwnerDeletion"], false);
+            reference
+        })
+        .collect();
+    Action::Patch {
+        resource: observed.resource.clone(),
+        key: observed.key.clone(),
+        subresource: "",
+        kind: PatchKind::Strategic,
+        patch: value!({"metadata": {"ownerReferences": references, "uid": (uid(&observed.object))}}),
+        gone_is_fine: true,
+    }
 }
 
 /// An object that is being deleted and waits for its dependents, or is to leave them orphans.
@@ -155,5 +182,59 @@ fn without_finalizer(observed: &Observed, name: &str) -> Action {
         kind: PatchKind::Merge,
         patch: value!({"metadata": {"finalizers": rest, "resourceVersion": version}}),
         gone_is_fine: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_goes_with_its_last_owner_as_it_was_judged() {
+        let parse = |text: &str| apimachinery::json::parse(text.as_bytes()).unwrap();
+        let check = |owners: &[Owner], dependents: &[&str], expected: &str| {
+            let reference =
+                |place: usize| parse(&format!(r#"{{"uid":"o{place}","blockOwnerDeletion":true}}"#));
+            let owners = owners.iter().enumerate();
+            let observed = Observed {
+                resource: Resource::built_in("", "configmaps"),
+                key: ObjectKey::new("ns", "x"),
+                object: parse(r#"{"metadata":{"name":"x","uid":"X","resourceVersion":"7"}}"#),
+                owners: owners.map(|(place, it)| (reference(place), it.clone())).collect(),
+                dependents: dependents
+                    .iter()
+                    .map(|it| (Resource::built_in("", "pods"), parse(it)))
+                    .collect(),
+            };
+            let plan = plan(&observed);
+            let actions = plan.stages.iter().flat_map(|it| &it.actions);
+            let shown = actions.map(|it| match &it.action {
+                Action::Delete { propagation, resource_version, .. } => {
+                    format!("delete {resource_version} {}", propagation.unwrap_or_default())
+                }
+                Action::Patch { patch, .. } => {
+                    let references = patch.items_at(&["metadata", "ownerReferences"]).iter();
+                    let show = |it: &Value| match it.str_at(&["$patch"]) {
+                        "" => format!("unblock {}", it.str_at(&["uid"])),
+                        _ => format!("forget {}", it.str_at(&["uid"])),
+                    };
+                    references.map(show).collect::<Vec<_>>().join(" ")
+                }
+                _ => "other".into(),
+            });
+            assert_eq!(shown.collect::<Vec<_>>().join(", "), expected);
+        };
+        let there = Owner::Present(parse(r#"{"metadata":{"uid":"o"}}"#));
+        let going = r#"{"metadata":{"deletionTimestamp":"x","finalizers":["foregroundDeletion"]}}"#;
+        let waits = Owner::Present(parse(going));
+        check(&[], &[], "");
+        check(std::slice::from_ref(&there), &[], "");
+        check(&[Owner::Gone], &[], "delete 7 Background");
+        check(&[Owner::Gone, there.clone()], &[], "forget o0");
+        check(&[waits.clone(), there], &[], "forget o0");
+        check(std::slice::from_ref(&waits), &[], "delete 7 Background");
+        check(std::slice::from_ref(&waits), &["{}"], "delete 7 Foreground");
+        // Whoever waits for this object is waited for by it.
+        check(&[waits], &[going], "unblock o0, delete 7 Foreground");
     }
 }

@@ -146,6 +146,7 @@ pub(super) fn delete(plan: &mut Plan, round: &Round<'_>, gone: &[&Pod]) {
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             propagation: None,
             grace_period_seconds: None,
+            resource_version: String::new(),
         });
         let deleted = format!("Deleted pod: {name}");
         planned.on_success = Some(event(round, EventType::Normal, "SuccessfulDelete", deleted));

@@ -3,25 +3,27 @@
 use apimachinery::{Value, time, value};
 use client::Resource;
 use client::events::EventType;
+use controller::plan::PlannedAction;
 use controller::{Action, Event, Plan};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::Observed;
-use crate::owner::{self, Owner, key_of, to_value};
+use crate::owner::{self, Owner, to_value};
 use crate::pods;
 
 /// The most pods that one plan makes or takes (upstream: `BurstReplicas`).
 const BURST: usize = 500;
-/// The first stage of creations; each further one is twice as large, so that a quota stops them early
-/// (upstream: slow start).
-const FIRST_STAGE: usize = 1;
 
-pub(super) fn plan(observed: &Observed, failure: Option<&str>, now: Timestamp) -> Plan {
+pub(crate) fn plan(observed: &Observed, failure: Option<&str>, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     let set = &observed.set;
     let spec = &set.spec;
-    let owner = Owner { api_version: "apps/v1", kind: "ReplicaSet", metadata: &set.metadata };
+    let owner = Owner {
+        api_version: observed.kind.api_version,
+        kind: observed.kind.kind,
+        metadata: &set.metadata,
+    };
     let selector = owner::selector(&spec.selector);
     let deleting = owner::is_deleting(&set.metadata);
     let mut mine: Vec<(&Pod, usize)> = Vec::new();
@@ -95,37 +97,32 @@ fn create(plan: &mut Plan, observed: &Observed, owner: &Owner<'_>, count: usize)
     let Some(template) = observed.set.spec.template.as_ref() else { return };
     let namespace = observed.set.metadata.namespace.clone().unwrap_or_default();
     let pod = pods::from_template(template, owner);
-    let (mut left, mut size) = (count, FIRST_STAGE);
-    while left > 0 {
-        plan.then();
-        for _ in 0..size.min(left) {
-            let action = Action::Create {
-                resource: pod_resource(),
-                namespace: namespace.clone(),
-                object: pod.clone(),
-                exists_is_fine: false,
-            };
-            let planned = plan.act(action);
-            planned.on_success = Some(event(
-                observed,
-                EventType::Normal,
-                "SuccessfulCreate",
-                "Created pod: {name}".into(),
-            ));
-            planned.on_failure = Some(event(
-                observed,
-                EventType::Warning,
-                "FailedCreate",
-                "Error creating: {error}".into(),
-            ));
-        }
-        left -= size.min(left);
-        size *= 2;
-    }
+    let creation = || PlannedAction {
+        action: Action::Create {
+            resource: pod_resource(),
+            namespace: namespace.clone(),
+            object: pod.clone(),
+            exists_is_fine: false,
+        },
+        on_success: Some(event(
+            observed,
+            EventType::Normal,
+            "SuccessfulCreate",
+            "Created pod: {name}".into(),
+        )),
+        on_failure: Some(event(
+            observed,
+            EventType::Warning,
+            "FailedCreate",
+            "Error creating: {error}".into(),
+        )),
+    };
+    pods::slow_start(plan, std::iter::repeat_with(creation).take(count));
 }
 
 fn event(observed: &Observed, kind: EventType, reason: &'static str, message: String) -> Event {
-    let about = owner::reference_to("apps/v1", "ReplicaSet", &observed.set.metadata);
+    let of = observed.kind;
+    let about = owner::reference_to(of.api_version, of.kind, &observed.set.metadata);
     Event { about, kind, reason, message }
 }
 
@@ -133,13 +130,7 @@ fn delete(plan: &mut Plan, observed: &Observed, surplus: &[&Pod]) {
     plan.then();
     for pod in surplus {
         let name = pod.metadata.name.clone().unwrap_or_default();
-        let planned = plan.act(Action::Delete {
-            resource: pod_resource(),
-            key: key_of(&pod.metadata),
-            uid: pod.metadata.uid.clone().unwrap_or_default(),
-            propagation: None,
-            grace_period_seconds: None,
-        });
+        let planned = plan.act(owner::delete(pod_resource(), &pod.metadata));
         planned.on_success = Some(event(
             observed,
             EventType::Normal,
@@ -196,7 +187,9 @@ fn status(
     for (name, number) in counts.into_iter().filter(|(_, number)| *number != 0) {
         status.set_at(&[name], number);
     }
-    status.set_at(&["terminatingReplicas"], i64::try_from(terminating).unwrap_or(i64::MAX));
+    if observed.kind.counts_terminating {
+        status.set_at(&["terminatingReplicas"], i64::try_from(terminating).unwrap_or(i64::MAX));
+    }
     let old = to_value(&set.status);
     if let Some(conditions) = conditions {
         status.set_at(&["conditions"], conditions);
@@ -217,15 +210,15 @@ fn status(
     if status == old {
         return;
     }
-    let mut object = to_value(set);
+    let mut object = Value::clone(&observed.object);
     object.set_at(&["status"], status);
-    write_first(plan, object);
+    write_first(plan, observed, object);
 }
 
-fn write_first(plan: &mut Plan, object: Value) {
+fn write_first(plan: &mut Plan, observed: &Observed, object: Value) {
     let mut first = Plan::nothing();
     first.act(Action::Update {
-        resource: Resource::built_in("apps", "replicasets"),
+        resource: Resource::built_in(observed.kind.group, observed.kind.plural),
         subresource: "status",
         object,
     });
@@ -244,7 +237,9 @@ mod tests {
                 r#"{{"metadata":{{"name":"web"}},"spec":{{"replicas":{replicas},"selector":{{"matchLabels":{{"a":"b"}}}}}},"status":{{"replicas":9,"conditions":{before}}}}}"#
             );
             let set = serde_json::from_str(&text).unwrap();
-            let observed = Observed { set, pods: Vec::new(), ranks: Vec::new() };
+            let object = apimachinery::json::parse(text.as_bytes()).unwrap().into();
+            let kind = &super::super::REPLICA_SET;
+            let observed = Observed { kind, object, set, pods: Vec::new(), ranks: Vec::new() };
             let plan = plan(&observed, failure, Timestamp::UNIX_EPOCH);
             let Action::Update { object, .. } = &plan.stages[0].actions[0].action else {
                 return assert_eq!("no status", expected);

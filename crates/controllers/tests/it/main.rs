@@ -3,18 +3,24 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod cronjob;
+mod daemonset;
 mod deployment;
 mod disruption;
 mod endpoints;
 mod endpointslice;
 mod garbage_collector;
 mod job;
+mod mirroring;
 mod namespaces;
 mod node_lifecycle;
 mod nodes;
+mod protection;
 mod quota;
 mod replicaset;
+mod replicationcontroller;
 mod roles;
+mod statefulset;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -24,6 +30,7 @@ use client::call::PatchKind;
 use controllers::node_ipam::NodeRanges;
 use controllers::node_lifecycle::NodeLifecycle;
 use controllers::pod_gc::PodGc;
+use controllers::serviceaccount_token::{TokenFor, TokenSigner};
 use test_cluster::TestCluster;
 
 /// A cluster with these controllers.
@@ -37,6 +44,7 @@ async fn cluster(names: &'static [&'static str]) -> TestCluster {
         random: Arc::clone(&cluster.random),
         root_ca: "-----BEGIN CERTIFICATE-----".into(),
         authority: None,
+        tokens: Some(Arc::new(Signer)),
         node_ranges: node_ranges(),
         node_lifecycle: NodeLifecycle::default(),
         pod_gc: PodGc::default(),
@@ -44,6 +52,16 @@ async fn cluster(names: &'static [&'static str]) -> TestCluster {
     };
     controllers::start_all(&setup, |name| names.contains(&name));
     cluster
+}
+
+/// Signs tokens that say whose they are.
+#[derive(Debug)]
+struct Signer;
+
+impl TokenSigner for Signer {
+    fn sign(&self, token: TokenFor<'_>) -> Result<String, String> {
+        Ok(format!("{}:{}", token.namespace, token.account))
+    }
 }
 
 /// Four ranges of addresses for nodes, of which services have one.

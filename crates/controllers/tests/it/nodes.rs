@@ -77,3 +77,16 @@ async fn the_pods_of_a_node_that_is_gone_go_too() {
         .await;
     assert_eq!(cluster.clock.now().duration_since(begun).as_secs(), 40);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_is_told_how_long_it_may_trust_what_it_knows() {
+    let cluster = cluster(&["ttl-controller"]).await;
+    cluster.create("", "nodes", node("n1")).await;
+    cluster
+        .eventually("the annotation", async |it| {
+            let node = it.get("", "nodes", "", "n1").await?;
+            let text = node.str_at(&["metadata", "annotations", "node.alpha.kubernetes.io/ttl"]);
+            (text == "0").then_some(())
+        })
+        .await;
+}

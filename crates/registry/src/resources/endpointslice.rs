@@ -29,7 +29,7 @@ pub(super) fn resource() -> Declaration {
             rules::immutable(it, old, "addressType", &Path::new(""), errors);
         },
         row,
-        rules: Rules { generation: Generation::Spec, ..Declaration::PLAIN.rules },
+        rules: Rules { generation: Generation::SpecAndLabels, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN
     }
 }

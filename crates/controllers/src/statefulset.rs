@@ -1,0 +1,125 @@
+//! StatefulSet: pods with names and claims of their own, one after another. Upstream: `pkg/controller/statefulset`.
+
+mod claims;
+mod identity;
+mod plan;
+mod revisions;
+mod rolling;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use apimachinery::Value;
+use client::ObjectKey;
+use client::indexes::{BY_CONTROLLER, ORPHANS};
+use client::reflector::StoreChange;
+use controller::{Controller, Plan, Snapshot, Watches};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+
+use crate::history::{Kept, keep};
+use crate::owner;
+use crate::select::{self, Selector};
+
+/// The controller.
+#[derive(Debug, Clone, Copy)]
+pub struct StatefulSets;
+
+/// What it sees of a StatefulSet.
+#[derive(Debug)]
+pub struct Observed {
+    /// The StatefulSet.
+    pub set: StatefulSet,
+    /// The templates of its claims as they are stored.
+    pub claim_templates: Vec<Value>,
+    /// How its template is kept.
+    pub kept: Kept,
+    /// The pods that it controls, of whatever labels, and the orphans of its namespace that fit its selector and name.
+    pub pods: Vec<Pod>,
+    /// The revisions that it controls, and the orphans that fit.
+    pub revisions: Vec<ControllerRevision>,
+    /// The numbers of pods that are not there and whose names others have.
+    pub taken: BTreeSet<i32>,
+    /// The claims of its pods, by name.
+    pub claims: BTreeMap<String, Arc<Value>>,
+}
+
+impl Controller for StatefulSets {
+    const NAME: &'static str = "statefulset-controller";
+    type Key = ObjectKey;
+    type Observed = Observed;
+    type Memory = ();
+
+    fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
+        watches
+            .own::<StatefulSet>()
+            .on::<Pod>(concerned)
+            .on::<ControllerRevision>(concerned)
+            .on::<PersistentVolumeClaim>(of_gone_claim)
+    }
+
+    fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
+        let cached = snapshot.store::<StatefulSet>().get(key)?;
+        let set: StatefulSet = cached.decode()?;
+        let value = cached.value();
+        let template = value.at(&["spec", "template"]).cloned().unwrap_or_default();
+        let uid = set.metadata.uid.clone().unwrap_or_default();
+        let selector = owner::selector(&set.spec.selector);
+        let mut pods: Vec<Pod> = snapshot.by_index(BY_CONTROLLER, &uid);
+        let orphans = snapshot.by_index::<Pod>(ORPHANS, &key.namespace).into_iter();
+        pods.extend(orphans.filter(|pod| {
+            owner::matches(&selector, &pod.metadata) && identity::is_member(&key.name, pod)
+        }));
+        let mut revisions: Vec<ControllerRevision> = snapshot.by_index(BY_CONTROLLER, &uid);
+        revisions.extend(snapshot.by_index::<ControllerRevision>(ORPHANS, &key.namespace));
+        revisions.retain(|it| owner::matches(&selector, &it.metadata));
+        let collisions = set.status.as_ref().and_then(|status| status.collision_count);
+        let claim_templates = value.items_at(&["spec", "volumeClaimTemplates"]).to_vec();
+        let numbers: BTreeSet<i32> = pods.iter().filter_map(identity::ordinal).collect();
+        let wanted = identity::looked_at(&set, numbers.iter().copied(), plan::BURST);
+        let store = snapshot.store::<Pod>();
+        let is_taken = |ordinal: &i32| {
+            let name = identity::pod_name(&set, *ordinal);
+            let key = ObjectKey::new(key.namespace.clone(), name);
+            !numbers.contains(ordinal) && store.get(&key).is_some()
+        };
+        let taken = wanted.into_iter().filter(is_taken).collect();
+        Some(Observed {
+            taken,
+            kept: keep(snapshot, key, &template, collisions),
+            claims: claims::of_set(snapshot, &set, &claim_templates, &pods),
+            set,
+            claim_templates,
+            pods,
+            revisions,
+        })
+    }
+
+    fn plan(&self, observed: &Observed, (): &mut (), now: Timestamp) -> Plan {
+        plan::plan(observed, now)
+    }
+}
+
+/// The sets that a change of a pod or revision concerns: its controller's, or those that might adopt it.
+fn concerned(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
+    let mut keys = controller::watches::controllers(change, "StatefulSet");
+    keys.extend(select::adopters::<StatefulSet>(snapshot, change, |set| {
+        Selector::of(&set.spec.selector)
+    }));
+    keys
+}
+
+/// The set that may have waited for a claim to go: the one that the pod's name is of whose the claim was.
+fn of_gone_claim(change: &StoreChange, _: &Snapshot) -> Vec<ObjectKey> {
+    let (Some(old), None) = (&change.old, &change.new) else { return Vec::new() };
+    let value = old.value();
+    let owners = value.items_at(&["metadata", "ownerReferences"]).iter();
+    let names = owners.filter_map(|it| match it.str_at(&["kind"]) {
+        "StatefulSet" => Some(it.str_at(&["name"])),
+        "Pod" => identity::split(it.str_at(&["name"])).map(|(set, _)| set),
+        _ => None,
+    });
+    names.map(|name| ObjectKey::new(old.key.namespace.clone(), name)).collect()
+}

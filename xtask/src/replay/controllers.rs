@@ -1,0 +1,125 @@
+//! `cargo xtask replay --controllers`: recorded stories of requests and played nodes, against the controllers of a fresh
+//! server of ours.
+//!
+//! Two files stand beside each other: how many stories of each family are right (`docs/replay-controllers.tsv`, a ratchet), and
+//! which are known to be wrong, with the reason (`docs/replay-controllers-exceptions.tsv`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::{Options, Server, compare, text, write};
+use crate::Places;
+use crate::command::program;
+
+/// How the controllers ran when the stories were recorded, as far as we have the flags.
+const FLAGS: &[&str] = &[
+    "--disable=agent,proxy,dns,scheduler",
+    "--node-monitor-grace-period=4s",
+    "--node-startup-grace-period=6s",
+    "--terminated-pod-gc-threshold=120",
+    "--controllers=*,-node-ipam-controller",
+];
+/// How many stories are played at once: they wait, most of the time.
+const JOBS: &str = "14";
+/// Stories that take longer than the others together, unless they are asked for.
+const LONG: &str = "\"long\":";
+
+/// Plays the stories; fails where fewer are right than before, or others are wrong than those that are known.
+pub(super) fn run(places: &Places, options: &Options) -> Result<()> {
+    let stories = stories(places, options.long)?;
+    let server = Server::start(places, FLAGS)?;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("stories.jsonl");
+    fs::write(&file, stories).context("could not write the stories")?;
+    let (file, show) = (text(&file), options.show.to_string());
+    let player = text(&places.reference.join("../tools/scenario.py"));
+    let url = server.url();
+    let mut arguments = vec![
+        player.as_str(),
+        &file,
+        "--server",
+        url,
+        "--token",
+        "replay",
+        "--check",
+        "--jobs",
+        JOBS,
+        "--show",
+        &show,
+    ];
+    if let [only] = options.topic.as_slice() {
+        arguments.extend(["--only", only]);
+    }
+    // It exits with failure as long as anything is wrong: what it prints is what counts.
+    let output =
+        program("python3", &arguments, &places.root).output().context("could not start python3")?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    print!("{printed}");
+    let right = counts(&printed);
+    if right.is_empty() {
+        bail!("the player printed no result: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    tell_news(&exceptions(&places.root)?, &wrong(&printed));
+    let file = places.root.join("docs/replay-controllers.tsv");
+    if options.write { write(&file, &right) } else { compare(&file, &right) }
+}
+
+/// The stories that are played, one a line.
+fn stories(places: &Places, long: bool) -> Result<String> {
+    let path = places.reference.join("controllers.jsonl");
+    let all =
+        fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+    let kept = all.lines().filter(|line| long || !line.contains(LONG));
+    Ok(kept.flat_map(|line| [line, "\n"]).collect())
+}
+
+/// Family to (right, all), read from lines such as `gc   6 of    9 scenarios,    12 of    14 results`.
+fn counts(printed: &str) -> BTreeMap<String, (u32, u32)> {
+    let mut counts = BTreeMap::new();
+    for line in printed.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let [family, right, "of", all, "scenarios,", ..] = words[..]
+            && let (Ok(right), Ok(all)) = (right.parse(), all.parse())
+        {
+            counts.insert(family.to_owned(), (right, all));
+        }
+    }
+    counts
+}
+
+/// The stories that went wrong: their names stand at the beginnings of lines.
+fn wrong(printed: &str) -> BTreeSet<&str> {
+    let names = printed.lines().filter(|line| !line.starts_with(' ') && line.contains('/'));
+    names.filter(|line| !line.contains(' ')).collect()
+}
+
+/// The stories that are known to go wrong, with the reasons.
+fn exceptions(root: &Path) -> Result<BTreeMap<String, String>> {
+    let path = root.join("docs/replay-controllers-exceptions.tsv");
+    let all =
+        fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+    let rows = all.lines().skip(1).filter_map(|line| line.split_once('\t'));
+    Ok(rows.map(|(story, reason)| (story.to_owned(), reason.to_owned())).collect())
+}
+
+/// Tells which stories are wrong that were not known to be.
+fn tell_news(known: &BTreeMap<String, String>, wrong: &BTreeSet<&str>) {
+    for story in wrong.iter().filter(|it| !known.contains_key(**it)) {
+        println!("{story} is wrong, and docs/replay-controllers-exceptions.tsv does not say why");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_player_prints_is_read() {
+        let printed = "gc/background\n    3: /3/v1/pods/-: missing {}\n    and 2 more\ngc   8 of    9 scenarios,    12 of    14 results\n12 s\n";
+        assert_eq!(counts(printed), BTreeMap::from([("gc".to_owned(), (8, 9))]));
+        assert_eq!(wrong(printed), BTreeSet::from(["gc/background"]));
+    }
+}
