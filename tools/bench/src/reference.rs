@@ -1,4 +1,4 @@
-//! What the machine can do: a server with the same TLS and HTTP that does nothing but answer 1 KiB.
+//! What the machine can do: a server with the same TLS and HTTP that does nothing but answer the same bytes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +24,14 @@ const ANSWER_BYTES: usize = 1024;
 /// # Errors
 /// When it cannot listen.
 pub(crate) async fn start() -> Result<Clients> {
+    answering(ANSWER_BYTES).await
+}
+
+/// The same with answers of this many bytes.
+///
+/// # Errors
+/// When it cannot listen.
+pub(crate) async fn answering(bytes: usize) -> Result<Clients> {
     let identity = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()])?;
     let authority = identity.cert.pem();
     let key = rustls::pki_types::PrivateKeyDer::try_from(identity.signing_key.serialize_der())
@@ -40,15 +48,15 @@ pub(crate) async fn start() -> Result<Clients> {
         runtime.block_on(async {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
             tell.send(listener.local_addr()?)?;
-            serve(&listener, &TlsAcceptor::from(Arc::new(config))).await
+            serve(&listener, &TlsAcceptor::from(Arc::new(config)), bytes).await
         })
     });
     let address: SocketAddr = told.recv()?;
     Clients::connect(address, &authority, "").await
 }
 
-async fn serve(listener: &TcpListener, acceptor: &TlsAcceptor) -> Result<()> {
-    let answer = Bytes::from(vec![b'x'; ANSWER_BYTES]);
+async fn serve(listener: &TcpListener, acceptor: &TlsAcceptor, bytes: usize) -> Result<()> {
+    let answer = Bytes::from(vec![b'x'; bytes]);
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;

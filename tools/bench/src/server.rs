@@ -114,7 +114,7 @@ impl Drop for Server {
 ///
 /// # Errors
 /// When there is no such process.
-pub(crate) fn memory_mb(process: u32, field: &str) -> Result<f64> {
+fn memory_mb(process: u32, field: &str) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     let kilobytes: f64 =
