@@ -157,10 +157,7 @@ async fn exchange(
     let (mut parts, body) = answer.into_parts();
     parts.headers.remove(header::CONNECTION);
     add_date(&server, &mut parts.headers);
-    let length = match &body {
-        Body::Full(bytes) => Some(bytes.as_ref().map_or(0, Bytes::len)),
-        Body::Stream(_) => None,
-    };
+    let length = http_body::Body::size_hint(&body).exact();
     if let Some(length) = length {
         parts.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
     }

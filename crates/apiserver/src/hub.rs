@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::Value;
-use apimachinery::obj::{self, Obj};
+use apimachinery::obj::{self, Facts, Obj, ObjError};
 use bytes::Bytes;
 use compact_str::CompactString;
 use component_base::ShutdownSignal;
@@ -134,7 +134,7 @@ impl Hub {
 
     /// Remembers what is known of a value that is about to be stored.
     pub(crate) fn note(&self, resource: &dyn AnyResource, value: &Value, bytes: &Bytes) {
-        self.noted.add(bytes, obj::facts(value, resource.field_values(value)));
+        self.noted.add(bytes, facts(resource, value));
     }
 
     /// Forgets what was noted of a value that was not stored.
@@ -144,10 +144,10 @@ impl Hub {
 
     /// The object of a change, decoded where its writer is another process or was an earlier one.
     fn written(&self, resource: &dyn AnyResource, kv: &Kv) -> Result<Arc<Obj>, StorageError> {
-        let Some(facts) = self.noted.take(&kv.value) else { return object_of(resource, kv) };
-        Obj::with_facts(kv.value.clone(), kv.mod_rev.0, facts)
-            .map(Arc::new)
-            .map_err(|error| StorageError::Corrupt(format!("{}: {error}", kv.key)))
+        match self.noted.take(&kv.value) {
+            Some(facts) => stored(kv, Obj::with_facts(kv.value.clone(), kv.mod_rev.0, facts)),
+            None => object_of(resource, kv),
+        }
     }
 
     /// Applies changes until the server stops.
@@ -184,8 +184,15 @@ impl Hub {
 /// # Errors
 /// When the value is not an object.
 pub fn object_of(resource: &dyn AnyResource, kv: &Kv) -> Result<Arc<Obj>, StorageError> {
-    let facts = |value: &apimachinery::Value| obj::facts(value, resource.field_values(value));
-    Obj::from_stored(kv.value.clone(), kv.mod_rev.0, facts)
-        .map(Arc::new)
-        .map_err(|error| StorageError::Corrupt(format!("{}: {error}", kv.key)))
+    let object = Obj::from_stored(kv.value.clone(), kv.mod_rev.0, |value| facts(resource, value));
+    stored(kv, object)
+}
+
+/// What reads select the objects of a resource by.
+fn facts(resource: &dyn AnyResource, value: &Value) -> Facts {
+    obj::facts(value, resource.field_values(value))
+}
+
+fn stored(kv: &Kv, object: Result<Obj, ObjError>) -> Result<Arc<Obj>, StorageError> {
+    object.map(Arc::new).map_err(|error| StorageError::Corrupt(format!("{}: {error}", kv.key)))
 }

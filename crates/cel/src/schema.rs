@@ -10,6 +10,7 @@ use apimachinery::Value;
 use crate::error::EvalError;
 use crate::library::equal;
 use crate::limits::REQUEST_BYTES_MAX;
+use crate::parser::is_reserved;
 use crate::types::Type;
 use crate::value::{List, Result, Val};
 
@@ -318,29 +319,10 @@ fn add_object_meta(fields: &mut BTreeMap<String, DeclField>, name: &str) {
     add_field(fields, "metadata", meta);
 }
 
-const KEYWORDS: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+/// Whether a property's name is a word of the language.
+fn is_keyword(name: &str) -> bool {
+    matches!(name, "true" | "false" | "null" | "in") || is_reserved(name)
+}
 
 /// The name that a property has in expressions; none where it cannot have one.
 #[must_use]
@@ -350,7 +332,7 @@ pub fn escape(property: &str) -> Option<String> {
     if property.is_empty() || !property.starts_with(first) || !property.chars().all(other) {
         return None;
     }
-    if KEYWORDS.contains(&property) {
+    if is_keyword(property) {
         return Some(format!("__{property}__"));
     }
     let mut name = property.replace("__", "__underscores__");

@@ -41,6 +41,15 @@ pub const BY_SERVICE_ACCOUNT: &str = "serviceAccount";
 const OWNERS: &str = "ownerReferences";
 /// The type of secrets that hold the tokens of accounts.
 const TOKEN_TYPE: &str = "kubernetes.io/service-account-token";
+/// Where a pod says which nodes it must run on.
+pub const NODE_TERMS: [&str; 5] = [
+    "spec",
+    "affinity",
+    "nodeAffinity",
+    "requiredDuringSchedulingIgnoredDuringExecution",
+    "nodeSelectorTerms",
+];
+
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// The indexes that the shared cache of a resource has.
@@ -184,14 +193,7 @@ pub fn target_node(pod: &Value) -> Option<&str> {
     if !name.is_empty() {
         return Some(name);
     }
-    let terms = [
-        "spec",
-        "affinity",
-        "nodeAffinity",
-        "requiredDuringSchedulingIgnoredDuringExecution",
-        "nodeSelectorTerms",
-    ];
-    let fields = pod.items_at(&terms).iter().flat_map(|it| it.items_at(&["matchFields"]));
+    let fields = pod.items_at(&NODE_TERMS).iter().flat_map(|it| it.items_at(&["matchFields"]));
     let named = fields
         .filter(|it| it.str_at(&["key"]) == "metadata.name" && it.str_at(&["operator"]) == "In");
     named.into_iter().find_map(|it| it.items_at(&["values"]).first()?.as_str())

@@ -6,7 +6,7 @@ use client::{ObjectKey, Resource};
 use controller::{Action, Snapshot};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 
-use crate::owner::{Owner, key_of, to_value};
+use crate::owner::{self, Owner, to_value};
 
 /// How many names are tried before the last one stands; each is as likely to be taken as a hash is to be met twice.
 const MAX_COLLISIONS: i32 = 100;
@@ -123,14 +123,7 @@ pub fn renumber(revision: &ControllerRevision, number: i64) -> Action {
 /// Deletes a revision.
 #[must_use]
 pub fn delete(revision: &ControllerRevision) -> Action {
-    Action::Delete {
-        resource: resource(),
-        key: key_of(&revision.metadata),
-        uid: revision.metadata.uid.clone().unwrap_or_default(),
-        propagation: None,
-        grace_period_seconds: None,
-        resource_version: String::new(),
-    }
+    owner::delete(resource(), &revision.metadata)
 }
 
 /// The resource.

@@ -84,10 +84,23 @@ pub fn claim<'o, T: Metadata<Ty = ObjectMeta>>(
 /// Deletes this very object, in its own time.
 #[must_use]
 pub fn delete(resource: Resource, metadata: &ObjectMeta) -> Action {
+    delete_at(resource, key_of(metadata), metadata.uid.clone().unwrap_or_default())
+}
+
+/// The same of an object that is a value.
+#[must_use]
+pub fn delete_value(resource: Resource, object: &Value) -> Action {
+    let at = |member: &str| object.str_at(&["metadata", member]);
+    delete_at(resource, ObjectKey::new(at("namespace"), at("name")), at("uid").to_owned())
+}
+
+/// The same of an object that only its place and uid are known of.
+#[must_use]
+pub fn delete_at(resource: Resource, key: ObjectKey, uid: String) -> Action {
     Action::Delete {
         resource,
-        key: key_of(metadata),
-        uid: metadata.uid.clone().unwrap_or_default(),
+        key,
+        uid,
         propagation: None,
         grace_period_seconds: None,
         resource_version: String::new(),

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 
-use crate::owner::to_value;
+use crate::owner::{self, to_value};
 
 /// The type of such a Secret.
 pub const TYPE: &str = "kubernetes.io/service-account-token";
@@ -208,15 +208,7 @@ impl ServiceAccountTokens {
 
 fn delete(secret: &Value) -> Plan {
     let mut plan = Plan::nothing();
-    let at = |member: &str| secret.str_at(&["metadata", member]);
-    plan.act(Action::Delete {
-        resource: Resource::of::<Secret>(),
-        key: ObjectKey::new(at("namespace"), at("name")),
-        uid: at("uid").to_owned(),
-        propagation: None,
-        grace_period_seconds: None,
-        resource_version: String::new(),
-    });
+    plan.act(owner::delete_value(Resource::of::<Secret>(), secret));
     plan
 }
 

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 
 use crate::nodes::tolerates;
-use crate::owner::{key_of, reference_to};
+use crate::owner::{self, key_of, reference_to};
 
 /// The controller.
 #[derive(Debug, Clone, Copy)]
@@ -171,14 +171,7 @@ fn evict(plan: &mut Plan, pod: &Pod, now: Timestamp) {
         gone_is_fine: true,
     });
     plan.then();
-    plan.act(Action::Delete {
-        resource: Resource::of::<Pod>(),
-        key,
-        uid,
-        propagation: None,
-        grace_period_seconds: None,
-        resource_version: String::new(),
-    });
+    plan.act(owner::delete_at(Resource::of::<Pod>(), key, uid));
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub(super) fn run(places: &Places, options: &Options) -> Result<()> {
         wrong(&printed).into_iter().filter(|it| !known.contains_key(*it)).map(Into::into).collect();
     if !news.is_empty() {
         println!("played again: {}", news.iter().cloned().collect::<Vec<_>>().join(", "));
-        let again = stories.lines().filter(|line| news.iter().any(|name| is_of(line, name)));
+        let again = stories.lines().filter(|line| news.contains(&name(line)));
         let again: String = again.flat_map(|line| [line, "\n"]).collect();
         let printed = player.play(&again, JOBS_AGAIN)?;
         for (family, (now_right, _)) in counts(&printed) {
@@ -76,10 +76,10 @@ pub(super) fn run(places: &Places, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Whether a line is the story of this name.
-fn is_of(line: &str, name: &str) -> bool {
+/// The name of the story on a line.
+fn name(line: &str) -> String {
     let story: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
-    story["id"] == name
+    story["id"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Plays stories with the tool that recorded them.

@@ -1,7 +1,7 @@
 //! Literals: numbers, text, lists, maps and objects.
 
 use super::{FIELD, LIST_ELEMENT, MAP_KEY, Parse, Parser, ends_operand, literal, starts_operand};
-use crate::ast::{Element, Entry, Expr, ExprKind, FieldInit, Literal};
+use crate::ast::{Element, Entry, Expr, ExprKind, FieldInit, Literal, NodeId};
 use crate::lexer::Kind;
 use crate::unescape;
 
@@ -47,13 +47,7 @@ impl Parser<'_> {
             } else {
                 self.expr()?
             };
-            let colon = self.token();
-            self.expect(":", starts_operand)?;
-            let entry = self.id(colon);
-            if self.recovering {
-                break;
-            }
-            let value = self.expr()?;
+            let Some((entry, value)) = self.entry_value()? else { break };
             entries.push(Entry { id: entry, key, value, optional });
             if self.accept(",").is_none() {
                 break;
@@ -61,6 +55,17 @@ impl Parser<'_> {
         }
         self.close_brace()?;
         Ok(Expr { id, kind: ExprKind::Map(entries) })
+    }
+
+    /// What follows a key: a colon, and the value; none where the rest is passed over.
+    fn entry_value(&mut self) -> Parse<Option<(NodeId, Expr)>> {
+        let colon = self.token();
+        self.expect(":", starts_operand)?;
+        let id = self.id(colon);
+        if self.recovering {
+            return Ok(None);
+        }
+        Ok(Some((id, self.expr()?)))
     }
 
     fn close_brace(&mut self) -> Parse<()> {
@@ -85,13 +90,7 @@ impl Parser<'_> {
                 self.at += usize::from(skips);
             }
             let Some(field) = self.field_name() else { break };
-            let colon = self.token();
-            self.expect(":", starts_operand)?;
-            let field_id = self.id(colon);
-            if self.recovering {
-                break;
-            }
-            let value = self.expr()?;
+            let Some((field_id, value)) = self.entry_value()? else { break };
             fields.push(FieldInit { id: field_id, field, value, optional });
             if self.accept(",").is_none() {
                 break;

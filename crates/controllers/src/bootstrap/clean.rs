@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use apimachinery::Value;
 use client::{ObjectKey, Resource};
-use controller::{Action, Controller, Plan, Snapshot, Watches};
+use controller::{Controller, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::{NAMESPACE, expiration, is_token};
+use crate::owner;
 
 /// The controller.
 #[derive(Debug, Clone, Copy)]
@@ -44,15 +45,7 @@ impl Controller for TokenCleaner {
             }
             Ok(Some(_)) | Err(_) => {}
         }
-        let at = |member: &str| secret.str_at(&["metadata", member]);
-        plan.act(Action::Delete {
-            resource: Resource::of::<Secret>(),
-            key: ObjectKey::new(at("namespace"), at("name")),
-            uid: at("uid").to_owned(),
-            propagation: None,
-            grace_period_seconds: None,
-            resource_version: String::new(),
-        });
+        plan.act(owner::delete_value(Resource::of::<Secret>(), secret));
         plan
     }
 }

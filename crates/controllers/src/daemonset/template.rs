@@ -1,6 +1,7 @@
 //! The pods of a DaemonSet.
 
 use apimachinery::{Object, Value, value};
+use client::indexes::NODE_TERMS;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Toleration;
 
@@ -64,14 +65,7 @@ pub(super) fn pod(
     pod.set_at(&["metadata", "labels", HASH_LABEL], hash);
     let term =
         value!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]});
-    let terms = [
-        "spec",
-        "affinity",
-        "nodeAffinity",
-        "requiredDuringSchedulingIgnoredDuringExecution",
-        "nodeSelectorTerms",
-    ];
-    pod.set_at(&terms, value!([term]));
+    pod.set_at(&NODE_TERMS, value!([term]));
     let mut all = pod.items_at(&["spec", "tolerations"]).to_vec();
     for (key, effect) in tolerated(set) {
         add_toleration(&mut all, key, effect);

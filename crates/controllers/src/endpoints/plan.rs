@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 
 use super::subsets::{self, Subset};
 use super::{MANAGED_BY, MANAGER};
-use crate::owner::{key_of, reference_to, to_value};
+use crate::owner::{self, key_of, reference_to, to_value};
 use crate::trigger::LAST_CHANGE;
 
 /// The most addresses of an object (upstream: `maxCapacity`).
@@ -23,14 +23,7 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 
 pub(super) fn delete(endpoints: &Endpoints) -> Plan {
     let mut plan = Plan::nothing();
-    plan.act(Action::Delete {
-        resource: Resource::of::<Endpoints>(),
-        key: key_of(&endpoints.metadata),
-        uid: endpoints.metadata.uid.clone().unwrap_or_default(),
-        propagation: None,
-        grace_period_seconds: None,
-        resource_version: String::new(),
-    });
+    plan.act(owner::delete(Resource::of::<Endpoints>(), &endpoints.metadata));
     plan
 }
 

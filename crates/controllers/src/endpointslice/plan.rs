@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{MANAGED_BY, MANAGER, Observed, SERVICE_NAME};
-use crate::owner::{Owner, key_of, to_value};
+use crate::owner::{self, Owner, key_of, to_value};
 use crate::pods;
 use crate::trigger::LAST_CHANGE;
 
@@ -300,14 +300,7 @@ fn reconcile(
 }
 
 fn delete(plan: &mut Plan, slice: &EndpointSlice) {
-    plan.act(Action::Delete {
-        resource: Resource::of::<EndpointSlice>(),
-        key: key_of(&slice.metadata),
-        uid: slice.metadata.uid.clone().unwrap_or_default(),
-        propagation: None,
-        grace_period_seconds: None,
-        resource_version: String::new(),
-    });
+    plan.act(owner::delete(Resource::of::<EndpointSlice>(), &slice.metadata));
 }
 
 fn update(plan: &mut Plan, round: &Round<'_>, slice: &EndpointSlice, endpoints: Vec<Value>) {

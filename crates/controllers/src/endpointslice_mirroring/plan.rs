@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::{Value, value};
-use client::ObjectKey;
 use client::Resource;
 use client::events::{EventType, ObjectReference};
 use controller::{Action, Plan};
@@ -12,6 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::subsets::{self, Group, MAX_ENDPOINTS};
 use super::{MANAGED_BY, MANAGER, Observed, SERVICE_NAME, Told};
+use crate::owner;
 use crate::trigger::LAST_CHANGE;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -169,17 +169,7 @@ fn update(plan: &mut Plan, slice: &Value, wanted: &Value) {
 }
 
 fn delete(plan: &mut Plan, slice: &Value) {
-    plan.act(Action::Delete {
-        resource: resource(),
-        key: ObjectKey::new(
-            slice.str_at(&["metadata", "namespace"]),
-            slice.str_at(&["metadata", "name"]),
-        ),
-        uid: slice.str_at(&["metadata", "uid"]).to_owned(),
-        propagation: None,
-        grace_period_seconds: None,
-        resource_version: String::new(),
-    });
+    plan.act(owner::delete_value(resource(), slice));
 }
 
 #[cfg(test)]

@@ -66,14 +66,7 @@ fn owned(plan: &mut Plan, observed: &Observed) {
             .chain(&waiting)
             .map(|it| value!({"$patch": "delete", "uid": (it.str_at(&["uid"]))}))
             .collect();
-        plan.act(Action::Patch {
-            resource: observed.resource.clone(),
-            key: observed.key.clone(),
-            subresource: "",
-            kind: PatchKind::Strategic,
-            patch: value!({"metadata": {"ownerReferences": references, "uid": (uid(&observed.object))}}),
-            gone_is_fine: true,
-        });
+        plan.act(patch_owners(observed, references));
         return;
     }
     let propagation = if waiting.is_empty() || observed.dependents.is_empty() {
@@ -115,6 +108,11 @@ fn unblock(observed: &Observed) -> Action {
             reference
         })
         .collect();
+    patch_owners(observed, references)
+}
+
+/// Changes these references of an object.
+fn patch_owners(observed: &Observed, references: Value) -> Action {
     Action::Patch {
         resource: observed.resource.clone(),
         key: observed.key.clone(),

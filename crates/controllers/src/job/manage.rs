@@ -13,7 +13,7 @@ use super::backoff::{self, Failures};
 use super::indexes::{self, INDEX, Indexes};
 use super::plan::Round;
 use super::{FINALIZER, tracking};
-use crate::owner::{Owner, is_deleting, key_of};
+use crate::owner::{self, Owner, is_deleting};
 use crate::pods;
 
 /// The most pods that one plan makes or takes (upstream: `MaxPodCreateDeletePerSync`).
@@ -140,14 +140,7 @@ pub(super) fn delete(plan: &mut Plan, round: &Round<'_>, gone: &[&Pod]) {
     plan.then();
     for pod in gone {
         let name = pod.metadata.name.clone().unwrap_or_default();
-        let planned = plan.act(Action::Delete {
-            resource: Resource::of::<Pod>(),
-            key: key_of(&pod.metadata),
-            uid: pod.metadata.uid.clone().unwrap_or_default(),
-            propagation: None,
-            grace_period_seconds: None,
-            resource_version: String::new(),
-        });
+        let planned = plan.act(owner::delete(Resource::of::<Pod>(), &pod.metadata));
         let deleted = format!("Deleted pod: {name}");
         planned.on_success = Some(event(round, EventType::Normal, "SuccessfulDelete", deleted));
         let failed = "Error deleting: {error}".to_owned();
