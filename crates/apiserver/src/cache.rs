@@ -143,6 +143,8 @@ struct State {
     complete_after: u64,
     /// Bytes that went through the log since all watchers were woken.
     since_wake: usize,
+    /// The revision of the last change that was applied.
+    last: u64,
 }
 
 /// The cache of one resource.
@@ -214,7 +216,7 @@ pub struct Snapshot {
     pub objects: Vec<Arc<Obj>>,
     /// Changes after this snapshot are those after this cursor.
     pub cursor: Cursor,
-    /// The revision it is of.
+    /// The revision it is of: every change up to it is here, and none after it.
     pub revision: u64,
     /// How many objects follow, where a limit cut it.
     pub remaining: u64,
@@ -285,7 +287,9 @@ impl Cache {
         }
         let remaining =
             if limit > 0 { range.filter(|object| matches(object)).count() as u64 } else { 0 };
-        Snapshot { objects, cursor: state.end(), revision: self.hub.revision(), remaining }
+        // A change is here a moment before the caches as a whole are said to be as far.
+        let revision = self.hub.revision().max(state.last);
+        Snapshot { objects, cursor: state.end(), revision, remaining }
     }
 
     /// The cursor after every change up to `revision`; `None` where the log does not reach back that far.
@@ -346,6 +350,7 @@ impl Cache {
     pub(crate) fn apply(&self, key: &CacheKey, revision: u64, object: Option<Arc<Obj>>) {
         let (event, wake_all) = {
             let mut state = self.state.write();
+            state.last = revision;
             let previous = match &object {
                 Some(object) => state.objects.insert(key.clone(), Arc::clone(object)),
                 None => state.objects.remove(key),
@@ -419,5 +424,32 @@ impl State {
 impl std::fmt::Debug for Cache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Cache({:?}, {} objects)", self.resource, self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::obj::Facts;
+    use apimachinery::value;
+    use registry::Registry;
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_never_newer_than_it_says() {
+        let registry = Registry::built_in();
+        let (index, _) = registry.find("", "v1", "configmaps").expect("a built-in resource");
+        let progress = Arc::new(Progress::default());
+        progress.advance(6);
+        let cache = Cache::new(Arc::clone(&registry.resources()[index]), Arc::clone(&progress));
+        let facts = Facts { name: "new".into(), ..Facts::default() };
+        let text = apimachinery::obj::encode(&value!({"metadata": {"name": "new"}}));
+        let object = Obj::with_facts(text.into(), 7, facts).expect("an object");
+        // The change is applied, and the caches as a whole are not said to be as far.
+        cache.apply(&cache_key("default", "new"), 7, Some(Arc::new(object)));
+        let snapshot = cache.snapshot("", 0, |_| true);
+        assert_eq!((snapshot.objects.len(), snapshot.revision), (1, 7));
+        progress.advance(9);
+        assert_eq!(cache.snapshot("", 0, |_| true).revision, 9);
     }
 }

@@ -79,7 +79,14 @@ enum Piece {
 
 enum Stage {
     /// The objects there are, then maybe a bookmark that says so.
-    Initial { objects: std::vec::IntoIter<Arc<Obj>>, bookmark: bool, then: Cursor },
+    Initial {
+        objects: std::vec::IntoIter<Arc<Obj>>,
+        bookmark: bool,
+        /// Where changes after these objects begin.
+        then: Cursor,
+        /// The revision the objects are of.
+        revision: u64,
+    },
     /// Changes from before the log begins, from the store's history.
     History(futures::stream::BoxStream<'static, Result<storage::Batch, StorageError>>),
     /// Changes as they come.
@@ -184,6 +191,7 @@ async fn first_stage(
             objects: objects.into_iter(),
             bookmark,
             then: snapshot.cursor,
+            revision: snapshot.revision,
         });
     }
     Ok(match target.cache.cursor_after(version) {
@@ -258,11 +266,13 @@ impl Watch {
     fn initial(&mut self) -> Piece {
         let mut out = self.piece();
         while !out.is_full() {
-            let Stage::Initial { objects, bookmark, then } = &mut self.stage else { break };
+            let Stage::Initial { objects, bookmark, then, revision } = &mut self.stage else {
+                break;
+            };
             let Some(object) = objects.next() else {
-                let (bookmark, then) = (*bookmark, *then);
+                let (bookmark, then, revision) = (*bookmark, *then, *revision);
                 self.stage = Stage::Live(then);
-                self.seen = self.server.hub.progress().revision();
+                self.seen = revision;
                 if bookmark {
                     self.write_bookmark(true, &mut out);
                 }

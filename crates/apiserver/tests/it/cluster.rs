@@ -20,6 +20,8 @@ use auth::union::Union;
 use auth::x509::ClientCertificates;
 use auth::{Authorizer, UserInfo};
 use component_base::{Clock, Random, RealClock, SeededRandom, Shutdown, ShutdownSignal};
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use storage::memory::MemoryStore;
 
 /// A server; it stops when this is dropped.
@@ -172,6 +174,20 @@ impl Cluster {
             json::parse(&bytes)
                 .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&bytes).as_ref())),
         )
+    }
+
+    /// The frames of a watch of the administrator; none is made before it is asked for.
+    pub(crate) async fn watch(&self, path: &str) -> BoxStream<'static, Value> {
+        let request = http::Request::get(path).body(RequestBody::Bytes(Default::default()));
+        let As::User(user) = admin() else { unreachable!("the administrator is a user") };
+        let peer = Peer { user: Some(Arc::new(user)), ..Peer::default() };
+        let response = self.server.serve(request.unwrap(), peer).await;
+        let Body::Stream(pieces) = response.into_body() else { panic!("{path} is no watch") };
+        let frames = |piece: bytes::Bytes| {
+            let lines = piece.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            futures::stream::iter(lines.map(|line| json::parse(line).unwrap()).collect::<Vec<_>>())
+        };
+        pieces.flat_map(frames).boxed()
     }
 
     /// The same for a request of the administrator that must succeed.

@@ -5,5 +5,6 @@
 mod access;
 mod bad_input;
 mod cluster;
+mod watches;
 mod wire;
 mod writes;
