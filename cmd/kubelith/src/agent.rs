@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use client::Client;
+use client::transport::Transport;
 use component_base::{Clock, Random, RealClock, Shutdown, SystemRandom};
 
 use crate::http::{Access, HttpTransport};
 use crate::join::{self, Asker};
 use crate::node::{self, Node};
 use crate::pki::{self, Directory, Subject};
+use crate::renew::Renewal;
 use crate::server::Signals;
 use crate::startup::Startup;
 use crate::{data_dir, log, memory, tls};
@@ -75,13 +77,16 @@ async fn serve(options: Options) -> Result<()> {
 async fn start(options: Options, shutdown: &Shutdown) -> Result<Node> {
     let clock: Arc<dyn Clock> = Arc::new(RealClock);
     let random: Arc<dyn Random> = Arc::new(SystemRandom::new());
+    let kept = Arc::clone(&clock);
+    let own = options.kubeconfig.is_none().then(|| own_kubeconfig(&options));
     let asker = Asker {
         name: options.node.name(),
         addresses: options.node.addresses(),
         random: Arc::clone(&random),
     };
     let access = access(&options, &asker).await?.at(options.server.clone());
-    let client = Client::new(Arc::new(HttpTransport::new(&access)?), "kubelet/v1.37.1");
+    let transport = Arc::new(HttpTransport::new(&access)?);
+    let client = Client::new(Arc::clone(&transport) as Arc<dyn Transport>, "kubelet/v1.37.1");
     let certificate = certificate(&options)?;
     let address = SocketAddr::new(options.bind_address, options.node.kubelet.port);
     let serving = node::serving(address, &certificate, access.authority()).await?;
@@ -98,13 +103,23 @@ async fn start(options: Options, shutdown: &Shutdown) -> Result<Node> {
     .await?;
     // The cluster signs only for addresses that it knows the node by: after it has registered.
     let (known, stop) = (node.watch_registered(), shutdown.signal());
+    let renewal = Renewal { asker, client, clock: kept, stop: stop.clone() };
     tokio::spawn(async move {
         tokio::select! {
-            () = async { known.await; serve_by_cluster(&asker, &client, &certificate).await } => {}
-            () = stop.requested() => {}
+            () = known => {}
+            () = stop.requested() => return,
         }
+        if let Some(kubeconfig) = own {
+            tokio::spawn(renewal.clone().credentials(transport, access, kubeconfig));
+        }
+        renewal.serving(certificate).await;
     });
     Ok(node)
+}
+
+/// What the node has got by its token.
+fn own_kubeconfig(options: &Options) -> PathBuf {
+    options.data_dir.join("agent/kubeconfig")
 }
 
 /// Credentials as a file has them, or as a token gets them.
@@ -112,7 +127,7 @@ async fn access(options: &Options, asker: &Asker) -> Result<Access> {
     if let Some(path) = &options.kubeconfig {
         return Access::read(path);
     }
-    let own = options.data_dir.join("agent/kubeconfig");
+    let own = own_kubeconfig(options);
     let user = format!("system:node:{}", asker.name);
     let subject = Subject::Client { name: &user, groups: &[join::NODES] };
     if own.exists() {
@@ -144,15 +159,4 @@ fn certificate(options: &Options) -> Result<tls::Serving> {
         groups: &[join::NODES],
     };
     tls::Serving::new(&pki.identity("kubelet", &authority, &subject)?)
-}
-
-/// Presents a certificate of the cluster from now on, so that the API server reaches this node.
-async fn serve_by_cluster(asker: &Asker, client: &Client, certificate: &tls::Serving) {
-    let result = match asker.serving(client).await {
-        Ok(identity) => certificate.replace(&identity),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = result {
-        tracing::error!(error = format!("{error:#}"), "logs and exec do not reach this node");
-    }
 }

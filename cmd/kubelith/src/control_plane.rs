@@ -92,6 +92,9 @@ pub(crate) struct ManagerOptions {
     /// How long a new node may take to say its first word
     #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = seconds)]
     node_startup_grace_period: i64,
+    /// How long a certificate that the cluster signs is good at most
+    #[arg(long, default_value = "8760h", value_name = "DURATION", value_parser = seconds)]
+    cluster_signing_duration: i64,
     /// How many pods that are over may stay; 0 is any number
     #[arg(long, default_value_t = 12_500, value_name = "N")]
     terminated_pod_gc_threshold: usize,
@@ -176,6 +179,9 @@ pub(crate) fn start_controllers(parts: &Parts, options: &ManagerOptions) {
         },
         pod_gc: PodGc { terminated_threshold: options.terminated_pod_gc_threshold },
         authority: Some(Arc::clone(&parts.authority)),
+        signing_duration: std::time::Duration::from_secs(
+            options.cluster_signing_duration.unsigned_abs(),
+        ),
         tokens: Some(Arc::clone(&parts.tokens)),
         stop: parts.stop.clone(),
     };

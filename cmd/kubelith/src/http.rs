@@ -1,9 +1,11 @@
 //! A client's way to an API server elsewhere: HTTP/2 over TLS, by the credentials of a kubeconfig.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use apimachinery::Value;
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use base64::Engine;
 use bytes::Bytes;
@@ -86,6 +88,11 @@ impl Access {
         certificate.and_then(|it| std::str::from_utf8(it).ok()).unwrap_or_default()
     }
 
+    /// The server's address.
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
     /// The authority of the cluster's certificates, in PEM.
     pub(crate) fn authority(&self) -> &str {
         std::str::from_utf8(&self.authority).unwrap_or_default()
@@ -113,9 +120,35 @@ fn material(of: &Value, name: &str) -> Result<Option<Vec<u8>>> {
 /// Requests to one server under one identity.
 #[derive(Debug)]
 pub(crate) struct HttpTransport {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    /// Behind a pointer that moves to another certificate.
+    client: ArcSwap<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
     server: String,
     authorization: Option<HeaderValue>,
+}
+
+fn client_of(tls: rustls::ClientConfig) -> Client<HttpsConnector<HttpConnector>, Full<Bytes>> {
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_only()
+        .enable_all_versions()
+        .build();
+    Client::builder(TokioExecutor::new()).build(connector)
+}
+
+impl Access {
+    /// How TLS is spoken with these credentials.
+    fn tls(&self) -> Result<rustls::ClientConfig> {
+        let trust = Trust::Authorities(tls::roots(&self.authority)?);
+        let builder = component_base::tls::client(trust)?;
+        Ok(match &self.identity {
+            Some((certificate, key)) => {
+                let chain: Result<Vec<_>, _> =
+                    CertificateDer::pem_slice_iter(certificate).collect();
+                builder.with_client_auth_cert(chain?, PrivateKeyDer::from_pem_slice(key)?)?
+            }
+            None => builder.with_no_client_auth(),
+        })
+    }
 }
 
 impl HttpTransport {
@@ -124,22 +157,18 @@ impl HttpTransport {
         if !access.server.starts_with("https://") {
             bail!("the server {:?} is not an https:// address", access.server);
         }
-        let trust = Trust::Authorities(tls::roots(&access.authority)?);
-        let builder = component_base::tls::client(trust)?;
-        let config = match &access.identity {
-            Some((certificate, key)) => {
-                let chain: Result<Vec<_>, _> =
-                    CertificateDer::pem_slice_iter(certificate).collect();
-                builder.with_client_auth_cert(chain?, PrivateKeyDer::from_pem_slice(key)?)?
-            }
-            None => builder.with_no_client_auth(),
-        };
         let bearer = access.token.as_ref().map(|it| HeaderValue::try_from(format!("Bearer {it}")));
         let mut authorization = bearer.transpose().context("the token cannot be sent")?;
         if let Some(it) = &mut authorization {
             it.set_sensitive(true);
         }
-        Ok(Self::with(config, &access.server, authorization))
+        Ok(Self::with(access.tls()?, &access.server, authorization))
+    }
+
+    /// Connects with the certificate of `access` from now on; connections that there are go on as they are.
+    pub(crate) fn renew(&self, access: &Access) -> Result<()> {
+        self.client.store(Arc::new(client_of(access.tls()?)));
+        Ok(())
     }
 
     /// To a server that nothing is known of yet: for reading what proves it, and never with a secret.
@@ -152,13 +181,8 @@ impl HttpTransport {
     }
 
     fn with(tls: rustls::ClientConfig, server: &str, authorization: Option<HeaderValue>) -> Self {
-        let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only()
-            .enable_all_versions()
-            .build();
         Self {
-            client: Client::builder(TokioExecutor::new()).build(connector),
+            client: ArcSwap::from_pointee(client_of(tls)),
             server: server.trim_end_matches('/').to_owned(),
             authorization,
         }
@@ -178,7 +202,7 @@ impl Transport for HttpTransport {
             parts.headers.insert(AUTHORIZATION, authorization.clone());
         }
         let request = Request::from_parts(parts, Full::new(body));
-        let response = self.client.request(request).await.map_err(|error| {
+        let response = self.client.load_full().request(request).await.map_err(|error| {
             let text = with_causes(&error);
             if error.is_connect() {
                 TransportError::NotSent(text)

@@ -133,19 +133,7 @@ pub(crate) async fn join(
     let bearer = format!("{}.{}", token.id, token.secret);
     let access = Access::by_token(server, &authority, &bearer);
     let client = Client::new(Arc::new(HttpTransport::new(&access)?), "kubelith-agent");
-    let user = format!("system:node:{}", asker.name);
-    let subject = Subject::Client { name: &user, groups: &[NODES] };
-    let identity = asker
-        .certificate(
-            &client,
-            "kubernetes.io/kube-apiserver-client-kubelet",
-            "client auth",
-            &subject,
-        )
-        .await
-        .context("the cluster gave no certificate for this node")?;
-    let text = crate::kubeconfig::text(server, &authority, &user, &identity);
-    pki::write_secret(kubeconfig, text.as_bytes())
+    asker.credentials(&client, server, &authority, kubeconfig).await
 }
 
 /// The cluster's authority, as the server tells it; the token's hash proves it.
@@ -182,6 +170,23 @@ impl Asker {
             groups: &[NODES],
         };
         self.certificate(client, "kubernetes.io/kubelet-serving", "server auth", &subject).await
+    }
+
+    /// Writes a kubeconfig with a certificate that `client` asks for.
+    pub(crate) async fn credentials(
+        &self,
+        client: &Client,
+        server: &str,
+        authority: &str,
+        kubeconfig: &Path,
+    ) -> Result<()> {
+        const SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+        let user = format!("system:node:{}", self.name);
+        let subject = Subject::Client { name: &user, groups: &[NODES] };
+        let identity = self.certificate(client, SIGNER, "client auth", &subject).await;
+        let identity = identity.context("the cluster gave no certificate for this node")?;
+        let text = crate::kubeconfig::text(server, authority, &user, &identity);
+        pki::write_secret(kubeconfig, text.as_bytes())
     }
 
     /// Asks for a certificate and waits for it.

@@ -15,6 +15,7 @@ mod log;
 mod memory;
 mod node;
 mod pki;
+mod renew;
 mod server;
 mod startup;
 mod tls;

@@ -20,6 +20,8 @@ use x509_parser::pem::parse_x509_pem;
 const CA_DAYS: i64 = 3_650;
 /// How long a certificate lives, in days.
 const LEAF_DAYS: i64 = 365;
+/// What lives less long is short-lived (upstream: `authority.PermissiveSigningPolicy`).
+const SHORT_LIFE: SignedDuration = SignedDuration::from_hours(8);
 /// A certificate is renewed when it has fewer days than this left.
 const RENEW_DAYS: i64 = 90;
 
@@ -211,10 +213,11 @@ fn distinguished_name(common_name: &str, groups: &[&str]) -> DistinguishedName {
 }
 
 fn set_life(params: &mut CertificateParams, life: SignedDuration) -> Result<()> {
-    // A little in the past, for clients whose clocks are behind.
-    let now = Timestamp::now().checked_sub(SignedDuration::from_mins(5))?;
-    let end = now.checked_add(life)?;
-    params.not_before = date(now)?;
+    let now = Timestamp::now();
+    // A little in the past, for clients whose clocks are behind; what lives short does not end earlier for that.
+    let begin = now.checked_sub(SignedDuration::from_mins(5))?;
+    let end = if life < SHORT_LIFE { now } else { begin }.checked_add(life)?;
+    params.not_before = date(begin)?;
     params.not_after = date(end)?;
     Ok(())
 }
@@ -298,6 +301,14 @@ fn params_of(subject: &Subject<'_>) -> Result<CertificateParams> {
         }
     }
     Ok(params)
+}
+
+/// From when to when a certificate is good.
+pub(crate) fn life(pem: &str) -> Option<(Timestamp, Timestamp)> {
+    let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
+    let validity = pem.parse_x509().ok()?.validity().clone();
+    let at = |it: x509_parser::time::ASN1Time| Timestamp::from_second(it.timestamp()).ok();
+    at(validity.not_before).zip(at(validity.not_after))
 }
 
 /// Whether a certificate will do for a while longer.

@@ -44,7 +44,9 @@ impl Priority {
 
     fn default_class(&self) -> Class {
         let classes = self.objects.list(GROUP, "priorityclasses", "");
-        let classes = classes.iter().filter_map(|it| it.to_value().ok());
+        // Each pod asks, and hardly a class is one that need be decoded.
+        let likely = classes.iter().filter(|it| it.mentions("\"globalDefault\":true"));
+        let classes = likely.filter_map(|it| it.to_value().ok());
         let default = classes
             .filter(|it| it.bool_at(&["globalDefault"]))
             .min_by_key(|it| it.i64_at(&["value"]));

@@ -26,6 +26,8 @@ const SUFFIX_LENGTH: usize = 5;
 const ATTEMPTS: u32 = 10;
 /// The least pause between two looks, and how much longer it may be.
 const PAUSE_MS: u64 = 100;
+/// What an account says of its pods.
+const TOLD: [&str; 2] = ["automountServiceAccountToken", "imagePullSecrets"];
 
 #[derive(Debug)]
 pub(crate) struct ServiceAccount {
@@ -38,6 +40,7 @@ impl ServiceAccount {
         Self { objects, random }
     }
 
+    /// The account; null where it says nothing that matters to a pod, as most do.
     async fn account(&self, attributes: &Attributes<'_>, name: &str) -> Result<Value, Status> {
         let namespace = attributes.namespace;
         let mut found = self.objects.get("", "serviceaccounts", namespace, name);
@@ -53,7 +56,10 @@ impl ServiceAccount {
             found = self.objects.get_live("", "serviceaccounts", namespace, name).await?;
         }
         match found {
-            Some(found) => found.to_value().map_err(Status::internal),
+            Some(found) if TOLD.iter().any(|it| found.mentions(it)) => {
+                found.to_value().map_err(Status::internal)
+            }
+            Some(_) => Ok(Value::Null),
             None => Err(attributes.forbid(&format!(
                 "error looking up service account {namespace}/{name}: serviceaccount \"{name}\" not found"
             ))),
@@ -102,7 +108,7 @@ fn volume(name: &str) -> Value {
 
 fn automounts(account: &Value, pod: &Value) -> bool {
     let own = pod.at(&["spec", "automountServiceAccountToken"]).and_then(Value::as_bool);
-    let of_account = account.get("automountServiceAccountToken").and_then(Value::as_bool);
+    let of_account = account.get(TOLD[0]).and_then(Value::as_bool);
     own.or(of_account).unwrap_or(true)
 }
 
@@ -137,7 +143,7 @@ impl Plugin for ServiceAccount {
             self.mount(pod);
         }
         if pod.items_at(&["spec", "imagePullSecrets"]).is_empty() {
-            let secrets = account.items_at(&["imagePullSecrets"]);
+            let secrets = account.items_at(&[TOLD[1]]);
             if !secrets.is_empty() {
                 pod.set_at(&["spec", "imagePullSecrets"], secrets.to_vec());
             }

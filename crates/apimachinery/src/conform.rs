@@ -108,7 +108,8 @@ pub fn zero(schema: &Schema, node: NodeId) -> Value {
 pub fn empty_lists_are_null(schema: &Schema, node: NodeId, value: &mut Value) {
     match (schema.node(node), value) {
         (Node::Struct(it), Value::Object(object)) => {
-            for (key, value) in object.iter_mut() {
+            let lists = |value: &Value| matches!(value, Value::Array(_) | Value::Object(_));
+            for (key, value) in object.iter_mut().filter(|(_, value)| lists(value)) {
                 let Some(field) = it.field(key) else { continue };
                 if field.presence == Presence::Always
                     && value.as_array().is_some_and(<[_]>::is_empty)

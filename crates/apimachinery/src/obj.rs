@@ -5,8 +5,11 @@
 //! the first member of metadata ([`Obj::write`]), so that one copy of the bytes serves the store, every list and
 //! every watcher. Kind and version stand in front, so that a list's items drop them by starting later.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use compact_str::CompactString;
+use parking_lot::Mutex;
 
 use crate::json::{self, JsonError};
 use crate::value::{Object, Value};
@@ -21,6 +24,32 @@ pub struct Obj {
     pub resource_version: u64,
     /// What reads select by.
     pub facts: Facts,
+    decoded: Decoded,
+}
+
+/// The largest object whose decoded form is kept, in encoded bytes.
+const MAX_KEPT_BYTES: usize = 64 << 10;
+
+/// The decoded form of an object, which is many times as large as its bytes and so is kept for a short time only: while
+/// those work who follow its changes.
+#[derive(Debug, Default)]
+struct Decoded(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+enum Kept {
+    /// Made for each who asks.
+    #[default]
+    No,
+    /// Kept from the first who asks on.
+    FromNow,
+    Yes(Arc<Value>),
+}
+
+impl Clone for Decoded {
+    /// A copy keeps nothing: whoever made it did not ask for that.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 /// What reads select by, taken from the bytes once.
@@ -109,7 +138,8 @@ impl Obj {
         let at = members_at(&bytes).ok_or(ObjError::Layout)?;
         let value = json::parse(&bytes)?;
         let members_at = u32::try_from(at).map_err(|_| ObjError::Layout)?;
-        Ok(Self { facts: facts(&value), bytes, members_at, resource_version })
+        let decoded = Decoded::default();
+        Ok(Self { facts: facts(&value), bytes, members_at, resource_version, decoded })
     }
 
     /// The object of these bytes, whose facts are known already.
@@ -142,7 +172,8 @@ impl Obj {
     pub fn unindexed(bytes: Bytes, resource_version: u64) -> Result<Self, ObjError> {
         let at = members_at(&bytes).ok_or(ObjError::Layout)?;
         let members_at = u32::try_from(at).map_err(|_| ObjError::Layout)?;
-        Ok(Self { facts: Facts::default(), bytes, members_at, resource_version })
+        let (facts, decoded) = (Facts::default(), Decoded::default());
+        Ok(Self { facts, bytes, members_at, resource_version, decoded })
     }
 
     /// The same bytes under another resource version, as a deletion reports them.
@@ -197,6 +228,59 @@ impl Obj {
     pub fn to_value(&self) -> Result<Value, ObjError> {
         decode(&self.bytes, self.resource_version)
     }
+
+    /// The decoded form, if it is kept.
+    #[must_use]
+    pub fn kept(&self) -> Option<Arc<Value>> {
+        match &*self.decoded.0.lock() {
+            Kept::Yes(value) => Some(Arc::clone(value)),
+            Kept::No | Kept::FromNow => None,
+        }
+    }
+
+    /// The same, shared with whoever else asks while it is kept.
+    ///
+    /// # Errors
+    /// When the bytes are damaged.
+    pub fn value(&self) -> Result<Arc<Value>, ObjError> {
+        let mut kept = self.decoded.0.lock();
+        if let Kept::Yes(value) = &*kept {
+            return Ok(Arc::clone(value));
+        }
+        let value = Arc::new(self.to_value()?);
+        if matches!(*kept, Kept::FromNow) {
+            *kept = Kept::Yes(Arc::clone(&value));
+        }
+        Ok(value)
+    }
+
+    /// Keeps the decoded form from the next who asks on, until [`Obj::unkeep`]. Of large objects nothing is kept.
+    pub fn keep(&self) {
+        let mut kept = self.decoded.0.lock();
+        if matches!(*kept, Kept::No) && self.bytes.len() <= MAX_KEPT_BYTES {
+            *kept = Kept::FromNow;
+        }
+    }
+
+    /// Keeps the value that this was encoded from. It may have had another resource version, or none.
+    pub fn keep_value(&self, mut value: Value) {
+        if self.bytes.len() > MAX_KEPT_BYTES {
+            return;
+        }
+        set_version(&mut value, self.resource_version);
+        debug_assert_eq!(self.to_value().ok().as_ref(), Some(&value), "encoded from another value");
+        *self.decoded.0.lock() = Kept::Yes(Arc::new(value));
+    }
+
+    /// Forgets the decoded form.
+    pub fn unkeep(&self) {
+        *self.decoded.0.lock() = Kept::No;
+    }
+}
+
+fn set_version(value: &mut Value, resource_version: u64) {
+    let mut buffer = itoa::Buffer::new();
+    value.set_at(&["metadata", "resourceVersion"], buffer.format(resource_version));
 }
 
 /// Decodes stored bytes and adds the resource version.
@@ -205,8 +289,7 @@ impl Obj {
 /// When the bytes are damaged.
 pub fn decode(bytes: &[u8], resource_version: u64) -> Result<Value, ObjError> {
     let mut value = json::parse(bytes)?;
-    let mut buffer = itoa::Buffer::new();
-    value.set_at(&["metadata", "resourceVersion"], buffer.format(resource_version));
+    set_version(&mut value, resource_version);
     Ok(value)
 }
 
@@ -234,6 +317,27 @@ pub fn facts(value: &Value, fields: Box<[CompactString]>) -> Facts {
 mod tests {
     use super::*;
     use crate::value;
+
+    #[test]
+    fn a_decoded_form_is_shared_while_it_is_kept() {
+        let value = value!({"kind": "K", "apiVersion": "v1", "metadata": {"name": "x"}, "data": 1});
+        let object = Obj::with_facts(encode(&value).into(), 7, Facts::default()).unwrap();
+        let shared = |object: &Obj| Arc::ptr_eq(&object.value().unwrap(), &object.value().unwrap());
+        assert!(!shared(&object), "nobody asked to keep it");
+        object.keep();
+        assert!(shared(&object));
+        assert!(!shared(&object.clone()), "a copy is another object");
+        object.unkeep();
+        assert!(!shared(&object));
+        object.keep_value(value);
+        assert!(shared(&object));
+        assert_eq!(*object.value().unwrap(), object.to_value().unwrap());
+        let mut large = value!({"kind": "K", "apiVersion": "v1", "metadata": {"name": "x"}});
+        large.set_at(&["data"], "x".repeat(MAX_KEPT_BYTES));
+        let object = Obj::of(&large).unwrap();
+        object.keep();
+        assert!(!shared(&object), "too large to keep");
+    }
 
     #[test]
     fn a_reader_gets_the_object_with_its_version() {

@@ -31,6 +31,9 @@ pub enum Value {
 #[derive(Clone, PartialEq, Default)]
 pub struct Object(Vec<(CompactString, Value)>);
 
+/// Members up to which one after the other is the fastest way to find one.
+const FEW: usize = 16;
+
 /// What `Value::kind_name` says; Go's words, since clients read them in error messages.
 pub type KindName = &'static str;
 
@@ -266,25 +269,39 @@ impl Object {
         self.0.is_empty()
     }
 
+    /// Where `key` is, or where it would be.
     fn find(&self, key: &str) -> Result<usize, usize> {
+        // Most objects are made in order.
+        if self.0.last().is_none_or(|(name, _)| name.as_str() < key) {
+            return Err(self.0.len());
+        }
         self.0.binary_search_by(|(name, _)| name.as_str().cmp(key))
+    }
+
+    /// Where `key` is.
+    fn position(&self, key: &str) -> Option<usize> {
+        if self.0.len() > FEW {
+            return self.find(key).ok();
+        }
+        // Names of another length, which most are, need no look at their letters.
+        self.0.iter().position(|(name, _)| name.len() == key.len() && name.as_str() == key)
     }
 
     /// The member `key`, null included.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value> {
-        self.find(key).ok().map(|index| &self.0[index].1)
+        self.position(key).map(|index| &self.0[index].1)
     }
 
     /// The member `key`, null included.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Value> {
-        self.find(key).ok().map(|index| &mut self.0[index].1)
+        self.position(key).map(|index| &mut self.0[index].1)
     }
 
     /// Whether there is a member `key`, null included.
     #[must_use]
     pub fn contains_key(&self, key: &str) -> bool {
-        self.find(key).is_ok()
+        self.position(key).is_some()
     }
 
     /// Sets `key`; the value before comes back.
@@ -304,7 +321,7 @@ impl Object {
 
     /// Takes `key` away.
     pub fn remove(&mut self, key: &str) -> Option<Value> {
-        self.find(key).ok().map(|index| self.0.remove(index).1)
+        self.position(key).map(|index| self.0.remove(index).1)
     }
 
     /// The member `key`, made null where it is absent.

@@ -1,6 +1,6 @@
 //! From the store to the caches: one task reads every change under `/registry/` and applies it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use apimachinery::Value;
@@ -13,12 +13,14 @@ use registry::{AnyResource, Registry};
 use storage::{At, Key, Kv, RangeReq, Rev, StorageError, Store};
 
 use crate::cache::{Cache, Progress};
-use crate::noted::Noted;
+use crate::noted::{Note, Noted};
 
 /// What every key begins with.
 const ROOT: &str = "/registry/";
 /// How many objects are read from the store at once when the server starts.
 const LOAD_PAGE: usize = 2_000;
+/// How many of the objects that changed last stay decoded, for those in this process who follow the changes.
+const KEPT: usize = 64;
 
 /// All caches.
 #[derive(Debug)]
@@ -132,22 +134,23 @@ impl Hub {
         None
     }
 
-    /// Remembers what is known of a value that is about to be stored.
-    pub(crate) fn note(&self, resource: &dyn AnyResource, value: &Value, bytes: &Bytes) {
-        self.noted.add(bytes, facts(resource, value));
+    /// Remembers a value that is about to be stored as these bytes.
+    pub(crate) fn note(&self, resource: &dyn AnyResource, value: Value, bytes: &Bytes) {
+        self.noted.add(bytes, Note { facts: facts(resource, &value), value });
     }
 
     /// Forgets what was noted of a value that was not stored.
     pub(crate) fn forget(&self, bytes: &Bytes) {
-        let _facts = self.noted.take(bytes);
+        let _note = self.noted.take(bytes);
     }
 
     /// The object of a change, decoded where its writer is another process or was an earlier one.
     fn written(&self, resource: &dyn AnyResource, kv: &Kv) -> Result<Arc<Obj>, StorageError> {
-        match self.noted.take(&kv.value) {
-            Some(facts) => stored(kv, Obj::with_facts(kv.value.clone(), kv.mod_rev.0, facts)),
-            None => object_of(resource, kv),
-        }
+        let Some(Note { facts, value }) = self.noted.take(&kv.value) else {
+            return object_of(resource, kv);
+        };
+        let object = Obj::with_facts(kv.value.clone(), kv.mod_rev.0, facts);
+        stored(kv, object.inspect(|object| object.keep_value(value)))
     }
 
     /// Applies changes until the server stops.
@@ -156,6 +159,7 @@ impl Hub {
     /// When the store's changes cannot be followed any more.
     pub async fn run(&self, stop: ShutdownSignal) -> Result<(), StorageError> {
         let mut changes = self.store.watch(Key::from(ROOT), Rev(self.progress.revision()));
+        let mut kept = VecDeque::with_capacity(KEPT + 1);
         loop {
             let batch = tokio::select! {
                 biased;
@@ -172,7 +176,11 @@ impl Hub {
                     Some(kv) => Some(self.written(cache.resource().as_ref(), kv)?),
                     None => None,
                 };
+                kept.extend(object.clone());
                 cache.apply(&key, event.rev.0, object);
+                if kept.len() > KEPT {
+                    kept.pop_front().inspect(|object: &Arc<Obj>| object.unkeep());
+                }
             }
             self.progress.advance(batch.progress.0);
         }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use storage::{At, Expect, Key, Kv, Put, Rev, StorageError, Ttl};
 
 use crate::Server;
+use crate::cache::cache_key;
 use crate::error;
 use crate::hub::object_of;
 use crate::options::WriteOptions;
@@ -16,7 +17,7 @@ use crate::target::Target;
 /// An object as the store has it, decoded.
 #[derive(Debug, Clone)]
 pub(crate) struct Current {
-    pub(crate) value: Value,
+    pub(crate) value: Arc<Value>,
     pub(crate) kv: Kv,
 }
 
@@ -44,13 +45,20 @@ pub(crate) async fn try_current(
     let key = target.key(name)?;
     let (kv, _) =
         server.hub.store().get(&key, At::Latest).await.map_err(|error| error::general(&error))?;
-    kv.map(decode).transpose()
+    let Some(kv) = kv else { return Ok(None) };
+    // Who writes to what has just changed finds it decoded.
+    let cached = target.cache.get(&cache_key(&target.namespace, name));
+    let cached = cached.filter(|object| object.resource_version == kv.mod_rev.0);
+    match cached.and_then(|object| object.kept()) {
+        Some(value) => Ok(Some(Current { value, kv })),
+        None => decode(kv).map(Some),
+    }
 }
 
 fn decode(kv: Kv) -> Result<Current, Status> {
     let value = obj::decode(&kv.value, kv.mod_rev.0)
         .map_err(|error| Status::internal(StorageError::Corrupt(format!("{}: {error}", kv.key))))?;
-    Ok(Current { value, kv })
+    Ok(Current { value: Arc::new(value), kv })
 }
 
 /// Decodes what a store's error brought along.
@@ -58,29 +66,51 @@ pub(crate) fn decode_current(kv: &Kv) -> Result<Current, Status> {
     decode(kv.clone())
 }
 
-/// Stores a new object; the object with its resource version comes back.
+/// An object as a write leaves it.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// It is stored like this.
+    Stored(Obj),
+    /// It is not stored, or not any more.
+    Only(Value),
+}
+
+impl Written {
+    fn stored(bytes: Bytes, revision: Rev) -> Result<Self, Status> {
+        Obj::unindexed(bytes, revision.0).map(Self::Stored).map_err(Status::internal)
+    }
+
+    /// The object as a value, with its resource version.
+    pub(crate) fn into_value(self) -> Result<Value, Status> {
+        match self {
+            Self::Stored(object) => object.to_value().map_err(Status::internal),
+            Self::Only(value) => Ok(value),
+        }
+    }
+}
+
+/// Stores a new object.
 pub(crate) async fn create(
     server: &Server,
     target: &Target,
     name: &str,
-    mut value: Value,
+    value: Value,
     dry_run: bool,
-) -> Result<Value, Status> {
+) -> Result<Written, Status> {
     let key = target.key(name)?;
     let store = server.hub.store();
     if dry_run {
         let (kv, _) = store.get(&key, At::Latest).await.map_err(|error| error::general(&error))?;
         return match kv {
             Some(_) => Err(Status::already_exists(target.group_resource(), name)),
-            None => Ok(value),
+            None => Ok(Written::Only(value)),
         };
     }
-    let bytes = obj::encode(&value).into();
-    let put = put(server, target, &value, key, bytes, Expect::Absent).await;
+    let bytes = Bytes::from(obj::encode(&value));
+    let put = put(server, target, value, key, bytes.clone(), Expect::Absent).await;
     let put = put.map_err(|error| error::of_object(&error, target.group_resource(), name))?;
-    set_version(&mut value, put.rev.0);
     settle(server, target, put.rev).await;
-    Ok(value)
+    Written::stored(bytes, put.rev)
 }
 
 /// How long a write waits for the caches at most. They are there in far less, unless the server is overloaded.
@@ -108,8 +138,8 @@ pub(crate) async fn settle(server: &Server, target: &Target, revision: Rev) {
 /// What became of an attempt to replace an object.
 #[derive(Debug)]
 pub(crate) enum Replaced {
-    /// It is stored; this is it with its resource version.
-    Done(Value),
+    /// It is stored.
+    Done(Written),
     /// Somebody else was faster; this is the object now.
     Conflict(Current),
 }
@@ -124,22 +154,20 @@ pub(crate) async fn replace(
     dry_run: bool,
 ) -> Result<Replaced, Status> {
     if dry_run {
-        set_version(&mut value, current.kv.mod_rev.0);
-        return Ok(Replaced::Done(value));
+        value.set_at(&["metadata", "resourceVersion"], current.kv.mod_rev.0.to_string());
+        return Ok(Replaced::Done(Written::Only(value)));
     }
-    let bytes = obj::encode(&value);
+    let bytes = Bytes::from(obj::encode(&value));
     if bytes == current.kv.value {
         // Nothing changed: no new version and no event.
-        set_version(&mut value, current.kv.mod_rev.0);
-        return Ok(Replaced::Done(value));
+        return Written::stored(bytes, current.kv.mod_rev).map(Replaced::Done);
     }
     let key = current.kv.key.clone();
     let expect = Expect::ModRev(current.kv.mod_rev);
-    match put(server, target, &value, key, bytes.into(), expect).await {
+    match put(server, target, value, key, bytes.clone(), expect).await {
         Ok(put) => {
-            set_version(&mut value, put.rev.0);
             settle(server, target, put.rev).await;
-            Ok(Replaced::Done(value))
+            Written::stored(bytes, put.rev).map(Replaced::Done)
         }
         Err(StorageError::Conflict { current }) => Ok(Replaced::Conflict(decode(*current)?)),
         Err(error) => Err(error::of_object(&error, target.group_resource(), name)),
@@ -150,7 +178,7 @@ pub(crate) async fn replace(
 async fn put(
     server: &Server,
     target: &Target,
-    value: &Value,
+    value: Value,
     key: Key,
     bytes: Bytes,
     expect: Expect,
@@ -166,10 +194,6 @@ async fn put(
 fn ttl(target: &Target) -> Option<Ttl> {
     let seconds = target.resource().rules().ttl_seconds;
     (seconds > 0).then_some(Ttl { seconds })
-}
-
-fn set_version(value: &mut Value, revision: u64) {
-    value.set_at(&["metadata", "resourceVersion"], revision.to_string());
 }
 
 /// The objects of a page of the store.

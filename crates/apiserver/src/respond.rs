@@ -13,6 +13,7 @@ use crate::Server;
 use crate::body::Body;
 use crate::exchange::Exchange;
 use crate::negotiate::{Encoding, Form, Transform};
+use crate::persist::Written;
 use crate::target::Target;
 
 /// How large one piece of a streamed list is, in bytes.
@@ -130,11 +131,26 @@ pub(crate) fn object(
     }
 }
 
+/// What a write left, as the client asked for it.
+pub(crate) fn written(
+    server: &Server,
+    target: &Target,
+    form: Form,
+    code: u16,
+    written: Written,
+) -> Result<Response<Body>, Status> {
+    match written {
+        Written::Stored(object) => stored(server, target, form, code, &object),
+        Written::Only(value) => Ok(self::object(server, target, form, code, value)),
+    }
+}
+
 /// A stored object as the client asked for it, without decoding where that can be.
 pub(crate) fn stored(
     server: &Server,
     target: &Target,
     form: Form,
+    code: u16,
     object: &Obj,
 ) -> Result<Response<Body>, Status> {
     let direct =
@@ -143,10 +159,10 @@ pub(crate) fn stored(
         let mut out = Vec::with_capacity(object.stored().len() + 64);
         object.write(&mut out);
         out.push(b'\n');
-        return Ok(bytes(200, "application/json", out));
+        return Ok(bytes(code, "application/json", out));
     }
     let content = object.to_value().map_err(Status::internal)?;
-    Ok(self::object(server, target, form, 200, content))
+    Ok(self::object(server, target, form, code, content))
 }
 
 /// Metadata alone.

@@ -40,16 +40,6 @@ pub struct Cached {
     pub resource_version: u64,
     /// The object as it was read; in the server's process the very one that its own cache holds.
     object: Arc<Obj>,
-    decoded: Mutex<Decoded>,
-}
-
-/// The decoded form of an object, which is many times as large as its bytes and so is kept for a short time only.
-#[derive(Debug)]
-enum Decoded {
-    /// Made for each who asks.
-    Unkept,
-    /// Kept from the first who asks on.
-    Kept(Option<Arc<Value>>),
 }
 
 impl Cached {
@@ -57,9 +47,9 @@ impl Cached {
     #[must_use]
     pub fn new(value: Value) -> Self {
         // Nothing but a size of gigabytes keeps a value from being one.
-        let cached = Self::of(Arc::new(Obj::of(&value).unwrap_or_default()));
-        *cached.decoded.lock() = Decoded::Kept(Some(Arc::new(value)));
-        cached
+        let object = Obj::of(&value).unwrap_or_default();
+        object.keep_value(value);
+        Self::of(Arc::new(object))
     }
 
     fn of(object: Arc<Obj>) -> Self {
@@ -68,7 +58,6 @@ impl Cached {
             uid: object.facts.uid.clone(),
             resource_version: object.resource_version,
             object,
-            decoded: Mutex::new(Decoded::Kept(None)),
         }
     }
 
@@ -76,12 +65,7 @@ impl Cached {
     #[must_use]
     pub fn value(&self) -> Arc<Value> {
         // It was written by this process from a value.
-        let decode = || Arc::new(self.object.to_value().unwrap_or_default());
-        match &mut *self.decoded.lock() {
-            Decoded::Unkept => {}
-            Decoded::Kept(kept) => return Arc::clone(kept.get_or_insert_with(decode)),
-        }
-        decode()
+        self.object.value().unwrap_or_default()
     }
 
     /// The object as a value of one's own.
@@ -94,18 +78,6 @@ impl Cached {
     #[must_use]
     pub fn mentions(&self, text: &str) -> bool {
         self.object.mentions(text)
-    }
-
-    /// Begins to keep the decoded form, which is made when it is first asked for.
-    fn keep(&self) {
-        let mut decoded = self.decoded.lock();
-        if matches!(*decoded, Decoded::Unkept) {
-            *decoded = Decoded::Kept(None);
-        }
-    }
-
-    fn unkeep(&self) {
-        *self.decoded.lock() = Decoded::Unkept;
     }
 
     /// The object as a Rust type; `None` where it does not fit, which the server's types prevent.
@@ -317,6 +289,9 @@ impl Store {
     fn apply(&self, object: Option<Arc<Obj>>, key: &ObjectKey, revision: u64) {
         let listeners = self.0.listeners.lock();
         let new = object.map(|object| Arc::new(Cached::of(object)));
+        if let Some(new) = &new {
+            new.object.keep();
+        }
         let change = {
             let mut state = self.0.state.write();
             state.revision = state.revision.max(revision);
@@ -325,7 +300,7 @@ impl Store {
                 None => state.objects.remove(key),
             };
             if let Some(old) = &old {
-                old.keep();
+                old.object.keep();
             }
             state.reindex(key, old.as_deref(), new.as_deref());
             StoreChange { old, new }
@@ -335,7 +310,7 @@ impl Store {
         }
         drop(listeners);
         if let Some(old) = &change.old {
-            old.unkeep();
+            old.object.unkeep();
         }
         if let Some(new) = change.new {
             self.0.state.write().remember(new);
@@ -376,7 +351,7 @@ impl State {
         if self.recent.len() > RECENT
             && let Some(first) = self.recent.pop_front()
         {
-            first.unkeep();
+            first.object.unkeep();
         }
     }
 

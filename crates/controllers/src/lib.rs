@@ -41,6 +41,7 @@ pub mod ttl_after_finished;
 pub mod vac_protection;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::reflector::Caches;
 use client::{Client, EventRecorder};
@@ -69,6 +70,8 @@ pub struct Setup {
     pub root_ca: Arc<str>,
     /// Signs approved certificate requests; without it they stay as they are.
     pub authority: Option<Arc<dyn certificates::CertificateSigner>>,
+    /// How long what it signs is good at most.
+    pub signing_duration: Duration,
     /// Signs tokens that are kept in Secrets; without it such Secrets stay empty.
     pub tokens: Option<Arc<dyn serviceaccount_token::TokenSigner>>,
     /// The address ranges that nodes get; none where something else gives them.
@@ -115,7 +118,8 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (certificates::Approver::NAME, |setup| start(setup, certificates::Approver, 1)),
     (certificates::Signer::NAME, |setup| {
         if let Some(authority) = &setup.authority {
-            start(setup, certificates::Signer { authority: Arc::clone(authority) }, 1);
+            let (authority, longest) = (Arc::clone(authority), setup.signing_duration);
+            start(setup, certificates::Signer { authority, longest }, 1);
         }
     }),
     (taint_eviction::TaintEviction::NAME, |setup| start(setup, taint_eviction::TaintEviction, 8)),

@@ -1,6 +1,7 @@
 //! The form in which a built-in resource is declared: a plain struct literal.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use api::ResourceFacts;
 use apimachinery::conform::{self, ConformError};
@@ -215,6 +216,8 @@ pub struct BuiltIn {
     served: Vec<Served>,
     prefix: String,
     fields: Vec<&'static str>,
+    /// What Go writes for an object of which nothing is set.
+    zero: OnceLock<Value>,
 }
 
 /// The facts of a resource in the table.
@@ -241,6 +244,7 @@ impl BuiltIn {
             served: served?,
             prefix: format!("/registry/{name}/"),
             fields: declaration.fields.iter().map(|field| field.name).collect(),
+            zero: OnceLock::new(),
             declaration,
         })
     }
@@ -295,7 +299,8 @@ impl AnyResource for BuiltIn {
     fn prepare_create(&self, value: &mut Value) {
         conform::empty_lists_are_null(api::schema(), self.served[0].node, value);
         if self.declaration.rules.has_status && !self.declaration.created_with_status {
-            reset(value, "status", &conform::zero(api::schema(), self.served[0].node));
+            let zero = || conform::zero(api::schema(), self.served[0].node);
+            reset(value, "status", self.zero.get_or_init(zero));
         }
         (self.declaration.prepare_create)(value);
     }

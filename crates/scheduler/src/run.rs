@@ -320,13 +320,13 @@ impl State {
 fn relevant(pod: &Value) -> u64 {
     use std::hash::{Hash, Hasher};
     let mut hasher = std::hash::DefaultHasher::new();
-    let parts: [&[&str]; 4] = [
-        &["metadata", "uid"],
-        &["metadata", "labels"],
-        &["metadata", "ownerReferences"],
-        &["spec"],
-    ];
-    for part in parts {
+    // The generation moves with the spec; a server that has none for pods leaves the spec itself.
+    let generation = pod.i64_at(&["metadata", "generation"]).filter(|it| *it > 0);
+    generation.hash(&mut hasher);
+    let spec: &[&str] = if generation.is_some() { &[] } else { &["spec"] };
+    let parts: [&[&str]; 4] =
+        [&["metadata", "uid"], &["metadata", "labels"], &["metadata", "ownerReferences"], spec];
+    for part in parts.into_iter().filter(|it| !it.is_empty()) {
         let value = pod.at(part).unwrap_or(&Value::Null);
         apimachinery::json::to_vec(value).hash(&mut hasher);
     }

@@ -16,7 +16,7 @@ use crate::decode::{self, Patched};
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
 use crate::options::{FieldValidation, WriteOptions, refuse};
-use crate::persist::{self, Current, tracked_write};
+use crate::persist::{self, Current, Written, tracked_write};
 use crate::respond;
 use crate::target::Target;
 
@@ -43,10 +43,10 @@ pub(crate) async fn apply(
         decode::patched(exchange, target, &mut value, options.field_validation, Patched::Applied)?;
         let stored =
             create::new_object(server, exchange, target, &options, value, Tracking::Done).await?;
-        return Ok(respond::object(server, target, form, 201, stored));
+        return respond::written(server, target, form, 201, stored);
     };
     let stored = replace(server, exchange, target, &options, &applied, current).await?;
-    Ok(respond::object(server, target, form, 200, stored))
+    respond::written(server, target, form, 200, stored)
 }
 
 /// Applies a `Scale`: the same as applying an object with nothing but the count, under the name of the subresource.
@@ -66,7 +66,7 @@ pub(crate) async fn apply_scale(
     let applied = counted(target, &name, &scale, &given)?;
     let current = persist::current(server, target, &name).await?;
     let stored = replace(server, exchange, target, &options, &applied, current).await?;
-    Ok(respond::plain(form, 200, &scale_of(&scale, &stored)))
+    Ok(respond::plain(form, 200, &scale_of(&scale, &stored.into_value()?)))
 }
 
 /// The object that says what a `Scale` says.
@@ -128,7 +128,7 @@ async fn replace(
     options: &WriteOptions,
     applied: &Value,
     current: Current,
-) -> Result<Value, Status> {
+) -> Result<Written, Status> {
     let (name, subresource) = (exchange.info.name.clone(), exchange.info.subresource.clone());
     let write = Write {
         name: &name,

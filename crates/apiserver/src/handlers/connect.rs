@@ -102,7 +102,7 @@ pub(crate) async fn connect(
         judge(server, exchange, &admission, &mut Value::Null, Some(&current.value)).await?;
     }
     let (node, path) = match target.served.facts.resource {
-        "nodes" => (current.value.clone(), format!("/{}", exchange.info.rest)),
+        "nodes" => (Value::clone(&current.value), format!("/{}", exchange.info.rest)),
         _ => (node_of(server, &current.value)?, path_of(exchange, &current.value)?),
     };
     if matches!(subresource.as_str(), "exec" | "attach" | "portforward") && !asks_upgrade(exchange)

@@ -19,7 +19,7 @@ use crate::decode;
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
 use crate::options::WriteOptions;
-use crate::persist;
+use crate::persist::{self, Written};
 use crate::respond;
 use crate::target::Target;
 
@@ -49,7 +49,7 @@ pub(crate) async fn create(
     let form = negotiate(&exchange.parts.headers)?;
     let value = decode::object(exchange, target, &body, options.field_validation)?;
     let stored = new_object(server, exchange, target, &options, value, Tracking::Compare).await?;
-    Ok(respond::object(server, target, form, 201, stored))
+    respond::written(server, target, form, 201, stored)
 }
 
 /// Everything after decoding: a value of the request's version becomes a stored object.
@@ -60,7 +60,7 @@ pub(crate) async fn new_object(
     options: &WriteOptions,
     mut value: Value,
     tracking: Tracking,
-) -> Result<Value, Status> {
+) -> Result<Written, Status> {
     place_in_namespace(target, &mut value)?;
     if !value.str_at(&["metadata", "resourceVersion"]).is_empty() {
         return Err(Status {
@@ -96,7 +96,7 @@ async fn attempt_create(
     target: &Target,
     options: &WriteOptions,
     mut value: Value,
-) -> Result<Value, Status> {
+) -> Result<Written, Status> {
     fill_metadata(server, target, &mut value);
     let mut admission = Admission {
         operation: Operation::Create,
@@ -202,7 +202,7 @@ pub(crate) async fn on_update(
     target: &Target,
     options: &WriteOptions,
     mut value: Value,
-) -> Result<Value, Status> {
+) -> Result<Written, Status> {
     let name = exchange.info.name.clone();
     let uid = value.str_at(&["metadata", "uid"]).to_owned();
     if !uid.is_empty() {

@@ -19,7 +19,7 @@ use crate::error;
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
 use crate::options;
-use crate::persist::{self, Current, Replaced};
+use crate::persist::{self, Current, Replaced, Written};
 use crate::respond;
 use crate::target::Target;
 
@@ -52,7 +52,7 @@ pub(crate) async fn delete(
     let name = exchange.info.name.clone();
     let deleted = remove(server, exchange, target, &name, &options).await?;
     Ok(match deleted {
-        Deleted::Object(value) => respond::object(server, target, form, 200, value),
+        Deleted::Object(written) => respond::written(server, target, form, 200, written)?,
         Deleted::Status(status) => respond::plain(form, 200, &status.to_value()),
     })
 }
@@ -61,7 +61,7 @@ pub(crate) async fn delete(
 #[derive(Debug)]
 pub(crate) enum Deleted {
     /// The object, gone or going.
-    Object(Value),
+    Object(Written),
     /// That it is gone.
     Status(Status),
 }
@@ -176,8 +176,7 @@ async fn attempt(
                 name: name.into(),
                 dry_run: options.dry_run,
             };
-            let old = current.value.clone();
-            judge(server, exchange, &admission, &mut Value::Null, Some(&old)).await?;
+            judge(server, exchange, &admission, &mut Value::Null, Some(&current.value)).await?;
         }
         match step(server, target, name, options, &current).await? {
             Step::Done(deleted) => return Ok(deleted),
@@ -240,7 +239,7 @@ async fn step(
     options: &DeleteOptions,
     current: &Current,
 ) -> Result<Step, Status> {
-    let mut value = current.value.clone();
+    let mut value = Value::clone(&current.value);
     let grace = grace_period(target, options, &value);
     let orphans = target.resource().rules().orphans;
     let finalizers = set_finalizers(&mut value, options, orphans);
@@ -258,13 +257,13 @@ async fn step(
         return take_away(server, target, options, current, value).await;
     }
     let changed = mark(server, target, &mut value, grace);
-    if changed || value != current.value {
+    if changed || value != *current.value {
         match persist::replace(server, target, name, current, value, options.dry_run).await? {
             Replaced::Done(stored) => Ok(Step::Done(Deleted::Object(stored))),
             Replaced::Conflict(newer) => Ok(Step::Conflict(newer)),
         }
     } else {
-        Ok(Step::Done(Deleted::Object(value)))
+        Ok(Step::Done(Deleted::Object(Written::Only(value))))
     }
 }
 
@@ -279,14 +278,14 @@ async fn mark_and_take_away(
     value: Value,
 ) -> Result<Step, Status> {
     let marked = match persist::replace(server, target, name, current, value, false).await? {
-        Replaced::Done(marked) => marked,
+        Replaced::Done(marked) => marked.into_value()?,
         Replaced::Conflict(newer) => return Ok(Step::Conflict(newer)),
     };
     let version = marked.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or_default();
     let kv = storage::Kv { mod_rev: storage::Rev(version), ..current.kv.clone() };
-    let mut current = Current { value: marked.clone(), kv };
+    let mut current = Current { value: Arc::new(marked.clone()), kv };
     for _ in 0..ATTEMPTS {
-        let value = current.value.clone();
+        let value = Value::clone(&current.value);
         match take_away(server, target, options, &current, value).await? {
             Step::Conflict(newer) if is_marked(&marked, &newer.value) => current = newer,
             // Whoever saw the mark, such as a node, was faster: that is what was asked for.
@@ -404,7 +403,7 @@ async fn take_away(
 
 fn answer(target: &Target, value: Value) -> Deleted {
     if target.resource().rules().returns_deleted {
-        return Deleted::Object(value);
+        return Deleted::Object(Written::Only(value));
     }
     let facts = target.served.facts;
     Deleted::Status(Status {

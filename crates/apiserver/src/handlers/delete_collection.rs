@@ -33,7 +33,8 @@ pub(crate) async fn delete_collection(
     for object in page.objects {
         let one = Target { namespace: object.facts.namespace.to_string(), ..target.clone() };
         match remove(server, exchange, &one, &object.facts.name, &options).await {
-            Ok(Deleted::Object(mut value)) => {
+            Ok(Deleted::Object(written)) => {
+                let mut value = written.into_value()?;
                 target.resource().from_storage(&target.served, &mut value);
                 items.push(without_kind(value));
             }

@@ -126,7 +126,7 @@ async fn without_budget(
         let going = pod.at(&["metadata", "deletionTimestamp"]).is_some();
         let phase = pod.str_at(&["status", "phase"]);
         if !going && !matches!(phase, "Succeeded" | "Failed" | "Pending") {
-            return Ok(Budgeted::Pod(pod));
+            return Ok(Budgeted::Pod(Arc::unwrap_or_clone(pod)));
         }
         let mut exact = options.clone();
         if !going && phase == "Pending" && exact.resource_version.is_none() {
@@ -176,10 +176,11 @@ async fn mark(
     let mut current: Current = persist::current(server, target, name).await?;
     for _ in 0..ATTEMPTS {
         delete::check_preconditions(target, name, options, &current.value)?;
-        let mut pod = current.value.clone();
+        let mut pod = Value::clone(&current.value);
         set_target(&mut pod, &time::format_time(server.clock.now()));
         match persist::replace(server, target, name, &current, pod, false).await? {
             Replaced::Done(stored) => {
+                let stored = stored.into_value()?;
                 return Ok(stored.str_at(&["metadata", "resourceVersion"]).to_owned());
             }
             Replaced::Conflict(newer) => current = newer,

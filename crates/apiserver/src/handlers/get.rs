@@ -31,5 +31,5 @@ pub(crate) async fn get(
     let kv = kv.ok_or_else(|| Status::not_found(target.group_resource(), name))?;
     let object = Obj::unindexed(kv.value.clone(), kv.mod_rev.0)
         .map_err(|error| error::general(&StorageError::Corrupt(format!("{}: {error}", kv.key))))?;
-    respond::stored(server, target, form, &object)
+    respond::stored(server, target, form, 200, &object)
 }

@@ -68,7 +68,7 @@ pub(crate) async fn patch(
         Ok(value)
     };
     let stored = write.run(server, exchange, target, current, change).await?;
-    Ok(respond::object(server, target, form, 200, stored))
+    respond::written(server, target, form, 200, stored)
 }
 
 /// How the body says it is written.

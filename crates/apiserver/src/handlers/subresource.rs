@@ -154,7 +154,7 @@ async fn write_scale(
             scaled(&name, &scale, live, &wanted)
         })
         .await?;
-    Ok(respond::plain(form, 200, &scale_of(&scale, &stored)))
+    Ok(respond::plain(form, 200, &scale_of(&scale, &stored.into_value()?)))
 }
 
 /// The object with the count that a `Scale` wants.

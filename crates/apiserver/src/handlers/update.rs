@@ -1,5 +1,6 @@
 //! PUT, and what it shares with PATCH: an object is read, changed, checked and replaced where it is still the same.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use admission::Operation;
@@ -17,7 +18,7 @@ use crate::error::MODIFIED;
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
 use crate::options::WriteOptions;
-use crate::persist::{self, Current, Replaced};
+use crate::persist::{self, Current, Replaced, Written};
 use crate::respond;
 use crate::target::Target;
 
@@ -46,7 +47,7 @@ pub(crate) async fn update(
     let Some(current) = found else {
         if target.resource().rules().create_on_update && subresource.is_empty() {
             let stored = create::on_update(server, exchange, target, &options, given).await?;
-            return Ok(respond::object(server, target, form, 201, stored));
+            return respond::written(server, target, form, 201, stored);
         }
         return Err(Status::not_found(target.group_resource(), &name));
     };
@@ -57,8 +58,13 @@ pub(crate) async fn update(
         tracking: Tracking::Compare,
         of_live: false,
     };
-    let stored = write.run(server, exchange, target, current, |_, _, _| Ok(given.clone())).await?;
-    Ok(respond::object(server, target, form, 200, stored))
+    // A write that names a version is not tried again.
+    let once = !given.str_at(&["metadata", "resourceVersion"]).is_empty();
+    let change = |_: &mut Exchange, _: &Target, _: &Value| {
+        Ok(if once { std::mem::take(&mut given) } else { given.clone() })
+    };
+    let stored = write.run(server, exchange, target, current, change).await?;
+    respond::written(server, target, form, 200, stored)
 }
 
 /// The object names itself as the URL does.
@@ -105,10 +111,12 @@ impl Write<'_> {
         target: &Target,
         mut current: Current,
         mut change: impl FnMut(&mut Exchange, &Target, &Value) -> Result<Value, Status>,
-    ) -> Result<Value, Status> {
+    ) -> Result<Written, Status> {
         for attempt in 1.. {
-            let mut live = current.value.clone();
-            target.resource().from_storage(&target.served, &mut live);
+            let mut live = Cow::Borrowed(current.value.as_ref());
+            if !target.is_storage_version() {
+                target.resource().from_storage(&target.served, live.to_mut());
+            }
             let mut value = change(exchange, target, &live)?;
             let named_version = self.check_preconditions(target, &value, &current.value)?;
             keep_system_fields(&mut value, &current.value);
@@ -127,7 +135,8 @@ impl Write<'_> {
             let reserved = allocate(server, target, &mut checked)?;
             if is_finished(&checked, &current.value) && !self.options.dry_run {
                 reserved.commit();
-                return super::delete::finish(server, target, &current, checked).await;
+                let gone = super::delete::finish(server, target, &current, checked).await?;
+                return Ok(Written::Only(gone));
             }
             match persist::replace(
                 server,
@@ -280,6 +289,12 @@ fn keep_system_fields(value: &mut Value, old: &Value) {
     value.remove_at(&["metadata", "selfLink"]);
 }
 
+/// What an object says besides its kind, metadata and status.
+fn content(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    let members = value.as_object().into_iter().flat_map(apimachinery::Object::iter);
+    members.filter(|(key, _)| !matches!(*key, "metadata" | "status" | "kind" | "apiVersion"))
+}
+
 /// The generation moves with every change outside metadata and status.
 fn move_generation(target: &Target, part: Part<'_>, value: &mut Value, old: &Value) {
     // Neither a status nor the choice of a node is a change of what is wanted.
@@ -287,21 +302,12 @@ fn move_generation(target: &Target, part: Part<'_>, value: &mut Value, old: &Val
     if kept || target.resource().rules().generation == Generation::None {
         return;
     }
-    let content = |value: &Value| -> Vec<(String, Value)> {
-        value
-            .as_object()
-            .into_iter()
-            .flat_map(apimachinery::Object::iter)
-            .filter(|(key, _)| !matches!(*key, "metadata" | "status" | "kind" | "apiVersion"))
-            .map(|(key, value)| (key.to_owned(), value.clone()))
-            .collect()
-    };
     let before = old.i64_at(&["metadata", "generation"]).unwrap_or_default();
     let now = value.i64_at(&["metadata", "generation"]).unwrap_or_default();
     let labels = |value: &Value| value.at(&["metadata", "labels"]).cloned();
     let labelled = target.resource().rules().generation == Generation::SpecAndLabels
         && labels(value) != labels(old);
-    if now == before && (labelled || content(value) != content(old)) {
+    if now == before && (labelled || content(value).ne(content(old))) {
         value.set_at(&["metadata", "generation"], before + 1);
     }
 }

@@ -15,9 +15,6 @@ use super::request::{CLIENT_AUTH, SERVER_AUTH, has_condition, is_signed};
 use super::{ACCOUNT, CLIENT, NODE_CLIENT, NODE_SERVING, Request};
 use crate::owner::to_value;
 
-/// How long a certificate lives at most, as upstream's `--cluster-signing-duration`.
-const LONGEST: Duration = Duration::from_secs(365 * 86_400);
-
 /// The cluster's authority.
 pub trait CertificateSigner: Send + Sync + Debug {
     /// The certificate for a request in PEM, in PEM.
@@ -32,6 +29,8 @@ pub trait CertificateSigner: Send + Sync + Debug {
 pub struct Signer {
     /// What signs.
     pub authority: Arc<dyn CertificateSigner>,
+    /// How long a certificate lives at most (upstream's `--cluster-signing-duration`).
+    pub longest: Duration,
 }
 
 /// Why a request is not signed, if its signer refuses it.
@@ -79,7 +78,7 @@ impl Controller for Signer {
 
     fn plan(&self, csr: &CertificateSigningRequest, (): &mut (), now: Timestamp) -> Plan {
         let asked = csr.spec.expiration_seconds.and_then(|it| u64::try_from(it).ok());
-        let life = asked.map_or(LONGEST, Duration::from_secs).min(LONGEST);
+        let life = asked.map_or(self.longest, Duration::from_secs).min(self.longest);
         let usages = csr.spec.usages.as_deref().unwrap_or_default();
         let signed =
             refusal(csr).and_then(|()| self.authority.sign(&csr.spec.request.0, usages, life));

@@ -44,6 +44,7 @@ async fn cluster(names: &'static [&'static str]) -> TestCluster {
         random: Arc::clone(&cluster.random),
         root_ca: "-----BEGIN CERTIFICATE-----".into(),
         authority: None,
+        signing_duration: std::time::Duration::from_secs(86_400),
         tokens: Some(Arc::new(Signer)),
         node_ranges: node_ranges(),
         node_lifecycle: NodeLifecycle::default(),
