@@ -48,7 +48,7 @@ impl Renewal {
             };
             let what = "logs and exec do not reach this node: no certificate for its server";
             let Some(certificate) = self.until_done(what, ask).await else { return };
-            if !self.is_due(&certificate).await {
+            if !self.is_due(&certificate, Some(self.clock.now())).await {
                 return;
             }
         }
@@ -63,7 +63,8 @@ impl Renewal {
     ) {
         let (server, authority) = (access.server().to_owned(), access.authority().to_owned());
         let mut certificate = access.certificate().to_owned();
-        while self.is_due(&certificate).await {
+        let mut since = None;
+        while self.is_due(&certificate, since).await {
             let ask = || {
                 async {
                     self.asker.credentials(&self.client, &server, &authority, &kubeconfig).await?;
@@ -75,16 +76,18 @@ impl Renewal {
             };
             let what = "this node's credentials were not renewed";
             let Some(renewed) = self.until_done(what, ask).await else { return };
-            certificate = renewed;
+            (certificate, since) = (renewed, Some(self.clock.now()));
         }
     }
 
-    /// Sleeps until a certificate should be renewed; false where the agent stops before.
-    async fn is_due(&self, certificate: &str) -> bool {
+    /// Sleeps until a certificate should be renewed; false where the agent stops before. `since` is when it was got, if
+    /// that is known: certificates begin earlier.
+    async fn is_due(&self, certificate: &str, since: Option<Timestamp>) -> bool {
         let random = self.asker.random.fraction();
         loop {
             // One that cannot be read is renewed at once.
-            let due = pki::life(certificate).map(|(from, to)| due(from, to, random));
+            let due =
+                pki::life(certificate).map(|(from, to)| due(since.unwrap_or(from), to, random));
             let left = due.map(|at| at.duration_since(self.clock.now())).unwrap_or_default();
             let Ok(left) = Duration::try_from(left) else { return true };
             if left.is_zero() {

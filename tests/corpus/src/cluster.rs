@@ -22,6 +22,8 @@ const PODS: &str = "10.99.0.0/16";
 const SERVICES: &str = "10.96.0.0/16";
 /// What the corpus selects nodes by.
 const LABELS: &str = "--node-labels=eks.amazonaws.com/nodegroup=common";
+/// How long the certificates of nodes that join are good: so short that they are renewed while tests run.
+const SIGNED_FOR: &str = "40s";
 /// The port of the registry.
 const REGISTRY_PORT: u16 = 5000;
 /// A name that the corpus asks for, answered by our web server.
@@ -180,6 +182,7 @@ fn server(
         .args(["server", LABELS])
         .args(node_flags(lab, machine, name))
         .arg(format!("--advertise-address={}", machine.address))
+        .arg(format!("--kube-controller-manager-arg=cluster-signing-duration={SIGNED_FOR}"))
         .arg(format!("--token-auth-file={}", lab.path("tokens").display()))
         .arg(format!("--write-kubeconfig={}", kubeconfig.display()));
     let mut server = Background::start(&server, &lab.path("server.log"))?;

@@ -1,5 +1,6 @@
 //! Deployments: rolled out, scaled, undone, behind Services, drained.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::thread;
 
@@ -226,8 +227,31 @@ fn on_three(case: Case<'_>) -> Result<()> {
     case.ready(&["nginx"])?;
     let log = case.line("exec nginx -- hostname")?;
     ensure!(log == "nginx\n", "{log:?}");
+    renewed(case)?;
+    let log = case.line("exec nginx -- hostname")?;
+    ensure!(log == "nginx\n", "{log:?}");
     case.line("delete deployment my-app-v3 --cascade=foreground --timeout=1s --wait=false")?;
     case.kubectl(&["delete", "pods", "--all", "--grace-period=1"]).map(drop)
+}
+
+/// The nodes that joined ask for new certificates before the old ones end, for themselves and for their servers.
+fn renewed(case: Case<'_>) -> Result<()> {
+    for node in &NODES[1..] {
+        for (signer, asked) in [("kube-apiserver-client-kubelet", 1), ("kubelet-serving", 2)] {
+            let what = format!("{node} has asked {signer} {asked} times for a certificate");
+            let given = RefCell::new(BTreeSet::new());
+            case.until_any("certificatesigningrequests", &what, |it| {
+                if text(it, "/spec/username") == format!("system:node:{node}")
+                    && text(it, "/spec/signerName") == format!("kubernetes.io/{signer}")
+                    && !text(it, "/status/certificate").is_empty()
+                {
+                    given.borrow_mut().insert(text(it, "/metadata/name").to_owned());
+                }
+                given.borrow().len() >= asked
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs after the other nodes have joined.
