@@ -34,7 +34,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Where everything is kept: images, containers, volumes. Archives in DIR/images are imported at start
-    #[arg(long, default_value = node::options::DATA_DIR, value_name = "DIR")]
+    #[arg(long, default_value = node::options::DATA_DIR, value_name = "DIR", value_parser = crate::data_dir::place)]
     data_dir: PathBuf,
     /// Address that the node agent's server listens on
     #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
@@ -87,6 +87,7 @@ async fn start(options: Options, shutdown: &Shutdown) -> Result<Node> {
     let access = access(&options, &asker).await?.at(options.server.clone());
     let transport = Arc::new(HttpTransport::new(&access)?);
     let client = Client::new(Arc::clone(&transport) as Arc<dyn Transport>, "kubelet/v1.37.1");
+    let only = node::OnlyNode::here()?;
     let certificate = certificate(&options)?;
     let address = SocketAddr::new(options.bind_address, options.node.kubelet.port);
     let serving = node::serving(address, &certificate, access.authority()).await?;
@@ -99,6 +100,7 @@ async fn start(options: Options, shutdown: &Shutdown) -> Result<Node> {
         random,
         stop: shutdown.signal(),
         proxy: true,
+        only,
     })
     .await?;
     // The cluster signs only for addresses that it knows the node by: after it has registered.

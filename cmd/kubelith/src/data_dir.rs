@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
@@ -15,6 +15,25 @@ const THERE_BEFORE: [&str; 2] = ["images", "lost+found"];
 /// Holds a data directory until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Held(#[expect(dead_code, reason = "its lock is what matters")] File);
+
+/// A directory by the one name that it has, however it is written: absolute, without links, `.` and `..`. What a node keeps
+/// elsewhere is found by the name of its data directory.
+///
+/// # Errors
+/// An empty name, and `..` in what does not exist.
+pub(crate) fn place(text: &str) -> Result<PathBuf, String> {
+    let absolute = std::path::absolute(text).map_err(|error| error.to_string())?;
+    let real = absolute.ancestors().find_map(|known| {
+        let rest = absolute.strip_prefix(known).ok()?;
+        Some((known.canonicalize().ok()?, rest))
+    });
+    let (real, rest) = real.ok_or("not even / can be read")?;
+    if rest.components().any(|it| it == Component::ParentDir) {
+        return Err(format!("{} does not exist, and has .. in it", absolute.display()));
+    }
+    // Joining nothing would leave a slash at the end.
+    Ok(if rest.as_os_str().is_empty() { real } else { real.join(rest) })
+}
 
 /// Takes a data directory, made where it is missing.
 ///

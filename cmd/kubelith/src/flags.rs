@@ -87,7 +87,12 @@ fn read(path: &Path) -> Result<Value> {
     if read.with_context(|| format!("could not read {shown}"))? as u64 > MAX_CONFIG_BYTES {
         bail!("{shown} is too large: a configuration file has at most {MAX_CONFIG_BYTES} bytes");
     }
-    apimachinery::yaml::parse(&text).map_err(|error| anyhow::anyhow!("{shown}: {error}"))
+    let parsed = apimachinery::yaml::parse_reporting(&text);
+    let (value, repeated) = parsed.map_err(|error| anyhow::anyhow!("{shown}: {error}"))?;
+    match apimachinery::yaml::strict_error(&repeated) {
+        Some(problem) => bail!("{shown}: {problem}"),
+        None => Ok(value),
+    }
 }
 
 fn from_config(config: &Value, command: &Command, given: &BTreeSet<&str>) -> Result<Vec<String>> {

@@ -23,10 +23,10 @@ pub(crate) struct Options {
     #[command(subcommand)]
     command: Command,
     /// The data directory of the running server or agent
-    #[arg(long, default_value = node::options::DATA_DIR, value_name = "DIR", global = true)]
+    #[arg(long, default_value = node::options::DATA_DIR, value_name = "DIR", global = true, value_parser = crate::data_dir::place)]
     data_dir: PathBuf,
     /// Where that process has its sockets (default: as that process finds it)
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, value_parser = crate::data_dir::place)]
     state_dir: Option<PathBuf>,
 }
 

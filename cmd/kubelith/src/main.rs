@@ -43,7 +43,7 @@ enum Command {
     /// Print the administrator's kubeconfig of the server on this machine.
     Kubeconfig {
         /// The server's data directory
-        #[arg(long, default_value = node::options::DATA_DIR, value_name = "DIR")]
+        #[arg(long, default_value = node::options::DATA_DIR, value_name = "DIR", value_parser = crate::data_dir::place)]
         data_dir: std::path::PathBuf,
     },
     /// Take back everything from this machine: containers, networks, mounts and data.

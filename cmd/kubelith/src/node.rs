@@ -4,6 +4,7 @@
 
 mod archives;
 mod cluster_dns;
+mod only;
 pub(crate) mod options;
 mod pod_network;
 mod routes;
@@ -30,6 +31,7 @@ use tokio::task::JoinHandle;
 pub(crate) use cluster_dns::{
     ACCOUNT as DNS_ACCOUNT, Dns, objects as dns_objects, slice as dns_slice,
 };
+pub(crate) use only::OnlyNode;
 pub(crate) use options::Options;
 use pod_network::RuntimeNetwork;
 
@@ -53,6 +55,7 @@ pub(crate) struct Setup {
     pub(crate) stop: ShutdownSignal,
     /// Whether the service proxy runs.
     pub(crate) proxy: bool,
+    pub(crate) only: OnlyNode,
 }
 
 /// A node that runs.
@@ -64,6 +67,8 @@ pub(crate) struct Node {
     /// The pod network, once the node has a range of addresses.
     pub(crate) network: watch::Receiver<Option<Arc<PodNetwork>>>,
     kubelet: JoinHandle<()>,
+    /// For as long as this node runs.
+    _only: OnlyNode,
 }
 
 impl Node {
@@ -124,9 +129,9 @@ pub(crate) async fn serving(
     certificate: &tls::Serving,
     clients: &str,
 ) -> Result<Serving> {
-    let listener = tokio::net::TcpListener::bind(address)
-        .await
-        .with_context(|| format!("could not listen on {address} for the node agent"))?;
+    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+        format!("could not listen on {address} for the node agent; --port gives another")
+    })?;
     let mut tls = certificate.server_config(clients)?;
     // Upgrades are of HTTP/1.1.
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -135,7 +140,7 @@ pub(crate) async fn serving(
 
 /// Starts a node. What it does not have yet, such as its addresses, it waits for in the background.
 pub(crate) async fn start(setup: Setup) -> Result<Node> {
-    let Setup { options, data_dir, client, serving, clock, random, stop, proxy } = setup;
+    let Setup { options, data_dir, client, serving, clock, random, stop, proxy, only } = setup;
     let name = options.name();
     let state_dir = options.state_dir(&data_dir);
     let pods = RuntimeNetwork::new();
@@ -183,7 +188,7 @@ pub(crate) async fn start(setup: Setup) -> Result<Node> {
             () = stop.requested() => {}
         }
     });
-    Ok(Node { name, caches, network, kubelet })
+    Ok(Node { name, caches, network, kubelet, _only: only })
 }
 
 fn families(cidrs: &[IpNet]) -> Vec<Family> {

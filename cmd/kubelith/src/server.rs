@@ -29,13 +29,13 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where everything is kept: the store, keys, images, containers. Archives in DIR/images are imported at start
-    #[arg(long, default_value = crate::node::options::DATA_DIR, value_name = "DIR")]
+    #[arg(long, default_value = crate::node::options::DATA_DIR, value_name = "DIR", value_parser = crate::data_dir::place)]
     data_dir: PathBuf,
     /// Address to listen on
     #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
     bind_address: IpAddr,
     /// Port of the API server
-    #[arg(long, default_value_t = 6443, value_name = "PORT")]
+    #[arg(long, default_value_t = 6443, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     secure_port: u16,
     /// Where objects are kept
     #[arg(long, value_enum, default_value_t = Storage::Embedded)]
@@ -211,6 +211,8 @@ impl Cluster {
             format!("could not use {directory}/node-token: remove it for a new one")
         })?;
         bootstrap::ensure_all(&server, joining).await?;
+        let lasting = bootstrap::lasting(&server, &network.settings(&authority.certificate));
+        tokio::spawn(bootstrap::keep(Arc::clone(&server), lasting, shutdown.signal()));
         let shutdown = shutdown.clone();
         let addresses = network.addresses();
         Ok(Self { options, server, parts, pki, authority, serving, addresses, shutdown })

@@ -24,10 +24,10 @@ const GROUPS: [&str; 2] = ["/kubepods", "/kubelith"];
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// The data directory of the server or agent, which must have ended
-    #[arg(long, default_value = node::options::DATA_DIR, value_name = "DIR")]
+    #[arg(long, default_value = node::options::DATA_DIR, value_name = "DIR", value_parser = crate::data_dir::place)]
     data_dir: PathBuf,
     /// Where that process had its sockets (default: as that process finds it)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = crate::data_dir::place)]
     state_dir: Option<PathBuf>,
     /// Do it: containers are killed, and all data is deleted
     #[arg(long)]

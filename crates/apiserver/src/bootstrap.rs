@@ -1,4 +1,4 @@
-//! What a server makes sure of before it is ready: the objects every cluster has.
+//! What a server makes sure of before it is ready, and as long as it runs: the objects every cluster has.
 //!
 //! Missing objects are created, by ordinary requests in the process, so that they are defaulted, checked and owned like
 //! any other. Roles and bindings that say `autoupdate` get back what they lack; what somebody added or changed otherwise
@@ -6,14 +6,18 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::{Value, json, time, value};
 use auth::objects::Objects;
 use auth::rbac::{Rule, missing};
 use auth::{UserInfo, user::MASTERS};
 use bytes::Bytes;
+use component_base::ShutdownSignal;
 use http::{Method, Request};
+use tokio::sync::Notify;
 
+use crate::cache::{Scope, cache_key};
 use crate::objects::CachedObjects;
 use crate::{Body, Peer, RequestBody, Server};
 
@@ -21,6 +25,9 @@ use crate::{Body, Peer, RequestBody, Server};
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 /// Who makes these objects, in their managed fields.
 const AGENT: &str = "kube-apiserver";
+/// The pauses after which what could not be made is tried again: its namespace may be on its way out.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// The one condition of a service range.
 const RANGE_READY: &str = "Kubernetes default Service CIDR is ready";
 
@@ -83,6 +90,64 @@ pub async fn ensure_all(
     Ok(summary)
 }
 
+/// Makes objects anew whenever somebody deletes or changes them, until `stop`. Upstream's API server looks every few
+/// seconds or minutes, controller by controller.
+pub async fn keep(server: Arc<Server>, objects: Vec<Value>, stop: ShutdownSignal) {
+    let bootstrap = Bootstrap::new(&server);
+    let changes: Vec<_> = objects.iter().filter_map(|it| bootstrap.changes_of(it)).collect();
+    let mut pause = MIN_PAUSE;
+    loop {
+        // Registered before looking: what changes meanwhile is found.
+        let changed: Vec<_> =
+            changes.iter().map(|it| Box::pin(Arc::clone(it).notified_owned())).collect();
+        let mut failed = false;
+        for object in &objects {
+            let (kind, name) = (object.str_at(&["kind"]), object.str_at(&["metadata", "name"]));
+            match bootstrap.ensure(object.clone()).await {
+                Ok(Done::Nothing) => {}
+                Ok(Done::Created | Done::Updated) => {
+                    tracing::info!(kind, name, "made again what every cluster has");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "will try again in {} s", pause.as_secs());
+                    failed = true;
+                }
+            }
+        }
+        let again = async {
+            if failed { tokio::time::sleep(pause).await } else { std::future::pending().await }
+        };
+        tokio::select! {
+            _ = futures::future::select_all(changed) => {}
+            () = again => {}
+            () = stop.requested() => return,
+        }
+        pause = if failed { (pause * 2).min(MAX_PAUSE) } else { MIN_PAUSE };
+    }
+}
+
+/// What the cluster cannot do without, for [`keep`]: the system's namespaces, how the server is found, and how its
+/// requests are put in order. Roles are made at the start only, as upstream's are.
+#[must_use]
+pub fn lasting(server: &Server, settings: &Settings) -> Vec<Value> {
+    let lasting = |it: &Value| {
+        it.str_at(&["kind"]) == "Namespace"
+            || it.str_at(&["apiVersion"]).starts_with("flowcontrol.apiserver.k8s.io/")
+    };
+    let mut objects: Vec<Value> = api::bootstrap_objects().filter(lasting).collect();
+    objects.extend(told_objects(server, settings));
+    objects
+}
+
+fn told_objects(server: &Server, settings: &Settings) -> Vec<Value> {
+    let mut objects = own_objects(settings, &time::format_time(server.clock.now()));
+    if settings.address.is_loopback() {
+        // Nobody else could reach it, and endpoints may not say so.
+        objects.retain(|it| !matches!(it.str_at(&["kind"]), "Endpoints" | "EndpointSlice"));
+    }
+    objects
+}
+
 /// Creates and completes what is missing.
 ///
 /// # Errors
@@ -91,11 +156,7 @@ pub async fn ensure(server: &Arc<Server>, settings: &Settings) -> Result<Summary
     let bootstrap = Bootstrap::new(server);
     let (namespaces, mut rest): (Vec<_>, Vec<_>) =
         api::bootstrap_objects().partition(|it| it.str_at(&["kind"]) == "Namespace");
-    rest.extend(own_objects(settings, &time::format_time(server.clock.now())));
-    if settings.address.is_loopback() {
-        // Nobody else could reach it, and endpoints may not say so.
-        rest.retain(|it| !matches!(it.str_at(&["kind"]), "Endpoints" | "EndpointSlice"));
-    }
+    rest.extend(told_objects(server, settings));
     let mut summary = Summary::default();
     // Objects in namespaces need them; all others are made at once, so that they share the store's batches.
     for objects in [namespaces, rest] {
@@ -156,6 +217,17 @@ impl<'s> Bootstrap<'s> {
         let user = Arc::new(UserInfo::new("system:apiserver", &[MASTERS]));
         let objects = CachedObjects::new(Arc::clone(&server.hub), &server.registry);
         Self { server, user, objects }
+    }
+
+    /// Told of each change of an object.
+    fn changes_of(&self, object: &Value) -> Option<Arc<Notify>> {
+        let api_version = object.str_at(&["apiVersion"]);
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let found = self.server.registry.find(group, version, &Place::of(object).resource);
+        let (namespace, name) =
+            (object.str_at(&["metadata", "namespace"]), object.str_at(&["metadata", "name"]));
+        let cache = self.server.hub.cache(found?.0);
+        Some(cache.wake_for(Scope::Object(cache_key(namespace, name))))
     }
 
     async fn ensure(&self, wanted: Value) -> Result<Done, BootstrapError> {

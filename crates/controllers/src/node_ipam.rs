@@ -42,6 +42,14 @@ pub enum NodeRangesError {
         /// The prefix length of a node's range.
         mask: u8,
     },
+    /// No node could get any.
+    #[error("cluster range {cluster} lies within {reserved}, where services have their addresses")]
+    Reserved {
+        /// The cluster's range.
+        cluster: IpNet,
+        /// The services' range.
+        reserved: IpNet,
+    },
     /// There would be too many of them.
     #[error("cluster range {cluster} has more than 2^{MAX_BITS} ranges of /{mask}")]
     TooMany {
@@ -61,6 +69,10 @@ impl NodeRanges {
         for (cluster, mask) in self.cluster.iter().copied() {
             if mask < cluster.prefix_len() || mask > cluster.max_prefix_len() {
                 return Err(NodeRangesError::TooSmall { cluster, mask });
+            }
+            let within = |it: &&IpNet| it.contains(&cluster);
+            if let Some(reserved) = self.reserved.iter().find(within).copied() {
+                return Err(NodeRangesError::Reserved { cluster, reserved });
             }
             if mask - cluster.prefix_len() > MAX_BITS {
                 return Err(NodeRangesError::TooMany { cluster, mask });

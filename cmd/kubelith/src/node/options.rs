@@ -53,7 +53,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     registries: Option<PathBuf>,
     /// Where sockets and pinned namespaces lie (default: a directory of its own below /run)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = crate::data_dir::place)]
     state_dir: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) kubelet: Kubelet,

@@ -11,7 +11,7 @@ use client::reflector::Caches;
 
 use super::{Cluster, Part};
 use crate::join::NODES;
-use crate::node::{self, Dns, Node};
+use crate::node::{self, Dns, Node, OnlyNode};
 use crate::pki::Subject;
 use crate::startup::Startup;
 use crate::tls;
@@ -23,6 +23,7 @@ impl Cluster {
         if !options.runs(Part::Agent) {
             return Ok(None);
         }
+        let only = OnlyNode::here()?;
         self.let_nodes_proxy().await?;
         let name = options.node.name();
         let user = format!("system:node:{name}");
@@ -38,6 +39,7 @@ impl Cluster {
             random: Arc::clone(&self.parts.random),
             stop: self.shutdown.signal(),
             proxy: options.runs(Part::Proxy),
+            only,
         })
         .await
         .with_context(|| format!("could not start the node {name}"))?;
@@ -91,7 +93,8 @@ impl Cluster {
     async fn start_dns(&self, node: &Node, startup: Startup) -> Result<()> {
         let options = &self.options;
         let service_ips = options.node.dns();
-        bootstrap::ensure_all(&self.server, node::dns_objects(&service_ips)).await?;
+        let mut lasting = node::dns_objects(&service_ips);
+        bootstrap::ensure_all(&self.server, lasting.clone()).await?;
         let account = UserInfo::service_account("kube-system", node::DNS_ACCOUNT);
         let random = Arc::clone(&self.parts.random);
         let stop = self.shutdown.signal();
@@ -112,17 +115,12 @@ impl Cluster {
                 () = stop.requested() => None,
             };
             let Some(network) = found else { return };
-            let started = match dns.start(&network, &own, &caches).await {
+            match dns.start(&network, &own, &caches).await {
                 Ok(addresses) => {
-                    bootstrap::ensure_all(&server, vec![node::dns_slice(&name, &addresses)])
-                        .await
-                        .map(|_| addresses)
-                        .map_err(anyhow::Error::from)
+                    startup.up("DNS", &format!("{addresses:?}"));
+                    lasting.push(node::dns_slice(&name, &addresses));
+                    bootstrap::keep(server, lasting, stop).await;
                 }
-                Err(error) => Err(error),
-            };
-            match started {
-                Ok(addresses) => startup.up("DNS", &format!("{addresses:?}")),
                 Err(error) => {
                     tracing::error!(error = format!("{error:#}"), "the cluster has no DNS")
                 }

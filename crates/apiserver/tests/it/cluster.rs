@@ -49,6 +49,17 @@ pub(crate) fn admin() -> As<'static> {
     As::User(UserInfo::new("admin", &["system:masters"]))
 }
 
+/// What the objects of every cluster say of this one.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
+        port: 6443,
+        service_range: "10.96.0.0/12".into(),
+        service_address: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
+        client_authority: "certificate".into(),
+    }
+}
+
 /// Tokens that are known beside those of service accounts.
 const TOKENS: &str = "admin-token,admin,1,system:masters\nbob-token,bob,2\n";
 
@@ -131,14 +142,7 @@ impl Cluster {
 
     /// Makes sure of what every cluster has.
     pub(crate) async fn bootstrap(&self) -> Summary {
-        let settings = Settings {
-            address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
-            port: 6443,
-            service_range: "10.96.0.0/12".into(),
-            service_address: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
-            client_authority: "certificate".into(),
-        };
-        let summary = bootstrap::ensure(&self.server, &settings).await.unwrap();
+        let summary = bootstrap::ensure(&self.server, &settings()).await.unwrap();
         self.server.hub().catch_up().await.unwrap();
         summary
     }

@@ -1,12 +1,14 @@
-//! Watches beside writes.
+//! Watches beside writes, and what lives by them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{Value, value};
+use apiserver::bootstrap;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, settings};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -44,4 +46,28 @@ async fn the_end_of_the_initial_events_is_of_the_moment_they_are_of() {
     drop(frames);
     let mut resumed = cluster.watch(&format!("{MAPS}?watch=1&resourceVersion={version}")).await;
     assert_eq!(told(&next(&mut resumed).await), ("ADDED", "after"));
+}
+
+/// How other parts of a cluster find the server comes back when somebody takes it away, and is put right.
+#[tokio::test]
+async fn what_every_cluster_has_is_made_again() {
+    let cluster = Cluster::start().await;
+    let lasting = bootstrap::lasting(&cluster.server, &settings());
+    tokio::spawn(bootstrap::keep(Arc::clone(&cluster.server), lasting, cluster.stopping()));
+    let services = "/api/v1/namespaces/default/services";
+    let mut frames = cluster.watch(&format!("{services}?watch=1")).await;
+    assert_eq!(told(&next(&mut frames).await), ("ADDED", "kubernetes"));
+    cluster.done(&format!("DELETE {services}/kubernetes"), None).await;
+    assert_eq!(told(&next(&mut frames).await), ("DELETED", "kubernetes"));
+    let made = next(&mut frames).await;
+    assert_eq!(told(&made), ("ADDED", "kubernetes"));
+    assert_eq!(made.str_at(&["object", "spec", "clusterIP"]), "10.96.0.1");
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    let mut frames = cluster.watch(&format!("{slices}?watch=1")).await;
+    assert_eq!(told(&next(&mut frames).await), ("ADDED", "kubernetes"));
+    let wrong = value!({"endpoints": []});
+    cluster.done(&format!("PATCH {slices}/kubernetes"), Some(&wrong)).await;
+    assert_eq!(told(&next(&mut frames).await), ("MODIFIED", "kubernetes"));
+    let right = next(&mut frames).await;
+    assert_eq!(right["object"]["endpoints"].as_array().map(<[_]>::len), Some(1));
 }
