@@ -124,11 +124,17 @@ fn element(entry: Entry, value: Value, kind: u32) -> (Name, Element) {
     };
     let data = match value {
         Value::None => ElementData::None,
-        Value::Service(id, _) => ElementData::Value(Key::new().number(id).number(kind)),
+        Value::Service(id, _) => ElementData::Value(unread().number(id).number(kind)),
         Value::Endpoint(ip, port) => ElementData::Value(Key::new().ip(ip).port(port)),
-        Value::Goto(_) => ElementData::Value(Key::new().number(kind)),
+        Value::Goto(_) => ElementData::Value(unread().number(kind)),
     };
     (map, Element::map(key, data))
+}
+
+/// What maps hold begins with a word that no rule reads: `nft` up to 1.0.6 (Debian 12) dies where what a map gives is itself
+/// looked up, and only complains where something further on in it is.
+fn unread() -> Key {
+    Key::new().number(0)
 }
 
 fn range_element(f: Front, range: IpNet) -> Element {

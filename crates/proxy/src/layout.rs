@@ -37,10 +37,17 @@ pub(crate) const REJECT: &str = "reject-chain";
 
 /// Fronts begin here: address, protocol, port.
 const FRONT: Reg = Reg(0);
-/// The number of a port, and after it the front's kind, then the place of an endpoint or the endpoint itself.
-const PORT_ID: Reg = Reg(8);
-const ENDPOINT_ID: Reg = Reg(9);
+/// What a map gives of a front: a word that is not read ([`crate::encode`] says why), then the number of the port, then the
+/// front's kind. In place of the last the place of an endpoint, or the endpoint itself.
+const OF_PORT: Reg = Reg(7);
+const PORT_ID: Reg = OF_PORT.plus(1);
+const KIND: Reg = PORT_ID.plus(1);
+/// The same one further on.
+const OF_ENDPOINT: Reg = Reg(8);
+const ENDPOINT_ID: Reg = OF_ENDPOINT.plus(1);
 const ENDPOINT: Reg = Reg(10);
+/// The key of a client's affinity: where the front was, after the word that is not read.
+const AFFINITY_KEY: Reg = FRONT.plus(1);
 /// The address type of the node's own addresses.
 const LOCAL_TYPE: u32 = 2;
 
@@ -121,13 +128,10 @@ impl Layout {
     pub(crate) fn dispatch(&self, node_port: bool, map: Name) -> Vec<Expr> {
         let mut rule = self.front(node_port);
         // In the map of services the number comes before the kind.
-        let (to, kinds) = if map == SERVICE_IPS {
-            (PORT_ID, KINDS)
-        } else {
-            (PORT_ID.plus(1), TRANSLATING_KINDS)
-        };
+        let (to, kinds) =
+            if map == SERVICE_IPS { (OF_PORT, KINDS) } else { (PORT_ID, TRANSLATING_KINDS) };
         rule.push(Expr::Map { map, from: FRONT, to });
-        rule.push(Expr::VerdictMap { map: kinds, from: PORT_ID.plus(1) });
+        rule.push(Expr::VerdictMap { map: kinds, from: KIND });
         rule
     }
 
@@ -171,25 +175,25 @@ impl Layout {
         let kind = NumgenKind::Random;
         let mut rule = layout.front(node_port);
         rule.extend([
-            Self::id(PORT_ID),
-            Expr::Numgen { to: PORT_ID.plus(1), modulus: count, kind, offset: base },
+            Self::id(OF_PORT),
+            Expr::Numgen { to: KIND, modulus: count, kind, offset: base },
             Expr::Map { map: ENDPOINTS, from: PORT_ID, to: ENDPOINT },
         ]);
         rule
     }
 
-    /// Loads the key of a client's affinity: `id . saddr`, where the front was.
+    /// Loads the key of a client's affinity: `id . saddr`.
     fn affinity_key(&self) -> [Expr; 2] {
-        [Self::id(FRONT), self.source(FRONT.plus(1))]
+        [Self::id(FRONT), self.source(AFFINITY_KEY.plus(1))]
     }
 
     /// Recalls the endpoint a client had, if it is still one.
     pub(crate) fn recall(&self, node_port: bool, timeout_ms: u64) -> Vec<Expr> {
         let mut rule = self.front(node_port);
-        rule.push(Self::id(ENDPOINT_ID));
+        rule.push(Self::id(OF_ENDPOINT));
         rule.extend(self.affinity_key());
         rule.extend([
-            Expr::Map { map: AFFINITY, from: FRONT, to: ENDPOINT },
+            Expr::Map { map: AFFINITY, from: AFFINITY_KEY, to: ENDPOINT },
             Expr::InSet { set: AFFINITY_ENDPOINTS, from: ENDPOINT_ID, invert: false },
             affinity(DynsetOp::Update, Some(timeout_ms)),
             self.translate(),
@@ -224,7 +228,7 @@ impl Layout {
 }
 
 fn affinity(op: DynsetOp, timeout_ms: Option<u64>) -> Expr {
-    Expr::Dynset { set: AFFINITY, op, key: FRONT, data: Some(ENDPOINT), timeout_ms }
+    Expr::Dynset { set: AFFINITY, op, key: AFFINITY_KEY, data: Some(ENDPOINT), timeout_ms }
 }
 
 /// `meta mark set meta mark | bit`

@@ -47,7 +47,9 @@ macro_rules! types {
 
 const PLACE: Fields = &[DataType::Number, DataType::Number];
 const KIND: Fields = &[DataType::Number];
-const ID_AND_KIND: Fields = &[DataType::Number, DataType::Number];
+/// What fronts map to, after a word that is not read.
+const UNREAD_KIND: Fields = &[DataType::Number, DataType::Number];
+const UNREAD_ID_AND_KIND: Fields = &[DataType::Number, DataType::Number, DataType::Number];
 
 /// Everything of one family that does not depend on services, in place of what was there.
 pub(crate) fn install(batch: &mut Batch, family: Family, config: &Config) {
@@ -81,9 +83,9 @@ fn sets(batch: &mut Batch, layout: &Layout) {
     let table = layout.table();
     let plain = SetFlags::default();
     for (name, key, data) in [
-        (SERVICE_IPS, types.front, SetData::Value(ID_AND_KIND)),
-        (INTERNAL_IPS, types.front, SetData::Value(KIND)),
-        (EXTERNAL_IPS, types.front, SetData::Value(KIND)),
+        (SERVICE_IPS, types.front, SetData::Value(UNREAD_ID_AND_KIND)),
+        (INTERNAL_IPS, types.front, SetData::Value(UNREAD_KIND)),
+        (EXTERNAL_IPS, types.front, SetData::Value(UNREAD_KIND)),
         (KINDS, KIND, SetData::Verdict),
         (TRANSLATING_KINDS, KIND, SetData::Verdict),
         (REFUSED, types.front, SetData::None),

@@ -323,6 +323,10 @@ fn the_kernel_takes_every_kind_of_chain_in_both_families() {
     assert_eq!(chains(Family::Ip6), expected);
     // Without any of them again, one by one and in one step.
     proxy.sync(&objects.services[..2], &objects.slices[..4]).unwrap();
+    // The tool that people look with survives all but those of affinity.
+    let list = || std::process::Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+    let shown = namespace.run(list).unwrap();
+    assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
     proxy.sync(&[], &[]).unwrap();
     assert!(chains(Family::Ip).is_empty() && chains(Family::Ip6).is_empty());
 }
