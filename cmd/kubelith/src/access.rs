@@ -57,6 +57,9 @@ pub(crate) struct Options {
     /// Address under which pods and other machines reach this server (default: that of the default route)
     #[arg(long, value_name = "IP")]
     advertise_address: Option<IpAddr>,
+    /// Further names and addresses that the server's certificate is good for
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub(crate) tls_san: Vec<String>,
 }
 
 /// The address of the default route, where there is one.

@@ -157,7 +157,7 @@ struct Cluster {
     authority: Arc<Authority>,
     serving: Identity,
     /// Those of the serving certificate.
-    addresses: [IpAddr; 3],
+    names: Names,
     shutdown: Shutdown,
 }
 
@@ -168,7 +168,7 @@ impl Cluster {
         let pki = Directory::new(options.data_dir.join("pki"))?;
         let authority = Arc::new(pki.authority("ca", "kubelith-ca")?);
         let network = Network::of(&options)?;
-        let serving = serving_identity(&pki, &authority, &network.addresses())?;
+        let serving = serving_identity(&pki, &authority, &network.names)?;
         let store = open_store(&options, &clock, shutdown)?;
         startup.up("store", &options.data_dir.display().to_string());
         let credentials = options.access.credentials(&pki)?;
@@ -214,8 +214,8 @@ impl Cluster {
         let lasting = bootstrap::lasting(&server, &network.settings(&authority.certificate));
         tokio::spawn(bootstrap::keep(Arc::clone(&server), lasting, shutdown.signal()));
         let shutdown = shutdown.clone();
-        let addresses = network.addresses();
-        Ok(Self { options, server, parts, pki, authority, serving, addresses, shutdown })
+        let names = network.names;
+        Ok(Self { options, server, parts, pki, authority, serving, names, shutdown })
     }
 
     /// Answers clients from now on.
@@ -233,8 +233,8 @@ impl Cluster {
         crate::pki::write_secret(&options.kubeconfig(), text.as_bytes())?;
         let certificate = tls::Serving::new(&self.serving)?;
         let (pki, authority) = (self.pki.clone(), Arc::clone(&self.authority));
-        let addresses = self.addresses;
-        let renew = move || serving_identity(&pki, &authority, &addresses);
+        let names = self.names.clone();
+        let renew = move || serving_identity(&pki, &authority, &names);
         certificate.keep_fresh(renew, self.shutdown.signal());
         let tls = certificate.api_server_tls(&self.authority.certificate)?;
         let (server, stop) = (Arc::clone(&self.server), self.shutdown.signal());
@@ -254,6 +254,35 @@ struct Network {
     port: u16,
     services: ServiceRange,
     service_cidr: String,
+    names: Names,
+}
+
+/// What the server's certificate is good for.
+#[derive(Debug, Clone)]
+struct Names {
+    names: Vec<String>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Names {
+    fn of(options: &Options, addresses: &[IpAddr]) -> Self {
+        let known = [
+            "localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+        ];
+        let mut names: Vec<String> = known.map(str::to_owned).into();
+        let mut addresses = addresses.to_vec();
+        for name in &options.access.tls_san {
+            match name.parse() {
+                Ok(address) => addresses.push(address),
+                Err(_) => names.push(name.clone()),
+            }
+        }
+        Self { names, addresses }
+    }
 }
 
 impl Network {
@@ -268,10 +297,14 @@ impl Network {
         if !(8..=28).contains(&range.prefix_len()) {
             bail!("--service-cidr {range}: the prefix must be between /8 and /28");
         }
+        let services = ServiceRange::new(range.addr(), range.prefix_len());
+        let advertised = options.access.advertised(options.bind_address);
+        let own = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(services.address(1)), advertised];
         Ok(Self {
-            advertised: options.access.advertised(options.bind_address),
+            advertised,
             port: options.secure_port,
-            services: ServiceRange::new(range.addr(), range.prefix_len()),
+            names: Names::of(options, &own),
+            services,
             service_cidr: range.to_string(),
         })
     }
@@ -279,11 +312,6 @@ impl Network {
     /// The address of the service `kubernetes`.
     fn service_address(&self) -> IpAddr {
         IpAddr::V4(self.services.address(1))
-    }
-
-    /// The addresses that the server's certificate is for.
-    fn addresses(&self) -> [IpAddr; 3] {
-        [IpAddr::V4(Ipv4Addr::LOCALHOST), self.service_address(), self.advertised]
     }
 
     fn settings(&self, client_authority: &str) -> bootstrap::Settings {
@@ -346,20 +374,9 @@ fn follow_store(server: &Arc<Server>, shutdown: &Shutdown) {
 }
 
 /// The API server's certificate.
-fn serving_identity(
-    pki: &Directory,
-    authority: &Authority,
-    addresses: &[IpAddr],
-) -> Result<Identity> {
-    let names = [
-        "localhost",
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-        "kubernetes.default.svc.cluster.local",
-    ]
-    .map(str::to_owned);
-    let subject = Subject::Server { name: "kube-apiserver", names: &names, addresses, groups: &[] };
+fn serving_identity(pki: &Directory, authority: &Authority, names: &Names) -> Result<Identity> {
+    let Names { names, addresses } = names;
+    let subject = Subject::Server { name: "kube-apiserver", names, addresses, groups: &[] };
     pki.identity("apiserver", authority, &subject)
 }
 

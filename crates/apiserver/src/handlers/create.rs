@@ -22,6 +22,7 @@ use crate::options::WriteOptions;
 use crate::persist::{self, Written};
 use crate::respond;
 use crate::target::Target;
+use crate::unbuilt;
 
 /// How many letters a generated name ends in.
 const SUFFIX_LENGTH: usize = 5;
@@ -118,6 +119,7 @@ async fn attempt_create(
         return Err(Status::invalid(facts.group, facts.kind, &name, &errors));
     }
     exchange.warnings.extend(target.resource().warnings(&value, None));
+    exchange.warnings.extend(unbuilt::warning(target.served.facts));
     super::admit::judge(server, exchange, &admission, &mut value, None).await?;
     let reserved = allocate(server, target, &mut value)?;
     let stored = persist::create(server, target, &name, value, options.dry_run).await?;

@@ -21,6 +21,7 @@ use crate::options::WriteOptions;
 use crate::persist::{self, Current, Replaced, Written};
 use crate::respond;
 use crate::target::Target;
+use crate::unbuilt;
 
 /// How often a write that lost a race is tried again, where the client did not name a version.
 const ATTEMPTS: usize = 5;
@@ -230,6 +231,9 @@ impl Write<'_> {
             return Err(Status::invalid(facts.group, facts.kind, self.name, &errors));
         }
         exchange.warnings.extend(target.resource().warnings(&value, Some(old)));
+        if part == Part::Main {
+            exchange.warnings.extend(unbuilt::warning(target.served.facts));
+        }
         judge(server, exchange, &admission, &mut value, Some(old)).await?;
         Ok(value)
     }
