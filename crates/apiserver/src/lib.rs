@@ -34,6 +34,7 @@ pub mod query;
 pub mod request;
 mod respond;
 mod target;
+pub mod tended;
 mod yaml;
 
 use std::sync::Arc;

@@ -64,7 +64,11 @@ pub(super) fn class() -> Declaration {
         name: class_name,
         validate: validate_class,
         row: super::printing::name_and_age,
-        rules: Rules { generation: Generation::Spec, ..Declaration::PLAIN.rules },
+        rules: Rules {
+            generation: Generation::Spec,
+            returns_deleted: true,
+            ..Declaration::PLAIN.rules
+        },
         ..Declaration::PLAIN
     }
 }

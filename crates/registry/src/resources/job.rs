@@ -72,8 +72,8 @@ fn prepare_create(job: &mut Value) {
         return;
     }
     let path = ["spec", "template", "metadata", "labels"];
-    let own = job.at(&["metadata", "labels"]);
-    let defaulted = own.is_none() || own == job.at(&path);
+    let template = job.at(&path);
+    let defaulted = template.is_some() && job.at(&["metadata", "labels"]) == template;
     let of = |member| CompactString::from(job.str_at(&["metadata", member]));
     let (name, uid) = (of("name"), of("uid"));
     let spec = job.member_mut("spec");
