@@ -28,6 +28,8 @@ const AGENT: &str = "kube-apiserver";
 /// The pauses after which what could not be made is tried again: its namespace may be on its way out.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// Who makes the schemas and levels of flow control.
+const FLOW_CONTROL_MANAGER: &str = "api-priority-and-fairness-config-producer-v1";
 /// Who says that the cluster's own range is ready.
 const RANGE_MANAGER: &str = "kubernetes-service-cidr-controller";
 /// The one condition of a service range.
@@ -253,7 +255,13 @@ impl<'s> Bootstrap<'s> {
 
     async fn create(&self, place: &Place, wanted: Value) -> Result<Done, BootstrapError> {
         let name = wanted.str_at(&["metadata", "name"]).to_owned();
-        if self.send(Method::POST, &place.path, Some(&wanted)).await?.is_none() {
+        let path = match place.group.as_str() {
+            "flowcontrol.apiserver.k8s.io" => {
+                format!("{}?fieldManager={FLOW_CONTROL_MANAGER}", place.path)
+            }
+            _ => place.path.clone(),
+        };
+        if self.send(Method::POST, &path, Some(&wanted)).await?.is_none() {
             return Ok(Done::Nothing);
         }
         if wanted.get("status").is_some() {

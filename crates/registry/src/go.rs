@@ -60,6 +60,19 @@ pub(crate) const CLAIM_SPEC: &[Field] = &[
     Field("VolumeAttributesClassName", "volumeAttributesClassName", Plain),
 ];
 
+/// An attribute of a device.
+pub(crate) const DEVICE_ATTRIBUTE: &[Field] = &[
+    Field("IntValue", "int", Plain),
+    Field("BoolValue", "bool", Plain),
+    Field("StringValue", "string", Plain),
+    Field("VersionValue", "version", Plain),
+    // Lists need a gate that is off, and are not taken.
+    Field("IntValues", "", Plain),
+    Field("BoolValues", "", Plain),
+    Field("StringValues", "", Plain),
+    Field("VersionValues", "", Plain),
+];
+
 /// What an address belongs to.
 pub(crate) const PARENT_REFERENCE: &[Field] = &[
     Field("Group", "group", Text),

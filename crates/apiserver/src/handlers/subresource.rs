@@ -216,6 +216,19 @@ pub(super) fn scale_of(scale: &Scale, object: &Value) -> Value {
     value!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": (metadata), "spec": (spec), "status": (status)})
 }
 
+/// POST of a binding as an object of its own, which names the pod itself: an older form of the subresource.
+pub(crate) async fn create_binding(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
+    exchange.info.resource = "pods".into();
+    exchange.info.subresource = "binding".into();
+    let target = Target::of(server, &exchange.info)?;
+    exchange.facts = Some(target.served.facts);
+    binding(server, exchange, &target, body).await
+}
+
 /// Gives a pod its node.
 async fn binding(
     server: &Arc<Server>,
@@ -229,6 +242,9 @@ async fn binding(
     let mut binding =
         decode::posted(exchange, (&posted::BINDING, &[]), &body, options.field_validation)?;
     place_in_namespace(target, &mut binding)?;
+    if exchange.info.name.is_empty() {
+        exchange.info.name = binding.str_at(&["metadata", "name"]).into();
+    }
     let name = exchange.info.name.clone();
     if binding.str_at(&["metadata", "name"]) != name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));

@@ -1,11 +1,10 @@
-//! ResourceClaim, ResourceClaimTemplate and DeviceClass: what pods ask for of devices. Expressions must be there; they
-//! are not compiled here.
+//! ResourceClaim, ResourceClaimTemplate and DeviceClass: what pods ask for of devices.
 
 use apimachinery::{FieldErrors, Path, Value, validation};
 
 use crate::declaration::{Declaration, Generation, NameUse};
 use crate::rules::{self, each};
-use crate::{Rules, check, go, metadata, table};
+use crate::{Rules, check, expressions, go, metadata, table};
 
 pub(super) const GROUP: &str = "resource.k8s.io";
 const REQUESTS_MAX: usize = 32;
@@ -307,6 +306,8 @@ fn selectors(of: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         let expression = cel.str_at(&["expression"]);
         if expression.len() > EXPRESSION_MAX {
             errors.too_long(&place.child("expression"), EXPRESSION_MAX);
+        } else {
+            expressions::selector(expression, &place.child("expression"), errors);
         }
     });
 }
