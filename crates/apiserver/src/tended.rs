@@ -5,10 +5,13 @@
 //! One task; it looks again when one of the kinds concerned has changed, and writes what is different by ordinary
 //! requests. Knows nothing of flow control and proxying themselves.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use apimachinery::obj::Obj;
 use apimachinery::{Value, time, value};
 use auth::Objects;
+use compact_str::CompactString;
 use component_base::ShutdownSignal;
 use http::Method;
 
@@ -73,6 +76,7 @@ pub async fn run(server: Arc<Server>, stop: ShutdownSignal) {
     let caches: Vec<&Arc<Cache>> =
         kinds.iter().filter_map(|(group, resource)| objects.cache(group, resource)).collect();
     let mut remote = true;
+    let mut known = Known::default();
     loop {
         let wanted = if remote { caches.len() } else { 3 };
         let notifies: Vec<_> =
@@ -85,7 +89,7 @@ pub async fn run(server: Arc<Server>, stop: ShutdownSignal) {
         });
         let woken = futures::future::select_all(woken.collect::<Vec<_>>());
         let had_remote = remote;
-        remote = look(&server, &objects).await;
+        remote = look(&server, &objects, &mut known).await;
         if remote && !had_remote {
             continue;
         }
@@ -96,23 +100,70 @@ pub async fn run(server: Arc<Server>, stop: ShutdownSignal) {
     }
 }
 
+/// What was seen to be right, so that it is not decoded again: names to versions.
+#[derive(Debug, Default)]
+struct Known {
+    /// Flow schemas with the level that each names, which was there.
+    schemas: BTreeMap<CompactString, (u64, String)>,
+    /// APIServices that name no service.
+    local: BTreeMap<CompactString, u64>,
+}
+
+/// How many names are remembered before all are forgotten: those that were deleted are never missed otherwise.
+const KNOWN_MAX: usize = 10_000;
+
+impl Known {
+    fn bound(&mut self) {
+        if self.schemas.len() + self.local.len() > KNOWN_MAX {
+            *self = Self::default();
+        }
+    }
+
+    fn is_told(&self, schema: &Obj, objects: &CachedObjects) -> bool {
+        self.schemas.get(&schema.facts.name).is_some_and(|(version, level)| {
+            *version == schema.resource_version && has_level(level, objects)
+        })
+    }
+
+    fn is_local(&self, service: &Obj) -> bool {
+        self.local.get(&service.facts.name) == Some(&service.resource_version)
+    }
+}
+
+fn has_level(name: &str, objects: &dyn Objects) -> bool {
+    objects.get(FLOW_CONTROL, "prioritylevelconfigurations", "", name).is_some()
+}
+
 /// Writes what is different; says whether any APIService names a service.
-async fn look(server: &Arc<Server>, objects: &CachedObjects) -> bool {
+async fn look(server: &Arc<Server>, objects: &CachedObjects, known: &mut Known) -> bool {
+    known.bound();
     let bootstrap = Bootstrap::new(server);
     let now = time::format_time(server.clock.now());
-    for schema in objects.list(FLOW_CONTROL, "flowschemas", "") {
-        let Ok(schema) = schema.to_value() else { continue };
+    for object in objects.list(FLOW_CONTROL, "flowschemas", "") {
+        if known.is_told(&object, objects) {
+            continue;
+        }
+        let Ok(schema) = object.to_value() else { continue };
         let wanted = dangling(&schema, objects);
         if wanted.is_told_by(&schema) {
+            if wanted.status == "False" {
+                let level = schema.str_at(&["spec", "priorityLevelConfiguration", "name"]);
+                let entry = (object.resource_version, level.to_owned());
+                known.schemas.insert(object.facts.name.clone(), entry);
+            }
             continue;
         }
         let told = wanted.to_value(wanted.since(&schema, &now));
         report(write_schema(&bootstrap, schema, told).await);
     }
     let mut remote = false;
-    for service in objects.list(REGISTRATION, "apiservices", "") {
-        let Ok(service) = service.to_value() else { continue };
+    for object in objects.list(REGISTRATION, "apiservices", "") {
+        if known.is_local(&object) {
+            continue;
+        }
+        let Ok(service) = object.to_value() else { continue };
         if service.at(&["spec", "service"]).is_none() {
+            known.local.insert(object.facts.name.clone(), object.resource_version);
             continue;
         }
         remote = true;
@@ -164,7 +215,7 @@ fn dangling(schema: &Value, objects: &dyn Objects) -> Condition {
     let level = schema.str_at(&["spec", "priorityLevelConfiguration", "name"]);
     let named =
         format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?}");
-    let found = objects.get(FLOW_CONTROL, "prioritylevelconfigurations", "", level).is_some();
+    let found = has_level(level, objects);
     let (status, reason, rest) = if found {
         ("False", "Found", "and it exists")
     } else {
