@@ -33,6 +33,7 @@ mod proto;
 pub mod query;
 pub mod request;
 mod respond;
+mod shown;
 mod target;
 pub mod tended;
 mod yaml;

@@ -149,10 +149,7 @@ pub fn apply(
 }
 
 fn check(write: &Write<'_>, applied: &Value) -> Result<(), ApplyError> {
-    let (version, kind) = (applied.str_at(&["apiVersion"]), applied.str_at(&["kind"]));
-    if version.is_empty() && kind.is_empty() {
-        return Err(ApplyError::BadRequest("invalid object type: /, Kind=".into()));
-    }
+    let version = applied.str_at(&["apiVersion"]);
     if version != write.api_version {
         return Err(ApplyError::BadRequest(format!(
             "Incorrect version specified in apply patch. Specified patch version: {version}, \

@@ -242,13 +242,7 @@ async fn binding(
     let mut binding =
         decode::posted(exchange, (&posted::BINDING, &[]), &body, options.field_validation)?;
     place_in_namespace(target, &mut binding)?;
-    if exchange.info.name.is_empty() {
-        exchange.info.name = binding.str_at(&["metadata", "name"]).into();
-    }
-    let name = exchange.info.name.clone();
-    if binding.str_at(&["metadata", "name"]) != name {
-        return Err(Status::bad_request("name in URL does not match name in Binding object"));
-    }
+    let name = bound_name(exchange, &binding)?;
     admit_binding(server, exchange, target, &options, &mut binding).await?;
     let node = node_of(&binding)?;
     let uid = binding.str_at(&["metadata", "uid"]).to_owned();
@@ -305,6 +299,18 @@ async fn binding(
         .await?;
     let done = Status { success: true, code: 201, ..Status::default() };
     Ok(respond::plain(form, 201, &done.to_value()))
+}
+
+/// The name of the pod: the path's, which the object's has to be equal to, or where the path has none the object's.
+fn bound_name(exchange: &mut Exchange, binding: &Value) -> Result<String, Status> {
+    let given = binding.str_at(&["metadata", "name"]);
+    if exchange.info.name.is_empty() {
+        exchange.info.name = given.into();
+    }
+    if given != exchange.info.name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
+    Ok(given.to_owned())
 }
 
 /// Lets the plugins change and judge a binding.
