@@ -12,10 +12,9 @@ async fn told(cluster: &Cluster, collection: &str, name: &str, [kind, status]: [
     let path = format!("{collection}?watch=true&fieldSelector=metadata.name%3D{name}");
     let mut frames = cluster.watch(&path).await;
     while let Some(frame) = frames.next().await {
-        let conditions = frame["object"].items_at(&["status", "conditions"]).iter();
-        let found = conditions
-            .filter(|it| it.str_at(&["type"]) == kind && it.str_at(&["status"]) == status)
-            .next();
+        let mut conditions = frame["object"].items_at(&["status", "conditions"]).iter();
+        let found =
+            conditions.find(|it| it.str_at(&["type"]) == kind && it.str_at(&["status"]) == status);
         if let Some(found) = found {
             return found.clone();
         }
