@@ -184,6 +184,7 @@ impl Cluster {
         follow_store(&server, shutdown);
         let made = bootstrap::ensure(&server, &network.settings(&authority.certificate)).await?;
         tracing::info!(made.created, made.updated, "what every cluster has is there");
+        tokio::spawn(apiserver::tended::run(Arc::clone(&server), shutdown.signal()));
         let parts = control_plane::Parts {
             server: Arc::clone(&server),
             clock,

@@ -1,5 +1,5 @@
-//! What the columns of tables mean: the texts of the fields they show, or a few words of our own where a column shows
-//! no single field.
+//! What the columns of tables mean: the texts of the fields they show, or upstream's words where a column shows no
+//! single field.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -12,11 +12,30 @@ use crate::resource::ResourceFacts;
 enum Source {
     /// A field: its definition without `io.k8s.`, and its name.
     Field(&'static str, &'static str),
-    /// Our own words.
+    /// Words of its own.
     Words(&'static str),
 }
 
 use Source::{Field, Words};
+
+// Fields whose text upstream takes from an older version of the API.
+const ROLE_REF: &str = "RoleRef can reference a Role in the current namespace or a ClusterRole in the global \
+    namespace. If the RoleRef cannot be resolved, the Authorizer must return an error.";
+const CLUSTER_ROLE_REF: &str = "RoleRef can only reference a ClusterRole in the global namespace. If the RoleRef \
+    cannot be resolved, the Authorizer must return an error.";
+const SERVICE_CIDRS: &str = "CIDRs defines the IP blocks in CIDR notation (e.g. \"192.168.0.0/24\" or \
+    \"2001:db8::/64\") from which to assign service cluster IPs. Max of two CIDRs is allowed, one of each IP family. \
+    This field is immutable.";
+
+const SLICE_ADDRESS_TYPE: &str = "addressType specifies the type of address carried by this EndpointSlice. All \
+    addresses in this slice must be the same type. This field is immutable after creation. The following address types \
+    are currently supported: * IPv4: Represents an IPv4 Address. * IPv6: Represents an IPv6 Address. * FQDN: Represents \
+    a Fully Qualified Domain Name.";
+const SLICE_PORTS: &str = "ports specifies the list of network ports exposed by each endpoint in this slice. Each port \
+    must have a unique name. When ports is empty, it indicates that there are no defined ports. When a port is defined \
+    with a nil port value, it indicates \"all ports\". Each slice may include a maximum of 100 ports.";
+const PARENT_REF: &str = "ParentRef references the resource that an IPAddress is attached to. An IPAddress must \
+    reference a parent object.";
 
 const META: &str = "apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
@@ -25,14 +44,14 @@ const COMMON: &[(&str, Source)] = &[
     ("Name", Field(META, "name")),
     ("Age", Field(META, "creationTimestamp")),
     ("Created At", Field(META, "creationTimestamp")),
-    ("Containers", Words("The names of the template's containers.")),
-    ("Images", Words("The images of the template's containers.")),
+    ("Containers", Words("Names of each container in the template.")),
+    ("Images", Words("Images referenced by each container in the template.")),
 ];
 
 /// Columns of one resource, by its plural name.
 const COLUMNS: &[(&str, &str, Source)] = &[
-    ("apiservices", "Service", Words("The service behind this part of the API.")),
-    ("apiservices", "Available", Words("Whether the service can be reached.")),
+    ("apiservices", "Service", Words("The reference to the service that hosts this API endpoint.")),
+    ("apiservices", "Available", Words("Whether this service is available.")),
     (
         "certificatesigningrequests",
         "SignerName",
@@ -41,7 +60,8 @@ const COLUMNS: &[(&str, &str, Source)] = &[
     (
         "certificatesigningrequests",
         "Requestor",
-        Field("api.certificates.v1.CertificateSigningRequestSpec", "username"),
+        // Upstream describes the request here.
+        Words("Base64-encoded PKCS#10 CSR data"),
     ),
     (
         "certificatesigningrequests",
@@ -53,15 +73,15 @@ const COLUMNS: &[(&str, &str, Source)] = &[
         "Condition",
         Field("api.certificates.v1.CertificateSigningRequestStatus", "conditions"),
     ),
-    ("clusterrolebindings", "Role", Field("api.rbac.v1.ClusterRoleBinding", "roleRef")),
-    ("clusterrolebindings", "Users", Words("The users it grants to.")),
-    ("clusterrolebindings", "Groups", Words("The groups it grants to.")),
-    ("clusterrolebindings", "ServiceAccounts", Words("The service accounts it grants to.")),
-    ("componentstatuses", "Status", Words("Whether the component is healthy.")),
-    ("componentstatuses", "Message", Words("What the component says of itself.")),
-    ("componentstatuses", "Error", Words("Why the component cannot be asked.")),
+    ("clusterrolebindings", "Role", Words(CLUSTER_ROLE_REF)),
+    ("clusterrolebindings", "Users", Words("Users in the clusterRoleBinding")),
+    ("clusterrolebindings", "Groups", Words("Groups in the clusterRoleBinding")),
+    ("clusterrolebindings", "ServiceAccounts", Words("ServiceAccounts in the clusterRoleBinding")),
+    ("componentstatuses", "Status", Words("Status of the component conditions")),
+    ("componentstatuses", "Message", Words("Message of the component conditions")),
+    ("componentstatuses", "Error", Words("Error of the component conditions")),
     ("configmaps", "Data", Field("api.core.v1.ConfigMap", "data")),
-    ("controllerrevisions", "Controller", Words("What the revision belongs to.")),
+    ("controllerrevisions", "Controller", Words("Controller of the object")),
     ("controllerrevisions", "Revision", Field("api.apps.v1.ControllerRevision", "revision")),
     ("cronjobs", "Schedule", Field("api.batch.v1.CronJobSpec", "schedule")),
     ("cronjobs", "Timezone", Field("api.batch.v1.CronJobSpec", "timeZone")),
@@ -75,7 +95,11 @@ const COLUMNS: &[(&str, &str, Source)] = &[
     ("csidrivers", "TokenRequests", Field("api.storage.v1.CSIDriverSpec", "tokenRequests")),
     ("csidrivers", "RequiresRepublish", Field("api.storage.v1.CSIDriverSpec", "requiresRepublish")),
     ("csidrivers", "Modes", Field("api.storage.v1.CSIDriverSpec", "volumeLifecycleModes")),
-    ("csinodes", "Drivers", Words("How many drivers the node has.")),
+    (
+        "csinodes",
+        "Drivers",
+        Words("Drivers indicates the number of CSI drivers registered on the node"),
+    ),
     ("daemonsets", "Desired", Field("api.apps.v1.DaemonSetStatus", "desiredNumberScheduled")),
     ("daemonsets", "Current", Field("api.apps.v1.DaemonSetStatus", "currentNumberScheduled")),
     ("daemonsets", "Ready", Field("api.apps.v1.DaemonSetStatus", "numberReady")),
@@ -83,13 +107,13 @@ const COLUMNS: &[(&str, &str, Source)] = &[
     ("daemonsets", "Available", Field("api.apps.v1.DaemonSetStatus", "numberAvailable")),
     ("daemonsets", "Node Selector", Field("api.core.v1.PodSpec", "nodeSelector")),
     ("daemonsets", "Selector", Field("api.apps.v1.DaemonSetSpec", "selector")),
-    ("deployments", "Ready", Words("How many pods are ready, of how many.")),
+    ("deployments", "Ready", Words("Number of the pod with ready state")),
     ("deployments", "Up-to-date", Field("api.apps.v1.DeploymentStatus", "updatedReplicas")),
     ("deployments", "Available", Field("api.apps.v1.DeploymentStatus", "availableReplicas")),
     ("deployments", "Selector", Field("api.apps.v1.DeploymentSpec", "selector")),
     ("endpoints", "Endpoints", Field("api.core.v1.Endpoints", "subsets")),
-    ("endpointslices", "AddressType", Field("api.discovery.v1.EndpointSlice", "addressType")),
-    ("endpointslices", "Ports", Field("api.discovery.v1.EndpointSlice", "ports")),
+    ("endpointslices", "AddressType", Words(SLICE_ADDRESS_TYPE)),
+    ("endpointslices", "Ports", Words(SLICE_PORTS)),
     ("endpointslices", "Endpoints", Field("api.discovery.v1.EndpointSlice", "endpoints")),
     ("events", "Last Seen", Field("api.core.v1.Event", "lastTimestamp")),
     ("events", "Type", Field("api.core.v1.Event", "type")),
@@ -115,7 +139,11 @@ const COLUMNS: &[(&str, &str, Source)] = &[
         "DistinguisherMethod",
         Field("api.flowcontrol.v1.FlowSchemaSpec", "distinguisherMethod"),
     ),
-    ("flowschemas", "MissingPL", Words("Whether the priority level it names is missing.")),
+    (
+        "flowschemas",
+        "MissingPL",
+        Words("references a broken or non-existent PriorityLevelConfiguration"),
+    ),
     (
         "horizontalpodautoscalers",
         "Reference",
@@ -141,31 +169,69 @@ const COLUMNS: &[(&str, &str, Source)] = &[
         "Replicas",
         Field("api.autoscaling.v2.HorizontalPodAutoscalerStatus", "currentReplicas"),
     ),
-    ("ingressclasses", "Controller", Words("What looks after ingresses of this class.")),
-    ("ingressclasses", "Parameters", Words("What else configures the class.")),
-    ("ingresses", "Class", Words("The class that looks after this ingress.")),
-    ("ingresses", "Hosts", Words("The hosts whose requests it takes.")),
-    ("ingresses", "Address", Words("Where the load balancer can be reached.")),
-    ("ingresses", "Ports", Words("The ports it takes requests on.")),
-    ("ipaddresses", "ParentRef", Field("api.networking.v1.IPAddressSpec", "parentRef")),
-    ("jobs", "Status", Words("How far the job has come.")),
+    (
+        "ingressclasses",
+        "Controller",
+        Words("Controller that is responsible for handling this class"),
+    ),
+    ("ingressclasses", "Parameters", Words("A reference to a resource with additional parameters")),
+    (
+        "ingresses",
+        "Class",
+        Words(
+            "The name of the IngressClass resource that should be used for additional configuration",
+        ),
+    ),
+    (
+        "ingresses",
+        "Hosts",
+        Words("Hosts that incoming requests are matched against before the ingress rule"),
+    ),
+    (
+        "ingresses",
+        "Address",
+        Words("Address is a list containing ingress points for the load-balancer"),
+    ),
+    ("ingresses", "Ports", Words("Ports of TLS configurations that open")),
+    ("ipaddresses", "ParentRef", Words(PARENT_REF)),
+    ("jobs", "Status", Words("Status of the job.")),
     ("jobs", "Completions", Field("api.batch.v1.JobStatus", "succeeded")),
-    ("jobs", "Duration", Words("How long the job took, or has taken so far.")),
+    ("jobs", "Duration", Words("Time required to complete the job.")),
     ("jobs", "Selector", Field("api.batch.v1.JobSpec", "selector")),
     ("leases", "Holder", Field("api.coordination.v1.LeaseSpec", "holderIdentity")),
-    ("mutatingadmissionpolicies", "Mutations", Words("How many mutations the policy makes.")),
-    ("mutatingadmissionpolicies", "ParamKind", Words("The kind of its parameters.")),
-    ("mutatingadmissionpolicybindings", "PolicyName", Words("The policy that is put into force.")),
-    ("mutatingadmissionpolicybindings", "ParamRef", Words("Where the policy's parameters are.")),
-    ("mutatingwebhookconfigurations", "Webhooks", Words("How many webhooks it configures.")),
-    ("namespaces", "Status", Words("Whether the namespace is active or going.")),
+    (
+        "mutatingadmissionpolicies",
+        "Mutations",
+        Words("Mutation indicates the number of mutations rules defined in this configuration"),
+    ),
+    (
+        "mutatingadmissionpolicies",
+        "ParamKind",
+        Words("ParamKind specifies the kind of resources used to parameterize this policy"),
+    ),
+    (
+        "mutatingadmissionpolicybindings",
+        "PolicyName",
+        Words("PolicyName indicates the policy definition which the policy binding binded to"),
+    ),
+    (
+        "mutatingadmissionpolicybindings",
+        "ParamRef",
+        Words("ParamRef indicates the param resource which sets the configuration param"),
+    ),
+    (
+        "mutatingwebhookconfigurations",
+        "Webhooks",
+        Words("Webhooks indicates the number of webhooks registered in this configuration"),
+    ),
+    ("namespaces", "Status", Words("The status of the namespace")),
     (
         "networkpolicies",
         "Pod-Selector",
         Field("api.networking.v1.NetworkPolicySpec", "podSelector"),
     ),
-    ("nodes", "Status", Words("Whether the node is ready and takes pods.")),
-    ("nodes", "Roles", Words("The roles its labels give the node.")),
+    ("nodes", "Status", Words("The status of the node")),
+    ("nodes", "Roles", Words("The roles of the node")),
     ("nodes", "Version", Field("api.core.v1.NodeSystemInfo", "kubeletVersion")),
     ("nodes", "Internal-IP", Field("api.core.v1.NodeStatus", "addresses")),
     ("nodes", "External-IP", Field("api.core.v1.NodeStatus", "addresses")),
@@ -188,12 +254,8 @@ const COLUMNS: &[(&str, &str, Source)] = &[
         "Access Modes",
         Field("api.core.v1.PersistentVolumeClaimStatus", "accessModes"),
     ),
-    ("persistentvolumeclaims", "StorageClass", Words("The storage class of the claim.")),
-    (
-        "persistentvolumeclaims",
-        "VolumeAttributesClass",
-        Words("The class of the volume's attributes."),
-    ),
+    ("persistentvolumeclaims", "StorageClass", Words("StorageClass of the pvc")),
+    ("persistentvolumeclaims", "VolumeAttributesClass", Words("VolumeAttributesClass of the pvc")),
     (
         "persistentvolumeclaims",
         "VolumeMode",
@@ -208,21 +270,39 @@ const COLUMNS: &[(&str, &str, Source)] = &[
     ),
     ("persistentvolumes", "Status", Field("api.core.v1.PersistentVolumeStatus", "phase")),
     ("persistentvolumes", "Claim", Field("api.core.v1.PersistentVolumeSpec", "claimRef")),
-    ("persistentvolumes", "StorageClass", Words("The storage class of the volume.")),
-    ("persistentvolumes", "VolumeAttributesClass", Words("The class of the volume's attributes.")),
+    ("persistentvolumes", "StorageClass", Words("StorageClass of the pv")),
+    ("persistentvolumes", "VolumeAttributesClass", Words("VolumeAttributesClass of the pv")),
     ("persistentvolumes", "Reason", Field("api.core.v1.PersistentVolumeStatus", "reason")),
     ("persistentvolumes", "VolumeMode", Field("api.core.v1.PersistentVolumeSpec", "volumeMode")),
-    ("poddisruptionbudgets", "Min Available", Words("How many pods must stay available.")),
-    ("poddisruptionbudgets", "Max Unavailable", Words("How many pods may be unavailable.")),
-    ("poddisruptionbudgets", "Allowed Disruptions", Words("How many pods may be disrupted now.")),
-    ("pods", "Ready", Words("How many containers are ready, of how many.")),
-    ("pods", "Status", Words("What the pod's containers are doing.")),
-    ("pods", "Restarts", Words("How often containers were restarted, and when last.")),
+    (
+        "poddisruptionbudgets",
+        "Min Available",
+        Words("The minimum number of pods that must be available."),
+    ),
+    (
+        "poddisruptionbudgets",
+        "Max Unavailable",
+        Words("The maximum number of pods that may be unavailable."),
+    ),
+    (
+        "poddisruptionbudgets",
+        "Allowed Disruptions",
+        Words("Calculated number of pods that may be disrupted at this time."),
+    ),
+    ("pods", "Ready", Words("The aggregate readiness state of this pod for accepting traffic.")),
+    ("pods", "Status", Words("The aggregate status of the containers in this pod.")),
+    (
+        "pods",
+        "Restarts",
+        Words(
+            "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
+        ),
+    ),
     ("pods", "IP", Field("api.core.v1.PodStatus", "podIP")),
     ("pods", "Node", Field("api.core.v1.PodSpec", "nodeName")),
     ("pods", "Nominated Node", Field("api.core.v1.PodStatus", "nominatedNodeName")),
     ("pods", "Readiness Gates", Field("api.core.v1.PodSpec", "readinessGates")),
-    ("podtemplates", "Pod Labels", Words("The labels of the template's pods.")),
+    ("podtemplates", "Pod Labels", Words("The labels for the pod template.")),
     ("priorityclasses", "Value", Field("api.scheduling.v1.PriorityClass", "value")),
     (
         "priorityclasses",
@@ -283,27 +363,41 @@ const COLUMNS: &[(&str, &str, Source)] = &[
         "Selector",
         Field("api.core.v1.ReplicationControllerSpec", "selector"),
     ),
-    ("resourceclaims", "State", Words("Whether devices are allocated and reserved.")),
-    ("resourcequotas", "Request", Words("What is requested, of what may be.")),
-    ("resourcequotas", "Limit", Words("The sum of limits, of what may be.")),
+    (
+        "resourceclaims",
+        "State",
+        Words("A summary of the current state (allocated, pending, reserved, etc.)."),
+    ),
+    (
+        "resourcequotas",
+        "Request",
+        Words("Request represents a minimum amount of cpu/memory that a container may consume."),
+    ),
+    (
+        "resourcequotas",
+        "Limit",
+        Words(
+            "Limits control the maximum amount of cpu/memory that a container may use independent of contention on the node.",
+        ),
+    ),
     ("resourceslices", "Node", Field("api.resource.v1.ResourceSliceSpec", "nodeName")),
     ("resourceslices", "Driver", Field("api.resource.v1.ResourceSliceSpec", "driver")),
     ("resourceslices", "Pool", Field("api.resource.v1.ResourcePool", "name")),
-    ("rolebindings", "Role", Field("api.rbac.v1.RoleBinding", "roleRef")),
-    ("rolebindings", "Users", Words("The users it grants to.")),
-    ("rolebindings", "Groups", Words("The groups it grants to.")),
-    ("rolebindings", "ServiceAccounts", Words("The service accounts it grants to.")),
+    ("rolebindings", "Role", Words(ROLE_REF)),
+    ("rolebindings", "Users", Words("Users in the roleBinding")),
+    ("rolebindings", "Groups", Words("Groups in the roleBinding")),
+    ("rolebindings", "ServiceAccounts", Words("ServiceAccounts in the roleBinding")),
     // Upstream says nothing of this one.
     ("runtimeclasses", "Handler", Words("")),
     ("secrets", "Type", Field("api.core.v1.Secret", "type")),
     ("secrets", "Data", Field("api.core.v1.Secret", "data")),
-    ("servicecidrs", "CIDRs", Field("api.networking.v1.ServiceCIDRSpec", "cidrs")),
+    ("servicecidrs", "CIDRs", Words(SERVICE_CIDRS)),
     ("services", "Type", Field("api.core.v1.ServiceSpec", "type")),
     ("services", "Cluster-IP", Field("api.core.v1.ServiceSpec", "clusterIP")),
     ("services", "External-IP", Field("api.core.v1.ServiceSpec", "externalIPs")),
     ("services", "Port(s)", Field("api.core.v1.ServiceSpec", "ports")),
     ("services", "Selector", Field("api.core.v1.ServiceSpec", "selector")),
-    ("statefulsets", "Ready", Words("How many pods are ready, of how many.")),
+    ("statefulsets", "Ready", Words("Number of the pod with ready state")),
     ("storageclasses", "Provisioner", Field("api.storage.v1.StorageClass", "provisioner")),
     ("storageclasses", "ReclaimPolicy", Field("api.storage.v1.StorageClass", "reclaimPolicy")),
     (
@@ -316,15 +410,31 @@ const COLUMNS: &[(&str, &str, Source)] = &[
         "AllowVolumeExpansion",
         Field("api.storage.v1.StorageClass", "allowVolumeExpansion"),
     ),
-    ("validatingadmissionpolicies", "Validations", Words("How many validations the policy makes.")),
-    ("validatingadmissionpolicies", "ParamKind", Words("The kind of its parameters.")),
+    (
+        "validatingadmissionpolicies",
+        "Validations",
+        Words("Validations indicates the number of validation rules defined in this configuration"),
+    ),
+    (
+        "validatingadmissionpolicies",
+        "ParamKind",
+        Words("ParamKind specifies the kind of resources used to parameterize this policy"),
+    ),
     (
         "validatingadmissionpolicybindings",
         "PolicyName",
-        Words("The policy that is put into force."),
+        Words("PolicyName indicates the policy definition which the policy binding binded to"),
     ),
-    ("validatingadmissionpolicybindings", "ParamRef", Words("Where the policy's parameters are.")),
-    ("validatingwebhookconfigurations", "Webhooks", Words("How many webhooks it configures.")),
+    (
+        "validatingadmissionpolicybindings",
+        "ParamRef",
+        Words("ParamRef indicates the param resource which sets the configuration param"),
+    ),
+    (
+        "validatingwebhookconfigurations",
+        "Webhooks",
+        Words("Webhooks indicates the number of webhooks registered in this configuration"),
+    ),
     ("volumeattachments", "Attacher", Field("api.storage.v1.VolumeAttachmentSpec", "attacher")),
     (
         "volumeattachments",

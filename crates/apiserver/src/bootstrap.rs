@@ -28,6 +28,10 @@ const AGENT: &str = "kube-apiserver";
 /// The pauses after which what could not be made is tried again: its namespace may be on its way out.
 const MIN_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// Who makes the schemas and levels of flow control.
+const FLOW_CONTROL_MANAGER: &str = "api-priority-and-fairness-config-producer-v1";
+/// Who says that the cluster's own range is ready.
+const RANGE_MANAGER: &str = "kubernetes-service-cidr-controller";
 /// The one condition of a service range.
 const RANGE_READY: &str = "Kubernetes default Service CIDR is ready";
 
@@ -174,7 +178,7 @@ fn own_objects(settings: &Settings, now: &str) -> Vec<Value> {
     let service_address = settings.service_address.to_string();
     let family = if settings.address.is_ipv4() { "IPv4" } else { "IPv6" };
     let date = now.get(..10).unwrap_or(now);
-    let ready = value!({"type": "Ready", "status": "True", "reason": "", "message": RANGE_READY});
+    let ready = value!({"type": "Ready", "status": "True", "message": RANGE_READY, "lastTransitionTime": now});
     vec![
         value!({"kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1",
             "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [(settings.service_range.as_str())]},
@@ -199,7 +203,8 @@ fn own_objects(settings: &Settings, now: &str) -> Vec<Value> {
     ]
 }
 
-struct Bootstrap<'s> {
+/// Writes of the server itself.
+pub(crate) struct Bootstrap<'s> {
     server: &'s Arc<Server>,
     user: Arc<UserInfo>,
     objects: CachedObjects,
@@ -213,7 +218,7 @@ enum Done {
 }
 
 impl<'s> Bootstrap<'s> {
-    fn new(server: &'s Arc<Server>) -> Self {
+    pub(crate) fn new(server: &'s Arc<Server>) -> Self {
         let user = Arc::new(UserInfo::new("system:apiserver", &[MASTERS]));
         let objects = CachedObjects::new(Arc::clone(&server.hub), &server.registry);
         Self { server, user, objects }
@@ -250,26 +255,40 @@ impl<'s> Bootstrap<'s> {
 
     async fn create(&self, place: &Place, wanted: Value) -> Result<Done, BootstrapError> {
         let name = wanted.str_at(&["metadata", "name"]).to_owned();
-        let Some(made) = self.send(Method::POST, &place.path, Some(&wanted)).await? else {
-            return Ok(Done::Nothing);
-        };
-        let conditions = wanted.items_at(&["status", "conditions"]);
-        if !conditions.is_empty() {
-            let now = time::format_time(self.server.clock.now());
-            let mut conditions = conditions.to_vec();
-            for condition in &mut conditions {
-                condition.set_at(&["lastTransitionTime"], now.clone());
+        let path = match place.group.as_str() {
+            "flowcontrol.apiserver.k8s.io" => {
+                format!("{}?fieldManager={FLOW_CONTROL_MANAGER}", place.path)
             }
-            let mut made = made;
-            made.set_at(&["status", "conditions"], conditions);
-            let path = format!("{}/status", place.object(&name));
-            self.send(Method::PUT, &path, Some(&made)).await?;
+            _ => place.path.clone(),
+        };
+        if self.send(Method::POST, &path, Some(&wanted)).await?.is_none() {
+            return Ok(Done::Nothing);
+        }
+        if wanted.get("status").is_some() {
+            let path = place.object(&name);
+            self.apply_status(&path, RANGE_MANAGER, &wanted).await?;
         }
         Ok(Done::Created)
     }
 
+    /// Applies the status of an object as a manager of its own, who wins.
+    pub(crate) async fn apply_status(
+        &self,
+        path: &str,
+        manager: &str,
+        object: &Value,
+    ) -> Result<Option<Value>, BootstrapError> {
+        let mut told = Value::object();
+        for member in ["apiVersion", "kind", "status"] {
+            told.set_at(&[member], object[member].clone());
+        }
+        told.set_at(&["metadata", "name"], object["metadata"]["name"].clone());
+        let path = format!("{path}/status?fieldManager={manager}&force=true");
+        self.send(Method::PATCH, &path, Some(&told)).await
+    }
+
     /// The answer's object; `None` where another server was faster.
-    async fn send(
+    pub(crate) async fn send(
         &self,
         method: Method,
         path: &str,
@@ -281,10 +300,15 @@ impl<'s> Bootstrap<'s> {
             message,
         };
         let bytes = body.map(|it| Bytes::from(json::to_vec(it))).unwrap_or_default();
+        let media = if method == Method::PATCH {
+            "application/apply-patch+yaml"
+        } else {
+            "application/json"
+        };
         let request = Request::builder()
             .method(method.clone())
             .uri(path)
-            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::CONTENT_TYPE, media)
             .header(http::header::USER_AGENT, AGENT)
             .body(RequestBody::Bytes(bytes))
             .map_err(|broken| error(broken.to_string()))?;

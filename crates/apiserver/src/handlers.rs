@@ -48,6 +48,11 @@ pub(crate) async fn handle(
         exchange.facts = Some(review.facts());
         return reviews::create(server, exchange, review, body).await;
     }
+    if (info.group.as_str(), info.resource.as_str(), info.verb) == ("", "bindings", "create")
+        && info.subresource.is_empty()
+    {
+        return subresource::create_binding(server, exchange, body).await;
+    }
     let target = Target::of(server, info)?;
     let facts = target.served.facts;
     exchange.facts = Some(facts);

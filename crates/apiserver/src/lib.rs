@@ -33,7 +33,9 @@ mod proto;
 pub mod query;
 pub mod request;
 mod respond;
+mod shown;
 mod target;
+pub mod tended;
 mod unbuilt;
 mod yaml;
 

@@ -216,6 +216,26 @@ pub(crate) fn track_fields(
     let now = apimachinery::time::format_time(server.clock.now());
     let write = tracked_write(target, subresource, options, &version, &now);
     managed_fields::update(&write, old, value);
+    if subresource == "scale" {
+        keep_times(value, old);
+    }
+}
+
+/// A write through `scale` leaves times alone, as upstream's does: who is new has none.
+fn keep_times(value: &mut Value, old: Option<&Value>) {
+    let path = ["metadata", "managedFields"];
+    let before = old.map(|it| it.items_at(&path)).unwrap_or_default();
+    let same = |a: &Value, b: &Value| {
+        ["manager", "operation", "apiVersion", "subresource"].iter().all(|it| a[it] == b[it])
+    };
+    for entry in value.items_at_mut(&path) {
+        match before.iter().find(|it| same(it, entry)).and_then(|it| it.get("time")) {
+            Some(time) => entry.set_at(&["time"], time.clone()),
+            None => {
+                entry.remove_at(&["time"]);
+            }
+        }
+    }
 }
 
 /// A write as managed fields see it.

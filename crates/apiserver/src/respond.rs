@@ -170,7 +170,7 @@ pub(crate) fn partial(content: &Value, version: &str) -> Value {
     let mut partial = Object::new();
     partial.insert("kind", "PartialObjectMetadata");
     partial.insert("apiVersion", format!("meta.k8s.io/{version}"));
-    partial.insert("metadata", content.get("metadata").cloned().unwrap_or_else(Value::object));
+    partial.insert("metadata", registry::metadata::plain(content));
     Value::Object(partial)
 }
 

@@ -60,6 +60,95 @@ pub(crate) const CLAIM_SPEC: &[Field] = &[
     Field("VolumeAttributesClassName", "volumeAttributesClassName", Plain),
 ];
 
+/// An attribute of a device.
+pub(crate) const DEVICE_ATTRIBUTE: &[Field] = &[
+    Field("IntValue", "int", Plain),
+    Field("BoolValue", "bool", Plain),
+    Field("StringValue", "string", Plain),
+    Field("VersionValue", "version", Plain),
+    // Lists need a gate that is off, and are not taken.
+    Field("IntValues", "", Plain),
+    Field("BoolValues", "", Plain),
+    Field("StringValues", "", Plain),
+    Field("VersionValues", "", Plain),
+];
+
+/// What an address belongs to.
+pub(crate) const PARENT_REFERENCE: &[Field] = &[
+    Field("Group", "group", Text),
+    Field("Resource", "resource", Text),
+    Field("Namespace", "namespace", Text),
+    Field("Name", "name", Text),
+];
+
+const SECRET_REFERENCE: &[Field] =
+    &[Field("Name", "name", Text), Field("Namespace", "namespace", Text)];
+
+/// Where a persistent volume lies. Storage systems of the past are shown as their JSON.
+pub(crate) const VOLUME_SOURCE: &[Field] = &[
+    Field("GCEPersistentDisk", "gcePersistentDisk", Plain),
+    Field("AWSElasticBlockStore", "awsElasticBlockStore", Plain),
+    Field(
+        "HostPath",
+        "hostPath",
+        Pointer(&[Field("Path", "path", Text), Field("Type", "type", Plain)]),
+    ),
+    Field("Glusterfs", "glusterfs", Plain),
+    Field(
+        "NFS",
+        "nfs",
+        Pointer(&[
+            Field("Server", "server", Text),
+            Field("Path", "path", Text),
+            Field("ReadOnly", "readOnly", Truth),
+        ]),
+    ),
+    Field("RBD", "rbd", Plain),
+    Field("Quobyte", "quobyte", Plain),
+    Field("ISCSI", "iscsi", Plain),
+    Field("FlexVolume", "flexVolume", Plain),
+    Field("Cinder", "cinder", Plain),
+    Field("CephFS", "cephfs", Plain),
+    Field("FC", "fc", Plain),
+    Field("Flocker", "flocker", Plain),
+    Field("AzureFile", "azureFile", Plain),
+    Field("VsphereVolume", "vsphereVolume", Plain),
+    Field("AzureDisk", "azureDisk", Plain),
+    Field("PhotonPersistentDisk", "photonPersistentDisk", Plain),
+    Field("PortworxVolume", "portworxVolume", Plain),
+    Field("ScaleIO", "scaleIO", Plain),
+    Field(
+        "Local",
+        "local",
+        Pointer(&[Field("Path", "path", Text), Field("FSType", "fsType", Plain)]),
+    ),
+    Field("StorageOS", "storageos", Plain),
+    Field(
+        "CSI",
+        "csi",
+        Pointer(&[
+            Field("Driver", "driver", Text),
+            Field("VolumeHandle", "volumeHandle", Text),
+            Field("ReadOnly", "readOnly", Truth),
+            Field("FSType", "fsType", Text),
+            Field("VolumeAttributes", "volumeAttributes", Plain),
+            Field(
+                "ControllerPublishSecretRef",
+                "controllerPublishSecretRef",
+                Pointer(SECRET_REFERENCE),
+            ),
+            Field("NodeStageSecretRef", "nodeStageSecretRef", Pointer(SECRET_REFERENCE)),
+            Field("NodePublishSecretRef", "nodePublishSecretRef", Pointer(SECRET_REFERENCE)),
+            Field(
+                "ControllerExpandSecretRef",
+                "controllerExpandSecretRef",
+                Pointer(SECRET_REFERENCE),
+            ),
+            Field("NodeExpandSecretRef", "nodeExpandSecretRef", Pointer(SECRET_REFERENCE)),
+        ]),
+    ),
+];
+
 /// The spec of an attachment.
 pub(crate) const VOLUME_ATTACHMENT_SPEC: &[Field] = &[
     Field("Attacher", "attacher", Text),

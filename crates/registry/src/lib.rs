@@ -5,6 +5,7 @@
 
 mod check;
 pub mod declaration;
+mod expressions;
 mod go;
 pub mod metadata;
 mod pod_spec;

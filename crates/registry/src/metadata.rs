@@ -32,6 +32,20 @@ pub fn path_segment_name(name: &str, usage: NameUse) -> Problems {
     }
 }
 
+/// The metadata of a stored object as tables and partial objects show it: without what belongs to its spec in upstream's
+/// internal type, and is told by annotation in the version that has no such field.
+#[must_use]
+pub fn plain(object: &Value) -> Value {
+    let mut metadata = object.get("metadata").cloned().unwrap_or_else(Value::object);
+    if object.str_at(&["kind"]) == "DaemonSet" {
+        metadata.remove_at(&["annotations", crate::resources::TEMPLATE_GENERATION]);
+        if metadata.at(&["annotations"]).and_then(Value::as_object).is_some_and(Object::is_empty) {
+            metadata.remove_at(&["annotations"]);
+        }
+    }
+    metadata
+}
+
 /// Checks the metadata of an object.
 pub fn validate(
     object: &Value,

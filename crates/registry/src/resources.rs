@@ -55,11 +55,14 @@ mod secret;
 mod service;
 mod service_checks;
 mod serviceaccount;
+mod slice_device;
 mod statefulset;
 mod storageclass;
 mod volumeattachment;
 mod webhooks;
 mod workload;
+
+pub(crate) use daemonset::ANNOTATION as TEMPLATE_GENERATION;
 
 /// Every declaration. The order is that of the groups in discovery.
 const DECLARATIONS: &[fn() -> Declaration] = &[

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 /// The recordings, in the order in which the objects are made. What depends on the server's own address or network is
 /// not among them.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "namespaces",
+    "apiservices",
     "priorityclasses",
     "prioritylevelconfigurations",
     "flowschemas",
@@ -42,18 +43,18 @@ pub(super) fn generate(reference: &Path) -> Result<String> {
 
 /// Takes away what the server sets, and what is null.
 fn strip(item: &mut Value) {
+    let namespace = item["kind"] == "Namespace";
     if let Some(metadata) = item["metadata"].as_object_mut() {
         for member in ["uid", "resourceVersion", "creationTimestamp", "managedFields", "generation"]
         {
             metadata.remove(member);
         }
     }
-    if let Some(conditions) = item["status"]["conditions"].as_array_mut() {
-        for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
-            condition.remove("lastTransitionTime");
-        }
-    }
     if let Some(members) = item.as_object_mut() {
+        members.remove("status");
+        if namespace {
+            members.remove("spec");
+        }
         members.retain(|_, value| !value.is_null());
     }
 }

@@ -32,6 +32,9 @@ pub(crate) async fn apply(
     check_options(exchange)?;
     let form = negotiate(&exchange.parts.headers)?;
     let applied = parse(exchange, &body, options.field_validation)?;
+    if ["apiVersion", "kind"].iter().all(|it| applied.str_at(&[it]).is_empty()) {
+        return Err(Status::bad_request("invalid object type: /, Kind="));
+    }
     let (name, subresource) = (exchange.info.name.clone(), exchange.info.subresource.clone());
     let Some(current) = persist::try_current(server, target, &name).await? else {
         if !subresource.is_empty() {

@@ -21,6 +21,7 @@ use crate::negotiate::negotiate;
 use crate::options::WriteOptions;
 use crate::persist::{self, Written};
 use crate::respond;
+use crate::shown;
 use crate::target::Target;
 use crate::unbuilt;
 
@@ -49,7 +50,9 @@ pub(crate) async fn create(
     let options = WriteOptions::of(exchange, "CreateOptions")?;
     let form = negotiate(&exchange.parts.headers)?;
     let value = decode::object(exchange, target, &body, options.field_validation)?;
-    let stored = new_object(server, exchange, target, &options, value, Tracking::Compare).await?;
+    let stored = new_object(server, exchange, target, &options, value, Tracking::Compare)
+        .await
+        .map_err(|status| shown::with_empty_maps(exchange, target.served.node, &body, status))?;
     respond::written(server, target, form, 201, stored)
 }
 

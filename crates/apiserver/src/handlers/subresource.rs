@@ -216,6 +216,19 @@ pub(super) fn scale_of(scale: &Scale, object: &Value) -> Value {
     value!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": (metadata), "spec": (spec), "status": (status)})
 }
 
+/// POST of a binding as an object of its own, which names the pod itself: an older form of the subresource.
+pub(crate) async fn create_binding(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
+    exchange.info.resource = "pods".into();
+    exchange.info.subresource = "binding".into();
+    let target = Target::of(server, &exchange.info)?;
+    exchange.facts = Some(target.served.facts);
+    binding(server, exchange, &target, body).await
+}
+
 /// Gives a pod its node.
 async fn binding(
     server: &Arc<Server>,
@@ -229,10 +242,7 @@ async fn binding(
     let mut binding =
         decode::posted(exchange, (&posted::BINDING, &[]), &body, options.field_validation)?;
     place_in_namespace(target, &mut binding)?;
-    let name = exchange.info.name.clone();
-    if binding.str_at(&["metadata", "name"]) != name {
-        return Err(Status::bad_request("name in URL does not match name in Binding object"));
-    }
+    let name = bound_name(exchange, &binding)?;
     admit_binding(server, exchange, target, &options, &mut binding).await?;
     let node = node_of(&binding)?;
     let uid = binding.str_at(&["metadata", "uid"]).to_owned();
@@ -289,6 +299,18 @@ async fn binding(
         .await?;
     let done = Status { success: true, code: 201, ..Status::default() };
     Ok(respond::plain(form, 201, &done.to_value()))
+}
+
+/// The name of the pod: the path's, which the object's has to be equal to, or where the path has none the object's.
+fn bound_name(exchange: &mut Exchange, binding: &Value) -> Result<String, Status> {
+    let given = binding.str_at(&["metadata", "name"]);
+    if exchange.info.name.is_empty() {
+        exchange.info.name = given.into();
+    }
+    if given != exchange.info.name {
+        return Err(Status::bad_request("name in URL does not match name in Binding object"));
+    }
+    Ok(given.to_owned())
 }
 
 /// Lets the plugins change and judge a binding.

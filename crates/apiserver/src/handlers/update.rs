@@ -20,6 +20,7 @@ use crate::negotiate::negotiate;
 use crate::options::WriteOptions;
 use crate::persist::{self, Current, Replaced, Written};
 use crate::respond;
+use crate::shown;
 use crate::target::Target;
 use crate::unbuilt;
 
@@ -64,7 +65,10 @@ pub(crate) async fn update(
     let change = |_: &mut Exchange, _: &Target, _: &Value| {
         Ok(if once { std::mem::take(&mut given) } else { given.clone() })
     };
-    let stored = write.run(server, exchange, target, current, change).await?;
+    let stored = write
+        .run(server, exchange, target, current, change)
+        .await
+        .map_err(|status| shown::with_empty_maps(exchange, target.served.node, &body, status))?;
     respond::written(server, target, form, 200, stored)
 }
 

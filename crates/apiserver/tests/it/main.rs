@@ -5,6 +5,7 @@
 mod access;
 mod bad_input;
 mod cluster;
+mod tended;
 mod watches;
 mod wire;
 mod writes;

@@ -42,6 +42,7 @@ pub(crate) fn template(template: Option<&mut Value>) {
 
 /// Sets the defaults of a pod's spec.
 pub(crate) fn pod_spec(spec: &mut Value) {
+    service_account(spec);
     spec.default_at(&["dnsPolicy"], "ClusterFirst");
     spec.default_at(&["restartPolicy"], "Always");
     spec.default_at(&["securityContext"], Value::object());
@@ -54,6 +55,19 @@ pub(crate) fn pod_spec(spec: &mut Value) {
     resource_list(spec.get_mut("overhead"));
     if let Some(resources) = spec.get_mut("resources") {
         requirements(resources);
+    }
+}
+
+/// The account has an older name too; the newer one wins, and both are told.
+fn service_account(spec: &mut Value) {
+    for member in ["serviceAccountName", "serviceAccount"] {
+        let account = spec.str_at(&[member]);
+        if !account.is_empty() {
+            let account = CompactString::from(account);
+            spec.set_at(&["serviceAccountName"], account.clone());
+            spec.set_at(&["serviceAccount"], account);
+            return;
+        }
     }
 }
 

@@ -179,8 +179,8 @@ pub(super) fn pod(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
     let policies = ["Merge", "Strict"];
     check::optional_one_of(context, "supplementalGroupsPolicy", &policies, &at, errors);
-    let policies = ["MountOption", "Recursive"];
-    check::optional_one_of(context, "seLinuxChangePolicy", &policies, &at, errors);
+    // Upstream takes `MountOption` only with its gate SELinuxMount.
+    check::optional_one_of(context, "seLinuxChangePolicy", &["Recursive"], &at, errors);
 }
 
 fn sysctls(spec: &Value, list: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {

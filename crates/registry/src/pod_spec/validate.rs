@@ -112,17 +112,15 @@ fn host_network(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     if !spec.bool_at(&["hostNetwork"]) {
         return;
     }
-    for list in ["containers", "initContainers"] {
-        let containers = path.child(list);
-        for (index, container) in spec.items_at(&[list]).iter().enumerate() {
-            let at = containers.index(index);
-            let ports = at.child("ports");
-            for (index, port) in container.items_at(&["ports"]).iter().enumerate() {
-                let host = port.i64_at(&["hostPort"]).unwrap_or_default();
-                if host != 0 && Some(host) != port.i64_at(&["containerPort"]) {
-                    let detail = "must match `containerPort` when `hostNetwork` is true";
-                    errors.invalid(&ports.index(index).child("hostPort"), &host.into(), detail);
-                }
+    let containers = path.child("containers");
+    for (index, container) in spec.items_at(&["containers"]).iter().enumerate() {
+        let at = containers.index(index);
+        let ports = at.child("ports");
+        for (index, port) in container.items_at(&["ports"]).iter().enumerate() {
+            let host = port.i64_at(&["hostPort"]).unwrap_or_default();
+            if host != 0 && Some(host) != port.i64_at(&["containerPort"]) {
+                let detail = "must match `containerPort` when `hostNetwork` is true";
+                errors.invalid(&ports.index(index).child("hostPort"), &host.into(), detail);
             }
         }
     }

@@ -1,5 +1,4 @@
-//! ValidatingAdmissionPolicy, MutatingAdmissionPolicy and their bindings. Expressions must be there; they are not
-//! compiled here.
+//! ValidatingAdmissionPolicy, MutatingAdmissionPolicy and their bindings.
 
 use apimachinery::{FieldErrors, Path, Value, validation};
 use jiff::Timestamp;
@@ -7,7 +6,7 @@ use jiff::Timestamp;
 use super::webhooks::{self, FAILURE_POLICIES, GROUP, REINVOCATION};
 use crate::declaration::{Declaration, Generation, MetadataChecks};
 use crate::rules::{self, each};
-use crate::{Rules, check, table};
+use crate::{Rules, check, expressions, table};
 
 const EITHER: &str = "validations or auditAnnotations must contain at least one item";
 const EXCLUSIVE: &str = "name and selector are mutually exclusive";
@@ -37,6 +36,7 @@ pub(super) fn validating() -> Declaration {
             let path = Path::new("spec");
             policy(&it["spec"], &path, errors);
             validations(&it["spec"], &path, errors);
+            expressions::policy(&it["spec"], &path, errors);
         },
         row: |it, now| policy_row(it, "validations", now),
         rules: Rules { has_status: true, ..COMMON.rules },
@@ -52,6 +52,7 @@ pub(super) fn mutating() -> Declaration {
             let path = Path::new("spec");
             policy(&it["spec"], &path, errors);
             mutations(&it["spec"], &path, errors);
+            expressions::policy(&it["spec"], &path, errors);
         },
         row: |it, now| policy_row(it, "mutations", now),
         ..COMMON

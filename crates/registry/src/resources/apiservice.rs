@@ -1,6 +1,6 @@
 //! APIService.
 
-use apimachinery::{FieldErrors, Path, Value, validation};
+use apimachinery::{FieldErrors, Path, Value, validation, value};
 use jiff::Timestamp;
 
 use crate::declaration::Declaration;
@@ -20,11 +20,23 @@ pub(super) fn resource() -> Declaration {
             }
         },
         name: metadata::path_segment_name,
+        prepare_create,
         validate,
         row,
         rules: Rules { has_status: true, unconditional_update: false, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN
     }
+}
+
+/// What the server answers itself is available at once.
+fn prepare_create(service: &mut Value) {
+    if service.at(&["spec", "service"]).is_some() {
+        return;
+    }
+    let since = service["metadata"]["creationTimestamp"].clone();
+    let condition = value!({"type": "Available", "status": "True", "lastTransitionTime": since,
+        "reason": "Local", "message": "Local APIServices are always available"});
+    service.set_at(&["status", "conditions"], vec![condition]);
 }
 
 fn validate(service: &Value, errors: &mut FieldErrors) {

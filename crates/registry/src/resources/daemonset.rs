@@ -27,8 +27,8 @@ pub(super) fn resource() -> Declaration {
 }
 
 /// Holds how often the template changed; from a time when it was a field.
-const TEMPLATE_GENERATION: [&str; 3] =
-    ["metadata", "annotations", "deprecated.daemonset.template.generation"];
+pub(crate) const ANNOTATION: &str = "deprecated.daemonset.template.generation";
+const TEMPLATE_GENERATION: [&str; 3] = ["metadata", "annotations", ANNOTATION];
 
 fn prepare_create(value: &mut Value) {
     value.set_at(&TEMPLATE_GENERATION, "1");

@@ -1,16 +1,18 @@
-//! ResourceClaim, ResourceClaimTemplate and DeviceClass: what pods ask for of devices. Expressions must be there; they
-//! are not compiled here.
+//! ResourceClaim, ResourceClaimTemplate and DeviceClass: what pods ask for of devices.
 
 use apimachinery::{FieldErrors, Path, Value, validation};
 
 use crate::declaration::{Declaration, Generation, NameUse};
 use crate::rules::{self, each};
-use crate::{Rules, check, go, metadata, table};
+use crate::{Rules, check, expressions, go, metadata, table};
 
 pub(super) const GROUP: &str = "resource.k8s.io";
 const REQUESTS_MAX: usize = 32;
 const ALTERNATIVES_MAX: usize = 8;
 const SELECTORS_MAX: usize = 32;
+const ONE_OF: &str = "exactly one of `exactly` or `firstAvailable` is required";
+const NO_ATTRIBUTE: &str = "exactly one of \"matchAttribute\" or \"distinctAttribute\" is required, but multiple fields are set";
+const NO_REQUEST: &str = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
 const MODES: &[&str] = &["All", "ExactCount"];
 /// The longest CEL expression, in bytes.
 const EXPRESSION_MAX: usize = 10 * 1024;
@@ -64,7 +66,11 @@ pub(super) fn class() -> Declaration {
         name: class_name,
         validate: validate_class,
         row: super::printing::name_and_age,
-        rules: Rules { generation: Generation::Spec, ..Declaration::PLAIN.rules },
+        rules: Rules {
+            generation: Generation::Spec,
+            returns_deleted: true,
+            ..Declaration::PLAIN.rules
+        },
         ..Declaration::PLAIN
     }
 }
@@ -156,11 +162,11 @@ fn devices(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         let (matched, distinct) =
             (it.str_at(&["matchAttribute"]), it.str_at(&["distinctAttribute"]));
         if matched.is_empty() && distinct.is_empty() {
-            errors.required(&at.child("matchAttribute"), "");
+            errors.required(at, NO_ATTRIBUTE);
         }
-        for member in ["matchAttribute", "distinctAttribute"] {
-            check::optional_name(it, member, attribute_name, at, errors);
-        }
+        let member =
+            if it.get("matchAttribute").is_some() { "matchAttribute" } else { "distinctAttribute" };
+        check::optional_name(it, member, attribute_name, at, errors);
     });
     each(devices, "config", &at, errors, |it, at, errors| {
         named_requests(it, &known, at, errors);
@@ -171,9 +177,13 @@ fn devices(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 fn named_requests(of: &Value, known: &[String], path: &Path<'_>, errors: &mut FieldErrors) {
     each(of, "requests", path, errors, |name, at, errors| {
         let text = name.as_str().unwrap_or_default();
+        if text.split('/').count() <= 2 {
+            for part in text.split('/') {
+                errors.invalid_all(at, part, validation::dns1123_label(part));
+            }
+        }
         if !known.iter().any(|it| it == text) {
-            let detail = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
-            errors.invalid_text(at, text, detail);
+            errors.invalid_text(at, text, NO_REQUEST);
         }
     });
 }
@@ -220,32 +230,30 @@ fn attribute_name(name: &str) -> Vec<String> {
 }
 
 fn request(request: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    let alternatives = request.items_at(&["firstAvailable"]);
-    match (request.get("exactly"), alternatives.is_empty()) {
-        (None, true) => {
-            errors.required(path, "exactly one of `exactly` or `firstAvailable` is required");
+    let alternatives = request.items_at(&["firstAvailable"]).len();
+    if alternatives > ALTERNATIVES_MAX {
+        errors.too_many(&path.child("firstAvailable"), alternatives, ALTERNATIVES_MAX);
+    }
+    let mut names = Vec::new();
+    each(request, "firstAvailable", path, errors, |it, at, errors| {
+        let name = it.str_at(&["name"]).to_owned();
+        errors.invalid_all(&at.child("name"), &name, validation::dns1123_label(&name));
+        if names.contains(&name) {
+            errors.duplicate(&at.child("name"), &Value::from(name.as_str()));
         }
-        (Some(_), false) => {
-            let detail = "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set";
-            errors.invalid(path, &Value::Null, detail);
+        names.push(name);
+        one_request(it, at, errors);
+    });
+    if let Some(exactly) = request.get("exactly") {
+        one_request(exactly, &path.child("exactly"), errors);
+    }
+    match (request.get("exactly").is_some(), alternatives > 0) {
+        (false, false) => errors.required(path, ONE_OF),
+        (true, true) => {
+            let detail = format!("{ONE_OF}, but multiple fields are set");
+            errors.invalid(path, &Value::Null, &detail);
         }
-        (Some(exactly), true) => one_request(exactly, &path.child("exactly"), errors),
-        (None, false) => {
-            if alternatives.len() > ALTERNATIVES_MAX {
-                let at = path.child("firstAvailable");
-                errors.too_many(&at, alternatives.len(), ALTERNATIVES_MAX);
-            }
-            let mut names = Vec::new();
-            each(request, "firstAvailable", path, errors, |it, at, errors| {
-                let name = it.str_at(&["name"]).to_owned();
-                errors.invalid_all(&at.child("name"), &name, validation::dns1123_label(&name));
-                if names.contains(&name) {
-                    errors.duplicate(&at.child("name"), &Value::from(name.as_str()));
-                }
-                names.push(name);
-                one_request(it, at, errors);
-            });
-        }
+        _ => {}
     }
 }
 
@@ -303,6 +311,8 @@ fn selectors(of: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         let expression = cel.str_at(&["expression"]);
         if expression.len() > EXPRESSION_MAX {
             errors.too_long(&place.child("expression"), EXPRESSION_MAX);
+        } else {
+            expressions::selector(expression, &place.child("expression"), errors);
         }
     });
 }

@@ -1,8 +1,8 @@
 //! Job.
 
-use apimachinery::Value;
 use apimachinery::duration::{Duration, human};
 use apimachinery::time::parse_time;
+use apimachinery::{FieldErrors, Value};
 use compact_str::CompactString;
 use jiff::Timestamp;
 
@@ -18,6 +18,7 @@ pub(super) fn resource() -> Declaration {
         default,
         prepare_create,
         validate: job_checks::validate,
+        validate_create: forget_taken_over,
         validate_update: job_checks::validate_update,
         fields: FIELDS,
         row,
@@ -86,9 +87,23 @@ fn prepare_create(job: &mut Value) {
         }
     }
     spec.default_at(&["selector", "matchLabels", UID_LABELS[1]], uid);
-    // Labels that came from the template are the template's: upstream keeps one map for both.
+    // Labels that came from the template are the template's: upstream keeps one map for both, or takes them over when it
+    // reads the job back.
     if defaulted && let Some(labels) = job.at(&path).cloned() {
         job.set_at(&["metadata", "labels"], labels);
+    }
+}
+
+/// Labels that a job has only because its template had none are upstream's only after it was checked: what is wrong with
+/// them is told of the template alone.
+fn forget_taken_over(job: &Value, errors: &mut FieldErrors) {
+    let labels = job.at(&["metadata", "labels"]).and_then(Value::as_object);
+    let ours = |key: &str| NAME_LABELS.contains(&key) || UID_LABELS.contains(&key);
+    if labels.is_some_and(|it| it.iter().all(|(key, _)| ours(key))) {
+        let kept: Vec<_> =
+            errors.iter().filter(|it| it.field != "metadata.labels").cloned().collect();
+        *errors = FieldErrors::new();
+        kept.into_iter().for_each(|it| errors.push(it));
     }
 }
 

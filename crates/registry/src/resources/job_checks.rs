@@ -127,15 +127,13 @@ fn spec(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let at = at.child("spec");
     let place = at.child("restartPolicy");
     match template.str_at(&["spec", "restartPolicy"]) {
+        policy @ "OnFailure" if spec.get("podFailurePolicy").is_some() => {
+            let detail = "only \"Never\" is supported when podFailurePolicy is specified";
+            errors.invalid_text(&place, policy, detail);
+        }
         "OnFailure" | "Never" => {}
         "Always" => errors.required(&place, "valid values: \"OnFailure\", \"Never\""),
         odd => errors.not_supported(&place, &odd.into(), ["OnFailure", "Never"]),
-    }
-    if spec.get("podFailurePolicy").is_some()
-        && template.str_at(&["spec", "restartPolicy"]) != "Never"
-    {
-        let detail = "only \"Never\" is supported when podFailurePolicy is specified";
-        errors.invalid_text(&place, template.str_at(&["spec", "restartPolicy"]), detail);
     }
 }
 

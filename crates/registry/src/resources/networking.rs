@@ -4,8 +4,8 @@ use apimachinery::{FieldErrors, Path, Value, validation};
 
 use super::printing;
 use crate::declaration::{Declaration, MetadataChecks, NameUse};
-use crate::rules::{self, each};
-use crate::{Rules, check, table};
+use crate::rules::each;
+use crate::{Rules, check, go, table};
 
 const GROUP: &str = "networking.k8s.io";
 
@@ -16,8 +16,13 @@ pub(super) fn ip_address() -> Declaration {
         name: address_name,
         validate,
         validate_update: |it, old, errors| {
-            let path = Path::new("spec");
-            rules::immutable(&it["spec"], &old["spec"], "parentRef", &path, errors);
+            let (parent, before) = (&it["spec"]["parentRef"], &old["spec"]["parentRef"]);
+            if parent != before {
+                let shown = go::compact(parent, go::PARENT_REFERENCE);
+                let path = Path::new("spec");
+                let at = path.child("parentRef");
+                check::invalid_shown(&at, &shown, "field is immutable", errors);
+            }
         },
         row: |it, now| {
             let parent = it.at(&["spec", "parentRef"]).map(parent_text).unwrap_or_default();

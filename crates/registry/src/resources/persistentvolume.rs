@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::printing;
 use crate::declaration::Declaration;
 use crate::pod_spec::persistent;
-use crate::{Rules, check, table};
+use crate::{Rules, check, go, table};
 
 pub(super) fn resource() -> Declaration {
     Declaration {
@@ -56,8 +56,9 @@ fn validate_update(volume: &Value, old: &Value, errors: &mut FieldErrors) {
     let changed =
         persistent::SOURCES.iter().any(|(source, _)| spec.get(source) != before.get(source));
     if changed {
-        let detail = "spec.persistentvolumesource is immutable after creation";
-        errors.forbidden(&path.child("persistentvolumesource"), detail);
+        let diff = go::difference(before, spec, go::VOLUME_SOURCE);
+        let detail = format!("spec.persistentvolumesource is immutable after creation\n{diff}");
+        errors.forbidden(&path.child("persistentvolumesource"), &detail);
     }
     let at = path.child("volumeMode");
     check::immutable(spec.get("volumeMode"), before.get("volumeMode"), &at, errors);

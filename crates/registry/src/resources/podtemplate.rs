@@ -14,7 +14,11 @@ pub(super) fn resource() -> Declaration {
         default,
         validate,
         row,
-        rules: Rules { generation: Generation::Spec, ..Declaration::PLAIN.rules },
+        rules: Rules {
+            generation: Generation::Spec,
+            returns_deleted: true,
+            ..Declaration::PLAIN.rules
+        },
         ..Declaration::PLAIN
     }
 }

@@ -4,7 +4,7 @@ use apimachinery::{FieldErrors, Path, Value, validation};
 use compact_str::CompactString;
 use jiff::Timestamp;
 
-use super::devices;
+use super::{devices, slice_device};
 use crate::declaration::{Declaration, FieldLabel, Generation, MetadataChecks};
 use crate::pod_spec::scheduling;
 use crate::rules::{self, each};
@@ -44,9 +44,15 @@ fn validate(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     pool(&spec["pool"], &path.child("pool"), errors);
     place(spec, path, errors);
     let count = spec.items_at(&["devices"]).len();
+    let sets = spec.items_at(&["sharedCounters"]).len();
+    if count > 0 && sets > 0 {
+        let detail = "only one of `sharedCounters` or `devices` is allowed";
+        errors.invalid_text(path, "", detail);
+    }
     if count > DEVICES_MAX {
         errors.too_many(&path.child("devices"), count, DEVICES_MAX);
     }
+    let per_device = spec.bool_at(&["perDeviceNodeSelection"]);
     let mut names = Vec::new();
     each(spec, "devices", path, errors, |device, at, errors| {
         let name = device.str_at(&["name"]).to_owned();
@@ -55,12 +61,18 @@ fn validate(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             errors.duplicate(&at.child("name"), &Value::from(name.as_str()));
         }
         names.push(name);
-        each(device, "taints", at, errors, |taint, at, errors| {
-            check::required_name(taint, "key", validation::qualified_name, at, errors);
-            check::optional_name(taint, "value", validation::label_value, at, errors);
-            let effects = ["NoExecute", "NoSchedule", "None"];
-            rules::required_one_of(taint, "effect", &effects, at, errors);
-        });
+        slice_device::validate(device, at, errors);
+        slice_device::place(device, per_device, at, errors);
+    });
+    let mut names = Vec::new();
+    each(spec, "sharedCounters", path, errors, |set, at, errors| {
+        let name = set.str_at(&["name"]).to_owned();
+        check::required_name(set, "name", validation::dns1123_label, at, errors);
+        if names.contains(&name) {
+            errors.duplicate(&at.child("name"), &Value::from(name.as_str()));
+        }
+        names.push(name);
+        slice_device::counters(set, at, errors);
     });
 }
 

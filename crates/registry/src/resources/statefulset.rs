@@ -19,6 +19,8 @@ pub(super) fn resource() -> Declaration {
         resource: "statefulsets",
         default,
         name: crate::metadata::label_name,
+        prepare_create: |it| drop_disabled(it, None),
+        prepare_update: |it, old| drop_disabled(it, Some(old)),
         validate,
         validate_update,
         validate_status,
@@ -51,6 +53,14 @@ fn default(value: &mut Value) {
         claim.default_at(&["status", "phase"], "Pending");
     }
     defaults::template(Some(spec.member_mut("template")));
+}
+
+/// What upstream does only with its gate MaxUnavailableStatefulSet; objects that have it keep it.
+fn drop_disabled(value: &mut Value, old: Option<&Value>) {
+    let path = ["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"];
+    if old.is_none_or(|it| it.at(&path).is_none()) {
+        value.remove_at(&path);
+    }
 }
 
 fn validate(value: &Value, errors: &mut FieldErrors) {

@@ -4,7 +4,7 @@ use apimachinery::{FieldErrors, Object, Path, Value, validation};
 
 use crate::declaration::{Declaration, Generation};
 use crate::rules::{self, each};
-use crate::{Rules, check, table};
+use crate::{Rules, check, expressions, table};
 
 pub(super) const GROUP: &str = "admissionregistration.k8s.io";
 const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
@@ -115,6 +115,7 @@ fn webhook(hook: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
     client_config(&hook["clientConfig"], &path.child("clientConfig"), errors);
     conditions(hook, path, errors);
+    expressions::webhook_conditions(hook, path, errors);
     review_versions(hook, path, errors);
 }
 
@@ -228,7 +229,7 @@ fn service_path(text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
-/// Conditions of a webhook or policy: named, each name once. What they say is not compiled here.
+/// Conditions of a webhook or policy: named, each name once.
 pub(super) fn conditions(of: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let count = of.items_at(&["matchConditions"]).len();
     if count > CONDITIONS_MAX {

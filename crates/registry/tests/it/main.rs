@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod changes;
+mod columns;
 mod new_objects;
 
 use std::sync::Arc;
