@@ -120,7 +120,13 @@ impl PodNetwork {
     /// When something is left; call again.
     pub fn teardown(&self, sandbox: &str) -> Result<(), NetworkError> {
         check_id(sandbox)?;
-        self.state.lock().teardown(sandbox)
+        self.state.lock().withdraw(sandbox)?;
+        let failed = |source| NetworkError::Teardown { sandbox: sandbox.to_owned(), source };
+        // The kernel takes tens of milliseconds to be sure that nobody uses a link any more. Sandboxes that are set up
+        // meanwhile need not wait for that.
+        let mut own = Rtnetlink::open(&self.config.namespace).map_err(failed)?;
+        pod::delete(&mut own, sandbox).map_err(failed)?;
+        self.state.lock().forget(sandbox)
     }
 
     /// Removes what belongs to no sandbox in `live`, after a crash or a reboot. Says which sandboxes that were.
@@ -284,6 +290,14 @@ impl State {
     }
 
     fn teardown(&mut self, sandbox: &str) -> Result<(), NetworkError> {
+        self.withdraw(sandbox)?;
+        let failed = |source| NetworkError::Teardown { sandbox: sandbox.to_owned(), source };
+        pod::delete(&mut self.rtnetlink, sandbox).map_err(failed)?;
+        self.forget(sandbox)
+    }
+
+    /// Takes back rules and host ports; the addresses stay the sandbox's until its link is gone.
+    fn withdraw(&mut self, sandbox: &str) -> Result<(), NetworkError> {
         let failed = |source| NetworkError::Teardown { sandbox: sandbox.to_owned(), source };
         if let Some(record) = self.sandboxes.get(sandbox).cloned() {
             match rules::delete(&mut self.nftables, &record) {
@@ -291,8 +305,13 @@ impl State {
                 _ => {}
             }
             self.forget_connections(&record).map_err(failed)?;
+            self.sandboxes.insert(sandbox.to_owned(), Record { ports: Vec::new(), ..record });
         }
-        pod::delete(&mut self.rtnetlink, sandbox).map_err(failed)?;
+        Ok(())
+    }
+
+    /// Frees the addresses of a sandbox whose link is gone.
+    fn forget(&mut self, sandbox: &str) -> Result<(), NetworkError> {
         // The record goes last: until then a second try knows what there was.
         self.records.remove(sandbox)?;
         if let Some(record) = self.sandboxes.remove(sandbox) {
