@@ -12,6 +12,7 @@ mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod object_in_use;
+mod pod_security;
 mod pod_topology_labels;
 mod priority;
 mod resource_quota;
@@ -176,6 +177,7 @@ impl Chain {
             Arc::new(service_account::ServiceAccount::new(objects(), Arc::clone(&parts.random))),
             Arc::new(node_restriction::NodeRestriction::new(objects())),
             Arc::new(taint_nodes::TaintNodesByCondition),
+            Arc::new(pod_security::PodSecurity::new(objects(), Arc::clone(&parts.clock))),
             Arc::new(priority::Priority::new(objects())),
             Arc::new(default_toleration_seconds::DefaultTolerationSeconds),
             Arc::new(default_class::storage(objects())),

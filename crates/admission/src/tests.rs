@@ -88,6 +88,10 @@ impl Case {
         }
     }
 
+    pub(crate) fn object_mut(&mut self) -> &mut Value {
+        &mut self.object
+    }
+
     pub(crate) fn attributes<'r>(&'r mut self, user: &'r UserInfo) -> Attributes<'r> {
         let cluster_wide =
             ["nodes", "namespaces", "priorityclasses", "csinodes"].contains(&&*self.resource);

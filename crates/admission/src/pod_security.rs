@@ -1,0 +1,198 @@
+//! PodSecurity: the labels of a namespace say how much its pods may do. Pods that do more are refused; whoever writes a
+//! template of such pods is warned.
+//!
+//! The cluster's defaults are upstream's: everything is privileged, nothing is exempt.
+
+mod baseline;
+mod checks;
+mod existing;
+mod pod;
+mod policy;
+mod restricted;
+
+use std::sync::Arc;
+
+use apimachinery::field::quote;
+use apimachinery::{Status, Value};
+use async_trait::async_trait;
+use component_base::Clock;
+
+use self::baseline::SECCOMP_OF_CONTAINER;
+use self::pod::{Pod, name_of};
+use self::policy::{Level, Policy};
+use crate::{Attributes, Objects, Operation, Plugin};
+
+/// The subresources of pods that change nothing of what is judged. Those that are not known here are judged.
+const HARMLESS: [&str; 8] =
+    ["attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "status"];
+
+#[derive(Debug)]
+pub(crate) struct PodSecurity {
+    objects: Arc<dyn Objects>,
+    clock: Arc<dyn Clock>,
+}
+
+/// What a write is to this plugin.
+enum Subject {
+    Namespace,
+    Pod,
+    /// Something with a template of pods, which is there.
+    Template(&'static [&'static str]),
+}
+
+impl Subject {
+    fn of(attributes: &Attributes<'_>) -> Option<Self> {
+        let whole = attributes.subresource.is_empty();
+        match (attributes.group, attributes.resource) {
+            ("", "pods") => (!HARMLESS.contains(&attributes.subresource)).then_some(Self::Pod),
+            _ if !whole => None,
+            ("", "namespaces") => Some(Self::Namespace),
+            ("", "podtemplates") => Some(Self::Template(&["template"])),
+            ("", "replicationcontrollers")
+            | ("apps", "daemonsets" | "deployments" | "replicasets" | "statefulsets")
+            | ("batch", "jobs") => Some(Self::Template(&["spec", "template"])),
+            ("batch", "cronjobs") => {
+                Some(Self::Template(&["spec", "jobTemplate", "spec", "template"]))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl PodSecurity {
+    pub(crate) fn new(objects: Arc<dyn Objects>, clock: Arc<dyn Clock>) -> Self {
+        Self { objects, clock }
+    }
+
+    /// The policy of a namespace: from the caches, or from the store where they do not know it yet.
+    async fn policy(&self, namespace: &str) -> Result<Policy, Status> {
+        let found = match self.objects.get("", "namespaces", "", namespace) {
+            Some(found) => Some(found),
+            None => self.objects.get_live("", "namespaces", "", namespace).await?,
+        };
+        let failed = || format!("failed to lookup namespace {}", quote(namespace));
+        let found = found.ok_or_else(|| Status::internal(failed()))?;
+        // Labels that mean nothing were refused when they came; what is left of others is judged strictly.
+        Ok(Policy::of(|key| found.facts.label(key)).0)
+    }
+
+    async fn validate_namespace(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let (new, errors) = policy_of(attributes.object);
+        let old = attributes.old.map(policy_of);
+        let errors_are_new = old.as_ref().is_none_or(|(_, before)| *before != errors);
+        if !errors.is_empty() && errors_are_new {
+            let name = attributes.object_name();
+            return Err(Status::invalid(attributes.group, attributes.kind, name, &errors));
+        }
+        let Some((old, _)) = old else { return Ok(()) };
+        let (new, old) = (new.enforce, old.enforce);
+        let relaxed = new.version == old.version && new.level <= old.level;
+        if new.level == Level::Privileged || relaxed {
+            return Ok(());
+        }
+        let name = attributes.object_name();
+        let pods = self.objects.list("", "pods", name);
+        let warnings = existing::warnings(&*self.clock, name, pods, new).await;
+        warn(attributes, warnings);
+        Ok(())
+    }
+
+    async fn validate_pod(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let policy = self.policy(attributes.namespace).await?;
+        if policy.is_privileged()
+            || attributes.old.is_some_and(|old| !differs(attributes.object, old))
+        {
+            return Ok(());
+        }
+        let pod = Pod::of(attributes.object);
+        let findings = checks::violations(pod, policy.enforce);
+        if !findings.is_empty() {
+            let by = quote(&policy.enforce.to_string());
+            let details = checks::details(&findings);
+            return Err(attributes.forbid(&format!("violates PodSecurity {by}: {details}")));
+        }
+        if policy.warn != policy.enforce {
+            let warning = would_violate(pod, &policy);
+            warn(attributes, warning);
+        }
+        Ok(())
+    }
+
+    /// Only warns: what is written as a template is refused when pods are made of it.
+    async fn validate_template(&self, attributes: &mut Attributes<'_>, at: &[&str]) {
+        // Nothing is refused here, so nothing is said either where the namespace cannot be read.
+        let Ok(policy) = self.policy(attributes.namespace).await else { return };
+        let Some(template) = attributes.object.at(at) else { return };
+        let warning = would_violate(Pod::of(template), &policy);
+        warn(attributes, warning);
+    }
+}
+
+#[async_trait]
+impl Plugin for PodSecurity {
+    fn name(&self) -> &'static str {
+        "PodSecurity"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        matches!(attributes.operation, Operation::Create | Operation::Update)
+            && Subject::of(attributes).is_some()
+    }
+
+    async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        match Subject::of(attributes) {
+            Some(Subject::Namespace) => self.validate_namespace(attributes).await,
+            Some(Subject::Pod) => self.validate_pod(attributes).await,
+            Some(Subject::Template(at)) => {
+                self.validate_template(attributes, at).await;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn policy_of(namespace: &Value) -> (Policy, apimachinery::field::FieldErrors) {
+    let labels = namespace.at(&["metadata", "labels"]);
+    Policy::of(|key| labels?.get(key)?.as_str())
+}
+
+fn would_violate(pod: Pod<'_>, policy: &Policy) -> Option<String> {
+    let findings = checks::violations(pod, policy.warn);
+    let by = quote(&policy.warn.to_string());
+    let details = checks::details(&findings);
+    (!findings.is_empty()).then(|| format!("would violate PodSecurity {by}: {details}"))
+}
+
+/// Says each thing once, however often a write is tried.
+fn warn(attributes: &mut Attributes<'_>, warnings: impl IntoIterator<Item = String>) {
+    for warning in warnings {
+        if !attributes.warnings.contains(&warning) {
+            attributes.warnings.push(warning);
+        }
+    }
+}
+
+/// Whether an update changes anything that is judged: of what can be changed at all in a pod, these are images, profiles
+/// in annotations and new ephemeral containers.
+fn differs(new: &Value, old: &Value) -> bool {
+    let (pod, before) = (Pod::of(new), Pod::of(old));
+    let changed = |container: &Value, other: &Value| {
+        let key = format!("{SECCOMP_OF_CONTAINER}{}", name_of(container));
+        container.str_at(&["image"]) != other.str_at(&["image"])
+            || pod.annotation(&key) != before.annotation(&key)
+    };
+    let fixed = ["containers", "initContainers"].iter().any(|list| {
+        let (all, others) = (pod.spec.items_at(&[list]), before.spec.items_at(&[list]));
+        all.len() != others.len() || all.iter().zip(others).any(|(new, old)| changed(new, old))
+    });
+    let others = before.spec.items_at(&["ephemeralContainers"]);
+    let added = pod.spec.items_at(&["ephemeralContainers"]).iter().any(|container| {
+        let old = others.iter().find(|it| name_of(it) == name_of(container));
+        old.is_none_or(|old| changed(container, old))
+    });
+    fixed || added
+}
+
+#[cfg(test)]
+mod tests;
