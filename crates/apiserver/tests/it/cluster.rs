@@ -154,6 +154,23 @@ impl Cluster {
         request: &str,
         body: Option<&Value>,
     ) -> (u16, Value) {
+        let response = self.respond(who, request, body).await;
+        let code = response.status().as_u16();
+        let Body::Full(bytes) = response.into_body() else { return (code, Value::Null) };
+        let bytes = bytes.unwrap_or_default();
+        (
+            code,
+            json::parse(&bytes)
+                .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&bytes).as_ref())),
+        )
+    }
+
+    async fn respond(
+        &self,
+        who: &As<'_>,
+        request: &str,
+        body: Option<&Value>,
+    ) -> http::Response<Body> {
         let (method, path) = request.split_once(' ').unwrap();
         let mut builder = http::Request::builder().method(method).uri(path);
         let media =
@@ -169,15 +186,15 @@ impl Cluster {
         }
         let bytes = body.map(json::to_vec).unwrap_or_default();
         let request = builder.body(RequestBody::Bytes(bytes.into())).unwrap();
-        let response = self.server.serve(request, peer).await;
-        let code = response.status().as_u16();
-        let Body::Full(bytes) = response.into_body() else { return (code, Value::Null) };
-        let bytes = bytes.unwrap_or_default();
-        (
-            code,
-            json::parse(&bytes)
-                .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&bytes).as_ref())),
-        )
+        self.server.serve(request, peer).await
+    }
+
+    /// What the administrator is warned of by a request that must succeed.
+    pub(crate) async fn warnings(&self, request: &str, body: &Value) -> Vec<String> {
+        let response = self.respond(&admin(), request, Some(body)).await;
+        assert!(response.status().is_success(), "{request}: {}", response.status());
+        let all = response.headers().get_all("warning");
+        all.iter().map(|it| it.to_str().unwrap().to_owned()).collect()
     }
 
     /// The frames of a watch of the administrator; none is made before it is asked for.
