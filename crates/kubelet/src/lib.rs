@@ -30,8 +30,10 @@ mod server;
 mod shared;
 mod spec;
 mod static_pods;
+mod sysctls;
 mod time;
 mod volumes;
 
 pub use agent::{Kubelet, KubeletError, Parts, Serving};
 pub use config::Config;
+pub use sysctls::check_sysctl_pattern;

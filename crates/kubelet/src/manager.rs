@@ -25,6 +25,7 @@ use crate::resources;
 use crate::shared::Shared;
 use crate::spec;
 use crate::static_pods::{self, mirror};
+use crate::sysctls::Allowlist;
 
 /// A pod that has a worker.
 #[derive(Debug, Clone)]
@@ -229,6 +230,10 @@ impl Manager {
             pods: i64::try_from(active.len()).unwrap_or(i64::MAX),
             short: self.shared.pressure.told(self.shared.clock.monotonic()),
             has_apparmor: self.shared.machine.has_apparmor,
+            sysctls: Allowlist::new(
+                &self.shared.machine.kernel,
+                &self.shared.config.allowed_unsafe_sysctls,
+            ),
         }
     }
 

@@ -104,6 +104,9 @@ pub(crate) struct Kubelet {
     /// Until no more than this is used
     #[arg(long, default_value_t = 80, value_name = "PERCENT", value_parser = clap::value_parser!(i64).range(0..=100))]
     image_gc_low_threshold: i64,
+    /// Kernel parameters besides the safe ones that pods may set: names, or beginnings such as net.*
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = sysctl)]
+    allowed_unsafe_sysctls: Vec<String>,
     /// Directory of pods that run without the API server's word
     #[arg(long, value_name = "DIR")]
     pod_manifest_path: Option<PathBuf>,
@@ -128,6 +131,10 @@ pub(crate) struct Proxy {
 fn label(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
     pair.ok_or_else(|| format!("{text:?} is not KEY=VALUE"))
+}
+
+fn sysctl(text: &str) -> Result<String, String> {
+    kubelet::check_sysctl_pattern(text).map(|()| text.to_owned())
 }
 
 impl Options {
@@ -202,6 +209,7 @@ impl Options {
             image_gc_high_percent: own.image_gc_high_threshold,
             image_gc_low_percent: own.image_gc_low_threshold,
             static_pods: own.pod_manifest_path.clone(),
+            allowed_unsafe_sysctls: own.allowed_unsafe_sysctls.clone(),
             cgroup_root: format!("{}/kubepods", own.cgroup_root.trim_end_matches('/')),
             version: format!("v1.37.1+kubelith{}", env!("CARGO_PKG_VERSION")),
             ..kubelet::Config::new(&self.name(), &data_dir.join("agent"))
@@ -261,4 +269,40 @@ fn evict(config: &mut kubelet::Config, text: &str) -> Result<()> {
         _ => bail!("the signals are memory.available and nodefs.available"),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        node: Options,
+    }
+
+    fn parse(flag: &str) -> Result<Options, String> {
+        let parsed = Command::try_parse_from(["kubelith", flag]);
+        parsed.map(|it| it.node).map_err(|it| it.to_string())
+    }
+
+    #[test]
+    fn what_the_server_would_refuse_for_good_is_refused_at_once() {
+        for (flag, expected) in [
+            ("--node-labels=a", "\"a\" is not KEY=VALUE"),
+            ("--allowed-unsafe-sysctls=vm.swappiness", "are not known to be namespaced"),
+        ] {
+            let error = parse(flag).unwrap_err();
+            assert!(error.contains(expected), "{flag}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_agent_is_told_which_sysctls_are_allowed() {
+        let options = parse("--allowed-unsafe-sysctls=kernel.msg*,net.core.somaxconn").unwrap();
+        let config = options.kubelet_config(Path::new("/d")).unwrap();
+        assert_eq!(config.allowed_unsafe_sysctls, ["kernel.msg*", "net.core.somaxconn"]);
+    }
 }
