@@ -18,6 +18,7 @@ mod image_gc;
 mod images;
 mod log_rotation;
 mod manager;
+mod names;
 mod net;
 mod node;
 mod objects;
@@ -36,4 +37,5 @@ mod volumes;
 
 pub use agent::{Kubelet, KubeletError, Parts, Serving};
 pub use config::Config;
+pub use names::{check_node_label, check_node_name};
 pub use sysctls::check_sysctl_pattern;

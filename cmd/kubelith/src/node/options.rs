@@ -20,7 +20,7 @@ pub(crate) const DATA_DIR: &str = "/var/lib/kubelith";
 #[command(next_help_heading = "Node")]
 pub(crate) struct Options {
     /// Name of the node (default: the host's)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
     pub(crate) node_name: Option<String>,
     /// Addresses of the node (default: that of the default route)
     #[arg(long, value_delimiter = ',', value_name = "IP")]
@@ -128,9 +128,16 @@ pub(crate) struct Proxy {
     pub(crate) nodeport_addresses: Vec<IpAddr>,
 }
 
+/// Upstream's rule: names are in small letters, whatever is given.
+fn node_name(text: &str) -> Result<String, String> {
+    let name = text.trim().to_lowercase();
+    kubelet::check_node_name(&name).map(|()| name)
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
-    pair.ok_or_else(|| format!("{text:?} is not KEY=VALUE"))
+    let pair = text.split_once('=').ok_or_else(|| format!("{text:?} is not KEY=VALUE"))?;
+    kubelet::check_node_label(pair.0, pair.1)?;
+    Ok((pair.0.to_owned(), pair.1.to_owned()))
 }
 
 fn sysctl(text: &str) -> Result<String, String> {
@@ -195,6 +202,10 @@ impl Options {
     /// What the node agent is told.
     pub(crate) fn kubelet_config(&self, data_dir: &Path) -> Result<kubelet::Config> {
         let own = &self.kubelet;
+        // One that was given is good by now.
+        kubelet::check_node_name(&self.name())
+            .map_err(anyhow::Error::msg)
+            .context("the host's name is no name of a node: give --node-name")?;
         let mut config = kubelet::Config {
             node_ips: self.addresses(),
             labels: self.node_labels.iter().cloned().collect::<BTreeMap<_, _>>(),
@@ -290,7 +301,14 @@ mod tests {
 
     #[test]
     fn what_the_server_would_refuse_for_good_is_refused_at_once() {
+        assert_eq!(parse("--node-name= Node-1 ").unwrap().name(), "node-1");
         for (flag, expected) in [
+            ("--node-name=Bad_Name!", "a lowercase RFC 1123 subdomain must consist of"),
+            (
+                "--node-labels=a=b,kubernetes.io/foo=x",
+                "unknown 'kubernetes.io' or 'k8s.io' labels specified with --node-labels: \
+                 [kubernetes.io/foo]",
+            ),
             ("--node-labels=a", "\"a\" is not KEY=VALUE"),
             ("--allowed-unsafe-sysctls=vm.swappiness", "are not known to be namespaced"),
         ] {
