@@ -79,7 +79,7 @@ pub(crate) async fn ensure(shared: &Shared, pod: &Cached) -> Result<Value, Clien
 }
 
 /// Whether a mirror is of this content and stays.
-fn is_good(mirror: &Value, wanted: &Value) -> bool {
+pub(crate) fn is_good(mirror: &Value, wanted: &Value) -> bool {
     let same = mirror.str_at(&["metadata", "annotations", MIRROR])
         == wanted.str_at(&["metadata", "annotations", HASH]);
     same && mirror.str_at(&["metadata", "deletionTimestamp"]).is_empty()

@@ -380,6 +380,21 @@ async fn a_static_pod_is_seen_as_its_mirror() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_changed_static_pod_begins_when_the_old_one_has_ended() {
+    let node = Node::new().await;
+    let manifests = node.dir.path().join("manifests");
+    std::fs::create_dir_all(&manifests).unwrap();
+    let file = manifests.join("s.yaml");
+    std::fs::write(&file, STATIC.replace("[run]", "[deaf]")).unwrap();
+    node.until("s-n", "Running ready c:running:0").await;
+    std::fs::write(&file, STATIC.replace("[run]", "[exit, '3']")).unwrap();
+    node.until("s-n", "Running c:CrashLoopBackOff:1").await;
+    let calls = node.fake.calls();
+    let begun = ["sandbox s-n", "start c"];
+    assert_eq!(calls[..6], [&begun[..], &["kill c 30s", "stop s1"], &begun].concat(), "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_node_says_what_it_is_and_that_it_lives() {
     let node = Node::new().await;
     let resource = Resource::built_in("", "nodes");
