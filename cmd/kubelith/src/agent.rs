@@ -66,7 +66,7 @@ async fn serve(options: Options) -> Result<()> {
     let shutdown = Shutdown::new();
     let node = start(options, &shutdown).await?;
     let ready = node.watch_ready();
-    tokio::spawn(async move { startup.up("node", &format!("{} is Ready", ready.await)) });
+    tokio::spawn(async move { startup.up("node", &ready.await) });
     signals.wait().await;
     shutdown.request();
     node.ended().await;

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use apimachinery::Value;
 use client::reflector::Caches;
 use client::{Client, ObjectKey, Resource, Store};
 use component_base::{Clock, Random, ShutdownSignal};
@@ -72,18 +73,16 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// The node's name, once the API server says that it is ready.
+    /// That the node is ready, once the API server says so; and what keeps pods from it nevertheless.
     pub(crate) fn watch_ready(&self) -> impl Future<Output = String> + use<> {
         let (store, name) = (self.caches.store(&nodes()), self.name.clone());
         async move {
             until(&store, || {
                 let node = store.get(&ObjectKey::new("", name.as_str()))?.value();
                 let conditions = node.items_at(&["status", "conditions"]);
-                let ready = conditions.iter().find(|it| it.str_at(&["type"]) == "Ready")?;
-                (ready.str_at(&["status"]) == "True").then_some(())
+                readiness(&name, conditions)
             })
-            .await;
-            name
+            .await
         }
     }
 
@@ -105,6 +104,26 @@ impl Node {
             tracing::error!("the node agent failed");
         }
     }
+}
+
+/// What people are told of a node when it is ready: `n is Ready`.
+fn readiness(name: &str, conditions: &[Value]) -> Option<String> {
+    let holds = |kind: &str| {
+        let mut all = conditions.iter();
+        all.any(|it| it.str_at(&["type"]) == kind && it.str_at(&["status"]) == "True")
+    };
+    if !holds("Ready") {
+        return None;
+    }
+    let short: Vec<&str> = ["MemoryPressure", "DiskPressure", "PIDPressure"]
+        .into_iter()
+        .filter(|it| holds(it))
+        .collect();
+    if short.is_empty() {
+        return Some(format!("{name} is Ready"));
+    }
+    let short = short.join(" and ");
+    Some(format!("{name} is Ready, but under {short}: pods that do not tolerate that stay Pending"))
 }
 
 fn nodes() -> Resource {
@@ -277,5 +296,29 @@ impl Starting {
             }
             Err(error) => tracing::warn!(%error, "could not repair the pod network"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::value;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_ready_says_what_keeps_pods_from_it() {
+        let check = |ready: &str, memory: &str, disk: &str, expected: Option<&str>| {
+            let conditions = [("MemoryPressure", memory), ("DiskPressure", disk), ("Ready", ready)]
+                .map(|(kind, status)| value!({"type": kind, "status": status}));
+            assert_eq!(readiness("n", &conditions).as_deref(), expected);
+        };
+        check("False", "False", "False", None);
+        check("True", "False", "False", Some("n is Ready"));
+        let disk =
+            "n is Ready, but under DiskPressure: pods that do not tolerate that stay Pending";
+        check("True", "False", "True", Some(disk));
+        let both = "n is Ready, but under MemoryPressure and DiskPressure: pods that do not \
+                    tolerate that stay Pending";
+        check("True", "True", "True", Some(both));
     }
 }

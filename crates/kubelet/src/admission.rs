@@ -7,6 +7,7 @@ use crate::pod::memory::Failure;
 use crate::pressure::Short;
 use crate::resources::{self, Amounts, QosClass};
 use crate::spec;
+use crate::sysctls::Allowlist;
 
 /// The reason of a pod whose selector or affinity the node does not match.
 pub(crate) const NODE_AFFINITY: &str = "NodeAffinity";
@@ -26,6 +27,8 @@ pub(crate) struct Room {
     pub(crate) short: Short,
     /// Whether the kernel has AppArmor.
     pub(crate) has_apparmor: bool,
+    /// The kernel parameters that pods may set.
+    pub(crate) sysctls: Allowlist,
 }
 
 fn refuse(reason: &str, message: String) -> Failure {
@@ -44,6 +47,7 @@ fn refuse(reason: &str, message: String) -> Failure {
 /// The reason and message of the pod's failure.
 pub(crate) fn admit(pod: &Pod, room: &Room) -> Result<(), Failure> {
     relieves(pod, room)?;
+    room.sysctls.admit(pod).map_err(|it| refuse("SysctlForbidden", it))?;
     fits(pod, room)?;
     if !selects(pod, room) {
         let why = "node(s) didn't match Pod's node affinity/selector";
@@ -195,6 +199,7 @@ mod tests {
             pods: 1,
             short,
             has_apparmor: false,
+            sysctls: Allowlist::new("6.0", &[]),
         };
         let text = admit(&pod, &room)
             .map_or_else(|it| format!("{}: {}", it.reason, it.message), |()| String::new());
@@ -236,6 +241,10 @@ mod tests {
     #[test]
     fn pods_that_do_not_fit_are_refused_with_upstreams_reasons() {
         check("{}", "");
+        check(
+            r#"{"securityContext":{"sysctls":[{"name":"kernel.msgmax","value":"1"}]}}"#,
+            "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted",
+        );
         check(r#"{"nodeSelector":{"zone":"a"}}"#, "");
         check(
             r#"{"nodeSelector":{"a":"b"}}"#,

@@ -54,6 +54,8 @@ pub struct Config {
     pub image_gc_low_percent: i64,
     /// A directory of pods that run whatever the API server says.
     pub static_pods: Option<PathBuf>,
+    /// Kernel parameters that pods may set besides the safe ones: names, or beginnings with a `*`.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// The kernel's files: `/proc`.
     pub proc_dir: PathBuf,
 }
@@ -86,6 +88,7 @@ impl Config {
             image_gc_high_percent: 85,
             image_gc_low_percent: 80,
             static_pods: None,
+            allowed_unsafe_sysctls: Vec::new(),
             proc_dir: "/proc".into(),
         }
     }

@@ -25,6 +25,7 @@ use crate::resources;
 use crate::shared::Shared;
 use crate::spec;
 use crate::static_pods::{self, mirror};
+use crate::sysctls::Allowlist;
 
 /// A pod that has a worker.
 #[derive(Debug, Clone)]
@@ -45,6 +46,8 @@ pub(crate) struct Manager {
     entries: Mutex<BTreeMap<String, Entry>>,
     /// Sandboxes by id, with the uid of their pods.
     sandboxes: Mutex<BTreeMap<String, String>>,
+    /// Static pods whose files changed: each begins when the pod of the old content has ended. By uid.
+    waiting: Mutex<BTreeMap<String, Arc<Cached>>>,
     changes: Mutex<VecDeque<StoreChange>>,
     wake: Notify,
 }
@@ -58,6 +61,7 @@ impl Manager {
             nodes,
             entries: Mutex::default(),
             sandboxes: Mutex::default(),
+            waiting: Mutex::default(),
             changes: Mutex::default(),
             wake: Notify::new(),
         })
@@ -95,10 +99,11 @@ impl Manager {
         }
         let gone =
             change.old.filter(|old| change.new.as_ref().is_none_or(|new| new.uid != old.uid));
-        if let Some(old) = gone
-            && let Some(entry) = self.entries.lock().get(old.uid.as_str())
-        {
-            entry.inbox.remove();
+        if let Some(old) = gone {
+            self.waiting.lock().remove(old.uid.as_str());
+            if let Some(entry) = self.entries.lock().get(old.uid.as_str()) {
+                entry.inbox.remove();
+            }
         }
         let Some(object) = change.new else { return };
         let known = {
@@ -132,6 +137,11 @@ impl Manager {
 
     async fn begin(self: &Arc<Self>, object: Arc<Cached>, stop: &ShutdownSignal) {
         let Some(pod) = object.decode::<Pod>() else { return };
+        let is_static = static_pods::is_static(&pod);
+        if is_static && self.has_static(&object.key) {
+            self.waiting.lock().insert(object.uid.to_string(), object);
+            return;
+        }
         let inbox = Arc::new(Inbox::default());
         if let Err(failure) = self.admit(&pod).await {
             self.shared.event(&pod, EventType::Warning, &failure.reason, &failure.message);
@@ -139,7 +149,6 @@ impl Manager {
         }
         let uid = object.uid.to_string();
         let admitted = self.checkpoint.has(&uid);
-        let is_static = static_pods::is_static(&pod);
         let entry = Entry { inbox: Arc::clone(&inbox), object: Arc::clone(&object), is_static };
         self.entries.lock().insert(uid.clone(), entry);
         if admitted {
@@ -155,13 +164,22 @@ impl Manager {
         });
     }
 
+    fn has_static(&self, key: &ObjectKey) -> bool {
+        self.entries.lock().values().any(|it| it.is_static && it.object.key == *key)
+    }
+
     fn end(&self, uid: &str) {
-        self.entries.lock().remove(uid);
+        let ended = self.entries.lock().remove(uid);
         self.sandboxes.lock().retain(|_, it| it != uid);
         if let Err(error) = self.checkpoint.remove(uid) {
             tracing::warn!(uid, %error, "could not forget an admitted pod");
         }
         self.weigh();
+        let Some(ended) = ended.filter(|it| it.is_static) else { return };
+        let mut waiting = self.waiting.lock();
+        for next in waiting.extract_if(.., |_, it| it.key == ended.object.key) {
+            self.change(StoreChange { old: None, new: Some(next.1) });
+        }
     }
 
     /// The classes of pods weigh what their pods ask for.
@@ -229,6 +247,10 @@ impl Manager {
             pods: i64::try_from(active.len()).unwrap_or(i64::MAX),
             short: self.shared.pressure.told(self.shared.clock.monotonic()),
             has_apparmor: self.shared.machine.has_apparmor,
+            sysctls: Allowlist::new(
+                &self.shared.machine.kernel,
+                &self.shared.config.allowed_unsafe_sysctls,
+            ),
         }
     }
 

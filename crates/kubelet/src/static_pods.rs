@@ -30,10 +30,13 @@ const MAX_FILE_BYTES: u64 = 10 << 20;
 /// Files of a directory that are read at most.
 const MAX_FILES: usize = 1_000;
 
+/// The version of what no server has written: of a pod that a store would hold.
+const UNWRITTEN: &str = "0";
+
 /// Whether a pod is of a file. What the server sends has a version, whatever its annotations say.
 pub(crate) fn is_static(pod: &Pod) -> bool {
     let annotations = pod.metadata.annotations.as_ref();
-    pod.metadata.resource_version.is_none()
+    pod.metadata.resource_version.as_deref().is_none_or(|it| it == UNWRITTEN)
         && annotations.and_then(|it| it.get(SOURCE)).is_some_and(|it| it == "file")
 }
 
@@ -186,8 +189,9 @@ mod tests {
         assert_eq!(pod.str_at(&["spec", "nodeName"]), "Node-1");
         let uid = pod.str_at(&["metadata", "uid"]);
         assert_eq!((uid.len(), uid), (32, pod.str_at(&["metadata", "annotations", HASH])));
-        let typed: Pod = serde_json::from_slice(&apimachinery::json::to_vec(&pod)).unwrap();
-        assert!(is_static(&typed));
+        // As its worker sees it.
+        let typed: Pod = Cached::new(pod).decode().unwrap();
+        assert!(is_static(&typed), "version {:?}", typed.metadata.resource_version);
         let mut of_server = typed;
         of_server.metadata.resource_version = Some("5".into());
         assert!(!is_static(&of_server), "an annotation alone makes no static pod");

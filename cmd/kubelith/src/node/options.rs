@@ -20,7 +20,7 @@ pub(crate) const DATA_DIR: &str = "/var/lib/kubelith";
 #[command(next_help_heading = "Node")]
 pub(crate) struct Options {
     /// Name of the node (default: the host's)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
     pub(crate) node_name: Option<String>,
     /// Addresses of the node (default: that of the default route)
     #[arg(long, value_delimiter = ',', value_name = "IP")]
@@ -104,6 +104,9 @@ pub(crate) struct Kubelet {
     /// Until no more than this is used
     #[arg(long, default_value_t = 80, value_name = "PERCENT", value_parser = clap::value_parser!(i64).range(0..=100))]
     image_gc_low_threshold: i64,
+    /// Kernel parameters besides the safe ones that pods may set: names, or beginnings such as net.*
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = sysctl)]
+    allowed_unsafe_sysctls: Vec<String>,
     /// Directory of pods that run without the API server's word
     #[arg(long, value_name = "DIR")]
     pod_manifest_path: Option<PathBuf>,
@@ -125,9 +128,20 @@ pub(crate) struct Proxy {
     pub(crate) nodeport_addresses: Vec<IpAddr>,
 }
 
+/// Upstream's rule: names are in small letters, whatever is given.
+fn node_name(text: &str) -> Result<String, String> {
+    let name = text.trim().to_lowercase();
+    kubelet::check_node_name(&name).map(|()| name)
+}
+
 fn label(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
-    pair.ok_or_else(|| format!("{text:?} is not KEY=VALUE"))
+    let pair = text.split_once('=').ok_or_else(|| format!("{text:?} is not KEY=VALUE"))?;
+    kubelet::check_node_label(pair.0, pair.1)?;
+    Ok((pair.0.to_owned(), pair.1.to_owned()))
+}
+
+fn sysctl(text: &str) -> Result<String, String> {
+    kubelet::check_sysctl_pattern(text).map(|()| text.to_owned())
 }
 
 impl Options {
@@ -188,6 +202,10 @@ impl Options {
     /// What the node agent is told.
     pub(crate) fn kubelet_config(&self, data_dir: &Path) -> Result<kubelet::Config> {
         let own = &self.kubelet;
+        // One that was given is good by now.
+        kubelet::check_node_name(&self.name())
+            .map_err(anyhow::Error::msg)
+            .context("the host's name is no name of a node: give --node-name")?;
         let mut config = kubelet::Config {
             node_ips: self.addresses(),
             labels: self.node_labels.iter().cloned().collect::<BTreeMap<_, _>>(),
@@ -202,6 +220,7 @@ impl Options {
             image_gc_high_percent: own.image_gc_high_threshold,
             image_gc_low_percent: own.image_gc_low_threshold,
             static_pods: own.pod_manifest_path.clone(),
+            allowed_unsafe_sysctls: own.allowed_unsafe_sysctls.clone(),
             cgroup_root: format!("{}/kubepods", own.cgroup_root.trim_end_matches('/')),
             version: format!("v1.37.1+kubelith{}", env!("CARGO_PKG_VERSION")),
             ..kubelet::Config::new(&self.name(), &data_dir.join("agent"))
@@ -261,4 +280,47 @@ fn evict(config: &mut kubelet::Config, text: &str) -> Result<()> {
         _ => bail!("the signals are memory.available and nodefs.available"),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        node: Options,
+    }
+
+    fn parse(flag: &str) -> Result<Options, String> {
+        let parsed = Command::try_parse_from(["kubelith", flag]);
+        parsed.map(|it| it.node).map_err(|it| it.to_string())
+    }
+
+    #[test]
+    fn what_the_server_would_refuse_for_good_is_refused_at_once() {
+        assert_eq!(parse("--node-name= Node-1 ").unwrap().name(), "node-1");
+        for (flag, expected) in [
+            ("--node-name=Bad_Name!", "a lowercase RFC 1123 subdomain must consist of"),
+            (
+                "--node-labels=a=b,kubernetes.io/foo=x",
+                "unknown 'kubernetes.io' or 'k8s.io' labels specified with --node-labels: \
+                 [kubernetes.io/foo]",
+            ),
+            ("--node-labels=a", "\"a\" is not KEY=VALUE"),
+            ("--allowed-unsafe-sysctls=vm.swappiness", "are not known to be namespaced"),
+        ] {
+            let error = parse(flag).unwrap_err();
+            assert!(error.contains(expected), "{flag}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_agent_is_told_which_sysctls_are_allowed() {
+        let options = parse("--allowed-unsafe-sysctls=kernel.msg*,net.core.somaxconn").unwrap();
+        let config = options.kubelet_config(Path::new("/d")).unwrap();
+        assert_eq!(config.allowed_unsafe_sysctls, ["kernel.msg*", "net.core.somaxconn"]);
+    }
 }

@@ -73,7 +73,7 @@ impl Cluster {
         let (watched, stop) = (node.watch_ready(), self.shutdown.signal());
         tokio::spawn(async move {
             tokio::select! {
-                name = watched => startup.up("node", &format!("{name} is Ready")),
+                line = watched => startup.up("node", &line),
                 () = stop.requested() => {}
             }
         });

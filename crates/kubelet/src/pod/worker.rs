@@ -112,19 +112,17 @@ impl Worker {
         self.probes.values().for_each(Shutdown::request);
     }
 
-    /// What was told of a static pod stands in its mirror.
+    /// What was told of a static pod stands in its mirror, or in the answer to the last write, which may come first:
+    /// whoever goes by the older of two times writes them in turn for ever.
     fn read_mirror(&mut self, pod: &mut Pod) {
-        match self.shared.mirrors.get(&self.object.key) {
-            Some(there) => {
-                let mirror = there.decode::<Pod>();
-                if mirror.as_ref().is_some_and(|it| !spec::is_deleting(it)) {
-                    pod.status = mirror.and_then(|it| it.status);
-                } else {
-                    self.written = None;
-                }
-            }
-            None => self.written = None,
-        }
+        let there = self.shared.mirrors.get(&self.object.key).map(|it| it.value());
+        let Some(mirror) = there.filter(|it| mirror::is_good(it, &self.object.value())) else {
+            self.written = None;
+            return;
+        };
+        let newest = patch::newest(&mirror, self.answered.as_ref());
+        let status = newest.get("status").map(apimachinery::json::to_vec).unwrap_or_default();
+        pod.status = serde_json::from_slice(&status).ok();
     }
 
     /// The object on the server that the status is written to.

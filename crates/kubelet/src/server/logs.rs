@@ -105,16 +105,7 @@ pub(super) async fn stream(
     } else {
         None
     };
-    let reader = Reader {
-        file,
-        wanted,
-        growth,
-        rest: Vec::new(),
-        sent: 0,
-        ended: false,
-        at_line_start: true,
-    };
-    Ok(reader.into_stream().boxed())
+    Ok(Reader::new(file, wanted, growth).into_stream().boxed())
 }
 
 /// Where the last lines begin.
@@ -211,11 +202,27 @@ struct Reader {
     /// Of a line whose end is not there yet.
     rest: Vec<u8>,
     sent: u64,
+    /// Lines that are still wanted: as many as were asked for from the end, whatever is written meanwhile.
+    lines_left: Option<u64>,
     ended: bool,
     at_line_start: bool,
 }
 
 impl Reader {
+    fn new(file: File, wanted: Wanted, growth: Option<Growth>) -> Self {
+        let lines_left = wanted.tail_lines.filter(|_| !wanted.follow);
+        Self {
+            file,
+            wanted,
+            growth,
+            rest: Vec::new(),
+            sent: 0,
+            lines_left,
+            ended: false,
+            at_line_start: true,
+        }
+    }
+
     /// Goes on with the file that has the log's name now, if it is another.
     async fn follow_name(&mut self) -> io::Result<()> {
         use std::os::unix::fs::MetadataExt;
@@ -241,7 +248,8 @@ impl Reader {
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
-            if self.wanted.limit_bytes.is_some_and(|it| self.sent >= it) {
+            let is_enough = self.wanted.limit_bytes.is_some_and(|it| self.sent >= it);
+            if is_enough || self.lines_left == Some(0) {
                 return Ok(None);
             }
             let read = self.file.read(&mut buffer).await?;
@@ -296,6 +304,10 @@ impl Reader {
         else {
             return;
         };
+        if let Some(left) = &mut self.lines_left {
+            let Some(less) = left.checked_sub(1) else { return };
+            *left = less;
+        }
         let is_whole = tag.first() == Some(&b'F');
         if self.wanted.stream.as_ref().is_some_and(|it| it.as_bytes() != stream) {
             return;
@@ -337,16 +349,7 @@ mod tests {
             None => 0,
         };
         file.seek(SeekFrom::Start(start)).await.unwrap();
-        let reader = Reader {
-            file,
-            wanted,
-            growth: None,
-            rest: Vec::new(),
-            sent: 0,
-            ended: false,
-            at_line_start: true,
-        };
-        let pieces: Vec<_> = reader.into_stream().collect().await;
+        let pieces: Vec<_> = Reader::new(file, wanted, None).into_stream().collect().await;
         pieces.into_iter().map(|it| String::from_utf8(it.unwrap().to_vec()).unwrap()).collect()
     }
 
@@ -360,15 +363,7 @@ mod tests {
         let changes = futures::stream::select(writes(&path).unwrap(), ends).boxed();
         let growth = Some(Growth { path: path.clone(), changes });
         let file = File::open(&path).await.unwrap();
-        let mut reader = Reader {
-            file,
-            wanted: Wanted::default(),
-            growth,
-            rest: Vec::new(),
-            sent: 0,
-            ended: false,
-            at_line_start: true,
-        };
+        let mut reader = Reader::new(file, Wanted::default(), growth);
         assert_eq!(reader.next().await.unwrap().unwrap(), "one\n");
         std::fs::OpenOptions::new()
             .append(true)
@@ -381,6 +376,24 @@ mod tests {
         assert_eq!(reader.next().await.unwrap().unwrap(), "two\n");
         assert_eq!(reader.next().await.unwrap().unwrap(), "three\n");
         end.unbounded_send(Change::Ended).unwrap();
+        assert_eq!(reader.next().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn the_last_lines_are_no_more_than_asked_for_while_the_log_grows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let line = |text: &str| format!("2026-01-01T00:00:01Z stdout F {text}\n");
+        std::fs::write(&path, line("one") + &line("two") + &line("three")).unwrap();
+        let mut file = File::open(&path).await.unwrap();
+        let start = tail(&mut file, 2).await.unwrap();
+        file.seek(SeekFrom::Start(start)).await.unwrap();
+        let mut log = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        log.write_all(line("four").as_bytes()).unwrap();
+        let wanted = wanted(&Query::parse("tailLines=2"), Timestamp::UNIX_EPOCH).unwrap();
+        let mut reader = Reader::new(file, wanted, None);
+        assert_eq!(reader.next().await.unwrap().unwrap(), "two\nthree\n");
+        log.write_all(line("five").as_bytes()).unwrap();
         assert_eq!(reader.next().await.unwrap(), None);
     }
 

@@ -99,7 +99,7 @@ pub(super) async fn open(
         }
         Opening::Attach => runtime.attach(&AttachRequest { container_id, tty, streams }).await,
     };
-    Ok(upgrade(request, protocol, session.map_err(|it| failed(&it))?))
+    Ok(upgrade(request, protocol, session.map_err(|it| failed(&it))?, opening))
 }
 
 /// Runs a command to its end; what it wrote.
@@ -169,13 +169,14 @@ fn upgrade(
     mut request: Request<Incoming>,
     protocol: &'static str,
     session: StreamSession,
+    opening: Opening,
 ) -> Response<Body> {
     let key = accept_key(&request);
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgraded.await {
             Ok(io) => {
-                carry(accept(TokioIo::new(io)).await, session).await;
+                carry(accept(TokioIo::new(io)).await, session, opening).await;
             }
             Err(error) => tracing::debug!(%error, "a client went away before its streams began"),
         }
@@ -205,6 +206,7 @@ pub(super) async fn accept<I: AsyncRead + AsyncWrite + Unpin>(io: I) -> WebSocke
 async fn carry<I: AsyncRead + AsyncWrite + Unpin>(
     socket: WebSocketStream<I>,
     session: StreamSession,
+    opening: Opening,
 ) {
     let StreamSession { stdin, stdout, stderr, resize, exit } = session;
     let (mut sink, mut source) = socket.split();
@@ -240,7 +242,7 @@ async fn carry<I: AsyncRead + AsyncWrite + Unpin>(
             // A pump ends with its stream.
             let _ = pump.await;
         }
-        let status = apimachinery::json::to_vec(&status_of(&code));
+        let status = apimachinery::json::to_vec(&status_of(&code, opening));
         let _ = sender.send(frame(ERROR, &status)).await;
         drop(sender);
     };
@@ -306,7 +308,7 @@ async fn take(data: &[u8], stdin: &mut Option<BoxedWrite>, resize: &dyn cri::Res
 }
 
 /// What the error channel says at the end.
-fn status_of(code: &Result<i32, CriError>) -> Value {
+fn status_of(code: &Result<i32, CriError>, opening: Opening) -> Value {
     match code {
         Ok(0) => value!({"metadata": {}, "status": "Success"}),
         Ok(code) => value!({
@@ -315,10 +317,18 @@ fn status_of(code: &Result<i32, CriError>) -> Value {
             "reason": "NonZeroExitCode",
             "details": {"causes": [{"reason": "ExitCode", "message": (code.to_string())}]}
         }),
-        Err(error) => value!({
-            "metadata": {}, "status": "Failure", "message": (error.to_rpc()), "reason": "InternalError",
-            "code": 500
-        }),
+        Err(error) => {
+            let what = match opening {
+                Opening::Exec => "error executing command in container",
+                Opening::Attach => "error attaching to container",
+            };
+            let why = format!("{what}: {}", error.message);
+            value!({
+                "metadata": {}, "status": "Failure",
+                "message": (format!("Internal error occurred: {why}")),
+                "reason": "InternalError", "details": {"causes": [{"message": why}]}, "code": 500
+            })
+        }
     }
 }
 
@@ -391,12 +401,38 @@ mod tests {
             // The command never ends: only the client can.
             exit: Box::pin(std::future::pending()),
         };
-        let carried = carry(accept(server).await, session);
+        let carried = carry(accept(server).await, session, Opening::Exec);
         tokio::time::timeout(Duration::from_secs(60), carried).await.expect("it goes on and on");
         let (mut given, mut answered) = (Vec::new(), Vec::new());
         input.read_to_end(&mut given).await.unwrap();
         client.read_to_end(&mut answered).await.unwrap();
         (given, answered)
+    }
+
+    /// A client has its streams by the time a command turns out not to be there: only they can tell.
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_does_not_start_is_told_over_the_error_channel() {
+        let (mut client, server) = tokio::io::duplex(64 << 10);
+        let why = "failed to exec in container: exec: \"x\": executable file not found in $PATH";
+        let session = StreamSession {
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            resize: Arc::new(NoTerminal),
+            exit: Box::pin(std::future::ready(Err(CriError::unknown(why)))),
+        };
+        let carried = carry(accept(server).await, session, Opening::Exec);
+        tokio::time::timeout(Duration::from_secs(60), carried).await.expect("it ends");
+        let mut answered = Vec::new();
+        client.read_to_end(&mut answered).await.unwrap();
+        let text = String::from_utf8_lossy(&answered);
+        let begin = text.find('{').expect("a status");
+        let end = text.rfind('}').expect("a status") + 1;
+        let status = apimachinery::json::parse(&text.as_bytes()[begin..end]).unwrap();
+        let told = format!("error executing command in container: {why}");
+        assert_eq!(status.str_at(&["message"]), format!("Internal error occurred: {told}"));
+        assert_eq!(status.str_at(&["reason"]), "InternalError");
+        assert_eq!(status.items_at(&["details", "causes"])[0].str_at(&["message"]), told);
     }
 
     /// A frame as clients send it, under a mask that changes nothing.

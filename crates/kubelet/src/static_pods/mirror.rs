@@ -56,13 +56,36 @@ fn resource() -> Resource {
 pub(crate) async fn ensure(shared: &Shared, pod: &Cached) -> Result<Value, ClientError> {
     let wanted = pod.to_value();
     if let Some(there) = shared.mirrors.get(&pod.key).map(|it| it.to_value()) {
-        let same = there.str_at(&["metadata", "annotations", MIRROR])
-            == wanted.str_at(&["metadata", "annotations", HASH]);
-        if same && there.str_at(&["metadata", "deletionTimestamp"]).is_empty() {
+        if is_good(&there, &wanted) {
             return Ok(there);
         }
         delete(shared, &there).await?;
     }
+    match create(shared, pod, wanted.clone()).await {
+        // It was made before the news of it came: by an earlier process, or a moment ago.
+        Err(error) if error.code() == Some(409) => {
+            let there = shared.client.get(&resource(), &pod.key.namespace, &pod.key.name).await?;
+            if is_good(&there, &wanted) {
+                return Ok(there);
+            }
+            if !is_mirror(&there) {
+                return Err(error);
+            }
+            delete(shared, &there).await?;
+            create(shared, pod, wanted).await
+        }
+        answer => answer,
+    }
+}
+
+/// Whether a mirror is of this content and stays.
+pub(crate) fn is_good(mirror: &Value, wanted: &Value) -> bool {
+    let same = mirror.str_at(&["metadata", "annotations", MIRROR])
+        == wanted.str_at(&["metadata", "annotations", HASH]);
+    same && mirror.str_at(&["metadata", "deletionTimestamp"]).is_empty()
+}
+
+async fn create(shared: &Shared, pod: &Cached, wanted: Value) -> Result<Value, ClientError> {
     let name = shared.config.node_name.as_str();
     let node = shared.client.get(&Resource::built_in("", "nodes"), "", name).await?;
     let mirror = mirror_of(wanted, name, node.str_at(&["metadata", "uid"]));
@@ -96,7 +119,9 @@ async fn delete(shared: &Shared, mirror: &Value) -> Result<(), ClientError> {
 fn mirror_of(mut pod: Value, node: &str, node_uid: &str) -> Value {
     let hash = pod.str_at(&["metadata", "annotations", HASH]).to_owned();
     pod.set_at(&["metadata", "annotations", MIRROR], hash.as_str());
-    pod.remove_at(&["metadata", "uid"]);
+    for of_pod in ["uid", "resourceVersion"] {
+        pod.remove_at(&["metadata", of_pod]);
+    }
     pod.remove_at(&["status"]);
     let owner = value!({
         "apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid, "controller": true
@@ -111,12 +136,14 @@ mod tests {
 
     #[test]
     fn a_mirror_tells_its_content_and_belongs_to_the_node() {
-        let pod = value!({"metadata": {"name": "p", "uid": "u", "annotations": {"kubernetes.io/config.hash": "h"}},
+        let pod = value!({"metadata": {"name": "p", "uid": "u", "resourceVersion": "0",
+            "annotations": {"kubernetes.io/config.hash": "h"}},
             "status": {"phase": "Pending"}});
         assert!(!is_mirror(&pod));
         let mirror = mirror_of(pod, "n", "nu");
         assert!(is_mirror(&mirror));
-        assert_eq!(mirror.str_at(&["metadata", "uid"]), "");
+        assert!(mirror.at(&["metadata", "uid"]).is_none());
+        assert!(mirror.at(&["metadata", "resourceVersion"]).is_none());
         let owner = &mirror.items_at(&["metadata", "ownerReferences"])[0];
         assert_eq!((owner.str_at(&["kind"]), owner.str_at(&["uid"])), ("Node", "nu"));
     }

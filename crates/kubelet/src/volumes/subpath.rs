@@ -20,12 +20,14 @@ pub(crate) fn bind(volume: &Path, sub_path: &str, place: &Path) -> io::Result<Pa
     if !mode.is_dir() {
         return Err(io::Error::new(io::ErrorKind::NotADirectory, "the volume is not a directory"));
     }
+    let wanted = resolve(volume, wanted)?;
+    // Whatever changes from here on, the kernel keeps to the volume.
     let root = sys::fs::Root::open(volume)?;
-    let source = match root.locate(wanted) {
+    let source = match root.locate(&wanted) {
         Ok(source) => source,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             use std::os::unix::fs::PermissionsExt;
-            let made = root.make_dirs(wanted, mode.permissions().mode() & 0o7777)?;
+            let made = root.make_dirs(&wanted, mode.permissions().mode() & 0o7777)?;
             // The mask of the process does not count here.
             let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&made));
             fs::set_permissions(
@@ -55,10 +57,71 @@ pub(crate) fn bind(volume: &Path, sub_path: &str, place: &Path) -> io::Result<Pa
     Ok(place.to_owned())
 }
 
+/// A path of a volume without its links, read as they lead on the node. What is not there yet has none.
+///
+/// # Errors
+/// When a link leads out of the volume, or nowhere.
+fn resolve(volume: &Path, wanted: &Path) -> io::Result<PathBuf> {
+    let volume = volume.canonicalize()?;
+    let mut there = volume.clone();
+    let mut rest = wanted.components();
+    loop {
+        let before = rest.clone();
+        let Some(name) = rest.next() else { break };
+        let next = there.join(name);
+        match next.symlink_metadata() {
+            Ok(_) => there = next.canonicalize()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                rest = before;
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+        if !there.starts_with(&volume) {
+            let text = format!("subpath {there:?} not within volume path {volume:?}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+    }
+    let inside = there.strip_prefix(&volume).map_err(io::Error::other)?;
+    Ok(inside.join(rest.as_path()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_link_stays_within_its_volume_or_is_refused() {
+        let temporary = tempfile::tempdir().unwrap();
+        let volume = temporary.path().canonicalize().unwrap().join("volume");
+        fs::create_dir_all(volume.join("real/deep")).unwrap();
+        let own = volume.join("real").display().to_string();
+        for (name, target) in [
+            ("root", "/"),
+            ("up", "../../../../../.."),
+            ("parent", ".."),
+            ("itself", "."),
+            ("near", "real"),
+            ("full", own.as_str()),
+            ("dangling", "nowhere"),
+            ("loop", "loop"),
+        ] {
+            symlink(target, volume.join(name)).unwrap();
+        }
+        let check = |wanted: &str, expected: Option<&str>| {
+            let found = resolve(&volume, Path::new(wanted));
+            assert_eq!(found.as_deref().ok(), expected.map(Path::new), "{wanted}: {found:?}");
+        };
+        check("real/deep", Some("real/deep"));
+        check("new/dir", Some("new/dir"));
+        check("near/new", Some("real/new"));
+        check("full/deep", Some("real/deep"));
+        check("itself/real", Some("real"));
+        for refused in ["root", "root/etc", "up", "parent", "parent/new", "dangling", "loop/x"] {
+            check(refused, None);
+        }
+    }
 
     /// Whatever a volume's owner puts into it, what is bound is inside of it.
     #[test]

@@ -101,6 +101,7 @@ fn config(dir: &Path) -> Config {
         // Tests make no groups in the kernel.
         cgroup_root: String::new(),
         resolv_conf: None,
+        static_pods: Some(dir.join("manifests")),
         // How full this machine is decides nothing here.
         eviction_memory_bytes: 0,
         eviction_disk_percent: 0,
@@ -333,6 +334,64 @@ async fn a_restarted_agent_restarts_nothing() {
     assert_eq!(node.fake.calls(), [before, vec!["sandbox q".into(), "start c".into()]].concat());
     node.delete("p").await;
     node.until("p", "gone").await;
+}
+
+const STATIC: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: s, namespace: ns}
+spec:
+  containers: [{name: c, image: here:1, imagePullPolicy: IfNotPresent, command: [run]}]
+";
+
+#[tokio::test(start_paused = true)]
+async fn a_static_pod_is_seen_as_its_mirror() {
+    let node = Node::new().await;
+    let manifests = node.dir.path().join("manifests");
+    std::fs::create_dir_all(&manifests).unwrap();
+    let file = manifests.join("s.yaml");
+    std::fs::write(&file, STATIC).unwrap();
+    node.until("s-n", "Running ready c:running:0").await;
+    let mirror = node.cluster.client.get(&pods(), "ns", "s-n").await.unwrap();
+    let said = |name: &str| mirror.str_at(&["metadata", "annotations", name]).to_owned();
+    let hash = said("kubernetes.io/config.hash");
+    assert_eq!((hash.len(), &hash), (32, &said("kubernetes.io/config.mirror")));
+    assert_eq!(said("kubernetes.io/config.source"), "file");
+    assert!(!said("kubernetes.io/config.seen").is_empty());
+    let owner = &mirror.items_at(&["metadata", "ownerReferences"])[0];
+    assert_eq!((owner.str_at(&["kind"]), owner.str_at(&["name"])), ("Node", "n"));
+
+    // Deleted, it is made again, and what runs goes on.
+    node.delete("s-n").await;
+    for _ in 0..1_000 {
+        let found = node.cluster.client.get(&pods(), "ns", "s-n").await;
+        let is_new = found
+            .is_ok_and(|it| it.str_at(&["metadata", "uid"]) != mirror.str_at(&["metadata", "uid"]));
+        if is_new {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    node.until("s-n", "Running ready c:running:0").await;
+    assert_eq!(node.fake.calls(), ["sandbox s-n", "start c"]);
+
+    std::fs::remove_file(&file).unwrap();
+    node.until("s-n", "gone").await;
+    assert_eq!(node.fake.calls().last().unwrap(), "stop s1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_static_pod_begins_when_the_old_one_has_ended() {
+    let node = Node::new().await;
+    let manifests = node.dir.path().join("manifests");
+    std::fs::create_dir_all(&manifests).unwrap();
+    let file = manifests.join("s.yaml");
+    std::fs::write(&file, STATIC.replace("[run]", "[deaf]")).unwrap();
+    node.until("s-n", "Running ready c:running:0").await;
+    std::fs::write(&file, STATIC.replace("[run]", "[exit, '3']")).unwrap();
+    node.until("s-n", "Running c:CrashLoopBackOff:1").await;
+    let calls = node.fake.calls();
+    let begun = ["sandbox s-n", "start c"];
+    assert_eq!(calls[..6], [&begun[..], &["kill c 30s", "stop s1"], &begun].concat(), "{calls:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -126,7 +126,11 @@ fn become_container(
             give_stdio(&stdio, identity.uid);
             stdio
         }
-        None => terminal::open(&root, &identity, report)?,
+        None => {
+            let stdio = terminal::open(&root, &identity, report)?;
+            terminal::mount_console(&root, &stdio.stdin)?;
+            stdio
+        }
     };
     join(&last)?;
     rootfs::enter(&root, spec.root.readonly)?;

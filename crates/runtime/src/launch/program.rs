@@ -20,6 +20,10 @@ pub(crate) fn find(program: &str, env: &[String]) -> Result<PathBuf, String> {
             Err(error) => Err(format!("exec: {program:?}: stat {program}: {}", os_text(&error))),
         };
     }
+    // No name of a program: upstream's runtime does not look for these.
+    if matches!(program, "" | "." | "..") {
+        return Err(format!("exec: {program:?}: executable file not found in $PATH"));
+    }
     let path = env.iter().rev().find_map(|e| e.strip_prefix("PATH=")).unwrap_or_default();
     let mut refused = false;
     for dir in path.split(':') {
@@ -79,6 +83,8 @@ mod tests {
         assert_eq!(find("good", &env).unwrap(), Path::new(&at("good")));
         for (program, expected) in [
             ("nope".to_owned(), "exec: \"nope\": executable file not found in $PATH".to_owned()),
+            (String::new(), "exec: \"\": executable file not found in $PATH".to_owned()),
+            ("..".to_owned(), "exec: \"..\": executable file not found in $PATH".to_owned()),
             ("plain".to_owned(), "exec: \"plain\": permission denied".to_owned()),
             (at("plain"), format!("exec: {:?}: permission denied", at("plain"))),
             ("/".to_owned(), "exec: \"/\": permission denied".to_owned()),

@@ -26,17 +26,23 @@ pub(super) fn open(root: &Root, identity: &Identity, report: &OwnedFd) -> Result
         rustix::process::ioctl_tiocsctty(&slave).map_err(Into::into),
         "make the terminal the session's",
     )?;
-    // A container started with a terminal has it as its console. An exec finds one, or none, and leaves it.
-    let console = Path::new("dev/console");
-    if root.locate(console).is_err()
-        && let Ok(place) = root.make_file(console, 0o600)
-        && let Ok(tree) = mount::clone_tree(&slave, false)
-    {
-        sure(mount::attach(tree, place), "mount the console")?;
-    }
     sure(wire::send(report, &Report::default(), &[&master]), "hand the terminal over")?;
     let copy = |fd: &OwnedFd| sure(fd.try_clone(), "copy the terminal");
     Ok(Stdio { stdin: copy(&slave)?, stdout: copy(&slave)?, stderr: slave })
+}
+
+/// Gives a container that is started with a terminal that terminal as its console.
+///
+/// An exec must not: the terminal goes with it, and the mount would stay.
+pub(super) fn mount_console(root: &Root, terminal: &OwnedFd) -> Result<(), String> {
+    let console = Path::new("dev/console");
+    if root.locate(console).is_err()
+        && let Ok(place) = root.make_file(console, 0o600)
+        && let Ok(tree) = mount::clone_tree(terminal, false)
+    {
+        sure(mount::attach(tree, place), "mount the console")?;
+    }
+    Ok(())
 }
 
 fn peer(master: &OwnedFd) -> std::io::Result<OwnedFd> {

@@ -87,7 +87,10 @@ impl Inner {
                 shim.forget_exec(name);
                 return Err(CriError::new(
                     error.code,
-                    format!("{EXEC_FAILED}{}: unknown", error.message),
+                    format!(
+                        "failed to start exec \"{name:064x}\": {EXEC_FAILED}{}: unknown",
+                        error.message
+                    ),
                 ));
             }
         };
@@ -110,7 +113,12 @@ impl Inner {
     ) -> Result<StreamSession, CriError> {
         let ExecRequest { container_id, cmd, tty, streams } = request;
         let streams = Streams { stderr: streams.stderr && !tty, ..*streams };
-        let launched = self.launch(container_id, cmd, *tty, streams).await?;
+        // What cannot be entered is refused; a command that does not start is an end of its streams.
+        self.running(container_id)?;
+        let launched = match self.launch(container_id, cmd, *tty, streams).await {
+            Ok(it) => it,
+            Err(error) => return Ok(unstarted(&error)),
+        };
         let what = |e: io::Error| unknown("exec", &e);
         let exit = launched.exit;
         Ok(StreamSession {
@@ -130,10 +138,7 @@ impl Inner {
     ) -> Result<ExecSyncResponse, CriError> {
         let streams = Streams { stdin: false, stdout: true, stderr: true };
         let launched = self.launch(id, cmd, false, streams).await.map_err(|e| {
-            CriError::new(
-                e.code,
-                format!("failed to exec in container: failed to start exec: {}", e.message),
-            )
+            CriError::new(e.code, format!("failed to exec in container: {}", e.message))
         })?;
         let what = |e: io::Error| unknown("exec", &e);
         let mut out = Collected::new(launched.stdout).map_err(what)?;
@@ -247,6 +252,18 @@ impl Inner {
             sandbox.id,
             failures.join("; ")
         )))
+    }
+}
+
+/// The streams of a command that did not start.
+fn unstarted(error: &CriError) -> StreamSession {
+    let message = format!("failed to exec in container: {}", error.message);
+    StreamSession {
+        stdin: None,
+        stdout: None,
+        stderr: None,
+        resize: Arc::new(Resizer(None)),
+        exit: Box::pin(std::future::ready(Err(CriError::new(error.code, message)))),
     }
 }
 

@@ -61,6 +61,31 @@ pub(crate) async fn exec_has_streams_and_an_exit_code(f: Fixture) -> Fixture {
     assert_eq!((response.stdout, response.exit_code), (b"done\n".to_vec(), 0));
     let gone = f.runtime.exec_sync("nobody", &["true".to_owned()], PATIENCE).await;
     assert!(gone.unwrap_err().is_not_found());
+    let gone = f.runtime.exec(&exec("nobody", "true", false)).await;
+    assert!(gone.unwrap_err().is_not_found());
+    // A command that does not start has streams, and ends with the reason.
+    for (program, tty, expected) in [
+        ("nonexist", false, "exec: \"nonexist\": executable file not found in $PATH"),
+        ("nonexist", true, "exec: \"nonexist\": executable file not found in $PATH"),
+        ("/etc/hostname", false, "exec: \"/etc/hostname\": permission denied"),
+        ("", false, "exec: \"\": executable file not found in $PATH"),
+    ] {
+        f.exec_text(&id, "echo here > /etc/hostname").await;
+        let cmd = vec![program.to_owned()];
+        let request = ExecRequest { container_id: id.clone(), cmd, tty, streams: ALL };
+        let session = f.runtime.exec(&request).await.unwrap();
+        let ended = tokio::time::timeout(PATIENCE, session.exit).await.unwrap();
+        let error = ended.unwrap_err().message;
+        assert!(
+            error.starts_with("failed to exec in container: failed to start exec \""),
+            "{error}"
+        );
+        let expected = format!(
+            "\": OCI runtime exec failed: exec failed: unable to start container process: \
+             {expected}: unknown"
+        );
+        assert!(error.ends_with(&expected), "{error}");
+    }
     f
 }
 
@@ -77,6 +102,8 @@ pub(crate) async fn exec_has_a_terminal(f: Fixture) -> Fixture {
     read_until(stdout, "33 91").await;
     assert_eq!(read_all(stdout).await.trim(), "");
     assert_eq!(exit(session).await, 4);
+    // The container has no console of its own, and gets none that ends with an exec.
+    f.exec_text(&id, "test ! -e /dev/console && ! grep -q /dev/console /proc/mounts").await;
     // Dropping a session hangs up.
     let session = f.runtime.exec(&exec(&id, "exec sleep 2001", true)).await.unwrap();
     drop(session);
