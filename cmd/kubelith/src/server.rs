@@ -366,6 +366,7 @@ fn dialer(pki: &Directory, authority: &Authority) -> Result<NodeDialer> {
 fn follow_store(server: &Arc<Server>, shutdown: &Shutdown) {
     let hub = Arc::clone(server.hub());
     let (stop, ending) = (shutdown.signal(), shutdown.clone());
+    tokio::spawn(Arc::clone(server).follow_definitions());
     tokio::spawn(async move {
         if let Err(error) = hub.run(stop).await {
             tracing::error!(%error, "the store's changes cannot be followed: stopping");

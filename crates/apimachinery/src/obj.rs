@@ -90,6 +90,24 @@ pub enum ObjError {
 /// The bytes of an object as it is stored. A resource version inside is left out.
 #[must_use]
 pub fn encode(value: &Value) -> Vec<u8> {
+    encode_by(value, json::write_member)
+}
+
+/// The same for a custom resource: of managed fields too, members are in order of their names, as upstream writes objects
+/// that no Go type describes.
+#[must_use]
+pub fn encode_custom(value: &Value) -> Vec<u8> {
+    encode_by(value, |key, value, out| {
+        json::write_string(key, out);
+        out.push(b':');
+        json::write(value, out);
+    })
+}
+
+/// How a member of an object is written.
+type WriteMember = fn(&str, &Value, &mut Vec<u8>);
+
+fn encode_by(value: &Value, write: WriteMember) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(b"{\"kind\":");
     json::write_string(value.str_at(&["kind"]), &mut out);
@@ -98,21 +116,26 @@ pub fn encode(value: &Value) -> Vec<u8> {
     out.extend_from_slice(b",\"metadata\":{");
     let empty = Object::new();
     let metadata = value.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
-    write_members(metadata, &["resourceVersion"], false, &mut out);
+    write_members(metadata, &["resourceVersion"], (false, write), &mut out);
     out.push(b'}');
     let rest = value.as_object().unwrap_or(&empty);
-    write_members(rest, &["kind", "apiVersion", "metadata"], true, &mut out);
+    write_members(rest, &["kind", "apiVersion", "metadata"], (true, write), &mut out);
     out.push(b'}');
     out
 }
 
-fn write_members(object: &Object, except: &[&str], mut comma: bool, out: &mut Vec<u8>) {
+fn write_members(
+    object: &Object,
+    except: &[&str],
+    (mut comma, write): (bool, WriteMember),
+    out: &mut Vec<u8>,
+) {
     for (key, value) in object.iter().filter(|(key, _)| !except.contains(key)) {
         if comma {
             out.push(b',');
         }
         comma = true;
-        json::write_member(key, value, out);
+        write(key, value, out);
     }
 }
 

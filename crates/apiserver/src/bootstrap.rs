@@ -220,7 +220,7 @@ enum Done {
 impl<'s> Bootstrap<'s> {
     pub(crate) fn new(server: &'s Arc<Server>) -> Self {
         let user = Arc::new(UserInfo::new("system:apiserver", &[MASTERS]));
-        let objects = CachedObjects::new(Arc::clone(&server.hub), &server.registry);
+        let objects = CachedObjects::new(Arc::clone(&server.hub), Arc::clone(&server.catalog));
         Self { server, user, objects }
     }
 
@@ -228,11 +228,10 @@ impl<'s> Bootstrap<'s> {
     fn changes_of(&self, object: &Value) -> Option<Arc<Notify>> {
         let api_version = object.str_at(&["apiVersion"]);
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let found = self.server.registry.find(group, version, &Place::of(object).resource);
+        let found = self.server.catalog.find(group, version, &Place::of(object).resource)?;
         let (namespace, name) =
             (object.str_at(&["metadata", "namespace"]), object.str_at(&["metadata", "name"]));
-        let cache = self.server.hub.cache(found?.0);
-        Some(cache.wake_for(Scope::Object(cache_key(namespace, name))))
+        Some(found.cache.wake_for(Scope::Object(cache_key(namespace, name))))
     }
 
     async fn ensure(&self, wanted: Value) -> Result<Done, BootstrapError> {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use apimachinery::obj::Obj;
@@ -132,6 +132,9 @@ pub enum Scope {
     Field(usize, CompactString),
 }
 
+/// A change: of what, at which revision, and what it is now.
+type Early = (CacheKey, u64, Option<Arc<Obj>>);
+
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<CacheKey, Arc<Obj>>,
@@ -145,6 +148,8 @@ struct State {
     since_wake: usize,
     /// The revision of the last change that was applied.
     last: u64,
+    /// Changes that came while the objects were still being read. They hold nothing that would not be in the cache.
+    early: Option<Vec<Early>>,
 }
 
 /// The cache of one resource.
@@ -153,6 +158,7 @@ pub struct Cache {
     state: RwLock<State>,
     waiting: Mutex<BTreeMap<Scope, Arc<Notify>>>,
     hub: Arc<Progress>,
+    retired: AtomicBool,
 }
 
 /// How far the hub has come; shared by all caches.
@@ -226,7 +232,16 @@ impl Cache {
     /// An empty cache.
     #[must_use]
     pub fn new(resource: Arc<dyn AnyResource>, hub: Arc<Progress>) -> Self {
-        Self { resource, state: RwLock::default(), waiting: Mutex::default(), hub }
+        let (state, waiting, retired) = Default::default();
+        Self { resource, state, waiting, hub, retired }
+    }
+
+    /// One whose objects are still to be read: changes wait until [`Cache::fill`].
+    #[must_use]
+    pub fn filling(resource: Arc<dyn AnyResource>, hub: Arc<Progress>) -> Self {
+        let cache = Self::new(resource, hub);
+        cache.state.write().early = Some(Vec::new());
+        cache
     }
 
     /// What it caches.
@@ -341,6 +356,30 @@ impl Cache {
         self.state.write().objects.insert(key, object);
     }
 
+    /// Takes the objects as they were at a revision; the changes since that came early follow at once.
+    pub(crate) fn fill(&self, objects: Vec<(CacheKey, Arc<Obj>)>, revision: u64) {
+        let mut state = self.state.write();
+        state.objects.extend(objects);
+        state.complete_after = revision;
+        for (key, at, object) in state.early.take().unwrap_or_default() {
+            if at > revision {
+                let _woken = state.take(&key, at, object);
+            }
+        }
+    }
+
+    /// Says that no more changes will come: the resource is gone, or another cache has taken over. Watches end.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+        self.waiting.lock().values().for_each(|notify| notify.notify_waiters());
+    }
+
+    /// Whether no more changes will come.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
     /// Every change after `revision` will come through [`Cache::apply`].
     pub(crate) fn loaded(&self, revision: u64) {
         self.state.write().complete_after = revision;
@@ -348,19 +387,17 @@ impl Cache {
 
     /// Takes a change.
     pub(crate) fn apply(&self, key: &CacheKey, revision: u64, object: Option<Arc<Obj>>) {
-        let (event, wake_all) = {
+        let taken = {
             let mut state = self.state.write();
-            state.last = revision;
-            let previous = match &object {
-                Some(object) => state.objects.insert(key.clone(), Arc::clone(object)),
-                None => state.objects.remove(key),
-            };
-            let Some(event) = Event::from_history(revision, object, previous) else { return };
-            let event = Arc::new(event);
-            let wake_all = state.push(Arc::clone(&event));
-            (event, wake_all)
+            if let Some(early) = &mut state.early {
+                early.push((key.clone(), revision, object));
+                return;
+            }
+            state.take(key, revision, object)
         };
-        self.wake(key, &event, wake_all);
+        if let Some((event, wake_all)) = taken {
+            self.wake(key, &event, wake_all);
+        }
     }
 
     fn wake(&self, key: &CacheKey, event: &Event, wake_all: bool) {
@@ -399,6 +436,23 @@ impl Cache {
 impl State {
     fn end(&self) -> Cursor {
         Cursor(self.first + self.log.len() as u64)
+    }
+
+    /// Takes a change: the event that it is, and whether every watcher is to be woken.
+    fn take(
+        &mut self,
+        key: &CacheKey,
+        revision: u64,
+        object: Option<Arc<Obj>>,
+    ) -> Option<(Arc<Event>, bool)> {
+        self.last = revision;
+        let previous = match &object {
+            Some(object) => self.objects.insert(key.clone(), Arc::clone(object)),
+            None => self.objects.remove(key),
+        };
+        let event = Arc::new(Event::from_history(revision, object, previous)?);
+        let wake_all = self.push(Arc::clone(&event));
+        Some((event, wake_all))
     }
 
     /// Appends an event; says whether every watcher is to be woken so that it keeps up with the log.

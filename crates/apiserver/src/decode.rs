@@ -129,8 +129,10 @@ pub(crate) fn object(
     validation: FieldValidation,
 ) -> Result<Value, Status> {
     let facts = target.served.facts;
-    let conform = |value: &mut Value| target.resource().conform(&target.served, value);
-    let mut value = of_kind(exchange, (facts, &[]), body, validation, &conform)?;
+    let resource = target.resource();
+    let conform = |value: &mut Value| resource.conform(&target.served, value);
+    let check: Check<'_> = if resource.is_custom() { &check_custom_kind } else { &check_kind };
+    let mut value = of_kind(exchange, (facts, &[]), body, validation, check, &conform)?;
     target.resource().default(&target.served, &mut value);
     Ok(value)
 }
@@ -144,11 +146,14 @@ pub(crate) fn posted(
 ) -> Result<Value, Status> {
     let node = posted::served(facts)?.node;
     let conform = |value: &mut Value| conform(api::schema(), node, value);
-    of_kind(exchange, (facts, also), body, validation, &conform)
+    of_kind(exchange, (facts, also), body, validation, &check_kind, &conform)
 }
 
 /// Drops unknown fields, whose paths come back, and checks types.
 type Conform<'c> = &'c dyn Fn(&mut Value) -> Result<Vec<String>, ConformError>;
+
+/// Checks that a body is of a kind, which may be written in some more versions.
+type Check<'c> = &'c dyn Fn(&mut Value, &'static ResourceFacts, &[&str]) -> Result<(), Status>;
 
 /// Decodes a body of a kind: syntax, kind, types, and what strict validation objects to.
 fn of_kind(
@@ -156,12 +161,13 @@ fn of_kind(
     (facts, also): (&'static ResourceFacts, &[&str]),
     body: &Bytes,
     validation: FieldValidation,
+    check: Check<'_>,
     conform: Conform<'_>,
 ) -> Result<Value, Status> {
     let syntax = syntax_of(exchange)?;
     let (mut value, repeated) = parse(syntax, body, (&facts.api_version(), facts.kind))
         .map_err(|why| unrecognized(facts.kind, &why, body))?;
-    check_kind(&mut value, facts, also)?;
+    check(&mut value, facts, also)?;
     let cannot = |why: String| cannot_handle(facts.kind, facts.version, facts.kind, why);
     let unknown = conform(&mut value).map_err(|error| cannot(error.to_string()))?;
     refuse_deep(&value).map_err(cannot)?;
@@ -370,6 +376,36 @@ fn check_kind(
         not_registered(&kind, &version, SCHEME)
     };
     Err(cannot_handle(&kind, short, facts.kind, why))
+}
+
+/// The same for a custom resource, which has to say its kind, and is then compared with what it should be.
+fn check_custom_kind(
+    value: &mut Value,
+    facts: &'static ResourceFacts,
+    _also: &[&str],
+) -> Result<(), Status> {
+    let wanted = facts.api_version();
+    let kind = value.str_at(&["kind"]).to_owned();
+    if kind.is_empty() {
+        let shown = json::to_string(value);
+        let why = format!("Object 'Kind' is missing in '{shown}'");
+        return Err(cannot_handle(facts.kind, facts.version, facts.kind, why));
+    }
+    let version = text_member(value, "apiVersion", &wanted);
+    if version != wanted {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({version}) does not match the expected API version ({wanted})"
+        )));
+    }
+    if kind != facts.kind {
+        let mut errors = FieldErrors::new();
+        let detail = format!("must be {}", facts.kind);
+        errors.invalid_text(&Path::new("kind"), &kind, &detail);
+        let name = value.str_at(&["metadata", "name"]);
+        return Err(Status::invalid(facts.group, &kind, name, &errors));
+    }
+    value.set_at(&["apiVersion"], wanted);
+    Ok(())
 }
 
 fn text_member(value: &Value, key: &str, default: &str) -> String {

@@ -1,13 +1,16 @@
 //! What the server serves, as clients ask for it: `/api`, `/apis`, groups and versions, old and aggregated form.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use api::{ResourceFacts, SubresourceFacts};
 use apimachinery::{Object, Status, Value, value};
 use http::Response;
 use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH};
 use registry::Registry;
+use registry::custom::Definition;
 use sha2::{Digest, Sha256, Sha512};
 
 use crate::Server;
@@ -20,10 +23,12 @@ use crate::respond;
 const AGGREGATED: &[(&str, &str)] =
     &[("v2", "g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")];
 
-/// The documents, made once: what is built in does not change while the server runs.
+/// The documents, made once for each set of resources.
 #[derive(Debug)]
 pub(crate) struct Documents {
     facts: Vec<&'static ResourceFacts>,
+    /// The storage versions of custom resources, by group and plural name.
+    stored: BTreeMap<(&'static str, &'static str), &'static str>,
     core: Aggregated,
     groups: Aggregated,
 }
@@ -47,28 +52,41 @@ impl Aggregated {
 }
 
 impl Documents {
-    pub(crate) fn new(registry: &Registry) -> Self {
-        let served: Vec<_> = registry
-            .resources()
-            .iter()
-            .flat_map(|it| it.served().iter().map(|it| it.facts))
-            .collect();
-        let is_served = |facts: &&ResourceFacts| {
-            served.iter().any(|it| std::ptr::eq(*it, *facts)) || !facts.verbs.contains(&"watch")
-        };
-        let facts: Vec<&'static ResourceFacts> =
-            api::resources().iter().filter(is_served).collect();
+    /// What is told of the built-in resources, and of the custom ones after them.
+    pub(crate) fn new(built_in: Vec<&'static ResourceFacts>, custom: &[Arc<Definition>]) -> Self {
+        let mut facts = built_in;
+        facts.extend(custom_facts(custom));
+        let stored = custom.iter().map(|it| it.storage().facts());
+        let stored = stored.map(|it| ((it.group, it.resource), it.version)).collect();
         let core = Aggregated::new(aggregated(&facts, &[""]));
         let names: Vec<&str> =
             groups(&facts).into_iter().filter(|group| !group.is_empty()).collect();
         let groups = Aggregated::new(aggregated(&facts, &names));
-        Self { facts, core, groups }
+        Self { facts, stored, core, groups }
     }
 
-    /// The resources that are told.
-    pub(crate) fn facts(&self) -> &[&'static ResourceFacts] {
-        &self.facts
+    fn is_custom(&self, group: &str) -> bool {
+        self.stored.range((group, "")..).next().is_some_and(|((it, _), _)| *it == group)
     }
+}
+
+/// The built-in resources that are told.
+pub(crate) fn built_in(registry: &Registry) -> Vec<&'static ResourceFacts> {
+    let served: Vec<_> =
+        registry.resources().iter().flat_map(|it| it.served().iter().map(|it| it.facts)).collect();
+    let is_served = |facts: &&ResourceFacts| {
+        served.iter().any(|it| std::ptr::eq(*it, *facts)) || !facts.verbs.contains(&"watch")
+    };
+    api::resources().iter().filter(is_served).collect()
+}
+
+/// Those of custom resources: groups by name, their versions the preferred first.
+pub(crate) fn custom_facts(custom: &[Arc<Definition>]) -> Vec<&'static ResourceFacts> {
+    let mut facts: Vec<&'static ResourceFacts> =
+        custom.iter().flat_map(|it| it.served().iter().map(|it| it.facts())).collect();
+    let order = |it: &ResourceFacts| Reverse(registry::custom::rank(it.version));
+    facts.sort_by_cached_key(|it| (it.group, order(it), it.resource));
+    facts
 }
 
 /// Groups in the table's order.
@@ -99,8 +117,15 @@ pub(crate) fn answer(
 ) -> Option<Result<Response<Body>, Status>> {
     let path = exchange.info.path.trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').skip(1).collect();
-    let documents = &server.discovery;
-    let document = match parts.as_slice() {
+    server.catalog.with_discovery(|documents| answer_from(exchange, &parts, documents))
+}
+
+fn answer_from(
+    exchange: &Exchange,
+    parts: &[&str],
+    documents: &Documents,
+) -> Option<Result<Response<Body>, Status>> {
+    let document = match parts {
         ["api"] => match aggregated_answer(exchange, &documents.core) {
             Some(answer) => return Some(Ok(answer)),
             None => api_versions(),
@@ -167,13 +192,15 @@ fn group_document(documents: &Documents, group: &str, with_kind: bool) -> Value 
 fn resource_list(documents: &Documents, group: &str, version: &str) -> Option<Value> {
     let mut resources = Vec::new();
     for facts in documents.facts.iter().filter(|it| it.group == group && it.version == version) {
-        resources.push(resource_document(facts));
+        resources.push(resource_document(documents, facts));
         resources.extend(facts.subresources.iter().map(|sub| subresource_document(facts, sub)));
     }
     if resources.is_empty() {
         return None;
     }
-    resources.sort_by(|a, b| a.str_at(&["name"]).cmp(b.str_at(&["name"])));
+    if !documents.is_custom(group) {
+        resources.sort_by(|a, b| a.str_at(&["name"]).cmp(b.str_at(&["name"])));
+    }
     let mut list = Object::new();
     list.insert("kind", "APIResourceList");
     if !group.is_empty() {
@@ -188,7 +215,7 @@ fn strings(items: &[&str]) -> Value {
     items.iter().copied().collect()
 }
 
-fn resource_document(facts: &ResourceFacts) -> Value {
+fn resource_document(documents: &Documents, facts: &ResourceFacts) -> Value {
     let mut document = Object::new();
     document.insert("name", facts.resource);
     document.insert("singularName", facts.singular);
@@ -202,13 +229,13 @@ fn resource_document(facts: &ResourceFacts) -> Value {
         document.insert("categories", strings(facts.categories));
     }
     if facts.verbs.contains(&"list") && facts.verbs.contains(&"watch") {
-        document.insert("storageVersionHash", storage_version_hash(facts));
+        document.insert("storageVersionHash", storage_version_hash(documents, facts));
     }
     Value::Object(document)
 }
 
 /// Base64 of the first eight bytes of SHA-256 of `group/version/kind` as it is stored (upstream: `StorageVersionHash`).
-fn storage_version_hash(facts: &ResourceFacts) -> String {
+fn storage_version_hash(documents: &Documents, facts: &ResourceFacts) -> String {
     use base64::Engine;
     let group = facts.group;
     let stored = match (group, facts.resource) {
@@ -216,7 +243,10 @@ fn storage_version_hash(facts: &ResourceFacts) -> String {
         ("autoscaling", "horizontalpodautoscalers") => {
             "autoscaling/v2/HorizontalPodAutoscaler".to_owned()
         }
-        _ => format!("{group}/{}/{}", facts.version, facts.kind),
+        (_, resource) => {
+            let stored = documents.stored.get(&(group, resource)).copied();
+            format!("{group}/{}/{}", stored.unwrap_or(facts.version), facts.kind)
+        }
     };
     base64::prelude::BASE64_STANDARD.encode(&Sha256::digest(stored)[..8])
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::Status;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response};
 
 use crate::Server;
@@ -26,6 +27,33 @@ pub(crate) mod subresource;
 pub(crate) mod token;
 pub(crate) mod update;
 pub(crate) mod watch;
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// Custom resources have no protobuf: what a client sends may not be that, and what it accepts is something else. Their
+/// metadata has one.
+fn without_protobuf(exchange: &mut Exchange) -> Result<(), Status> {
+    if exchange.header(CONTENT_TYPE).starts_with(PROTOBUF) {
+        return Err(Status::unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
+        ));
+    }
+    let accept = exchange.header(ACCEPT);
+    if !accept.contains(PROTOBUF) {
+        return Ok(());
+    }
+    let good = |it: &&str| !it.contains(PROTOBUF) || it.contains("as=");
+    let rest: Vec<&str> = accept.split(',').filter(good).collect();
+    if rest.is_empty() {
+        return Err(Status::not_acceptable(
+            "only the following media types are accepted: application/json, application/yaml",
+        ));
+    }
+    if let Ok(rest) = HeaderValue::from_str(&rest.join(",")) {
+        exchange.parts.headers.insert(ACCEPT, rest);
+    }
+    Ok(())
+}
 
 /// Sends a request to the handler of its verb.
 pub(crate) async fn handle(
@@ -56,6 +84,10 @@ pub(crate) async fn handle(
     let target = Target::of(server, info)?;
     let facts = target.served.facts;
     exchange.facts = Some(facts);
+    if target.resource().is_custom() {
+        without_protobuf(exchange)?;
+    }
+    exchange.warnings.extend(target.resource().deprecation().map(str::to_owned));
     let info = &exchange.info;
     let verbs = match info.subresource.as_str() {
         "" => facts.verbs,

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use apimachinery::Value;
 use apimachinery::obj::{self, Facts, Obj, ObjError};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use compact_str::CompactString;
 use component_base::ShutdownSignal;
@@ -29,8 +31,12 @@ pub struct Hub {
     caches: Vec<Arc<Cache>>,
     /// Storage prefix to cache, for demultiplexing.
     by_prefix: BTreeMap<String, usize>,
+    /// The same for resources that come and go. While one cache takes over from another both are fed.
+    custom: ArcSwap<BTreeMap<String, Vec<Arc<Cache>>>>,
     progress: Arc<Progress>,
     noted: Noted,
+    /// Changes are being applied.
+    runs: AtomicBool,
 }
 
 impl Hub {
@@ -55,7 +61,8 @@ impl Hub {
             caches.len(),
             "no two resources may be stored under one prefix"
         );
-        let hub = Self { store, caches, by_prefix, progress, noted: Noted::default() };
+        let (custom, noted, runs) = Default::default();
+        let hub = Self { store, caches, by_prefix, custom, progress, noted, runs };
         let revision = hub.read_all().await?;
         hub.caches.iter().for_each(|cache| cache.loaded(revision.0));
         hub.progress.advance(revision.0);
@@ -73,7 +80,7 @@ impl Hub {
         loop {
             let page = self.store.range(request.clone()).await?;
             for kv in &page.kvs {
-                if let Some((cache, key)) = self.route(&kv.key) {
+                if let Some((Route::BuiltIn(cache), key)) = self.route(&kv.key) {
                     cache.load(key, object_of(cache.resource().as_ref(), kv)?);
                 }
             }
@@ -91,10 +98,77 @@ impl Hub {
         &self.caches[index]
     }
 
-    /// All caches.
+    /// All caches of built-in resources.
     #[must_use]
     pub fn caches(&self) -> &[Arc<Cache>] {
         &self.caches
+    }
+
+    /// A cache of a resource that is new while the server runs, filled from the store and fed from now on.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or holds what is not an object.
+    pub(crate) async fn add(
+        &self,
+        resource: Arc<dyn AnyResource>,
+    ) -> Result<Arc<Cache>, StorageError> {
+        let prefix = resource.storage_prefix().to_owned();
+        let cache = Arc::new(Cache::filling(resource, Arc::clone(&self.progress)));
+        self.feed(&prefix, |caches| caches.push(Arc::clone(&cache)));
+        let filled = self.fill(&prefix, &cache).await;
+        if filled.is_err() {
+            self.remove(&cache);
+        }
+        filled.map(|()| cache)
+    }
+
+    /// Feeds a cache no more; its watches end.
+    pub(crate) fn remove(&self, cache: &Arc<Cache>) {
+        let prefix = cache.resource().storage_prefix().to_owned();
+        self.feed(&prefix, |caches| caches.retain(|it| !Arc::ptr_eq(it, cache)));
+        cache.retire();
+    }
+
+    fn feed(&self, prefix: &str, change: impl Fn(&mut Vec<Arc<Cache>>)) {
+        self.custom.rcu(|custom| {
+            let mut custom = BTreeMap::clone(custom);
+            let caches = custom.entry(prefix.to_owned()).or_default();
+            change(caches);
+            if caches.is_empty() {
+                custom.remove(prefix);
+            }
+            custom
+        });
+    }
+
+    /// Reads the objects as they are now: the cache is fed already, so that every later change comes through it, and what
+    /// was not routed to it before is in the store. Before the hub runs, that is where the caches are.
+    async fn fill(&self, prefix: &str, cache: &Cache) -> Result<(), StorageError> {
+        let loaded = Rev(self.progress.revision());
+        let at = if self.runs.load(Ordering::Acquire) { At::Latest } else { At::Exactly(loaded) };
+        let mut request = RangeReq {
+            prefix: Key::from(prefix),
+            after: None,
+            limit: LOAD_PAGE,
+            keys_only: false,
+            at,
+        };
+        let mut objects = Vec::new();
+        loop {
+            let page = self.store.range(request.clone()).await?;
+            for kv in &page.kvs {
+                let name = String::from_utf8_lossy(&kv.key.as_bytes()[prefix.len()..]);
+                objects.push((name.as_ref().into(), object_of(cache.resource().as_ref(), kv)?));
+            }
+            request.after = page.kvs.last().map(|kv| kv.key.clone());
+            request.at = At::Exactly(page.rev);
+            if !page.more {
+                cache.fill(objects, page.rev.0);
+                // A list of this cache says how far all caches are: it may not be ahead of them.
+                self.progress.reached(page.rev.0).await;
+                return Ok(());
+            }
+        }
     }
 
     /// The store below.
@@ -121,17 +195,19 @@ impl Hub {
 
     /// The cache a key belongs to, and its name there. A key is `/registry/` resource `/` and the rest; resources of other
     /// groups than the core one may have the group in between.
-    fn route(&self, key: &Key) -> Option<(&Arc<Cache>, CompactString)> {
+    fn route(&self, key: &Key) -> Option<(Route<'_>, CompactString)> {
         let text = std::str::from_utf8(key.as_bytes()).ok()?;
         let mut end = ROOT.len();
         // One or two segments name the resource.
         for _ in 0..2 {
             end += text.get(end..)?.find('/')? + 1;
             if let Some(index) = self.by_prefix.get(&text[..end]) {
-                return Some((&self.caches[*index], text[end..].into()));
+                return Some((Route::BuiltIn(&self.caches[*index]), text[end..].into()));
             }
         }
-        None
+        // Those of custom resources are always two.
+        let caches = self.custom.load().get(&text[..end])?.clone();
+        Some((Route::Custom(caches), text[end..].into()))
     }
 
     /// Remembers a value that is about to be stored as these bytes.
@@ -146,11 +222,30 @@ impl Hub {
 
     /// The object of a change, decoded where its writer is another process or was an earlier one.
     fn written(&self, resource: &dyn AnyResource, kv: &Kv) -> Result<Arc<Obj>, StorageError> {
-        let Some(Note { facts, value }) = self.noted.take(&kv.value) else {
-            return object_of(resource, kv);
+        match self.noted.take(&kv.value) {
+            // Where the definition has changed since, other fields may be selectable now.
+            Some(Note { facts, value })
+                if facts.fields.len() == resource.selectable_fields().len() =>
+            {
+                let object = Obj::with_facts(kv.value.clone(), kv.mod_rev.0, facts);
+                stored(kv, object.inspect(|object| object.keep_value(value)))
+            }
+            Some(_) | None => object_of(resource, kv),
+        }
+    }
+
+    fn apply(
+        &self,
+        cache: &Cache,
+        key: &CompactString,
+        event: &storage::Event,
+    ) -> Result<Option<Arc<Obj>>, StorageError> {
+        let object = match &event.value {
+            Some(kv) => Some(self.written(cache.resource().as_ref(), kv)?),
+            None => None,
         };
-        let object = Obj::with_facts(kv.value.clone(), kv.mod_rev.0, facts);
-        stored(kv, object.inspect(|object| object.keep_value(value)))
+        cache.apply(key, event.rev.0, object.clone());
+        Ok(object)
     }
 
     /// Applies changes until the server stops.
@@ -158,6 +253,7 @@ impl Hub {
     /// # Errors
     /// When the store's changes cannot be followed any more.
     pub async fn run(&self, stop: ShutdownSignal) -> Result<(), StorageError> {
+        self.runs.store(true, Ordering::Release);
         let mut changes = self.store.watch(Key::from(ROOT), Rev(self.progress.revision()));
         let mut kept = VecDeque::with_capacity(KEPT + 1);
         loop {
@@ -171,14 +267,18 @@ impl Hub {
             };
             let batch = batch?;
             for event in &batch.events {
-                let Some((cache, key)) = self.route(&event.key) else { continue };
-                let object = match &event.value {
-                    Some(kv) => Some(self.written(cache.resource().as_ref(), kv)?),
-                    None => None,
-                };
-                kept.extend(object.clone());
-                cache.apply(&key, event.rev.0, object);
-                if kept.len() > KEPT {
+                match self.route(&event.key) {
+                    Some((Route::BuiltIn(cache), key)) => {
+                        kept.extend(self.apply(cache, &key, event)?);
+                    }
+                    Some((Route::Custom(caches), key)) => {
+                        for cache in &caches {
+                            kept.extend(self.apply(cache, &key, event)?);
+                        }
+                    }
+                    None => continue,
+                }
+                while kept.len() > KEPT {
                     kept.pop_front().inspect(|object: &Arc<Obj>| object.unkeep());
                 }
             }
@@ -187,11 +287,26 @@ impl Hub {
     }
 }
 
+/// Whom a key belongs to.
+enum Route<'h> {
+    BuiltIn(&'h Arc<Cache>),
+    Custom(Vec<Arc<Cache>>),
+}
+
 /// The object of a stored value.
 ///
 /// # Errors
 /// When the value is not an object.
 pub fn object_of(resource: &dyn AnyResource, kv: &Kv) -> Result<Arc<Obj>, StorageError> {
+    if resource.is_custom() {
+        let value = apimachinery::json::parse(&kv.value);
+        let mut value = value.map_err(|error| corrupt(kv, &error))?;
+        if resource.ingest(&mut value) {
+            let bytes = obj::encode_custom(&value).into();
+            let facts = facts(resource, &value);
+            return stored(kv, Obj::with_facts(bytes, kv.mod_rev.0, facts));
+        }
+    }
     let object = Obj::from_stored(kv.value.clone(), kv.mod_rev.0, |value| facts(resource, value));
     stored(kv, object)
 }
@@ -202,5 +317,9 @@ fn facts(resource: &dyn AnyResource, value: &Value) -> Facts {
 }
 
 fn stored(kv: &Kv, object: Result<Obj, ObjError>) -> Result<Arc<Obj>, StorageError> {
-    object.map(Arc::new).map_err(|error| StorageError::Corrupt(format!("{}: {error}", kv.key)))
+    object.map(Arc::new).map_err(|error| corrupt(kv, &error))
+}
+
+fn corrupt(kv: &Kv, error: &dyn std::fmt::Display) -> StorageError {
+    StorageError::Corrupt(format!("{}: {error}", kv.key))
 }

@@ -7,9 +7,11 @@ pub mod allocate;
 pub mod body;
 pub mod bootstrap;
 pub mod cache;
+mod catalog;
 pub mod client_certificates;
 mod coalesce;
 mod decode;
+mod definitions;
 mod discovery;
 mod error;
 mod exchange;
@@ -115,7 +117,7 @@ pub struct Access {
 /// A server.
 #[derive(Debug)]
 pub struct Server {
-    registry: Registry,
+    catalog: Arc<catalog::Catalog>,
     hub: Arc<Hub>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
@@ -123,8 +125,6 @@ pub struct Server {
     limits: Limits,
     version: Version,
     stop: ShutdownSignal,
-    discovery: discovery::Documents,
-    openapi: openapi::Documents,
     metrics: metrics::Metrics,
     allocator: allocate::Allocator,
     nodes: Option<NodeDialer>,
@@ -162,14 +162,14 @@ impl Server {
         access: impl FnOnce(&Arc<CachedObjects>) -> Access,
     ) -> Result<Arc<Self>, StorageError> {
         let hub = Arc::new(Hub::load(Arc::clone(&config.store), &config.registry).await?);
-        let objects = Arc::new(CachedObjects::new(Arc::clone(&hub), &config.registry));
+        let catalog = catalog::Catalog::new(config.registry, Arc::clone(&hub), &config.version.git);
+        let catalog = Arc::new(catalog);
+        definitions::install_all(&catalog, &hub).await?;
+        let objects = Arc::new(CachedObjects::new(Arc::clone(&hub), Arc::clone(&catalog)));
         let access = access(&objects);
-        let discovery = discovery::Documents::new(&config.registry);
         Ok(Arc::new(Self {
-            openapi: openapi::Documents::new(discovery.facts().to_vec(), &config.version.git),
-            discovery,
             metrics: metrics::Metrics::new(),
-            registry: config.registry,
+            catalog,
             hub,
             clock: config.clock,
             random: config.random,
@@ -195,6 +195,12 @@ impl Server {
         &self.hub
     }
 
+    /// Follows the definitions of custom resources until the server stops: names, conditions, the end of one. The caller
+    /// spawns it, as [`Hub::run`].
+    pub async fn follow_definitions(self: Arc<Self>) {
+        definitions::follow(self).await;
+    }
+
     /// What the server counts; other components may register theirs beside it.
     #[must_use]
     pub fn metrics(&self) -> &metrics::Metrics {
@@ -214,8 +220,7 @@ impl Server {
             Ok(_admitted) => handlers::handle(self, &mut exchange, body).await,
             Err(status) => {
                 let info = &exchange.info;
-                let found = self.registry.find(&info.group, &info.version, &info.resource);
-                exchange.facts = found.map(|(_, served)| served.facts);
+                exchange.facts = self.catalog.facts(&info.group, &info.version, &info.resource);
                 Err(status)
             }
         };

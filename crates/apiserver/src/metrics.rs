@@ -259,7 +259,11 @@ pub(crate) fn answer(server: &Server) -> Response<Body> {
         let count = i64::try_from(count.load(Ordering::Acquire)).unwrap_or(i64::MAX);
         metrics.in_flight.get_or_create(&RequestKind { request_kind }).set(count);
     }
-    for cache in server.hub.caches() {
+    // What is not served any more is not counted any more.
+    metrics.objects.clear();
+    let custom = server.catalog.custom();
+    let custom = custom.installed().map(|it| &it.cache);
+    for cache in server.hub.caches().iter().chain(custom) {
         let Some(served) = cache.resource().served().first() else { continue };
         let count = i64::try_from(cache.len()).unwrap_or(i64::MAX);
         let ResourceFacts { group, resource, .. } = *served.facts;

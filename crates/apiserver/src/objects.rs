@@ -1,5 +1,6 @@
 //! The caches as admission and authorization read them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,10 +8,10 @@ use apimachinery::obj::{self, Obj};
 use apimachinery::{Status, Value};
 use async_trait::async_trait;
 use auth::objects::{Change, Changes, Feed};
-use registry::Registry;
 use storage::{At, Expect, Key, StorageError};
 
 use crate::cache::{Cache, Change as CacheChange, Cursor, Next, cache_key};
+use crate::catalog::Catalog;
 use crate::error;
 use crate::hub::{Hub, object_of};
 
@@ -23,23 +24,27 @@ pub struct CachedObjects {
     hub: Arc<Hub>,
     /// Places of caches by group and resource.
     places: BTreeMap<(&'static str, &'static str), usize>,
+    catalog: Arc<Catalog>,
 }
 
 impl CachedObjects {
-    pub(crate) fn new(hub: Arc<Hub>, registry: &Registry) -> Self {
+    pub(crate) fn new(hub: Arc<Hub>, catalog: Arc<Catalog>) -> Self {
         let mut places = BTreeMap::new();
-        for (place, resource) in registry.resources().iter().enumerate() {
+        for (place, resource) in catalog.built_in().resources().iter().enumerate() {
             for served in resource.served() {
                 places.entry((served.facts.group, served.facts.resource)).or_insert(place);
             }
         }
-        Self { hub, places }
+        Self { hub, places, catalog }
     }
 
     /// The cache of a resource, whatever version.
     #[must_use]
-    pub fn cache(&self, group: &str, resource: &str) -> Option<&Arc<Cache>> {
-        Some(self.hub.cache(*self.places.get(&(group, resource))?))
+    pub fn cache(&self, group: &str, resource: &str) -> Option<Cow<'_, Arc<Cache>>> {
+        match self.places.get(&(group, resource)) {
+            Some(place) => Some(Cow::Borrowed(self.hub.cache(*place))),
+            None => self.catalog.custom_cache(group, resource).map(Cow::Owned),
+        }
     }
 }
 
@@ -98,7 +103,7 @@ impl auth::Objects for CachedObjects {
     }
 
     fn feed(&self, group: &str, resource: &str) -> Option<Box<dyn Feed>> {
-        let cache = Arc::clone(self.cache(group, resource)?);
+        let cache = self.cache(group, resource)?.into_owned();
         Some(Box::new(CacheFeed { cache, at: None }))
     }
 
@@ -110,7 +115,7 @@ impl auth::Objects for CachedObjects {
         name: &str,
     ) -> Result<Option<Arc<Obj>>, Status> {
         let Some(cache) = self.cache(group, resource) else { return Ok(None) };
-        let read = self.hub.store().get(&key(cache, namespace, name), At::Latest).await;
+        let read = self.hub.store().get(&key(&cache, namespace, name), At::Latest).await;
         let (kv, _) = read.map_err(|error| error::general(&error))?;
         kv.map(|kv| object_of(cache.resource().as_ref(), &kv))
             .transpose()
@@ -129,7 +134,7 @@ impl admission::Objects for CachedObjects {
         let Some(cache) = self.cache(group, resource) else { return Ok(false) };
         let (namespace, name) =
             (value.str_at(&["metadata", "namespace"]), value.str_at(&["metadata", "name"]));
-        let key = key(cache, namespace, name);
+        let key = key(&cache, namespace, name);
         let (kv, _) =
             self.hub.store().get(&key, At::Latest).await.map_err(|error| error::general(&error))?;
         let version = value.str_at(&["metadata", "resourceVersion"]);

@@ -3,6 +3,7 @@
 //! Documents are made when they are first asked for, one piece at a time, and kept compressed. Their ETags are hashes
 //! of what they say, so that a client that knows a hash may keep a document for ever.
 
+mod custom;
 mod definitions;
 mod document;
 mod gnostic;
@@ -11,9 +12,10 @@ mod paths;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use api::ResourceFacts;
 use apimachinery::{Object, Status, value};
@@ -26,10 +28,13 @@ use http::header::{
     IF_NONE_MATCH, LOCATION, VARY,
 };
 use http::{Response, StatusCode};
+use parking_lot::Mutex;
+use registry::custom::Definition;
 use sha2::{Digest, Sha512};
 
 use crate::Server;
 use crate::body::Body;
+use crate::discovery;
 use crate::exchange::Exchange;
 use crate::respond;
 use document::{Encoding, Part};
@@ -71,20 +76,42 @@ impl Version {
     }
 }
 
-/// The documents of what is built in.
+/// The documents of what is built in, which last, and those of custom resources for as long as they are the same.
+#[derive(Debug)]
+pub(crate) struct BuiltIn {
+    source: Arc<Source>,
+    parts: Vec<Arc<Document>>,
+    kept: Mutex<BTreeMap<(&'static str, &'static str), Kept>>,
+}
+
+/// A document of custom resources, with what it was made of.
+#[derive(Debug)]
+struct Kept {
+    made_of: Vec<[u8; 32]>,
+    document: Arc<Document>,
+}
+
+/// All documents for one set of resources.
 #[derive(Debug)]
 pub(crate) struct Documents {
-    facts: Vec<&'static ResourceFacts>,
-    server_version: String,
     everything: Document,
-    parts: Vec<Document>,
+    parts: Vec<Arc<Document>>,
     index: OnceLock<Packed>,
+}
+
+/// What documents are made of.
+#[derive(Debug)]
+pub(super) struct Source {
+    facts: Vec<&'static ResourceFacts>,
+    custom: Vec<Arc<Definition>>,
+    server_version: String,
 }
 
 #[derive(Debug)]
 struct Document {
     part: Part,
     version: Version,
+    source: Arc<Source>,
     /// The hash of its JSON, which the index tells before anybody has asked for the document.
     hash: OnceLock<String>,
     json: OnceLock<Packed>,
@@ -99,9 +126,10 @@ struct Packed {
 }
 
 impl Document {
-    fn new(part: Part, version: Version) -> Self {
+    fn new(part: Part, version: Version, source: &Arc<Source>) -> Self {
+        let source = Arc::clone(source);
         let (hash, json, protobuf) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { part, version, hash, json, protobuf }
+        Self { part, version, source, hash, json, protobuf }
     }
 
     /// `apis/apps/v1`, `version`: its place in the index.
@@ -115,26 +143,26 @@ impl Document {
         }
     }
 
-    fn write(&self, documents: &Documents, encoding: Encoding) -> Vec<u8> {
-        let version = &documents.server_version;
-        document::write(&self.part, &documents.facts, version, self.version, encoding)
+    fn write(&self, encoding: Encoding) -> Vec<u8> {
+        let Source { facts, custom, server_version } = &*self.source;
+        document::write(&self.part, (facts, custom), server_version, self.version, encoding)
     }
 
-    fn hash(&self, documents: &Documents) -> &str {
-        self.hash.get_or_init(|| hash(&self.write(documents, Encoding::Json)))
+    fn hash(&self) -> &str {
+        self.hash.get_or_init(|| hash(&self.write(Encoding::Json)))
     }
 
-    fn packed(&self, documents: &Documents, encoding: Encoding) -> &Packed {
+    fn packed(&self, encoding: Encoding) -> &Packed {
         let cell = match encoding {
             Encoding::Json => &self.json,
             Encoding::Protobuf => &self.protobuf,
         };
         cell.get_or_init(|| {
-            let text = self.write(documents, encoding);
+            let text = self.write(encoding);
             if encoding == Encoding::Json {
                 self.hash.get_or_init(|| hash(&text));
             }
-            Packed::new(&text, self.hash(documents))
+            Packed::new(&text, self.hash())
         })
     }
 }
@@ -159,23 +187,65 @@ fn hash(text: &[u8]) -> String {
     out
 }
 
-impl Documents {
+impl BuiltIn {
     pub(crate) fn new(facts: Vec<&'static ResourceFacts>, server_version: &str) -> Self {
         let parts = document::parts(&facts);
-        Self {
-            parts: parts.into_iter().map(|part| Document::new(part, Version::V3)).collect(),
-            everything: Document::new(Part::Everything, Version::V2),
-            index: OnceLock::new(),
-            server_version: server_version.into(),
-            facts,
+        let source = Source { facts, custom: Vec::new(), server_version: server_version.into() };
+        let source = Arc::new(source);
+        let document = |part| Arc::new(Document::new(part, Version::V3, &source));
+        Self { parts: parts.into_iter().map(document).collect(), kept: Mutex::default(), source }
+    }
+
+    /// The documents of the versions of custom groups. What has not changed is not made again.
+    fn custom(&self, custom: &[(Arc<Definition>, [u8; 32])]) -> Vec<Arc<Document>> {
+        let mut versions: BTreeMap<(&'static str, &'static str), Vec<usize>> = BTreeMap::new();
+        for (place, (definition, _)) in custom.iter().enumerate() {
+            for view in definition.served() {
+                let facts = view.facts();
+                versions.entry((facts.group, facts.version)).or_default().push(place);
+            }
         }
+        let mut kept = self.kept.lock();
+        kept.retain(|name, _| versions.contains_key(name));
+        let document = |((group, version), places): (_, Vec<usize>)| {
+            let made_of: Vec<[u8; 32]> = places.iter().map(|it| custom[*it].1).collect();
+            if let Some(same) = kept.get(&(group, version)).filter(|it| it.made_of == made_of) {
+                return Arc::clone(&same.document);
+            }
+            let own: Vec<_> = places.iter().map(|it| Arc::clone(&custom[*it].0)).collect();
+            let source = Arc::new(Source {
+                facts: discovery::custom_facts(&own),
+                custom: own,
+                server_version: self.source.server_version.clone(),
+            });
+            let part = Part::GroupVersion(group, version);
+            let document = Arc::new(Document::new(part, Version::V3, &source));
+            kept.insert((group, version), Kept { made_of, document: Arc::clone(&document) });
+            document
+        };
+        versions.into_iter().map(document).collect()
+    }
+}
+
+impl Documents {
+    /// The documents of the built-in resources and of these custom ones, with what those are made of.
+    pub(crate) fn new(built_in: &BuiltIn, custom: &[(Arc<Definition>, [u8; 32])]) -> Self {
+        let mut parts = built_in.parts.clone();
+        parts.extend(built_in.custom(custom));
+        let definitions: Vec<_> = custom.iter().map(|(it, _)| Arc::clone(it)).collect();
+        let mut facts = built_in.source.facts.clone();
+        facts.extend(discovery::custom_facts(&definitions));
+        let server_version = built_in.source.server_version.clone();
+        let source = Arc::new(Source { facts, custom: definitions, server_version });
+        let everything = Document::new(Part::Everything, Version::V2, &source);
+        Self { parts, everything, index: OnceLock::new() }
     }
 
     fn index(&self) -> &Packed {
         self.index.get_or_init(|| {
             let paths = self.parts.iter().map(|document| {
                 let path = document.path();
-                let url = format!("/openapi/v3/{path}?hash={}", document.hash(self));
+                let url = format!("/openapi/v3/{path}?hash={}", document.hash());
                 (path, value!({"serverRelativeURL": url}))
             });
             let paths: Object = paths.collect();
@@ -191,20 +261,28 @@ pub(crate) fn answer(
     exchange: &Exchange,
 ) -> Option<Result<Response<Body>, Status>> {
     let rest = exchange.info.path.strip_prefix("/openapi/")?;
-    let documents = &server.openapi;
+    server.catalog.with_openapi(|documents| answer_from(server, exchange, rest, documents))
+}
+
+fn answer_from(
+    server: &Server,
+    exchange: &Exchange,
+    rest: &str,
+    documents: &Documents,
+) -> Option<Result<Response<Body>, Status>> {
     let found = match rest.trim_end_matches('/') {
-        "v2" => serve(exchange, documents, &documents.everything),
+        "v2" => serve(exchange, &documents.everything),
         "v3" => send(exchange, documents.index(), "application/json"),
         path => {
             let path = path.strip_prefix("v3/")?;
             let document = documents.parts.iter().find(|it| it.path() == path)?;
             match exchange.query.get("hash") {
-                None | Some("") => serve(exchange, documents, document),
-                Some(hash) if hash == document.hash(documents) => {
-                    let answer = serve(exchange, documents, document);
+                None | Some("") => serve(exchange, document),
+                Some(hash) if hash == document.hash() => {
+                    let answer = serve(exchange, document);
                     answer.map(|response| keep_forever(server, response))
                 }
-                Some(_) => Ok(moved(document.hash(documents), path)),
+                Some(_) => Ok(moved(document.hash(), path)),
             }
         }
     };
@@ -212,11 +290,7 @@ pub(crate) fn answer(
 }
 
 /// The document in the first form that the client accepts.
-fn serve(
-    exchange: &Exchange,
-    documents: &Documents,
-    document: &Document,
-) -> Result<Response<Body>, Status> {
+fn serve(exchange: &Exchange, document: &Document) -> Result<Response<Body>, Status> {
     let accept = exchange.header(ACCEPT);
     let types = document.version.protobuf_types();
     for clause in accept.split(',').map(|it| it.split(';').next().unwrap_or_default().trim()) {
@@ -229,7 +303,7 @@ fn serve(
                 None => continue,
             },
         };
-        return send(exchange, document.packed(documents, encoding), media);
+        return send(exchange, document.packed(encoding), media);
     }
     let accepted = ["application/json"].iter().chain(types).copied().collect::<Vec<_>>();
     Err(Status::not_acceptable(format!(

@@ -51,19 +51,21 @@ pub(crate) async fn try_current(
     let cached = cached.filter(|object| object.resource_version == kv.mod_rev.0);
     match cached.and_then(|object| object.kept()) {
         Some(value) => Ok(Some(Current { value, kv })),
-        None => decode(kv).map(Some),
+        None => decode(target, kv).map(Some),
     }
 }
 
-fn decode(kv: Kv) -> Result<Current, Status> {
-    let value = obj::decode(&kv.value, kv.mod_rev.0)
+fn decode(target: &Target, kv: Kv) -> Result<Current, Status> {
+    let mut value = obj::decode(&kv.value, kv.mod_rev.0)
         .map_err(|error| Status::internal(StorageError::Corrupt(format!("{}: {error}", kv.key))))?;
+    // As the storage version sees it, not the one that was asked for.
+    target.cache.resource().ingest(&mut value);
     Ok(Current { value: Arc::new(value), kv })
 }
 
 /// Decodes what a store's error brought along.
-pub(crate) fn decode_current(kv: &Kv) -> Result<Current, Status> {
-    decode(kv.clone())
+pub(crate) fn decode_current(target: &Target, kv: &Kv) -> Result<Current, Status> {
+    decode(target, kv.clone())
 }
 
 /// An object as a write leaves it.
@@ -78,6 +80,14 @@ pub(crate) enum Written {
 impl Written {
     fn stored(bytes: Bytes, revision: Rev) -> Result<Self, Status> {
         Obj::unindexed(bytes, revision.0).map(Self::Stored).map_err(Status::internal)
+    }
+
+    /// The object, with its resource version.
+    pub(crate) fn into_object(self) -> Result<Obj, Status> {
+        match self {
+            Self::Stored(object) => Ok(object),
+            Self::Only(value) => Obj::of(&value).map_err(Status::internal),
+        }
     }
 
     /// The object as a value, with its resource version.
@@ -106,7 +116,7 @@ pub(crate) async fn create(
             None => Ok(Written::Only(value)),
         };
     }
-    let bytes = Bytes::from(obj::encode(&value));
+    let bytes = encoded(target, &value);
     let put = put(server, target, value, key, bytes.clone(), Expect::Absent).await;
     let put = put.map_err(|error| error::of_object(&error, target.group_resource(), name))?;
     settle(server, target, put.rev).await;
@@ -157,7 +167,7 @@ pub(crate) async fn replace(
         value.set_at(&["metadata", "resourceVersion"], current.kv.mod_rev.0.to_string());
         return Ok(Replaced::Done(Written::Only(value)));
     }
-    let bytes = Bytes::from(obj::encode(&value));
+    let bytes = encoded(target, &value);
     if bytes == current.kv.value {
         // Nothing changed: no new version and no event.
         return Written::stored(bytes, current.kv.mod_rev).map(Replaced::Done);
@@ -169,9 +179,17 @@ pub(crate) async fn replace(
             settle(server, target, put.rev).await;
             Written::stored(bytes, put.rev).map(Replaced::Done)
         }
-        Err(StorageError::Conflict { current }) => Ok(Replaced::Conflict(decode(*current)?)),
+        Err(StorageError::Conflict { current }) => {
+            Ok(Replaced::Conflict(decode(target, *current)?))
+        }
         Err(error) => Err(error::of_object(&error, target.group_resource(), name)),
     }
+}
+
+/// The bytes of a value as it is stored.
+fn encoded(target: &Target, value: &Value) -> Bytes {
+    if target.resource().is_custom() { obj::encode_custom(value) } else { obj::encode(value) }
+        .into()
 }
 
 /// Stores the bytes of a value.
@@ -183,7 +201,11 @@ async fn put(
     bytes: Bytes,
     expect: Expect,
 ) -> Result<Put, StorageError> {
-    server.hub.note(target.resource(), value, &bytes);
+    // What another version than the stored one wrote is looked at again when it comes back.
+    let resource = target.resource();
+    if !resource.is_custom() || target.is_storage_version() {
+        server.hub.note(resource, value, &bytes);
+    }
     let put = server.hub.store().put(key, bytes.clone(), expect, ttl(target)).await;
     if put.is_err() {
         server.hub.forget(&bytes);
@@ -199,7 +221,9 @@ fn ttl(target: &Target) -> Option<Ttl> {
 /// The objects of a page of the store.
 pub(crate) fn objects_of(target: &Target, kvs: &[Kv]) -> Result<Vec<Arc<Obj>>, Status> {
     kvs.iter()
-        .map(|kv| object_of(target.resource(), kv).map_err(|error| error::general(&error)))
+        .map(|kv| {
+            object_of(target.cache.resource().as_ref(), kv).map_err(|error| error::general(&error))
+        })
         .collect()
 }
 
@@ -240,14 +264,14 @@ fn keep_times(value: &mut Value, old: Option<&Value>) {
 
 /// A write as managed fields see it.
 pub(crate) fn tracked_write<'w>(
-    target: &Target,
+    target: &'w Target,
     subresource: &'w str,
     options: &'w WriteOptions,
     api_version: &'w str,
     now: &'w str,
 ) -> managed_fields::Write<'w> {
     managed_fields::Write {
-        schema: api::schema(),
+        schema: target.resource().types(&target.served),
         node: target.served.node,
         manager: &options.field_manager,
         api_version,
@@ -260,6 +284,7 @@ pub(crate) fn tracked_write<'w>(
 /// The fields that a write to this part cannot set.
 fn reset_fields(target: &Target, subresource: &str) -> &'static [&'static [&'static str]] {
     match subresource {
+        "status" if target.resource().is_custom() => &[&["metadata"], &["spec"]],
         "status" => &[&["spec"]],
         "" if target.resource().rules().has_status => &[&["status"]],
         _ => &[],

@@ -210,6 +210,7 @@ pub(crate) fn table(
 
 /// The columns of a resource; name and creation time where it has none of its own.
 fn column_definitions(target: &Target) -> Value {
+    let describe = |name| target.resource().column_description(&target.served, name);
     const PLAIN: &[api::Column] = &[
         api::Column { name: "Name", kind: "string", format: "name", priority: 0 },
         api::Column { name: "Created At", kind: "date", format: "", priority: 0 },
@@ -220,7 +221,7 @@ fn column_definitions(target: &Target) -> Value {
         .iter()
         .map(|column| {
             value!({"name": (column.name), "type": (column.kind), "format": (column.format),
-                "description": (api::columns::description(target.served.facts, column.name)), "priority": (i64::from(column.priority))})
+                "description": (describe(column.name).as_ref()), "priority": (i64::from(column.priority))})
         })
         .collect()
 }
@@ -231,12 +232,16 @@ pub(crate) struct ListBody {
     tail: Option<Bytes>,
     head: Option<Vec<u8>>,
     first: bool,
+    /// Items say what they are.
+    whole: bool,
 }
 
 impl ListBody {
-    /// A list of these objects between a head that ends in `"items":[` and a tail that begins with `]`.
-    pub(crate) fn new(head: Vec<u8>, objects: Vec<Arc<Obj>>, tail: Bytes) -> Self {
-        Self { objects: objects.into_iter(), tail: Some(tail), head: Some(head), first: true }
+    /// A list of these objects between a head that ends in `"items":[` and a tail that begins with `]`. Items that are
+    /// `whole` say what they are.
+    pub(crate) fn new(head: Vec<u8>, objects: Vec<Arc<Obj>>, tail: Bytes, whole: bool) -> Self {
+        let objects = objects.into_iter();
+        Self { objects, tail: Some(tail), head: Some(head), first: true, whole }
     }
 }
 
@@ -256,7 +261,11 @@ impl Iterator for ListBody {
                 chunk.push(b',');
             }
             self.first = false;
-            object.write_item(&mut chunk);
+            if self.whole {
+                object.write(&mut chunk);
+            } else {
+                object.write_item(&mut chunk);
+            }
         }
         Some(chunk.into())
     }

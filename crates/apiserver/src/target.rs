@@ -9,12 +9,15 @@ use storage::Key;
 
 use crate::Server;
 use crate::cache::Cache;
+use crate::catalog::Found;
 use crate::request::RequestInfo;
 
 /// The resource and version a request is about.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) cache: Arc<Cache>,
+    /// The resource as this version sees it.
+    pub(crate) resource: Arc<dyn AnyResource>,
     pub(crate) served: Served,
     pub(crate) namespace: String,
 }
@@ -25,8 +28,8 @@ impl Target {
     /// # Errors
     /// 404 where nothing of that name is served.
     pub(crate) fn of(server: &Server, info: &RequestInfo) -> Result<Self, Status> {
-        let found = server.registry.find(&info.group, &info.version, &info.resource);
-        let (index, served) = found.ok_or_else(Status::no_route)?;
+        let found = server.catalog.find(&info.group, &info.version, &info.resource);
+        let Found { cache, resource, served, terminating } = found.ok_or_else(Status::no_route)?;
         let facts = served.facts;
         // A namespace is addressed by its own name, and is not in itself.
         let namespace = if facts.namespaced { info.namespace.clone() } else { String::new() };
@@ -36,11 +39,18 @@ impl Target {
         if namespace == "." || namespace == ".." {
             return Err(invalid_key(&format!("/{}/{namespace}", facts.resource)));
         }
-        Ok(Self { cache: Arc::clone(server.hub.cache(index)), served, namespace })
+        if let Some(why) = resource.conversion_problem(&served) {
+            return Err(Status::internal(why));
+        }
+        if terminating && info.verb == "create" && info.subresource.is_empty() {
+            let message = "create not allowed while custom resource definition is terminating";
+            return Err(Status { message: message.into(), ..Status::method_not_allowed() });
+        }
+        Ok(Self { cache, resource, served, namespace })
     }
 
     pub(crate) fn resource(&self) -> &dyn AnyResource {
-        self.cache.resource().as_ref()
+        self.resource.as_ref()
     }
 
     /// As errors name it.

@@ -5,6 +5,7 @@
 //! One task; it looks again when one of the kinds concerned has changed, and writes what is different by ordinary
 //! requests. Knows nothing of flow control and proxying themselves.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -64,7 +65,7 @@ fn condition<'v>(object: &'v Value, r#type: &str) -> Option<&'v Value> {
 
 /// Keeps the conditions until the server stops.
 pub async fn run(server: Arc<Server>, stop: ShutdownSignal) {
-    let objects = CachedObjects::new(Arc::clone(&server.hub), &server.registry);
+    let objects = CachedObjects::new(Arc::clone(&server.hub), Arc::clone(&server.catalog));
     let kinds = [
         (FLOW_CONTROL, "flowschemas"),
         (FLOW_CONTROL, "prioritylevelconfigurations"),
@@ -73,8 +74,8 @@ pub async fn run(server: Arc<Server>, stop: ShutdownSignal) {
         ("", "services"),
         ("discovery.k8s.io", "endpointslices"),
     ];
-    let caches: Vec<&Arc<Cache>> =
-        kinds.iter().filter_map(|(group, resource)| objects.cache(group, resource)).collect();
+    let caches = kinds.iter().filter_map(|(group, resource)| objects.cache(group, resource));
+    let caches: Vec<Arc<Cache>> = caches.map(Cow::into_owned).collect();
     let mut remote = true;
     let mut known = Known::default();
     loop {

@@ -132,6 +132,12 @@ impl DeclType {
         &self.ty
     }
 
+    /// How many bytes such a value takes at least.
+    #[must_use]
+    pub fn min_bytes(&self) -> i64 {
+        self.min_bytes
+    }
+
     /// What the items are, where this is a list.
     #[must_use]
     pub fn item(&self) -> Option<&Self> {

@@ -14,6 +14,7 @@ use component_base::{Random, ShutdownSignal};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 use crate::call::{Client, ListParams};
 use crate::error::ClientError;
@@ -509,7 +510,7 @@ pub struct Caches {
     client: Client,
     random: Arc<dyn Random>,
     stop: ShutdownSignal,
-    stores: Mutex<BTreeMap<Resource, Store>>,
+    stores: Mutex<BTreeMap<Resource, (Store, AbortHandle)>>,
 }
 
 impl Caches {
@@ -522,7 +523,7 @@ impl Caches {
     /// The cache of a resource, whose reflector runs from now on. It has the indexes of [`indexes`].
     pub fn store(&self, resource: &Resource) -> Store {
         let mut stores = self.stores.lock();
-        if let Some(store) = stores.get(resource) {
+        if let Some((store, _)) = stores.get(resource) {
             return store.clone();
         }
         let store = Store::new(resource.clone(), &indexes(resource));
@@ -533,9 +534,16 @@ impl Caches {
             ListParams::default(),
             Arc::clone(&self.random),
         );
-        tokio::spawn(reflector.run(self.stop.clone()));
-        stores.insert(resource.clone(), store.clone());
+        let running = tokio::spawn(reflector.run(self.stop.clone()));
+        stores.insert(resource.clone(), (store.clone(), running.abort_handle()));
         store
+    }
+
+    /// Follows a resource no more: it is not served any more. Who has its cache keeps it as it is.
+    pub fn forget(&self, resource: &Resource) {
+        if let Some((_, running)) = self.stores.lock().remove(resource) {
+            running.abort();
+        }
     }
 
     /// The cache of a Rust type's resource.
@@ -545,7 +553,7 @@ impl Caches {
 
     /// Waits until every cache that was asked for is synced.
     pub async fn synced(&self) {
-        let stores: Vec<Store> = self.stores.lock().values().cloned().collect();
+        let stores: Vec<Store> = self.stores.lock().values().map(|(it, _)| it.clone()).collect();
         for store in stores {
             store.reached(0).await;
         }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use apimachinery::Value;
 use client::call::{DeleteParams, ListParams};
-use client::reflector::Caches;
+use client::reflector::{Caches, Store};
 use client::{Client, ClientError, EventRecorder, Resource};
+use compact_str::CompactString;
 use component_base::{Clock, ShutdownSignal};
 use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
@@ -17,6 +18,7 @@ use crate::gate::Condition;
 use crate::plan::{Action, Event, Fetch, Plan, PlannedAction};
 use crate::queue::Queue;
 use crate::snapshot::Snapshot;
+use crate::watches::Defined;
 use crate::{Controller, Watches};
 
 /// What is logged when a key fails.
@@ -91,11 +93,16 @@ impl<C: Controller> Runner<C> {
     /// Watches and works until `stop`.
     pub async fn run(self: Arc<Self>, stop: ShutdownSignal) {
         let watches = self.controller.watches(Watches::default());
-        let stores: Vec<_> = watches
-            .entries
-            .iter()
-            .map(|(resource, _)| self.environment.caches.store(resource))
-            .collect();
+        let caches = &self.environment.caches;
+        let stores: Vec<_> =
+            watches.entries.iter().map(|(resource, _)| caches.store(resource)).collect();
+        if let Some(defined) = watches.defined {
+            let definitions = caches.store(&defined.by);
+            tokio::select! {
+                () = definitions.reached(0) => self.follow(&definitions, defined),
+                () = stop.requested() => return,
+            }
+        }
         for store in &stores {
             tokio::select! {
                 () = store.reached(0) => {}
@@ -116,6 +123,37 @@ impl<C: Controller> Runner<C> {
             _ = futures::future::join_all(workers) => {}
             () = stop.requested() => {}
         }
+    }
+
+    /// Watches what is defined now and from now on, and no more what is not defined any more.
+    fn follow(&self, definitions: &Store, defined: Defined<C::Key>) {
+        let Defined { definer, mapper, .. } = defined;
+        let (queue, caches) = (Arc::clone(&self.queue), Arc::clone(&self.environment.caches));
+        let snapshot = Snapshot::new(Arc::clone(&caches), BTreeMap::new());
+        let known: Mutex<BTreeMap<CompactString, Resource>> = Mutex::default();
+        definitions.listen(Arc::new(move |change| {
+            let name = change.key().name;
+            let now = definer(change);
+            let mut known = known.lock();
+            let before = known.get(&name).cloned();
+            if before == now {
+                return;
+            }
+            if let Some(before) = before {
+                caches.forget(&before);
+                known.remove(&name);
+            }
+            let Some(resource) = now else { return };
+            let store = caches.store(&resource);
+            known.insert(name, resource.clone());
+            let (queue, snapshot, mapper) =
+                (Arc::clone(&queue), snapshot.clone(), Arc::clone(&mapper));
+            store.listen(Arc::new(move |change| {
+                for key in mapper(&resource, change, &snapshot) {
+                    queue.add(key);
+                }
+            }));
+        }));
     }
 
     async fn work(self: Arc<Self>) {

@@ -10,14 +10,28 @@ use crate::snapshot::Snapshot;
 
 type Mapper<K> = Arc<dyn Fn(&StoreChange, &Snapshot) -> Vec<K> + Send + Sync>;
 
+/// What a change of a definition brings.
+type Definer = Arc<dyn Fn(&StoreChange) -> Option<Resource> + Send + Sync>;
+/// As [`Mapper`], of a resource that comes while the controller runs.
+type ResourceMapper<K> = Arc<dyn Fn(&Resource, &StoreChange, &Snapshot) -> Vec<K> + Send + Sync>;
+
 /// What is watched. Built by [`crate::Controller::watches`].
 pub struct Watches<K> {
     pub(crate) entries: Vec<(Resource, Mapper<K>)>,
+    pub(crate) defined: Option<Defined<K>>,
+}
+
+/// Resources that come and go while the controller runs.
+pub(crate) struct Defined<K> {
+    /// What defines them.
+    pub(crate) by: Resource,
+    pub(crate) definer: Definer,
+    pub(crate) mapper: ResourceMapper<K>,
 }
 
 impl<K> Default for Watches<K> {
     fn default() -> Self {
-        Self { entries: Vec::new() }
+        Self { entries: Vec::new(), defined: None }
     }
 }
 
@@ -45,6 +59,19 @@ impl<K> Watches<K> {
         keys: impl Fn(&StoreChange, &Snapshot) -> Vec<K> + Send + Sync + 'static,
     ) -> Self {
         self.entries.push((resource, Arc::new(keys)));
+        self
+    }
+
+    /// Watches resources that objects of `by` define: `which` says what a definition defines after a change.
+    #[must_use]
+    pub fn on_defined(
+        mut self,
+        by: Resource,
+        which: impl Fn(&StoreChange) -> Option<Resource> + Send + Sync + 'static,
+        keys: impl Fn(&Resource, &StoreChange, &Snapshot) -> Vec<K> + Send + Sync + 'static,
+    ) -> Self {
+        let (definer, mapper) = (Arc::new(which), Arc::new(keys));
+        self.defined = Some(Defined { by, definer, mapper });
         self
     }
 }

@@ -14,6 +14,8 @@ use compact_str::CompactString;
 use controller::{Controller, Fetch, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 
+use crate::custom::{self, CustomResources};
+
 /// The controller.
 #[derive(Debug, Clone)]
 pub struct GarbageCollector {
@@ -80,12 +82,18 @@ impl Controller for GarbageCollector {
     type Memory = ();
 
     fn watches(&self, watches: Watches<Key>) -> Watches<Key> {
-        self.kinds.resources.iter().fold(watches, |watches, resource| {
+        let watches = self.kinds.resources.iter().fold(watches, |watches, resource| {
             let (own, kinds) = (resource.clone(), Arc::clone(&self.kinds));
             watches.on_resource(resource.clone(), move |change, snapshot| {
                 kinds.concerned(&own, change, snapshot)
             })
-        })
+        });
+        let (kinds, custom) = (Arc::clone(&self.kinds), Arc::clone(&self.kinds));
+        watches.on_defined(
+            custom::definitions(),
+            move |change| custom.custom.learn(change),
+            move |resource, change, snapshot| kinds.concerned(resource, change, snapshot),
+        )
     }
 
     fn observe(&self, snapshot: &Snapshot, (resource, key): &Key) -> Option<Observed> {
@@ -107,9 +115,10 @@ impl Controller for GarbageCollector {
     }
 }
 
-/// The resources that take part, derived once.
+/// The resources that take part: the built-in ones, derived once, and the custom ones.
 #[derive(Debug)]
 struct Kinds {
+    custom: CustomResources,
     resources: Vec<Resource>,
     /// Places in `resources` by group and kind.
     by_kind: BTreeMap<(CompactString, CompactString), usize>,
@@ -123,15 +132,18 @@ impl Kinds {
             .enumerate()
             .map(|(place, it)| ((it.group.clone(), it.kind.clone()), place))
             .collect();
-        Self { resources, by_kind }
+        Self { resources, by_kind, custom: CustomResources::default() }
     }
 
     /// The resource of the owner that a reference names.
-    fn of(&self, reference: &Value) -> Option<&Resource> {
+    fn of(&self, reference: &Value) -> Option<Resource> {
         let version = reference.str_at(&["apiVersion"]);
         let group = version.split_once('/').map_or("", |(group, _)| group);
         let kind = (group.into(), reference.str_at(&["kind"]).into());
-        self.by_kind.get(&kind).map(|place| &self.resources[*place])
+        match self.by_kind.get(&kind) {
+            Some(place) => Some(self.resources[*place].clone()),
+            None => self.custom.of_kind(group, &kind.1),
+        }
     }
 
     /// Where the owner that a reference names lies.
@@ -142,7 +154,7 @@ impl Kinds {
         } else {
             CompactString::default()
         };
-        Some((resource.clone(), ObjectKey::new(namespace, reference.str_at(&["name"]))))
+        Some((resource, ObjectKey::new(namespace, reference.str_at(&["name"]))))
     }
 
     fn owner(&self, snapshot: &Snapshot, dependent: &ObjectKey, reference: &Value) -> Owner {
@@ -165,7 +177,7 @@ impl Kinds {
 
     fn dependents(&self, snapshot: &Snapshot, uid: &str) -> Vec<(Resource, Value)> {
         let mut found = Vec::new();
-        for resource in &self.resources {
+        for resource in self.resources.iter().chain(&self.custom.all()) {
             let objects = snapshot.store_for(resource).by_index(BY_OWNER, uid);
             found.extend(objects.iter().map(|object| (resource.clone(), object.to_value())));
         }

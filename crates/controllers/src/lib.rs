@@ -4,6 +4,7 @@ pub mod bootstrap;
 pub mod certificates;
 pub mod clusterrole_aggregation;
 pub mod cronjob;
+mod custom;
 pub mod daemonset;
 pub mod deployment;
 pub mod disruption;
@@ -101,7 +102,7 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (root_ca::RootCaPublisher::NAME, |setup| {
         start(setup, root_ca::RootCaPublisher { root_ca: Arc::clone(&setup.root_ca) }, 1);
     }),
-    (namespace::Namespaces::NAME, |setup| start(setup, namespace::Namespaces, 10)),
+    (namespace::Namespaces::NAME, |setup| start(setup, namespace::Namespaces::default(), 10)),
     (resource_quota::ResourceQuotas::NAME, |setup| {
         start(setup, resource_quota::ResourceQuotas::default(), 5);
     }),

@@ -1,6 +1,7 @@
 //! Namespaces that are being deleted: everything in them goes, then they do. Upstream: `pkg/controller/namespace`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use apimachinery::{Value, time, value};
 use client::{ObjectKey, Resource};
@@ -8,11 +9,14 @@ use controller::{Action, Controller, Fetch, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Namespace;
 
+use crate::custom::{self, CustomResources};
 use crate::owner::to_value;
 
 /// The controller.
-#[derive(Debug, Clone, Copy)]
-pub struct Namespaces;
+#[derive(Debug, Clone, Default)]
+pub struct Namespaces {
+    custom: Arc<CustomResources>,
+}
 
 /// The finalizer that this controller takes away.
 const FINALIZER: &str = "kubernetes";
@@ -58,13 +62,18 @@ impl Controller for Namespaces {
     type Memory = ();
 
     fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
-        watches.own::<Namespace>()
+        let custom = Arc::clone(&self.custom);
+        watches.own::<Namespace>().on_resource(custom::definitions(), move |change, _| {
+            let _known = custom.learn(change);
+            Vec::new()
+        })
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
         let namespace: Namespace = snapshot.get(key)?;
         namespace.metadata.deletion_timestamp.as_ref()?;
-        let content = resources().into_iter().map(|resource| {
+        let custom = self.custom.all().into_iter().filter(|it| it.namespaced);
+        let content = resources().into_iter().chain(custom).map(|resource| {
             let found = snapshot.fetched(&fetch(&resource, &key.name));
             let items =
                 found.map(|list| list.and_then(Value::as_array).unwrap_or_default().to_vec());

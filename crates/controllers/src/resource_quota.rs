@@ -4,6 +4,7 @@
 //! What a write uses was counted by admission before it was stored. This controller gives back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use apimachinery::quantity::{Format, Quantity};
 use apimachinery::{Value, value};
@@ -13,6 +14,8 @@ use controller::{Action, Controller, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ResourceQuota;
 use quota::{Amounts, add, amounts, in_scope, used_by};
+
+use crate::custom::{self, CustomResources};
 
 /// How long a count holds that nothing has changed (upstream: `--resource-quota-sync-period`): what was refused after
 /// admission had counted it leaves no trace.
@@ -35,11 +38,12 @@ const OF_OTHERS: [&str; 8] = [
 pub struct ResourceQuotas {
     /// What is counted.
     resources: Vec<Resource>,
+    custom: Arc<CustomResources>,
 }
 
 impl Default for ResourceQuotas {
     fn default() -> Self {
-        Self { resources: countable() }
+        Self { resources: countable(), custom: Arc::default() }
     }
 }
 
@@ -83,12 +87,15 @@ impl Controller for ResourceQuotas {
             };
             if spec(&change.old) == spec(&change.new) { Vec::new() } else { vec![change.key()] }
         });
-        self.resources.iter().fold(watches, |watches, resource| {
+        let watches = self.resources.iter().fold(watches, |watches, resource| {
             let own = resource.clone();
             watches.on_resource(resource.clone(), move |change, snapshot| {
                 given_back(&own, change, snapshot)
             })
-        })
+        });
+        let custom = Arc::clone(&self.custom);
+        let which = move |change: &StoreChange| custom.learn(change).filter(|it| it.namespaced);
+        watches.on_defined(custom::definitions(), which, given_back)
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
@@ -96,7 +103,9 @@ impl Controller for ResourceQuotas {
         let hard = amounts(&quota["spec"]["hard"]);
         let mut used: Amounts =
             hard.keys().map(|name| (name.clone(), Quantity::new(0, Format::DecimalSI))).collect();
-        for resource in self.resources.iter().filter(|it| bounds(&hard, it)) {
+        let custom = self.custom.all();
+        let custom = custom.iter().filter(|it| it.namespaced);
+        for resource in self.resources.iter().chain(custom).filter(|it| bounds(&hard, it)) {
             let pod = is_pod(resource);
             for object in snapshot.store_for(resource).list(&key.namespace) {
                 let object = object.value();

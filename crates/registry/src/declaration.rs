@@ -112,6 +112,8 @@ pub struct Declaration {
     pub prepare_status: fn(&mut Value, &Value),
     /// Restores what another subresource's update may not change.
     pub prepare_subresource: fn(&str, &mut Value, &Value),
+    /// What a delete does to an object before anything else.
+    pub prepare_delete: fn(&mut Value, Timestamp),
     /// Everything wrong with an object outside metadata.
     pub validate: fn(&Value, &mut FieldErrors),
     /// What else is wrong with a new object.
@@ -173,6 +175,7 @@ impl Declaration {
         prepare_update: |_, _| {},
         prepare_status: |_, _| {},
         prepare_subresource: |_, _, _| {},
+        prepare_delete: |_, _| {},
         validate: |_, _| {},
         validate_create: |_, _| {},
         validate_update: |_, _, _| {},
@@ -215,7 +218,7 @@ pub struct BuiltIn {
     declaration: Declaration,
     served: Vec<Served>,
     prefix: String,
-    fields: Vec<&'static str>,
+    fields: Vec<CompactString>,
     /// What Go writes for an object of which nothing is set.
     zero: OnceLock<Value>,
 }
@@ -243,7 +246,7 @@ impl BuiltIn {
         Some(Self {
             served: served?,
             prefix: format!("/registry/{name}/"),
-            fields: declaration.fields.iter().map(|field| field.name).collect(),
+            fields: declaration.fields.iter().map(|field| field.name.into()).collect(),
             zero: OnceLock::new(),
             declaration,
         })
@@ -322,6 +325,10 @@ impl AnyResource for BuiltIn {
         }
     }
 
+    fn prepare_delete(&self, value: &mut Value, now: Timestamp) {
+        (self.declaration.prepare_delete)(value, now);
+    }
+
     fn validate(&self, served: &Served, value: &Value) -> FieldErrors {
         let mut errors = FieldErrors::new();
         let namespaced = self.served[0].facts.namespaced;
@@ -369,7 +376,7 @@ impl AnyResource for BuiltIn {
         self.declaration.fields.iter().map(|field| (field.value)(value)).collect()
     }
 
-    fn selectable_fields(&self) -> &[&'static str] {
+    fn selectable_fields(&self) -> &[CompactString] {
         &self.fields
     }
 

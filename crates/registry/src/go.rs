@@ -256,6 +256,16 @@ pub(crate) const CRD_VERSION: &[Field] = &[
     Field("SelectableFields", "selectableFields", Plain),
 ];
 
+/// A rule of a schema.
+pub(crate) const VALIDATION_RULE: &[Field] = &[
+    Field("Rule", "rule", Text),
+    Field("Message", "message", Text),
+    Field("MessageExpression", "messageExpression", Text),
+    Field("Reason", "reason", Plain),
+    Field("FieldPath", "fieldPath", Text),
+    Field("OptionalOldSelf", "optionalOldSelf", Plain),
+];
+
 /// The value on one line.
 pub(crate) fn compact(value: &Value, fields: &[Field]) -> String {
     let mut out = String::new();

@@ -4,6 +4,7 @@
 //! its own under [`resources`], a custom one makes the same of its schema at run time.
 
 mod check;
+pub mod custom;
 pub mod declaration;
 mod expressions;
 mod go;
@@ -13,12 +14,14 @@ pub mod resources;
 mod rules;
 pub mod table;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use api::ResourceFacts;
 use apimachinery::conform::ConformError;
+use apimachinery::schema::Schema;
 use apimachinery::{FieldErrors, Value};
 use compact_str::CompactString;
 use jiff::Timestamp;
@@ -80,6 +83,9 @@ pub trait AnyResource: Send + Sync + Debug {
     /// Restores what a write to this part may not change.
     fn prepare_update(&self, part: Part<'_>, value: &mut Value, old: &Value);
 
+    /// What a delete does to an object before anything else.
+    fn prepare_delete(&self, _value: &mut Value, _now: Timestamp) {}
+
     /// Everything wrong with a new object that was written in this version, metadata included.
     fn validate(&self, served: &Served, value: &Value) -> FieldErrors;
 
@@ -92,14 +98,52 @@ pub trait AnyResource: Send + Sync + Debug {
     /// The values of the selectable fields, in the order of [`AnyResource::selectable_fields`].
     fn field_values(&self, value: &Value) -> Box<[CompactString]>;
 
-    /// The names of the selectable fields besides `metadata.name` and `metadata.namespace`.
-    fn selectable_fields(&self) -> &[&'static str];
+    /// The names of the selectable fields besides `metadata.name` and `metadata.namespace`. One that this version does not
+    /// know, and another does, is nameless here.
+    fn selectable_fields(&self) -> &[CompactString];
 
     /// The cells of its row in a table.
     fn row(&self, value: &Value, now: Timestamp) -> Vec<Value>;
 
     /// The rules of this resource that are plain facts.
     fn rules(&self) -> &Rules;
+
+    /// The types that [`Served::node`] is an index into.
+    fn types(&self, _served: &Served) -> &Schema {
+        api::schema()
+    }
+
+    /// What a column is described as.
+    fn column_description(&self, served: &Served, column: &str) -> Cow<'_, str> {
+        Cow::Borrowed(api::columns::description(served.facts, column))
+    }
+
+    /// Whether it is defined while the server runs, by a definition that clients wrote. What clients are told of such a
+    /// resource differs in places from what they are told of others.
+    fn is_custom(&self) -> bool {
+        false
+    }
+
+    /// Makes a stored value what this resource would have stored; says whether it was another one. A custom resource
+    /// may have had another definition when it was written.
+    fn ingest(&self, _value: &mut Value) -> bool {
+        false
+    }
+
+    /// The kind of lists of this version.
+    fn list_kind(&self, served: &Served) -> Cow<'_, str> {
+        Cow::Owned(format!("{}List", served.facts.kind))
+    }
+
+    /// What every client of this version is warned of.
+    fn deprecation(&self) -> Option<&str> {
+        None
+    }
+
+    /// Why this version cannot be converted to the storage version, where it cannot.
+    fn conversion_problem(&self, _served: &Served) -> Option<String> {
+        None
+    }
 }
 
 /// Facts about how a resource is written and deleted.

@@ -70,6 +70,7 @@ impl TestCluster {
             .expect("because the store is empty");
         let (hub, stop) = (Arc::clone(server.hub()), shutdown.signal());
         tokio::spawn(async move { hub.run(stop).await });
+        tokio::spawn(Arc::clone(&server).follow_definitions());
         let client = client_of(&server, "test");
         Self { server, client, clock, random, shutdown }
     }

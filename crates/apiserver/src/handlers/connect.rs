@@ -197,7 +197,8 @@ fn node_of(server: &Server, pod: &Value) -> Result<Value, Status> {
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
     let found = server
-        .registry
+        .catalog
+        .built_in()
         .find("", "v1", "nodes")
         .and_then(|(index, _)| server.hub.cache(index).get(node));
     let found = found.ok_or_else(|| {

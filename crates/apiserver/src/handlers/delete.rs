@@ -202,7 +202,8 @@ pub(crate) fn check_preconditions(
 ) -> Result<(), Status> {
     let facts = target.served.facts;
     let uid_now = value.str_at(&["metadata", "uid"]);
-    if target.resource().rules().deletion == DeletionRule::Namespace
+    let is_definition = facts.resource == "customresourcedefinitions";
+    if (target.resource().rules().deletion == DeletionRule::Namespace || is_definition)
         && let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid_now)
     {
         let why = super::update::uid_mismatch(wanted, uid_now);
@@ -240,6 +241,7 @@ async fn step(
     current: &Current,
 ) -> Result<Step, Status> {
     let mut value = Value::clone(&current.value);
+    target.resource().prepare_delete(&mut value, server.clock.now());
     let grace = grace_period(target, options, &value);
     let orphans = target.resource().rules().orphans;
     let finalizers = set_finalizers(&mut value, options, orphans);
@@ -394,7 +396,7 @@ async fn take_away(
             Ok(Step::Done(answer(target, value)))
         }
         Err(storage::StorageError::Conflict { current }) => {
-            Ok(Step::Conflict(persist::decode_current(&current)?))
+            Ok(Step::Conflict(persist::decode_current(target, &current)?))
         }
         Err(storage::StorageError::NotFound { .. }) => Ok(Step::Gone),
         Err(error) => Err(error::of_object(&error, target.group_resource(), name)),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use apimachinery::{Object, Status, Value};
+use apimachinery::Status;
 use http::Response;
 
 use super::delete::{DeleteOptions, Deleted, remove};
@@ -12,7 +12,6 @@ use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
 use crate::options::ListOptions;
-use crate::respond;
 use crate::target::Target;
 
 /// Deletes every object that the selectors take, as many as a list would have, and answers with what it deleted.
@@ -27,37 +26,16 @@ pub(crate) async fn delete_collection(
     let body = body.read().await?;
     let options = DeleteOptions::of(exchange, &body)?;
     let form = negotiate(&exchange.parts.headers)?;
-    let page = list::page(server, target, &wanted, &selection).await?;
-    let metadata = page.metadata(target);
-    let mut items = Vec::with_capacity(page.objects.len());
-    for object in page.objects {
+    let mut page = list::page(server, target, &wanted, &selection).await?;
+    for object in std::mem::take(&mut page.objects) {
         let one = Target { namespace: object.facts.namespace.to_string(), ..target.clone() };
         match remove(server, exchange, &one, &object.facts.name, &options).await {
-            Ok(Deleted::Object(written)) => {
-                let mut value = written.into_value()?;
-                target.resource().from_storage(&target.served, &mut value);
-                items.push(without_kind(value));
-            }
-            Ok(Deleted::Status(_)) => {
-                let mut value = object.to_value().map_err(Status::internal)?;
-                target.resource().from_storage(&target.served, &mut value);
-                items.push(without_kind(value));
-            }
+            Ok(Deleted::Object(written)) => page.objects.push(Arc::new(written.into_object()?)),
+            Ok(Deleted::Status(_)) => page.objects.push(object),
             // Somebody else was faster, which is as good.
             Err(status) if status.reason == "NotFound" => {}
             Err(status) => return Err(status),
         }
     }
-    let mut list = Object::new();
-    list.insert("kind", format!("{}List", target.served.facts.kind));
-    list.insert("apiVersion", target.served.facts.api_version());
-    list.insert("metadata", metadata);
-    list.insert("items", Value::Array(items));
-    Ok(respond::plain(form, 200, &Value::Object(list)))
-}
-
-fn without_kind(mut value: Value) -> Value {
-    value.remove_at(&["kind"]);
-    value.remove_at(&["apiVersion"]);
-    value
+    list::answer(server, target, form, page)
 }

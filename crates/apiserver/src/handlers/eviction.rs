@@ -206,7 +206,7 @@ fn set_target(pod: &mut Value, now: &str) {
 
 /// Asks the pod's budget, and takes one disruption from it where the pod counts.
 async fn ask_budget(server: &Server, pod: &Value, dry_run: bool) -> Result<Verdict, Status> {
-    let objects = CachedObjects::new(Arc::clone(&server.hub), &server.registry);
+    let objects = CachedObjects::new(Arc::clone(&server.hub), Arc::clone(&server.catalog));
     let namespace = pod.str_at(&["metadata", "namespace"]);
     let mut names = Vec::new();
     for budget in objects.list("policy", "poddisruptionbudgets", namespace) {

@@ -10,6 +10,7 @@ use crate::Server;
 use crate::body::Body;
 use crate::error;
 use crate::exchange::Exchange;
+use crate::hub::object_of;
 use crate::negotiate::negotiate;
 use crate::respond;
 use crate::target::Target;
@@ -29,6 +30,16 @@ pub(crate) async fn get(
     let read = server.hub.store().get(&key, At::Latest).await;
     let (kv, _) = read.map_err(|error| error::general(&error))?;
     let kv = kv.ok_or_else(|| Status::not_found(target.group_resource(), name))?;
+    if target.resource().is_custom() {
+        // What was stored by another definition is not what this one shows; the cache has what it shows.
+        let cached = target.cache.get(&crate::cache::cache_key(&target.namespace, name));
+        let object = match cached.filter(|it| it.resource_version == kv.mod_rev.0) {
+            Some(object) => object,
+            None => object_of(target.cache.resource().as_ref(), &kv)
+                .map_err(|error| error::general(&error))?,
+        };
+        return respond::stored(server, target, form, 200, &object);
+    }
     let object = Obj::unindexed(kv.value.clone(), kv.mod_rev.0)
         .map_err(|error| error::general(&StorageError::Corrupt(format!("{}: {error}", kv.key))))?;
     respond::stored(server, target, form, 200, &object)

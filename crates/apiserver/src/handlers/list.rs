@@ -67,7 +67,7 @@ impl Selection {
                 "metadata.name" => Field::Name,
                 "metadata.namespace" => Field::Namespace,
                 "" if term.value.is_empty() => continue,
-                name => match own.iter().position(|it| *it == name) {
+                name => match own.iter().position(|it| it == name && !it.is_empty()) {
                     Some(index) => Field::Own(index),
                     None => return Err(bad(unknown_field(name, target))),
                 },
@@ -112,7 +112,8 @@ impl Selection {
 }
 
 fn unknown_field(name: &str, target: &Target) -> String {
-    if target.resource().selectable_fields().is_empty() {
+    let resource = target.resource();
+    if resource.selectable_fields().is_empty() && !resource.is_custom() {
         format!(
             "\"{name}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
         )
@@ -134,6 +135,10 @@ impl Page {
     pub(super) fn metadata(&self, target: &Target) -> Object {
         let mut metadata = Object::new();
         metadata.insert("resourceVersion", self.revision.to_string());
+        if target.resource().is_custom() {
+            // Lists of custom resources say so where nothing follows.
+            metadata.insert("continue", "");
+        }
         if let Some((after, remaining)) = &self.more {
             metadata.insert("continue", token(target, self.revision, after));
             if let Some(remaining) = remaining {
@@ -350,13 +355,17 @@ fn token(target: &Target, revision: u64, after: &str) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(text)
 }
 
-fn answer(
+/// The page as the client asked for it.
+pub(super) fn answer(
     server: &Arc<Server>,
     target: &Target,
     form: Form,
     page: Page,
 ) -> Result<Response<Body>, Status> {
-    let metadata = page.metadata(target);
+    let mut metadata = page.metadata(target);
+    if form.transform != Transform::None && page.more.is_none() {
+        metadata.remove("continue");
+    }
     let direct =
         form.transform == Transform::None && form.encoding == Encoding::Json && !form.pretty;
     if direct && target.is_storage_version() {
@@ -391,7 +400,7 @@ fn answer(
             list.insert("apiVersion", format!("meta.k8s.io/{version}"));
         }
         Transform::None | Transform::Table(_) => {
-            list.insert("kind", format!("{}List", target.served.facts.kind));
+            list.insert("kind", target.resource().list_kind(&target.served).as_ref());
             list.insert("apiVersion", target.served.facts.api_version());
         }
     }
@@ -401,10 +410,15 @@ fn answer(
 }
 
 fn item(target: &Target, form: Form, mut value: Value) -> Value {
+    let is_custom = target.resource().is_custom();
     if let Transform::Partial(version) = form.transform {
         return respond::partial(&value, version);
     }
     target.resource().from_storage(&target.served, &mut value);
+    if is_custom {
+        // Items of custom resources say what they are.
+        return value;
+    }
     value.remove_at(&["kind"]);
     value.remove_at(&["apiVersion"]);
     value
@@ -414,14 +428,15 @@ fn item(target: &Target, form: Form, mut value: Value) -> Value {
 fn streamed(target: &Target, metadata: &Object, objects: Vec<Arc<Obj>>) -> Response<Body> {
     let facts = target.served.facts;
     let mut head = format!(
-        "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":",
-        facts.kind,
+        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":",
+        target.resource().list_kind(&target.served),
         facts.api_version()
     )
     .into_bytes();
     json::write_object(metadata, &mut head);
     head.extend_from_slice(b",\"items\":[");
-    let mut pieces = ListBody::new(head, objects, Bytes::from_static(b"]}\n"));
+    let whole = target.resource().is_custom();
+    let mut pieces = ListBody::new(head, objects, Bytes::from_static(b"]}\n"), whole);
     let first = pieces.next().unwrap_or_default();
     let body = match pieces.next() {
         None => Body::full(first),

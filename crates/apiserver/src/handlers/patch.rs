@@ -35,7 +35,7 @@ pub(crate) async fn patch(
     target: &Target,
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
-    let kind = kind_of(exchange)?;
+    let kind = kind_of(exchange, target)?;
     if kind == PatchKind::Apply && !subresource::is_special(&exchange.info.subresource) {
         return super::apply::apply(server, exchange, target, body).await;
     }
@@ -72,13 +72,18 @@ pub(crate) async fn patch(
 }
 
 /// How the body says it is written.
-pub(crate) fn kind_of(exchange: &Exchange) -> Result<PatchKind, Status> {
+pub(crate) fn kind_of(exchange: &Exchange, target: &Target) -> Result<PatchKind, Status> {
     let media = exchange.header(CONTENT_TYPE);
     match media.split(';').next().unwrap_or_default().trim() {
         "application/json-patch+json" => Ok(PatchKind::Json),
         "application/merge-patch+json" => Ok(PatchKind::Merge),
-        "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
+        "application/strategic-merge-patch+json" if !target.resource().is_custom() => {
+            Ok(PatchKind::Strategic)
+        }
         "application/apply-patch+yaml" => Ok(PatchKind::Apply),
+        _ if target.resource().is_custom() => Err(Status::unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+        )),
         _ => Err(Status {
             details: Some(Box::default()),
             ..Status::unsupported_media_type("415: Unsupported Media Type")

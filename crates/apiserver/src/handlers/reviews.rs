@@ -81,7 +81,12 @@ impl Reviews {
         let namespace = info.namespace.clone();
         Some(Review {
             kind: *kind,
-            target: Target { cache: Arc::clone(cache), served: *served, namespace },
+            target: Target {
+                resource: Arc::clone(cache.resource()),
+                cache: Arc::clone(cache),
+                served: *served,
+                namespace,
+            },
         })
     }
 }

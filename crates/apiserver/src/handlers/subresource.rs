@@ -72,7 +72,15 @@ pub(crate) async fn get(
     let name = &exchange.info.name;
     let current = persist::current(server, target, name).await?;
     match (exchange.info.subresource.as_str(), target.resource().rules().scale) {
-        ("scale", Some(scale)) => Ok(respond::plain(form, 200, &scale_of(&scale, &current.value))),
+        ("scale", Some(scale)) => {
+            if target.resource().is_custom() && current.value.at(scale.spec_replicas).is_none() {
+                let path = format!(".{}", scale.spec_replicas.join("."));
+                let path = apimachinery::field::quote(&path);
+                let why = format!("the spec replicas field {path} does not exist");
+                return Err(Status::internal(why));
+            }
+            Ok(respond::plain(form, 200, &scale_of(&scale, &current.value)))
+        }
         (other, _) => Err(not_built(target, other)),
     }
 }
@@ -146,12 +154,20 @@ async fn write_scale(
         of_live: true,
     };
     let node = posted::served(&posted::SCALE)?.node;
+    // A count without version is for the object as it is, also where updates have to name one.
+    let unversioned = target.resource().rules().unconditional_update;
     let stored = write
         .run(server, exchange, target, current, |_, _, live| {
             let mut wanted = change(&scale_of(&scale, live))?;
             conform::conform(api::schema(), node, &mut wanted)
                 .map_err(|error| Status::bad_request(error.to_string()))?;
-            scaled(&name, &scale, live, &wanted)
+            let mut value = scaled(&name, &scale, live, &wanted)?;
+            let version = match wanted.str_at(&["metadata", "resourceVersion"]) {
+                "" if !unversioned => live.str_at(&["metadata", "resourceVersion"]),
+                given => given,
+            };
+            value.set_at(&["metadata", "resourceVersion"], version);
+            Ok(value)
         })
         .await?;
     Ok(respond::plain(form, 200, &scale_of(&scale, &stored.into_value()?)))
@@ -178,10 +194,6 @@ fn scaled(name: &str, scale: &Scale, live: &Value, wanted: &Value) -> Result<Val
     }
     let mut value = live.clone();
     value.set_at(scale.spec_replicas, replicas);
-    match wanted.str_at(&["metadata", "resourceVersion"]) {
-        "" => value.set_at(&["metadata", "resourceVersion"], ""),
-        version => value.set_at(&["metadata", "resourceVersion"], version),
-    }
     Ok(value)
 }
 
@@ -199,8 +211,10 @@ pub(super) fn scale_of(scale: &Scale, object: &Value) -> Value {
     }
     let mut status = Object::new();
     status.insert("replicas", object.i64_at(scale.status_replicas).unwrap_or_default());
-    let selector = object.at(scale.selector);
+    let selector = object.at(scale.selector).filter(|_| !scale.selector.is_empty());
     let selector = match selector {
+        // Custom resources have it as text.
+        Some(Value::String(text)) => Some(text.to_string()),
         Some(plain)
             if scale.selector == ["spec", "selector"]
                 && plain.get("matchLabels").is_none()

@@ -164,7 +164,7 @@ async fn bound(
             )));
         }
     };
-    let objects = CachedObjects::new(Arc::clone(&server.hub), &server.registry);
+    let objects = CachedObjects::new(Arc::clone(&server.hub), Arc::clone(&server.catalog));
     let name = reference.str_at(&["name"]);
     let found = objects.get_live("", resource, namespace, name).await?;
     let of = GroupResource { group: "", resource };

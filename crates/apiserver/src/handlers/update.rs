@@ -297,10 +297,14 @@ fn keep_system_fields(value: &mut Value, old: &Value) {
     value.remove_at(&["metadata", "selfLink"]);
 }
 
-/// What an object says besides its kind, metadata and status.
-fn content(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
+/// What an object says besides its kind and metadata, with or without its status.
+fn content(value: &Value, with_status: bool) -> impl Iterator<Item = (&str, &Value)> {
     let members = value.as_object().into_iter().flat_map(apimachinery::Object::iter);
-    members.filter(|(key, _)| !matches!(*key, "metadata" | "status" | "kind" | "apiVersion"))
+    members.filter(move |(key, _)| match *key {
+        "metadata" | "kind" | "apiVersion" => false,
+        "status" => with_status,
+        _ => true,
+    })
 }
 
 /// The generation moves with every change outside metadata and status.
@@ -310,12 +314,14 @@ fn move_generation(target: &Target, part: Part<'_>, value: &mut Value, old: &Val
     if kept || target.resource().rules().generation == Generation::None {
         return;
     }
+    let rules = target.resource().rules();
+    // Without a subresource of its own, a custom resource's status is as good as its spec.
+    let with_status = target.resource().is_custom() && !rules.has_status;
     let before = old.i64_at(&["metadata", "generation"]).unwrap_or_default();
     let now = value.i64_at(&["metadata", "generation"]).unwrap_or_default();
     let labels = |value: &Value| value.at(&["metadata", "labels"]).cloned();
-    let labelled = target.resource().rules().generation == Generation::SpecAndLabels
-        && labels(value) != labels(old);
-    if now == before && (labelled || content(value).ne(content(old))) {
+    let labelled = rules.generation == Generation::SpecAndLabels && labels(value) != labels(old);
+    if now == before && (labelled || content(value, with_status).ne(content(old, with_status))) {
         value.set_at(&["metadata", "generation"], before + 1);
     }
 }

@@ -309,9 +309,9 @@ impl Watch {
     }
 
     fn event_of(&self, event: &storage::Event) -> Result<Event, Status> {
-        let resource = self.target.resource();
+        let resource = self.target.cache.resource();
         let object = |kv: &storage::Kv| {
-            crate::hub::object_of(resource, kv).map_err(|error| error::general(&error))
+            crate::hub::object_of(resource.as_ref(), kv).map_err(|error| error::general(&error))
         };
         let previous = event.previous.as_ref().map(object).transpose()?;
         let now = event.value.as_ref().map(object).transpose()?;
@@ -495,6 +495,10 @@ impl Watch {
             && !matches!(self.target.cache.read(cursor, 1).0, Next::Events(events, _) if events.is_empty())
         {
             return false;
+        }
+        // The resource is gone, or is another one now.
+        if self.target.cache.is_retired() {
+            return true;
         }
         let until =
             if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };

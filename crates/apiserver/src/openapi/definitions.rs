@@ -1,15 +1,20 @@
 //! The types of the API as OpenAPI schemas: from the table of types, with the descriptions that the build packed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use api::ResourceFacts;
 use api::docs::Docs;
 use api::generated::openapi::{FLAGS, FLAGS_AT, UNIONS};
 use api::generated::schema::{DEFINITIONS, KINDS};
 use apimachinery::schema::{Field, ListKind, Node, NodeId, Presence, Schema, Struct};
 use apimachinery::{Object, Value, json, value};
+use registry::custom::{CustomResource, Definition};
 
-use super::Version;
+use super::{Version, custom};
 
+pub(super) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+pub(super) const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.";
 
@@ -24,16 +29,38 @@ pub(super) struct Definitions {
     docs: Docs,
     /// The places in `DEFINITIONS` by type.
     places: BTreeMap<NodeId, usize>,
+    /// Versions of custom resources by the names of their definitions, and whether those are of lists.
+    custom: BTreeMap<&'static str, (Arc<CustomResource>, bool)>,
 }
 
 impl Definitions {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(custom: &[Arc<Definition>]) -> Self {
         let places = DEFINITIONS.iter().enumerate().map(|(place, (_, node))| (*node, place));
-        Self { schema: api::schema(), docs: Docs::default(), places: places.collect() }
+        let places = places.collect();
+        let views = custom.iter().flat_map(|it| it.served());
+        let names = views.flat_map(|it| {
+            let (one, many) = it.definition_names();
+            [(one, (Arc::clone(it), false)), (many, (Arc::clone(it), true))]
+        });
+        let custom = names.collect();
+        Self { schema: api::schema(), docs: Docs::default(), places, custom }
+    }
+
+    /// Whether a resource is a custom one.
+    pub(super) fn is_custom(&self, facts: &ResourceFacts) -> bool {
+        self.custom.values().any(|(view, _)| std::ptr::eq(view.facts(), facts))
     }
 
     /// The definition of a kind.
     pub(super) fn of_kind(&self, group: &str, version: &str, kind: &str) -> Option<&'static str> {
+        let own = self.custom.iter().find(|(_, (view, is_list))| {
+            let facts = view.facts();
+            let kind = if *is_list { kind.strip_suffix("List").unwrap_or_default() } else { kind };
+            (facts.group, facts.version, facts.kind) == (group, version, kind)
+        });
+        if let Some((name, _)) = own {
+            return Some(name);
+        }
         self.name_of(api::type_of_kind(group, version, kind)?)
     }
 
@@ -50,6 +77,16 @@ impl Definitions {
         let mut found = from.clone();
         let mut open: Vec<&'static str> = from.iter().copied().collect();
         while let Some(name) = open.pop() {
+            if let Some((view, is_list)) = self.custom.get(name) {
+                let (one, _) = view.definition_names();
+                let meta = if *is_list { LIST_META } else { OBJECT_META };
+                for name in [meta].into_iter().chain(is_list.then_some(one)) {
+                    if found.insert(name) {
+                        open.push(name);
+                    }
+                }
+                continue;
+            }
             let Some(node) = api::type_of_definition(name) else { continue };
             let mut reach = |node| {
                 if let Some(name) = self.name_of(node)
@@ -73,6 +110,9 @@ impl Definitions {
 
     /// The schema of a definition.
     pub(super) fn schema_of(&mut self, name: &'static str, version: Version) -> Value {
+        if let Some((view, is_list)) = self.custom.get(name).cloned() {
+            return custom::schema(&view, is_list, &mut self.docs, version);
+        }
         let node = api::type_of_definition(name);
         let mut out = match node.map(|node| (node, self.schema.node(node))) {
             Some((node, Node::Struct(it))) => self.struct_schema(name, node, it, version),
@@ -224,7 +264,7 @@ pub(super) fn kind_value(group: &str, version: &str, kind: &str) -> Value {
 }
 
 /// A reference to a definition. 3.0 allows nothing beside a reference, so it is wrapped.
-fn reference(name: &str, written: bool, version: Version) -> Object {
+pub(super) fn reference(name: &str, written: bool, version: Version) -> Object {
     let mut out = Object::new();
     match version {
         Version::V2 => {

@@ -1,9 +1,11 @@
 //! Puts paths and definitions together into documents, one piece in memory at a time.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use api::ResourceFacts;
 use apimachinery::{Value, json, value};
+use registry::custom::Definition;
 
 use super::Version;
 use super::definitions::Definitions;
@@ -46,19 +48,24 @@ pub(super) enum Encoding {
 /// Writes a document.
 pub(super) fn write(
     part: &Part,
-    facts: &[&'static ResourceFacts],
+    (facts, custom): (&[&'static ResourceFacts], &[Arc<Definition>]),
     server_version: &str,
     version: Version,
     encoding: Encoding,
 ) -> Vec<u8> {
     let mut writer = Writer { version, encoding, out: Vec::new(), first: true };
     writer.begin(server_version);
-    let mut definitions = Definitions::new();
+    let mut definitions = Definitions::new(custom);
     writer.open("paths");
     let used = {
         let mut sink = |path: &str, value: Value| writer.path(path, &value);
-        let mut paths =
-            Paths { version, definitions: &definitions, used: BTreeSet::new(), sink: &mut sink };
+        let mut paths = Paths {
+            version,
+            definitions: &definitions,
+            used: BTreeSet::new(),
+            sink: &mut sink,
+            custom: false,
+        };
         write_paths(part, facts, &mut paths);
         paths.used
     };

@@ -26,6 +26,13 @@ const PATCH_TYPES: &[&str] = &[
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
+const CUSTOM_PATCH_TYPES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/apply-patch+yaml",
+];
+const CUSTOM_WATCH_TYPES: &[&str] =
+    &["application/json", "application/yaml", "application/json;stream=watch"];
 /// Methods of proxies that discovery does not tell.
 const PROXY_METHODS: &[&str] = &["delete", "get", "head", "options", "patch", "post", "put"];
 
@@ -35,6 +42,8 @@ pub(super) struct Paths<'s> {
     pub(super) definitions: &'s Definitions,
     pub(super) used: BTreeSet<&'static str>,
     pub(super) sink: &'s mut dyn FnMut(&str, Value),
+    /// The resource at hand is a custom one: it has no protobuf and no strategic merge patch.
+    pub(super) custom: bool,
 }
 
 /// One operation before it is written.
@@ -132,6 +141,7 @@ impl Paths<'_> {
 
     /// The paths of a resource and what lies below it.
     pub(super) fn resource(&mut self, facts: &'static ResourceFacts) {
+        self.custom = self.definitions.is_custom(facts);
         let base = base(facts.group, facts.version);
         let scope = if facts.namespaced { "/namespaces/{namespace}" } else { "" };
         let word = format!("{}{}", group_word(facts.group), capital(facts.version));
@@ -386,8 +396,8 @@ impl Paths<'_> {
         }
         let patch = operation.method == "patch" && operation.body.is_some();
         let streams = operation.action == "connect";
-        out.insert("consumes", strings(if patch { PATCH_TYPES } else { &["*/*"] }));
-        out.insert("produces", strings(if streams { &["*/*"] } else { produces(operation) }));
+        out.insert("consumes", strings(if patch { self.patch_types() } else { &["*/*"] }));
+        out.insert("produces", strings(if streams { &["*/*"] } else { self.produces(operation) }));
         out.insert("schemes", value!(["https"]));
         let schema = self.answer_schema(&operation.answer);
         let mut responses = Object::new();
@@ -405,7 +415,7 @@ impl Paths<'_> {
 
     fn v3(&mut self, operation: &Operation<'_>, out: &mut Object) {
         if let Some(body) = operation.body {
-            let types = if operation.method == "patch" { PATCH_TYPES } else { &["*/*"] };
+            let types = if operation.method == "patch" { self.patch_types() } else { &["*/*"] };
             let schema = self.reference(body);
             let content = types.iter().map(|it| (*it, value!({"schema": (schema.clone())})));
             let content: Object = content.collect();
@@ -417,7 +427,7 @@ impl Paths<'_> {
             out.insert("requestBody", request);
         }
         let schema = self.answer_schema(&operation.answer);
-        let types = if operation.action == "connect" { &["*/*"] } else { produces(operation) };
+        let types = if operation.action == "connect" { &["*/*"] } else { self.produces(operation) };
         let mut responses = Object::new();
         for code in operation.codes {
             let mut response = Object::new();
@@ -430,6 +440,19 @@ impl Paths<'_> {
         }
         responses.insert("401", value!({"description": "Unauthorized"}));
         out.insert("responses", responses);
+    }
+
+    fn patch_types(&self) -> &'static [&'static str] {
+        if self.custom { CUSTOM_PATCH_TYPES } else { PATCH_TYPES }
+    }
+
+    fn produces(&self, operation: &Operation<'_>) -> &'static [&'static str] {
+        match operation.action {
+            "" => produces(operation),
+            "watch" | "watchlist" | "list" if self.custom => CUSTOM_WATCH_TYPES,
+            _ if self.custom => &JSON_TYPES[..2],
+            _ => produces(operation),
+        }
     }
 
     fn reference(&mut self, name: &'static str) -> Value {

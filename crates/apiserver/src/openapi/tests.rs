@@ -7,11 +7,11 @@ use apimachinery::protobuf::{Reader, WireValue};
 use apimachinery::{Value, json};
 
 use super::document::{self, Encoding, Part};
-use super::{Documents, Version};
+use super::{BuiltIn, Documents, Version};
 
 fn write(version: Version, encoding: Encoding) -> Vec<u8> {
     let facts: Vec<_> = api::resources().iter().collect();
-    document::write(&Part::Everything, &facts, "v1.37.0", version, encoding)
+    document::write(&Part::Everything, (&facts, &[]), "v1.37.0", version, encoding)
 }
 
 fn everything(version: Version) -> Value {
@@ -176,13 +176,13 @@ fn protobuf_holds_as_much_as_json() {
 #[test]
 fn the_index_names_each_document_by_its_hash() {
     let facts: Vec<_> = api::resources().iter().filter(|it| it.group == "apps").collect();
-    let documents = Documents::new(facts, "v1.37.0");
-    let paths: Vec<String> = documents.parts.iter().map(super::Document::path).collect();
+    let documents = Documents::new(&BuiltIn::new(facts, "v1.37.0"), &[]);
+    let paths: Vec<String> = documents.parts.iter().map(|it| it.path()).collect();
     let wanted = ["api", "apis", "apis/apps", "apis/apps/v1", "version"];
     assert_eq!(paths[..5], wanted);
     let document = &documents.parts[3];
-    let packed = document.packed(&documents, Encoding::Json);
-    assert_eq!(packed.etag.to_str().unwrap(), format!("\"{}\"", document.hash(&documents)));
-    let again = super::hash(&document.write(&documents, Encoding::Json));
-    assert_eq!(document.hash(&documents), again);
+    let packed = document.packed(Encoding::Json);
+    assert_eq!(packed.etag.to_str().unwrap(), format!("\"{}\"", document.hash()));
+    let again = super::hash(&document.write(Encoding::Json));
+    assert_eq!(document.hash(), again);
 }

@@ -22,6 +22,7 @@ use auth::{Authorizer, UserInfo};
 use component_base::{Clock, Random, RealClock, SeededRandom, Shutdown, ShutdownSignal};
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use storage::Store;
 use storage::memory::MemoryStore;
 
 /// A server; it stops when this is dropped.
@@ -29,6 +30,7 @@ pub(crate) struct Cluster {
     pub(crate) server: Arc<Server>,
     /// Makes the tokens of service accounts.
     pub(crate) issuer: Arc<TokenIssuer>,
+    store: Arc<dyn Store>,
     stop: Shutdown,
 }
 
@@ -108,11 +110,23 @@ impl Cluster {
 
     /// One that has a way to nodes.
     pub(crate) async fn start_with(nodes: Option<NodeDialer>) -> Self {
+        let store = Arc::new(MemoryStore::new(Arc::new(RealClock)));
+        Self::on(store, nodes).await
+    }
+
+    /// Another server on the same store, after this one.
+    pub(crate) async fn restarted(self) -> Self {
+        let store = Arc::clone(&self.store);
+        drop(self);
+        Self::on(store, None).await
+    }
+
+    async fn on(store: Arc<dyn Store>, nodes: Option<NodeDialer>) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(RealClock);
         let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
         let stop = Shutdown::new();
         let config = Config {
-            store: Arc::new(MemoryStore::new(Arc::clone(&clock))),
+            store: Arc::clone(&store),
             registry: registry::Registry::built_in(),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
@@ -130,7 +144,8 @@ impl Cluster {
         let server = server.await.unwrap();
         let (hub, signal) = (Arc::clone(server.hub()), stop.signal());
         tokio::spawn(async move { hub.run(signal).await });
-        let cluster = Self { server, issuer, stop };
+        tokio::spawn(Arc::clone(&server).follow_definitions());
+        let cluster = Self { server, issuer, store, stop };
         cluster.bootstrap().await;
         cluster
     }

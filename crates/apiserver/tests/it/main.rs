@@ -5,6 +5,7 @@
 mod access;
 mod bad_input;
 mod cluster;
+mod custom;
 mod pod_security;
 mod tended;
 mod watches;

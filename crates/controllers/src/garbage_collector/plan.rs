@@ -6,6 +6,7 @@ use client::{ObjectKey, Resource};
 use controller::{Action, Plan};
 
 use super::{Observed, Owner};
+use crate::custom::is_custom;
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
@@ -113,14 +114,37 @@ fn unblock(observed: &Observed) -> Action {
 
 /// Changes these references of an object.
 fn patch_owners(observed: &Observed, references: Value) -> Action {
+    let (kind, patch) = owners_patch(&observed.resource, &observed.object, references);
     Action::Patch {
         resource: observed.resource.clone(),
         key: observed.key.clone(),
         subresource: "",
-        kind: PatchKind::Strategic,
-        patch: value!({"metadata": {"ownerReferences": references, "uid": (uid(&observed.object))}}),
+        kind,
+        patch,
         gone_is_fine: true,
     }
+}
+
+/// The patch that changes these references of an object. Custom resources take no strategic patch: theirs has the
+/// whole list, of the object as it was judged.
+fn owners_patch(resource: &Resource, object: &Value, references: Value) -> (PatchKind, Value) {
+    if !is_custom(resource) {
+        let patch = value!({"metadata": {"ownerReferences": references, "uid": (uid(object))}});
+        return (PatchKind::Strategic, patch);
+    }
+    let changes = references.as_array().unwrap_or_default();
+    let changed = |it: &Value| changes.iter().find(|change| change.get("uid") == it.get("uid"));
+    let is_gone = |it: &&Value| it.str_at(&["$patch"]) == "delete";
+    let rest: Value = object
+        .items_at(&["metadata", "ownerReferences"])
+        .iter()
+        .filter(|it| !changed(it).is_some_and(|change| is_gone(&change)))
+        .map(|it| changed(it).unwrap_or(it).clone())
+        .collect();
+    let version = object.str_at(&["metadata", "resourceVersion"]);
+    let patch = value!({"metadata": {"ownerReferences": rest, "uid": (uid(object)),
+        "resourceVersion": version}});
+    (PatchKind::Merge, patch)
 }
 
 /// An object that is being deleted and waits for its dependents, or is to leave them orphans.
@@ -154,12 +178,14 @@ fn forget_owner(resource: &Resource, dependent: &Value, owner: &str) -> Action {
         dependent.str_at(&["metadata", "namespace"]),
         dependent.str_at(&["metadata", "name"]),
     );
+    let references = value!([{"$patch": "delete", "uid": owner}]);
+    let (kind, patch) = owners_patch(resource, dependent, references);
     Action::Patch {
         resource: resource.clone(),
         key,
         subresource: "",
-        kind: PatchKind::Strategic,
-        patch: value!({"metadata": {"ownerReferences": [{"$patch": "delete", "uid": owner}], "uid": (uid(dependent))}}),
+        kind,
+        patch,
         gone_is_fine: true,
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod cronjob;
+mod custom;
 mod daemonset;
 mod deployment;
 mod disruption;

@@ -1,5 +1,5 @@
-//! Checks of a custom resource's schema: that it is structural, and that its defaults are of their types. Rules must be
-//! there; they are not compiled here.
+//! Checks of a custom resource's schema: that it is structural, that its defaults are of their types, and what its rules
+//! are.
 
 use apimachinery::{FieldErrors, Path, Value, json};
 
@@ -26,7 +26,11 @@ pub(super) fn root(schema: &Value, with_status: bool, path: &Path<'_>, errors: &
     if schema.bool_at(&["nullable"]) {
         errors.forbidden(&path.child("nullable"), "nullable cannot be true at the root");
     }
+    let before = errors.len();
     node(schema, DEPTH_MAX, path, errors);
+    if errors.len() == before {
+        crate::custom::rules_check::check(schema, path, errors);
+    }
 }
 
 /// Checks a schema and what lies in it.
@@ -109,14 +113,7 @@ fn list(schema: &Value, depth: usize, path: &Path<'_>, errors: &mut FieldErrors)
 
 fn validations(schema: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     each(schema, "x-kubernetes-validations", path, errors, |rule, at, errors| {
-        if rule.str_at(&["rule"]).trim().is_empty() {
-            errors.required(&at.child("rule"), "rule is not specified");
-        }
-        let message = rule.str_at(&["message"]);
-        if !message.is_empty() && message.trim().is_empty() {
-            let detail = "message must be non-empty if specified";
-            errors.invalid_text(&at.child("message"), message, detail);
-        }
+        crate::custom::rules_check::members(schema, rule, at, errors);
     });
 }
 

@@ -22,6 +22,7 @@ pub(super) fn resource() -> Declaration {
         default,
         prepare_create: stored_versions,
         prepare_update: |it, _| stored_versions(it),
+        prepare_delete: |it, now| crate::custom::names::begin_deletion(it, now),
         validate,
         validate_create,
         validate_update,
@@ -72,6 +73,14 @@ fn validate_create(definition: &Value, errors: &mut FieldErrors) {
     if !name.is_empty() && name != wanted {
         let detail = "must be spec.names.plural+\".\"+spec.group";
         errors.invalid_text(&Path::new("metadata").child("name"), name, detail);
+    }
+    if let Some(problem) = crate::custom::names::approval_problem(definition) {
+        let (metadata, key) = (Path::new("metadata"), crate::custom::names::APPROVED);
+        let at = metadata.child("annotations");
+        match definition.str_at(&["metadata", "annotations", key]) {
+            "" => errors.required(&at.key(key), &problem),
+            text => errors.invalid_text(&at.key(key), text, &problem),
+        }
     }
 }
 

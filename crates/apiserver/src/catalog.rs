@@ -1,0 +1,197 @@
+//! What is served: built-in resources, and custom ones that come and go while the server runs.
+//!
+//! The built-in ones are looked up first and never change. The custom ones are a snapshot that is replaced as a whole:
+//! a request takes it once, and what it has taken stays whole while it runs.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use api::ResourceFacts;
+use arc_swap::ArcSwap;
+use compact_str::{CompactString, format_compact};
+use registry::custom::Definition;
+use registry::{AnyResource, Registry, Served};
+use storage::StorageError;
+
+use crate::cache::Cache;
+use crate::discovery;
+use crate::hub::Hub;
+use crate::openapi;
+
+/// The resources of a server.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    built_in: Registry,
+    hub: Arc<Hub>,
+    custom: ArcSwap<Custom>,
+    built_in_documents: openapi::BuiltIn,
+}
+
+/// The custom resources at one moment, and what is told of all resources then.
+#[derive(Debug)]
+pub(crate) struct Custom {
+    /// By plural name and group, which is what their definitions are called.
+    by_name: BTreeMap<CompactString, Arc<Installed>>,
+    discovery: OnceLock<discovery::Documents>,
+    openapi: OnceLock<openapi::Documents>,
+}
+
+/// A custom resource that is served.
+#[derive(Debug, Clone)]
+pub(crate) struct Installed {
+    pub(crate) definition: Arc<Definition>,
+    pub(crate) cache: Arc<Cache>,
+    /// What of the definition it was made of; another text makes another resource.
+    pub(crate) made_of: [u8; 32],
+    /// Its definition is being deleted: nothing new may come.
+    pub(crate) terminating: bool,
+}
+
+/// A resource in one version.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) resource: Arc<dyn AnyResource>,
+    pub(crate) served: Served,
+    pub(crate) terminating: bool,
+}
+
+impl Custom {
+    fn new(by_name: BTreeMap<CompactString, Arc<Installed>>) -> Self {
+        Self { by_name, discovery: OnceLock::new(), openapi: OnceLock::new() }
+    }
+
+    /// The custom resources by name.
+    pub(crate) fn installed(&self) -> impl Iterator<Item = &Arc<Installed>> {
+        self.by_name.values()
+    }
+}
+
+impl Catalog {
+    pub(crate) fn new(built_in: Registry, hub: Arc<Hub>, server_version: &str) -> Self {
+        let facts = discovery::built_in(&built_in);
+        Self {
+            built_in_documents: openapi::BuiltIn::new(facts, server_version),
+            custom: ArcSwap::from_pointee(Custom::new(BTreeMap::new())),
+            built_in,
+            hub,
+        }
+    }
+
+    /// The built-in resources.
+    pub(crate) fn built_in(&self) -> &Registry {
+        &self.built_in
+    }
+
+    /// The custom resources as they are now.
+    pub(crate) fn custom(&self) -> Arc<Custom> {
+        self.custom.load_full()
+    }
+
+    /// The resource and version that a path names.
+    pub(crate) fn find(&self, group: &str, version: &str, resource: &str) -> Option<Found> {
+        if let Some((place, served)) = self.built_in.find(group, version, resource) {
+            let cache = Arc::clone(self.hub.cache(place));
+            let resource = Arc::clone(cache.resource());
+            return Some(Found { cache, resource, served, terminating: false });
+        }
+        let custom = self.custom.load();
+        let installed = custom.by_name.get(&*format_compact!("{resource}.{group}"))?;
+        let view = installed.definition.find(version)?;
+        Some(Found {
+            cache: Arc::clone(&installed.cache),
+            resource: Arc::clone(view) as Arc<dyn AnyResource>,
+            served: view.own(),
+            terminating: installed.terminating,
+        })
+    }
+
+    /// Names and verbs of what a path names.
+    pub(crate) fn facts(
+        &self,
+        group: &str,
+        version: &str,
+        resource: &str,
+    ) -> Option<&'static ResourceFacts> {
+        match self.built_in.find(group, version, resource) {
+            Some((_, served)) => Some(served.facts),
+            None => self.find(group, version, resource).map(|it| it.served.facts),
+        }
+    }
+
+    /// The cache of a custom resource.
+    pub(crate) fn custom_cache(&self, group: &str, resource: &str) -> Option<Arc<Cache>> {
+        let custom = self.custom.load();
+        let installed = custom.by_name.get(&*format_compact!("{resource}.{group}"))?;
+        Some(Arc::clone(&installed.cache))
+    }
+
+    /// What discovery tells now.
+    pub(crate) fn with_discovery<T>(&self, act: impl FnOnce(&discovery::Documents) -> T) -> T {
+        let custom = self.custom.load();
+        act(custom.discovery.get_or_init(|| {
+            let more: Vec<_> = custom.installed().map(|it| Arc::clone(&it.definition)).collect();
+            discovery::Documents::new(discovery::built_in(&self.built_in), &more)
+        }))
+    }
+
+    /// What OpenAPI tells now.
+    pub(crate) fn with_openapi<T>(&self, act: impl FnOnce(&openapi::Documents) -> T) -> T {
+        let custom = self.custom.load();
+        act(custom.openapi.get_or_init(|| {
+            let more: Vec<_> =
+                custom.installed().map(|it| (Arc::clone(&it.definition), it.made_of)).collect();
+            openapi::Documents::new(&self.built_in_documents, &more)
+        }))
+    }
+
+    /// The custom resource of this name, by its definition.
+    pub(crate) fn installed(&self, name: &str) -> Option<Arc<Installed>> {
+        self.custom.load().by_name.get(name).cloned()
+    }
+
+    /// Serves a custom resource from now on. Of what was there under this name watches end, and clients come back.
+    ///
+    /// # Errors
+    /// When its objects cannot be read.
+    pub(crate) async fn install(
+        &self,
+        name: &str,
+        definition: Definition,
+        made_of: [u8; 32],
+        terminating: bool,
+    ) -> Result<(), StorageError> {
+        let definition = Arc::new(definition);
+        let storage = Arc::clone(definition.storage()) as Arc<dyn AnyResource>;
+        let cache = self.hub.add(storage).await?;
+        let installed = Installed { definition, cache, made_of, terminating };
+        if let Some(before) = self.put(name, installed) {
+            self.hub.remove(&before.cache);
+        }
+        Ok(())
+    }
+
+    /// Lets nothing new come to a custom resource any more.
+    pub(crate) fn terminate(&self, name: &str) {
+        if let Some(installed) = self.installed(name).filter(|it| !it.terminating) {
+            self.put(name, Installed { terminating: true, ..Installed::clone(&installed) });
+        }
+    }
+
+    /// Serves a custom resource no more.
+    pub(crate) fn remove(&self, name: &str) {
+        let Some(before) = self.installed(name) else { return };
+        let mut by_name = self.custom.load().by_name.clone();
+        by_name.remove(name);
+        self.custom.store(Arc::new(Custom::new(by_name)));
+        self.hub.remove(&before.cache);
+    }
+
+    /// One task only changes the snapshot, so nothing is lost between reading and storing it.
+    fn put(&self, name: &str, installed: Installed) -> Option<Arc<Installed>> {
+        let mut by_name = self.custom.load().by_name.clone();
+        let before = by_name.insert(name.into(), Arc::new(installed));
+        self.custom.store(Arc::new(Custom::new(by_name)));
+        before
+    }
+}
