@@ -59,6 +59,30 @@ impl Value {
         }
     }
 
+    /// What JSON Schema calls its type.
+    #[must_use]
+    pub fn schema_type(&self) -> &'static str {
+        match self {
+            Self::Int(_) => "integer",
+            Self::Bool(_) => "boolean",
+            other => other.kind_name(),
+        }
+    }
+
+    /// The type that Go's decoder gives it where nothing says which.
+    #[must_use]
+    pub fn go_type(&self) -> &'static str {
+        match self {
+            Self::Null => "<nil>",
+            Self::Bool(_) => "bool",
+            Self::Int(_) => "int64",
+            Self::Float(_) => "float64",
+            Self::String(_) => "string",
+            Self::Array(_) => "[]interface {}",
+            Self::Object(_) => "map[string]interface {}",
+        }
+    }
+
     /// Whether this is `null`.
     #[must_use]
     pub fn is_null(&self) -> bool {

@@ -84,6 +84,17 @@ pub(crate) const PARENT_REFERENCE: &[Field] = &[
 const SECRET_REFERENCE: &[Field] =
     &[Field("Name", "name", Text), Field("Namespace", "namespace", Text)];
 
+/// A source of volumes that pods and persistent volumes share.
+pub(crate) const NFS: Field = Field(
+    "NFS",
+    "nfs",
+    Pointer(&[
+        Field("Server", "server", Text),
+        Field("Path", "path", Text),
+        Field("ReadOnly", "readOnly", Truth),
+    ]),
+);
+
 /// Where a persistent volume lies. Storage systems of the past are shown as their JSON.
 pub(crate) const VOLUME_SOURCE: &[Field] = &[
     Field("GCEPersistentDisk", "gcePersistentDisk", Plain),
@@ -94,15 +105,7 @@ pub(crate) const VOLUME_SOURCE: &[Field] = &[
         Pointer(&[Field("Path", "path", Text), Field("Type", "type", Plain)]),
     ),
     Field("Glusterfs", "glusterfs", Plain),
-    Field(
-        "NFS",
-        "nfs",
-        Pointer(&[
-            Field("Server", "server", Text),
-            Field("Path", "path", Text),
-            Field("ReadOnly", "readOnly", Truth),
-        ]),
-    ),
+    NFS,
     Field("RBD", "rbd", Plain),
     Field("Quobyte", "quobyte", Plain),
     Field("ISCSI", "iscsi", Plain),

@@ -72,7 +72,7 @@ impl Checker<'_> {
             }
             (Node::Int32 | Node::Int64 | Node::Float64, Value::Int(_) | Value::Float(_)) => {}
             (Node::Int32 | Node::Int64 | Node::Float64, other) => {
-                let found = go_type(other);
+                let found = other.go_type();
                 self.report(&format!("expected numeric (int or float), got {found}"));
             }
             (Node::Bool, Value::Bool(_)) => {}
@@ -133,17 +133,5 @@ impl Checker<'_> {
             }
             self.below(step.to_string(), Some(list.item), item);
         }
-    }
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Int(_) => "int64",
-        Value::Float(_) => "float64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }

@@ -82,19 +82,6 @@ fn unratcheted(of: &Node, value: &Value, old: Option<&Value>, path: &Path<'_>) -
     outcome
 }
 
-/// What JSON calls the type of a value.
-fn name_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Int(_) => "integer",
-        Value::Float(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
 fn type_of(of: &Node, value: &Value, path: &Path<'_>, outcome: &mut Outcome) {
     let wanted = match (of.int_or_string, of.kind) {
         (true, _) => "integer,string",
@@ -110,13 +97,13 @@ fn type_of(of: &Node, value: &Value, path: &Path<'_>, outcome: &mut Outcome) {
         Value::Float(it) if it.fract() == 0.0 => {
             of.int_or_string || matches!(of.kind, Some(Kind::Integer | Kind::Number))
         }
-        other => name_of(other) == wanted,
+        other => other.schema_type() == wanted,
     };
     if fits {
         outcome.matches += 2;
     } else {
         outcome.matches += 1;
-        wrong_type(path, wanted, name_of(value), &mut outcome.errors);
+        wrong_type(path, wanted, value.schema_type(), &mut outcome.errors);
     }
 }
 

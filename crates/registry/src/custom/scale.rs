@@ -69,15 +69,7 @@ fn nested<'v>(path: &[&str], object: &'v Value) -> Result<Option<&'v Value>, Str
 }
 
 fn wrong(path: &[&str], value: &Value, wanted: &str) -> String {
-    let found = match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Int(_) => "int64",
-        Value::Float(_) => "float64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    };
+    let found = value.go_type();
     let (path, shown) = (dotted(path), go_text(value));
     format!("{path} accessor error: {shown} is of the type {found}, expected {wanted}")
 }

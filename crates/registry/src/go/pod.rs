@@ -434,15 +434,7 @@ const VOLUME: &[Field] = &[
             Field("Optional", "optional", Plain),
         ]),
     ),
-    Field(
-        "NFS",
-        "nfs",
-        Pointer(&[
-            Field("Server", "server", Text),
-            Field("Path", "path", Text),
-            Field("ReadOnly", "readOnly", Truth),
-        ]),
-    ),
+    super::NFS,
     Field("ISCSI", "iscsi", Plain),
     Field("Glusterfs", "glusterfs", Plain),
     Field(

@@ -117,22 +117,9 @@ fn validations(schema: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     });
 }
 
-/// What JSON calls the type of a value.
-fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Int(_) => "integer",
-        Value::Float(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
 /// Checks that a value is of the type of its schema and within its bounds.
 fn of_type(value: &Value, schema: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    let (kind, found) = (schema.str_at(&["type"]), type_of(value));
+    let (kind, found) = (schema.str_at(&["type"]), value.schema_type());
     let fits = kind.is_empty() || kind == found || (kind == "number" && found == "integer");
     let may_be_null = schema.bool_at(&["nullable"]) && value.is_null();
     if !(fits || may_be_null) {
