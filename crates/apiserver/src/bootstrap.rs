@@ -226,12 +226,11 @@ impl<'s> Bootstrap<'s> {
 
     /// Told of each change of an object.
     fn changes_of(&self, object: &Value) -> Option<Arc<Notify>> {
-        let api_version = object.str_at(&["apiVersion"]);
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let found = self.server.catalog.find(group, version, &Place::of(object).resource)?;
+        let place = Place::of(object);
+        let cache = self.objects.cache(&place.group, &place.resource)?;
         let (namespace, name) =
             (object.str_at(&["metadata", "namespace"]), object.str_at(&["metadata", "name"]));
-        Some(found.cache.wake_for(Scope::Object(cache_key(namespace, name))))
+        Some(cache.wake_for(Scope::Object(cache_key(namespace, name))))
     }
 
     async fn ensure(&self, wanted: Value) -> Result<Done, BootstrapError> {
