@@ -102,6 +102,9 @@ pub(crate) fn objects(token: &str, authority: &str, server: &str) -> Result<Vec<
             "metadata": {"name": "kubelith:cluster-info", "namespace": "kube-public"},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "kubelith:cluster-info"},
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:anonymous"}]}),
+        value!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "kubelith:get-nodes"},
+            "rules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}]}),
+        binding("kubelith:get-nodes", "kubelith:get-nodes", JOINERS),
         binding("kubelith:node-bootstrap", "system:node-bootstrapper", JOINERS),
         binding("kubelith:node-autoapprove-bootstrap", &format!("{CSR}:nodeclient"), JOINERS),
         value!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
@@ -133,6 +136,7 @@ pub(crate) async fn join(
     let bearer = format!("{}.{}", token.id, token.secret);
     let access = Access::by_token(server, &authority, &bearer);
     let client = Client::new(Arc::new(HttpTransport::new(&access)?), "kubelith-agent");
+    asker.name_is_free(&client).await?;
     asker.credentials(&client, server, &authority, kubeconfig).await
 }
 
@@ -159,6 +163,29 @@ async fn authority(server: &str, token: &Token) -> Result<String> {
 }
 
 impl Asker {
+    /// That no node that lives has this name: two that share one would take each other's pods.
+    async fn name_is_free(&self, client: &Client) -> Result<()> {
+        let node = match client.get(&Resource::built_in("", "nodes"), "", &self.name).await {
+            Ok(node) => node,
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => {
+                tracing::warn!(%error, "could not see whether the node's name is taken");
+                return Ok(());
+            }
+        };
+        let ready = node.items_at(&["status", "conditions"]).iter().any(|condition| {
+            condition.str_at(&["type"]) == "Ready" && condition.str_at(&["status"]) == "True"
+        });
+        if ready {
+            bail!(
+                "a node named {0:?} is in the cluster already, and Ready: give this one another --node-name, or, where it \
+                 is this machine that comes back, `kubectl delete node {0}` first",
+                self.name
+            );
+        }
+        Ok(())
+    }
+
     /// The certificate of a node's own server.
     pub(crate) async fn serving(&self, client: &Client) -> Result<Identity> {
         let user = format!("system:node:{}", self.name);

@@ -7,6 +7,7 @@ mod cluster_dns;
 mod only;
 pub(crate) mod options;
 mod pod_network;
+mod removed;
 mod routes;
 mod service_proxy;
 
@@ -35,9 +36,12 @@ pub(crate) use cluster_dns::{
 pub(crate) use only::OnlyNode;
 pub(crate) use options::Options;
 use pod_network::RuntimeNetwork;
+use removed::Removed;
 
 use crate::{control, tls};
 
+/// Below the data directory: which control group pods were in, for the uninstall.
+pub(crate) const CGROUP_FILE: &str = "agent/pods-cgroup";
 /// The first argument of the process that shims are forked from.
 pub(crate) const ZYGOTE: &str = "zygote";
 /// The group of shims, outside of all pods.
@@ -178,6 +182,9 @@ pub(crate) async fn start(setup: Setup) -> Result<Node> {
     })
     .await
     .context("could not start the container runtime")?;
+    let kept = data_dir.join(CGROUP_FILE);
+    std::fs::write(&kept, options.pods_cgroup())
+        .with_context(|| format!("could not write {}", kept.display()))?;
     archives::import(&runtime, &data_dir.join("images"), &data_dir.join("agent/imported.json"))
         .await?;
     let caches = Caches::new(client.clone(), Arc::clone(&random), stop.clone());
@@ -193,14 +200,17 @@ pub(crate) async fn start(setup: Setup) -> Result<Node> {
     let agent = Kubelet::open(parts).await.context("could not start the node agent")?;
     let status = agent.status_trigger();
     let kubelet = tokio::spawn(agent.run(stop.clone()));
+    let removed = removed::listen()?;
     if proxy {
         let proxy =
             Proxy::new(proxy_config(&options)).context("could not start the service proxy")?;
-        tokio::spawn(service_proxy::run(proxy, Arc::clone(&caches), stop.clone()));
+        let running = service_proxy::run(proxy, Arc::clone(&caches), removed.clone(), stop.clone());
+        tokio::spawn(running);
     }
     control::serve(&state_dir, runtime.clone(), stop.clone())?;
     let (sender, network) = watch::channel(None);
-    let starting = Starting { options, state_dir, caches: Arc::clone(&caches), runtime, pods };
+    let starting =
+        Starting { options, state_dir, caches: Arc::clone(&caches), runtime, pods, removed };
     tokio::spawn(async move {
         tokio::select! {
             () = starting.run(sender, || status.notify_one()) => {}
@@ -241,6 +251,7 @@ struct Starting {
     caches: Arc<Caches>,
     runtime: EmbeddedRuntime,
     pods: RuntimeNetwork,
+    removed: Removed,
 }
 
 impl Starting {
@@ -261,6 +272,8 @@ impl Starting {
         };
         self.pods.provide(Arc::clone(&network));
         ready();
+        let restoring = removed::restore(Arc::clone(&network), self.removed.clone());
+        tokio::spawn(restoring);
         self.repair(&network).await;
         sender.send_replace(Some(Arc::clone(&network)));
         routes::run(&network, &store, &name).await;

@@ -17,8 +17,8 @@ use sys::netlink::Netns;
 use crate::data_dir;
 use crate::node::{self, Options as NodeOptions};
 
-/// The groups of pods and of shims.
-const GROUPS: [&str; 2] = ["/kubepods", "/kubelith"];
+/// The group that those of shims are in.
+const OWN_GROUP: &str = "/kubelith";
 
 /// Flags of `kubelith uninstall`.
 #[derive(Debug, clap::Args)]
@@ -76,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("network: links, routes and rules removed");
     let mounts = unmount(&[data_dir.clone(), state_dir.clone()])?;
     println!("mounts: {mounts} removed");
-    remove_groups()?;
+    remove_groups(data_dir)?;
     drop(held);
     for dir in [data_dir, &state_dir] {
         match std::fs::remove_dir_all(dir) {
@@ -155,9 +155,11 @@ fn plain(text: &str) -> PathBuf {
 }
 
 /// Removes groups that have no process any more; another node of this machine may use the same.
-fn remove_groups() -> Result<()> {
+fn remove_groups(data_dir: &Path) -> Result<()> {
     let hierarchies = Hierarchies::detect().context("could not find the control groups")?;
-    for group in GROUPS {
+    let kept = std::fs::read_to_string(data_dir.join(node::CGROUP_FILE));
+    let pods = kept.unwrap_or_else(|_| node::options::PODS_CGROUP.to_owned());
+    for group in [pods.as_str(), OWN_GROUP] {
         for dir in hierarchies.dirs(group) {
             remove_group(&dir);
         }

@@ -148,6 +148,21 @@ impl PodNetwork {
         Ok(stale)
     }
 
+    /// Puts the rules back where somebody else has removed a table of them. Says whether that was so.
+    ///
+    /// # Errors
+    /// When the kernel refuses; call again.
+    pub fn restore_rules(&self) -> Result<bool, NetworkError> {
+        let mut state = self.state.lock();
+        let State { nftables, sandboxes, .. } = &mut *state;
+        if rules::are_installed(nftables).map_err(node("list tables"))? {
+            return Ok(false);
+        }
+        let installing = node("install the rules of the pod network");
+        rules::install(nftables, &self.config, sandboxes).map_err(installing)?;
+        Ok(true)
+    }
+
     /// The addresses of every sandbox.
     #[must_use]
     pub fn sandboxes(&self) -> BTreeMap<String, Vec<IpAddr>> {

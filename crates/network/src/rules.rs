@@ -53,6 +53,16 @@ pub(crate) fn install(
     nft.apply(batch)
 }
 
+/// Whether both tables are there.
+pub(crate) fn are_installed(nft: &mut Nftables) -> Result<bool, NetlinkError> {
+    for table in &TABLES {
+        if !nft.tables(table.family)?.iter().any(|name| name == table.name) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// The host ports of one more sandbox.
 pub(crate) fn add(nft: &mut Nftables, record: &Record) -> Result<(), NetlinkError> {
     let mut batch = Batch::new();

@@ -33,6 +33,9 @@ pub enum ProxyError {
     /// The rules are there, but connections to endpoints that are gone could not be forgotten.
     #[error("could not forget UDP connections to endpoints that are gone")]
     Conntrack(#[source] NetlinkError),
+    /// Whether the rules are there could not be seen.
+    #[error("could not list the tables of the service proxy")]
+    Look(#[source] NetlinkError),
     /// The rules could not be removed.
     #[error("could not remove the rules of the service proxy")]
     Uninstall(#[source] NetlinkError),

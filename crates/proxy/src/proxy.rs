@@ -191,6 +191,20 @@ impl Proxy {
         !self.installed || !self.store.dirty.is_empty() || !self.pending_udp.is_empty()
     }
 
+    /// Looks whether the kernel still has our tables; where somebody else removed one, the next [`Proxy::apply`] replaces
+    /// everything. Says whether that is so.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn look(&mut self) -> Result<bool, ProxyError> {
+        for family in &self.config.families {
+            let table = if *family == Family::Ip6 { &IP6 } else { &IP };
+            let tables = self.nftables.tables(*family).map_err(ProxyError::Look)?;
+            self.installed &= tables.iter().any(|name| name == table.name);
+        }
+        Ok(!self.installed)
+    }
+
     /// Makes the kernel's rules what the Services told since last time ask for, in one transaction.
     ///
     /// # Errors

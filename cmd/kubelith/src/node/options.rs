@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 
 /// Where sockets and pinned namespaces lie for the default data directory.
 const STATE_DIR: &str = "/run/kubelith";
+/// The control group of all pods, below the root that is given.
+pub(crate) const PODS_CGROUP: &str = "/kubepods";
 /// The default data directory.
 pub(crate) const DATA_DIR: &str = "/var/lib/kubelith";
 
@@ -67,7 +69,7 @@ pub(crate) struct Options {
 #[command(next_help_heading = "kubelet")]
 pub(crate) struct Kubelet {
     /// The most pods on the node
-    #[arg(long, default_value_t = 110, value_name = "N")]
+    #[arg(long, default_value_t = 110, value_name = "N", allow_negative_numbers = true)]
     max_pods: u32,
     /// The most processes of a pod; -1 is no limit
     #[arg(long, default_value_t = -1, value_name = "N", allow_negative_numbers = true)]
@@ -191,6 +193,11 @@ impl Options {
         PathBuf::from(format!("{STATE_DIR}-{}", hex::encode(&digest[..4])))
     }
 
+    /// The control group of all pods.
+    pub(crate) fn pods_cgroup(&self) -> String {
+        format!("{}{PODS_CGROUP}", self.kubelet.cgroup_root.trim_end_matches('/'))
+    }
+
     /// The configuration of registries.
     pub(crate) fn registries(&self) -> Result<Registries> {
         let Some(path) = &self.registries else { return Ok(Registries::default()) };
@@ -221,7 +228,7 @@ impl Options {
             image_gc_low_percent: own.image_gc_low_threshold,
             static_pods: own.pod_manifest_path.clone(),
             allowed_unsafe_sysctls: own.allowed_unsafe_sysctls.clone(),
-            cgroup_root: format!("{}/kubepods", own.cgroup_root.trim_end_matches('/')),
+            cgroup_root: self.pods_cgroup(),
             version: format!("v1.37.1+kubelith{}", env!("CARGO_PKG_VERSION")),
             ..kubelet::Config::new(&self.name(), &data_dir.join("agent"))
         };

@@ -17,6 +17,8 @@ use parking_lot::Mutex;
 use proxy::{Proxy, ServiceKey};
 use tokio::sync::Notify;
 
+use super::removed::Removed;
+
 /// How long the proxy waits after the kernel refused a change.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -40,7 +42,12 @@ impl Changes {
 }
 
 /// Runs until `stop`. Rules stay when it ends: services go on working while this process restarts.
-pub(crate) async fn run(mut proxy: Proxy, caches: Arc<Caches>, stop: ShutdownSignal) {
+pub(crate) async fn run(
+    mut proxy: Proxy,
+    caches: Arc<Caches>,
+    mut removed: Removed,
+    stop: ShutdownSignal,
+) {
     let services = caches.store_of::<Service>();
     let slices = caches.store_of::<EndpointSlice>();
     tokio::select! {
@@ -64,6 +71,11 @@ pub(crate) async fn run(mut proxy: Proxy, caches: Arc<Caches>, stop: ShutdownSig
         }
         tokio::select! {
             () = changes.wake.notified() => {}
+            Ok(()) = removed.changed() => match proxy.look() {
+                Ok(true) => tracing::warn!("somebody removed the rules of services: they come back"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "could not look at the rules of services"),
+            },
             () = stop.requested() => return,
         }
     }

@@ -3,6 +3,7 @@
 //! A selector turns a change into what it is for the client: an object that begins to match is ADDED, one that ceases to
 //! is DELETED with its last matching state at the new version.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -13,13 +14,14 @@ use bytes::Bytes;
 use client::error::ApiStatus;
 use client::transport::{Objects, WantsObjects};
 use client::watch::WatchEvent;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use prometheus_client::metrics::counter::Counter;
 use storage::{Rev, StorageError};
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::list::{Selection, wait_for};
 use crate::Server;
@@ -51,6 +53,10 @@ struct Watch {
     bookmarks: bool,
     deadline: Instant,
     next_bookmark: Instant,
+    /// Wakes at the deadline, or when a bookmark is due.
+    timer: Pin<Box<Sleep>>,
+    /// The server is asked to stop.
+    stop: BoxFuture<'static, ()>,
     /// What the client has seen up to.
     seen: u64,
     stage: Stage,
@@ -134,6 +140,10 @@ pub(crate) async fn watch(
     let shared_frames = form.transform == Transform::None
         && form.encoding == Encoding::Json
         && target.is_storage_version();
+    let deadline = now + Duration::from_secs(timeout);
+    let next_bookmark = now + Duration::from_secs(BOOKMARK_SECONDS);
+    let first = if options.bookmarks { deadline.min(next_bookmark) } else { deadline };
+    let stop = server.stop.clone();
     let wants_objects = shared_frames && exchange.parts.extensions.get::<WantsObjects>().is_some();
     let watch = Watch {
         shared_frames,
@@ -143,8 +153,10 @@ pub(crate) async fn watch(
         selection,
         form,
         bookmarks: options.bookmarks,
-        deadline: now + Duration::from_secs(timeout),
-        next_bookmark: now + Duration::from_secs(BOOKMARK_SECONDS),
+        deadline,
+        next_bookmark,
+        timer: Box::pin(tokio::time::sleep_until(first)),
+        stop: async move { stop.requested().await }.boxed(),
         seen: version,
         stage,
         woken,
@@ -502,10 +514,15 @@ impl Watch {
         }
         let until =
             if self.bookmarks { self.deadline.min(self.next_bookmark) } else { self.deadline };
+        // Most waits end with a change: the timer stays where it is, which may be early and is looked at then.
+        if self.timer.is_elapsed() || self.timer.deadline() > until {
+            self.timer.as_mut().reset(until);
+        }
         tokio::select! {
+            biased;
             () = woken => false,
-            () = self.server.stop.requested() => true,
-            () = tokio::time::sleep_until(until) => Instant::now() >= self.deadline,
+            () = &mut self.stop => true,
+            () = self.timer.as_mut() => Instant::now() >= self.deadline,
         }
     }
 

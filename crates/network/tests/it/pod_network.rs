@@ -6,7 +6,7 @@ use std::path::Path;
 
 use network::{Config, LocalNode, PodNetwork, PortMapping, Protocol, RemoteNode, plan};
 use sys::netlink::{Netns, Rtnetlink};
-use sys::nftables::{Family, Nftables};
+use sys::nftables::{Batch, Family, Nftables, Table};
 
 use crate::lab::{CLIENT, GATEWAY, Lab, NODE, ask_tcp, ask_udp, serve_tcp, serve_udp, udp_client};
 
@@ -97,6 +97,13 @@ fn host_ports_lead_to_the_pod_from_everywhere() {
     let hairpin = ask_tcp(&a, &port(8080));
     assert!(hairpin.starts_with("a ") && hairpin != "a 10.244.0.2", "{hairpin}");
     assert_eq!(ask_tcp(&b, &format!("{GATEWAY}:9090")), "ConnectionRefused", "bound elsewhere");
+
+    assert!(!network.restore_rules().unwrap());
+    let mut flush = Batch::new();
+    flush.remove_table(&Table { family: Family::Ip, name: "kubelith-network" });
+    Nftables::open(&lab.node).unwrap().apply(flush).unwrap();
+    assert!(network.restore_rules().unwrap(), "somebody removed a table");
+    assert_eq!(ask_tcp(&lab.client, &port(8080)), format!("a {CLIENT}"));
 
     let taken = network.setup("c", &Netns::anonymous().unwrap(), &[tcp(8080, 1)]).unwrap_err();
     let text = "host port TCP 0.0.0.0:8080 is already taken by sandbox a";

@@ -352,3 +352,16 @@ fn a_front_belongs_to_who_had_it_first_until_that_is_gone() {
     assert_eq!((applied.services, applied.added), (2, 1), "a gets it in the same transaction");
     assert_eq!(proxy.problems().count(), 0);
 }
+
+#[test]
+fn rules_that_somebody_removes_come_back() {
+    let mut world = world(1);
+    let spec = "{clusterIP: 10.96.0.1, ports: [{port: 80}]}";
+    world.sync(&(service("a", spec) + &slice("a", HTTP, &endpoints("10.244.0.11@here"))));
+    assert!(!world.proxy.look().unwrap());
+    Proxy::remove(&world.lab.node).unwrap();
+    assert!(world.proxy.look().unwrap());
+    assert!(world.proxy.apply().unwrap().replaced);
+    assert!(!world.proxy.look().unwrap());
+    assert_eq!(answers(&world.pods[0], "10.96.0.1:80", 1), names("pod1"));
+}

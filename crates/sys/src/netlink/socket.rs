@@ -45,6 +45,12 @@ impl Socket {
         Ok(Self { fd, sequence: 0, buffer: vec![0; DATAGRAM] })
     }
 
+    /// Hears what the kernel tells a multicast group.
+    pub(crate) fn join(&self, group: u32) -> Result<(), NetlinkError> {
+        let joined = set_option(&self.fd, libc::NETLINK_ADD_MEMBERSHIP, group);
+        joined.map_err(|errno| NetlinkError::system("join a netlink group", errno))
+    }
+
     pub(crate) fn next_sequence(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1).max(1);
         self.sequence
@@ -149,17 +155,16 @@ fn open(protocol: Protocol) -> Result<OwnedFd, Errno> {
         sockopt::set_socket_recv_buffer_size(&fd, RECEIVE_BUFFER)?;
     }
     // Errors without the request's bytes, and with the kernel's own words.
-    set_option(&fd, libc::NETLINK_CAP_ACK)?;
-    set_option(&fd, libc::NETLINK_EXT_ACK)?;
+    set_option(&fd, libc::NETLINK_CAP_ACK, 1)?;
+    set_option(&fd, libc::NETLINK_EXT_ACK, 1)?;
     Ok(fd)
 }
 
-fn set_option(fd: &OwnedFd, option: i32) -> Result<(), Errno> {
-    let on: libc::c_int = 1;
-    let size = libc::socklen_t::try_from(size_of_val(&on)).unwrap_or(4);
-    // SAFETY: the descriptor is open, and the pointer is to an int that lives across the call and has the size given.
+fn set_option(fd: &OwnedFd, option: i32, value: u32) -> Result<(), Errno> {
+    let size = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or(4);
+    // SAFETY: the descriptor is open, and the pointer is to an integer that lives across the call and has the size given.
     let result = unsafe {
-        let value = std::ptr::from_ref(&on).cast();
+        let value = std::ptr::from_ref(&value).cast();
         libc::setsockopt(fd.as_raw_fd(), libc::SOL_NETLINK, option, value, size)
     };
     if result == 0 {

@@ -7,6 +7,7 @@
 mod batch;
 mod conntrack;
 mod expr;
+mod monitor;
 mod read;
 mod set;
 
@@ -18,6 +19,7 @@ pub use expr::{
     CmpOp, CtDirection, CtKey, DynsetOp, Expr, FibAddress, MetaKey, NatKind, NumgenKind,
     PayloadBase, Reg, RejectKind, Verdict,
 };
+pub use monitor::Monitor;
 pub use read::RuleSummary;
 pub use set::{DataType, Element, ElementData, Key, KeyFields, Set, SetData, SetFlags};
 

@@ -5,7 +5,8 @@ use std::net::UdpSocket;
 use sys::netlink::{Netns, Rtnetlink};
 use sys::nftables::{
     BaseChain, Batch, ChainType, Conntrack, CtKey, DataType, Element, ElementData, Expr, Family,
-    Hook, Key, KeyFields, MetaKey, Name, Nftables, Reg, Set, SetData, SetFlags, Table, Verdict,
+    Hook, Key, KeyFields, MetaKey, Monitor, Name, Nftables, Reg, Set, SetData, SetFlags, Table,
+    Verdict,
 };
 
 const TABLE: Table = Table { family: Family::Ip, name: "t" };
@@ -98,4 +99,24 @@ fn tracked_connections_are_listed_and_forgotten() {
     assert_eq!(conntrack.flows(to_5353).unwrap()[0].original.protocol, 17);
     assert_eq!(conntrack.delete_matching(to_5353).unwrap(), 1);
     assert_eq!(conntrack.flows(to_5353).unwrap(), []);
+}
+
+#[test]
+fn a_monitor_hears_of_tables_that_go() {
+    let namespace = Netns::anonymous().unwrap();
+    let mut nft = Nftables::open(&namespace).unwrap();
+    let mut monitor = Monitor::open(&namespace).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || while monitor.wait().is_ok() && tell.send(()).is_ok() {});
+    let mut batch = Batch::new();
+    batch.add_table(&TABLE);
+    nft.apply(batch).unwrap();
+    let mut batch = Batch::new();
+    batch.add_chain(&TABLE, "one", None);
+    nft.apply(batch).unwrap();
+    assert!(told.try_recv().is_err(), "nothing has gone");
+    let mut batch = Batch::new();
+    batch.remove_table(&TABLE);
+    nft.apply(batch).unwrap();
+    told.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
 }
