@@ -111,15 +111,17 @@ impl Options {
         })
     }
 
-    /// The address that other machines are told; loopback where this machine has no other.
-    pub(crate) fn advertised(&self, bind: IpAddr) -> IpAddr {
+    /// The address that other machines are told, the node's where nothing else is given; loopback where this machine has
+    /// no other.
+    pub(crate) fn advertised(&self, bind: IpAddr, node: &[IpAddr]) -> IpAddr {
         if let Some(address) = self.advertise_address {
             return address;
         }
         if !bind.is_unspecified() {
             return bind;
         }
-        own_address().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        let own = node.first().copied().or_else(own_address);
+        own.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 }
 

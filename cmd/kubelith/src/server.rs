@@ -299,7 +299,7 @@ impl Network {
             bail!("--service-cidr {range}: the prefix must be between /8 and /28");
         }
         let services = ServiceRange::new(range.addr(), range.prefix_len());
-        let advertised = options.access.advertised(options.bind_address);
+        let advertised = options.access.advertised(options.bind_address, &options.node.node_ip);
         let own = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(services.address(1)), advertised];
         Ok(Self {
             advertised,
