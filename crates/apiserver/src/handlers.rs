@@ -22,6 +22,7 @@ pub(crate) mod eviction;
 pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod patch;
+mod proxy;
 pub(crate) mod reviews;
 pub(crate) mod subresource;
 pub(crate) mod token;
@@ -99,6 +100,9 @@ pub(crate) async fn handle(
     }
     if connect::is_stream(facts.resource, &info.subresource) {
         return connect::connect(server, exchange, &target, body).await;
+    }
+    if info.subresource == "proxy" {
+        return proxy::proxy(server, exchange, &target, body).await;
     }
     match info.verb {
         "get" => get::get(server, exchange, &target).await,

@@ -16,6 +16,7 @@ mod discovery;
 mod error;
 mod exchange;
 mod filters;
+mod forward;
 mod handlers;
 mod health;
 mod http2;

@@ -1,56 +1,34 @@
-//! Streams to nodes: `log`, `exec`, `attach`, `portforward` of pods, and `proxy` of nodes.
+//! Streams to nodes: `log`, `exec`, `attach`, `portforward` of pods.
 //!
 //! The server reaches a node only through the agent's port, over TLS, also on one machine. It passes bytes: what is
 //! inside a stream is between the client and the agent.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use admission::Operation;
 use apimachinery::status::{Cause, Details};
 use apimachinery::{Status, Value};
 use auth::{Attributes, Decision};
-use bytes::Bytes;
-use futures::StreamExt;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, UPGRADE};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, BodyStream, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::header::CONNECTION;
+use http::{Method, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use super::admit::{Admission, judge};
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
 use crate::filters::refusal;
+use crate::forward::{self, Onward};
 use crate::persist;
 use crate::target::Target;
 
-/// How long a node may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(10);
 /// How much of an agent's refusal is passed on, in bytes (upstream's limit).
 const REFUSAL_BYTES: usize = 50_000;
 /// The port of a node's agent, where its status names no other.
 const AGENT_PORT: u16 = 10_250;
-/// Headers that belong to one connection and are not passed on.
-const HOP_BY_HOP: &[&str] = &[
-    "host",
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "authorization",
-    "content-length",
-];
-
 /// How the server speaks to nodes.
 #[derive(Clone)]
 pub struct NodeDialer {
@@ -73,11 +51,7 @@ impl NodeDialer {
 
 /// Whether a subresource is a stream to a node.
 pub(crate) fn is_stream(resource: &str, subresource: &str) -> bool {
-    match subresource {
-        "log" | "exec" | "attach" | "portforward" => resource == "pods",
-        "proxy" => resource == "nodes",
-        _ => false,
-    }
+    resource == "pods" && matches!(subresource, "log" | "exec" | "attach" | "portforward")
 }
 
 /// Passes a request to the agent of a node, and its answer back.
@@ -101,17 +75,20 @@ pub(crate) async fn connect(
         };
         judge(server, exchange, &admission, &mut Value::Null, Some(&current.value)).await?;
     }
-    let (node, path) = match target.served.facts.resource {
-        "nodes" => (Value::clone(&current.value), format!("/{}", exchange.info.rest)),
-        _ => (node_of(server, &current.value)?, path_of(exchange, &current.value)?),
-    };
-    if matches!(subresource.as_str(), "exec" | "attach" | "portforward") && !asks_upgrade(exchange)
-    {
+    let (node, path) = (node_of(server, &current.value)?, path_of(exchange, &current.value)?);
+    if subresource != "log" && !asks_upgrade(exchange) {
         return Err(Status::bad_request("Upgrade request required"));
     }
     let body = body.read().await?;
     let node_name = node.str_at(&["metadata", "name"]).to_owned();
-    let passed = pass(server, exchange, &node, &path, body).await;
+    let method = match exchange.parts.method {
+        Method::HEAD => Method::GET,
+        ref other => other.clone(),
+    };
+    let passed = match agent_of(server, &node, path) {
+        Ok(to) => forward::forward(exchange, &to, method, forward::full(body)).await,
+        Err(why) => Err(why),
+    };
     let answer = passed.map_err(|error| {
         Status::internal(format!("error dialing backend: node {node_name}: {error}"))
     })?;
@@ -122,7 +99,7 @@ pub(crate) async fn connect(
 }
 
 /// Whether the client wants to speak another protocol (upstream: `httpstream.IsUpgradeRequest`).
-fn asks_upgrade(exchange: &Exchange) -> bool {
+pub(super) fn asks_upgrade(exchange: &Exchange) -> bool {
     let mut connection = exchange.parts.headers.get_all(CONNECTION).iter();
     connection.any(|it| it.as_bytes().to_ascii_lowercase().windows(7).any(|it| it == b"upgrade"))
 }
@@ -257,7 +234,7 @@ fn container_of(exchange: &Exchange, pod: &Value) -> Result<String, Status> {
 }
 
 /// Where the agent of a node listens.
-fn address_of(node: &Value) -> Result<(IpAddr, u16), String> {
+pub(super) fn address_of(node: &Value) -> Result<(IpAddr, u16), String> {
     let addresses = node.items_at(&["status", "addresses"]);
     let find = |kind: &str| {
         let found = addresses.iter().find(|it| it.str_at(&["type"]) == kind);
@@ -272,101 +249,15 @@ fn address_of(node: &Value) -> Result<(IpAddr, u16), String> {
     ))
 }
 
-async fn pass(
-    server: &Arc<Server>,
-    exchange: &mut Exchange,
-    node: &Value,
-    path: &str,
-    body: Bytes,
-) -> Result<Response<Body>, String> {
+/// Where a path of a node's agent is.
+///
+/// # Errors
+/// When the node tells no address, or this server has no way to nodes.
+pub(super) fn agent_of(server: &Server, node: &Value, path: String) -> Result<Onward, String> {
     let dialer = server.nodes.clone().ok_or("this server has no way to nodes")?;
     let (address, port) = address_of(node)?;
-    let tcp = tokio::time::timeout(CONNECT, TcpStream::connect((address, port))).await;
-    let tcp = tcp.map_err(|_| "dial timeout".to_owned())?.map_err(|error| error.to_string())?;
-    // Keystrokes must not wait for each other.
-    let _ = tcp.set_nodelay(true);
-    let tls = TlsConnector::from(dialer.tls).connect(ServerName::from(address), tcp);
-    let tls = tokio::time::timeout(CONNECT, tls).await;
-    let tls =
-        tls.map_err(|_| "TLS handshake timeout".to_owned())?.map_err(|error| error.to_string())?;
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(tls)).await.map_err(|error| error.to_string())?;
-    tokio::spawn(connection.with_upgrades());
-    let request = request_to(exchange, address, port, path, body)?;
-    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(join(exchange, response));
-    }
-    let (parts, incoming) = response.into_parts();
-    let pieces =
-        BodyStream::new(incoming).filter_map(|frame| async move { frame.ok()?.into_data().ok() });
-    let mut answer = Response::new(Body::Stream(pieces.boxed()));
-    *answer.status_mut() = parts.status;
-    if let Some(media) = parts.headers.get(CONTENT_TYPE) {
-        answer.headers_mut().insert(CONTENT_TYPE, media.clone());
-    }
-    Ok(answer)
-}
-
-fn request_to(
-    exchange: &Exchange,
-    address: IpAddr,
-    port: u16,
-    path: &str,
-    body: Bytes,
-) -> Result<Request<Full<Bytes>>, String> {
-    let uri: Uri = path.parse().map_err(|error| format!("path {path}: {error}"))?;
-    let method = if exchange.parts.method == Method::HEAD {
-        Method::GET
-    } else {
-        exchange.parts.method.clone()
-    };
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = method;
-    *request.uri_mut() = uri;
-    let headers = request.headers_mut();
-    copy_headers(&exchange.parts.headers, headers);
-    let host = format!("{address}:{port}").parse().map_err(|_| "odd address".to_owned())?;
-    headers.insert(HOST, host);
-    if exchange.parts.headers.contains_key(UPGRADE) {
-        headers.insert(CONNECTION, http::HeaderValue::from_static("Upgrade"));
-    }
-    Ok(request)
-}
-
-fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
-    for (name, value) in from {
-        let hop = HOP_BY_HOP.contains(&name.as_str()) || name.as_str().starts_with("impersonate-");
-        if !hop {
-            to.append(name.clone(), value.clone());
-        }
-    }
-}
-
-/// Both ends have switched protocols: from here on bytes go to and fro.
-fn join(exchange: &mut Exchange, response: Response<hyper::body::Incoming>) -> Response<Body> {
-    let mut answer = Response::new(Body::empty());
-    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    for (name, value) in response.headers() {
-        if name.as_str().starts_with("sec-websocket")
-            || *name == UPGRADE
-            || *name == HeaderName::from_static("x-stream-protocol-version")
-        {
-            answer.headers_mut().append(name.clone(), value.clone());
-        }
-    }
-    answer.headers_mut().insert(CONNECTION, http::HeaderValue::from_static("Upgrade"));
-    let client = exchange.parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    tokio::spawn(async move {
-        let Some(client) = client else { return };
-        let (Ok(client), Ok(node)) = tokio::join!(client, hyper::upgrade::on(response)) else {
-            return;
-        };
-        let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
-        // An end of either side ends both; why does not matter any more.
-        let _ = tokio::io::copy_bidirectional(&mut client, &mut node).await;
-    });
-    answer
+    let tls = Some((dialer.tls, ServerName::from(address)));
+    Ok(Onward { address: SocketAddr::new(address, port), tls, path })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod bad_input;
 mod cluster;
 mod custom;
 mod pod_security;
+mod proxies;
 mod tended;
 mod watches;
 mod wire;

@@ -10,6 +10,7 @@ pub(super) const TESTS: &[Test] = &[
     Test { name: "kubectl explain, diff, apply --server-side", run: schemas, alone: false },
     Test { name: "kubectl get --watch, events, describe, wait", run: watching, alone: false },
     Test { name: "kubectl port-forward", run: forwarded, alone: false },
+    Test { name: "kubectl get --raw of proxies", run: proxied, alone: false },
     Test {
         name: "kubectl auth, create token, api-resources, version",
         run: about_the_server,
@@ -171,4 +172,27 @@ fn forwarded(case: Case<'_>) -> Result<()> {
         ensure!(page.contains("Welcome to nginx!"), "{page}");
     }
     case.remove(&["web"])
+}
+
+fn proxied(case: Case<'_>) -> Result<()> {
+    case.line("run shown --image=nginx --port=80")?;
+    case.ready(&["shown"])?;
+    case.line("expose pod shown --port=8080 --target-port=80")?;
+    case.line("wait endpoints/shown --for=jsonpath={.subsets[0].addresses[0].ip} --timeout=60s")?;
+    let namespace = case.namespace;
+    for path in ["pods/shown", "pods/shown:80", "services/shown:8080", "services/http:shown:8080"] {
+        let page = case.line(&format!("get --raw /api/v1/namespaces/{namespace}/{path}/proxy/"))?;
+        ensure!(page.contains("Welcome to nginx!"), "{path}: {page}");
+    }
+    let refused = case.fails(&[
+        "get",
+        "--raw",
+        &format!("/api/v1/namespaces/{namespace}/pods/shown:81/proxy/"),
+    ])?;
+    ensure!(refused.contains("connect: connection refused"), "{refused}");
+    let node = case.line("get pod shown --output=jsonpath={.spec.nodeName}")?;
+    let health = case.line(&format!("get --raw /api/v1/nodes/{}/proxy/healthz", node.trim()))?;
+    ensure!(health.trim() == "ok", "{health}");
+    case.line("delete service shown")?;
+    case.remove(&["shown"])
 }

@@ -1,0 +1,199 @@
+//! Passing a request on to another HTTP server, and its answer back: bytes as they come, upgrades included.
+//!
+//! Knows nothing of who is behind the address.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, BodyStream, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::body::{Body, BodyError};
+use crate::exchange::{Exchange, RequestBody};
+
+/// How long a server may take to accept a connection, and then for its keys.
+const CONNECT: Duration = Duration::from_secs(10);
+/// Headers that belong to one connection and are not passed on, and what is meant for this server alone.
+const HOP_BY_HOP: &[&str] = &[
+    "host",
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "authorization",
+    "content-length",
+];
+
+/// The body of a request on its way.
+pub(crate) type Passed = UnsyncBoxBody<Bytes, BodyError>;
+
+/// Bytes at hand as a body on its way.
+pub(crate) fn full(bytes: Bytes) -> Passed {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body that is passed on as it comes.
+pub(crate) fn streamed(body: RequestBody) -> Passed {
+    match body {
+        RequestBody::Bytes(bytes) => full(bytes),
+        RequestBody::Incoming(incoming) => incoming.boxed_unsync(),
+    }
+}
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(crate) struct Onward {
+    pub(crate) address: SocketAddr,
+    /// How to speak TLS, and to whom.
+    pub(crate) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// The path there, and the query.
+    pub(crate) path: String,
+}
+
+/// Passes the request on.
+///
+/// # Errors
+/// Nobody answers there; in the words of Go's dialer, where it has any.
+pub(crate) async fn forward(
+    exchange: &mut Exchange,
+    to: &Onward,
+    method: Method,
+    body: Passed,
+) -> Result<Response<Body>, String> {
+    let request = request_to(exchange, to, method, body)?;
+    let tcp = tokio::time::timeout(CONNECT, TcpStream::connect(to.address)).await;
+    let tcp = tcp.map_err(|_| dialing(to.address, "i/o timeout"))?;
+    let tcp = tcp.map_err(|error| {
+        dialing(to.address, &format!("connect: {}", without_number(&error.to_string())))
+    })?;
+    // Keystrokes must not wait for each other.
+    let _ = tcp.set_nodelay(true);
+    let response = match &to.tls {
+        None => send(tcp, request).await?,
+        Some((config, name)) => {
+            let tls = TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp);
+            let tls = tokio::time::timeout(CONNECT, tls).await;
+            let tls = tls.map_err(|_| "TLS handshake timeout".to_owned())?;
+            send(tls.map_err(|error| error.to_string())?, request).await?
+        }
+    };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(join(exchange, response));
+    }
+    let (parts, incoming) = response.into_parts();
+    let pieces =
+        BodyStream::new(incoming).filter_map(|frame| async move { frame.ok()?.into_data().ok() });
+    let mut answer = Response::new(Body::Stream(pieces.boxed()));
+    *answer.status_mut() = parts.status;
+    copy_headers(&parts.headers, answer.headers_mut());
+    Ok(answer)
+}
+
+fn dialing(address: SocketAddr, why: &str) -> String {
+    format!("dial tcp {address}: {why}")
+}
+
+/// `Connection refused (os error 111)` as Go says it.
+fn without_number(error: &str) -> String {
+    let text = error.split(" (os error").next().unwrap_or(error);
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+async fn send<S>(
+    stream: S,
+    request: Request<Passed>,
+) -> Result<Response<hyper::body::Incoming>, String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let shaken = http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = shaken.map_err(|error| error.to_string())?;
+    tokio::spawn(connection.with_upgrades());
+    sender.send_request(request).await.map_err(|error| error.to_string())
+}
+
+fn request_to(
+    exchange: &Exchange,
+    to: &Onward,
+    method: Method,
+    body: Passed,
+) -> Result<Request<Passed>, String> {
+    let uri: Uri = to.path.parse().map_err(|error| format!("path {}: {error}", to.path))?;
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    copy_headers(&exchange.parts.headers, headers);
+    let host = HeaderValue::from_str(&to.address.to_string());
+    headers.insert(HOST, host.map_err(|error| error.to_string())?);
+    if exchange.parts.headers.contains_key(UPGRADE) {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    }
+    Ok(request)
+}
+
+fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
+    for (name, value) in from {
+        let hop = HOP_BY_HOP.contains(&name.as_str()) || name.as_str().starts_with("impersonate-");
+        if !hop {
+            to.append(name.clone(), value.clone());
+        }
+    }
+}
+
+/// Both ends have switched protocols: from here on bytes go to and fro.
+fn join(exchange: &mut Exchange, response: Response<hyper::body::Incoming>) -> Response<Body> {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    for (name, value) in response.headers() {
+        if name.as_str().starts_with("sec-websocket")
+            || *name == UPGRADE
+            || *name == HeaderName::from_static("x-stream-protocol-version")
+        {
+            answer.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    let client = exchange.parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    tokio::spawn(async move {
+        let Some(client) = client else { return };
+        let (Ok(client), Ok(other)) = tokio::join!(client, hyper::upgrade::on(response)) else {
+            return;
+        };
+        let (mut client, mut other) = (TokioIo::new(client), TokioIo::new(other));
+        // An end of either side ends both; why does not matter any more.
+        let _ = tokio::io::copy_bidirectional(&mut client, &mut other).await;
+    });
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_number;
+
+    #[test]
+    fn errors_of_the_kernel_are_told_as_go_does() {
+        for (text, expected) in [
+            ("Connection refused (os error 111)", "connection refused"),
+            ("No route to host (os error 113)", "no route to host"),
+            ("", ""),
+        ] {
+            assert_eq!(without_number(text), expected);
+        }
+    }
+}
