@@ -33,7 +33,7 @@ use tokio::task::JoinHandle;
 pub(crate) use cluster_dns::{
     ACCOUNT as DNS_ACCOUNT, Dns, objects as dns_objects, slice as dns_slice,
 };
-pub(crate) use only::OnlyNode;
+pub(crate) use only::{OnlyNode, is_here};
 pub(crate) use options::Options;
 use pod_network::RuntimeNetwork;
 use removed::Removed;
@@ -185,6 +185,7 @@ pub(crate) async fn start(setup: Setup) -> Result<Node> {
     let kept = data_dir.join(CGROUP_FILE);
     std::fs::write(&kept, options.pods_cgroup())
         .with_context(|| format!("could not write {}", kept.display()))?;
+    only::keep(&data_dir)?;
     archives::import(&runtime, &data_dir.join("images"), &data_dir.join("agent/imported.json"))
         .await?;
     let caches = Caches::new(client.clone(), Arc::clone(&random), stop.clone());

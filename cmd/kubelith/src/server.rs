@@ -108,6 +108,9 @@ impl Options {
         if self.runs(Part::Agent) && !rustix::process::geteuid().is_root() {
             bail!("a node needs root: run as root, or with --disable agent,proxy,dns");
         }
+        if self.runs(Part::Agent) {
+            self.node.check(&self.data_dir)?;
+        }
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use sys::cgroup::Hierarchies;
 use sys::netlink::Netns;
 
 use crate::data_dir;
-use crate::node::{self, Options as NodeOptions};
+use crate::node::{self, OnlyNode, Options as NodeOptions};
 
 /// The group that those of shims are in.
 const OWN_GROUP: &str = "/kubelith";
@@ -67,16 +67,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         );
     }
     let held = data_dir::hold(data_dir)?;
+    let only = is_node(data_dir).then(|| alone(data_dir)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(end_containers(data_dir, &state_dir))?;
     println!("containers: {ended} pods ended");
-    PodNetwork::remove(&Netns::own(), network::Config::DEVICE, &state_dir.join("network"))
-        .context("could not remove the pod network")?;
-    Proxy::remove(&Netns::own()).context("could not remove the rules of services")?;
-    println!("network: links, routes and rules removed");
+    if only.is_some() {
+        PodNetwork::remove(&Netns::own(), network::Config::DEVICE, &state_dir.join("network"))
+            .context("could not remove the pod network")?;
+        Proxy::remove(&Netns::own()).context("could not remove the rules of services")?;
+        println!("network: links, routes and rules removed");
+    }
     let mounts = unmount(&[data_dir.clone(), state_dir.clone()])?;
     println!("mounts: {mounts} removed");
-    remove_groups(data_dir)?;
+    if only.is_some() {
+        remove_groups(data_dir)?;
+    }
     drop(held);
     for dir in [data_dir, &state_dir] {
         match std::fs::remove_dir_all(dir) {
@@ -87,6 +92,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a node has run with this data directory, and not just a server.
+fn is_node(data_dir: &Path) -> bool {
+    data_dir.join("agent/runtime").exists()
+}
+
+/// Links, routes and rules have fixed names: they may be taken away only where they are this node's.
+fn alone(data_dir: &Path) -> Result<OnlyNode> {
+    if !node::is_here(data_dir)? {
+        bail!(
+            "the network of the node of {} is in another network namespace: run this there (`nsenter --net=...`)",
+            data_dir.display()
+        );
+    }
+    OnlyNode::here().context("its links and rules have the same names as those of this node would")
 }
 
 async fn end_containers(data_dir: &Path, state_dir: &Path) -> Result<usize> {

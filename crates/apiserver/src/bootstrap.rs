@@ -135,7 +135,7 @@ pub async fn keep(server: Arc<Server>, objects: Vec<Value>, stop: ShutdownSignal
 #[must_use]
 pub fn lasting(server: &Server, settings: &Settings) -> Vec<Value> {
     let lasting = |it: &Value| {
-        it.str_at(&["kind"]) == "Namespace"
+        matches!(it.str_at(&["kind"]), "Namespace" | "APIService")
             || it.str_at(&["apiVersion"]).starts_with("flowcontrol.apiserver.k8s.io/")
     };
     let mut objects: Vec<Value> = api::bootstrap_objects().filter(lasting).collect();

@@ -16,6 +16,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -24,6 +25,8 @@ use crate::exchange::{Exchange, RequestBody};
 
 /// How long a server may take to accept a connection, and then for its keys.
 const CONNECT: Duration = Duration::from_secs(10);
+/// How long a client is listened to that nobody listens to any more.
+const LINGER: Duration = Duration::from_secs(5);
 /// Headers that belong to one connection and are not passed on, and what is meant for this server alone.
 const HOP_BY_HOP: &[&str] = &[
     "host",
@@ -119,7 +122,7 @@ async fn send<S>(
     request: Request<Passed>,
 ) -> Result<Response<hyper::body::Incoming>, String>
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let shaken = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = shaken.map_err(|error| error.to_string())?;
@@ -175,11 +178,37 @@ fn join(exchange: &mut Exchange, response: Response<hyper::body::Incoming>) -> R
         let (Ok(client), Ok(other)) = tokio::join!(client, hyper::upgrade::on(response)) else {
             return;
         };
-        let (mut client, mut other) = (TokioIo::new(client), TokioIo::new(other));
-        // An end of either side ends both; why does not matter any more.
-        let _ = tokio::io::copy_bidirectional(&mut client, &mut other).await;
+        carry(TokioIo::new(client), TokioIo::new(other)).await;
     });
     answer
+}
+
+/// Carries bytes to and fro until the other server has said all. A client that is still sending then is listened to for a
+/// while: a connection that is closed with unread bytes is reset, and what was on its way to the client is lost.
+async fn carry<C, O>(client: C, other: O)
+where
+    C: AsyncRead + AsyncWrite,
+    O: AsyncRead + AsyncWrite,
+{
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_other, mut to_other) = tokio::io::split(other);
+    // How either direction ends does not matter any more.
+    let down = async {
+        let _ = tokio::io::copy(&mut from_other, &mut to_client).await;
+        let _ = to_client.shutdown().await;
+    };
+    let up = async {
+        if tokio::io::copy(&mut from_client, &mut to_other).await.is_ok() {
+            let _ = to_other.shutdown().await;
+        } else {
+            let _ = tokio::io::copy(&mut from_client, &mut tokio::io::sink()).await;
+        }
+    };
+    let (mut down, mut up) = (std::pin::pin!(down), std::pin::pin!(up));
+    tokio::select! {
+        () = &mut down => drop(tokio::time::timeout(LINGER, up).await),
+        () = &mut up => down.await,
+    }
 }
 
 #[cfg(test)]
@@ -195,5 +224,24 @@ mod tests {
         ] {
             assert_eq!(without_number(text), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn the_last_words_reach_a_client_that_is_still_sending() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (client, ours) = tokio::io::duplex(64);
+        let (theirs, mut other) = tokio::io::duplex(64);
+        let carrying = tokio::spawn(super::carry(ours, theirs));
+        let (mut read, mut write) = tokio::io::split(client);
+        let sending = tokio::spawn(async move { while write.write_all(&[0; 64]).await.is_ok() {} });
+        other.write_all(b"bye").await.unwrap();
+        drop(other);
+        let mut text = Vec::new();
+        read.read_to_end(&mut text).await.unwrap();
+        assert_eq!(text, b"bye");
+        sending.abort();
+        let _ = sending.await;
+        drop(read);
+        carrying.await.unwrap();
     }
 }

@@ -16,6 +16,7 @@ use component_base::ShutdownSignal;
 use futures::StreamExt;
 use inotify::{Inotify, WatchMask};
 use k8s_openapi::api::core::v1::Pod;
+use registry::{AnyResource, Registry, Served};
 use sha2::{Digest, Sha256};
 
 use crate::manager::Manager;
@@ -54,9 +55,10 @@ pub(crate) async fn run(
             return;
         }
     };
+    let judge = Judge::new();
     let mut known = BTreeMap::new();
     loop {
-        match read(&dir, &shared) {
+        match read(&dir, &shared, &judge) {
             Ok(found) => update(&manager, &mut known, found),
             Err(error) => {
                 tracing::warn!(dir = %dir.display(), %error, "could not read the directory of static pods");
@@ -81,6 +83,36 @@ fn watch(dir: &Path) -> io::Result<impl StreamExt<Item = ()> + Unpin + use<>> {
     Ok(inotify.into_event_stream(vec![0; 4096])?.map(|_| ()))
 }
 
+/// Says of a pod what a server would.
+#[derive(Debug)]
+struct Judge {
+    pods: Arc<dyn AnyResource>,
+    served: Served,
+}
+
+impl Judge {
+    fn new() -> Self {
+        let registry = Registry::built_in();
+        let (place, served) =
+            registry.find("", "v1", "pods").expect("because pods are built into every registry");
+        Self { pods: Arc::clone(&registry.resources()[place]), served }
+    }
+
+    /// Why a server would refuse to create the pod.
+    fn problem(&self, pod: &Value) -> Option<String> {
+        let mut pod = pod.clone();
+        if let Err(error) = self.pods.conform(&self.served, &mut pod) {
+            return Some(error.to_string());
+        }
+        self.pods.default(&self.served, &mut pod);
+        self.pods.to_storage(&self.served, &mut pod);
+        self.pods.prepare_create(&mut pod);
+        let errors = self.pods.validate(&self.served, &pod);
+        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        (!all.is_empty()).then(|| all.join(", "))
+    }
+}
+
 type Known = BTreeMap<String, Arc<Cached>>;
 
 /// Tells the manager what changed. A changed file is another pod: the old one ends first.
@@ -98,7 +130,7 @@ fn update(manager: &Manager, known: &mut Known, found: Known) {
 }
 
 /// The pods of a directory, by uid. A file that holds none is told in the log and left out.
-fn read(dir: &Path, shared: &Shared) -> io::Result<Known> {
+fn read(dir: &Path, shared: &Shared, judge: &Judge) -> io::Result<Known> {
     let mut paths: Vec<PathBuf> = fs::read_dir(dir)?.flatten().map(|it| it.path()).collect();
     paths.retain(|it| {
         let hidden = it.file_name().is_some_and(|it| it.as_encoded_bytes().starts_with(b"."));
@@ -108,7 +140,13 @@ fn read(dir: &Path, shared: &Shared) -> io::Result<Known> {
     let mut found = Known::new();
     for path in paths.into_iter().take(MAX_FILES) {
         let seen = time::format_time(shared.clock.now());
-        match read_file(&path).and_then(|it| prepare(it, &path, &shared.config.node_name, &seen)) {
+        let prepared =
+            read_file(&path).and_then(|it| prepare(it, &path, &shared.config.node_name, &seen));
+        let judged = prepared.and_then(|pod| match judge.problem(&pod) {
+            None => Ok(pod),
+            Some(problem) => Err(format!("it is invalid: {problem}")),
+        });
+        match judged {
             Ok(pod) => {
                 let cached = Cached::new(pod);
                 found.insert(cached.uid.to_string(), Arc::new(cached));
@@ -202,6 +240,25 @@ mod tests {
         let uid = |text: &str| prepared(text).unwrap().str_at(&["metadata", "uid"]).to_owned();
         assert_eq!(uid(TEXT), uid(TEXT));
         assert_ne!(uid(TEXT), uid(&TEXT.replace("image: i", "image: j")));
+    }
+
+    #[test]
+    fn what_a_server_would_refuse_does_not_run() {
+        let judge = Judge::new();
+        let problem = |text: &str| {
+            let value = apimachinery::yaml::parse(text.as_bytes()).unwrap();
+            judge.problem(&prepare(value, Path::new("/p.yaml"), "node-1", "now").unwrap())
+        };
+        assert_eq!(problem(TEXT), None);
+        let twice = "{name: c, image: i}, {name: c, image: i}";
+        for (text, field) in [
+            (TEXT.replace("{name: p,", "{name: '../../x',"), "metadata.name"),
+            (TEXT.replace("{name: p,", "{name: p, namespace: '../../x',"), "metadata.namespace"),
+            (TEXT.replace("{name: c, image: i}", twice), "spec.containers[1].name"),
+        ] {
+            let problem = problem(&text).unwrap_or_default();
+            assert!(problem.starts_with(field), "{problem}");
+        }
     }
 
     #[test]

@@ -3,10 +3,33 @@
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 
 /// An abstract name, which each network namespace has its own of and which goes with its holder.
 const NAME: &str = "kubelith-node";
+
+/// Below the data directory: which network namespace the node's network is in.
+const NETWORK_FILE: &str = "agent/network-namespace";
+/// This process' network namespace.
+const OWN: &str = "/proc/self/ns/net";
+
+/// Remembers where the node's network is.
+pub(super) fn keep(data_dir: &Path) -> Result<()> {
+    let file = data_dir.join(NETWORK_FILE);
+    let own = std::fs::read_link(OWN).with_context(|| format!("could not read {OWN}"))?;
+    std::fs::write(&file, own.as_os_str().as_encoded_bytes())
+        .with_context(|| format!("could not write {}", file.display()))
+}
+
+/// Whether the network of a node that has ended is in this network namespace. A data directory of an older version does
+/// not say, and is believed.
+pub(crate) fn is_here(data_dir: &Path) -> Result<bool> {
+    let own = std::fs::read_link(OWN).with_context(|| format!("could not read {OWN}"))?;
+    let kept = std::fs::read(data_dir.join(NETWORK_FILE)).ok();
+    Ok(kept.is_none_or(|it| it == own.as_os_str().as_encoded_bytes()))
+}
 
 /// Says that this process is the node here, until it is dropped.
 #[derive(Debug)]

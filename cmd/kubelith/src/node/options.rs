@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use runtime::Registries;
 use sha2::{Digest, Sha256};
+use sys::cgroup::Hierarchies;
+use sys::netlink::{Netns, Rtnetlink};
 
 /// Where sockets and pinned namespaces lie for the default data directory.
 const STATE_DIR: &str = "/run/kubelith";
@@ -193,6 +195,31 @@ impl Options {
         PathBuf::from(format!("{STATE_DIR}-{}", hex::encode(&digest[..4])))
     }
 
+    /// What cannot be, before anything is begun.
+    pub(crate) fn check(&self, data_dir: &Path) -> Result<()> {
+        self.kubelet_config(data_dir)?;
+        self.registries().map(drop)
+    }
+
+    /// That what is said of this machine is so (upstream refuses the same).
+    fn check_machine(&self) -> Result<()> {
+        let root = &self.kubelet.cgroup_root;
+        if !root.starts_with('/') || root.split('/').any(|it| it == "..") {
+            bail!("--cgroup-root {root:?}: it must be the path of a control group, such as /pods");
+        }
+        let hierarchies = Hierarchies::detect();
+        let missing = hierarchies.is_ok_and(|it| it.dirs(root).iter().any(|dir| !dir.is_dir()));
+        if root != "/" && missing {
+            bail!("--cgroup-root {root:?} does not exist: make that control group first");
+        }
+        let own = Rtnetlink::open(&Netns::own()).and_then(|mut it| it.addresses());
+        let own = own.context("could not list this machine's addresses")?;
+        match self.node_ip.iter().find(|it| own.iter().all(|own| own.net.addr() != **it)) {
+            Some(ip) => bail!("--node-ip {ip} is no address of this machine's network interfaces"),
+            None => Ok(()),
+        }
+    }
+
     /// The control group of all pods.
     pub(crate) fn pods_cgroup(&self) -> String {
         format!("{}{PODS_CGROUP}", self.kubelet.cgroup_root.trim_end_matches('/'))
@@ -232,19 +259,18 @@ impl Options {
             version: format!("v1.37.1+kubelith{}", env!("CARGO_PKG_VERSION")),
             ..kubelet::Config::new(&self.name(), &data_dir.join("agent"))
         };
+        self.check_machine()?;
         if config.image_gc_low_percent >= config.image_gc_high_percent
             && config.image_gc_high_percent < 100
         {
             bail!("--image-gc-low-threshold must be below --image-gc-high-threshold");
         }
-        if own.eviction_hard.iter().all(String::is_empty) {
-            // Nothing is evicted, as upstream understands an empty list.
-            (config.eviction_memory_bytes, config.eviction_disk_percent) = (0, 0);
-        }
         for amount in own.system_reserved.iter().chain(&own.kube_reserved) {
             reserve(&mut config.reserved, amount)
                 .with_context(|| format!("reserved {amount:?}"))?;
         }
+        // What is given stands in place of all defaults (upstream: the same).
+        (config.eviction_memory_bytes, config.eviction_disk_percent) = (0, 0);
         for threshold in own.eviction_hard.iter().filter(|it| !it.is_empty()) {
             evict(&mut config, threshold)
                 .with_context(|| format!("--eviction-hard {threshold:?}"))?;

@@ -151,14 +151,8 @@ async fn tell(shared: &Shared, version: &str, told: &mut Told) -> Result<(), Cli
         runtime: shared.runtime.status().await.map_err(|it| it.to_rpc()),
         images: &images,
     };
-    let node = shared.client.get(&resource(), "", &config.node_name).await;
-    let node = match node {
-        Err(error) if error.is_not_found() => {
-            register(shared).await?;
-            shared.client.get(&resource(), "", &config.node_name).await?
-        }
-        other => other?,
-    };
+    // One that somebody has deleted stays away until the agent starts again (upstream: the same).
+    let node = shared.client.get(&resource(), "", &config.node_name).await?;
     let before = node.items_at(&["status", "conditions"]);
     let known_boot = node.str_at(&["status", "nodeInfo", "bootID"]);
     let conditions = status::conditions(&facts, before, shared.clock.now());

@@ -37,6 +37,9 @@ const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 const FRAME_BYTES: usize = 32 << 10;
 /// The longest message of a client, in bytes: kubectl sends 32 KiB at a time, other clients what they are given.
 const MESSAGE_BYTES: usize = 4 << 20;
+/// How long a client that is still sending is listened to after its command has ended: a connection that is closed with
+/// unread bytes is reset, and what was on its way to the client is lost.
+const LINGER: Duration = Duration::from_secs(5);
 /// Frames that wait for a slow reader.
 const FRAMES: usize = 16;
 
@@ -250,7 +253,9 @@ async fn carry<I: AsyncRead + AsyncWrite + Unpin>(
     let work = async { tokio::join!(finish, outgoing) };
     tokio::pin!(work);
     tokio::select! {
-        _ = &mut work => {}
+        _ = &mut work => {
+            let _ = tokio::time::timeout(LINGER, &mut incoming).await;
+        }
         // The client hung up: dropping the streams ends an attach and hangs up an exec.
         () = &mut incoming => {
             let _ = tokio::time::timeout(Duration::from_millis(100), work).await;
