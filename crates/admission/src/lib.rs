@@ -5,20 +5,27 @@
 
 mod certificates;
 mod claim_resize;
+pub mod context;
 mod default_class;
 mod default_toleration_seconds;
 mod escalation;
+mod followed;
 mod limit_ranger;
+mod matching;
+pub mod metrics;
 mod namespace_lifecycle;
 mod node_restriction;
 mod object_in_use;
 mod pod_security;
 mod pod_topology_labels;
 mod priority;
+mod request;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+pub mod services;
 mod taint_nodes;
+mod webhooks;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -29,6 +36,14 @@ use async_trait::async_trait;
 use auth::rbac::Rbac;
 use auth::{Authorizer, UserInfo};
 use component_base::{Clock, Random};
+use tokio::time::Instant;
+
+pub use context::{Context, Reinvocation};
+use metrics::{Metrics, OfPlugin};
+use webhooks::Webhooks;
+pub use webhooks::mutating::Annotations;
+use webhooks::mutating::Mutating;
+use webhooks::validating::Validating;
 
 /// What a write does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +87,12 @@ pub struct Attributes<'r> {
     pub dry_run: bool,
     /// What to tell the client besides.
     pub warnings: &'r mut Vec<String>,
+    /// What to tell the audit.
+    pub annotations: &'r mut Annotations,
+    /// Who is to see it again.
+    pub reinvocation: &'r mut Reinvocation,
+    /// What is costlier to tell.
+    pub context: &'r dyn Context,
 }
 
 impl Attributes<'_> {
@@ -164,14 +185,19 @@ pub struct Parts {
 
 /// The plugins in order.
 #[derive(Debug, Clone, Default)]
-pub struct Chain(pub Vec<Arc<dyn Plugin>>);
+pub struct Chain {
+    plugins: Vec<Arc<dyn Plugin>>,
+    metrics: Arc<Metrics>,
+}
 
 impl Chain {
     /// Upstream's plugins in upstream's order. Every plugin changes the object before any judges it.
     #[must_use]
     pub fn standard(parts: &Parts) -> Self {
         let objects = || Arc::clone(&parts.objects);
-        Self(vec![
+        let metrics = Arc::new(Metrics::default());
+        let webhooks = |resource, kind| Webhooks::new(parts, resource, kind, &metrics);
+        let plugins: Vec<Arc<dyn Plugin>> = vec![
             Arc::new(namespace_lifecycle::NamespaceLifecycle::new(objects())),
             Arc::new(limit_ranger::LimitRanger::new(objects())),
             Arc::new(service_account::ServiceAccount::new(objects(), Arc::clone(&parts.random))),
@@ -195,19 +221,47 @@ impl Chain {
                 Arc::clone(&parts.rbac),
                 Arc::clone(&parts.authorizer),
             )),
+            Arc::new(Mutating(webhooks("mutatingwebhookconfigurations", "admit"))),
+            Arc::new(Validating(webhooks("validatingwebhookconfigurations", "validating"))),
             // Last, so that nothing that is refused is counted.
             Arc::new(resource_quota::ResourceQuota::new(objects())),
-        ])
+        ];
+        Self { plugins, metrics }
     }
 
-    /// Lets every plugin change the object.
+    /// What the plugins count.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Lets every plugin change the object; once more where a webhook or policy has changed it after others saw it.
     ///
     /// # Errors
     /// Of the first plugin that refuses.
     pub async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        for plugin in &self.0 {
+        let began = Instant::now();
+        let mut result = self.mutate_once(attributes).await;
+        if result.is_ok() && attributes.reinvocation.wanted {
+            attributes.reinvocation.again = true;
+            result = self.mutate_once(attributes).await;
+        }
+        self.count_step("admit", attributes.operation, began, result.is_err());
+        result
+    }
+
+    async fn mutate_once(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        for plugin in &self.plugins {
             if plugin.handles(attributes) {
-                plugin.mutate(attributes).await?;
+                let began = Instant::now();
+                let result = plugin.mutate(attributes).await;
+                self.count(
+                    plugin.as_ref(),
+                    "admit",
+                    attributes.operation,
+                    (began, result.is_err()),
+                );
+                result?;
             }
         }
         Ok(())
@@ -218,13 +272,47 @@ impl Chain {
     /// # Errors
     /// Of the first plugin that refuses.
     pub async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        for plugin in &self.0 {
+        let all = Instant::now();
+        let mut result = Ok(());
+        for plugin in &self.plugins {
             if plugin.handles(attributes) {
-                plugin.validate(attributes).await?;
+                let began = Instant::now();
+                result = plugin.validate(attributes).await;
+                let ended = (began, result.is_err());
+                self.count(plugin.as_ref(), "validate", attributes.operation, ended);
+                if result.is_err() {
+                    break;
+                }
             }
         }
-        Ok(())
+        self.count_step("validate", attributes.operation, all, result.is_err());
+        result
     }
+
+    fn count(
+        &self,
+        plugin: &dyn Plugin,
+        step: &'static str,
+        operation: Operation,
+        (began, rejected): (Instant, bool),
+    ) {
+        let of = of_plugin(plugin.name(), step, operation, rejected);
+        self.metrics.plugin(&of, began.elapsed());
+    }
+
+    fn count_step(&self, step: &'static str, operation: Operation, began: Instant, rejected: bool) {
+        self.metrics.step(&of_plugin("", step, operation, rejected), began.elapsed());
+    }
+}
+
+fn of_plugin(
+    name: &'static str,
+    step: &'static str,
+    operation: Operation,
+    rejected: bool,
+) -> OfPlugin {
+    let rejected = if rejected { "true" } else { "false" };
+    OfPlugin { name, operation: matching::operation(operation), rejected, r#type: step }
 }
 
 #[cfg(test)]

@@ -68,6 +68,53 @@ pub(crate) struct Case {
     object: Value,
     pub(crate) old: Option<Value>,
     warnings: Vec<String>,
+    annotations: Annotations,
+    reinvocation: Reinvocation,
+}
+
+/// A request that says nothing of itself.
+#[derive(Debug)]
+struct Silent;
+
+#[async_trait]
+impl Context for Silent {
+    fn options(&self) -> Value {
+        Value::Null
+    }
+
+    fn versions(&self) -> Vec<&'static api::ResourceFacts> {
+        Vec::new()
+    }
+
+    fn kind(&self, version: &'static api::ResourceFacts) -> context::Kind<'static> {
+        context::Kind { group: version.group, version: version.version, kind: version.kind }
+    }
+
+    async fn to_version(
+        &self,
+        _object: &Value,
+        _version: &'static api::ResourceFacts,
+    ) -> Result<Option<Value>, Status> {
+        Ok(None)
+    }
+
+    async fn take_version(
+        &self,
+        object: Value,
+        _version: &'static api::ResourceFacts,
+        _base: &Value,
+    ) -> Result<Value, Status> {
+        Ok(object)
+    }
+
+    fn merge(
+        &self,
+        _object: &Value,
+        _configuration: &Value,
+        _version: &'static api::ResourceFacts,
+    ) -> Result<Value, String> {
+        Err("nothing is served".into())
+    }
 }
 
 impl Case {
@@ -85,6 +132,8 @@ impl Case {
             object,
             old: None,
             warnings: Vec::new(),
+            annotations: Annotations::new(),
+            reinvocation: Reinvocation::default(),
         }
     }
 
@@ -109,6 +158,9 @@ impl Case {
             old: self.old.as_ref(),
             dry_run: false,
             warnings: &mut self.warnings,
+            annotations: &mut self.annotations,
+            reinvocation: &mut self.reinvocation,
+            context: &Silent,
         }
     }
 }

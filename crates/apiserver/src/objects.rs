@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use apimachinery::obj::{self, Obj};
 use apimachinery::{Status, Value};
@@ -45,6 +45,23 @@ impl CachedObjects {
             Some(place) => Some(Cow::Borrowed(self.hub.cache(*place))),
             None => self.catalog.custom_cache(group, resource).map(Cow::Owned),
         }
+    }
+}
+
+/// Finds services without keeping the caches, which know who asks.
+#[derive(Debug)]
+pub(crate) struct Services(Weak<CachedObjects>);
+
+impl Services {
+    pub(crate) fn new(objects: &Arc<CachedObjects>) -> Self {
+        Self(Arc::downgrade(objects))
+    }
+}
+
+impl webhook::Resolver for Services {
+    fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<String, String> {
+        let objects = self.0.upgrade().ok_or("the server is stopping")?;
+        admission::services::Services::new(objects).resolve(namespace, name, port)
     }
 }
 

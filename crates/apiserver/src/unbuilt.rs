@@ -7,8 +7,6 @@ const UNBUILT: &[(&str, &[&str])] = &[
     (
         "admissionregistration.k8s.io",
         &[
-            "mutatingwebhookconfigurations",
-            "validatingwebhookconfigurations",
             "validatingadmissionpolicies",
             "validatingadmissionpolicybindings",
             "mutatingadmissionpolicies",

@@ -163,7 +163,8 @@ fn failure(error: &hyper::Error) -> Failure {
 fn head(request: &Request<'_>) -> Result<http::Request<Full<Bytes>>, String> {
     let url: Uri = request.url.parse().map_err(|error| format!("{error}"))?;
     let host = url.authority().map(ToString::to_string).unwrap_or_default();
-    let path = url.path_and_query().map_or("/", |it| it.as_str());
+    let query = url.query().map(|it| format!("?{it}")).unwrap_or_default();
+    let path = format!("{}{query}", url.path());
     http::Request::builder()
         .method(Method::POST)
         .uri(path)

@@ -121,7 +121,8 @@ pub(crate) fn handshake(name: &str, error: &std::io::Error) -> String {
 
 fn certificate(name: &str, why: &CertificateError) -> String {
     match why {
-        CertificateError::UnknownIssuer => {
+        // Another authority may have the same name.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "x509: certificate signed by unknown authority".to_owned()
         }
         CertificateError::NotValidForNameContext { presented, .. } => {

@@ -396,7 +396,7 @@ async fn take_away(
             Ok(Step::Done(answer(target, value)))
         }
         Err(storage::StorageError::Conflict { current }) => {
-            Ok(Step::Conflict(persist::decode_current(target, &current)?))
+            Ok(Step::Conflict(persist::decode_current(server, target, &current).await?))
         }
         Err(storage::StorageError::NotFound { .. }) => Ok(Step::Gone),
         Err(error) => Err(error::of_object(&error, target.group_resource(), name)),
