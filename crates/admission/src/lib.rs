@@ -18,6 +18,7 @@ mod node_restriction;
 mod object_in_use;
 mod pod_security;
 mod pod_topology_labels;
+mod policies;
 mod priority;
 mod request;
 mod resource_quota;
@@ -30,6 +31,7 @@ mod webhooks;
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use apimachinery::obj::Obj;
 use apimachinery::status::GroupResource;
 use apimachinery::{Status, Value};
 use async_trait::async_trait;
@@ -40,6 +42,7 @@ use tokio::time::Instant;
 
 pub use context::{Context, Reinvocation};
 use metrics::{Metrics, OfPlugin};
+use policies::Policies;
 use webhooks::Webhooks;
 pub use webhooks::mutating::Annotations;
 use webhooks::mutating::Mutating;
@@ -140,6 +143,24 @@ pub trait Objects: auth::Objects {
         resource: &str,
         value: Value,
     ) -> Result<bool, Status>;
+
+    /// The resource that serves a kind.
+    fn resource_of_kind(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+    ) -> Option<&'static api::ResourceFacts>;
+
+    /// An object of the caches as a version of its resource has it.
+    ///
+    /// # Errors
+    /// When it cannot be converted.
+    fn in_version(
+        &self,
+        object: &Obj,
+        version: &'static api::ResourceFacts,
+    ) -> Result<Arc<Value>, String>;
 }
 
 /// One plugin.
@@ -197,6 +218,7 @@ impl Chain {
         let objects = || Arc::clone(&parts.objects);
         let metrics = Arc::new(Metrics::default());
         let webhooks = |resource, kind| Webhooks::new(parts, resource, kind, &metrics);
+        let policies = |resources| Policies::new(parts, resources, &metrics);
         let plugins: Vec<Arc<dyn Plugin>> = vec![
             Arc::new(namespace_lifecycle::NamespaceLifecycle::new(objects())),
             Arc::new(limit_ranger::LimitRanger::new(objects())),
@@ -221,7 +243,15 @@ impl Chain {
                 Arc::clone(&parts.rbac),
                 Arc::clone(&parts.authorizer),
             )),
+            Arc::new(policies::mutating::Mutating(policies((
+                "mutatingadmissionpolicies",
+                "mutatingadmissionpolicybindings",
+            )))),
             Arc::new(Mutating(webhooks("mutatingwebhookconfigurations", "admit"))),
+            Arc::new(policies::validating::Validating(policies((
+                "validatingadmissionpolicies",
+                "validatingadmissionpolicybindings",
+            )))),
             Arc::new(Validating(webhooks("validatingwebhookconfigurations", "validating"))),
             // Last, so that nothing that is refused is counted.
             Arc::new(resource_quota::ResourceQuota::new(objects())),

@@ -5,8 +5,6 @@ use auth::fixed::FixedObjects;
 use auth::objects::Feed;
 use component_base::SeededRandom;
 
-use apimachinery::obj::Obj;
-
 use super::*;
 
 /// Objects in memory as admission sees them.
@@ -55,6 +53,24 @@ impl Objects for Fixed {
             self.0.put(group, resource, &value);
         }
         Ok(same)
+    }
+
+    fn resource_of_kind(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+    ) -> Option<&'static api::ResourceFacts> {
+        let mut all = api::resources().iter();
+        all.find(|it| it.group == group && it.version == version && it.kind == kind)
+    }
+
+    fn in_version(
+        &self,
+        object: &Obj,
+        _version: &'static api::ResourceFacts,
+    ) -> Result<Arc<Value>, String> {
+        object.value().map_err(|error| error.to_string())
     }
 }
 

@@ -5,9 +5,11 @@
 mod access;
 mod bad_input;
 mod cluster;
+mod conversions;
 mod custom;
 mod hooks;
 mod pod_security;
+mod policies;
 mod proxies;
 mod tended;
 mod watches;
