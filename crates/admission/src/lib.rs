@@ -41,7 +41,7 @@ use component_base::{Clock, Random};
 use tokio::time::Instant;
 
 pub use context::{Context, Reinvocation};
-use metrics::{Metrics, OfPlugin};
+use metrics::{Metrics, Step, Timers};
 use policies::Policies;
 use webhooks::Webhooks;
 pub use webhooks::mutating::Annotations;
@@ -207,8 +207,17 @@ pub struct Parts {
 /// The plugins in order.
 #[derive(Debug, Clone, Default)]
 pub struct Chain {
-    plugins: Vec<Arc<dyn Plugin>>,
+    plugins: Vec<Placed>,
     metrics: Arc<Metrics>,
+    /// Of all plugins together.
+    timers: Arc<Timers>,
+}
+
+/// A plugin in its place.
+#[derive(Debug, Clone)]
+struct Placed {
+    plugin: Arc<dyn Plugin>,
+    timers: Arc<Timers>,
 }
 
 impl Chain {
@@ -256,7 +265,8 @@ impl Chain {
             // Last, so that nothing that is refused is counted.
             Arc::new(resource_quota::ResourceQuota::new(objects())),
         ];
-        Self { plugins, metrics }
+        let plugins = plugins.into_iter().map(|plugin| Placed { plugin, timers: Arc::default() });
+        Self { plugins: plugins.collect(), metrics, timers: Arc::default() }
     }
 
     /// What the plugins count.
@@ -271,30 +281,13 @@ impl Chain {
     /// Of the first plugin that refuses.
     pub async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         let began = Instant::now();
-        let mut result = self.mutate_once(attributes).await;
+        let mut result = self.pass(Step::Admit, attributes, began).await;
         if result.is_ok() && attributes.reinvocation.wanted {
             attributes.reinvocation.again = true;
-            result = self.mutate_once(attributes).await;
+            result = self.pass(Step::Admit, attributes, Instant::now()).await;
         }
-        self.count_step("admit", attributes.operation, began, result.is_err());
+        self.count(Step::Admit, attributes.operation, began, result.is_err());
         result
-    }
-
-    async fn mutate_once(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        for plugin in &self.plugins {
-            if plugin.handles(attributes) {
-                let began = Instant::now();
-                let result = plugin.mutate(attributes).await;
-                self.count(
-                    plugin.as_ref(),
-                    "admit",
-                    attributes.operation,
-                    (began, result.is_err()),
-                );
-                result?;
-            }
-        }
-        Ok(())
     }
 
     /// Lets every plugin judge the object.
@@ -302,47 +295,40 @@ impl Chain {
     /// # Errors
     /// Of the first plugin that refuses.
     pub async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        let all = Instant::now();
-        let mut result = Ok(());
-        for plugin in &self.plugins {
-            if plugin.handles(attributes) {
-                let began = Instant::now();
-                result = plugin.validate(attributes).await;
-                let ended = (began, result.is_err());
-                self.count(plugin.as_ref(), "validate", attributes.operation, ended);
-                if result.is_err() {
-                    break;
-                }
-            }
-        }
-        self.count_step("validate", attributes.operation, all, result.is_err());
+        let began = Instant::now();
+        let result = self.pass(Step::Validate, attributes, began).await;
+        self.count(Step::Validate, attributes.operation, began, result.is_err());
         result
     }
 
-    fn count(
+    /// One step of every plugin that wants to see the request.
+    async fn pass(
         &self,
-        plugin: &dyn Plugin,
-        step: &'static str,
-        operation: Operation,
-        (began, rejected): (Instant, bool),
-    ) {
-        let of = of_plugin(plugin.name(), step, operation, rejected);
-        self.metrics.plugin(&of, began.elapsed());
+        step: Step,
+        attributes: &mut Attributes<'_>,
+        mut began: Instant,
+    ) -> Result<(), Status> {
+        for Placed { plugin, timers } in &self.plugins {
+            if !plugin.handles(attributes) {
+                continue;
+            }
+            let result = match step {
+                Step::Admit => plugin.mutate(attributes).await,
+                Step::Validate => plugin.validate(attributes).await,
+            };
+            // The next begins when this one ends.
+            let ended = Instant::now();
+            let of = (plugin.name(), step, attributes.operation);
+            timers.count(&self.metrics, of, result.is_err(), ended - began);
+            began = ended;
+            result?;
+        }
+        Ok(())
     }
 
-    fn count_step(&self, step: &'static str, operation: Operation, began: Instant, rejected: bool) {
-        self.metrics.step(&of_plugin("", step, operation, rejected), began.elapsed());
+    fn count(&self, step: Step, operation: Operation, began: Instant, rejected: bool) {
+        self.timers.count(&self.metrics, ("", step, operation), rejected, began.elapsed());
     }
-}
-
-fn of_plugin(
-    name: &'static str,
-    step: &'static str,
-    operation: Operation,
-    rejected: bool,
-) -> OfPlugin {
-    let rejected = if rejected { "true" } else { "false" };
-    OfPlugin { name, operation: matching::operation(operation), rejected, r#type: step }
 }
 
 #[cfg(test)]

@@ -33,6 +33,9 @@ pub(crate) struct Definition {
     pub(crate) is_reinvoked: bool,
 }
 
+/// Everything of a kind at one moment.
+type All<T> = Arc<[Arc<T>]>;
+
 /// What puts a policy in force.
 #[derive(Debug)]
 pub(crate) struct Binding {
@@ -125,7 +128,7 @@ impl Policies {
         !self.definitions.is_empty() && !is_exempt(attributes)
     }
 
-    pub(crate) fn all(&self) -> (Arc<[Arc<Definition>]>, Arc<[Arc<Binding>]>) {
+    pub(crate) fn all(&self) -> (All<Definition>, All<Binding>) {
         (self.definitions.all(), self.bindings.all())
     }
 

@@ -59,8 +59,8 @@ impl Configuration {
             let name = hook.str_at(&["name"]);
             let same = hooks.iter().filter(|it| it.name == name).count();
             // Connections outlive a change of something else.
-            let kept = before.into_iter().flat_map(|it| &it.0);
-            let kept = kept.filter(|it| it.client_config == hook["clientConfig"]).last();
+            let mut kept = before.into_iter().flat_map(|it| &it.0);
+            let kept = kept.find(|it| it.client_config == hook["clientConfig"]);
             let client = kept.map_or_else(
                 || Arc::new(Client::new(&hook["clientConfig"], Arc::clone(resolver))),
                 |it| Arc::clone(&it.client),

@@ -50,7 +50,7 @@ pub(crate) async fn try_current(
     let cached = target.cache.get(&cache_key(&target.namespace, name));
     let cached = cached.filter(|object| object.resource_version == kv.mod_rev.0);
     match cached.and_then(|object| object.kept()) {
-        Some(value) => Ok(Some(Current { value: target.from_stored(server, value).await?, kv })),
+        Some(value) => Ok(Some(Current { value: target.read_stored(server, value).await?, kv })),
         None => decode(server, target, kv).await.map(Some),
     }
 }
@@ -60,7 +60,7 @@ async fn decode(server: &Server, target: &Target, kv: Kv) -> Result<Current, Sta
         .map_err(|error| Status::internal(StorageError::Corrupt(format!("{}: {error}", kv.key))))?;
     // As the storage version sees it, not the one that was asked for.
     target.cache.resource().ingest(&mut value);
-    let value = target.from_stored(server, Arc::new(value)).await?;
+    let value = target.read_stored(server, Arc::new(value)).await?;
     Ok(Current { value, kv })
 }
 

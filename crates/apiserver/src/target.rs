@@ -91,7 +91,7 @@ impl Target {
     }
 
     /// What was read from the store, as requests of this version work on it.
-    pub(crate) async fn from_stored(
+    pub(crate) async fn read_stored(
         &self,
         server: &Server,
         value: Arc<Value>,

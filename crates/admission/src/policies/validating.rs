@@ -96,7 +96,7 @@ impl Validating {
         for action in run.binding.actions.as_array().unwrap_or_default() {
             let counted = match action.as_str() {
                 Some("Deny") => {
-                    outcome.refuse(run, message.clone(), reason.clone());
+                    outcome.refuse(run, &message, &reason);
                     "deny"
                 }
                 Some("Audit") => {
@@ -135,17 +135,18 @@ impl Outcome {
         self.refusal.get_or_insert(Refusal { message, reason: String::new() });
     }
 
-    fn refuse(&mut self, run: &Run<'_>, message: String, reason: String) {
+    fn refuse(&mut self, run: &Run<'_>, message: &str, reason: &str) {
         let (policy, binding) = (&run.definition.name, &run.binding.name);
         let message = format!(
             "ValidatingAdmissionPolicy '{policy}' with binding '{binding}' denied request: {message}"
         );
+        let reason = reason.to_owned();
         self.refusal.get_or_insert(Refusal { message, reason });
     }
 
     fn annotation(&mut self, run: &Run<'_>, annotation: Annotation) {
         match annotation {
-            Annotation::Deny(why) => self.refuse(run, why, String::new()),
+            Annotation::Deny(why) => self.refuse(run, &why, ""),
             Annotation::Publish { key, mut value } => {
                 let mut end = value.len().min(ANNOTATION_BYTES);
                 while !value.is_char_boundary(end) {

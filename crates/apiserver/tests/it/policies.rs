@@ -52,6 +52,7 @@ async fn create(cluster: &Cluster, name: &str, data: &Value) -> (u16, Value) {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 async fn what_a_policy_says_of_a_request() {
     let cluster = Cluster::start().await;
     let deny = value!({"validationActions": ["Deny"]});
