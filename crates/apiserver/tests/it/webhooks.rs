@@ -369,6 +369,111 @@ async fn configurations_themselves_are_never_subject_to_webhooks() {
     assert_eq!(code, 403);
 }
 
+#[tokio::test]
+async fn a_webhook_is_found_by_its_service() {
+    let cluster = Cluster::start().await;
+    let hook_server = Hook::named("hooks.default.svc", allow).await;
+    let port: i64 = hook_server.url.rsplit(':').next().unwrap().parse().unwrap();
+    let service = value!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "hooks"},
+        "spec": {"type": "ExternalName", "externalName": "localhost"}});
+    cluster.done("POST /api/v1/namespaces/default/services", Some(&service)).await;
+    let plain = value!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "plain"},
+        "spec": {"ports": [{"port": 443}], "selector": {"a": "b"}}});
+    cluster.done("POST /api/v1/namespaces/default/services", Some(&plain)).await;
+    let client = |name: &str, port: i64| {
+        value!({"caBundle": (hook_server.bundle.as_str()),
+            "service": {"namespace": "default", "name": name, "port": port, "path": "/v"}})
+    };
+    cluster.server.hub().catch_up().await.unwrap();
+    for (client, expected) in [
+        (client("hooks", port), ""),
+        (client("plain", 443), "no endpoints available for service \"plain\""),
+        (client("plain", 80), "no service port 80 found for service \"plain\""),
+    ] {
+        configure(&cluster, "Validating", "v", vec![hook("v.example.com", client)]).await;
+        let (code, answer) = create(&cluster, "m").await;
+        let message = answer.str_at(&["message"]);
+        assert!(message.ends_with(expected), "{message}");
+        assert_eq!(code == 201, expected.is_empty(), "{message}");
+        let path = format!("DELETE {CONFIGURATIONS}/validatingwebhookconfigurations/v");
+        cluster.done(&path, None).await;
+    }
+    assert_eq!(hook_server.asked(), 1);
+}
+
+#[tokio::test]
+async fn streams_and_what_is_posted_to_pods_are_seen_as_what_they_are() {
+    let cluster = Cluster::start().await;
+    let hook_server = Hook::start(|review| {
+        response(review, &value!({"allowed": false, "status": {"message": "no"}}))
+    })
+    .await;
+    let account =
+        value!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    cluster.send(&admin(), "POST /api/v1/namespaces/default/serviceaccounts", Some(&account)).await;
+    let pod = value!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let pods = "/api/v1/namespaces/default/pods";
+    cluster.done(&format!("POST {pods}"), Some(&pod)).await;
+    let all = rule("", "v1", "pods/*", &["*"]);
+    let wanted = with(hook("v.example.com", hook_server.config()), "rules", value!([(all)]));
+    configure(&cluster, "Validating", "v", vec![wanted]).await;
+    let eviction =
+        value!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
+    let binding = value!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": "p"}, "target": {"name": "n"}});
+    let exec = format!("POST {pods}/p/exec?command=ls&command=-l&stdin=true");
+    let cases = [
+        (exec, None, "PodExecOptions", "CONNECT"),
+        (format!("POST {pods}/p/eviction"), Some(&eviction), "Eviction", "CREATE"),
+        (format!("POST {pods}/p/binding"), Some(&binding), "Binding", "CREATE"),
+    ];
+    for (index, (request, body, kind, operation)) in cases.into_iter().enumerate() {
+        let (code, answer) = cluster.send(&admin(), &request, body).await;
+        let message = "admission webhook \"v.example.com\" denied the request: no";
+        assert_eq!((code, answer.str_at(&["message"])), (400, message));
+        let seen = hook_server.seen.lock();
+        let asked = &seen[index]["request"];
+        assert_eq!(asked.str_at(&["kind", "kind"]), kind);
+        assert_eq!(asked.str_at(&["object", "kind"]), kind);
+        assert_eq!(asked.str_at(&["operation"]), operation);
+        assert_eq!(asked.str_at(&["resource", "resource"]), "pods");
+    }
+    let seen = hook_server.seen.lock();
+    let command: Value = ["ls", "-l"].into_iter().collect();
+    assert_eq!(seen[0]["request"]["object"]["command"], command);
+    assert!(seen[0].bool_at(&["request", "object", "stdin"]));
+}
+
+#[tokio::test]
+async fn what_is_deleted_cannot_be_patched() {
+    let cluster = Cluster::start().await;
+    let hook_server =
+        Hook::start(|review| patch(review, &value!([{"op": "add", "path": "/data", "value": {}}])))
+            .await;
+    cluster.done(&format!("POST {MAPS}"), Some(&map("m"))).await;
+    configure(&cluster, "Mutating", "m", vec![hook("m.example.com", hook_server.config())]).await;
+    let (code, answer) = cluster.send(&admin(), &format!("DELETE {MAPS}/m"), None).await;
+    let message = "Internal error occurred: admission webhook \"m.example.com\" attempted to modify the object, which is not supported for this operation";
+    assert_eq!((code, answer.str_at(&["message"])), (500, message));
+}
+
+#[tokio::test]
+async fn a_dry_run_asks_only_webhooks_without_side_effects() {
+    let cluster = Cluster::start().await;
+    let hook_server = Hook::start(allow).await;
+    let none = hook("v.example.com", hook_server.config());
+    let on_dry_run = with(none.clone(), "sideEffects", "NoneOnDryRun");
+    for configured in [none, on_dry_run] {
+        configure(&cluster, "Validating", "v", vec![configured]).await;
+        cluster.done(&format!("POST {MAPS}?dryRun=All"), Some(&map("m"))).await;
+        let path = format!("DELETE {CONFIGURATIONS}/validatingwebhookconfigurations/v");
+        cluster.done(&path, None).await;
+    }
+    let seen = hook_server.seen.lock();
+    assert_eq!(seen.len(), 2);
+    assert!(seen.iter().all(|it| it.bool_at(&["request", "dryRun"])));
+}
+
 /// Not a test of speed: it prints what a validating webhook adds, for the record.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "measures"]
