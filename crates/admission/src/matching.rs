@@ -176,9 +176,16 @@ impl Constraints {
 
     fn by_labels(&self, attributes: &Attributes<'_>) -> Result<bool, Status> {
         let selector = self.objects.as_ref().map_err(Status::internal)?;
-        Ok(selector.is_everything()
-            || selects(selector, attributes.object)
-            || attributes.old.is_some_and(|old| selects(selector, old)))
+        if selector.is_everything() {
+            return Ok(true);
+        }
+        if attributes.subresource == "scale" {
+            // A `Scale` has no labels, whatever it is the scale of.
+            return Ok(selector.matches(|_| None));
+        }
+        // What a stream goes into is not its object.
+        let old = attributes.old.filter(|_| attributes.operation != Operation::Connect);
+        Ok(selects(selector, attributes.object) || old.is_some_and(|old| selects(selector, old)))
     }
 }
 
