@@ -7,6 +7,7 @@ use apimachinery::{Object, Status, Value, conform};
 use async_trait::async_trait;
 use registry::{Scale, Served};
 
+use super::proxy::options_kind;
 use super::subresource::scale_of;
 use crate::Server;
 use crate::exchange::Exchange;
@@ -119,7 +120,7 @@ impl<'a> Asked<'a> {
             ("exec", _) => Form::Stream("PodExecOptions"),
             ("attach", _) => Form::Stream("PodAttachOptions"),
             ("portforward", _) => Form::Stream("PodPortForwardOptions"),
-            ("proxy", _) => Form::Stream("NodeProxyOptions"),
+            ("proxy", _) => Form::Stream(options_kind(target.served.facts.resource)),
             _ => Form::Itself,
         };
         Self { server, admission, query, form }

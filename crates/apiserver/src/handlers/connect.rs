@@ -114,8 +114,7 @@ fn stream_options(exchange: &Exchange) -> Value {
     let kind = match exchange.info.subresource.as_str() {
         "exec" => "PodExecOptions",
         "attach" => "PodAttachOptions",
-        "portforward" => "PodPortForwardOptions",
-        _ => "NodeProxyOptions",
+        _ => "PodPortForwardOptions",
     };
     let mut options = Value::object();
     options.set_at(&["kind"], kind);
@@ -134,9 +133,6 @@ fn stream_options(exchange: &Exchange) -> Value {
     let ports: Vec<i64> = query.all("ports").filter_map(|it| it.parse().ok()).collect();
     if !ports.is_empty() {
         options.set_at(&["ports"], ports.into_iter().map(Value::from).collect::<Value>());
-    }
-    if kind == "NodeProxyOptions" && !exchange.info.rest.is_empty() {
-        options.set_at(&["path"], exchange.info.rest.as_str());
     }
     options
 }
@@ -165,7 +161,6 @@ fn set_stream_options(exchange: &mut Exchange, options: &Value) -> Result<(), St
     let uri = format!("{}?{text}", exchange.parts.uri.path());
     exchange.parts.uri = uri.parse().map_err(Status::internal)?;
     exchange.query = Query::parse(&text);
-    exchange.info.rest = options.str_at(&["path"]).into();
     Ok(())
 }
 
