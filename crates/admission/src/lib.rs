@@ -5,30 +5,48 @@
 
 mod certificates;
 mod claim_resize;
+pub mod context;
 mod default_class;
 mod default_toleration_seconds;
 mod escalation;
+mod followed;
 mod limit_ranger;
+mod matching;
+pub mod metrics;
 mod namespace_lifecycle;
 mod node_restriction;
 mod object_in_use;
 mod pod_security;
 mod pod_topology_labels;
+mod policies;
 mod priority;
+mod request;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+pub mod services;
 mod taint_nodes;
+mod webhooks;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use apimachinery::obj::Obj;
 use apimachinery::status::GroupResource;
 use apimachinery::{Status, Value};
 use async_trait::async_trait;
 use auth::rbac::Rbac;
 use auth::{Authorizer, UserInfo};
 use component_base::{Clock, Random};
+use tokio::time::Instant;
+
+pub use context::{Context, Reinvocation};
+use metrics::{Metrics, Step, Timers};
+use policies::Policies;
+use webhooks::Webhooks;
+pub use webhooks::mutating::Annotations;
+use webhooks::mutating::Mutating;
+use webhooks::validating::Validating;
 
 /// What a write does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +90,12 @@ pub struct Attributes<'r> {
     pub dry_run: bool,
     /// What to tell the client besides.
     pub warnings: &'r mut Vec<String>,
+    /// What to tell the audit.
+    pub annotations: &'r mut Annotations,
+    /// Who is to see it again.
+    pub reinvocation: &'r mut Reinvocation,
+    /// What is costlier to tell.
+    pub context: &'r dyn Context,
 }
 
 impl Attributes<'_> {
@@ -119,6 +143,24 @@ pub trait Objects: auth::Objects {
         resource: &str,
         value: Value,
     ) -> Result<bool, Status>;
+
+    /// The resource that serves a kind.
+    fn resource_of_kind(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+    ) -> Option<&'static api::ResourceFacts>;
+
+    /// An object of the caches as a version of its resource has it.
+    ///
+    /// # Errors
+    /// When it cannot be converted.
+    fn in_version(
+        &self,
+        object: &Obj,
+        version: &'static api::ResourceFacts,
+    ) -> Result<Arc<Value>, String>;
 }
 
 /// One plugin.
@@ -164,14 +206,29 @@ pub struct Parts {
 
 /// The plugins in order.
 #[derive(Debug, Clone, Default)]
-pub struct Chain(pub Vec<Arc<dyn Plugin>>);
+pub struct Chain {
+    plugins: Vec<Placed>,
+    metrics: Arc<Metrics>,
+    /// Of all plugins together.
+    timers: Arc<Timers>,
+}
+
+/// A plugin in its place.
+#[derive(Debug, Clone)]
+struct Placed {
+    plugin: Arc<dyn Plugin>,
+    timers: Arc<Timers>,
+}
 
 impl Chain {
     /// Upstream's plugins in upstream's order. Every plugin changes the object before any judges it.
     #[must_use]
     pub fn standard(parts: &Parts) -> Self {
         let objects = || Arc::clone(&parts.objects);
-        Self(vec![
+        let metrics = Arc::new(Metrics::default());
+        let webhooks = |resource, kind| Webhooks::new(parts, resource, kind, &metrics);
+        let policies = |resources| Policies::new(parts, resources, &metrics);
+        let plugins: Vec<Arc<dyn Plugin>> = vec![
             Arc::new(namespace_lifecycle::NamespaceLifecycle::new(objects())),
             Arc::new(limit_ranger::LimitRanger::new(objects())),
             Arc::new(service_account::ServiceAccount::new(objects(), Arc::clone(&parts.random))),
@@ -195,22 +252,42 @@ impl Chain {
                 Arc::clone(&parts.rbac),
                 Arc::clone(&parts.authorizer),
             )),
+            Arc::new(policies::mutating::Mutating(policies((
+                "mutatingadmissionpolicies",
+                "mutatingadmissionpolicybindings",
+            )))),
+            Arc::new(Mutating(webhooks("mutatingwebhookconfigurations", "admit"))),
+            Arc::new(policies::validating::Validating(policies((
+                "validatingadmissionpolicies",
+                "validatingadmissionpolicybindings",
+            )))),
+            Arc::new(Validating(webhooks("validatingwebhookconfigurations", "validating"))),
             // Last, so that nothing that is refused is counted.
             Arc::new(resource_quota::ResourceQuota::new(objects())),
-        ])
+        ];
+        let plugins = plugins.into_iter().map(|plugin| Placed { plugin, timers: Arc::default() });
+        Self { plugins: plugins.collect(), metrics, timers: Arc::default() }
     }
 
-    /// Lets every plugin change the object.
+    /// What the plugins count.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Lets every plugin change the object; once more where a webhook or policy has changed it after others saw it.
     ///
     /// # Errors
     /// Of the first plugin that refuses.
     pub async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        for plugin in &self.0 {
-            if plugin.handles(attributes) {
-                plugin.mutate(attributes).await?;
-            }
+        let began = Instant::now();
+        let mut result = self.pass(Step::Admit, attributes, began).await;
+        if result.is_ok() && attributes.reinvocation.wanted {
+            attributes.reinvocation.again = true;
+            result = self.pass(Step::Admit, attributes, Instant::now()).await;
         }
-        Ok(())
+        self.count(Step::Admit, attributes.operation, began, result.is_err());
+        result
     }
 
     /// Lets every plugin judge the object.
@@ -218,12 +295,39 @@ impl Chain {
     /// # Errors
     /// Of the first plugin that refuses.
     pub async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        for plugin in &self.0 {
-            if plugin.handles(attributes) {
-                plugin.validate(attributes).await?;
+        let began = Instant::now();
+        let result = self.pass(Step::Validate, attributes, began).await;
+        self.count(Step::Validate, attributes.operation, began, result.is_err());
+        result
+    }
+
+    /// One step of every plugin that wants to see the request.
+    async fn pass(
+        &self,
+        step: Step,
+        attributes: &mut Attributes<'_>,
+        mut began: Instant,
+    ) -> Result<(), Status> {
+        for Placed { plugin, timers } in &self.plugins {
+            if !plugin.handles(attributes) {
+                continue;
             }
+            let result = match step {
+                Step::Admit => plugin.mutate(attributes).await,
+                Step::Validate => plugin.validate(attributes).await,
+            };
+            // The next begins when this one ends.
+            let ended = Instant::now();
+            let of = (plugin.name(), step, attributes.operation);
+            timers.count(&self.metrics, of, result.is_err(), ended - began);
+            began = ended;
+            result?;
         }
         Ok(())
+    }
+
+    fn count(&self, step: Step, operation: Operation, began: Instant, rejected: bool) {
+        self.timers.count(&self.metrics, ("", step, operation), rejected, began.elapsed());
     }
 }
 

@@ -5,8 +5,6 @@ use auth::fixed::FixedObjects;
 use auth::objects::Feed;
 use component_base::SeededRandom;
 
-use apimachinery::obj::Obj;
-
 use super::*;
 
 /// Objects in memory as admission sees them.
@@ -56,6 +54,24 @@ impl Objects for Fixed {
         }
         Ok(same)
     }
+
+    fn resource_of_kind(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+    ) -> Option<&'static api::ResourceFacts> {
+        let mut all = api::resources().iter();
+        all.find(|it| it.group == group && it.version == version && it.kind == kind)
+    }
+
+    fn in_version(
+        &self,
+        object: &Obj,
+        _version: &'static api::ResourceFacts,
+    ) -> Result<Arc<Value>, String> {
+        object.value().map_err(|error| error.to_string())
+    }
 }
 
 /// A write.
@@ -68,6 +84,53 @@ pub(crate) struct Case {
     object: Value,
     pub(crate) old: Option<Value>,
     warnings: Vec<String>,
+    annotations: Annotations,
+    reinvocation: Reinvocation,
+}
+
+/// A request that says nothing of itself.
+#[derive(Debug)]
+struct Silent;
+
+#[async_trait]
+impl Context for Silent {
+    fn options(&self) -> Value {
+        Value::Null
+    }
+
+    fn versions(&self) -> Vec<&'static api::ResourceFacts> {
+        Vec::new()
+    }
+
+    fn kind(&self, version: &'static api::ResourceFacts) -> context::Kind<'static> {
+        context::Kind { group: version.group, version: version.version, kind: version.kind }
+    }
+
+    async fn to_version(
+        &self,
+        _object: &Value,
+        _version: &'static api::ResourceFacts,
+    ) -> Result<Option<Value>, Status> {
+        Ok(None)
+    }
+
+    async fn take_version(
+        &self,
+        object: Value,
+        _version: &'static api::ResourceFacts,
+        _base: &Value,
+    ) -> Result<Value, Status> {
+        Ok(object)
+    }
+
+    fn merge(
+        &self,
+        _object: &Value,
+        _configuration: &Value,
+        _version: &'static api::ResourceFacts,
+    ) -> Result<Value, String> {
+        Err("nothing is served".into())
+    }
 }
 
 impl Case {
@@ -85,6 +148,8 @@ impl Case {
             object,
             old: None,
             warnings: Vec::new(),
+            annotations: Annotations::new(),
+            reinvocation: Reinvocation::default(),
         }
     }
 
@@ -109,6 +174,9 @@ impl Case {
             old: self.old.as_ref(),
             dry_run: false,
             warnings: &mut self.warnings,
+            annotations: &mut self.annotations,
+            reinvocation: &mut self.reinvocation,
+            context: &Silent,
         }
     }
 }

@@ -10,7 +10,7 @@ mod merge;
 mod set;
 mod typed;
 
-pub use apply::{ApplyError, Conflict, apply};
+pub use apply::{ApplyError, Conflict, apply, merge_configuration};
 pub use compare::{Comparison, compare, fields_of};
 pub use set::{FieldSet, FieldSetError};
 

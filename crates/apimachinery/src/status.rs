@@ -1,6 +1,8 @@
 //! `Status`: the one error that crosses HTTP, with upstream's reasons and words.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use crate::field::FieldErrors;
 use crate::value::{Object, Value};
@@ -75,7 +77,90 @@ impl GroupResource<'_> {
     }
 }
 
+/// How many reasons that upstream does not know are kept. They come from webhooks, which are the administrator's.
+const REASONS_MAX: usize = 1_000;
+
+/// The reasons that upstream knows.
+const REASONS: [&str; 24] = [
+    "AlreadyExists",
+    "BadRequest",
+    "Conflict",
+    "Expired",
+    "Forbidden",
+    "Gone",
+    "InternalError",
+    "Invalid",
+    "MethodNotAllowed",
+    "NotAcceptable",
+    "NotFound",
+    "RequestEntityTooLarge",
+    "ServerTimeout",
+    "ServiceUnavailable",
+    "StoreReadError",
+    "Timeout",
+    "TooManyRequests",
+    "Unauthorized",
+    "Unknown",
+    "UnsupportedMediaType",
+    "FieldValueInvalid",
+    "FieldValueRequired",
+    "FieldValueDuplicate",
+    "FieldValueNotSupported",
+];
+
+/// A reason that lives as long as the process; empty for one too many.
+#[must_use]
+pub fn reason_of(text: &str) -> &'static str {
+    static OTHERS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    if text.is_empty() {
+        return "";
+    }
+    if let Some(known) = REASONS.iter().find(|it| **it == text) {
+        return known;
+    }
+    let mut others = OTHERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = others.get(text) {
+        return known;
+    }
+    if others.len() >= REASONS_MAX {
+        return "";
+    }
+    let kept: &'static str = Box::leak(text.to_owned().into_boxed_str());
+    others.insert(kept);
+    kept
+}
+
 impl Status {
+    /// The failure that an object of this kind tells: a webhook's.
+    #[must_use]
+    pub fn from_value(value: &Value) -> Self {
+        let code = value.i64_at(&["code"]).and_then(|it| u16::try_from(it).ok());
+        let details = value.get("details").filter(|it| it.as_object().is_some()).map(|details| {
+            let text = |member: &str| details.str_at(&[member]).to_owned();
+            let cause = |cause: &Value| Cause {
+                reason: reason_of(cause.str_at(&["reason"])),
+                message: cause.str_at(&["message"]).to_owned(),
+                field: cause.str_at(&["field"]).to_owned(),
+            };
+            let seconds = details.i64_at(&["retryAfterSeconds"]);
+            Box::new(Details {
+                name: text("name"),
+                group: text("group"),
+                kind: text("kind"),
+                uid: text("uid"),
+                causes: details.items_at(&["causes"]).iter().map(cause).collect(),
+                retry_after_seconds: seconds.and_then(|it| u32::try_from(it).ok()).unwrap_or(0),
+            })
+        });
+        Self {
+            code: code.unwrap_or_default(),
+            reason: reason_of(value.str_at(&["reason"])),
+            message: value.str_at(&["message"]).to_owned(),
+            details,
+            success: false,
+        }
+    }
+
     fn failure(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self { code, reason, message: message.into(), details: None, success: false }
     }

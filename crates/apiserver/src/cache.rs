@@ -65,6 +65,11 @@ impl Event {
         Self { revision, change, object, previous, json: OnceLock::new() }
     }
 
+    /// The same change told with other objects: those of another version.
+    pub(crate) fn with_objects(&self, object: Arc<Obj>, previous: Option<Arc<Obj>>) -> Self {
+        Self::new(self.revision, self.change, object, previous)
+    }
+
     /// An event of the store's history; `None` where neither state is known.
     #[must_use]
     pub fn from_history(

@@ -14,9 +14,11 @@ use registry::{AnyResource, Registry, Served};
 use storage::StorageError;
 
 use crate::cache::Cache;
+use crate::conversion::Conversion;
 use crate::discovery;
 use crate::hub::Hub;
 use crate::openapi;
+use crate::target::Target;
 
 /// The resources of a server.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub(crate) struct Custom {
 pub(crate) struct Installed {
     pub(crate) definition: Arc<Definition>,
     pub(crate) cache: Arc<Cache>,
+    /// Who converts its objects, where versions differ in more than their name.
+    pub(crate) conversion: Option<Arc<Conversion>>,
     /// What of the definition it was made of; another text makes another resource.
     pub(crate) made_of: [u8; 32],
     /// Its definition is being deleted: nothing new may come.
@@ -54,6 +58,8 @@ pub(crate) struct Found {
     pub(crate) resource: Arc<dyn AnyResource>,
     pub(crate) served: Served,
     pub(crate) terminating: bool,
+    /// Who converts between this version and the stored one.
+    pub(crate) conversion: Option<Arc<Conversion>>,
 }
 
 impl Custom {
@@ -93,12 +99,15 @@ impl Catalog {
         if let Some((place, served)) = self.built_in.find(group, version, resource) {
             let cache = Arc::clone(self.hub.cache(place));
             let resource = Arc::clone(cache.resource());
-            return Some(Found { cache, resource, served, terminating: false });
+            let (terminating, conversion) = (false, None);
+            return Some(Found { cache, resource, served, terminating, conversion });
         }
         let custom = self.custom.load();
         let installed = custom.by_name.get(&*format_compact!("{resource}.{group}"))?;
         let view = installed.definition.find(version)?;
+        let is_stored = installed.definition.storage().facts().version == version;
         Some(Found {
+            conversion: installed.conversion.clone().filter(|_| !is_stored),
             cache: Arc::clone(&installed.cache),
             resource: Arc::clone(view) as Arc<dyn AnyResource>,
             served: view.own(),
@@ -117,6 +126,35 @@ impl Catalog {
             Some((_, served)) => Some(served.facts),
             None => self.find(group, version, resource).map(|it| it.served.facts),
         }
+    }
+
+    /// The versions in which a resource is served.
+    pub(crate) fn versions(&self, target: &Target) -> Vec<&'static ResourceFacts> {
+        if !target.resource().is_custom() {
+            return target.resource().served().iter().map(|it| it.facts).collect();
+        }
+        let facts = target.served.facts;
+        let installed = self.installed(&format_compact!("{}.{}", facts.resource, facts.group));
+        let served = installed.iter().flat_map(|it| it.definition.served());
+        served.map(|it| it.facts()).collect()
+    }
+
+    /// The resource that serves a kind: its plural name, and whether its objects are in namespaces.
+    pub(crate) fn of_kind(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+    ) -> Option<&'static ResourceFacts> {
+        let same =
+            |it: &ResourceFacts| it.group == group && it.version == version && it.kind == kind;
+        let built_in = self.built_in.resources().iter().flat_map(|it| it.served());
+        if let Some(found) = built_in.map(|it| it.facts).find(|it| same(it)) {
+            return Some(found);
+        }
+        let custom = self.custom.load();
+        let mut views = custom.installed().flat_map(|it| it.definition.served());
+        views.find(|it| same(it.facts())).map(|it| it.facts())
     }
 
     /// The cache of a custom resource.
@@ -158,13 +196,13 @@ impl Catalog {
         &self,
         name: &str,
         definition: Definition,
-        made_of: [u8; 32],
-        terminating: bool,
+        (made_of, terminating): ([u8; 32], bool),
+        conversion: Option<Arc<Conversion>>,
     ) -> Result<(), StorageError> {
         let definition = Arc::new(definition);
         let storage = Arc::clone(definition.storage()) as Arc<dyn AnyResource>;
         let cache = self.hub.add(storage).await?;
-        let installed = Installed { definition, cache, made_of, terminating };
+        let installed = Installed { definition, cache, conversion, made_of, terminating };
         if let Some(before) = self.put(name, installed) {
             self.hub.remove(&before.cache);
         }

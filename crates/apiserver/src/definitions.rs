@@ -20,9 +20,11 @@ use registry::custom::{Definition, DefinitionError};
 use sha2::{Digest, Sha256};
 use storage::StorageError;
 use tokio::task::JoinSet;
+use webhook::Resolver;
 
 use crate::cache::{Cache, Change, Cursor, Next, Scope};
 use crate::catalog::Catalog;
+use crate::conversion::Conversion;
 use crate::handlers::delete::{DeleteOptions, remove_unasked};
 use crate::hub::Hub;
 use crate::target::Target;
@@ -36,7 +38,11 @@ const CHANGES: usize = 500;
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Serves what was served when the server last ran.
-pub(crate) async fn install_all(catalog: &Catalog, hub: &Hub) -> Result<(), StorageError> {
+pub(crate) async fn install_all(
+    catalog: &Catalog,
+    hub: &Hub,
+    resolver: &Arc<dyn Resolver>,
+) -> Result<(), StorageError> {
     let Some(cache) = definitions_of(catalog, hub) else { return Ok(()) };
     for object in cache.snapshot("", 0, |_| true).objects {
         let Ok(value) = object.to_value() else { continue };
@@ -47,7 +53,9 @@ pub(crate) async fn install_all(catalog: &Catalog, hub: &Hub) -> Result<(), Stor
             Ok(definition) => {
                 let ending = names::is_ending(&value);
                 let name = &object.facts.name;
-                catalog.install(name, definition, made_of(&value), ending).await?;
+                let conversion = Conversion::of(&value, resolver);
+                let made = (made_of(&value), ending);
+                catalog.install(name, definition, made, conversion).await?;
             }
             Err(error) => {
                 tracing::error!(name = %object.facts.name, %error, "could not serve a definition");
@@ -275,7 +283,8 @@ impl Follower {
             Err(error) => return Ok(Err(error)),
         };
         let ending = names::is_ending(value);
-        self.server.catalog.install(name, definition, made_of, ending).await?;
+        let conversion = Conversion::of(value, &self.server.resolver);
+        self.server.catalog.install(name, definition, (made_of, ending), conversion).await?;
         Ok(Ok(()))
     }
 }
@@ -387,6 +396,7 @@ async fn clear(
                 cache: Arc::clone(cache),
                 resource: Arc::clone(storage) as Arc<dyn AnyResource>,
                 served: storage.own(),
+                conversion: None,
                 namespace: object.facts.namespace.to_string(),
             };
             let options = DeleteOptions::default();

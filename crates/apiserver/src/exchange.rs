@@ -39,6 +39,8 @@ pub(crate) struct Exchange {
     pub(crate) facts: Option<&'static api::ResourceFacts>,
     /// What to tell the client besides the answer.
     pub(crate) warnings: Vec<String>,
+    /// What to tell the audit.
+    pub(crate) annotations: admission::Annotations,
 }
 
 impl Exchange {
@@ -54,6 +56,7 @@ impl Exchange {
             audit_id: String::new(),
             facts: None,
             warnings: Vec::new(),
+            annotations: admission::Annotations::new(),
         }
     }
 

@@ -10,6 +10,7 @@ pub mod cache;
 mod catalog;
 pub mod client_certificates;
 mod coalesce;
+mod conversion;
 mod decode;
 mod definitions;
 mod discovery;
@@ -130,6 +131,8 @@ pub struct Server {
     allocator: allocate::Allocator,
     nodes: Option<NodeDialer>,
     reviews: handlers::reviews::Reviews,
+    /// Finds the services that convert custom resources.
+    resolver: Arc<dyn webhook::Resolver>,
     external: String,
 }
 
@@ -165,11 +168,15 @@ impl Server {
         let hub = Arc::new(Hub::load(Arc::clone(&config.store), &config.registry).await?);
         let catalog = catalog::Catalog::new(config.registry, Arc::clone(&hub), &config.version.git);
         let catalog = Arc::new(catalog);
-        definitions::install_all(&catalog, &hub).await?;
         let objects = Arc::new(CachedObjects::new(Arc::clone(&hub), Arc::clone(&catalog)));
+        let resolver: Arc<dyn webhook::Resolver> = Arc::new(objects::Services::new(&objects));
+        definitions::install_all(&catalog, &hub, &resolver).await?;
         let access = access(&objects);
+        let metrics = metrics::Metrics::new();
+        metrics.register(|it| access.admission.metrics().register(it));
         Ok(Arc::new(Self {
-            metrics: metrics::Metrics::new(),
+            metrics,
+            resolver,
             catalog,
             hub,
             clock: config.clock,

@@ -13,11 +13,12 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::Server;
 use crate::body::Body;
+use crate::conversion::Direction;
 use crate::exchange::Exchange;
 use crate::respond;
 
@@ -86,6 +87,14 @@ struct RequestKind {
     request_kind: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Converted {
+    crd_name: String,
+    from_version: String,
+    succeeded: &'static str,
+    to_version: String,
+}
+
 /// A gauge that belongs to who holds it as long as it is held.
 #[derive(Debug)]
 pub(crate) struct Held(Gauge<i64, AtomicI64>);
@@ -106,6 +115,7 @@ pub struct Metrics {
     watch_events: Family<OfResource, Counter<u64, AtomicU64>>,
     in_flight: Family<RequestKind, Gauge<i64, AtomicI64>>,
     objects: Family<Stored, Gauge<i64, AtomicI64>>,
+    conversions: Family<Converted, Histogram, fn() -> Histogram>,
 }
 
 impl Metrics {
@@ -146,8 +156,24 @@ impl Metrics {
             "Objects stored, by resource",
             Family::clone(&objects),
         );
+        let conversions: Family<Converted, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 15)));
+        registry.register(
+            "apiserver_crd_conversion_webhook_duration_seconds",
+            "How long webhooks took to convert custom resources",
+            Family::clone(&conversions),
+        );
         let registry = Mutex::new(registry);
-        Self { registry, requests, durations, long_running, watch_events, in_flight, objects }
+        Self {
+            registry,
+            requests,
+            durations,
+            long_running,
+            watch_events,
+            in_flight,
+            objects,
+            conversions,
+        }
     }
 
     /// Lets another component of the process register what it counts.
@@ -164,6 +190,18 @@ impl Metrics {
             let seconds = took.as_secs_f64();
             self.durations.get_or_create(&Lasting { dry_run, about }).observe(seconds);
         }
+    }
+
+    /// Counts a call that converts objects of a custom resource.
+    pub(crate) fn converted(&self, name: &str, way: Direction<'_>, good: bool, took: Duration) {
+        let version = |it: &str| it.rsplit('/').next().unwrap_or_default().to_owned();
+        let of = Converted {
+            crd_name: name.to_owned(),
+            from_version: version(way.from),
+            succeeded: if good { "true" } else { "false" },
+            to_version: version(way.to),
+        };
+        self.conversions.get_or_create(&of).observe(took.as_secs_f64());
     }
 
     /// Counts a long-running request until what comes back is dropped.

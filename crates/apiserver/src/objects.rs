@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use api::ResourceFacts;
 use apimachinery::obj::{self, Obj};
 use apimachinery::{Status, Value};
 use async_trait::async_trait;
@@ -45,6 +46,23 @@ impl CachedObjects {
             Some(place) => Some(Cow::Borrowed(self.hub.cache(*place))),
             None => self.catalog.custom_cache(group, resource).map(Cow::Owned),
         }
+    }
+}
+
+/// Finds services without keeping the caches, which know who asks.
+#[derive(Debug)]
+pub(crate) struct Services(Weak<CachedObjects>);
+
+impl Services {
+    pub(crate) fn new(objects: &Arc<CachedObjects>) -> Self {
+        Self(Arc::downgrade(objects))
+    }
+}
+
+impl webhook::Resolver for Services {
+    fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<String, String> {
+        let objects = self.0.upgrade().ok_or("the server is stopping")?;
+        admission::services::Services::new(objects).resolve(namespace, name, port)
     }
 }
 
@@ -153,5 +171,36 @@ impl admission::Objects for CachedObjects {
             Err(StorageError::Conflict { .. } | StorageError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error::general(&error)),
         }
+    }
+
+    fn resource_of_kind(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+    ) -> Option<&'static ResourceFacts> {
+        self.catalog.of_kind(group, version, kind)
+    }
+
+    fn in_version(
+        &self,
+        object: &Obj,
+        version: &'static ResourceFacts,
+    ) -> Result<Arc<Value>, String> {
+        let value = object.value().map_err(|error| error.to_string())?;
+        let found = self.catalog.find(version.group, version.version, version.resource);
+        let found = found.ok_or_else(|| format!("{} is not served", version.api_version()))?;
+        if found.conversion.is_some() {
+            return Err(format!(
+                "params of {} are converted by a webhook, which is not built for params",
+                version.api_version()
+            ));
+        }
+        if value.str_at(&["apiVersion"]) == version.api_version() {
+            return Ok(value);
+        }
+        let mut value = Value::clone(&value);
+        found.resource.from_storage(&found.served, &mut value);
+        Ok(Arc::new(value))
     }
 }

@@ -50,22 +50,27 @@ pub(crate) async fn try_current(
     let cached = target.cache.get(&cache_key(&target.namespace, name));
     let cached = cached.filter(|object| object.resource_version == kv.mod_rev.0);
     match cached.and_then(|object| object.kept()) {
-        Some(value) => Ok(Some(Current { value, kv })),
-        None => decode(target, kv).map(Some),
+        Some(value) => Ok(Some(Current { value: target.read_stored(server, value).await?, kv })),
+        None => decode(server, target, kv).await.map(Some),
     }
 }
 
-fn decode(target: &Target, kv: Kv) -> Result<Current, Status> {
+async fn decode(server: &Server, target: &Target, kv: Kv) -> Result<Current, Status> {
     let mut value = obj::decode(&kv.value, kv.mod_rev.0)
         .map_err(|error| Status::internal(StorageError::Corrupt(format!("{}: {error}", kv.key))))?;
     // As the storage version sees it, not the one that was asked for.
     target.cache.resource().ingest(&mut value);
-    Ok(Current { value: Arc::new(value), kv })
+    let value = target.read_stored(server, Arc::new(value)).await?;
+    Ok(Current { value, kv })
 }
 
 /// Decodes what a store's error brought along.
-pub(crate) fn decode_current(target: &Target, kv: &Kv) -> Result<Current, Status> {
-    decode(target, kv.clone())
+pub(crate) async fn decode_current(
+    server: &Server,
+    target: &Target,
+    kv: &Kv,
+) -> Result<Current, Status> {
+    decode(server, target, kv.clone()).await
 }
 
 /// An object as a write leaves it.
@@ -80,6 +85,12 @@ pub(crate) enum Written {
 impl Written {
     fn stored(bytes: Bytes, revision: Rev) -> Result<Self, Status> {
         Obj::unindexed(bytes, revision.0).map(Self::Stored).map_err(Status::internal)
+    }
+
+    /// What was stored in another version.
+    fn converted(mut value: Value, revision: Rev) -> Self {
+        value.set_at(&["metadata", "resourceVersion"], revision.0.to_string());
+        Self::Only(value)
     }
 
     /// The object, with its resource version.
@@ -116,11 +127,15 @@ pub(crate) async fn create(
             None => Ok(Written::Only(value)),
         };
     }
-    let bytes = encoded(target, &value);
+    let bytes = encoded(target, target.to_stored(server, &value).await?.as_ref());
+    let shown = target.conversion.is_some().then(|| value.clone());
     let put = put(server, target, value, key, bytes.clone(), Expect::Absent).await;
     let put = put.map_err(|error| error::of_object(&error, target.group_resource(), name))?;
     settle(server, target, put.rev).await;
-    Written::stored(bytes, put.rev)
+    match shown {
+        Some(value) => Ok(Written::converted(value, put.rev)),
+        None => Written::stored(bytes, put.rev),
+    }
 }
 
 /// How long a write waits for the caches at most. They are there in far less, unless the server is overloaded.
@@ -137,6 +152,7 @@ pub(crate) async fn settle(server: &Server, target: &Target, revision: Rev) {
             | ("storage.k8s.io", "storageclasses")
             | ("networking.k8s.io", "ingressclasses")
             | ("scheduling.k8s.io", "priorityclasses")
+            | ("admissionregistration.k8s.io", _)
     );
     if judged_by {
         let reached = server.hub.progress().reached(revision.0);
@@ -167,20 +183,25 @@ pub(crate) async fn replace(
         value.set_at(&["metadata", "resourceVersion"], current.kv.mod_rev.0.to_string());
         return Ok(Replaced::Done(Written::Only(value)));
     }
-    let bytes = encoded(target, &value);
+    let bytes = encoded(target, target.to_stored(server, &value).await?.as_ref());
+    let shown = target.conversion.is_some().then(|| value.clone());
+    let written = |bytes, revision| match shown {
+        Some(value) => Ok(Written::converted(value, revision)),
+        None => Written::stored(bytes, revision),
+    };
     if bytes == current.kv.value {
         // Nothing changed: no new version and no event.
-        return Written::stored(bytes, current.kv.mod_rev).map(Replaced::Done);
+        return written(bytes, current.kv.mod_rev).map(Replaced::Done);
     }
     let key = current.kv.key.clone();
     let expect = Expect::ModRev(current.kv.mod_rev);
     match put(server, target, value, key, bytes.clone(), expect).await {
         Ok(put) => {
             settle(server, target, put.rev).await;
-            Written::stored(bytes, put.rev).map(Replaced::Done)
+            written(bytes, put.rev).map(Replaced::Done)
         }
         Err(StorageError::Conflict { current }) => {
-            Ok(Replaced::Conflict(decode(target, *current)?))
+            Ok(Replaced::Conflict(decode(server, target, *current).await?))
         }
         Err(error) => Err(error::of_object(&error, target.group_resource(), name)),
     }

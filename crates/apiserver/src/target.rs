@@ -1,15 +1,19 @@
 //! The resource a request is about, looked up once.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use apimachinery::Status;
+use api::ResourceFacts;
+use apimachinery::obj::Obj;
 use apimachinery::status::GroupResource;
+use apimachinery::{Status, Value};
 use registry::{AnyResource, Served};
 use storage::Key;
 
 use crate::Server;
 use crate::cache::Cache;
 use crate::catalog::Found;
+use crate::conversion::{self, Conversion, Direction};
 use crate::request::RequestInfo;
 
 /// The resource and version a request is about.
@@ -20,6 +24,8 @@ pub(crate) struct Target {
     pub(crate) resource: Arc<dyn AnyResource>,
     pub(crate) served: Served,
     pub(crate) namespace: String,
+    /// Who converts between this version and the stored one. Then requests work on objects of their own version.
+    pub(crate) conversion: Option<Arc<Conversion>>,
 }
 
 impl Target {
@@ -29,7 +35,8 @@ impl Target {
     /// 404 where nothing of that name is served.
     pub(crate) fn of(server: &Server, info: &RequestInfo) -> Result<Self, Status> {
         let found = server.catalog.find(&info.group, &info.version, &info.resource);
-        let Found { cache, resource, served, terminating } = found.ok_or_else(Status::no_route)?;
+        let found = found.ok_or_else(Status::no_route)?;
+        let Found { cache, resource, served, terminating, conversion } = found;
         let facts = served.facts;
         // A namespace is addressed by its own name, and is not in itself.
         let namespace = if facts.namespaced { info.namespace.clone() } else { String::new() };
@@ -39,14 +46,141 @@ impl Target {
         if namespace == "." || namespace == ".." {
             return Err(invalid_key(&format!("/{}/{namespace}", facts.resource)));
         }
-        if let Some(why) = resource.conversion_problem(&served) {
-            return Err(Status::internal(why));
-        }
         if terminating && info.verb == "create" && info.subresource.is_empty() {
             let message = "create not allowed while custom resource definition is terminating";
             return Err(Status { message: message.into(), ..Status::method_not_allowed() });
         }
-        Ok(Self { cache, resource, served, namespace })
+        Ok(Self { cache, resource, served, namespace, conversion })
+    }
+
+    /// The same resource in another version.
+    pub(crate) fn in_version(
+        server: &Server,
+        target: &Self,
+        version: &'static ResourceFacts,
+    ) -> Option<Self> {
+        if !target.resource().is_custom() {
+            let mut served = target.resource().served().iter();
+            let served = *served.find(|it| std::ptr::eq(it.facts, version))?;
+            return Some(Self { served, ..target.clone() });
+        }
+        let found = server.catalog.find(version.group, version.version, version.resource)?;
+        let Found { cache, resource, served, conversion, .. } = found;
+        Some(Self { cache, resource, served, conversion, namespace: target.namespace.clone() })
+    }
+
+    /// The version that a request's objects are of while it is worked on: its own where a webhook converts, else the
+    /// stored one.
+    fn pipeline(&self) -> &'static ResourceFacts {
+        if self.conversion.is_some() { self.served.facts } else { self.storage().facts }
+    }
+
+    /// Converts between the version of a request's objects and the stored one.
+    async fn convert(
+        &self,
+        server: &Server,
+        value: &Value,
+        (from, to): (&ResourceFacts, &ResourceFacts),
+    ) -> Result<Value, Status> {
+        let Some(conversion) = &self.conversion else { return Ok(value.clone()) };
+        let (source, target) = (from.api_version(), to.api_version());
+        let direction = Direction { from: &source, to: &target, kind: to.kind };
+        let with = (server.random.as_ref(), &server.metrics);
+        let mut converted = conversion.convert(direction, &[value], with).await?;
+        converted.pop().ok_or_else(|| Status::internal("a conversion without object"))
+    }
+
+    /// What was read from the store, as requests of this version work on it.
+    pub(crate) async fn read_stored(
+        &self,
+        server: &Server,
+        value: Arc<Value>,
+    ) -> Result<Arc<Value>, Status> {
+        if self.conversion.is_none() {
+            return Ok(value);
+        }
+        let way = (self.storage().facts, self.served.facts);
+        let mut value = self.convert(server, &value, way).await?;
+        self.resource().ingest(&mut value);
+        Ok(Arc::new(value))
+    }
+
+    /// What a request has made, as it is stored.
+    pub(crate) async fn to_stored<'v>(
+        &self,
+        server: &Server,
+        value: &'v Value,
+    ) -> Result<Cow<'v, Value>, Status> {
+        if self.conversion.is_none() {
+            return Ok(Cow::Borrowed(value));
+        }
+        let way = (self.served.facts, self.storage().facts);
+        let mut value = self.convert(server, value, way).await?;
+        self.cache.resource().ingest(&mut value);
+        Ok(Cow::Owned(value))
+    }
+
+    /// Objects of the cache, as requests of this version work on them.
+    pub(crate) async fn all_from_stored(
+        &self,
+        server: &Server,
+        objects: Vec<Arc<Obj>>,
+    ) -> Result<Vec<Arc<Obj>>, Status> {
+        let Some(conversion) = &self.conversion else { return Ok(objects) };
+        if objects.is_empty() {
+            return Ok(objects);
+        }
+        let from = self.storage().facts.api_version();
+        let to = self.served.facts.api_version();
+        let direction = Direction { from: &from, to: &to, kind: self.served.facts.kind };
+        let with = (server.random.as_ref(), &server.metrics);
+        let ingest = |value: &mut Value| {
+            self.resource().ingest(value);
+        };
+        conversion::objects(conversion, direction, &objects, with, ingest).await
+    }
+
+    /// An object that a request of `target` works on, in this version; `None` where it is that already.
+    pub(crate) async fn of_pipeline(
+        &self,
+        server: &Server,
+        target: &Self,
+        object: &Value,
+    ) -> Result<Option<Value>, Status> {
+        if std::ptr::eq(self.served.facts, target.pipeline()) {
+            return Ok(None);
+        }
+        if self.conversion.is_none() && target.conversion.is_none() {
+            let mut object = object.clone();
+            self.resource().from_storage(&self.served, &mut object);
+            return Ok(Some(object));
+        }
+        let with = if self.conversion.is_some() { self } else { target };
+        let way = (target.served.facts, self.served.facts);
+        let mut object = with.convert(server, object, way).await?;
+        self.resource().ingest(&mut object);
+        Ok(Some(object))
+    }
+
+    /// The way back.
+    pub(crate) async fn to_pipeline(
+        &self,
+        server: &Server,
+        target: &Self,
+        mut object: Value,
+    ) -> Result<Value, Status> {
+        if std::ptr::eq(self.served.facts, target.pipeline()) {
+            return Ok(object);
+        }
+        if self.conversion.is_none() && target.conversion.is_none() {
+            self.resource().to_storage(&self.served, &mut object);
+            return Ok(object);
+        }
+        let with = if self.conversion.is_some() { self } else { target };
+        let mut object =
+            with.convert(server, &object, (self.served.facts, target.served.facts)).await?;
+        target.resource().ingest(&mut object);
+        Ok(object)
     }
 
     pub(crate) fn resource(&self) -> &dyn AnyResource {

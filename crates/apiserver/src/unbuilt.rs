@@ -4,17 +4,6 @@ use api::ResourceFacts;
 
 /// Group and resource of each.
 const UNBUILT: &[(&str, &[&str])] = &[
-    (
-        "admissionregistration.k8s.io",
-        &[
-            "mutatingwebhookconfigurations",
-            "validatingwebhookconfigurations",
-            "validatingadmissionpolicies",
-            "validatingadmissionpolicybindings",
-            "mutatingadmissionpolicies",
-            "mutatingadmissionpolicybindings",
-        ],
-    ),
     ("apiregistration.k8s.io", &["apiservices"]),
     ("autoscaling", &["horizontalpodautoscalers"]),
     ("flowcontrol.apiserver.k8s.io", &["flowschemas", "prioritylevelconfigurations"]),

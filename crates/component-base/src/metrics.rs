@@ -27,8 +27,14 @@ pub fn text(registry: &Registry) -> String {
         let counter = line.starts_with("# ")
             && kind.is_some_and(|it| it.starts_with("# TYPE ") && it.ends_with(" counter"));
         match line.splitn(4, ' ').collect::<Vec<_>>().as_slice() {
-            ["#", what, name, rest] if counter && !name.ends_with("_total") => {
+            ["#", what, name, rest]
+                if counter && !name.ends_with("_total") && !name.ends_with("_count") =>
+            {
                 out.push_str(&format!("# {what} {name}_total {rest}"));
+            }
+            // Some of upstream's counters are called so.
+            _ if !line.starts_with('#') && line.contains("_count_total") => {
+                out.push_str(&line.replacen("_count_total", "_count", 1));
             }
             _ => out.push_str(line),
         }

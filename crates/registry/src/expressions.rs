@@ -1,7 +1,10 @@
 //! Expressions of admission and of device selectors, compiled to see what is wrong with them. Upstream:
 //! `pkg/admission/plugin/cel` and `dynamic-resource-allocation/cel`.
 //!
-//! Knows what each sort of expression may name. What is compiled is thrown away: it runs elsewhere.
+//! Knows what each sort of expression may name. What is compiled here is thrown away; what admission runs is in
+//! [`evaluate`].
+
+pub mod evaluate;
 
 use std::sync::{Arc, LazyLock};
 

@@ -6,7 +6,7 @@
 mod check;
 pub mod custom;
 pub mod declaration;
-mod expressions;
+pub mod expressions;
 mod go;
 pub mod metadata;
 mod pod_spec;
@@ -137,11 +137,6 @@ pub trait AnyResource: Send + Sync + Debug {
 
     /// What every client of this version is warned of.
     fn deprecation(&self) -> Option<&str> {
-        None
-    }
-
-    /// Why this version cannot be converted to the storage version, where it cannot.
-    fn conversion_problem(&self, _served: &Served) -> Option<String> {
         None
     }
 }

@@ -5,6 +5,7 @@ use super::set::FieldSet;
 use super::{
     Comparison, Entry, Operation, Write, compare, decode, encode, kubectl, path_text, strip, typed,
 };
+use crate::schema::{NodeId, Schema};
 use crate::status::{Cause, Details, Status};
 use crate::value::Value;
 
@@ -146,6 +147,22 @@ pub fn apply(
         object.set_at(&["metadata", "managedFields"], after);
     }
     Ok(Some(object))
+}
+
+/// An object with a configuration merged into it, as [`apply`] merges one, without owners.
+///
+/// # Errors
+/// Where the configuration is not of the type.
+pub fn merge_configuration(
+    schema: &Schema,
+    node: NodeId,
+    object: &Value,
+    configuration: &Value,
+) -> Result<Value, String> {
+    match typed::problems(schema, Some(node), configuration) {
+        Some(problems) => Err(format!("error converting patch to typed object: {problems}")),
+        None => Ok(merge(schema, Some(node), object, configuration)),
+    }
 }
 
 fn check(write: &Write<'_>, applied: &Value) -> Result<(), ApplyError> {

@@ -1,10 +1,18 @@
-//! Sends a write through the admission plugins.
+//! Sends a write through the admission plugins, and tells them of it what costs something to tell.
 
-use admission::{Attributes, Operation};
-use apimachinery::{Status, Value};
+use admission::context::{Context, Kind, Reinvocation};
+use admission::{Annotations, Attributes, Operation};
+use api::ResourceFacts;
+use apimachinery::{Object, Status, Value, conform};
+use async_trait::async_trait;
+use registry::{Scale, Served};
 
+use super::proxy::options_kind;
+use super::subresource::scale_of;
 use crate::Server;
 use crate::exchange::Exchange;
+use crate::posted;
+use crate::query::Query;
 use crate::target::Target;
 
 /// What the plugins are told of a write.
@@ -25,8 +33,11 @@ pub(crate) async fn admit(
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
+    let mut reinvocation = Reinvocation::default();
     let user = std::sync::Arc::clone(&exchange.user);
-    let mut attributes = attributes(admission, &user, object, old, &mut exchange.warnings);
+    let asked = Asked::new(server, admission, &exchange.query);
+    let told = (&mut exchange.warnings, &mut exchange.annotations, &mut reinvocation);
+    let mut attributes = attributes(&asked, &user, (object, old), told);
     server.access.admission.mutate(&mut attributes).await
 }
 
@@ -38,19 +49,23 @@ pub(crate) async fn judge(
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
+    let mut reinvocation = Reinvocation::default();
     let user = std::sync::Arc::clone(&exchange.user);
-    let mut attributes = attributes(admission, &user, object, old, &mut exchange.warnings);
+    let asked = Asked::new(server, admission, &exchange.query);
+    let told = (&mut exchange.warnings, &mut exchange.annotations, &mut reinvocation);
+    let mut attributes = attributes(&asked, &user, (object, old), told);
     server.access.admission.validate(&mut attributes).await
 }
 
 fn attributes<'r>(
-    admission: &'r Admission<'_>,
+    asked: &'r Asked<'_>,
     user: &'r auth::UserInfo,
-    object: &'r mut Value,
-    old: Option<&'r Value>,
-    warnings: &'r mut Vec<String>,
+    (object, old): (&'r mut Value, Option<&'r Value>),
+    told: (&'r mut Vec<String>, &'r mut Annotations, &'r mut Reinvocation),
 ) -> Attributes<'r> {
+    let admission = asked.admission;
     let facts = admission.target.served.facts;
+    let (warnings, annotations, reinvocation) = told;
     Attributes {
         operation: admission.operation,
         group: facts.group,
@@ -65,5 +80,164 @@ fn attributes<'r>(
         old,
         dry_run: admission.dry_run,
         warnings,
+        annotations,
+        reinvocation,
+        context: asked,
+    }
+}
+
+/// What the object of a write is.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// An object of the resource itself.
+    Itself,
+    /// The same, of which others see a `Scale`.
+    Scale(Scale),
+    /// An object of this kind, of which only the group, version and kind are meant.
+    Posted(&'static ResourceFacts),
+    /// The options of a stream, which are of this kind.
+    Stream(&'static str),
+}
+
+/// A write, for who wants to know more of it.
+#[derive(Debug)]
+struct Asked<'a> {
+    server: &'a Server,
+    admission: &'a Admission<'a>,
+    query: &'a Query,
+    form: Form,
+}
+
+impl<'a> Asked<'a> {
+    fn new(server: &'a Server, admission: &'a Admission<'a>, query: &'a Query) -> Self {
+        let target = admission.target;
+        let form = match (admission.subresource, target.resource().rules().scale) {
+            ("", _) => Form::Itself,
+            ("scale", Some(scale)) => Form::Scale(scale),
+            ("binding", _) => Form::Posted(&posted::BINDING),
+            ("eviction", _) => Form::Posted(&posted::EVICTION),
+            ("token", _) => Form::Posted(&posted::TOKEN_REQUEST),
+            ("exec", _) => Form::Stream("PodExecOptions"),
+            ("attach", _) => Form::Stream("PodAttachOptions"),
+            ("portforward", _) => Form::Stream("PodPortForwardOptions"),
+            ("proxy", _) => Form::Stream(options_kind(target.served.facts.resource)),
+            _ => Form::Itself,
+        };
+        Self { server, admission, query, form }
+    }
+
+    /// A version of the resource, with the view that knows it.
+    fn view(&self, version: &'static ResourceFacts) -> Option<Target> {
+        let own = self.admission.target;
+        if std::ptr::eq(own.served.facts, version) {
+            return Some(own.clone());
+        }
+        Target::in_version(self.server, own, version)
+    }
+}
+
+#[async_trait]
+impl Context for Asked<'_> {
+    fn options(&self) -> Value {
+        let kind = match self.admission.operation {
+            Operation::Create => "CreateOptions",
+            Operation::Update => "UpdateOptions",
+            Operation::Delete => "DeleteOptions",
+            Operation::Connect => return Value::Null,
+        };
+        let mut options = Object::new();
+        options.insert("kind", kind);
+        options.insert("apiVersion", "meta.k8s.io/v1");
+        for member in ["fieldManager", "fieldValidation", "propagationPolicy"] {
+            if let Some(text) = self.query.get(member).filter(|it| !it.is_empty()) {
+                options.insert(member, text);
+            }
+        }
+        if self.admission.dry_run {
+            options.insert("dryRun", ["All"].into_iter().collect::<Value>());
+        }
+        Value::Object(options)
+    }
+
+    fn versions(&self) -> Vec<&'static ResourceFacts> {
+        let own = self.admission.target.served.facts;
+        let all = self.server.catalog.versions(self.admission.target);
+        let others = all.into_iter().filter(|it| !std::ptr::eq(*it, own));
+        std::iter::once(own).chain(others).collect()
+    }
+
+    fn kind(&self, version: &'static ResourceFacts) -> Kind<'static> {
+        let of = |it: &ResourceFacts| (it.group, it.version, it.kind);
+        let (group, version, kind) = match self.form {
+            Form::Itself => (version.group, version.version, version.kind),
+            Form::Scale(_) => ("autoscaling", "v1", "Scale"),
+            Form::Posted(facts) => of(facts),
+            Form::Stream(kind) => ("", "v1", kind),
+        };
+        Kind { group, version, kind }
+    }
+
+    async fn to_version(
+        &self,
+        object: &Value,
+        version: &'static ResourceFacts,
+    ) -> Result<Option<Value>, Status> {
+        match self.form {
+            Form::Scale(scale) => return Ok(Some(scale_of(&scale, object))),
+            Form::Posted(_) | Form::Stream(_) => return Ok(None),
+            Form::Itself => {}
+        }
+        let Some(view) = self.view(version) else { return Ok(None) };
+        view.of_pipeline(self.server, self.admission.target, object).await
+    }
+
+    async fn take_version(
+        &self,
+        mut object: Value,
+        version: &'static ResourceFacts,
+        base: &Value,
+    ) -> Result<Value, Status> {
+        match self.form {
+            Form::Scale(scale) => {
+                let replicas = object.i64_at(&["spec", "replicas"]).unwrap_or_default();
+                let mut changed = base.clone();
+                changed.set_at(scale.spec_replicas, replicas);
+                return Ok(changed);
+            }
+            Form::Posted(facts) => {
+                let Served { node, .. } = posted::served(facts)?;
+                conform::conform(api::schema(), node, &mut object).map_err(Status::internal)?;
+                return Ok(object);
+            }
+            Form::Stream(_) => return Ok(object),
+            Form::Itself => {}
+        }
+        let unknown = || Status::internal(format!("{} is not served", version.api_version()));
+        let view = self.view(version).ok_or_else(unknown)?;
+        let resource = view.resource();
+        resource.conform(&view.served, &mut object).map_err(Status::internal)?;
+        resource.default(&view.served, &mut object);
+        view.to_pipeline(self.server, self.admission.target, object).await
+    }
+
+    fn merge(
+        &self,
+        object: &Value,
+        configuration: &Value,
+        version: &'static ResourceFacts,
+    ) -> Result<Value, String> {
+        let view = self.view(version).ok_or("the version is not served")?;
+        let (schema, node) = match self.form {
+            Form::Itself => (view.resource().types(&view.served), view.served.node),
+            Form::Scale(_) => {
+                let served = posted::served(&posted::SCALE).map_err(|it| it.message)?;
+                (api::schema(), served.node)
+            }
+            Form::Posted(facts) => {
+                (api::schema(), posted::served(facts).map_err(|it| it.message)?.node)
+            }
+            Form::Stream(kind) => return Err(format!("{kind} cannot be applied to")),
+        };
+        apimachinery::managed_fields::merge_configuration(schema, node, object, configuration)
     }
 }

@@ -13,16 +13,18 @@ use auth::{Attributes, Decision};
 use http::header::CONNECTION;
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
+use percent_encoding::NON_ALPHANUMERIC;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use super::admit::{Admission, judge};
+use super::admit::{Admission, admit, judge};
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
 use crate::filters::refusal;
 use crate::forward::{self, Onward};
 use crate::persist;
+use crate::query::Query;
 use crate::target::Target;
 
 /// How much of an agent's refusal is passed on, in bytes (upstream's limit).
@@ -73,7 +75,13 @@ pub(crate) async fn connect(
             name,
             dry_run: false,
         };
-        judge(server, exchange, &admission, &mut Value::Null, Some(&current.value)).await?;
+        let mut options = stream_options(exchange);
+        let before = options.clone();
+        admit(server, exchange, &admission, &mut options, Some(&current.value)).await?;
+        if options != before {
+            set_stream_options(exchange, &options)?;
+        }
+        judge(server, exchange, &admission, &mut options, Some(&current.value)).await?;
     }
     let (node, path) = (node_of(server, &current.value)?, path_of(exchange, &current.value)?);
     if subresource != "log" && !asks_upgrade(exchange) {
@@ -96,6 +104,64 @@ pub(crate) async fn connect(
         return Err(refused(answer, &exchange.info.name).await);
     }
     Ok(answer)
+}
+
+/// Options of streams that are yes or no.
+const FLAGS: [&str; 4] = ["stdin", "stdout", "stderr", "tty"];
+
+/// The options of a stream as an object: `PodExecOptions` and the like.
+fn stream_options(exchange: &Exchange) -> Value {
+    let kind = match exchange.info.subresource.as_str() {
+        "exec" => "PodExecOptions",
+        "attach" => "PodAttachOptions",
+        _ => "PodPortForwardOptions",
+    };
+    let mut options = Value::object();
+    options.set_at(&["kind"], kind);
+    options.set_at(&["apiVersion"], "v1");
+    let query = &exchange.query;
+    for flag in FLAGS.into_iter().filter(|it| query.flag(it)) {
+        options.set_at(&[flag], true);
+    }
+    if let Some(container) = query.get("container").filter(|it| !it.is_empty()) {
+        options.set_at(&["container"], container);
+    }
+    let command: Vec<&str> = query.all("command").collect();
+    if !command.is_empty() {
+        options.set_at(&["command"], command.into_iter().collect::<Value>());
+    }
+    let ports: Vec<i64> = query.all("ports").filter_map(|it| it.parse().ok()).collect();
+    if !ports.is_empty() {
+        options.set_at(&["ports"], ports.into_iter().map(Value::from).collect::<Value>());
+    }
+    options
+}
+
+/// Makes the request ask for what the options say now.
+fn set_stream_options(exchange: &mut Exchange, options: &Value) -> Result<(), Status> {
+    let mut query = String::new();
+    let mut add = |name: &str, value: &str| {
+        let value = percent_encoding::utf8_percent_encode(value, NON_ALPHANUMERIC);
+        let and = if query.is_empty() { "" } else { "&" };
+        query.push_str(&format!("{and}{name}={value}"));
+    };
+    for flag in FLAGS.into_iter().filter(|it| options.bool_at(&[it])) {
+        add(flag, "true");
+    }
+    if !options.str_at(&["container"]).is_empty() {
+        add("container", options.str_at(&["container"]));
+    }
+    for word in options.items_at(&["command"]).iter().filter_map(Value::as_str) {
+        add("command", word);
+    }
+    for port in options.items_at(&["ports"]).iter().filter_map(Value::as_i64) {
+        add("ports", &port.to_string());
+    }
+    let text = query;
+    let uri = format!("{}?{text}", exchange.parts.uri.path());
+    exchange.parts.uri = uri.parse().map_err(Status::internal)?;
+    exchange.query = Query::parse(&text);
+    Ok(())
 }
 
 /// Whether the client wants to speak another protocol (upstream: `httpstream.IsUpgradeRequest`).

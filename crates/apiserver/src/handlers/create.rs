@@ -101,7 +101,7 @@ async fn attempt_create(
     options: &WriteOptions,
     mut value: Value,
 ) -> Result<Written, Status> {
-    fill_metadata(server, target, &mut value);
+    wipe_metadata(&mut value);
     let mut admission = Admission {
         operation: Operation::Create,
         target,
@@ -110,6 +110,9 @@ async fn attempt_create(
         dry_run: options.dry_run,
     };
     admit(server, exchange, &admission, &mut value, None).await?;
+    // Admission may have moved it.
+    place_in_namespace(target, &mut value)?;
+    fill_metadata(server, target, &mut value);
     target.resource().prepare_create(&mut value);
     if target.served.facts.resource == "certificatesigningrequests" {
         requested_by(&exchange.user, &mut value);
@@ -173,6 +176,21 @@ pub(crate) fn place_in_namespace(target: &Target, value: &mut Value) -> Result<(
     Err(Status::bad_request(
         "the namespace of the provided object does not match the namespace sent on the request",
     ))
+}
+
+/// What only the server sets is not there while plugins change the object.
+fn wipe_metadata(value: &mut Value) {
+    let metadata = value.object_at_mut(&["metadata"]);
+    for member in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "resourceVersion",
+    ] {
+        metadata.remove(member);
+    }
 }
 
 fn fill_metadata(server: &Server, target: &Target, value: &mut Value) {

@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 use registry::DeletionRule;
 use storage::Expect;
 
-use super::admit::{Admission, judge};
+use super::admit::{Admission, admit, judge};
 use crate::Server;
 use crate::body::Body;
 use crate::decode;
@@ -176,7 +176,9 @@ async fn attempt(
                 name: name.into(),
                 dry_run: options.dry_run,
             };
-            judge(server, exchange, &admission, &mut Value::Null, Some(&current.value)).await?;
+            let (object, old) = (&mut Value::Null, Some(current.value.as_ref()));
+            admit(server, exchange, &admission, object, old).await?;
+            judge(server, exchange, &admission, object, old).await?;
         }
         match step(server, target, name, options, &current).await? {
             Step::Done(deleted) => return Ok(deleted),
@@ -396,7 +398,7 @@ async fn take_away(
             Ok(Step::Done(answer(target, value)))
         }
         Err(storage::StorageError::Conflict { current }) => {
-            Ok(Step::Conflict(persist::decode_current(target, &current)?))
+            Ok(Step::Conflict(persist::decode_current(server, target, &current).await?))
         }
         Err(storage::StorageError::NotFound { .. }) => Ok(Step::Gone),
         Err(error) => Err(error::of_object(&error, target.group_resource(), name)),

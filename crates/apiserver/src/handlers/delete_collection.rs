@@ -27,6 +27,7 @@ pub(crate) async fn delete_collection(
     let options = DeleteOptions::of(exchange, &body)?;
     let form = negotiate(&exchange.parts.headers)?;
     let mut page = list::page(server, target, &wanted, &selection).await?;
+    page.objects = target.all_from_stored(server, page.objects).await?;
     for object in std::mem::take(&mut page.objects) {
         let one = Target { namespace: object.facts.namespace.to_string(), ..target.clone() };
         match remove(server, exchange, &one, &object.facts.name, &options).await {

@@ -38,6 +38,12 @@ pub(crate) async fn get(
             None => object_of(target.cache.resource().as_ref(), &kv)
                 .map_err(|error| error::general(&error))?,
         };
+        if target.conversion.is_some() {
+            let value = object.value().map_err(Status::internal)?;
+            let value = target.read_stored(server, value).await?;
+            let value = std::sync::Arc::unwrap_or_clone(value);
+            return Ok(respond::object(server, target, form, 200, value));
+        }
         return respond::stored(server, target, form, 200, &object);
     }
     let object = Obj::unindexed(kv.value.clone(), kv.mod_rev.0)

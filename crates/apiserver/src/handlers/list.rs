@@ -163,7 +163,8 @@ pub(crate) async fn list(
     {
         check_partial(exchange, target)?;
     }
-    let page = page(server, target, &options, &selection).await?;
+    let mut page = page(server, target, &options, &selection).await?;
+    page.objects = target.all_from_stored(server, page.objects).await?;
     answer(server, target, form, page)
 }
 

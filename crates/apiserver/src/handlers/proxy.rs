@@ -6,14 +6,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use admission::Operation;
-use apimachinery::{Status, Value};
+use apimachinery::{Status, Value, value};
 use component_base::tls::Trust;
 use http::header::{HOST, HeaderName, HeaderValue, LOCATION};
 use http::{Response, StatusCode};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use super::admit::{Admission, judge};
+use super::admit::{Admission, admit, judge};
 use super::connect::{self, address_of, agent_of};
 use crate::Server;
 use crate::body::Body;
@@ -50,10 +50,14 @@ pub(super) async fn proxy(
         name: id.clone(),
         dry_run: false,
     };
-    judge(server, exchange, &admission, &mut Value::Null, Some(&current.value)).await?;
     let segments = if target.served.facts.namespaced { 7 } else { 5 };
     let path = exchange.parts.uri.path().to_owned();
     let (prefix, rest) = path.split_at(end_of(&path, segments));
+    let mut options = value!({"kind": (options_kind(resource)), "apiVersion": "v1", "path": rest});
+    admit(server, exchange, &admission, &mut options, Some(&current.value)).await?;
+    judge(server, exchange, &admission, &mut options, Some(&current.value)).await?;
+    // Admission may have changed where it goes.
+    let rest = options.str_at(&["path"]);
     let query = exchange.parts.uri.query().map(|it| format!("?{it}")).unwrap_or_default();
     if rest.is_empty() && !connect::asks_upgrade(exchange) {
         return Ok(moved(&format!("{path}/{query}")));
@@ -73,6 +77,15 @@ pub(super) async fn proxy(
     })?;
     move_location(&mut answer, prefix, to.address);
     Ok(answer)
+}
+
+/// The kind of the options of a proxied request.
+pub(super) fn options_kind(resource: &str) -> &'static str {
+    match resource {
+        "pods" => "PodProxyOptions",
+        "services" => "ServiceProxyOptions",
+        _ => "NodeProxyOptions",
+    }
 }
 
 /// What a name asks for: `name`, `name:port`, `scheme:name:port` (upstream: `SplitSchemeNamePort`).

@@ -82,6 +82,7 @@ impl Reviews {
         Some(Review {
             kind: *kind,
             target: Target {
+                conversion: None,
                 resource: Arc::clone(cache.resource()),
                 cache: Arc::clone(cache),
                 served: *served,

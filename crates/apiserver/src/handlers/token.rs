@@ -72,8 +72,6 @@ pub(crate) async fn create(
     request.set_at(&["metadata", "namespace"], target.namespace.as_str());
     request.set_at(&["metadata", "creationTimestamp"], time::format_time(now));
     request.default_at(&["metadata", "uid"], server.random.uid().to_string());
-    validate(&request)?;
-    let bound = bound(server, &request, &target.namespace, &name).await?;
     let admission = super::admit::Admission {
         operation: admission::Operation::Create,
         target,
@@ -81,6 +79,9 @@ pub(crate) async fn create(
         name: name.clone(),
         dry_run: options.dry_run,
     };
+    super::admit::admit(server, exchange, &admission, &mut request, None).await?;
+    validate(&request)?;
+    let bound = bound(server, &request, &target.namespace, &name).await?;
     super::admit::judge(server, exchange, &admission, &mut request, None).await?;
     let uid = account.str_at(&["metadata", "uid"]).to_owned();
     let spec = spec(&tokens, &request, target, Named { name, uid }, bound);

@@ -220,7 +220,11 @@ impl Write<'_> {
             name: self.name.into(),
             dry_run: self.options.dry_run,
         };
-        admit(server, exchange, &admission, &mut value, Some(old)).await?;
+        // A binding was admitted as what was posted.
+        let asks = self.subresource != "binding";
+        if asks {
+            admit(server, exchange, &admission, &mut value, Some(old)).await?;
+        }
         let version = old
             .get("metadata")
             .and_then(|it| it.get("resourceVersion"))
@@ -238,7 +242,9 @@ impl Write<'_> {
         if part == Part::Main {
             exchange.warnings.extend(unbuilt::warning(target.served.facts));
         }
-        judge(server, exchange, &admission, &mut value, Some(old)).await?;
+        if asks {
+            judge(server, exchange, &admission, &mut value, Some(old)).await?;
+        }
         Ok(value)
     }
 }

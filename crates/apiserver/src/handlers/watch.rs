@@ -199,6 +199,7 @@ async fn first_stage(
             target.cache.snapshot(&target.namespace, 0, |object| selection.matches(object));
         let bookmark = options.send_initial_events == Some(true) && options.bookmarks;
         let objects = if initial { snapshot.objects } else { Vec::new() };
+        let objects = target.all_from_stored(server, objects).await?;
         return Ok(Stage::Initial {
             objects: objects.into_iter(),
             bookmark,
@@ -253,7 +254,7 @@ impl Watch {
                 }
                 Stage::Initial { .. } => self.initial(),
                 Stage::History(_) => self.history().await?,
-                Stage::Live(_) => match self.live() {
+                Stage::Live(_) => match self.live().await {
                     Some(piece) => piece,
                     None => {
                         let end = self.wait().await;
@@ -307,11 +308,15 @@ impl Watch {
             Err(error) => return Some(self.end_with(&too_old(&error, self.seen))),
         };
         let mut out = self.piece();
-        for event in &batch.events {
-            match self.event_of(event) {
-                Ok(event) => self.write_change(&event, &mut out),
-                Err(status) => return Some(self.end_with(&status)),
-            }
+        let events: Result<Vec<_>, Status> =
+            batch.events.iter().map(|it| self.event_of(it).map(Arc::new)).collect();
+        let events = match events {
+            Ok(events) => self.converted(events).await,
+            Err(status) => Err(status),
+        };
+        match events {
+            Ok(events) => events.iter().for_each(|it| self.write_change(it, &mut out)),
+            Err(status) => return Some(self.end_with(&status)),
         }
         self.seen = batch.progress.0;
         if let Some(cursor) = self.target.cache.cursor_after(batch.progress.0) {
@@ -332,7 +337,7 @@ impl Watch {
     }
 
     /// What has changed since; `None` where nothing has.
-    fn live(&mut self) -> Option<Piece> {
+    async fn live(&mut self) -> Option<Piece> {
         let Stage::Live(cursor) = self.stage else { return None };
         let (next, revision) = self.target.cache.read(cursor, EVENTS_PER_PIECE);
         match next {
@@ -349,9 +354,30 @@ impl Watch {
                     return None;
                 }
                 self.seen = self.seen.max(events.last().map_or(0, |event| event.revision));
-                Some(self.write_changes(&events))
+                match self.converted(events).await {
+                    Ok(events) => Some(self.write_changes(&events)),
+                    Err(status) => Some(self.end_with(&status)),
+                }
             }
         }
+    }
+
+    /// The same events with objects of this watch's version, where a webhook converts: in one call.
+    async fn converted(&mut self, events: Vec<Arc<Event>>) -> Result<Vec<Arc<Event>>, Status> {
+        if self.target.conversion.is_none() {
+            return Ok(events);
+        }
+        let now = events.iter().map(|it| &it.object);
+        let before = events.iter().filter_map(|it| it.previous.as_ref());
+        let objects: Vec<Arc<Obj>> = now.chain(before).cloned().collect();
+        let converted = self.target.all_from_stored(&self.server, objects).await?;
+        let (now, before) = converted.split_at(events.len());
+        let mut before = before.iter();
+        let made = events.iter().zip(now).map(|(event, object)| {
+            let previous = event.previous.as_ref().and_then(|_| before.next()).cloned();
+            Arc::new(event.with_objects(Arc::clone(object), previous))
+        });
+        Ok(made.collect())
     }
 
     fn write_changes(&mut self, events: &[Arc<Event>]) -> Piece {

@@ -65,7 +65,7 @@ fn condition<'v>(definition: &'v Value, kind: &str) -> (&'v str, &'v str, &'v st
 }
 
 /// Creates a definition and waits until it is established.
-async fn establish(cluster: &Cluster, definition: &Value) -> Value {
+pub(crate) async fn establish(cluster: &Cluster, definition: &Value) -> Value {
     cluster.done(&format!("POST {DEFINITIONS}"), Some(definition)).await;
     let name = definition.str_at(&["metadata", "name"]);
     let request = format!("GET {DEFINITIONS}/{name}");

@@ -5,10 +5,14 @@
 mod access;
 mod bad_input;
 mod cluster;
+mod conversions;
 mod custom;
+mod hooks;
 mod pod_security;
+mod policies;
 mod proxies;
 mod tended;
 mod watches;
+mod webhooks;
 mod wire;
 mod writes;

@@ -1,0 +1,305 @@
+//! What admission counts, in upstream's names.
+
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::Operation;
+
+const PLUGINS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
+const WEBHOOKS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
+const CHECKS: [f64; 5] = [0.000_000_5, 0.001, 0.01, 0.1, 1.0];
+/// Codes beyond are counted as one (upstream's bound).
+const CODE_MAX: u16 = 600;
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// A plugin's part in a request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct OfPlugin {
+    pub(crate) name: &'static str,
+    pub(crate) operation: &'static str,
+    pub(crate) rejected: &'static str,
+    pub(crate) r#type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfStep {
+    operation: &'static str,
+    rejected: &'static str,
+    r#type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfWebhook {
+    name: String,
+    operation: &'static str,
+    rejected: &'static str,
+    r#type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Called {
+    code: u16,
+    name: String,
+    operation: &'static str,
+    rejected: &'static str,
+    r#type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Rejected {
+    error_type: &'static str,
+    name: String,
+    operation: &'static str,
+    rejection_code: u16,
+    r#type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailedOpen {
+    name: String,
+    r#type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCondition {
+    kind: &'static str,
+    name: String,
+    operation: &'static str,
+    r#type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPolicy {
+    enforcement_action: &'static str,
+    error_type: &'static str,
+    policy: String,
+    policy_binding: String,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The webhook answered, and allows.
+    Allowed,
+    /// It answered, and refuses with this code.
+    Denied(u16),
+    /// It did not answer; whether that refuses the request.
+    Failed { code: u16, rejected: bool },
+    /// What it answered could not be used.
+    Unusable,
+}
+
+/// The counters of one server's admission.
+#[derive(Debug)]
+pub struct Metrics {
+    plugins: Histograms<OfPlugin>,
+    steps: Histograms<OfStep>,
+    webhooks: Histograms<OfWebhook>,
+    requests: Family<Called, Counter<u64, AtomicU64>>,
+    rejections: Family<Rejected, Counter<u64, AtomicU64>>,
+    fail_open: Family<FailedOpen, Counter<u64, AtomicU64>>,
+    condition_errors: Family<OfCondition, Counter<u64, AtomicU64>>,
+    exclusions: Family<OfCondition, Counter<u64, AtomicU64>>,
+    checks: Family<OfPolicy, Counter<u64, AtomicU64>>,
+    check_durations: Histograms<OfPolicy>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            plugins: Family::new_with_constructor(|| Histogram::new(PLUGINS)),
+            steps: Family::new_with_constructor(|| Histogram::new(PLUGINS)),
+            webhooks: Family::new_with_constructor(|| Histogram::new(WEBHOOKS)),
+            requests: Family::default(),
+            rejections: Family::default(),
+            fail_open: Family::default(),
+            condition_errors: Family::default(),
+            exclusions: Family::default(),
+            checks: Family::default(),
+            check_durations: Family::new_with_constructor(|| Histogram::new(CHECKS)),
+        }
+    }
+}
+
+/// Whether plugins may change an object, or judge it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Admit,
+    Validate,
+}
+
+/// The histograms of a plugin, looked up once each: every write passes here many times.
+#[derive(Debug, Default)]
+pub(crate) struct Timers([OnceLock<Histogram>; 16]);
+
+impl Timers {
+    /// Counts what a plugin took; all together where it has no name.
+    pub(crate) fn count(
+        &self,
+        metrics: &Metrics,
+        (name, step, operation): (&'static str, Step, Operation),
+        rejected: bool,
+        took: Duration,
+    ) {
+        let place = match operation {
+            Operation::Create => 0,
+            Operation::Update => 1,
+            Operation::Delete => 2,
+            Operation::Connect => 3,
+        };
+        let place = place * 4 + usize::from(rejected) * 2 + usize::from(step == Step::Validate);
+        let histogram = self.0[place].get_or_init(|| {
+            let r#type = match step {
+                Step::Admit => "admit",
+                Step::Validate => "validate",
+            };
+            let (operation, rejected) = (crate::matching::operation(operation), truth(rejected));
+            let of = OfPlugin { name, operation, rejected, r#type };
+            if name.is_empty() { metrics.step(&of) } else { metrics.plugin(&of) }
+        });
+        histogram.observe(took.as_secs_f64());
+    }
+}
+
+fn truth(it: bool) -> &'static str {
+    if it { "true" } else { "false" }
+}
+
+impl Metrics {
+    /// Shows them among others.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "apiserver_admission_controller_admission_duration_seconds",
+            "How long one plugin took for a request",
+            self.plugins.clone(),
+        );
+        registry.register(
+            "apiserver_admission_step_admission_duration_seconds",
+            "How long all plugins together took for a request",
+            self.steps.clone(),
+        );
+        registry.register(
+            "apiserver_admission_webhook_admission_duration_seconds",
+            "How long one webhook took for a request",
+            self.webhooks.clone(),
+        );
+        registry.register(
+            "apiserver_admission_webhook_request",
+            "Webhooks called",
+            self.requests.clone(),
+        );
+        registry.register(
+            "apiserver_admission_webhook_rejection_count",
+            "Requests that were refused because of a webhook",
+            self.rejections.clone(),
+        );
+        registry.register(
+            "apiserver_admission_webhook_fail_open_count",
+            "Requests that went on although a webhook failed",
+            self.fail_open.clone(),
+        );
+        registry.register(
+            "apiserver_admission_match_condition_evaluation_errors",
+            "Requests of which match conditions could not be told",
+            self.condition_errors.clone(),
+        );
+        registry.register(
+            "apiserver_admission_match_condition_exclusions",
+            "Requests that match conditions left out",
+            self.exclusions.clone(),
+        );
+        self.register_policies(registry);
+    }
+
+    fn register_policies(&self, registry: &mut Registry) {
+        registry.register(
+            "apiserver_validating_admission_policy_check",
+            "What policies said of requests",
+            self.checks.clone(),
+        );
+        registry.register(
+            "apiserver_validating_admission_policy_check_duration_seconds",
+            "How long a policy took for a request",
+            self.check_durations.clone(),
+        );
+    }
+
+    /// The histogram of a plugin.
+    fn plugin(&self, of: &OfPlugin) -> Histogram {
+        self.plugins.get_or_create_owned(of)
+    }
+
+    /// The histogram of all plugins together.
+    fn step(&self, of: &OfPlugin) -> Histogram {
+        let OfPlugin { operation, rejected, r#type, .. } = *of;
+        self.steps.get_or_create_owned(&OfStep { operation, rejected, r#type })
+    }
+
+    /// Counts a call.
+    pub(crate) fn webhook(
+        &self,
+        hook: &str,
+        operation: &'static str,
+        kind: &'static str,
+        took: Duration,
+        end: End,
+    ) {
+        let (rejected, code, error_type) = match end {
+            End::Allowed => (false, 200, ""),
+            End::Denied(code) => (true, code, "no_error"),
+            End::Failed { code, rejected } => (rejected, code, "calling_webhook_error"),
+            End::Unusable => (true, 0, "apiserver_internal_error"),
+        };
+        let (name, shown, code) = (hook.to_owned(), truth(rejected), code.min(CODE_MAX));
+        let of = OfWebhook { name, operation, rejected: shown, r#type: kind };
+        self.webhooks.get_or_create(&of).observe(took.as_secs_f64());
+        let OfWebhook { name, .. } = of;
+        if rejected {
+            let name = name.clone();
+            let of = Rejected { error_type, name, operation, rejection_code: code, r#type: kind };
+            self.rejections.get_or_create(&of).inc();
+        }
+        let of = Called { code, name, operation, rejected: shown, r#type: kind };
+        self.requests.get_or_create(&of).inc();
+    }
+
+    pub(crate) fn failed_open(&self, hook: &str, kind: &'static str) {
+        self.fail_open.get_or_create(&FailedOpen { name: hook.to_owned(), r#type: kind }).inc();
+    }
+
+    /// Counts what match conditions did to a request: left it out, or could not tell.
+    pub(crate) fn condition(
+        &self,
+        name: &str,
+        (kind, r#type): (&'static str, &'static str),
+        operation: &'static str,
+        failed: bool,
+    ) {
+        let of = OfCondition { kind, name: name.to_owned(), operation, r#type };
+        let family = if failed { &self.condition_errors } else { &self.exclusions };
+        family.get_or_create(&of).inc();
+    }
+
+    /// Counts what a policy said.
+    pub(crate) fn policy(
+        &self,
+        (policy, binding): (&str, &str),
+        enforcement_action: &'static str,
+        failed: bool,
+        took: Duration,
+    ) {
+        let error_type = if failed { "invalid_error" } else { "no_error" };
+        let (policy, policy_binding) = (policy.to_owned(), binding.to_owned());
+        let of = OfPolicy { enforcement_action, error_type, policy, policy_binding };
+        self.checks.get_or_create(&of).inc();
+        self.check_durations.get_or_create(&of).observe(took.as_secs_f64());
+    }
+}

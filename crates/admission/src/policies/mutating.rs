@@ -1,0 +1,171 @@
+//! MutatingAdmissionPolicy: policies change the object, one after the other.
+
+use apimachinery::patch::json_patch;
+use apimachinery::status::{Cause, reason_of};
+use apimachinery::{Status, Value};
+use async_trait::async_trait;
+use registry::expressions::evaluate::{Made, Matched};
+
+use super::{Misfit, Policies, Run, inputs};
+use crate::{Attributes, Plugin, request};
+
+/// The plugin.
+#[derive(Debug)]
+pub(crate) struct Mutating(pub(crate) Policies);
+
+#[async_trait]
+impl Plugin for Mutating {
+    fn name(&self) -> &'static str {
+        "MutatingAdmissionPolicy"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        self.0.handles(attributes)
+    }
+
+    async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let again = attributes.reinvocation.again;
+        if again {
+            attributes.reinvocation.policies.compare(attributes.object);
+        }
+        let (definitions, bindings) = self.0.all();
+        let concerned = self.0.concerned((&definitions, &bindings), attributes).await;
+        let mut refusals: Vec<(String, &'static str)> =
+            concerned.misfits.iter().map(|it| (misfit(it), "Forbidden")).collect();
+        for run in &concerned.runs {
+            let key = key_of(run);
+            let due = !again || attributes.reinvocation.policies.is_due(&key);
+            match self.run(run, due, attributes).await? {
+                Ran::Not => continue,
+                Ran::Failed(why) => refusals.extend(
+                    (!run.definition.policy.ignores_failure())
+                        .then(|| (refused(run, &why), "Invalid")),
+                ),
+                Ran::Changed(false) => {}
+                Ran::Changed(true) => {
+                    attributes.reinvocation.policies.require();
+                    attributes.reinvocation.wanted = true;
+                }
+            }
+            if run.definition.is_reinvoked {
+                attributes.reinvocation.policies.note(&key);
+            }
+        }
+        attributes.reinvocation.policies.leave(attributes.object);
+        refuse(attributes, refusals)
+    }
+}
+
+/// What became of a run.
+enum Ran {
+    /// It is not for this request, or not again.
+    Not,
+    /// Whether it changed the object.
+    Changed(bool),
+    /// It could not change it.
+    Failed(String),
+}
+
+impl Mutating {
+    async fn run(
+        &self,
+        run: &Run<'_>,
+        due: bool,
+        attributes: &mut Attributes<'_>,
+    ) -> Result<Ran, Status> {
+        let namespace = self.0.namespace(attributes).await?;
+        let asking = self.0.asking(attributes);
+        let request = request::request(attributes, run.version);
+        let policy = &run.definition.policy;
+        let objects = request::objects(attributes, run.version).await?;
+        match policy.conditions_hold(&inputs(run, &objects, (&request, &namespace), &asking)) {
+            Matched::Yes => {}
+            Matched::No => return Ok(Ran::Not),
+            Matched::Failed(why) => return Ok(Ran::Failed(why)),
+        }
+        if !due || attributes.object.is_null() {
+            return Ok(Ran::Not);
+        }
+        drop(objects);
+        let before = attributes.object.clone();
+        for index in 0..policy.mutations() {
+            let objects = request::objects(attributes, run.version).await?;
+            let inputs = inputs(run, &objects, (&request, &namespace), &asking);
+            let seen = objects.object.as_ref();
+            let made = match policy.mutate(index, &inputs) {
+                Ok(Made::Patch(patch)) => {
+                    json_patch::apply(seen, &patch).map_err(|error| error.to_string())
+                }
+                Ok(Made::Configuration(configuration)) => {
+                    apply(run, attributes, seen, configuration)
+                }
+                Err(why) => Err(why),
+            };
+            let made = match made {
+                Ok(made) => made,
+                Err(why) => return Ok(Ran::Failed(why)),
+            };
+            drop(objects);
+            let context = attributes.context;
+            let taken = context.take_version(made, run.version, attributes.object).await;
+            match taken {
+                Ok(taken) => *attributes.object = taken,
+                Err(status) => return Ok(Ran::Failed(status.message)),
+            }
+        }
+        Ok(Ran::Changed(before != *attributes.object))
+    }
+}
+
+/// An object with a configuration applied to it, which need not say what it is of.
+fn apply(
+    run: &Run<'_>,
+    attributes: &Attributes<'_>,
+    object: &Value,
+    mut configuration: Value,
+) -> Result<Value, String> {
+    for member in ["apiVersion", "kind"] {
+        configuration.set_at(&[member], object[member].clone());
+    }
+    let merged = attributes.context.merge(object, &configuration, run.version);
+    merged.map_err(|why| format!("error applying patch: invalid ApplyConfiguration: {why}"))
+}
+
+/// What a run is called: a policy by a binding with its parameters.
+fn key_of(run: &Run<'_>) -> String {
+    let params = run.params.as_deref();
+    let text = |member| params.map(|it| it.str_at(&["metadata", member])).unwrap_or_default();
+    let (policy, binding) = (&run.definition.name, &run.binding.name);
+    format!("{policy}/{binding}/{}/{}", text("namespace"), text("name"))
+}
+
+fn refused(run: &Run<'_>, why: &str) -> String {
+    let (policy, binding) = (&run.definition.name, &run.binding.name);
+    format!("policy '{policy}' with binding '{binding}' denied request: {why}")
+}
+
+fn misfit(misfit: &Misfit<'_>) -> String {
+    let (policy, why) = (&misfit.definition.name, &misfit.why);
+    match misfit.binding {
+        None => format!("policy {policy:?} denied request: failed to configure policy: {why}"),
+        Some(binding) => format!(
+            "policy '{policy}' with binding '{}' denied request: failed to configure binding: {why}",
+            binding.name
+        ),
+    }
+}
+
+fn refuse(
+    attributes: &Attributes<'_>,
+    refusals: Vec<(String, &'static str)>,
+) -> Result<(), Status> {
+    let Some((message, reason)) = refusals.first() else { return Ok(()) };
+    let mut status = attributes.forbid("admission request denied by policy");
+    status.message.clone_from(message);
+    status.reason = reason_of(reason);
+    if let Some(details) = &mut status.details {
+        let causes = refusals.into_iter();
+        details.causes.extend(causes.map(|(message, _)| Cause { message, ..Cause::default() }));
+    }
+    Err(status)
+}

@@ -1,0 +1,69 @@
+//! Where services are reached, by the server's caches. Upstream: the aggregator's resolver of service endpoints.
+
+use std::sync::Arc;
+
+use apimachinery::Value;
+use webhook::Resolver;
+
+use crate::Objects;
+
+/// Finds ready endpoints of services.
+#[derive(Debug)]
+pub struct Services {
+    objects: Arc<dyn Objects>,
+}
+
+impl Services {
+    /// By these caches.
+    #[must_use]
+    pub fn new(objects: Arc<dyn Objects>) -> Self {
+        Self { objects }
+    }
+
+    /// The first endpoint that is ready. A webhook's connections are few and live long, so there is nothing to balance.
+    fn endpoint(&self, namespace: &str, name: &str, port_name: &str) -> Option<String> {
+        let slices = self.objects.list("discovery.k8s.io", "endpointslices", namespace);
+        let of_service = slices
+            .iter()
+            .filter(|it| it.facts.label("kubernetes.io/service-name") == Some(name))
+            .filter_map(|it| it.value().ok());
+        for slice in of_service {
+            let ports = slice.items_at(&["ports"]);
+            let port = ports.iter().find(|it| it.str_at(&["name"]) == port_name);
+            let Some(port) = port.and_then(|it| it.i64_at(&["port"])) else { continue };
+            let ready = |it: &&Value| {
+                it.at(&["conditions", "ready"]).and_then(Value::as_bool).unwrap_or(true)
+            };
+            let endpoint = slice.items_at(&["endpoints"]).iter().find(ready);
+            let Some(address) =
+                endpoint.and_then(|it| it.items_at(&["addresses"]).first()?.as_str())
+            else {
+                continue;
+            };
+            return Some(if address.contains(':') {
+                format!("[{address}]:{port}")
+            } else {
+                format!("{address}:{port}")
+            });
+        }
+        None
+    }
+}
+
+impl Resolver for Services {
+    fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<String, String> {
+        let service = self.objects.get("", "services", namespace, name);
+        let service = service.and_then(|it| it.value().ok());
+        let service = service.ok_or_else(|| format!("service {name:?} not found"))?;
+        if service.str_at(&["spec", "type"]) == "ExternalName" {
+            return Ok(format!("{}:{port}", service.str_at(&["spec", "externalName"])));
+        }
+        let wanted = i64::from(port);
+        let ports = service.items_at(&["spec", "ports"]);
+        let found = ports.iter().find(|it| it.i64_at(&["port"]) == Some(wanted));
+        let found =
+            found.ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
+        self.endpoint(namespace, name, found.str_at(&["name"]))
+            .ok_or_else(|| format!("no endpoints available for service {name:?}"))
+    }
+}

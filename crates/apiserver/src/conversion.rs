@@ -1,0 +1,215 @@
+//! Custom resources whose versions a webhook converts. Upstream: `apiextensions-apiserver/pkg/apiserver/conversion`.
+//!
+//! A request for another version than the stored one works on objects of its own version; they are converted where they
+//! are read from the store, and where they are written to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::obj::Obj;
+use apimachinery::{Status, Value, json, validation, value};
+use component_base::Random;
+use tokio::time::Instant;
+use webhook::{Call, Client, Resolver};
+
+use crate::metrics::Metrics;
+
+/// How long a webhook may take for all objects of a call (upstream: 30 seconds).
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How many objects are sent in one call at most. Upstream sends a list whole, whatever its length.
+const MAX_OBJECTS: usize = 500;
+const USER_AGENT: &str = "kube-apiserver-conversion";
+/// What a conversion may change of the metadata.
+const CHANGEABLE: [&str; 2] = ["labels", "annotations"];
+
+/// The webhook of a definition.
+#[derive(Debug)]
+pub(crate) struct Conversion {
+    /// The name of the definition.
+    name: String,
+    client: Client,
+    /// The first version of the review that both sides know.
+    version: Option<&'static str>,
+}
+
+/// From which version to which.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Direction<'d> {
+    pub(crate) from: &'d str,
+    pub(crate) to: &'d str,
+    pub(crate) kind: &'d str,
+}
+
+impl Conversion {
+    /// What a definition says; `None` where its versions differ in nothing but their name.
+    pub(crate) fn of(definition: &Value, resolver: &Arc<dyn Resolver>) -> Option<Arc<Self>> {
+        let conversion = definition.at(&["spec", "conversion"])?;
+        if conversion.str_at(&["strategy"]) != "Webhook" {
+            return None;
+        }
+        let hook = &conversion["webhook"];
+        let versions = hook.items_at(&["conversionReviewVersions"]).iter();
+        let known = |it: &str| ["v1", "v1beta1"].into_iter().find(|known| *known == it);
+        Some(Arc::new(Self {
+            name: definition.str_at(&["metadata", "name"]).to_owned(),
+            client: Client::new(&hook["clientConfig"], Arc::clone(resolver)),
+            version: versions.filter_map(Value::as_str).find_map(known),
+        }))
+    }
+
+    /// The objects in the other version, in order.
+    ///
+    /// # Errors
+    /// When the webhook does not convert every one of them.
+    pub(crate) async fn convert(
+        &self,
+        direction: Direction<'_>,
+        objects: &[&Value],
+        (random, metrics): (&dyn Random, &Metrics),
+    ) -> Result<Vec<Value>, Status> {
+        let mut converted = Vec::with_capacity(objects.len());
+        for some in objects.chunks(MAX_OBJECTS) {
+            let began = Instant::now();
+            let result = self.call(direction, some, random).await;
+            metrics.converted(&self.name, direction, result.is_ok(), began.elapsed());
+            converted.extend(result.map_err(|why| {
+                let Direction { from, kind, .. } = direction;
+                Status {
+                    code: 500,
+                    message: format!("conversion webhook for {from}, Kind={kind} {why}"),
+                    ..Status::default()
+                }
+            })?);
+        }
+        Ok(converted)
+    }
+
+    async fn call(
+        &self,
+        direction: Direction<'_>,
+        objects: &[&Value],
+        random: &dyn Random,
+    ) -> Result<Vec<Value>, String> {
+        let failed = |why: &str| format!("failed: {why}");
+        let version =
+            self.version.ok_or_else(|| failed("no supported conversion review versions"))?;
+        let api_version = format!("apiextensions.k8s.io/{version}");
+        let uid = random.uid().to_string();
+        let sent: Value = objects.iter().map(|it| (*it).clone()).collect();
+        let review = value!({"kind": "ConversionReview", "apiVersion": (api_version.as_str()),
+            "request": {"uid": (uid.as_str()), "desiredAPIVersion": (direction.to),
+                "objects": (sent)}});
+        let call = Call {
+            body: json::to_vec(&review).into(),
+            timeout: TIMEOUT,
+            tells_timeout: true,
+            user_agent: USER_AGENT,
+        };
+        let answer = self.client.post(call).await.map_err(|error| failed(error.message()))?;
+        let answer = json::parse(&answer).map_err(|error| {
+            failed(&format!("couldn't get version/kind; json parse error: {error}"))
+        })?;
+        let strict = version == "v1";
+        let list = read(&answer, strict.then_some(uid.as_str())).map_err(|why| failed(&why))?;
+        if list.len() != objects.len() {
+            let (found, expected) = (list.len(), objects.len());
+            return Err(format!("returned {found} objects, expected {expected}"));
+        }
+        let pairs = list.iter().zip(objects).enumerate();
+        let checked = pairs.map(|(index, (converted, original))| {
+            check(direction, original, converted)
+                .map_err(|why| format!("returned invalid converted object at index {index}: {why}"))
+        });
+        checked.collect()
+    }
+}
+
+/// The objects of an answer; its uid is checked where the version of the review has always been.
+fn read<'a>(answer: &'a Value, uid: Option<&str>) -> Result<&'a [Value], String> {
+    if uid.is_some() {
+        let (api_version, kind) = (answer.str_at(&["apiVersion"]), answer.str_at(&["kind"]));
+        if (api_version, kind) != ("apiextensions.k8s.io/v1", "ConversionReview") {
+            let shown = if api_version.is_empty() { "/" } else { api_version };
+            return Err(format!(
+                "expected webhook response of apiextensions.k8s.io/v1, Kind=ConversionReview, got {shown}, Kind={kind}"
+            ));
+        }
+    }
+    let response = answer.get("response").filter(|it| !it.is_null());
+    let response = response.ok_or("no response provided")?;
+    let found = response.str_at(&["uid"]);
+    if let Some(expected) = uid.filter(|it| *it != found) {
+        return Err(format!("expected response.uid={expected:?}, got {found:?}"));
+    }
+    let (status, message) =
+        (response.str_at(&["result", "status"]), response.str_at(&["result", "message"]));
+    match (status, message) {
+        ("Success", _) => Ok(response.items_at(&["convertedObjects"])),
+        (_, "") => Err(format!("response.result.status was '{status}', not 'Success'")),
+        (_, message) => Err(message.to_owned()),
+    }
+}
+
+/// The converted object, with the metadata of the original but for what may change.
+fn check(direction: Direction<'_>, original: &Value, converted: &Value) -> Result<Value, String> {
+    let (expected, found) = (direction.to, converted.str_at(&["apiVersion"]));
+    if expected != found {
+        return Err(format!("invalid groupVersion (expected {expected}, received {found})"));
+    }
+    let (expected, found) = (direction.kind, converted.str_at(&["kind"]));
+    if expected != found {
+        return Err(format!("invalid kind (expected {expected}, received {found})"));
+    }
+    let metadata = converted.get("metadata").and_then(Value::as_object);
+    let metadata = metadata.ok_or("missing metadata in converted object")?;
+    for member in ["name", "namespace", "uid"] {
+        let (e, a) =
+            (original.str_at(&["metadata", member]), converted.str_at(&["metadata", member]));
+        if e != a {
+            let name = if member == "uid" { "UID" } else { member };
+            return Err(format!("must have the same {name}: {e} != {a}"));
+        }
+    }
+    let mut whole = converted.clone();
+    whole.set_at(&["metadata"], original["metadata"].clone());
+    for member in CHANGEABLE {
+        whole.remove_at(&["metadata", member]);
+        let Some(given) = metadata.get(member).filter(|it| !it.is_null()) else { continue };
+        let texts = given.as_object().filter(|it| it.iter().all(|(_, it)| it.as_str().is_some()));
+        let texts =
+            texts.ok_or_else(|| format!("metadata.{member}: Invalid value: not a map of text"))?;
+        if let Some(bad) =
+            texts.keys().find(|key| !validation::qualified_name(&key.to_lowercase()).is_empty())
+        {
+            return Err(format!("metadata.{member}: Invalid value: {bad:?}"));
+        }
+        whole.set_at(&["metadata", member], given.clone());
+    }
+    Ok(whole)
+}
+
+/// Objects of the caches in another version.
+pub(crate) async fn objects(
+    conversion: &Conversion,
+    direction: Direction<'_>,
+    objects: &[Arc<Obj>],
+    with: (&dyn Random, &Metrics),
+    ingest: impl Fn(&mut Value),
+) -> Result<Vec<Arc<Obj>>, Status> {
+    let values: Result<Vec<Arc<Value>>, Status> =
+        objects.iter().map(|it| it.value().map_err(Status::internal)).collect();
+    let values = values?;
+    let borrowed: Vec<&Value> = values.iter().map(AsRef::as_ref).collect();
+    let converted = conversion.convert(direction, &borrowed, with).await?;
+    let pairs = converted.into_iter().zip(objects);
+    let made = pairs.map(|(mut value, original)| {
+        ingest(&mut value);
+        let bytes = apimachinery::obj::encode_custom(&value).into();
+        // Selectors go on seeing what is stored.
+        let facts = original.facts.clone();
+        Obj::with_facts(bytes, original.resource_version, facts)
+            .map(Arc::new)
+            .map_err(Status::internal)
+    });
+    made.collect()
+}

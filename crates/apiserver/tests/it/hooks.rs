@@ -1,0 +1,146 @@
+//! Webhooks for tests: real servers on loopback, with certificates of an authority of their own.
+
+use std::sync::Arc;
+
+use apimachinery::{Value, json, value};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+/// What a webhook does with a review.
+pub(crate) enum Reply {
+    /// Answers with this.
+    Json(Value),
+    /// Answers with these bytes.
+    Raw(u16, Vec<u8>),
+    /// Never answers.
+    Silence,
+}
+
+/// A webhook; it stops when this is dropped.
+pub(crate) struct Hook {
+    /// `https://127.0.0.1:PORT`
+    pub(crate) url: String,
+    /// Its authority, as configurations have it.
+    pub(crate) bundle: String,
+    /// What it was asked.
+    pub(crate) seen: Arc<Mutex<Vec<Value>>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Hook {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Hook {
+    /// A webhook that answers every review.
+    pub(crate) async fn start(reply: impl Fn(&Value) -> Reply + Send + Sync + 'static) -> Self {
+        Self::named("127.0.0.1", reply).await
+    }
+
+    /// The same with a certificate for this name.
+    pub(crate) async fn named(
+        name: &str,
+        reply: impl Fn(&Value) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&key, &authority).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![leaf.der().clone()],
+                rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+            )
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let task = tokio::spawn(serve(listener, acceptor, Arc::new(reply), Arc::clone(&seen)));
+        let bundle = BASE64_STANDARD.encode(authority.pem());
+        Self { url, bundle, seen, task }
+    }
+
+    /// Its `clientConfig`.
+    pub(crate) fn config(&self) -> Value {
+        value!({"url": (self.url.as_str()), "caBundle": (self.bundle.as_str())})
+    }
+
+    pub(crate) fn asked(&self) -> usize {
+        self.seen.lock().len()
+    }
+}
+
+type Act = dyn Fn(&Value) -> Reply + Send + Sync;
+
+async fn serve(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    reply: Arc<Act>,
+    seen: Arc<Mutex<Vec<Value>>>,
+) {
+    while let Ok((tcp, _)) = listener.accept().await {
+        let (acceptor, reply, seen) = (acceptor.clone(), Arc::clone(&reply), Arc::clone(&seen));
+        tokio::spawn(async move {
+            let _ = tcp.set_nodelay(true);
+            // Who does not trust this server breaks off.
+            let Ok(tls) = acceptor.accept(tcp).await else { return };
+            let service =
+                service_fn(move |request| answer(request, Arc::clone(&reply), Arc::clone(&seen)));
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(tls), service).await;
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    reply: Arc<Act>,
+    seen: Arc<Mutex<Vec<Value>>>,
+) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let review = json::parse(&body).unwrap();
+    let reply = reply(&review);
+    seen.lock().push(review);
+    let (code, bytes) = match reply {
+        Reply::Json(value) => (200, json::to_vec(&value)),
+        Reply::Raw(code, bytes) => (code, bytes),
+        Reply::Silence => std::future::pending().await,
+    };
+    let mut response = Response::new(Full::new(bytes.into()));
+    *response.status_mut() = code.try_into().unwrap();
+    Ok(response)
+}
+
+/// A review that answers another one, with these members of the response.
+pub(crate) fn response(review: &Value, members: &Value) -> Reply {
+    let mut response = members.clone();
+    response.set_at(&["uid"], review.str_at(&["request", "uid"]));
+    Reply::Json(value!({"apiVersion": (review.str_at(&["apiVersion"])),
+        "kind": (review.str_at(&["kind"])), "response": (response)}))
+}
+
+/// Allows, with a patch.
+pub(crate) fn patch(review: &Value, operations: &Value) -> Reply {
+    let patch = BASE64_STANDARD.encode(json::to_string(operations));
+    response(review, &value!({"allowed": true, "patchType": "JSONPatch", "patch": (patch)}))
+}

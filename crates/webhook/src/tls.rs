@@ -1,0 +1,127 @@
+//! Whom to take for the webhook.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use component_base::tls::Trust;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
+use x509_parser::parse_x509_certificate;
+
+/// Where distributions keep the authorities that they trust.
+const SYSTEM_AUTHORITIES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// TLS with the authorities of a `caBundle`, in base64; with the machine's where it is empty.
+pub(crate) fn config(bundle: &str) -> Result<Arc<ClientConfig>, String> {
+    let unable = |why: &str| format!("unable to load root certificates: {why}");
+    let pem = if bundle.is_empty() {
+        let found = SYSTEM_AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok());
+        found.unwrap_or_default()
+    } else {
+        BASE64_STANDARD.decode(bundle).map_err(|error| unable(&error.to_string()))?
+    };
+    let certificates: Vec<CertificateDer<'static>> =
+        rustls_pemfile::certs(&mut pem.as_slice()).filter_map(Result::ok).collect();
+    if certificates.is_empty() && !bundle.is_empty() {
+        return Err(unable("unable to parse bytes as PEM block"));
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates.iter().cloned());
+    let base = component_base::tls::client(Trust::Authorities(RootCertStore::empty()));
+    let base = base.map_err(|error| error.to_string())?;
+    let mut config = base.with_no_client_auth();
+    let verifier = Authorities::new(roots, certificates)?;
+    config.dangerous().set_certificate_verifier(Arc::new(verifier));
+    // One connection for all calls would make one endpoint of a service do all the work.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Takes what the authorities have signed, and what is itself among them: a bundle may be the server's own certificate.
+#[derive(Debug)]
+struct Authorities {
+    signed: Option<Arc<WebPkiServerVerifier>>,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl Authorities {
+    fn new(
+        roots: RootCertStore,
+        certificates: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, String> {
+        let provider = Arc::new(ring::default_provider());
+        let signed = if roots.is_empty() {
+            None
+        } else {
+            let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+            Some(built.build().map_err(|error| error.to_string())?)
+        };
+        Ok(Self { signed, certificates })
+    }
+
+    fn verify_named(
+        leaf: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        rustls::client::verify_server_name(&ParsedCertificate::try_from(leaf)?, name)?;
+        let bad = |_| Error::InvalidCertificate(CertificateError::BadEncoding);
+        let (_, parsed) = parse_x509_certificate(leaf).map_err(bad)?;
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let validity = parsed.validity();
+        if now < validity.not_before.timestamp() || now > validity.not_after.timestamp() {
+            return Err(Error::InvalidCertificate(CertificateError::Expired));
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+}
+
+impl ServerCertVerifier for Authorities {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.certificates.iter().any(|it| it == leaf) {
+            return Self::verify_named(leaf, name, now);
+        }
+        let unknown = || Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let signed = self.signed.as_ref().ok_or_else(unknown)?;
+        signed.verify_server_cert(leaf, others, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let known = ring::default_provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let known = ring::default_provider().signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        ring::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
