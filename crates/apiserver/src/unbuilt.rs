@@ -16,7 +16,6 @@ const UNBUILT: &[(&str, &[&str])] = &[
         ],
     ),
     ("apiregistration.k8s.io", &["apiservices"]),
-    ("autoscaling", &["horizontalpodautoscalers"]),
     ("flowcontrol.apiserver.k8s.io", &["flowschemas", "prioritylevelconfigurations"]),
     ("networking.k8s.io", &["networkpolicies"]),
     ("", &["persistentvolumes", "persistentvolumeclaims"]),

@@ -50,6 +50,7 @@ async fn cluster(names: &'static [&'static str]) -> TestCluster {
         node_ranges: node_ranges(),
         node_lifecycle: NodeLifecycle::default(),
         pod_gc: PodGc::default(),
+        podautoscaler: controllers::podautoscaler::Options::default(),
         stop: cluster.stop(),
     };
     controllers::start_all(&setup, |name| names.contains(&name));
