@@ -12,7 +12,7 @@ use crate::pods;
 
 /// How far a ratio may be from 1 before anything is done.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Tolerances {
+pub(super) struct Tolerances {
     /// Above 1.
     pub up: f64,
     /// Below 1.
@@ -27,7 +27,7 @@ impl Tolerances {
 
 /// What was measured of a pod.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PodMetric {
+pub(super) struct PodMetric {
     /// Thousandths.
     pub value: i64,
     /// The end of the time that was measured.
@@ -37,11 +37,11 @@ pub struct PodMetric {
 }
 
 /// By name of the pod.
-pub type PodMetrics = BTreeMap<String, PodMetric>;
+pub(super) type PodMetrics = BTreeMap<String, PodMetric>;
 
 /// What a calculation is made with besides metrics.
 #[derive(Debug, Clone, Copy)]
-pub struct Setting<'a> {
+pub(super) struct Setting<'a> {
     /// The pods that the scale's selector takes.
     pub pods: &'a [Pod],
     /// How many replicas are asked for now.
@@ -58,7 +58,7 @@ pub struct Setting<'a> {
 
 /// What a metric asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Proposal {
+pub(super) struct Proposal {
     /// How many replicas.
     pub replicas: i32,
     /// Per cent of what is requested, where that is the target.
@@ -69,7 +69,7 @@ pub struct Proposal {
 
 /// What is wanted of a pod.
 #[derive(Debug, Clone, Copy)]
-pub enum PodTarget<'a> {
+pub(super) enum PodTarget<'a> {
     /// So many per cent of what the pods request, by pod.
     Utilization(i32, &'a BTreeMap<String, i64>),
     /// So many thousandths each.
@@ -175,7 +175,7 @@ fn up(replicas: f64) -> i32 {
 ///
 /// # Errors
 /// When there are no pods or no metrics that count.
-pub fn of_pods(
+pub(super) fn of_pods(
     setting: &Setting<'_>,
     mut metrics: PodMetrics,
     target: PodTarget<'_>,
@@ -246,7 +246,7 @@ fn fill(
 ///
 /// # Errors
 /// When a container requests nothing.
-pub fn requests(
+pub(super) fn requests(
     pods: &[Pod],
     container: Option<&str>,
     resource: &str,
@@ -291,7 +291,7 @@ fn request_of_container(container: &Container, resource: &str) -> Option<i64> {
 
 /// A quantity in thousandths.
 #[must_use]
-pub fn milli(text: &str) -> i64 {
+pub(super) fn milli(text: &str) -> i64 {
     Quantity::parse(text).map(|it| it.milli_value()).unwrap_or_default()
 }
 
@@ -300,7 +300,7 @@ pub fn milli(text: &str) -> i64 {
 /// # Errors
 /// When there are no pods.
 #[allow(clippy::cast_precision_loss, reason = "upstream's ratio is one of floats")]
-pub fn of_value(setting: &Setting<'_>, usage: i64, target: i64) -> Result<Proposal, String> {
+pub(super) fn of_value(setting: &Setting<'_>, usage: i64, target: i64) -> Result<Proposal, String> {
     let ratio = usage as f64 / target as f64;
     let propose = |replicas| Ok(Proposal { replicas, utilization: None, usage });
     // Nothing is there to be counted: it comes to be, or does not.
@@ -325,7 +325,7 @@ pub fn of_value(setting: &Setting<'_>, usage: i64, target: i64) -> Result<Propos
     clippy::cast_possible_truncation,
     reason = "upstream's ratio is one of floats, and conversions saturate"
 )]
-pub fn of_average(tolerances: Tolerances, usage: i64, target: i64, status: i32) -> Proposal {
+pub(super) fn of_average(tolerances: Tolerances, usage: i64, target: i64, status: i32) -> Proposal {
     let ratio = usage as f64 / (target as f64 * f64::from(status));
     let replicas =
         if tolerances.contain(ratio) { status } else { up(usage as f64 / target as f64) };

@@ -7,13 +7,14 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use super::Kinds;
 use super::calculate::{self, PodTarget, Proposal, Setting, milli};
 use super::sources::{Lack, Reader};
 use crate::owner::to_value;
 
 /// Where a metric is looked at.
 #[derive(Debug, Clone, Copy)]
-pub struct Scene<'a> {
+pub(super) struct Scene<'a> {
     /// The autoscaler's namespace.
     pub namespace: &'a str,
     /// The scale's selector.
@@ -22,13 +23,13 @@ pub struct Scene<'a> {
     pub status_replicas: i32,
     /// What replicas are calculated with.
     pub setting: Setting<'a>,
-    /// How paths name the resource of a kind: by `apiVersion` and kind.
-    pub resource_of: &'a dyn Fn(&str, &str) -> Result<String, String>,
+    /// The kinds that metrics may be about.
+    pub kinds: &'a Kinds,
 }
 
 /// A metric that asks for so many replicas.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Asked {
+pub(super) struct Asked {
     /// How many.
     pub replicas: i32,
     /// What upstream calls the metric.
@@ -39,7 +40,7 @@ pub struct Asked {
 
 /// Why a metric asks for nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Invalid {
+pub(super) struct Invalid {
     /// The reason of event and condition.
     pub reason: &'static str,
     /// The message of the event.
@@ -52,7 +53,7 @@ pub struct Invalid {
 type Said = Result<(Proposal, String, Value), Lack>;
 
 /// What a metric asks for; `None` where something has to be read first.
-pub fn metric(
+pub(super) fn metric(
     reader: &mut Reader<'_>,
     scene: &Scene<'_>,
     spec: &MetricSpec,
@@ -147,7 +148,7 @@ fn described(
     let version = about.api_version.as_deref().unwrap_or_default();
     let is_namespace = about.kind == "Namespace" && !version.contains('/');
     let resource =
-        if is_namespace { None } else { Some((scene.resource_of)(version, &about.kind)?) };
+        if is_namespace { None } else { Some(scene.kinds.name_in_paths(version, &about.kind)?) };
     let read = reader.object(
         scene.namespace,
         resource.as_deref(),

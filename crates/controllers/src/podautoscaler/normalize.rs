@@ -9,7 +9,7 @@ const MAX_REMEMBERED: usize = 3_600;
 
 /// What is remembered of an autoscaler between two looks.
 #[derive(Debug, Clone, Default)]
-pub struct History {
+pub(super) struct History {
     recommendations: Vec<(Timestamp, i32)>,
     ups: Vec<(Timestamp, i32)>,
     downs: Vec<(Timestamp, i32)>,
@@ -17,7 +17,7 @@ pub struct History {
 
 /// A wish and its limits.
 #[derive(Debug, Clone, Copy)]
-pub struct Wish {
+pub(super) struct Wish {
     /// How many there are.
     pub current: i32,
     /// How many are wanted.
@@ -29,11 +29,11 @@ pub struct Wish {
 }
 
 /// A condition's reason and message.
-pub type Why = (&'static str, &'static str);
+pub(super) type Why = (&'static str, &'static str);
 
 /// What is done of a wish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Done {
+pub(super) struct Done {
     /// How many replicas.
     pub replicas: i32,
     /// Why `AbleToScale` is true.
@@ -82,14 +82,14 @@ fn sum_since(moments: &[(Timestamp, i32)], cutoff: Timestamp) -> i32 {
 
 impl History {
     /// What there is when it is first seen stands for a recommendation, so that nothing is taken down at once.
-    pub fn begin(&mut self, current: i32, now: Timestamp) {
+    pub(super) fn begin(&mut self, current: i32, now: Timestamp) {
         if self.recommendations.is_empty() {
             self.recommendations.push((now, current));
         }
     }
 
     /// Remembers that it was scaled.
-    pub fn scaled(
+    pub(super) fn scaled(
         &mut self,
         behavior: Option<&HorizontalPodAutoscalerBehavior>,
         from: i32,
@@ -108,7 +108,7 @@ impl History {
     }
 
     /// What is done of a wish. `down_seconds` is how long a lower recommendation waits where the spec does not say.
-    pub fn normalize(
+    pub(super) fn normalize(
         &mut self,
         behavior: Option<&HorizontalPodAutoscalerBehavior>,
         wish: Wish,

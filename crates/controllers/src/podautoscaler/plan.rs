@@ -18,7 +18,7 @@ use crate::owner;
 
 /// The status as it comes to be.
 #[derive(Debug, Clone)]
-pub struct Status {
+pub(super) struct Status {
     conditions: Vec<Value>,
     old: Value,
     now: String,
@@ -85,7 +85,12 @@ struct Look<'a> {
 }
 
 /// What is to be done for an autoscaler.
-pub fn plan(seen: &Observed, memory: &mut Memory, options: &Options, now: Timestamp) -> Plan {
+pub(super) fn plan(
+    seen: &Observed,
+    memory: &mut Memory,
+    options: &Options,
+    now: Timestamp,
+) -> Plan {
     let look = Look {
         seen,
         options,
@@ -187,7 +192,7 @@ impl Look<'_> {
             None
         };
         if let Some((desired, why)) = limit {
-            return self.rescale(memory, (resource, scale), desired, why.to_owned(), Vec::new());
+            return self.rescale(memory, (resource, scale), desired, why, Vec::new());
         }
         self.by_metrics(memory, (resource, scale), min)
     }
@@ -214,7 +219,7 @@ impl Look<'_> {
                 cpu_initialization: self.options.cpu_initialization_period,
                 readiness_delay: self.options.initial_readiness_delay,
             },
-            resource_of: &|version, kind| self.seen.kinds.name_in_paths(version, kind),
+            kinds: &self.seen.kinds,
         };
         let mut reader = Reader::new(&self.seen.answers);
         let specs = spec.metrics.iter().flatten();
@@ -342,7 +347,7 @@ impl Look<'_> {
             let status = self.status.done(current, current, &metrics, false);
             return self.end(memory, status);
         }
-        self.rescale(memory, target, done.replicas, why, metrics)
+        self.rescale(memory, target, done.replicas, &why, metrics)
     }
 
     /// Writes the scale; the status is written once it is known how that went.
@@ -351,7 +356,7 @@ impl Look<'_> {
         memory: &mut Memory,
         (resource, mut scale): (Resource, Value),
         desired: i32,
-        why: String,
+        why: &str,
         metrics: Vec<Value>,
     ) -> Plan {
         let current = replicas(&scale, "spec");

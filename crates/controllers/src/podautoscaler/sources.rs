@@ -19,7 +19,7 @@ const CUSTOM: &str = "custom.metrics.k8s.io";
 
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Lack {
+pub(super) enum Lack {
     /// It has not been read yet.
     Unread,
     /// It cannot be had.
@@ -35,7 +35,7 @@ impl From<String> for Lack {
 impl Lack {
     /// The same, with what was being done.
     #[must_use]
-    pub fn while_doing(self, what: &str) -> Self {
+    pub(super) fn while_doing(self, what: &str) -> Self {
         match self {
             Self::Unread => Self::Unread,
             Self::Error(error) => Self::Error(format!("{what}{error}")),
@@ -45,7 +45,7 @@ impl Lack {
 
 /// Reads by path.
 #[derive(Debug)]
-pub struct Reader<'a> {
+pub(super) struct Reader<'a> {
     answers: &'a BTreeMap<String, Value>,
     /// What has to be read before a plan can be made.
     pub unread: Vec<String>,
@@ -57,7 +57,7 @@ struct Refused(i64, String);
 impl<'a> Reader<'a> {
     /// A reader that has these answers.
     #[must_use]
-    pub fn new(answers: &'a BTreeMap<String, Value>) -> Self {
+    pub(super) fn new(answers: &'a BTreeMap<String, Value>) -> Self {
         Self { answers, unread: Vec::new() }
     }
 
@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When it is not there.
-    pub fn scale(&mut self, path: String) -> Result<&'a Value, Lack> {
+    pub(super) fn scale(&mut self, path: String) -> Result<&'a Value, Lack> {
         self.read(path)?.map_err(|Refused(_, message)| Lack::Error(message))
     }
 
@@ -97,7 +97,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When it cannot be told.
-    pub fn resource(
+    pub(super) fn resource(
         &mut self,
         namespace: &str,
         selector: &str,
@@ -142,7 +142,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When it cannot be told.
-    pub fn pods(
+    pub(super) fn pods(
         &mut self,
         namespace: &str,
         selector: &str,
@@ -168,7 +168,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When it cannot be told.
-    pub fn object(
+    pub(super) fn object(
         &mut self,
         namespace: &str,
         resource: Option<&str>,
@@ -207,7 +207,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When it cannot be told.
-    pub fn external(
+    pub(super) fn external(
         &mut self,
         namespace: &str,
         metric: &str,
@@ -260,6 +260,6 @@ fn encoded(text: &str) -> String {
 ///
 /// # Errors
 /// Why it is not.
-pub fn check(selector: &str) -> Result<labels::Selector, String> {
+pub(super) fn check(selector: &str) -> Result<labels::Selector, String> {
     labels::Selector::parse(selector).map_err(|error| error.to_string())
 }

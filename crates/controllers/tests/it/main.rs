@@ -15,6 +15,7 @@ mod mirroring;
 mod namespaces;
 mod node_lifecycle;
 mod nodes;
+mod podautoscaler;
 mod protection;
 mod quota;
 mod replicaset;
