@@ -89,11 +89,11 @@ async fn what_cannot_be_measured_costs_no_writes() {
         cluster.get("autoscaling", "horizontalpodautoscalers", "default", "h").await.unwrap();
     let version = |it: &Value| it.str_at(&["metadata", "resourceVersion"]).to_owned();
     assert_eq!(version(&before), version(&after));
-    // Looked at once a period: an event each tells so, by its count.
+    // Looked at once a period; what is told of it again and again is told less often, as upstream's recorder does.
     let events = cluster.list("", "events", "default").await;
     let failed = events.iter().find(|it| it.str_at(&["reason"]) == "FailedGetResourceMetric");
     let count = failed.and_then(|it| it.i64_at(&["count"])).unwrap();
-    assert!((39..=42).contains(&count), "{count} looks in 600 s");
+    assert!((2..=41).contains(&count), "told {count} times in 600 s");
 }
 
 #[tokio::test(start_paused = true)]
