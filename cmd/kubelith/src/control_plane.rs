@@ -16,6 +16,7 @@ use controllers::certificates::CertificateSigner;
 use controllers::node_ipam::NodeRanges;
 use controllers::node_lifecycle::NodeLifecycle;
 use controllers::pod_gc::PodGc;
+use controllers::podautoscaler;
 use controllers::serviceaccount_token::{TokenFor, TokenSigner};
 use ipnet::IpNet;
 use scheduler::{Profile, Scheduler};
@@ -98,6 +99,8 @@ pub(crate) struct ManagerOptions {
     /// How many pods that are over may stay; 0 is any number
     #[arg(long, default_value_t = 12_500, value_name = "N")]
     terminated_pod_gc_threshold: usize,
+    #[command(flatten)]
+    autoscaler: AutoscalerOptions,
     /// Which controllers run: `*` is every one that upstream has on by default, NAME this one, -NAME not this one
     #[arg(
         long,
@@ -107,6 +110,54 @@ pub(crate) struct ManagerOptions {
         allow_hyphen_values = true
     )]
     controllers: Vec<String>,
+}
+
+/// Upstream's flags of the horizontal pod autoscaler.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "podautoscaler")]
+#[command(next_help_heading = "kube-controller-manager")]
+struct AutoscalerOptions {
+    /// Between two looks of the autoscaler at the metrics of its pods
+    #[arg(long, default_value = "15s", value_name = "DURATION", value_parser = period)]
+    horizontal_pod_autoscaler_sync_period: std::time::Duration,
+    /// How long the autoscaler waits before it goes down, where its behavior does not say
+    #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = period)]
+    horizontal_pod_autoscaler_downscale_stabilization: std::time::Duration,
+    /// How far from the target a metric may be before the autoscaler does anything, as a part of 1
+    #[arg(long, default_value_t = 0.1, value_name = "PART", value_parser = part)]
+    horizontal_pod_autoscaler_tolerance: f64,
+    /// How long after a pod's start its processor time may be that of starting
+    #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = period)]
+    horizontal_pod_autoscaler_cpu_initialization_period: std::time::Duration,
+    /// How long after its start a pod that is not ready may never have been
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = period)]
+    horizontal_pod_autoscaler_initial_readiness_delay: std::time::Duration,
+}
+
+impl AutoscalerOptions {
+    fn options(&self) -> podautoscaler::Options {
+        let span = podautoscaler::span;
+        podautoscaler::Options {
+            sync_period: span(self.horizontal_pod_autoscaler_sync_period),
+            downscale_stabilization: span(self.horizontal_pod_autoscaler_downscale_stabilization),
+            tolerance: self.horizontal_pod_autoscaler_tolerance,
+            cpu_initialization_period: span(
+                self.horizontal_pod_autoscaler_cpu_initialization_period,
+            ),
+            initial_readiness_delay: span(self.horizontal_pod_autoscaler_initial_readiness_delay),
+        }
+    }
+}
+
+/// A number that is not negative.
+fn part(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().map_err(|error| error.to_string())?;
+    if number.is_finite() && number >= 0.0 { Ok(number) } else { Err("must be 0 or more".into()) }
+}
+
+/// A second at least.
+pub(crate) fn period(text: &str) -> Result<std::time::Duration, String> {
+    Ok(std::time::Duration::from_secs(seconds(text)?.unsigned_abs()))
 }
 
 /// Whole seconds of a duration.
@@ -177,6 +228,7 @@ pub(crate) fn start_controllers(parts: &Parts, options: &ManagerOptions) {
             grace_seconds: options.node_monitor_grace_period,
             startup_grace_seconds: options.node_startup_grace_period,
         },
+        podautoscaler: options.autoscaler.options(),
         pod_gc: PodGc { terminated_threshold: options.terminated_pod_gc_threshold },
         authority: Some(Arc::clone(&parts.authority)),
         signing_duration: std::time::Duration::from_secs(

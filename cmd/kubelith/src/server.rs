@@ -49,6 +49,9 @@ pub(crate) struct Options {
     /// Features of upstream to switch: Name=true,Other=false
     #[arg(long, value_name = "GATES")]
     feature_gates: Vec<String>,
+    /// How old what is told of the use of nodes and pods may be (metrics-server: --metric-resolution)
+    #[arg(long, default_value = "15s", value_name = "DURATION", value_parser = control_plane::period)]
+    metrics_resolution: std::time::Duration,
     #[command(flatten)]
     parts: crate::flags::PartArguments,
     #[command(flatten)]
@@ -82,6 +85,8 @@ pub(crate) enum Part {
     Scheduler,
     /// The controllers
     Controllers,
+    /// The API of what nodes and pods use, metrics.k8s.io
+    Metrics,
 }
 
 /// Runs until it is told to stop.
@@ -215,6 +220,7 @@ impl Cluster {
             format!("could not use {directory}/node-token: remove it for a new one")
         })?;
         bootstrap::ensure_all(&server, joining).await?;
+        bootstrap::ensure_all(&server, apiserver::node_metrics::objects(&server)).await?;
         let lasting = bootstrap::lasting(&server, &network.settings(&authority.certificate));
         tokio::spawn(bootstrap::keep(Arc::clone(&server), lasting, shutdown.signal()));
         let shutdown = shutdown.clone();
@@ -346,6 +352,7 @@ fn config(
         service_range: network.services,
         external_address: SocketAddr::new(network.advertised, network.port).to_string(),
         nodes: Some(nodes),
+        metrics_resolution: options.runs(Part::Metrics).then_some(options.metrics_resolution),
         version: Version {
             major: "1".into(),
             minor: "37".into(),

@@ -17,6 +17,7 @@ use crate::cache::Cache;
 use crate::conversion::Conversion;
 use crate::discovery;
 use crate::hub::Hub;
+use crate::node_metrics::Made;
 use crate::openapi;
 use crate::target::Target;
 
@@ -26,6 +27,8 @@ pub(crate) struct Catalog {
     built_in: Registry,
     hub: Arc<Hub>,
     custom: ArcSwap<Custom>,
+    /// What is answered and never stored, with what each was made of.
+    computed: Vec<Made>,
     built_in_documents: openapi::BuiltIn,
 }
 
@@ -74,11 +77,17 @@ impl Custom {
 }
 
 impl Catalog {
-    pub(crate) fn new(built_in: Registry, hub: Arc<Hub>, server_version: &str) -> Self {
+    pub(crate) fn new(
+        built_in: Registry,
+        hub: Arc<Hub>,
+        server_version: &str,
+        computed: Vec<Made>,
+    ) -> Self {
         let facts = discovery::built_in(&built_in);
         Self {
             built_in_documents: openapi::BuiltIn::new(facts, server_version),
             custom: ArcSwap::from_pointee(Custom::new(BTreeMap::new())),
+            computed,
             built_in,
             hub,
         }
@@ -168,7 +177,9 @@ impl Catalog {
     pub(crate) fn with_discovery<T>(&self, act: impl FnOnce(&discovery::Documents) -> T) -> T {
         let custom = self.custom.load();
         act(custom.discovery.get_or_init(|| {
-            let more: Vec<_> = custom.installed().map(|it| Arc::clone(&it.definition)).collect();
+            let computed = self.computed.iter().map(|(it, _)| Arc::clone(it));
+            let more = custom.installed().map(|it| Arc::clone(&it.definition));
+            let more: Vec<_> = computed.chain(more).collect();
             discovery::Documents::new(discovery::built_in(&self.built_in), &more)
         }))
     }
@@ -177,8 +188,8 @@ impl Catalog {
     pub(crate) fn with_openapi<T>(&self, act: impl FnOnce(&openapi::Documents) -> T) -> T {
         let custom = self.custom.load();
         act(custom.openapi.get_or_init(|| {
-            let more: Vec<_> =
-                custom.installed().map(|it| (Arc::clone(&it.definition), it.made_of)).collect();
+            let more = custom.installed().map(|it| (Arc::clone(&it.definition), it.made_of));
+            let more: Vec<_> = self.computed.iter().cloned().chain(more).collect();
             openapi::Documents::new(&self.built_in_documents, &more)
         }))
     }

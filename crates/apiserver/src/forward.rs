@@ -78,22 +78,7 @@ pub(crate) async fn forward(
     body: Passed,
 ) -> Result<Response<Body>, String> {
     let request = request_to(exchange, to, method, body)?;
-    let tcp = tokio::time::timeout(CONNECT, TcpStream::connect(to.address)).await;
-    let tcp = tcp.map_err(|_| dialing(to.address, "i/o timeout"))?;
-    let tcp = tcp.map_err(|error| {
-        dialing(to.address, &format!("connect: {}", without_number(&error.to_string())))
-    })?;
-    // Keystrokes must not wait for each other.
-    let _ = tcp.set_nodelay(true);
-    let response = match &to.tls {
-        None => send(tcp, request).await?,
-        Some((config, name)) => {
-            let tls = TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp);
-            let tls = tokio::time::timeout(CONNECT, tls).await;
-            let tls = tls.map_err(|_| "TLS handshake timeout".to_owned())?;
-            send(tls.map_err(|error| error.to_string())?, request).await?
-        }
-    };
+    let response = ask(to, request).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(join(exchange, response));
     }
@@ -104,6 +89,32 @@ pub(crate) async fn forward(
     *answer.status_mut() = parts.status;
     copy_headers(&parts.headers, answer.headers_mut());
     Ok(answer)
+}
+
+/// Sends a request on a connection of its own.
+///
+/// # Errors
+/// Nobody answers there; in the words of Go's dialer, where it has any.
+pub(crate) async fn ask(
+    to: &Onward,
+    request: Request<Passed>,
+) -> Result<Response<hyper::body::Incoming>, String> {
+    let tcp = tokio::time::timeout(CONNECT, TcpStream::connect(to.address)).await;
+    let tcp = tcp.map_err(|_| dialing(to.address, "i/o timeout"))?;
+    let tcp = tcp.map_err(|error| {
+        dialing(to.address, &format!("connect: {}", without_number(&error.to_string())))
+    })?;
+    // Keystrokes must not wait for each other.
+    let _ = tcp.set_nodelay(true);
+    match &to.tls {
+        None => send(tcp, request).await,
+        Some((config, name)) => {
+            let tls = TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp);
+            let tls = tokio::time::timeout(CONNECT, tls).await;
+            let tls = tls.map_err(|_| "TLS handshake timeout".to_owned())?;
+            send(tls.map_err(|error| error.to_string())?, request).await
+        }
+    }
 }
 
 fn dialing(address: SocketAddr, why: &str) -> String {

@@ -10,7 +10,7 @@ use crate::Server;
 use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
 use crate::target::Target;
-use crate::{discovery, health, openapi};
+use crate::{discovery, health, node_metrics, openapi};
 
 pub(crate) mod admit;
 pub(crate) mod apply;
@@ -81,6 +81,11 @@ pub(crate) async fn handle(
         && info.subresource.is_empty()
     {
         return subresource::create_binding(server, exchange, body).await;
+    }
+    if let Some(own) = &server.node_metrics
+        && let Some(found) = own.find(info)
+    {
+        return node_metrics::answer(server, exchange, own, found?).await;
     }
     let target = Target::of(server, info)?;
     let facts = target.served.facts;

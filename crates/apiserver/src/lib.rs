@@ -27,6 +27,7 @@ mod in_process;
 pub mod listen;
 pub mod metrics;
 pub mod negotiate;
+pub mod node_metrics;
 mod noted;
 mod objects;
 mod openapi;
@@ -45,6 +46,7 @@ mod yaml;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use admission::Chain;
 use apimachinery::Status;
@@ -84,6 +86,9 @@ pub struct Config {
     pub service_range: allocate::ServiceRange,
     /// How nodes are reached; streams to them answer an error without it.
     pub nodes: Option<NodeDialer>,
+    /// How old what is told of the use of nodes and pods may be; where there is none, or no way to nodes,
+    /// `metrics.k8s.io` is not served.
+    pub metrics_resolution: Option<Duration>,
     /// The version that `/version` tells.
     pub version: Version,
     /// `host:port` under which clients reach this server.
@@ -130,6 +135,7 @@ pub struct Server {
     metrics: metrics::Metrics,
     allocator: allocate::Allocator,
     nodes: Option<NodeDialer>,
+    node_metrics: Option<node_metrics::NodeMetrics>,
     reviews: handlers::reviews::Reviews,
     /// Finds the services that convert custom resources.
     resolver: Arc<dyn webhook::Resolver>,
@@ -166,7 +172,16 @@ impl Server {
         access: impl FnOnce(&Arc<CachedObjects>) -> Access,
     ) -> Result<Arc<Self>, StorageError> {
         let hub = Arc::new(Hub::load(Arc::clone(&config.store), &config.registry).await?);
-        let catalog = catalog::Catalog::new(config.registry, Arc::clone(&hub), &config.version.git);
+        let node_metrics = config.nodes.clone().zip(config.metrics_resolution);
+        let node_metrics =
+            node_metrics.map(|(dialer, every)| node_metrics::NodeMetrics::new(dialer, every));
+        let computed = node_metrics.as_ref().map(|it| it.definitions().to_vec());
+        let catalog = catalog::Catalog::new(
+            config.registry,
+            Arc::clone(&hub),
+            &config.version.git,
+            computed.unwrap_or_default(),
+        );
         let catalog = Arc::new(catalog);
         let objects = Arc::new(CachedObjects::new(Arc::clone(&hub), Arc::clone(&catalog)));
         let resolver: Arc<dyn webhook::Resolver> = Arc::new(objects::Services::new(&objects));
@@ -193,6 +208,7 @@ impl Server {
             external: config.external_address,
             version: config.version,
             nodes: config.nodes,
+            node_metrics,
             stop,
         }))
     }

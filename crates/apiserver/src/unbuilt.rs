@@ -5,7 +5,6 @@ use api::ResourceFacts;
 /// Group and resource of each.
 const UNBUILT: &[(&str, &[&str])] = &[
     ("apiregistration.k8s.io", &["apiservices"]),
-    ("autoscaling", &["horizontalpodautoscalers"]),
     ("flowcontrol.apiserver.k8s.io", &["flowschemas", "prioritylevelconfigurations"]),
     ("networking.k8s.io", &["networkpolicies"]),
     ("", &["persistentvolumes", "persistentvolumeclaims"]),

@@ -163,6 +163,14 @@ impl Client {
         serde_json::from_slice(&bytes).map_err(|error| ClientError::Decode(error.to_string()))
     }
 
+    /// Reads whatever lies at a path.
+    ///
+    /// # Errors
+    /// Not found, not allowed, no answer.
+    pub async fn read(&self, path: &str) -> Result<Value, ClientError> {
+        self.value(Method::GET, path, "", Bytes::new()).await
+    }
+
     /// Reads an object.
     ///
     /// # Errors

@@ -119,20 +119,29 @@ pub struct Fetch {
     pub key: ObjectKey,
     /// What is created to get the answer, as JSON: for reviews, which are questions. `None` for a plain read.
     pub question: Option<String>,
+    /// What is read instead, below any path; a refusal is an answer then. See [`Fetch::path`].
+    pub path: Option<String>,
 }
 
 impl Fetch {
     /// A read of one object, or of a namespace.
     #[must_use]
     pub fn read(resource: Resource, key: ObjectKey) -> Self {
-        Self { resource, key, question: None }
+        Self { resource, key, question: None, path: None }
     }
 
     /// A review: `question` is created and answered, and never stored.
     #[must_use]
     pub fn review(resource: Resource, question: &Value) -> Self {
         let text = String::from_utf8(apimachinery::json::to_vec(question));
-        Self { resource, key: ObjectKey::new("", ""), question: text.ok() }
+        Self { resource, key: ObjectKey::new("", ""), question: text.ok(), path: None }
+    }
+
+    /// A read of any path on behalf of `resource`. The plan gets to see refusals too: `{"answer": ...}` or
+    /// `{"error": {"code", "reason", "message"}}`.
+    #[must_use]
+    pub fn path(resource: Resource, path: String) -> Self {
+        Self { resource, key: ObjectKey::new("", ""), question: None, path: Some(path) }
     }
 }
 

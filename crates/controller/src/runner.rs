@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::Value;
+use apimachinery::{Value, value};
 use client::call::{DeleteParams, ListParams};
 use client::reflector::{Caches, Store};
 use client::{Client, ClientError, EventRecorder, Resource};
@@ -30,6 +30,24 @@ const TELL_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PARALLEL_WRITES: usize = 16;
 /// How often a plan may ask for live reads before that counts as a failure.
 const MAX_FETCH_ROUNDS: usize = 4;
+
+/// How long the read of a path may take: who answers may be somebody else's server.
+const MAX_READ_TIME: Duration = Duration::from_secs(30);
+
+/// What a read of a path found, for the plan.
+fn told(read: Result<Value, ClientError>) -> Value {
+    match read {
+        Ok(answer) => value!({"answer": answer}),
+        Err(error) => {
+            let code = i64::from(error.code().unwrap_or_default());
+            value!({"error": {"code": code, "message": (error.to_string())}})
+        }
+    }
+}
+
+fn told_late() -> Value {
+    value!({"error": {"code": 504, "message": "context deadline exceeded"}})
+}
 
 /// What a runner is given.
 #[derive(Debug, Clone)]
@@ -234,8 +252,11 @@ impl<C: Controller> Runner<C> {
                 }
                 return outcome;
             }
-            for fetch in plan.fetches {
-                match self.fetch(&fetch).await {
+            let reads: Vec<_> = plan.fetches.iter().map(|it| self.fetch(it).boxed()).collect();
+            let reads = futures::stream::iter(reads).buffered(MAX_PARALLEL_WRITES);
+            let found: Vec<_> = reads.collect().await;
+            for (fetch, found) in plan.fetches.into_iter().zip(found) {
+                match found {
                     Ok(found) => {
                         fetched.insert(fetch, found);
                     }
@@ -247,6 +268,11 @@ impl<C: Controller> Runner<C> {
     }
 
     async fn fetch(&self, fetch: &Fetch) -> Result<Option<Value>, ClientError> {
+        if let Some(path) = &fetch.path {
+            let read = self.environment.client.read(path);
+            let read = tokio::time::timeout(MAX_READ_TIME, read).await;
+            return Ok(Some(read.map_or_else(|_| told_late(), told)));
+        }
         if let Some(question) = &fetch.question {
             let question = apimachinery::json::parse(question.as_bytes()).unwrap_or_default();
             let client = &self.environment.client;

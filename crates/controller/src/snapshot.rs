@@ -65,6 +65,15 @@ impl Snapshot {
     }
 }
 
+impl Snapshot {
+    /// What all live reads of paths have found.
+    #[must_use]
+    pub fn answers(&self) -> BTreeMap<String, Value> {
+        let answers = self.fetched.iter();
+        answers.filter_map(|(fetch, it)| Some((fetch.path.clone()?, it.clone()?))).collect()
+    }
+}
+
 fn decoded<K: DeserializeOwned>(objects: &[Arc<Cached>]) -> Vec<K> {
     objects.iter().filter_map(|object| object.decode()).collect()
 }

@@ -22,6 +22,7 @@ pub mod node_lifecycle;
 pub mod nodes;
 pub mod owner;
 pub mod pod_gc;
+pub mod podautoscaler;
 pub mod pods;
 pub mod pv_protection;
 pub mod pvc_protection;
@@ -79,6 +80,8 @@ pub struct Setup {
     pub node_ranges: node_ipam::NodeRanges,
     /// How long nodes may be silent.
     pub node_lifecycle: node_lifecycle::NodeLifecycle,
+    /// How autoscalers look at their metrics.
+    pub podautoscaler: podautoscaler::Options,
     /// How many pods that are over may stay.
     pub pod_gc: pod_gc::PodGc,
     /// When to stop.
@@ -161,6 +164,10 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     }),
     (pvc_protection::PvcProtection::NAME, |setup| start(setup, pvc_protection::PvcProtection, 1)),
     (pv_protection::PvProtection::NAME, |setup| start(setup, pv_protection::PvProtection, 1)),
+    (podautoscaler::HorizontalPodAutoscalers::NAME, |setup| {
+        let options = setup.podautoscaler.clone();
+        start(setup, podautoscaler::HorizontalPodAutoscalers::new(options), 5);
+    }),
     (vac_protection::VacProtection::NAME, |setup| start(setup, vac_protection::VacProtection, 1)),
     (service_cidr::ServiceCidrs::NAME, |setup| start(setup, service_cidr::ServiceCidrs, 5)),
     (bootstrap::BootstrapSigner::NAME, |setup| start(setup, bootstrap::BootstrapSigner, 1)),

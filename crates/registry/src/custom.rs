@@ -63,7 +63,19 @@ impl Definition {
     /// # Errors
     /// When it cannot be served.
     pub fn new(definition: &Value, stored: &Arc<Obj>) -> Result<Self, DefinitionError> {
-        let shared = Arc::new(Shared::new(stored, definition)?);
+        Self::with_verbs(definition, stored, interned::VERBS)
+    }
+
+    /// What is written like a definition and takes these verbs only: what the server itself answers and never stores.
+    ///
+    /// # Errors
+    /// When it cannot be served.
+    pub fn with_verbs(
+        definition: &Value,
+        stored: &Arc<Obj>,
+        verbs: &'static [&'static str],
+    ) -> Result<Self, DefinitionError> {
+        let shared = Arc::new(Shared::new(stored, definition, verbs)?);
         let view = |place| Arc::new(CustomResource::new(Arc::clone(&shared), place));
         let mut served: Vec<usize> =
             (0..shared.versions.len()).filter(|place| shared.versions[*place].served).collect();
@@ -163,7 +175,11 @@ struct Compiled {
 }
 
 impl Shared {
-    fn new(source: &Arc<Obj>, definition: &Value) -> Result<Self, DefinitionError> {
+    fn new(
+        source: &Arc<Obj>,
+        definition: &Value,
+        verbs: &'static [&'static str],
+    ) -> Result<Self, DefinitionError> {
         let spec = &definition["spec"];
         let (group, versions) = (spec.str_at(&["group"]), spec.items_at(&["versions"]));
         let storage = versions.iter().position(|it| it.bool_at(&["storage"]));
@@ -178,7 +194,7 @@ impl Shared {
             }
         }
         let made: Result<Vec<Version>, TooManyNames> =
-            versions.iter().map(|it| Version::new(definition, it, &fields)).collect();
+            versions.iter().map(|it| Version::new(definition, it, &fields, verbs)).collect();
         Ok(Self {
             source: Mutex::new(Arc::clone(source)),
             list_kind: names_of(definition).str_at(&["listKind"]).into(),
@@ -223,6 +239,7 @@ impl Version {
         definition: &Value,
         version: &Value,
         fields: &[(CompactString, JsonPath)],
+        verbs: &'static [&'static str],
     ) -> Result<Self, TooManyNames> {
         let spec = &definition["spec"];
         let given = names_of(definition);
@@ -237,6 +254,7 @@ impl Version {
             namespaced: spec.str_at(&["scope"]) == "Namespaced",
             has_status,
             has_scale: scale.is_some(),
+            verbs,
         };
         let (shown, columns) = columns(version);
         let texts = |member| given.items_at(&[member]).iter().filter_map(Value::as_str);

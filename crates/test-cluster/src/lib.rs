@@ -56,6 +56,7 @@ impl TestCluster {
             service_range: ServiceRange::new(Ipv4Addr::new(10, 96, 0, 0), 16),
             external_address: "127.0.0.1:6443".into(),
             nodes: None,
+            metrics_resolution: None,
             version: Version { major: "1".into(), minor: "37".into(), git: "v1.37.1".into() },
         };
         let access = |_: &Arc<apiserver::CachedObjects>| Access {

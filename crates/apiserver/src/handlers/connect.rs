@@ -10,8 +10,9 @@ use admission::Operation;
 use apimachinery::status::{Cause, Details};
 use apimachinery::{Status, Value};
 use auth::{Attributes, Decision};
-use http::header::CONNECTION;
-use http::{Method, Response, StatusCode};
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use percent_encoding::NON_ALPHANUMERIC;
 use rustls::ClientConfig;
@@ -48,6 +49,26 @@ impl NodeDialer {
     #[must_use]
     pub fn new(tls: Arc<ClientConfig>) -> Self {
         Self { tls }
+    }
+
+    /// Reads something of a node's agent, up to `limit` bytes.
+    pub(crate) async fn get(
+        &self,
+        node: &Value,
+        path: &str,
+        limit: usize,
+    ) -> Result<Bytes, String> {
+        let (address, port) = address_of(node)?;
+        let address = SocketAddr::new(address, port);
+        let tls = Some((Arc::clone(&self.tls), ServerName::from(address.ip())));
+        let request = Request::get(path).header(HOST, address.to_string());
+        let request =
+            request.body(forward::full(Bytes::new())).map_err(|error| error.to_string())?;
+        let answer = forward::ask(&Onward { address, tls, path: path.to_owned() }, request).await?;
+        let code = answer.status();
+        let body = Limited::new(answer.into_body(), limit).collect().await;
+        let body = body.map_err(|error| error.to_string())?.to_bytes();
+        if code.is_success() { Ok(body) } else { Err(format!("its agent answers {code}")) }
     }
 }
 

@@ -126,6 +126,7 @@ impl Cluster {
         let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
         let stop = Shutdown::new();
         let config = Config {
+            metrics_resolution: Some(std::time::Duration::from_secs(15)),
             store: Arc::clone(&store),
             registry: registry::Registry::built_in(),
             clock: Arc::clone(&clock),

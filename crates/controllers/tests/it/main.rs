@@ -15,6 +15,7 @@ mod mirroring;
 mod namespaces;
 mod node_lifecycle;
 mod nodes;
+mod podautoscaler;
 mod protection;
 mod quota;
 mod replicaset;
@@ -50,6 +51,7 @@ async fn cluster(names: &'static [&'static str]) -> TestCluster {
         node_ranges: node_ranges(),
         node_lifecycle: NodeLifecycle::default(),
         pod_gc: PodGc::default(),
+        podautoscaler: controllers::podautoscaler::Options::default(),
         stop: cluster.stop(),
     };
     controllers::start_all(&setup, |name| names.contains(&name));

@@ -78,10 +78,11 @@ pub(super) struct Names<'n> {
     pub(super) namespaced: bool,
     pub(super) has_status: bool,
     pub(super) has_scale: bool,
+    pub(super) verbs: &'static [&'static str],
 }
 
 /// The verbs of every custom resource, in upstream's order.
-const VERBS: &[&str] =
+pub(super) const VERBS: &[&str] =
     &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 const PART_VERBS: &[&str] = &["get", "patch", "update"];
 
@@ -122,7 +123,7 @@ pub(super) fn facts<'t>(
         singular: kept.text(names.singular)?,
         kind,
         namespaced: names.namespaced,
-        verbs: VERBS,
+        verbs: names.verbs,
         short_names: kept.list(short_names)?,
         categories: kept.list(categories)?,
         columns: &[],
@@ -136,6 +137,7 @@ pub(super) fn facts<'t>(
     let same = kept.facts.get(&place).into_iter().flatten().find(|it| {
         (it.version, it.singular, it.kind) == (facts.version, facts.singular, facts.kind)
             && it.namespaced == facts.namespaced
+            && it.verbs == facts.verbs
             && it.short_names == facts.short_names
             && it.categories == facts.categories
             && it.columns == columns
@@ -192,6 +194,7 @@ mod tests {
             namespaced: true,
             has_status: true,
             has_scale: false,
+            verbs: VERBS,
         };
         let made = |names, column| facts(names, ["th"], [], [(column, "string", "", 0)]).unwrap();
         let first = made(names, "Name");
