@@ -5,6 +5,7 @@ use compact_str::{CompactString, format_compact};
 
 use crate::reflector::Indexer;
 use crate::resource::Resource;
+use crate::volumes;
 
 /// The index by the uid of the owner that controls an object.
 pub const BY_CONTROLLER: &str = "controller";
@@ -178,13 +179,6 @@ pub fn attributes_classes(value: &Value) -> Vec<CompactString> {
     names
 }
 
-/// The storage class of a claim or a volume, by the annotation that was before the field, or the field.
-fn storage_class(value: &Value) -> &str {
-    const BETA: &str = "volume.beta.kubernetes.io/storage-class";
-    let beta = value.at(&["metadata", "annotations", BETA]).and_then(Value::as_str);
-    beta.unwrap_or_else(|| value.str_at(&["spec", "storageClassName"]))
-}
-
 fn for_claim(value: &Value) -> Vec<CompactString> {
     let claim = |member| value.str_at(&["spec", "claimRef", member]);
     match claim("name") {
@@ -195,14 +189,15 @@ fn for_claim(value: &Value) -> Vec<CompactString> {
 
 fn unbound_volume(value: &Value) -> Vec<CompactString> {
     let free = value.at(&["spec", "claimRef"]).is_none_or(Value::is_null);
-    if free { vec![unbound_entry(storage_class(value))] } else { Vec::new() }
+    if free { vec![unbound_entry(volumes::class(value))] } else { Vec::new() }
 }
 
 fn unbound_claim(value: &Value) -> Vec<CompactString> {
-    const COMPLETE: &str = "pv.kubernetes.io/bind-completed";
     match value.str_at(&["spec", "volumeName"]) {
-        _ if value.at(&["metadata", "annotations", COMPLETE]).is_some() => Vec::new(),
-        "" => vec![unbound_entry(storage_class(value))],
+        _ if value.at(&["metadata", "annotations", volumes::BIND_COMPLETED]).is_some() => {
+            Vec::new()
+        }
+        "" => vec![unbound_entry(volumes::class(value))],
         name => vec![volume_entry(name)],
     }
 }

@@ -6,7 +6,6 @@
 //! volume.
 
 mod claim;
-mod matching;
 mod provision;
 mod volume;
 
@@ -23,16 +22,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 
-/// The binding was this controller's choice, not somebody's who named the other side.
-const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
-/// A claim's binding was complete once.
-const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 /// What made a volume.
 const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 /// The CSI driver that does an in-tree plugin's work.
 const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
-/// The node that the scheduler wants a claim's volume for.
-const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
 /// The controller.
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +128,7 @@ fn of_volume(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
             && it.str_at(&["status", "phase"]) == "Available"
     });
     if let Some(volume) = free {
-        let waiting = store.by_index(UNBOUND, &unbound_entry(matching::class(&volume)));
+        let waiting = store.by_index(UNBOUND, &unbound_entry(client::volumes::class(&volume)));
         claims.extend(waiting.iter().map(|it| it.key.clone()));
     }
     claims.sort_unstable();

@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 
-use super::matching::{annotation, best, class, is_meant_for, leaves_class_open, satisfies};
 use super::provision::{
     default_class, migrated, provisioner, waiting_for, with_default_class, with_provisioner,
 };
-use super::{
-    BIND_COMPLETED, BOUND_BY_CONTROLLER, MIGRATED_TO, Memory, SELECTED_NODE, TELL_AGAIN, about,
-    full_name, in_phase, name, uid, update,
+use super::{MIGRATED_TO, Memory, TELL_AGAIN, about, full_name, in_phase, name, uid, update};
+use client::volumes::{
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, SELECTED_NODE, annotation, best, class, is_meant_for,
+    leaves_class_open, satisfies, with_claim,
 };
 
 /// What it sees of a claim.
@@ -224,26 +224,6 @@ fn bind(volume: &Value, claim: &Value, now: Timestamp) -> Plan {
         plan.then().act(update::<PersistentVolumeClaim>("status", claim));
     }
     plan
-}
-
-/// A volume that says that it is the claim's.
-fn with_claim(volume: &Value, claim: &Value) -> Value {
-    let mut changed = volume.clone();
-    if !is_meant_for(volume, claim) {
-        changed.set_at(&["metadata", "annotations", BOUND_BY_CONTROLLER], "yes");
-    }
-    let metadata = |member| claim.str_at(&["metadata", member]).to_owned();
-    for (member, text) in [
-        ("apiVersion", "v1".to_owned()),
-        ("kind", "PersistentVolumeClaim".to_owned()),
-        ("namespace", metadata("namespace")),
-        ("name", metadata("name")),
-        ("uid", metadata("uid")),
-        ("resourceVersion", metadata("resourceVersion")),
-    ] {
-        changed.set_at(&["spec", "claimRef", member], text);
-    }
-    changed
 }
 
 /// A claim that says that it has the volume; `None` where it does.

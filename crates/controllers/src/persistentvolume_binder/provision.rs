@@ -2,7 +2,7 @@
 
 use apimachinery::Value;
 
-use super::matching::{annotation, leaves_class_open};
+use client::volumes::{annotation, leaves_class_open};
 
 /// Says that claims which name no class get this one; the second is its older name.
 const IS_DEFAULT: [&str; 2] = [

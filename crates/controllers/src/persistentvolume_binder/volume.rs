@@ -8,11 +8,8 @@ use controller::{Plan, Snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
-use super::matching::{annotation, modes_differ};
-use super::{
-    BOUND_BY_CONTROLLER, MIGRATED_TO, PROVISIONED_BY, about, fetch, in_phase, name, uid, update,
-    warning,
-};
+use super::{MIGRATED_TO, PROVISIONED_BY, about, fetch, in_phase, name, uid, update, warning};
+use client::volumes::{BOUND_BY_CONTROLLER, annotation, modes_differ};
 
 /// What it sees of a volume.
 #[derive(Debug)]

@@ -1,4 +1,5 @@
-//! Which volume suits which claim. Knows no cluster: values in, an answer out.
+//! What claims and volumes say of each other, and which volume suits which claim: for the binder, which binds at once, and
+//! for the scheduler, which binds for a pod. Knows no cluster: values in, an answer out.
 
 use std::collections::BTreeMap;
 
@@ -6,27 +7,38 @@ use apimachinery::labels::Selector;
 use apimachinery::quantity::{Format, Quantity};
 use apimachinery::{Object, Value};
 
+/// The binding was a controller's choice, not somebody's who named the other side.
+pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+/// A claim's binding was complete once.
+pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
+/// The node that the scheduler wants a claim's volume for.
+pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
 /// The class of a claim or a volume as it was written before there was a field for it.
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// The value of an annotation; `None` where it is not there.
-pub(super) fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
+#[must_use]
+pub fn annotation<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
     object.at(&["metadata", "annotations", key]).and_then(Value::as_str)
 }
 
 /// The storage class of a claim or a volume; empty for none.
-pub(super) fn class(object: &Value) -> &str {
+#[must_use]
+pub fn class(object: &Value) -> &str {
     annotation(object, BETA_CLASS).unwrap_or_else(|| object.str_at(&["spec", "storageClassName"]))
 }
 
 /// Whether a claim says nothing of its class, not even that it wants none.
-pub(super) fn leaves_class_open(claim: &Value) -> bool {
+#[must_use]
+pub fn leaves_class_open(claim: &Value) -> bool {
     annotation(claim, BETA_CLASS).is_none()
         && claim.at(&["spec", "storageClassName"]).is_none_or(Value::is_null)
 }
 
 /// Whether a volume is meant for a claim: by name, and by uid where it says one.
-pub(super) fn is_meant_for(volume: &Value, claim: &Value) -> bool {
+#[must_use]
+pub fn is_meant_for(volume: &Value, claim: &Value) -> bool {
     let Some(reference) = volume.at(&["spec", "claimRef"]).filter(|it| !it.is_null()) else {
         return false;
     };
@@ -38,7 +50,8 @@ pub(super) fn is_meant_for(volume: &Value, claim: &Value) -> bool {
 }
 
 /// Whether one has a file system and the other is a device.
-pub(super) fn modes_differ(claim: &Value, volume: &Value) -> bool {
+#[must_use]
+pub fn modes_differ(claim: &Value, volume: &Value) -> bool {
     let mode = |it: &Value| match it.str_at(&["spec", "volumeMode"]) {
         "" => "Filesystem".to_owned(),
         mode => mode.to_owned(),
@@ -50,7 +63,7 @@ pub(super) fn modes_differ(claim: &Value, volume: &Value) -> bool {
 ///
 /// # Errors
 /// In upstream's words.
-pub(super) fn satisfies(claim: &Value, volume: &Value) -> Result<(), &'static str> {
+pub fn satisfies(claim: &Value, volume: &Value) -> Result<(), &'static str> {
     if capacity(volume) < wanted(claim) {
         return Err("requested PV is too small");
     }
@@ -71,7 +84,8 @@ pub(super) fn satisfies(claim: &Value, volume: &Value) -> Result<(), &'static st
 
 /// The volume for a claim: of those with the fewest access modes that do, one that is meant for it, else the smallest that
 /// is large enough. A claim that waits for its pod gets only what is meant for it.
-pub(super) fn best<'a>(
+#[must_use]
+pub fn best<'a>(
     claim: &Value,
     volumes: impl Iterator<Item = &'a Value>,
     waits: bool,
@@ -83,47 +97,63 @@ pub(super) fn best<'a>(
         modes.dedup();
         by_modes.entry((modes.len(), modes)).or_default().push(volume);
     }
+    by_modes.values().find_map(|volumes| {
+        let suited = suitable(claim, volumes.iter().copied());
+        suited.into_iter().find(|it| !waits || is_meant_for(it, claim))
+    })
+}
+
+/// The volumes that a claim can have, the best first: the one that is meant for it alone, else those that are free, the
+/// smallest first.
+#[must_use]
+pub fn suitable<'a>(claim: &Value, volumes: impl Iterator<Item = &'a Value>) -> Vec<&'a Value> {
+    let usable = |it: &&'a Value| {
+        capacity(it) >= wanted(claim)
+            && has_access_modes(it, claim)
+            && !modes_differ(claim, it)
+            && attributes(it) == attributes(claim)
+            && it.at(&["metadata", "deletionTimestamp"]).is_none()
+    };
+    let mut usable: Vec<&'a Value> = volumes.filter(usable).collect();
+    if let Some(meant) = usable.iter().find(|it| is_meant_for(it, claim)) {
+        return vec![meant];
+    }
     let asked = claim.at(&["spec", "selector"]).filter(|it| !it.is_null());
     let selector = asked.map(|it| Selector::from_value(Some(it)).unwrap_or(Selector::NOTHING));
-    let wanted = Wanted { claim, selector, waits };
-    by_modes.values().find_map(|volumes| wanted.best_of(volumes))
+    usable.retain(|it| takes(claim, selector.as_ref(), it));
+    usable.sort_by_cached_key(|it| (capacity(it), it.str_at(&["metadata", "name"]).to_owned()));
+    usable
 }
 
-struct Wanted<'c> {
-    claim: &'c Value,
-    /// What its labels must be.
-    selector: Option<Selector>,
-    waits: bool,
+/// Whether a volume that is meant for nobody will do.
+fn takes(claim: &Value, selector: Option<&Selector>, volume: &Value) -> bool {
+    let labels = volume.at(&["metadata", "labels"]).and_then(Value::as_object);
+    let empty = Object::new();
+    volume.at(&["spec", "claimRef"]).is_none_or(Value::is_null)
+        && volume.str_at(&["status", "phase"]) == "Available"
+        && class(volume) == class(claim)
+        && selector.is_none_or(|it| it.matches_labels(Some(labels.unwrap_or(&empty))))
 }
 
-impl Wanted<'_> {
-    fn best_of<'a>(&self, volumes: &[&'a Value]) -> Option<&'a Value> {
-        let usable = |it: &&&'a Value| {
-            capacity(it) >= wanted(self.claim)
-                && !modes_differ(self.claim, it)
-                && attributes(it) == attributes(self.claim)
-                && it.at(&["metadata", "deletionTimestamp"]).is_none()
-        };
-        let usable: Vec<&'a Value> = volumes.iter().filter(usable).copied().collect();
-        if let Some(meant) = usable.iter().find(|it| is_meant_for(it, self.claim)) {
-            return Some(meant);
-        }
-        let free = usable.into_iter().filter(|it| !self.waits && self.takes(it));
-        free.min_by_key(|it| (capacity(it), it.str_at(&["metadata", "name"]).to_owned()))
+/// A volume that says that it is the claim's.
+#[must_use]
+pub fn with_claim(volume: &Value, claim: &Value) -> Value {
+    let mut changed = volume.clone();
+    if !is_meant_for(volume, claim) {
+        changed.set_at(&["metadata", "annotations", BOUND_BY_CONTROLLER], "yes");
     }
-
-    /// Whether a volume that is meant for nobody will do.
-    fn takes(&self, volume: &Value) -> bool {
-        let labels = volume.at(&["metadata", "labels"]).and_then(Value::as_object);
-        let empty = Object::new();
-        volume.at(&["spec", "claimRef"]).is_none_or(Value::is_null)
-            && volume.str_at(&["status", "phase"]) == "Available"
-            && class(volume) == class(self.claim)
-            && self
-                .selector
-                .as_ref()
-                .is_none_or(|it| it.matches_labels(Some(labels.unwrap_or(&empty))))
+    let metadata = |member| claim.str_at(&["metadata", member]).to_owned();
+    for (member, text) in [
+        ("apiVersion", "v1".to_owned()),
+        ("kind", "PersistentVolumeClaim".to_owned()),
+        ("namespace", metadata("namespace")),
+        ("name", metadata("name")),
+        ("uid", metadata("uid")),
+        ("resourceVersion", metadata("resourceVersion")),
+    ] {
+        changed.set_at(&["spec", "claimRef", member], text);
     }
+    changed
 }
 
 fn access_modes(object: &Value) -> Vec<&str> {
@@ -139,7 +169,9 @@ fn capacity(volume: &Value) -> Quantity {
     quantity(volume.str_at(&["spec", "capacity", "storage"]))
 }
 
-fn wanted(claim: &Value) -> Quantity {
+/// How much a claim asks for.
+#[must_use]
+pub fn wanted(claim: &Value) -> Quantity {
     quantity(claim.str_at(&["spec", "resources", "requests", "storage"]))
 }
 
