@@ -107,7 +107,10 @@ fn load(scenario: &Value) -> Cluster {
             "PersistentVolumeClaim" => cluster.volumes.set_claim(&key, Some(object)),
             "PersistentVolume" => cluster.volumes.set_volume(&key.name, Some(object)),
             "StorageClass" => cluster.volumes.set_class(&key.name, Some(object)),
-            // CSINode, CSIDriver, CSIStorageCapacity, VolumeAttachment: what reads them is not built.
+            "CSINode" => cluster.volumes.set_csi_node(&key.name, Some(object)),
+            "CSIDriver" => cluster.volumes.set_csi_driver(&key.name, Some(object)),
+            "CSIStorageCapacity" => cluster.volumes.set_capacity(&key, Some(object)),
+            "VolumeAttachment" => cluster.volumes.set_attachment(&key.name, Some(object)),
             _ => {}
         }
     }
