@@ -7,7 +7,6 @@ const UNBUILT: &[(&str, &[&str])] = &[
     ("apiregistration.k8s.io", &["apiservices"]),
     ("flowcontrol.apiserver.k8s.io", &["flowschemas", "prioritylevelconfigurations"]),
     ("networking.k8s.io", &["networkpolicies"]),
-    ("", &["persistentvolumes", "persistentvolumeclaims"]),
     ("storage.k8s.io", &["csidrivers", "volumeattachments", "volumeattributesclasses"]),
     (
         "resource.k8s.io",

@@ -5,6 +5,7 @@ use compact_str::{CompactString, format_compact};
 
 use crate::reflector::Indexer;
 use crate::resource::Resource;
+use crate::volumes;
 
 /// The index by the uid of the owner that controls an object.
 pub const BY_CONTROLLER: &str = "controller";
@@ -34,6 +35,11 @@ pub const BY_CLAIM: &str = "claim";
 pub const BY_DAEMON_NODE: &str = "daemonNode";
 /// The index of claims and volumes by the VolumeAttributesClasses they name.
 pub const BY_ATTRIBUTES_CLASS: &str = "attributesClass";
+/// The index of volumes by the claim that they are meant for, as [`claim_entry`] writes it.
+pub const FOR_CLAIM: &str = "forClaim";
+/// The index of volumes that are meant for no claim and of claims that have no volume, by class as [`unbound_entry`]
+/// writes it; of claims that name a volume and are not bound, by that as [`volume_entry`] writes it.
+pub const UNBOUND: &str = "unbound";
 /// The index of token secrets by their account, as [`account_entry`] writes it.
 pub const BY_SERVICE_ACCOUNT: &str = "serviceAccount";
 
@@ -69,9 +75,15 @@ pub fn indexes(resource: &Resource) -> Vec<(&'static str, Indexer)> {
             indexes.push((BY_CLAIM, Indexer { mentions: "volumes", values: claims }));
             indexes.push((BY_DAEMON_NODE, Indexer { mentions: "DaemonSet", values: daemon_node }));
         }
-        ("", "persistentvolumeclaims" | "persistentvolumes") => {
+        ("", plural @ ("persistentvolumeclaims" | "persistentvolumes")) => {
             let values = attributes_classes;
             indexes.push((BY_ATTRIBUTES_CLASS, Indexer { mentions: "AttributesClass", values }));
+            if plural == "persistentvolumes" {
+                indexes.push((FOR_CLAIM, Indexer { mentions: "claimRef", values: for_claim }));
+                indexes.push((UNBOUND, Indexer { mentions: "", values: unbound_volume }));
+            } else {
+                indexes.push((UNBOUND, Indexer { mentions: "", values: unbound_claim }));
+            }
         }
         ("", "secrets") => {
             indexes.push((BY_SERVICE_ACCOUNT, Indexer { mentions: TOKEN_TYPE, values: account }));
@@ -117,6 +129,18 @@ pub fn claim_entry(namespace: &str, name: &str) -> CompactString {
     format_compact!("{namespace}/{name}")
 }
 
+/// How the indexes of what is unbound write a class; empty for none.
+#[must_use]
+pub fn unbound_entry(class: &str) -> CompactString {
+    format_compact!("class/{class}")
+}
+
+/// How the index of claims that are unbound writes the volume that one names.
+#[must_use]
+pub fn volume_entry(name: &str) -> CompactString {
+    format_compact!("volume/{name}")
+}
+
 /// How the index of secrets writes an account.
 #[must_use]
 pub fn account_entry(namespace: &str, name: &str) -> CompactString {
@@ -153,6 +177,29 @@ pub fn attributes_classes(value: &Value) -> Vec<CompactString> {
     names.sort_unstable();
     names.dedup();
     names
+}
+
+fn for_claim(value: &Value) -> Vec<CompactString> {
+    let claim = |member| value.str_at(&["spec", "claimRef", member]);
+    match claim("name") {
+        "" => Vec::new(),
+        name => vec![claim_entry(claim("namespace"), name)],
+    }
+}
+
+fn unbound_volume(value: &Value) -> Vec<CompactString> {
+    let free = value.at(&["spec", "claimRef"]).is_none_or(Value::is_null);
+    if free { vec![unbound_entry(volumes::class(value))] } else { Vec::new() }
+}
+
+fn unbound_claim(value: &Value) -> Vec<CompactString> {
+    match value.str_at(&["spec", "volumeName"]) {
+        _ if value.at(&["metadata", "annotations", volumes::BIND_COMPLETED]).is_some() => {
+            Vec::new()
+        }
+        "" => vec![unbound_entry(volumes::class(value))],
+        name => vec![volume_entry(name)],
+    }
 }
 
 fn namespace(value: &Value) -> &str {
@@ -290,6 +337,14 @@ mod tests {
         let daemon = r#"{"metadata":{"ownerReferences":[{"kind":"DaemonSet","controller":true}]},"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchFields":[{"key":"metadata.name","operator":"In","values":["n1"]}]}]}}}}}"#;
         check(daemon_node, daemon, &["n1"]);
         check(daemon_node, r#"{"spec":{"nodeName":"n1"}}"#, &[]);
+        let meant = r#"{"spec":{"claimRef":{"namespace":"ns","name":"c"},"storageClassName":"s"}}"#;
+        check(for_claim, meant, &["ns/c"]);
+        check(unbound_volume, meant, &[]);
+        check(unbound_volume, r#"{"spec":{"storageClassName":"s"}}"#, &["class/s"]);
+        check(unbound_claim, r#"{"spec":{}}"#, &["class/"]);
+        check(unbound_claim, r#"{"spec":{"volumeName":"v"}}"#, &["volume/v"]);
+        let complete = r#"{"metadata":{"annotations":{"pv.kubernetes.io/bind-completed":"yes"}},"spec":{"volumeName":"v"}}"#;
+        check(unbound_claim, complete, &[]);
         let classes = r#"{"spec":{"volumeAttributesClassName":"x"},"status":{"currentVolumeAttributesClassName":"x","modifyVolumeStatus":{"targetVolumeAttributesClassName":"y"}}}"#;
         check(attributes_classes, classes, &["x", "y"]);
     }

@@ -10,6 +10,7 @@ pub mod indexes;
 pub mod reflector;
 pub mod resource;
 pub mod transport;
+pub mod volumes;
 pub mod watch;
 
 pub use call::Client;

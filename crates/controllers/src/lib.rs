@@ -21,6 +21,7 @@ pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod nodes;
 pub mod owner;
+pub mod persistentvolume_binder;
 pub mod pod_gc;
 pub mod podautoscaler;
 pub mod pods;
@@ -161,6 +162,10 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (ttl::NodeTtl::NAME, |setup| start(setup, ttl::NodeTtl::default(), 5)),
     (ephemeral_volume::EphemeralVolumes::NAME, |setup| {
         start(setup, ephemeral_volume::EphemeralVolumes, 5);
+    }),
+    // One worker: what suits one claim may suit the next.
+    (persistentvolume_binder::PersistentVolumeBinder::NAME, |setup| {
+        start(setup, persistentvolume_binder::PersistentVolumeBinder, 1);
     }),
     (pvc_protection::PvcProtection::NAME, |setup| start(setup, pvc_protection::PvcProtection, 1)),
     (pv_protection::PvProtection::NAME, |setup| start(setup, pv_protection::PvProtection, 1)),

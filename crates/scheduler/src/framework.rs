@@ -15,6 +15,7 @@ use crate::node::Row;
 use crate::plugins;
 use crate::pod::PodLite;
 use crate::preemption::Preemption;
+use crate::volumes::Bindings;
 
 /// The best score that a plugin gives, before its weight.
 pub const MAX_SCORE: i64 = 100;
@@ -156,6 +157,26 @@ pub trait PostFilter: Send + Sync + Debug {
     fn remedy(&self, profile: &Profile, failure: &Failure<'_, '_>) -> Remedy;
 }
 
+/// Takes what a pod needs of the cluster besides its node: upstream's Reserve, and PreBind in what it returns.
+pub trait Reserve: Send + Sync + Debug {
+    /// Upstream's name.
+    fn name(&self) -> &'static str;
+
+    /// Takes it, in the picture of the cluster. What is to be written before the pod is bound comes back.
+    ///
+    /// # Errors
+    /// Why it cannot be had on this node after all.
+    fn reserve(
+        &self,
+        cluster: &mut Cluster,
+        pod: &PodLite,
+        node: &str,
+    ) -> Result<Option<Bindings>, String>;
+
+    /// Gives it back.
+    fn unreserve(&self, cluster: &mut Cluster, pod: &PodLite);
+}
+
 /// The plugins of a scheduler by extension point, in order. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Profile {
@@ -167,6 +188,8 @@ pub struct Profile {
     pub filters: Arc<[Box<dyn Filter>]>,
     /// Asked when a pod fits nowhere.
     pub post_filters: Arc<[Box<dyn PostFilter>]>,
+    /// Told of the node that was chosen.
+    pub reserve: Arc<[Box<dyn Reserve>]>,
     /// Asked about each node that will do, with weights.
     pub scores: Arc<[(Box<dyn Score>, i64)]>,
 }
@@ -179,6 +202,7 @@ impl Default for Profile {
             pre_enqueue: plugins::pre_enqueue().into(),
             filters: plugins::filters().into(),
             post_filters: plugins::post_filters().into(),
+            reserve: plugins::reserve().into(),
             scores: plugins::scores().into(),
         }
     }

@@ -3,6 +3,7 @@
 //! [`decide`] is the whole of the thinking: a pod, a [`Cluster`] and a [`Profile`] in, a node or the reasons against
 //! every node out. It does no I/O and reads no clock; recorded decisions of upstream are its test.
 
+mod bindings;
 pub mod cluster;
 pub mod decide;
 pub mod framework;

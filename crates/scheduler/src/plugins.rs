@@ -16,7 +16,7 @@ mod volumes;
 
 pub use fit::{Fit, Strategy, Weighted};
 
-use crate::framework::{Filter, PostFilter, PreEnqueue, Score};
+use crate::framework::{Filter, PostFilter, PreEnqueue, Reserve, Score};
 use crate::preemption::DefaultPreemption;
 
 /// Asked before a pod is queued.
@@ -36,6 +36,7 @@ pub fn filters() -> Vec<Box<dyn Filter>> {
         Box::new(ports::NodePorts),
         Box::new(Fit::default()),
         Box::new(volumes::VolumeRestrictions),
+        Box::new(volumes::NodeVolumeLimits),
         Box::new(volumes::VolumeBinding),
         Box::new(volumes::VolumeZone),
         Box::new(spread::PodTopologySpread),
@@ -48,6 +49,12 @@ pub fn filters() -> Vec<Box<dyn Filter>> {
 #[must_use]
 pub fn post_filters() -> Vec<Box<dyn PostFilter>> {
     vec![Box::new(dynamic_resources::DynamicResources), Box::new(DefaultPreemption)]
+}
+
+/// Told of the node that was chosen, before anything is written.
+#[must_use]
+pub fn reserve() -> Vec<Box<dyn Reserve>> {
+    vec![Box::new(volumes::VolumeBinding)]
 }
 
 /// Asked about each node that will do, with weights.

@@ -47,11 +47,16 @@ impl Happened {
                     | "NodeResourcesFit"
                     | "NodePorts"
                     | "VolumeRestrictions"
+                    | "NodeVolumeLimits"
             ),
             Self::Other => {
                 matches!(
                     plugin,
-                    "InterPodAffinity" | "VolumeRestrictions" | "VolumeBinding" | "VolumeZone"
+                    "InterPodAffinity"
+                        | "VolumeRestrictions"
+                        | "NodeVolumeLimits"
+                        | "VolumeBinding"
+                        | "VolumeZone"
                 )
             }
         }

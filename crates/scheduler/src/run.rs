@@ -15,12 +15,14 @@ use component_base::{Clock, Random, ShutdownSignal};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::bindings::Binder;
 use crate::cluster::Cluster;
 use crate::decide::{Decision, Diagnosis, How, decide};
 use crate::framework::{Cycle, Profile};
 use crate::node::NodeLite;
 use crate::pod::PodLite;
 use crate::queue::{Happened, Queue};
+use crate::volumes::Bindings;
 use crate::write::Writer;
 
 /// How many bindings and status writes are under way at most.
@@ -57,24 +59,32 @@ const WATCHED: &[(&str, &str)] = &[
     ("", "persistentvolumeclaims"),
     ("", "persistentvolumes"),
     ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csistoragecapacities"),
+    ("storage.k8s.io", "volumeattachments"),
     ("", "pods"),
 ];
 
 /// Where pods are in [`WATCHED`].
 const PODS: usize = WATCHED.len() - 1;
+/// Where claims and volumes are.
+const CLAIMS: usize = 7;
+const VOLUMES: usize = 8;
 
 /// What changed since the loop looked last. Each object is in it once, so that it is bounded by the objects there are.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     changed: Mutex<BTreeSet<(usize, ObjectKey)>>,
-    unbound: Mutex<Vec<ObjectKey>>,
+    /// With their uids: another pod of the name may be under way by now.
+    unbound: Mutex<Vec<(ObjectKey, CompactString)>>,
     wake: Notify,
 }
 
 impl Inbox {
     /// A pod could not be bound.
-    pub(crate) fn not_bound(&self, key: ObjectKey) {
-        self.unbound.lock().push(key);
+    pub(crate) fn not_bound(&self, key: ObjectKey, uid: CompactString) {
+        self.unbound.lock().push((key, uid));
         self.wake.notify_one();
     }
 }
@@ -101,13 +111,22 @@ impl Scheduler {
                 () = stop.requested() => return,
             }
         }
+        let permits = Arc::new(Semaphore::new(MAX_WRITES));
         let writer = Writer {
             client: self.client.clone(),
             events: Arc::clone(&self.events),
             clock: Arc::clone(&self.clock),
             inbox: Arc::clone(&inbox),
-            permits: Arc::new(Semaphore::new(MAX_WRITES)),
+            permits: Arc::clone(&permits),
             refusals: Arc::default(),
+            binder: Binder {
+                client: self.client.clone(),
+                claims: stores[CLAIMS].clone(),
+                volumes: stores[VOLUMES].clone(),
+                pods: stores[PODS].clone(),
+                changed: Arc::default(),
+                permits,
+            },
         };
         let telling = writer.clone().tell_of_refusals(stores[PODS].clone(), stop.clone());
         tokio::spawn(telling);
@@ -173,22 +192,64 @@ impl Running {
     /// Takes over what changed.
     fn take_over(&mut self) {
         let changed = std::mem::take(&mut *self.inbox.changed.lock());
+        if changed.iter().any(|(index, key)| self.concerns_binding(*index, key)) {
+            self.writer.binder.changed.notify_waiters();
+        }
         for (index, key) in changed {
             let value = self.stores[index].get(&key).map(|it| it.value());
             self.changed(WATCHED[index].1, &key, value.as_deref());
         }
         let unbound = std::mem::take(&mut *self.inbox.unbound.lock());
         let now = self.scheduler.clock.monotonic();
-        for key in unbound {
-            if self.state.assumed.remove(&key).is_some() {
-                self.state.cluster.remove_pod(&key);
+        for (key, uid) in unbound {
+            if self.state.assumed.get(&key) == Some(&uid) {
+                self.state.assumed.remove(&key);
+                let pod = self.state.cluster.remove_pod(&key);
+                if let Some(pod) = pod {
+                    self.unreserve(&pod);
+                }
                 self.state.queue.retry(&key, now);
                 self.state.queue.happened(Happened::PodGone, now);
             }
         }
     }
 
+    /// Whether a pod that is being bound may wait for this.
+    fn concerns_binding(&self, index: usize, key: &ObjectKey) -> bool {
+        match index {
+            CLAIMS | VOLUMES => true,
+            PODS => self.state.assumed.contains_key(key),
+            _ => false,
+        }
+    }
+
+    fn unreserve(&mut self, pod: &PodLite) {
+        for plugin in self.scheduler.profile.reserve.iter() {
+            plugin.unreserve(&mut self.state.cluster, pod);
+        }
+    }
+
+    /// Something about volumes changed; false where the resource is another.
+    fn storage_changed(&mut self, plural: &str, key: &ObjectKey, value: Option<&Value>) -> bool {
+        let volumes = &mut self.state.cluster.volumes;
+        match plural {
+            "persistentvolumeclaims" => volumes.set_claim(key, value),
+            "persistentvolumes" => volumes.set_volume(&key.name, value),
+            "storageclasses" => volumes.set_class(&key.name, value),
+            "csinodes" => volumes.set_csi_node(&key.name, value),
+            "csidrivers" => volumes.set_csi_driver(&key.name, value),
+            "csistoragecapacities" => volumes.set_capacity(key, value),
+            "volumeattachments" => volumes.set_attachment(&key.name, value),
+            _ => return false,
+        }
+        self.state.queue.happened(Happened::Other, self.scheduler.clock.monotonic());
+        true
+    }
+
     fn changed(&mut self, plural: &str, key: &ObjectKey, value: Option<&Value>) {
+        if self.storage_changed(plural, key, value) {
+            return;
+        }
         let now = self.scheduler.clock.monotonic();
         let (cluster, queue) = (&mut self.state.cluster, &mut self.state.queue);
         match plural {
@@ -211,18 +272,6 @@ impl Running {
             "replicasets" => cluster.set_workload("ReplicaSet", key, value),
             "statefulsets" => cluster.set_workload("StatefulSet", key, value),
             "poddisruptionbudgets" => cluster.set_budget(key, value),
-            "persistentvolumeclaims" => {
-                cluster.volumes.set_claim(key, value);
-                queue.happened(Happened::Other, now);
-            }
-            "persistentvolumes" => {
-                cluster.volumes.set_volume(&key.name, value);
-                queue.happened(Happened::Other, now);
-            }
-            "storageclasses" => {
-                cluster.volumes.set_class(&key.name, value);
-                queue.happened(Happened::Other, now);
-            }
             _ => self.pod_changed(key, value.filter(|it| !PodLite::has_ended(it))),
         }
     }
@@ -234,6 +283,7 @@ impl Running {
         let Some(value) = value else { return state.forget(key, now) };
         if !value.str_at(&["spec", "nodeName"]).is_empty() {
             let pod = Arc::new(PodLite::from_value(value));
+            state.cluster.volumes.unreserve(key);
             state.assumed.remove(key);
             state.seen.remove(key);
             state.queue.remove(key);
@@ -274,15 +324,41 @@ impl Running {
                 let mut assumed = PodLite::clone(&pod);
                 assumed.node = placement.node;
                 let assumed = Arc::new(assumed);
+                let Some(bindings) = self.reserve(&assumed) else {
+                    self.state.queue.retry(&pod.key, now);
+                    return true;
+                };
                 self.state.assumed.insert(pod.key.clone(), pod.uid.clone());
                 self.state.cluster.nominate(&assumed, None);
                 self.state.cluster.set_pod(Arc::clone(&assumed));
                 self.state.queue.happened(Happened::PodPlaced, now);
-                self.writer.bind(assumed).await;
+                if bindings.is_empty() {
+                    self.writer.bind(assumed).await;
+                } else {
+                    self.writer.bind_with_volumes(assumed, bindings);
+                }
             }
             Decision::Reject(diagnosis) => self.refused(&pod, diagnosis).await,
         }
         true
+    }
+
+    /// Takes what the pod needs besides its node; `None` where it cannot be had after all.
+    fn reserve(&mut self, pod: &PodLite) -> Option<Vec<Bindings>> {
+        let mut all = Vec::new();
+        let profile = self.scheduler.profile.clone();
+        for plugin in profile.reserve.iter() {
+            match plugin.reserve(&mut self.state.cluster, pod, &pod.node) {
+                Ok(bindings) => all.extend(bindings),
+                Err(error) => {
+                    let plugin = plugin.name();
+                    tracing::warn!(pod = %pod.key, plugin, error, "could not reserve for a pod");
+                    self.unreserve(pod);
+                    return None;
+                }
+            }
+        }
+        Some(all)
     }
 
     async fn refused(&mut self, pod: &Arc<PodLite>, diagnosis: Diagnosis) {
@@ -306,6 +382,7 @@ impl State {
     fn forget(&mut self, key: &ObjectKey, now: tokio::time::Instant) {
         self.seen.remove(key);
         self.assumed.remove(key);
+        self.cluster.volumes.unreserve(key);
         if let Some(pod) = self.queue.get(key).cloned() {
             self.cluster.nominate(&pod, None);
             self.queue.remove(key);

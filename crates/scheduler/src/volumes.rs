@@ -1,11 +1,16 @@
-//! What the scheduler keeps of claims, volumes and storage classes.
+//! What the scheduler keeps of claims, volumes, storage classes, CSI drivers and what they can attach.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use apimachinery::Value;
+use apimachinery::labels::Selector;
 use client::ObjectKey;
-use compact_str::CompactString;
+use client::volumes::{self, BIND_COMPLETED, SELECTED_NODE, annotation};
+use compact_str::{CompactString, format_compact};
 
+use crate::labels::Labels;
+use crate::resources::quantity;
 use crate::terms::NodeTerm;
 
 /// Labels of volumes and nodes that say where they are.
@@ -16,6 +21,9 @@ pub const PLACES: [&str; 4] = [
     "failure-domain.beta.kubernetes.io/region",
 ];
 
+/// A class of volumes that nobody makes.
+const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
+
 /// A claim.
 #[derive(Debug, Clone)]
 pub struct Claim {
@@ -25,6 +33,14 @@ pub struct Claim {
     pub one_pod: bool,
     /// Its storage class.
     pub class: CompactString,
+    /// Whether it is being deleted.
+    pub going: bool,
+    /// The volume that it has lost.
+    pub lost: Option<CompactString>,
+    /// The uid of the object that controls it; empty for none.
+    pub controller: CompactString,
+    /// The whole of it, while it is not bound.
+    pub open: Option<Arc<Value>>,
 }
 
 /// A volume.
@@ -34,6 +50,56 @@ pub struct Volume {
     pub nodes: Option<Vec<NodeTerm>>,
     /// Labels of nodes with the values that will do.
     pub places: Vec<(&'static str, Vec<CompactString>)>,
+    /// The CSI driver, and what names the volume to it.
+    pub csi: Option<(CompactString, CompactString)>,
+    /// Its class.
+    class: CompactString,
+    /// The whole of it, while it is not bound.
+    open: Option<Arc<Value>>,
+}
+
+impl Volume {
+    /// Whether it can be had on a node.
+    #[must_use]
+    pub fn reaches(&self, node: &str, labels: &Labels) -> bool {
+        let terms = self.nodes.as_ref();
+        terms.is_none_or(|terms| terms.iter().any(|term| term.matches(node, labels)))
+    }
+}
+
+/// A storage class.
+#[derive(Debug, Clone)]
+struct Class {
+    waits_for_pods: bool,
+    provisioner: CompactString,
+    /// One of these must match the labels of the node: of each term each key has one of its values. Empty for any.
+    topologies: Vec<Vec<(CompactString, Vec<CompactString>)>>,
+}
+
+/// What a driver has left for volumes of a class, where.
+#[derive(Debug, Clone)]
+struct Capacity {
+    class: CompactString,
+    nodes: Option<Selector>,
+    most: Option<i64>,
+}
+
+/// Why no volume is made for a claim on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotMade {
+    /// Nobody makes volumes of its class there.
+    NotThere,
+    /// There is not enough room.
+    NoRoom,
+}
+
+/// What was decided for a pod: which claims get which volumes, and which are made for its node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bindings {
+    /// Claims with the volumes that they get.
+    pub chosen: Vec<(ObjectKey, CompactString)>,
+    /// Claims whose volumes are to be made.
+    pub made: Vec<ObjectKey>,
 }
 
 /// Everything about volumes.
@@ -41,8 +107,18 @@ pub struct Volume {
 pub struct Volumes {
     claims: BTreeMap<ObjectKey, Claim>,
     volumes: BTreeMap<CompactString, Volume>,
-    /// Whether the volumes of a class are bound when a pod needs them.
-    waiting_classes: BTreeMap<CompactString, bool>,
+    /// The volumes that are not bound, by class.
+    open: BTreeMap<CompactString, BTreeSet<CompactString>>,
+    classes: BTreeMap<CompactString, Class>,
+    /// By node, how many volumes of a driver it attaches.
+    limits: BTreeMap<CompactString, BTreeMap<CompactString, i64>>,
+    /// By attachment, its node and its volume.
+    attached: BTreeMap<CompactString, (CompactString, CompactString)>,
+    /// The drivers that tell how much room they have.
+    tell_capacity: BTreeSet<CompactString>,
+    capacities: BTreeMap<ObjectKey, Capacity>,
+    /// What was decided for pods that are not bound yet, with their nodes.
+    reserved: BTreeMap<ObjectKey, (CompactString, Bindings)>,
 }
 
 impl Volumes {
@@ -61,7 +137,96 @@ impl Volumes {
     /// Whether the volumes of a class are bound when a pod needs them.
     #[must_use]
     pub fn waits_for_pods(&self, class: &str) -> bool {
-        self.waiting_classes.get(class).copied().unwrap_or_default()
+        self.classes.get(class).is_some_and(|it| it.waits_for_pods)
+    }
+
+    /// The node that a claim's volume is to be made for, as it says or as was decided.
+    #[must_use]
+    pub fn selected_node<'a>(&'a self, key: &ObjectKey, claim: &'a Claim) -> Option<&'a str> {
+        let says = claim.open.as_ref().and_then(|it| annotation(it, SELECTED_NODE));
+        let decided = || {
+            let mut all = self.reserved.values();
+            all.find(|(_, it)| it.made.contains(key)).map(|(node, _)| node.as_str())
+        };
+        says.or_else(decided)
+    }
+
+    /// The volumes that an unbound claim can have, the best first, but for those that were given to others a moment ago.
+    #[must_use]
+    pub fn suitable(&self, key: &ObjectKey, claim: &Claim) -> Vec<(&str, &Volume)> {
+        let Some(open) = &claim.open else { return Vec::new() };
+        let given = |name: &str| {
+            let mut all = self.reserved.values().flat_map(|(_, it)| &it.chosen);
+            all.any(|(claim, volume)| volume == name && claim != key)
+        };
+        let names = self.open.get(&claim.class).into_iter().flatten();
+        let free = names.filter(|name| !given(name));
+        let values = free.filter_map(|name| self.volumes.get(name)?.open.as_deref());
+        let suited = volumes::suitable(open, values);
+        let named = suited.into_iter().map(|it| it.str_at(&["metadata", "name"]));
+        named.filter_map(|name| Some((name, self.volumes.get(name)?))).collect()
+    }
+
+    /// Whether a volume can be made for a claim on a node.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn can_be_made(&self, claim: &Claim, labels: &Labels) -> Result<(), NotMade> {
+        let class = self.classes.get(&claim.class).ok_or(NotMade::NotThere)?;
+        if class.provisioner.is_empty() || class.provisioner == NO_PROVISIONER {
+            return Err(NotMade::NotThere);
+        }
+        let has = |(key, values): &(CompactString, Vec<CompactString>)| {
+            labels.get(key).is_some_and(|label| values.iter().any(|it| it == label))
+        };
+        let terms = &class.topologies;
+        if !terms.is_empty() && !terms.iter().any(|term| term.iter().all(has)) {
+            return Err(NotMade::NotThere);
+        }
+        if !self.tell_capacity.contains(&class.provisioner) {
+            return Ok(());
+        }
+        let wanted = claim.open.as_ref().map_or(0, |it| volumes::wanted(it).value());
+        let enough = self.capacities.values().any(|it| {
+            it.class == claim.class
+                && it.most.is_some_and(|most| most >= wanted)
+                && it.nodes.as_ref().is_some_and(|it| it.matches(|key| labels.get(key)))
+        });
+        if enough { Ok(()) } else { Err(NotMade::NoRoom) }
+    }
+
+    /// How many volumes of each driver a node attaches; `None` where it does not say.
+    #[must_use]
+    pub fn limits(&self, node: &str) -> Option<&BTreeMap<CompactString, i64>> {
+        self.limits.get(node).filter(|it| !it.is_empty())
+    }
+
+    /// The volumes that are attached to a node, whoever uses them.
+    pub fn attached<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Volume> {
+        let here = self.attached.values().filter(move |(at, _)| at == node);
+        here.filter_map(|(_, volume)| self.volumes.get(volume))
+    }
+
+    /// The driver of a claim's volume and what names the volume: for a claim that has none yet, that of its class and a
+    /// name of its own.
+    #[must_use]
+    pub fn csi(&self, key: &ObjectKey) -> Option<(CompactString, CompactString)> {
+        let claim = self.claims.get(key)?;
+        if let Some(volume) = claim.volume.as_ref().and_then(|it| self.volumes.get(it)) {
+            return volume.csi.clone();
+        }
+        let class = self.classes.get(&claim.class)?;
+        Some((class.provisioner.clone(), format_compact!("to be made for {key}")))
+    }
+
+    /// Notes what was decided for a pod.
+    pub fn reserve(&mut self, pod: &ObjectKey, node: &str, bindings: Bindings) {
+        self.reserved.insert(pod.clone(), (node.into(), bindings));
+    }
+
+    /// Forgets what was decided for a pod.
+    pub fn unreserve(&mut self, pod: &ObjectKey) {
+        self.reserved.remove(pod);
     }
 
     /// Sets or forgets a claim.
@@ -70,25 +235,33 @@ impl Volumes {
             self.claims.remove(key);
             return;
         };
-        let annotations = value.at(&["metadata", "annotations"]).and_then(Value::as_object);
-        let complete =
-            annotations.is_some_and(|it| it.contains_key("pv.kubernetes.io/bind-completed"));
+        let complete = annotation(value, BIND_COMPLETED).is_some();
         let volume = value.str_at(&["spec", "volumeName"]);
         let mut modes = value.items_at(&["spec", "accessModes"]).iter();
+        let mut owners = value.items_at(&["metadata", "ownerReferences"]).iter();
+        let controller = owners.find(|it| it.bool_at(&["controller"]));
+        let bound = complete && !volume.is_empty();
+        let lost = value.str_at(&["status", "phase"]) == "Lost";
         let claim = Claim {
-            volume: (complete && !volume.is_empty()).then(|| volume.into()),
+            volume: bound.then(|| volume.into()),
             one_pod: modes.any(|it| it.as_str() == Some("ReadWriteOncePod")),
-            class: value.str_at(&["spec", "storageClassName"]).into(),
+            class: volumes::class(value).into(),
+            going: value.at(&["metadata", "deletionTimestamp"]).is_some(),
+            lost: lost.then(|| volume.into()),
+            controller: controller.map(|it| it.str_at(&["uid"]).into()).unwrap_or_default(),
+            open: (!bound).then(|| Arc::new(value.clone())),
         };
         self.claims.insert(key.clone(), claim);
     }
 
     /// Sets or forgets a volume.
     pub fn set_volume(&mut self, name: &str, volume: Option<&Value>) {
-        let Some(value) = volume else {
-            self.volumes.remove(name);
-            return;
-        };
+        if let Some(old) = self.volumes.remove(name)
+            && let Some(names) = self.open.get_mut(&old.class)
+        {
+            names.remove(name);
+        }
+        let Some(value) = volume else { return };
         let required = value.at(&["spec", "nodeAffinity", "required"]);
         let terms = |it: &Value| {
             it.items_at(&["nodeSelectorTerms"]).iter().map(NodeTerm::from_value).collect()
@@ -97,21 +270,88 @@ impl Volumes {
             let value = value.str_at(&["metadata", "labels", key]);
             (!value.is_empty()).then(|| (key, value.split("__").map(Into::into).collect()))
         };
+        let csi = |member| value.str_at(&["spec", "csi", member]).into();
+        let open = value.str_at(&["status", "phase"]) != "Bound";
         let volume = Volume {
             nodes: required.map(terms),
             places: PLACES.into_iter().filter_map(place).collect(),
+            csi: value.at(&["spec", "csi"]).map(|_| (csi("driver"), csi("volumeHandle"))),
+            class: volumes::class(value).into(),
+            open: open.then(|| Arc::new(value.clone())),
         };
+        if open {
+            self.open.entry(volume.class.clone()).or_default().insert(name.into());
+        }
         self.volumes.insert(name.into(), volume);
     }
 
     /// Sets or forgets a storage class.
     pub fn set_class(&mut self, name: &str, class: Option<&Value>) {
-        match class {
-            Some(value) => {
-                let waits = value.str_at(&["volumeBindingMode"]) == "WaitForFirstConsumer";
-                self.waiting_classes.insert(name.into(), waits);
-            }
-            None => drop(self.waiting_classes.remove(name)),
+        let Some(value) = class else {
+            self.classes.remove(name);
+            return;
+        };
+        let texts = |it: &Value| {
+            let values = it.items_at(&["values"]).iter().filter_map(Value::as_str);
+            (it.str_at(&["key"]).into(), values.map(Into::into).collect())
+        };
+        let terms = value.items_at(&["allowedTopologies"]).iter();
+        let class = Class {
+            waits_for_pods: value.str_at(&["volumeBindingMode"]) == "WaitForFirstConsumer",
+            provisioner: value.str_at(&["provisioner"]).into(),
+            topologies: terms
+                .map(|it| it.items_at(&["matchLabelExpressions"]).iter().map(texts).collect())
+                .collect(),
+        };
+        self.classes.insert(name.into(), class);
+    }
+
+    /// Sets or forgets what a node attaches (CSINode).
+    pub fn set_csi_node(&mut self, name: &str, node: Option<&Value>) {
+        let Some(value) = node else {
+            self.limits.remove(name);
+            return;
+        };
+        let drivers = value.items_at(&["spec", "drivers"]).iter();
+        let limits = drivers.filter_map(|it| {
+            Some((it.str_at(&["name"]).into(), it.i64_at(&["allocatable", "count"])?))
+        });
+        self.limits.insert(name.into(), limits.collect());
+    }
+
+    /// Sets or forgets a driver (CSIDriver).
+    pub fn set_csi_driver(&mut self, name: &str, driver: Option<&Value>) {
+        if driver.is_some_and(|it| it.bool_at(&["spec", "storageCapacity"])) {
+            self.tell_capacity.insert(name.into());
+        } else {
+            self.tell_capacity.remove(name);
         }
+    }
+
+    /// Sets or forgets how much room there is somewhere (CSIStorageCapacity).
+    pub fn set_capacity(&mut self, key: &ObjectKey, capacity: Option<&Value>) {
+        let Some(value) = capacity else {
+            self.capacities.remove(key);
+            return;
+        };
+        let nodes = value.at(&["nodeTopology"]).filter(|it| !it.is_null());
+        let most = value.get("maximumVolumeSize").or_else(|| value.get("capacity"));
+        let capacity = Capacity {
+            class: value.str_at(&["storageClassName"]).into(),
+            nodes: nodes.map(|it| Selector::from_value(Some(it)).unwrap_or(Selector::NOTHING)),
+            most: most.filter(|it| !it.is_null()).map(|it| quantity(it).value()),
+        };
+        self.capacities.insert(key.clone(), capacity);
+    }
+
+    /// Sets or forgets an attachment (VolumeAttachment).
+    pub fn set_attachment(&mut self, name: &str, attachment: Option<&Value>) {
+        let Some(value) = attachment else {
+            self.attached.remove(name);
+            return;
+        };
+        let volume = value.str_at(&["spec", "source", "persistentVolumeName"]);
+        let at = (value.str_at(&["spec", "nodeName"]).into(), volume.into());
+        self.attached.insert(name.into(), at);
     }
 }

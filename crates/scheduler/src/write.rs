@@ -13,9 +13,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::bindings::Binder;
 use crate::pod::PodLite;
 use crate::preemption::{Preemption, VictimKey};
 use crate::run::Inbox;
+use crate::volumes::Bindings;
 
 /// How many pods that fit nowhere are told so in a second, and how many at once after a quiet time. Twice what
 /// upstream's client allows it for all of its writes.
@@ -38,6 +40,7 @@ pub(crate) struct Writer {
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) binder: Binder,
 }
 
 impl Writer {
@@ -49,6 +52,29 @@ impl Writer {
             writer.bind_now(&pod).await;
             drop(permit);
         });
+    }
+
+    /// Has the pod's claims bound, and then gives it its node. Claims may take long: no permit is held meanwhile. Bounded
+    /// by the pods there are.
+    pub(crate) fn bind_with_volumes(&self, pod: Arc<PodLite>, bindings: Vec<Bindings>) {
+        let writer = self.clone();
+        tokio::spawn(async move {
+            for bindings in &bindings {
+                if let Err(error) = writer.binder.pre_bind(&pod, bindings).await {
+                    return writer.not_pre_bound(&pod, &error).await;
+                }
+            }
+            writer.bind(pod).await;
+        });
+    }
+
+    async fn not_pre_bound(&self, pod: &PodLite, error: &str) {
+        tracing::warn!(pod = %pod.key, node = %pod.node, error, "could not bind a pod's volumes");
+        if let Some(live) = self.binder.pods.get(&pod.key).map(|it| it.value()) {
+            let message = format!("running PreBind plugin \"VolumeBinding\": {error}");
+            self.refused_now(&live, &message, None).await;
+        }
+        self.inbox.not_bound(pod.key.clone(), pod.uid.clone());
     }
 
     /// Tells of a pod that fits nowhere, soon.
@@ -118,7 +144,7 @@ impl Writer {
                     let message = format!("binding rejected: {error}");
                     self.events.record(about, EventType::Warning, "FailedScheduling", message);
                 }
-                self.inbox.not_bound(pod.key.clone());
+                self.inbox.not_bound(pod.key.clone(), pod.uid.clone());
             }
         }
     }

@@ -96,7 +96,7 @@ async fn volume(
     let recursive = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
     let mut result = Mount {
         container_path,
-        readonly: mount.read_only.unwrap_or_default(),
+        readonly: mount.read_only.unwrap_or_default() || volumes::claim::is_read_only(volume),
         recursive_read_only: recursive,
         propagation: match mount.mount_propagation.as_deref() {
             Some("HostToContainer") => MountPropagation::HostToContainer,

@@ -3,6 +3,7 @@
 //! Knows files and mounts; knows nothing of containers but where their mounts come from.
 
 pub(crate) mod atomic;
+pub(crate) mod claim;
 mod content;
 mod host_path;
 pub(crate) mod subpath;
@@ -43,7 +44,9 @@ pub(crate) struct MountFailure {
 /// The first volume that cannot be had.
 pub(crate) async fn set_up(cx: &VolumeContext<'_>) -> Result<(), MountFailure> {
     for volume in spec::spec(cx.pod).volumes.iter().flatten() {
-        if let Err(error) = one(cx, volume).await {
+        if let Some(claim) = claim::name(cx.pod, volume) {
+            claim::set_up(cx, volume, &claim).await?;
+        } else if let Err(error) = one(cx, volume).await {
             let message =
                 format!("MountVolume.SetUp failed for volume {:?} : {error}", volume.name);
             return Err(MountFailure { message });
@@ -66,12 +69,6 @@ async fn one(cx: &VolumeContext<'_>, volume: &Volume) -> Result<(), String> {
         // The runtime mounts it.
         return Ok(());
     }
-    if let Some(claim) = &volume.persistent_volume_claim {
-        return Err(format!(
-            "persistentvolumeclaim {:?}: this node has no persistent volumes yet",
-            claim.claim_name
-        ));
-    }
     Err("this node does not know this kind of volume".into())
 }
 
@@ -90,6 +87,9 @@ async fn block(
 pub(crate) fn place(shared: &Shared, pod: &Pod, volume: &Volume) -> Option<PathBuf> {
     if let Some(source) = &volume.host_path {
         return Some(PathBuf::from(&source.path));
+    }
+    if claim::name(pod, volume).is_some() {
+        return claim::place(shared, pod, volume);
     }
     let plugin = plugin(volume)?;
     Some(shared.config.volume_dir(spec::uid(pod), plugin, &volume.name))

@@ -424,3 +424,45 @@ async fn the_node_says_what_it_is_and_that_it_lives() {
     tokio::time::sleep(Duration::from_secs(12)).await;
     assert!(!first.is_empty() && renewed().await > first);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_gets_the_volume_of_its_claim_once_that_is_bound() {
+    let node = Node::new().await;
+    let data = node.dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let path = data.display().to_string();
+    let claim = value!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c", "namespace": "ns"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": {"requests": {"storage": "1Gi"}}}});
+    let claim = node.cluster.create("", "persistentvolumeclaims", claim).await;
+    let uid = claim.str_at(&["metadata", "uid"]);
+    let volume = value!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": path},
+            "claimRef": {"namespace": "ns", "name": "c", "uid": uid}}});
+    node.cluster.create("", "persistentvolumes", volume).await;
+    let spec = value!({"restartPolicy": "Never",
+        "containers": [{"name": "c", "image": "here:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]});
+    node.pod("p", spec).await;
+    let told = node.cluster.eventually("the pod is told", async |it| {
+        let events = it.list("", "events", "ns").await;
+        let failed = events.iter().find(|it| it.str_at(&["reason"]) == "FailedMount")?;
+        Some(failed.str_at(&["message"]).to_owned())
+    });
+    let told = told.await;
+    assert!(told.ends_with("error processing PVC ns/c: PVC is not bound"), "{told}");
+    let claims = Resource::built_in("", "persistentvolumeclaims");
+    let client = &node.cluster.client;
+    let patch = value!({"spec": {"volumeName": "pv"}});
+    client.patch(&claims, "ns", "c", "", PatchKind::Merge, &patch).await.unwrap();
+    let patch = value!({"status": {"phase": "Bound"}});
+    client.patch(&claims, "ns", "c", "status", PatchKind::Merge, &patch).await.unwrap();
+    let pod = node.cluster.eventually("the pod runs", async |it| {
+        let pod = it.get("", "pods", "ns", "p").await?;
+        (pod.str_at(&["status", "phase"]) == "Running").then_some(pod)
+    });
+    let pod = pod.await;
+    let uid = pod.str_at(&["metadata", "uid"]);
+    let link = format!("pods/{uid}/volumes/kubernetes.io~persistent-volume/v");
+    let found = std::fs::read_link(node.dir.path().join(link)).ok();
+    assert_eq!(found, Some(data));
+}

@@ -151,3 +151,83 @@ async fn the_room_of_a_pod_that_ends_is_given_to_the_next() {
     patched.unwrap();
     assert_eq!(on_node(&cluster, "second").await, "n1");
 }
+
+/// A claim whose volume is chosen when its pod has a node, with a volume that only `n2` reaches.
+async fn waiting_claim(cluster: &TestCluster) {
+    let class = value!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "local"},
+        "provisioner": "kubernetes.io/no-provisioner", "volumeBindingMode": "WaitForFirstConsumer"});
+    cluster.create("storage.k8s.io", "storageclasses", class).await;
+    let claim = value!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c", "namespace": "default"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "local", "resources": {"requests": {"storage": "1Gi"}}}});
+    cluster.create("", "persistentvolumeclaims", claim).await;
+    let term = value!({"matchExpressions": [{"key": "disk", "operator": "In", "values": ["yes"]}]});
+    let volume = value!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "local",
+            "local": {"path": "/x"}, "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}}});
+    cluster.create("", "persistentvolumes", volume).await;
+    // What the binder does with a new volume.
+    patch(cluster, "persistentvolumes", "v", "status", value!({"status": {"phase": "Available"}}))
+        .await;
+}
+
+async fn patch(cluster: &TestCluster, plural: &str, name: &str, part: &'static str, patch: Value) {
+    let resource = Resource::built_in("", plural);
+    let namespace = if plural == "persistentvolumeclaims" { "default" } else { "" };
+    let kind = PatchKind::Merge;
+    cluster.client.patch(&resource, namespace, name, part, kind, &patch).await.unwrap();
+}
+
+fn pod_with_claim(name: &str) -> Value {
+    let mut pod = pod(name, "1", 0);
+    pod.set_at(
+        &["spec", "volumes"],
+        value!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]),
+    );
+    pod
+}
+
+async fn volume_taken(cluster: &TestCluster) {
+    cluster
+        .eventually("the volume is the claim's", async |it| {
+            let volume = it.get("", "persistentvolumes", "", "v").await?;
+            (volume.str_at(&["spec", "claimRef", "name"]) == "c").then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_bound_once_the_volume_chosen_for_its_node_is() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "8").await;
+    node(&cluster, "n2", "2").await;
+    patch(&cluster, "nodes", "n2", "", value!({"metadata": {"labels": {"disk": "yes"}}})).await;
+    waiting_claim(&cluster).await;
+    cluster.create("", "pods", pod_with_claim("web")).await;
+    volume_taken(&cluster).await;
+    let web = cluster.get("", "pods", "default", "web").await.unwrap();
+    assert_eq!(web.str_at(&["spec", "nodeName"]), "", "its claim is not bound yet");
+    // What the binder does then.
+    let bound = value!({"spec": {"volumeName": "v"},
+        "metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}});
+    patch(&cluster, "persistentvolumeclaims", "c", "", bound).await;
+    assert_eq!(on_node(&cluster, "web").await, "n2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_goes_while_its_volume_is_bound_leaves_it_to_the_next() {
+    let cluster = cluster().await;
+    node(&cluster, "n2", "1").await;
+    patch(&cluster, "nodes", "n2", "", value!({"metadata": {"labels": {"disk": "yes"}}})).await;
+    waiting_claim(&cluster).await;
+    cluster.create("", "pods", pod_with_claim("first")).await;
+    volume_taken(&cluster).await;
+    let pods = Resource::built_in("", "pods");
+    let params = client::call::DeleteParams::default();
+    cluster.client.delete(&pods, "default", "first", &params).await.unwrap();
+    // It has room only when the first holds nothing any more.
+    cluster.create("", "pods", pod_with_claim("second")).await;
+    let bound = value!({"spec": {"volumeName": "v"},
+        "metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}});
+    patch(&cluster, "persistentvolumeclaims", "c", "", bound).await;
+    assert_eq!(on_node(&cluster, "second").await, "n2");
+}

@@ -1,5 +1,10 @@
-//! VolumeRestrictions, VolumeBinding and VolumeZone, for claims that are bound. A pod with a claim that is to be bound on
-//! the pod's behalf is refused and told so.
+//! What volumes have to say about nodes: VolumeRestrictions and VolumeZone here, the others beside it.
+
+mod binding;
+mod limits;
+
+pub(super) use binding::VolumeBinding;
+pub(super) use limits::NodeVolumeLimits;
 
 use client::ObjectKey;
 
@@ -76,77 +81,6 @@ impl Check for Alone {
 
     fn pod_removed(&mut self, _row: &Row, pod: &PodLite) {
         self.users = self.users.saturating_sub(self.uses(pod));
-    }
-
-    fn fork(&self) -> Box<dyn Check + '_> {
-        Box::new(self.clone())
-    }
-}
-
-/// Upstream's plugin of that name, for claims that are bound.
-#[derive(Debug)]
-pub(super) struct VolumeBinding;
-
-impl Filter for VolumeBinding {
-    fn name(&self) -> &'static str {
-        "VolumeBinding"
-    }
-
-    fn prepare<'a>(&'a self, cycle: Cycle<'a>) -> Prepared<'a> {
-        if cycle.pod.ask.claims.is_empty() {
-            return Prepared::Skip;
-        }
-        let mut volumes = Vec::new();
-        let mut waiting = false;
-        for used in &cycle.pod.ask.claims {
-            let name = &used.name;
-            let Some(claim) = cycle.cluster.volumes.claim(&key(cycle.pod, used)) else {
-                let missing = format!("persistentvolumeclaim \"{name}\" not found");
-                let to_come = format!(
-                    "waiting for ephemeral volume controller to create the persistentvolumeclaim \"{name}\""
-                );
-                let reason = if used.ephemeral { to_come } else { missing };
-                return Prepared::Reject(Rejection::for_good(reason));
-            };
-            match &claim.volume {
-                Some(volume) => volumes.push(volume),
-                None if cycle.cluster.volumes.waits_for_pods(&claim.class) => waiting = true,
-                None => {
-                    let reason = "pod has unbound immediate PersistentVolumeClaims";
-                    return Prepared::Reject(Rejection::for_good(reason));
-                }
-            }
-        }
-        if waiting {
-            let reason = "this scheduler does not bind PersistentVolumeClaims yet";
-            return Prepared::Reject(Rejection::for_good(reason));
-        }
-        let mut found = Vec::new();
-        for name in volumes {
-            let Some(volume) = cycle.cluster.volumes.volume(name) else {
-                let reason = format!("persistentvolume \"{name}\" not found");
-                return Prepared::Reject(Rejection::for_good(reason));
-            };
-            found.push(volume);
-        }
-        Prepared::Ready(Box::new(Reachable(found)))
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Reachable<'a>(Vec<&'a Volume>);
-
-impl Check for Reachable<'_> {
-    fn check(&self, row: &Row) -> Result<(), Rejection> {
-        let (name, labels) = (&row.node.name, &row.node.labels);
-        let reachable = |it: &&Volume| {
-            let terms = it.nodes.as_ref();
-            terms.is_none_or(|terms| terms.iter().any(|term| term.matches(name, labels)))
-        };
-        if self.0.iter().all(reachable) {
-            return Ok(());
-        }
-        Err(Rejection::for_good("node(s) didn't match PersistentVolume's node affinity"))
     }
 
     fn fork(&self) -> Box<dyn Check + '_> {

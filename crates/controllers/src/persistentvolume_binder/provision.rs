@@ -1,0 +1,131 @@
+//! Having a volume made for a claim: which class it is, who makes it, and what is told meanwhile.
+
+use apimachinery::Value;
+
+use client::volumes::{annotation, leaves_class_open};
+
+/// Says that claims which name no class get this one; the second is its older name.
+const IS_DEFAULT: [&str; 2] = [
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+];
+/// Who is to make a claim's volume; the second is its older name, which provisioners still read.
+pub(super) const PROVISIONER: [&str; 2] =
+    ["volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner"];
+
+/// In-tree plugins of old, and the CSI drivers that do their work.
+const MIGRATED: &[(&str, &str)] = &[
+    ("kubernetes.io/aws-ebs", "ebs.csi.aws.com"),
+    ("kubernetes.io/azure-disk", "disk.csi.azure.com"),
+    ("kubernetes.io/azure-file", "file.csi.azure.com"),
+    ("kubernetes.io/cinder", "cinder.csi.openstack.org"),
+    ("kubernetes.io/gce-pd", "pd.csi.storage.gke.io"),
+    ("kubernetes.io/portworx-volume", "pxd.portworx.com"),
+    ("kubernetes.io/vsphere-volume", "csi.vsphere.vmware.com"),
+];
+
+/// The CSI driver that a provisioner's work has gone to.
+pub(super) fn migrated(provisioner: &str) -> Option<&'static str> {
+    MIGRATED.iter().find(|(plugin, _)| *plugin == provisioner).map(|(_, driver)| *driver)
+}
+
+/// Who makes volumes of a class, outside of this program.
+///
+/// # Errors
+/// In upstream's words: names that begin with `kubernetes.io/` mean what upstream has built in.
+pub(super) fn provisioner(class: &Value) -> Result<String, String> {
+    let name = class.str_at(&["provisioner"]);
+    if let Some(driver) = migrated(name) {
+        return Ok(driver.to_owned());
+    }
+    match name {
+        "kubernetes.io/host-path" => {
+            Err(format!("Provisioning in volume plugin \"{name}\" is disabled"))
+        }
+        "kubernetes.io/nfs" => Err("no provisionable volume plugin matched".to_owned()),
+        _ if name.starts_with("kubernetes.io/") => {
+            Err(format!("no volume plugin matched name: {name}"))
+        }
+        _ => Ok(name.to_owned()),
+    }
+}
+
+/// What is told while another program makes the volume.
+pub(super) fn waiting_for(provisioner: &str) -> String {
+    format!(
+        "Waiting for a volume to be created either by the external provisioner '{provisioner}' or manually by the \
+         system administrator. If volume creation is delayed, please verify that the provisioner is running and \
+         correctly registered."
+    )
+}
+
+/// The class of claims that name none: the newest of those that say so, of several the first by name.
+pub(super) fn default_class<'a>(classes: impl Iterator<Item = &'a Value>) -> Option<&'a Value> {
+    let says = |it: &&Value| IS_DEFAULT.iter().any(|key| annotation(it, key) == Some("true"));
+    let order = |it: &&Value| {
+        let created = it.str_at(&["metadata", "creationTimestamp"]).to_owned();
+        (created, std::cmp::Reverse(super::name(it).to_owned()))
+    };
+    classes.filter(says).max_by_key(order)
+}
+
+/// A claim with the class that it gets because it names none.
+pub(super) fn with_default_class(claim: &Value, default: Option<&Value>) -> Option<Value> {
+    let class = default.filter(|_| leaves_class_open(claim))?;
+    let mut claim = claim.clone();
+    claim.set_at(&["spec", "storageClassName"], super::name(class));
+    Some(claim)
+}
+
+/// A claim that says who is to make its volume; `None` where it says so already.
+pub(super) fn with_provisioner(claim: &Value, provisioner: &str) -> Option<Value> {
+    if PROVISIONER.iter().all(|key| annotation(claim, key) == Some(provisioner)) {
+        return None;
+    }
+    let mut claim = claim.clone();
+    for key in PROVISIONER {
+        claim.set_at(&["metadata", "annotations", key], provisioner);
+    }
+    Some(claim)
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::value;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_default_class_is_taken() {
+        let class = |name: &str, created: &str, default: &str| {
+            value!({"metadata": {"name": name, "creationTimestamp": created,
+                "annotations": {"storageclass.kubernetes.io/is-default-class": default}}})
+        };
+        let classes = [
+            class("old", "2020-01-01T00:00:00Z", "true"),
+            class("b", "2021-01-01T00:00:00Z", "true"),
+            class("a", "2021-01-01T00:00:00Z", "true"),
+            class("newest", "2022-01-01T00:00:00Z", "false"),
+        ];
+        assert_eq!(super::super::name(default_class(classes.iter()).unwrap()), "a");
+        let open = value!({"spec": {}});
+        let claim = with_default_class(&open, Some(&classes[0])).unwrap();
+        assert_eq!(claim.str_at(&["spec", "storageClassName"]), "old");
+        let none = value!({"spec": {"storageClassName": ""}});
+        assert!(with_default_class(&none, Some(&classes[0])).is_none());
+    }
+
+    #[test]
+    fn what_upstream_has_built_in_is_not_waited_for() {
+        let check = |name: &str, expected: Result<&str, &str>| {
+            let class = value!({"provisioner": name});
+            assert_eq!(provisioner(&class).as_deref().map_err(String::as_str), expected);
+        };
+        check("example.com/p", Ok("example.com/p"));
+        check("kubernetes.io/aws-ebs", Ok("ebs.csi.aws.com"));
+        check(
+            "kubernetes.io/no-provisioner",
+            Err("no volume plugin matched name: kubernetes.io/no-provisioner"),
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! VolumeBinding: the volumes that a pod's claims have, get or have made for them must be such that its node reaches them.
+
+use client::ObjectKey;
+use compact_str::CompactString;
+
+use super::key;
+use crate::cluster::Cluster;
+use crate::framework::{Check, Cycle, Filter, Prepared, Rejection, Reserve};
+use crate::labels::Labels;
+use crate::node::Row;
+use crate::pod::{ClaimUse, PodLite};
+use crate::volumes::{Bindings, Claim, NotMade, Volume, Volumes};
+
+/// Upstream's plugin of that name.
+#[derive(Debug)]
+pub(in super::super) struct VolumeBinding;
+
+const NOTHING_TO_BIND: &str = "node(s) didn't find available persistent volumes to bind";
+
+impl Filter for VolumeBinding {
+    fn name(&self) -> &'static str {
+        "VolumeBinding"
+    }
+
+    fn prepare<'a>(&'a self, cycle: Cycle<'a>) -> Prepared<'a> {
+        if cycle.pod.ask.claims.is_empty() {
+            return Prepared::Skip;
+        }
+        match Needs::of(cycle.pod, &cycle.cluster.volumes) {
+            Ok(needs) => Prepared::Ready(Box::new(needs)),
+            Err(reason) => Prepared::Reject(Rejection::for_good(reason)),
+        }
+    }
+}
+
+impl Reserve for VolumeBinding {
+    fn name(&self) -> &'static str {
+        "VolumeBinding"
+    }
+
+    fn reserve(
+        &self,
+        cluster: &mut Cluster,
+        pod: &PodLite,
+        node: &str,
+    ) -> Result<Option<Bindings>, String> {
+        if pod.ask.claims.is_empty() {
+            return Ok(None);
+        }
+        let needs = Needs::of(pod, &cluster.volumes)?;
+        let row = cluster.row(node).ok_or_else(|| format!("node {node} is gone"))?;
+        let bindings = needs.bindings(&row.node.name, &row.node.labels);
+        let bindings = bindings.map_err(str::to_owned)?;
+        if bindings == Bindings::default() {
+            return Ok(None);
+        }
+        cluster.volumes.reserve(&pod.key, node, bindings.clone());
+        Ok(Some(bindings))
+    }
+
+    fn unreserve(&self, cluster: &mut Cluster, pod: &PodLite) {
+        cluster.volumes.unreserve(&pod.key);
+    }
+}
+
+/// What a pod's claims need of a node.
+#[derive(Debug, Clone)]
+struct Needs<'a> {
+    volumes: &'a Volumes,
+    /// What they have.
+    bound: Vec<&'a Volume>,
+    /// Those that are to be bound, the smallest first.
+    open: Vec<Open<'a>>,
+}
+
+/// A claim that is to be bound for the pod.
+#[derive(Debug, Clone)]
+struct Open<'a> {
+    key: ObjectKey,
+    claim: &'a Claim,
+    /// The node that its volume is to be made for, where that is settled.
+    settled: Option<&'a str>,
+    /// What it can have, the best first.
+    suitable: Vec<(&'a str, &'a Volume)>,
+}
+
+impl<'a> Needs<'a> {
+    /// # Errors
+    /// Why no node will do, in upstream's words.
+    fn of(pod: &PodLite, volumes: &'a Volumes) -> Result<Self, String> {
+        let mut needs = Self { volumes, bound: Vec::new(), open: Vec::new() };
+        let mut names = Vec::new();
+        let mut immediate = false;
+        for used in &pod.ask.claims {
+            let key = key(pod, used);
+            let claim = usable(pod, used, volumes.claim(&key))?;
+            match &claim.volume {
+                Some(volume) => names.push(volume),
+                None if volumes.waits_for_pods(&claim.class) => {
+                    let settled = volumes.selected_node(&key, claim);
+                    let suitable = volumes.suitable(&key, claim);
+                    needs.open.push(Open { key, claim, settled, suitable });
+                }
+                None => immediate = true,
+            }
+        }
+        if immediate {
+            return Err("pod has unbound immediate PersistentVolumeClaims".to_owned());
+        }
+        for name in names {
+            let found = volumes.volume(name);
+            needs
+                .bound
+                .push(found.ok_or_else(|| format!("persistentvolume \"{name}\" not found"))?);
+        }
+        let size = |it: &Open<'_>| it.claim.open.as_ref().map(|it| client::volumes::wanted(it));
+        needs.open.sort_by_cached_key(size);
+        Ok(needs)
+    }
+
+    /// What becomes of the open claims on a node.
+    fn bindings(&self, node: &CompactString, labels: &Labels) -> Result<Bindings, &'static str> {
+        let mut bindings = Bindings::default();
+        let mut to_make = Vec::new();
+        for open in &self.open {
+            if let Some(settled) = open.settled {
+                if settled != node {
+                    return Err(NOTHING_TO_BIND);
+                }
+                to_make.push(open);
+                continue;
+            }
+            let chosen = open.suitable.iter().find(|(name, volume)| {
+                let taken = bindings.chosen.iter().any(|(_, it)| it == name);
+                !taken && volume.reaches(node, labels)
+            });
+            match chosen {
+                Some((name, _)) => bindings.chosen.push((open.key.clone(), (*name).into())),
+                None => to_make.push(open),
+            }
+        }
+        for open in to_make {
+            self.volumes.can_be_made(open.claim, labels).map_err(|why| match why {
+                NotMade::NotThere => NOTHING_TO_BIND,
+                NotMade::NoRoom => "node(s) did not have enough free storage",
+            })?;
+            bindings.made.push(open.key.clone());
+        }
+        Ok(bindings)
+    }
+}
+
+/// A claim that a pod can have, bound or not.
+fn usable<'a>(
+    pod: &PodLite,
+    used: &ClaimUse,
+    claim: Option<&'a Claim>,
+) -> Result<&'a Claim, String> {
+    let name = &used.name;
+    let Some(claim) = claim else {
+        return Err(if used.ephemeral {
+            format!(
+                "waiting for ephemeral volume controller to create the persistentvolumeclaim \"{name}\""
+            )
+        } else {
+            format!("persistentvolumeclaim \"{name}\" not found")
+        });
+    };
+    if let Some(volume) = &claim.lost {
+        return Err(format!(
+            "persistentvolumeclaim \"{name}\" bound to non-existent persistentvolume \"{volume}\""
+        ));
+    }
+    if claim.going {
+        return Err(format!("persistentvolumeclaim \"{name}\" is being deleted"));
+    }
+    if used.ephemeral && claim.controller != pod.uid {
+        let namespace = &pod.key.namespace;
+        return Err(format!(
+            "PVC {namespace}/{name} was not created for pod {} (pod is not owner)",
+            pod.key
+        ));
+    }
+    Ok(claim)
+}
+
+impl Check for Needs<'_> {
+    fn check(&self, row: &Row) -> Result<(), Rejection> {
+        let (node, labels) = (&row.node.name, &row.node.labels);
+        let mut reasons: Vec<&'static str> = Vec::new();
+        if !self.bound.iter().all(|it| it.reaches(node, labels)) {
+            reasons.push("node(s) didn't match PersistentVolume's node affinity");
+        }
+        reasons.extend(self.bindings(node, labels).err());
+        if reasons.is_empty() {
+            return Ok(());
+        }
+        let reasons = reasons.into_iter().map(Into::into).collect();
+        Err(Rejection { reasons, unresolvable: true })
+    }
+
+    fn fork(&self) -> Box<dyn Check + '_> {
+        Box::new(self.clone())
+    }
+}
