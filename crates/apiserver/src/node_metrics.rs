@@ -89,6 +89,7 @@ impl NodeMetrics {
                     cache: Arc::clone(cache),
                     served: *served,
                     namespace: info.namespace.clone(),
+                    conversion: None,
                 };
                 (*kind, target)
             },
