@@ -183,6 +183,13 @@ fn remove_groups(data_dir: &Path) -> Result<()> {
     for group in [pods.as_str(), OWN_GROUP] {
         for dir in hierarchies.dirs(group) {
             remove_group(&dir);
+            // A root of one's own goes too, unless somebody else has groups or processes there.
+            let above = std::path::Path::new(group).ancestors().skip(1);
+            for (_, dir) in
+                above.zip(dir.ancestors().skip(1)).filter(|(it, _)| it.parent().is_some())
+            {
+                let _ = std::fs::remove_dir(dir);
+            }
         }
     }
     Ok(())

@@ -99,7 +99,7 @@ pub async fn ensure_all(
 pub async fn keep(server: Arc<Server>, objects: Vec<Value>, stop: ShutdownSignal) {
     let bootstrap = Bootstrap::new(&server);
     let changes: Vec<_> = objects.iter().filter_map(|it| bootstrap.changes_of(it)).collect();
-    let mut pause = MIN_PAUSE;
+    let (mut pause, mut is_first) = (MIN_PAUSE, true);
     loop {
         // Registered before looking: what changes meanwhile is found.
         let changed: Vec<_> =
@@ -109,6 +109,7 @@ pub async fn keep(server: Arc<Server>, objects: Vec<Value>, stop: ShutdownSignal
             let (kind, name) = (object.str_at(&["kind"]), object.str_at(&["metadata", "name"]));
             match bootstrap.ensure(object.clone()).await {
                 Ok(Done::Nothing) => {}
+                Ok(Done::Created | Done::Updated) if is_first => {}
                 Ok(Done::Created | Done::Updated) => {
                     tracing::info!(kind, name, "made again what every cluster has");
                 }
@@ -126,6 +127,7 @@ pub async fn keep(server: Arc<Server>, objects: Vec<Value>, stop: ShutdownSignal
             () = again => {}
             () = stop.requested() => return,
         }
+        is_first = false;
         pause = if failed { (pause * 2).min(MAX_PAUSE) } else { MIN_PAUSE };
     }
 }

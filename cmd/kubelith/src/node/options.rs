@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 use runtime::Registries;
 use sha2::{Digest, Sha256};
-use sys::cgroup::Hierarchies;
 use sys::netlink::{Netns, Rtnetlink};
 
 /// Where sockets and pinned namespaces lie for the default data directory.
@@ -79,7 +78,7 @@ pub(crate) struct Kubelet {
     /// Port of the node agent's server
     #[arg(long, default_value_t = 10250, value_name = "PORT")]
     pub(crate) port: u16,
-    /// The control group that pods' groups are made in
+    /// The control group that pods' groups are made in; made where it is missing
     #[arg(long, default_value = "/", value_name = "GROUP")]
     cgroup_root: String,
     /// Kept from pods for the system: cpu=200m,memory=150Mi
@@ -206,11 +205,6 @@ impl Options {
         let root = &self.kubelet.cgroup_root;
         if !root.starts_with('/') || root.split('/').any(|it| it == "..") {
             bail!("--cgroup-root {root:?}: it must be the path of a control group, such as /pods");
-        }
-        let hierarchies = Hierarchies::detect();
-        let missing = hierarchies.is_ok_and(|it| it.dirs(root).iter().any(|dir| !dir.is_dir()));
-        if root != "/" && missing {
-            bail!("--cgroup-root {root:?} does not exist: make that control group first");
         }
         let own = Rtnetlink::open(&Netns::own()).and_then(|mut it| it.addresses());
         let own = own.context("could not list this machine's addresses")?;
