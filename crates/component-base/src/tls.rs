@@ -1,5 +1,6 @@
 //! TLS as every part speaks it: one provider of cryptography, and the one way to trust whoever answers.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use rustls::client::WantsClientCert;
@@ -19,6 +20,22 @@ pub enum Trust {
     /// Whoever answers. For asking whether somebody does, for what somebody wants it for by name, and for reading what
     /// proves a server; never with a secret.
     Anybody,
+    /// Whoever this judge takes.
+    Judged(Arc<dyn Judge>),
+}
+
+/// Judges the certificate that a server shows. That the server has its key is checked besides.
+pub trait Judge: Debug + Send + Sync {
+    /// # Errors
+    /// Why the server is not the one that is called.
+    fn judge(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<(), Error>;
 }
 
 /// Where the configuration of a client begins: the provider, the versions, and whom to trust.
@@ -30,27 +47,49 @@ pub fn client(trust: Trust) -> Result<ConfigBuilder<ClientConfig, WantsClientCer
     let builder: ConfigBuilder<ClientConfig, WantsVerifier> =
         ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?;
-    Ok(match trust {
-        Trust::Authorities(roots) => builder.with_root_certificates(roots),
-        Trust::Anybody => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        }
-    })
+    let judge = match trust {
+        Trust::Authorities(roots) => return Ok(builder.with_root_certificates(roots)),
+        Trust::Anybody => Arc::new(Anybody),
+        Trust::Judged(judge) => judge,
+    };
+    let verifier = Arc::new(Verifier { provider, judge });
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
 }
 
-/// Takes any certificate whose key the server has.
+/// Takes any certificate.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct Anybody;
 
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
+impl Judge for Anybody {
+    fn judge(
         &self,
         _leaf: &CertificateDer<'_>,
         _others: &[CertificateDer<'_>],
         _name: &ServerName<'_>,
         _ocsp: &[u8],
         _now: UnixTime,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Takes a certificate that its judge takes and whose key the server has.
+#[derive(Debug)]
+struct Verifier {
+    provider: Arc<CryptoProvider>,
+    judge: Arc<dyn Judge>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        self.judge.judge(leaf, others, name, ocsp, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -60,7 +99,7 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let known = &self.0.signature_verification_algorithms;
+        let known = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signature, known)
     }
 
@@ -70,11 +109,11 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let known = &self.0.signature_verification_algorithms;
+        let known = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signature, known)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -4,15 +4,13 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use component_base::tls::Trust;
+use component_base::tls::{Judge, Trust};
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 use x509_parser::parse_x509_certificate;
 
 /// Where distributions keep the authorities that they trust.
@@ -35,11 +33,10 @@ pub(crate) fn config(bundle: &str) -> Result<Arc<ClientConfig>, String> {
     }
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates.iter().cloned());
-    let base = component_base::tls::client(Trust::Authorities(RootCertStore::empty()));
+    let authorities = Arc::new(Authorities::new(roots, certificates)?);
+    let base = component_base::tls::client(Trust::Judged(authorities));
     let base = base.map_err(|error| error.to_string())?;
     let mut config = base.with_no_client_auth();
-    let verifier = Authorities::new(roots, certificates)?;
-    config.dangerous().set_certificate_verifier(Arc::new(verifier));
     // One connection for all calls would make one endpoint of a service do all the work.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
@@ -71,7 +68,7 @@ impl Authorities {
         leaf: &CertificateDer<'_>,
         name: &ServerName<'_>,
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+    ) -> Result<(), Error> {
         rustls::client::verify_server_name(&ParsedCertificate::try_from(leaf)?, name)?;
         let bad = |_| Error::InvalidCertificate(CertificateError::BadEncoding);
         let (_, parsed) = parse_x509_certificate(leaf).map_err(bad)?;
@@ -80,48 +77,24 @@ impl Authorities {
         if now < validity.not_before.timestamp() || now > validity.not_after.timestamp() {
             return Err(Error::InvalidCertificate(CertificateError::Expired));
         }
-        Ok(ServerCertVerified::assertion())
+        Ok(())
     }
 }
 
-impl ServerCertVerifier for Authorities {
-    fn verify_server_cert(
+impl Judge for Authorities {
+    fn judge(
         &self,
         leaf: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+    ) -> Result<(), Error> {
         if self.certificates.iter().any(|it| it == leaf) {
             return Self::verify_named(leaf, name, now);
         }
         let unknown = || Error::InvalidCertificate(CertificateError::UnknownIssuer);
         let signed = self.signed.as_ref().ok_or_else(unknown)?;
-        signed.verify_server_cert(leaf, others, name, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let known = ring::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &known)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let known = ring::default_provider().signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ring::default_provider().signature_verification_algorithms.supported_schemes()
+        signed.verify_server_cert(leaf, others, name, ocsp, now).map(drop)
     }
 }
