@@ -12,6 +12,7 @@
 )]
 
 mod controllers;
+mod node;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,15 +24,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::Places;
 use crate::command::{self, program};
-use crate::{Places, corpus};
 
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(30);
-
-/// How many answers of a topic may differ from run to run: times end at the second, and a run that crosses one at the
-/// wrong moment orders managed fields otherwise.
-const SLACK: u32 = 3;
 
 /// A server without controllers.
 pub(crate) const BARE: &[&str] = &["--disable=agent,proxy,dns,scheduler,controllers"];
@@ -154,36 +151,37 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// The recorded kubelet: one topic, in a file of its own.
-fn node(places: &Places, options: &Options) -> Result<()> {
-    let Some(printed) = corpus::recordings(places, &options.topic, options.show > 0)? else {
-        return Ok(());
-    };
-    print!("{printed}");
-    let last = printed.lines().rev().find_map(|it| it.strip_suffix(" right")?.split_once('/'));
-    let numbers = last.and_then(|(right, of)| Some((right.parse().ok()?, of.parse().ok()?)));
-    let Some(numbers) = numbers else { bail!("the player printed no result") };
-    let right = BTreeMap::from([("node".to_owned(), numbers)]);
-    let file = places.root.join("docs/replay-node.tsv");
-    match (options.write, options.topic.is_empty()) {
-        (true, _) => write(&file, &right),
-        (false, true) => compare(&file, &right),
-        (false, false) => Ok(()),
-    }
-}
-
-/// Plays the recordings; fails where fewer answers are right than before.
+/// Plays the recordings; fails where fewer answers are right than before, twice in a row: some tell times, and a run that
+/// crosses a second at the wrong moment orders managed fields otherwise.
 pub(crate) fn run(places: &Places, options: &Options) -> Result<()> {
     if !places.has_reference() {
         println!("replay: {} is not there, skipped", places.reference.display());
         return Ok(());
     }
     if options.node {
-        return node(places, options);
+        return node::run(places, options);
     }
     if options.controllers {
         return controllers::run(places, options);
     }
+    let file = places.root.join("docs/replay.tsv");
+    let mut right = answers(places, options)?;
+    if options.write {
+        write(&file, &right)?;
+        return tell(&places.root.join("docs/gaps.md"), &right);
+    }
+    if let Err(worse) = compare(&file, &right) {
+        println!("played again, since {worse}");
+        for (topic, again) in answers(places, options)? {
+            let before = right.entry(topic).or_default();
+            *before = again.max(*before);
+        }
+    }
+    compare(&file, &right)
+}
+
+/// Plays the recordings to a fresh server: topic to (right, all).
+fn answers(places: &Places, options: &Options) -> Result<BTreeMap<String, (u32, u32)>> {
     let server = Server::start(places, RECORDED)?;
     let player = places.reference.join("../tools/replay.py");
     let url = server.url();
@@ -208,12 +206,7 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<()> {
     if right.contains_key(CUSTOM) {
         custom(places, &show, &mut right)?;
     }
-    let file = places.root.join("docs/replay.tsv");
-    if options.write {
-        write(&file, &right)?;
-        return tell(&places.root.join("docs/gaps.md"), &right);
-    }
-    compare(&file, &right)
+    Ok(right)
 }
 
 /// Stories of a custom resource. Of the stories before them the recordings lack the step that lets the definition go
@@ -291,6 +284,14 @@ fn counts(printed: &str) -> BTreeMap<String, (u32, u32)> {
     counts
 }
 
+/// What is known to be wrong, with the reasons: lines of name, tab, reason below a heading.
+fn exceptions(file: &Path) -> Result<BTreeMap<String, String>> {
+    let all =
+        fs::read_to_string(file).with_context(|| format!("could not read {}", file.display()))?;
+    let rows = all.lines().skip(1).filter_map(|line| line.split_once('\t'));
+    Ok(rows.map(|(name, reason)| (name.to_owned(), reason.to_owned())).collect())
+}
+
 fn write(file: &Path, right: &BTreeMap<String, (u32, u32)>) -> Result<()> {
     let mut text = String::from("topic\tright\tof\n");
     for (topic, (right, all)) in right {
@@ -307,7 +308,7 @@ fn compare(file: &Path, right: &BTreeMap<String, (u32, u32)>) -> Result<()> {
         let [topic, floor, _] = columns[..] else { continue };
         let floor: u32 = floor.parse().unwrap_or_default();
         let Some((now, _)) = right.get(topic) else { continue };
-        if now + SLACK < floor {
+        if *now < floor {
             worse.push(format!("{topic}: {now} right, {floor} before"));
         }
     }

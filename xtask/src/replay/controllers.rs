@@ -7,11 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Options, Server, text, write};
+use super::{Options, Server, exceptions, text, write};
 use crate::Places;
 use crate::command::program;
 
@@ -48,7 +47,7 @@ pub(super) fn run(places: &Places, options: &Options) -> Result<()> {
     };
     let printed = player.play(&stories, JOBS)?;
     let mut right = counts(&printed);
-    let known = exceptions(&places.root)?;
+    let known = exceptions(&places.root.join("docs/replay-controllers-exceptions.tsv"))?;
     let mut news: BTreeSet<String> =
         wrong(&printed).into_iter().filter(|it| !known.contains_key(*it)).map(Into::into).collect();
     if !news.is_empty() {
@@ -143,15 +142,6 @@ fn counts(printed: &str) -> BTreeMap<String, (u32, u32)> {
 fn wrong(printed: &str) -> BTreeSet<&str> {
     let names = printed.lines().filter(|line| !line.starts_with(' ') && line.contains('/'));
     names.filter(|line| !line.contains(' ')).collect()
-}
-
-/// The stories that are known to go wrong, with the reasons.
-fn exceptions(root: &Path) -> Result<BTreeMap<String, String>> {
-    let path = root.join("docs/replay-controllers-exceptions.tsv");
-    let all =
-        fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
-    let rows = all.lines().skip(1).filter_map(|line| line.split_once('\t'));
-    Ok(rows.map(|(story, reason)| (story.to_owned(), reason.to_owned())).collect())
 }
 
 #[cfg(test)]
