@@ -1,4 +1,7 @@
-//! Commands in containers and their streams, over the WebSocket protocols `v4.channel.k8s.io` and `v5.channel.k8s.io`.
+//! Commands in containers and their streams, over the WebSocket protocols `v4.channel.k8s.io` and `v5.channel.k8s.io`, and over
+//! SPDY (`over_spdy`).
+
+mod over_spdy;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +96,15 @@ pub(super) async fn open(
     };
     let streams = streams(query, tty)?;
     let container_id = running(context, pod, container).await?;
-    let protocol = protocol(request.method(), request.headers())?;
+    let spdy = over_spdy::asked(request.headers());
+    let protocol = if spdy {
+        match over_spdy::protocol(request.headers()) {
+            Ok(protocol) => protocol,
+            Err(response) => return Ok(*response),
+        }
+    } else {
+        protocol(request.method(), request.headers())?
+    };
     let runtime = &context.shared.runtime;
     let session = match opening {
         Opening::Exec => {
@@ -102,7 +113,12 @@ pub(super) async fn open(
         }
         Opening::Attach => runtime.attach(&AttachRequest { container_id, tty, streams }).await,
     };
-    Ok(upgrade(request, protocol, session.map_err(|it| failed(&it))?, opening))
+    let session = session.map_err(|it| failed(&it))?;
+    if spdy {
+        let wanted = over_spdy::Wanted { streams, tty, protocol, opening };
+        return Ok(over_spdy::upgrade(request, wanted, session));
+    }
+    Ok(upgrade(request, protocol, session, opening))
 }
 
 /// Runs a command to its end; what it wrote.
@@ -147,7 +163,8 @@ pub(super) fn check_upgrade(method: &Method, headers: &HeaderMap) -> Result<(), 
         return refuse(StatusCode::INTERNAL_SERVER_ERROR, "Upgrade request required\n");
     }
     if !has(UPGRADE, "websocket") {
-        let text = "this node streams over WebSocket only: ask for an upgrade to websocket\n";
+        let text =
+            "this node streams over WebSocket and SPDY/3.1: ask for an upgrade to one of them\n";
         return refuse(StatusCode::BAD_REQUEST, text);
     }
     if method != Method::GET {
@@ -287,28 +304,33 @@ async fn pump(channel: u8, stream: Option<BoxedRead>, sender: mpsc::Sender<Messa
 
 async fn take(data: &[u8], stdin: &mut Option<BoxedWrite>, resize: &dyn cri::Resize) {
     match data.split_first() {
-        Some((&STDIN, rest)) => {
-            let gone = match stdin {
-                Some(it) => it.write_all(rest).await.is_err() || it.flush().await.is_err(),
-                None => false,
-            };
-            if gone {
-                *stdin = None;
-            }
-        }
-        Some((&RESIZE, rest)) => {
-            let Ok(size) = apimachinery::json::parse(rest) else { return };
-            let number = |name: &str| {
-                u16::try_from(size.i64_at(&[name]).unwrap_or_default()).unwrap_or_default()
-            };
-            let size = TerminalSize { width: number("Width"), height: number("Height") };
-            if let Err(error) = resize.resize(size).await {
-                tracing::debug!(%error, "could not change the size of a terminal");
-            }
-        }
+        Some((&STDIN, rest)) => write_input(stdin, rest).await,
+        Some((&RESIZE, rest)) => resized(rest, resize).await,
         // Half-close: no more input.
         Some((&CLOSE, [STDIN])) => *stdin = None,
         _ => {}
+    }
+}
+
+/// Gives a command input, as long as it takes any.
+async fn write_input(stdin: &mut Option<BoxedWrite>, data: &[u8]) {
+    let gone = match stdin {
+        Some(it) => it.write_all(data).await.is_err() || it.flush().await.is_err(),
+        None => false,
+    };
+    if gone {
+        *stdin = None;
+    }
+}
+
+/// Changes the size of a terminal to what a client says; what is no size is passed over.
+async fn resized(size: &[u8], resize: &dyn cri::Resize) {
+    let Ok(size) = apimachinery::json::parse(size) else { return };
+    let number =
+        |name: &str| u16::try_from(size.i64_at(&[name]).unwrap_or_default()).unwrap_or_default();
+    let size = TerminalSize { width: number("Width"), height: number("Height") };
+    if let Err(error) = resize.resize(size).await {
+        tracing::debug!(%error, "could not change the size of a terminal");
     }
 }
 
@@ -365,8 +387,9 @@ mod tests {
         let v5 = offer("v5.channel.k8s.io");
         check(get.clone(), &[], 500, "Upgrade request required\n");
         check(get.clone(), &[upgrade, key, version, v5], 500, "Upgrade request required\n");
-        let other = "this node streams over WebSocket only: ask for an upgrade to websocket\n";
-        check(get.clone(), &[connection, ("upgrade", "SPDY/3.1")], 400, other);
+        let other =
+            "this node streams over WebSocket and SPDY/3.1: ask for an upgrade to one of them\n";
+        check(get.clone(), &[connection, ("upgrade", "SPDY/2")], 400, other);
         check(post, &[connection, upgrade, key, version, v5], 405, "bad method");
         let no_key = "mismatch challenge/response";
         check(get.clone(), &[connection, upgrade, version, v5], 400, no_key);

@@ -1,4 +1,4 @@
-//! The part of SPDY/3.1 that port forwarding needs: frames, and headers compressed with the fixed dictionary. Pure.
+//! The part of SPDY/3.1 that streams into pods need: frames, and headers compressed with the fixed dictionary. Pure.
 //!
 //! Knows no sockets. Flow control is left out, as in upstream's own library: windows are never waited for.
 
@@ -305,34 +305,36 @@ fn control(kind: u16, body: &[u8]) -> Vec<u8> {
     all
 }
 
+/// Frames as a client writes them.
+#[cfg(test)]
+pub(super) struct Client(Compress);
+
+#[cfg(test)]
+impl Client {
+    pub(super) fn new() -> Self {
+        let mut deflate = Compress::new(Compression::default(), true);
+        deflate.set_dictionary(&dictionary()).unwrap();
+        Self(deflate)
+    }
+
+    pub(super) fn open(&mut self, stream: u32, headers: &[(&str, &str)]) -> Vec<u8> {
+        let mut plain = u32::try_from(headers.len()).unwrap().to_be_bytes().to_vec();
+        for text in headers.iter().flat_map(|(k, v)| [k, v]) {
+            plain.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
+            plain.extend_from_slice(text.as_bytes());
+        }
+        let mut block = Vec::with_capacity(4096);
+        self.0.compress_vec(&plain, &mut block, FlushCompress::Sync).unwrap();
+        let mut body = stream.to_be_bytes().to_vec();
+        body.extend_from_slice(&[0; 6]);
+        body.extend_from_slice(&block);
+        control(SYN_STREAM, &body)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Frames as a client writes them.
-    struct Client(Compress);
-
-    impl Client {
-        fn new() -> Self {
-            let mut deflate = Compress::new(Compression::default(), true);
-            deflate.set_dictionary(&dictionary()).unwrap();
-            Self(deflate)
-        }
-
-        fn open(&mut self, stream: u32, headers: &[(&str, &str)]) -> Vec<u8> {
-            let mut plain = u32::try_from(headers.len()).unwrap().to_be_bytes().to_vec();
-            for text in headers.iter().flat_map(|(k, v)| [k, v]) {
-                plain.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
-                plain.extend_from_slice(text.as_bytes());
-            }
-            let mut block = Vec::with_capacity(4096);
-            self.0.compress_vec(&plain, &mut block, FlushCompress::Sync).unwrap();
-            let mut body = stream.to_be_bytes().to_vec();
-            body.extend_from_slice(&[0; 6]);
-            body.extend_from_slice(&block);
-            control(SYN_STREAM, &body)
-        }
-    }
 
     #[test]
     fn the_dictionary_is_the_one_of_the_protocol() {
