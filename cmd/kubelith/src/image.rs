@@ -116,6 +116,7 @@ fn print(images: &Value) {
             rows.push(["<none>".to_owned(), id, size]);
         }
     }
+    rows[1..].sort();
     let width = rows.iter().map(|it| it[0].len()).max().unwrap_or_default();
     for [name, id, size] in rows {
         println!("{name:width$}  {id:ID_DIGITS$}  {size}");

@@ -33,7 +33,7 @@ use tokio::task::JoinHandle;
 pub(crate) use cluster_dns::{
     ACCOUNT as DNS_ACCOUNT, Dns, objects as dns_objects, slice as dns_slice,
 };
-pub(crate) use only::{OnlyNode, is_here};
+pub(crate) use only::{OnlyNode, Place, place};
 pub(crate) use options::Options;
 use pod_network::RuntimeNetwork;
 use removed::Removed;

@@ -15,7 +15,7 @@ use sys::cgroup::Hierarchies;
 use sys::netlink::Netns;
 
 use crate::data_dir;
-use crate::node::{self, OnlyNode, Options as NodeOptions};
+use crate::node::{self, OnlyNode, Options as NodeOptions, Place};
 
 /// The group that those of shims are in.
 const OWN_GROUP: &str = "/kubelith";
@@ -67,7 +67,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         );
     }
     let held = data_dir::hold(data_dir)?;
-    let only = is_node(data_dir).then(|| alone(data_dir)).transpose()?;
+    let is_node = is_node(data_dir);
+    let only = if is_node { alone(data_dir)? } else { None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = runtime.block_on(end_containers(data_dir, &state_dir))?;
     println!("containers: {ended} pods ended");
@@ -76,10 +77,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .context("could not remove the pod network")?;
         Proxy::remove(&Netns::own()).context("could not remove the rules of services")?;
         println!("network: links, routes and rules removed");
+    } else if is_node {
+        println!("network: gone already, with the network namespace that it was in");
     }
     let mounts = unmount(&[data_dir.clone(), state_dir.clone()])?;
     println!("mounts: {mounts} removed");
-    if only.is_some() {
+    if is_node {
         remove_groups(data_dir)?;
     }
     drop(held);
@@ -99,15 +102,19 @@ fn is_node(data_dir: &Path) -> bool {
     data_dir.join("agent/runtime").exists()
 }
 
-/// Links, routes and rules have fixed names: they may be taken away only where they are this node's.
-fn alone(data_dir: &Path) -> Result<OnlyNode> {
-    if !node::is_here(data_dir)? {
-        bail!(
+/// Links, routes and rules have fixed names: they may be taken away only where they are this node's. Nothing where they are
+/// gone.
+fn alone(data_dir: &Path) -> Result<Option<OnlyNode>> {
+    match node::place(data_dir)? {
+        Place::Here => {}
+        Place::Gone => return Ok(None),
+        Place::Elsewhere => bail!(
             "the network of the node of {} is in another network namespace: run this there (`nsenter --net=...`)",
             data_dir.display()
-        );
+        ),
     }
-    OnlyNode::here().context("its links and rules have the same names as those of this node would")
+    let only = OnlyNode::here();
+    only.map(Some).context("its links and rules have the same names as those of this node would")
 }
 
 async fn end_containers(data_dir: &Path, state_dir: &Path) -> Result<usize> {

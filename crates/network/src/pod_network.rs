@@ -259,12 +259,17 @@ fn remove_all(
     let pods = pod::list(rt).map_err(removing())?.into_values();
     let pods: Vec<_> = pods.chain(pod::list_unfinished(rt).map_err(removing())?).collect();
     let device = rt.link(device).map_err(removing())?;
+    // Namespaces of pods that have just ended take their links with them, and links their routes.
+    let unless_gone = |it: Result<(), NetlinkError>| match it {
+        Err(error) if !error.is_not_found() => Err(removing()(error)),
+        _ => Ok(()),
+    };
     for link in pods.into_iter().chain(device) {
-        rt.delete_link(link.index).map_err(removing())?;
+        unless_gone(rt.delete_link(link.index))?;
     }
     for route in rt.routes().map_err(removing())? {
         if route.protocol == PROTOCOL {
-            rt.delete_route(&route).map_err(removing())?;
+            unless_gone(rt.delete_route(&route))?;
         }
     }
     Ok(())

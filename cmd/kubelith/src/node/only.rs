@@ -14,6 +14,8 @@ const NAME: &str = "kubelith-node";
 const NETWORK_FILE: &str = "agent/network-namespace";
 /// This process' network namespace.
 const OWN: &str = "/proc/self/ns/net";
+/// What is mounted, namespaces too.
+const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// Remembers where the node's network is.
 pub(super) fn keep(data_dir: &Path) -> Result<()> {
@@ -23,12 +25,41 @@ pub(super) fn keep(data_dir: &Path) -> Result<()> {
         .with_context(|| format!("could not write {}", file.display()))
 }
 
-/// Whether the network of a node that has ended is in this network namespace. A data directory of an older version does
-/// not say, and is believed.
-pub(crate) fn is_here(data_dir: &Path) -> Result<bool> {
+/// Where the network of a node that has ended is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In this process' network namespace. A data directory of an older version does not say, and is taken to be here.
+    Here,
+    /// In another one.
+    Elsewhere,
+    /// It went with its namespace: that was deleted, or the machine has been started anew.
+    Gone,
+}
+
+/// Finds the network of the node of a data directory.
+pub(crate) fn place(data_dir: &Path) -> Result<Place> {
     let own = std::fs::read_link(OWN).with_context(|| format!("could not read {OWN}"))?;
-    let kept = std::fs::read(data_dir.join(NETWORK_FILE)).ok();
-    Ok(kept.is_none_or(|it| it == own.as_os_str().as_encoded_bytes()))
+    let Ok(kept) = std::fs::read_to_string(data_dir.join(NETWORK_FILE)) else {
+        return Ok(Place::Here);
+    };
+    if own.as_os_str() == kept.as_str() {
+        return Ok(Place::Here);
+    }
+    Ok(if is_alive(&kept)? { Place::Elsewhere } else { Place::Gone })
+}
+
+/// Whether a process is in a network namespace, or a mount keeps it.
+fn is_alive(namespace: &str) -> Result<bool> {
+    let mounts =
+        std::fs::read_to_string(MOUNTS).with_context(|| format!("could not read {MOUNTS}"))?;
+    if mounts.split_whitespace().any(|word| word == namespace) {
+        return Ok(true);
+    }
+    let processes = std::fs::read_dir("/proc").context("could not read /proc")?;
+    // Those that end meanwhile, and entries that are no processes, have none.
+    let namespaces =
+        processes.flatten().filter_map(|it| std::fs::read_link(it.path().join("ns/net")).ok());
+    Ok(namespaces.into_iter().any(|it| it.as_os_str() == namespace))
 }
 
 /// Says that this process is the node here, until it is dropped.
@@ -72,5 +103,16 @@ mod tests {
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
         drop(first);
         OnlyNode::named(&name).unwrap();
+    }
+
+    #[test]
+    fn a_node_s_network_is_here_or_elsewhere_or_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(place(dir.path()).unwrap(), Place::Here, "an older version");
+        std::fs::create_dir(dir.path().join("agent")).unwrap();
+        keep(dir.path()).unwrap();
+        assert_eq!(place(dir.path()).unwrap(), Place::Here);
+        std::fs::write(dir.path().join(NETWORK_FILE), "net:[1]").unwrap();
+        assert_eq!(place(dir.path()).unwrap(), Place::Gone);
     }
 }
