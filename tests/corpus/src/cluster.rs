@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -79,6 +79,11 @@ impl<'a> Cluster<'a> {
     /// Where the manifests are.
     pub(crate) fn corpus(&self) -> &Path {
         &self.options.corpus
+    }
+
+    /// A program of another age: `kubectl-1.22/kubectl`.
+    pub(crate) fn client(&self, path: &str) -> PathBuf {
+        self.options.clients.join(path)
     }
 
     /// Lets all other nodes join, by the token that the server wrote.

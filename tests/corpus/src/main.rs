@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// The real kubectl
     #[arg(long, value_name = "FILE")]
     kubectl: PathBuf,
+    /// Where older kubectls and Helm are
+    #[arg(long, value_name = "DIR")]
+    clients: PathBuf,
     /// The manifests
     #[arg(long, value_name = "DIR")]
     corpus: PathBuf,

@@ -73,7 +73,7 @@ pub(crate) fn run(cluster: &Cluster<'_>, tests: &[Test], jobs: usize) -> bool {
 fn attempt(cluster: &Cluster<'_>, shared: &Shared, number: usize, test: &Test) -> Result<()> {
     let begun = Instant::now();
     let namespace = format!("test-{number}");
-    let case = Case { cluster, namespace: &namespace, shared };
+    let case = Case { cluster, kubectl: &cluster.kubectl, namespace: &namespace, shared };
     let done = cluster.kubectl.make_namespace(&namespace).and_then(|()| (test.run)(case));
     let seconds = begun.elapsed().as_secs_f64();
     match &done {

@@ -1,5 +1,6 @@
 //! All tests. A new one is a function in one of these files and a line in its list.
 
+mod clients;
 mod configuration;
 mod copying;
 mod identity;
@@ -17,6 +18,7 @@ use crate::runner::Test;
 pub(crate) fn all() -> Vec<Test> {
     let lists = [
         lifecycle::TESTS,
+        clients::TESTS,
         workloads::TESTS,
         resources::TESTS,
         security::TESTS,
