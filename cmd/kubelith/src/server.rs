@@ -49,6 +49,9 @@ pub(crate) struct Options {
     /// Features of upstream to switch: Name=true,Other=false
     #[arg(long, value_name = "GATES")]
     feature_gates: Vec<String>,
+    /// Serve versions of resources too that Kubernetes has removed, such as extensions/v1beta1 and batch/v1beta1
+    #[arg(long)]
+    serve_removed_apis: bool,
     /// How old what is told of the use of nodes and pods may be (metrics-server: --metric-resolution)
     #[arg(long, default_value = "15s", value_name = "DURATION", value_parser = control_plane::period)]
     metrics_resolution: std::time::Duration,
@@ -344,7 +347,10 @@ fn config(
 ) -> apiserver::Config {
     apiserver::Config {
         store,
-        registry: registry::Registry::built_in(),
+        registry: match options.serve_removed_apis {
+            true => registry::Registry::with_removed_versions(),
+            false => registry::Registry::built_in(),
+        },
         clock: Arc::clone(clock),
         random: Arc::clone(random),
         max_mutating_in_flight: options.access.max_mutating_requests_inflight,

@@ -130,7 +130,10 @@ pub(crate) fn object(
 ) -> Result<Value, Status> {
     let facts = target.served.facts;
     let resource = target.resource();
-    let conform = |value: &mut Value| resource.conform(&target.served, value);
+    let conform = |value: &mut Value| {
+        resource.from_removed(&target.served, value);
+        resource.conform(&target.served, value)
+    };
     let check: Check<'_> = if resource.is_custom() { &check_custom_kind } else { &check_kind };
     let mut value = of_kind(exchange, (facts, &[]), body, validation, check, &conform)?;
     target.resource().default(&target.served, &mut value);

@@ -77,7 +77,11 @@ pub(crate) fn built_in(registry: &Registry) -> Vec<&'static ResourceFacts> {
     let is_served = |facts: &&ResourceFacts| {
         served.iter().any(|it| std::ptr::eq(*it, *facts)) || !facts.verbs.contains(&"watch")
     };
-    api::resources().iter().filter(is_served).collect()
+    let removed = served
+        .iter()
+        .copied()
+        .filter(|it| !api::resources().iter().any(|known| std::ptr::eq(known, *it)));
+    api::resources().iter().filter(is_served).chain(removed).collect()
 }
 
 /// Those of custom resources: groups by name, their versions the preferred first.

@@ -56,6 +56,18 @@ fn without_protobuf(exchange: &mut Exchange) -> Result<(), Status> {
     Ok(())
 }
 
+/// Tells a client that it should ask for another version, and counts that it did not.
+fn warn_of_deprecation(server: &Server, exchange: &mut Exchange, target: &Target) {
+    let (resource, facts) = (target.resource(), target.served.facts);
+    let Some(warning) = resource.deprecation(&target.served) else { return };
+    if !resource.is_custom() {
+        let removed = resource.removed_in(&target.served).unwrap_or_default();
+        let subresource = facts.subresource(&exchange.info.subresource);
+        server.metrics.deprecated(facts, subresource, removed);
+    }
+    exchange.warnings.push(warning.into_owned());
+}
+
 /// Sends a request to the handler of its verb.
 pub(crate) async fn handle(
     server: &Arc<Server>,
@@ -93,7 +105,7 @@ pub(crate) async fn handle(
     if target.resource().is_custom() {
         without_protobuf(exchange)?;
     }
-    exchange.warnings.extend(target.resource().deprecation().map(str::to_owned));
+    warn_of_deprecation(server, exchange, &target);
     let info = &exchange.info;
     let verbs = match info.subresource.as_str() {
         "" => facts.verbs,

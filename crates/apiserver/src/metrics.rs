@@ -95,6 +95,15 @@ struct Converted {
     to_version: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Deprecated {
+    group: &'static str,
+    removed_release: &'static str,
+    resource: &'static str,
+    subresource: &'static str,
+    version: &'static str,
+}
+
 /// A gauge that belongs to who holds it as long as it is held.
 #[derive(Debug)]
 pub(crate) struct Held(Gauge<i64, AtomicI64>);
@@ -115,6 +124,7 @@ pub struct Metrics {
     watch_events: Family<OfResource, Counter<u64, AtomicU64>>,
     in_flight: Family<RequestKind, Gauge<i64, AtomicI64>>,
     objects: Family<Stored, Gauge<i64, AtomicI64>>,
+    deprecated: Family<Deprecated, Gauge<i64, AtomicI64>>,
     conversions: Family<Converted, Histogram, fn() -> Histogram>,
 }
 
@@ -125,6 +135,7 @@ impl Metrics {
             Family::new_with_constructor(|| Histogram::new(DURATIONS));
         let (long_running, watch_events) = (Family::default(), Family::default());
         let (in_flight, objects) = (Family::default(), Family::default());
+        let deprecated = Family::default();
         let mut registry = Registry::default();
         registry.register(
             "apiserver_request",
@@ -156,6 +167,11 @@ impl Metrics {
             "Objects stored, by resource",
             Family::clone(&objects),
         );
+        registry.register(
+            "apiserver_requested_deprecated_apis",
+            "Deprecated versions that were asked for since the start, with the release that has them no more",
+            Family::clone(&deprecated),
+        );
         let conversions: Family<Converted, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 15)));
         registry.register(
@@ -172,6 +188,7 @@ impl Metrics {
             watch_events,
             in_flight,
             objects,
+            deprecated,
             conversions,
         }
     }
@@ -202,6 +219,19 @@ impl Metrics {
             to_version: version(way.to),
         };
         self.conversions.get_or_create(&of).observe(took.as_secs_f64());
+    }
+
+    /// Remembers that a deprecated version was asked for.
+    pub(crate) fn deprecated(
+        &self,
+        facts: &'static ResourceFacts,
+        subresource: Option<&'static api::SubresourceFacts>,
+        removed_release: &'static str,
+    ) {
+        let ResourceFacts { group, resource, version, .. } = *facts;
+        let subresource = subresource.map_or("", |it| it.name);
+        let of = Deprecated { group, removed_release, resource, subresource, version };
+        self.deprecated.get_or_create(&of).set(1);
     }
 
     /// Counts a long-running request until what comes back is dropped.

@@ -118,7 +118,7 @@ pub(crate) fn object(
 ) -> Response<Body> {
     match form.transform {
         Transform::None => {
-            target.resource().from_storage(&target.served, &mut content);
+            target.resource().show(&target.served, &mut content);
             plain(form, code, &content)
         }
         Transform::Table(version) => {

@@ -1,5 +1,6 @@
 //! The form in which a built-in resource is declared: a plain struct literal.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::OnceLock;
 
@@ -9,6 +10,7 @@ use apimachinery::{FieldErrors, Value};
 use compact_str::CompactString;
 use jiff::Timestamp;
 
+use crate::removed::{self, Removed};
 use crate::{AnyResource, Part, Rules, Served, metadata};
 
 /// When `metadata.generation` moves.
@@ -86,6 +88,16 @@ pub struct Alternative {
     /// Converts the storage version to it.
     pub from_storage: fn(&mut Value),
 }
+
+/// Kinds of the core group that upstream warns of: version, kind, warning.
+const DEPRECATED: &[(&str, &str, &str)] = &[
+    (
+        "v1",
+        "Endpoints",
+        "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+    ),
+    ("v1", "ComponentStatus", "v1 ComponentStatus is deprecated in v1.19+"),
+];
 
 /// A built-in resource.
 #[derive(Clone, Copy)]
@@ -217,6 +229,8 @@ impl fmt::Debug for Declaration {
 pub struct BuiltIn {
     declaration: Declaration,
     served: Vec<Served>,
+    /// The last of those that are served: of versions that are no more, each with the one that stands in for it.
+    removed: Vec<(&'static Removed, Served)>,
     prefix: String,
     fields: Vec<CompactString>,
     /// What Go writes for an object of which nothing is set.
@@ -245,6 +259,7 @@ impl BuiltIn {
             if declaration.prefix.is_empty() { declaration.resource } else { declaration.prefix };
         Some(Self {
             served: served?,
+            removed: Vec::new(),
             prefix: format!("/registry/{name}/"),
             fields: declaration.fields.iter().map(|field| field.name.into()).collect(),
             zero: OnceLock::new(),
@@ -252,11 +267,41 @@ impl BuiltIn {
         })
     }
 
+    /// Serves it in the versions of it too that are no more.
+    #[must_use]
+    pub fn with_removed(mut self) -> Self {
+        for (removed, facts) in removed::ALL.iter().zip(removed::facts()) {
+            let now = |it: &&Served| {
+                (it.facts.group, it.facts.resource) == (removed.now, removed.resource)
+            };
+            let Some((now, facts)) = self.served.iter().find(now).copied().zip(facts.as_ref())
+            else {
+                continue;
+            };
+            self.served.push(Served { facts, node: now.node });
+            self.removed.push((removed, now));
+        }
+        self
+    }
+
+    /// What a version that is no more is about, and the version that stands in for it.
+    fn removed(&self, served: &Served) -> Option<(&'static Removed, &Served)> {
+        let same = |it: &&(&Removed, Served)| {
+            (it.0.group, it.0.version) == (served.facts.group, served.facts.version)
+        };
+        self.removed.iter().find(same).map(|(removed, now)| (*removed, now))
+    }
+
     fn alternative(&self, served: &Served) -> Option<&Alternative> {
+        let served = self.removed(served).map_or(served, |it| it.1);
         let same = |it: &&Alternative| {
             it.group == served.facts.group && it.version == served.facts.version
         };
         self.declaration.alternatives.iter().find(same)
+    }
+
+    fn is_stored(&self, served: &Served) -> bool {
+        std::ptr::eq(served.facts, self.served[0].facts)
     }
 
     fn set_version(value: &mut Value, served: &Served) {
@@ -279,6 +324,9 @@ impl AnyResource for BuiltIn {
     }
 
     fn default(&self, served: &Served, value: &mut Value) {
+        if let Some((removed, _)) = self.removed(served) {
+            (removed.shape.default)(value);
+        }
         match self.alternative(served) {
             Some(alternative) => (alternative.default)(value),
             None => (self.declaration.default)(value),
@@ -288,6 +336,8 @@ impl AnyResource for BuiltIn {
     fn to_storage(&self, served: &Served, value: &mut Value) {
         if let Some(alternative) = self.alternative(served) {
             (alternative.to_storage)(value);
+        }
+        if !self.is_stored(served) {
             Self::set_version(value, &self.served[0]);
         }
     }
@@ -295,8 +345,35 @@ impl AnyResource for BuiltIn {
     fn from_storage(&self, served: &Served, value: &mut Value) {
         if let Some(alternative) = self.alternative(served) {
             (alternative.from_storage)(value);
+        }
+        if !self.is_stored(served) {
             Self::set_version(value, served);
         }
+    }
+
+    fn from_removed(&self, served: &Served, value: &mut Value) {
+        if let Some((removed, _)) = self.removed(served) {
+            (removed.shape.read)(value);
+        }
+    }
+
+    fn to_removed(&self, served: &Served, value: &mut Value) {
+        if let Some((removed, _)) = self.removed(served) {
+            (removed.shape.show)(value);
+        }
+    }
+
+    fn deprecation(&self, served: &Served) -> Option<Cow<'_, str>> {
+        let facts = served.facts;
+        if let Some((removed, now)) = self.removed(served) {
+            return Some(removed.warning(facts.kind, &now.facts.api_version()).into());
+        }
+        let known = DEPRECATED.iter().find(|it| (it.0, it.1) == (facts.version, facts.kind));
+        known.filter(|_| facts.group.is_empty()).map(|it| it.2.into())
+    }
+
+    fn removed_in(&self, served: &Served) -> Option<&'static str> {
+        self.removed(served).map(|(removed, _)| removed.since.1)
     }
 
     fn prepare_create(&self, value: &mut Value) {

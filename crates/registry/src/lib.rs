@@ -10,6 +10,7 @@ pub mod expressions;
 mod go;
 pub mod metadata;
 mod pod_spec;
+mod removed;
 pub mod resources;
 mod rules;
 pub mod table;
@@ -135,8 +136,30 @@ pub trait AnyResource: Send + Sync + Debug {
         Cow::Owned(format!("{}List", served.facts.kind))
     }
 
+    /// Makes what a client wrote in a version that is no more what it would have written in the one that stands in for it.
+    #[allow(
+        clippy::wrong_self_convention,
+        reason = "the resource converts; the value is an argument"
+    )]
+    fn from_removed(&self, _served: &Served, _value: &mut Value) {}
+
+    /// The way back.
+    fn to_removed(&self, _served: &Served, _value: &mut Value) {}
+
+    /// Converts from the storage version to what clients of a served version are shown. That is [`AnyResource::from_storage`],
+    /// but for versions that are no more: what the server works on is then of the version that stands in for them.
+    fn show(&self, served: &Served, value: &mut Value) {
+        self.from_storage(served, value);
+        self.to_removed(served, value);
+    }
+
     /// What every client of this version is warned of.
-    fn deprecation(&self) -> Option<&str> {
+    fn deprecation(&self, _served: &Served) -> Option<Cow<'_, str>> {
+        None
+    }
+
+    /// The release of Kubernetes without this version, where there is one: `1.25`.
+    fn removed_in(&self, _served: &Served) -> Option<&'static str> {
         None
     }
 }
@@ -176,7 +199,16 @@ impl Registry {
     /// The built-in resources.
     #[must_use]
     pub fn built_in() -> Self {
-        let resources = resources::all();
+        Self::of(resources::all(false))
+    }
+
+    /// The built-in resources, in versions too that upstream does not serve any more.
+    #[must_use]
+    pub fn with_removed_versions() -> Self {
+        Self::of(resources::all(true))
+    }
+
+    fn of(resources: Vec<Arc<dyn AnyResource>>) -> Self {
         let mut names = BTreeMap::new();
         for (index, resource) in resources.iter().enumerate() {
             for served in resource.served() {

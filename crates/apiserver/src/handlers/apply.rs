@@ -31,7 +31,8 @@ pub(crate) async fn apply(
     let options = WriteOptions::of(exchange, "PatchOptions")?;
     check_options(exchange)?;
     let form = negotiate(&exchange.parts.headers)?;
-    let applied = parse(exchange, &body, options.field_validation)?;
+    let mut applied = parse(exchange, &body, options.field_validation)?;
+    target.resource().from_removed(&target.served, &mut applied);
     if ["apiVersion", "kind"].iter().all(|it| applied.str_at(&[it]).is_empty()) {
         return Err(Status::bad_request("invalid object type: /, Kind="));
     }

@@ -415,7 +415,7 @@ fn item(target: &Target, form: Form, mut value: Value) -> Value {
     if let Transform::Partial(version) = form.transform {
         return respond::partial(&value, version);
     }
-    target.resource().from_storage(&target.served, &mut value);
+    target.resource().show(&target.served, &mut value);
     if is_custom {
         // Items of custom resources say what they are.
         return value;

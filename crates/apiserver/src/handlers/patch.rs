@@ -58,7 +58,7 @@ pub(crate) async fn patch(
         of_live: true,
     };
     let change = |exchange: &mut Exchange, target: &Target, live: &Value| {
-        let mut value = apply(target, kind, live, &patch)?;
+        let mut value = changed(target, kind, live, &patch)?;
         let origin = match kind {
             PatchKind::Strategic => Patched::Map(&patch),
             _ => Patched::Text,
@@ -100,6 +100,19 @@ pub(crate) fn parse(kind: PatchKind, body: &[u8]) -> Result<Value, Status> {
         return Err(Status::bad_request("Invalid JSON Patch"));
     }
     Ok(patch)
+}
+
+/// The object with the patch applied, which is written for what the client is shown.
+fn changed(target: &Target, kind: PatchKind, live: &Value, patch: &Value) -> Result<Value, Status> {
+    let (resource, served) = (target.resource(), &target.served);
+    if resource.removed_in(served).is_none() {
+        return apply(target, kind, live, patch);
+    }
+    let mut shown = live.clone();
+    resource.to_removed(served, &mut shown);
+    let mut value = apply(target, kind, &shown, patch)?;
+    resource.from_removed(served, &mut value);
+    Ok(value)
 }
 
 /// The object with the patch applied.

@@ -460,7 +460,7 @@ impl Watch {
             }
             Transform::Partial(version) => respond::partial(&content, version),
             Transform::None => {
-                self.target.resource().from_storage(&self.target.served, &mut content);
+                self.target.resource().show(&self.target.served, &mut content);
                 content
             }
         };

@@ -111,24 +111,34 @@ impl Cluster {
     /// One that has a way to nodes.
     pub(crate) async fn start_with(nodes: Option<NodeDialer>) -> Self {
         let store = Arc::new(MemoryStore::new(Arc::new(RealClock)));
-        Self::on(store, nodes).await
+        Self::on(store, nodes, registry::Registry::built_in()).await
+    }
+
+    /// One that serves versions too that are no more.
+    pub(crate) async fn with_removed_versions() -> Self {
+        let store = Arc::new(MemoryStore::new(Arc::new(RealClock)));
+        Self::on(store, None, registry::Registry::with_removed_versions()).await
     }
 
     /// Another server on the same store, after this one.
     pub(crate) async fn restarted(self) -> Self {
         let store = Arc::clone(&self.store);
         drop(self);
-        Self::on(store, None).await
+        Self::on(store, None, registry::Registry::built_in()).await
     }
 
-    async fn on(store: Arc<dyn Store>, nodes: Option<NodeDialer>) -> Self {
+    async fn on(
+        store: Arc<dyn Store>,
+        nodes: Option<NodeDialer>,
+        registry: registry::Registry,
+    ) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(RealClock);
         let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
         let stop = Shutdown::new();
         let config = Config {
             metrics_resolution: Some(std::time::Duration::from_secs(15)),
             store: Arc::clone(&store),
-            registry: registry::Registry::built_in(),
+            registry,
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
             max_mutating_in_flight: 200,
@@ -189,8 +199,11 @@ impl Cluster {
     ) -> http::Response<Body> {
         let (method, path) = request.split_once(' ').unwrap();
         let mut builder = http::Request::builder().method(method).uri(path);
-        let media =
-            if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let media = match method {
+            "PATCH" if path.contains("force=true") => "application/apply-patch+yaml",
+            "PATCH" => "application/merge-patch+json",
+            _ => "application/json",
+        };
         builder = builder.header("content-type", media);
         let mut peer = Peer::default();
         match who {

@@ -42,7 +42,11 @@ fn definition(plural: &str, kind: &str) -> Value {
 }
 
 /// Asks until the answer is as it should be.
-async fn until(cluster: &Cluster, request: &str, good: impl Fn(u16, &Value) -> bool) -> Value {
+pub(crate) async fn until(
+    cluster: &Cluster,
+    request: &str,
+    good: impl Fn(u16, &Value) -> bool,
+) -> Value {
     let user = admin();
     let asked = async {
         loop {

@@ -11,6 +11,7 @@ mod hooks;
 mod pod_security;
 mod policies;
 mod proxies;
+mod removed;
 mod tended;
 mod watches;
 mod webhooks;

@@ -264,8 +264,8 @@ impl AnyResource for CustomResource {
         Cow::Borrowed(self.list_kind_name())
     }
 
-    fn deprecation(&self) -> Option<&str> {
-        self.version().deprecation.as_deref()
+    fn deprecation(&self, _served: &Served) -> Option<Cow<'_, str>> {
+        self.version().deprecation.as_deref().map(Cow::Borrowed)
     }
 }
 
