@@ -5,6 +5,7 @@ mod agent;
 mod control;
 mod control_plane;
 mod data_dir;
+mod datastore;
 mod flags;
 mod gates;
 mod http;
@@ -40,6 +41,8 @@ enum Command {
     Agent(Box<agent::Options>),
     /// Import, list and remove the node's images.
     Image(image::Options),
+    /// Copy all objects into one file, and put them back.
+    Datastore(datastore::Options),
     /// Print the administrator's kubeconfig of the server on this machine.
     Kubeconfig {
         /// The server's data directory
@@ -75,6 +78,7 @@ fn run() -> anyhow::Result<()> {
         Command::Server(options) => server::run(*options),
         Command::Agent(options) => agent::run(*options),
         Command::Image(options) => image::run(&options),
+        Command::Datastore(options) => datastore::run(&options),
         Command::Kubeconfig { data_dir } => {
             let path = data_dir.join("kubeconfig");
             let text = std::fs::read_to_string(&path).with_context(|| {

@@ -20,7 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::pki::{Authority, Directory, Identity, Subject};
 use crate::startup::Startup;
-use crate::{control_plane, data_dir, join, log, memory, tls};
+use crate::{control_plane, data_dir, datastore, join, log, memory, tls};
 
 /// Flags of `kubelith server`.
 #[derive(Debug, clap::Args)]
@@ -419,7 +419,9 @@ fn open_store(
                 .with_context(|| {
                     format!("could not open the data directory {}", options.data_dir.display())
                 })?;
-            Ok(Arc::new(store))
+            let store = Arc::new(store);
+            datastore::serve(&options.data_dir, &store, shutdown.signal());
+            Ok(store)
         }
     }
 }

@@ -4,6 +4,7 @@
 //! and synced together with those that came meanwhile, then published, then answered. Knows nothing of what
 //! the values mean. The files are described in `docs/adr/0003-store-log.md`.
 
+mod copy;
 mod dir;
 mod engine;
 pub mod format;
@@ -33,6 +34,7 @@ use storage::{
 };
 use tokio::sync::oneshot;
 
+pub use crate::copy::{Copied, LEAP, inspect, restore};
 use crate::dir::Dir;
 use crate::engine::{Answer, Engine, EngineParts, Op, Request};
 pub use crate::engine::{BATCH_BYTES_MAX, BATCH_WRITES_MAX};

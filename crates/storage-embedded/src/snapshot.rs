@@ -13,7 +13,7 @@ use crate::dir::Dir;
 use crate::format::{
     self, FileKind, Frame, FrameBuilder, FrameFacts, HEADER_BYTES, Header, Record, Salt,
 };
-use crate::fs::File;
+use crate::fs::{File, Fs};
 
 /// How large a frame of a snapshot is, unless one value is larger.
 const FRAME_BYTES_MAX: usize = 1 << 20;
@@ -50,17 +50,28 @@ pub(crate) fn write(
     mvcc: &Arc<Mvcc>,
     random: &dyn Random,
 ) -> Result<Rev, SnapshotError> {
-    let pin = mvcc.pin(At::Latest)?;
     let tmp = dir.tmp(&format!("snapshot-{}", random.next_u64()));
+    let rev = write_to(dir.fs.as_ref(), &tmp, mvcc, random)?;
+    dir.fs.rename(&tmp, &dir.snapshot(rev))?;
+    dir.sync()?;
+    Ok(rev)
+}
+
+/// Writes the present state to a file, durably; its name is not made so. Returns its revision.
+pub(crate) fn write_to(
+    fs: &dyn Fs,
+    path: &Path,
+    mvcc: &Arc<Mvcc>,
+    random: &dyn Random,
+) -> Result<Rev, SnapshotError> {
+    let pin = mvcc.pin(At::Latest)?;
     let salt = Salt::new(random.next_u64());
-    let file = dir.fs.create(&tmp)?;
+    let file = fs.create(path)?;
     let result = write_file(file, salt, &pin, mvcc);
     if let Err(error) = result {
-        let _ = dir.fs.remove(&tmp);
+        let _ = fs.remove(path);
         return Err(error);
     }
-    dir.fs.rename(&tmp, &dir.snapshot(pin.rev()))?;
-    dir.sync()?;
     Ok(pin.rev())
 }
 
