@@ -19,7 +19,8 @@ pub(crate) fn of_object(error: &StorageError, of: GroupResource<'_>, name: &str)
         | StorageError::TooLarge { .. }
         | StorageError::Unavailable(_)
         | StorageError::Unknown(_)
-        | StorageError::Corrupt(_) => general(error),
+        | StorageError::Corrupt(_)
+        | StorageError::Transform(_) => general(error),
     }
 }
 

@@ -252,6 +252,33 @@ pub enum StorageError {
     /// What is stored cannot be read.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
+    /// A value cannot be encrypted or decrypted.
+    #[error("{0}")]
+    Transform(String),
+}
+
+/// How the values of keys begin that cannot be read; no other value does.
+const UNREADABLE: &[u8] = b"\0unreadable\0";
+
+/// Stands among others for a value that cannot be decrypted, so that those others can be had.
+#[must_use]
+pub fn unreadable(why: &str) -> Bytes {
+    [UNREADABLE, why.as_bytes()].concat().into()
+}
+
+impl Kv {
+    /// # Errors
+    /// Where the value could not be read: why.
+    pub fn readable(&self) -> Result<(), StorageError> {
+        match self.value.strip_prefix(UNREADABLE) {
+            None => Ok(()),
+            Some(why) => Err(StorageError::Transform(format!(
+                "unable to transform key \"{}\": {}",
+                self.key,
+                String::from_utf8_lossy(why)
+            ))),
+        }
+    }
 }
 
 /// A store. Durable before visible, visible before acknowledged, acknowledged in revision order.
@@ -311,6 +338,14 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Only of the backend itself.
     async fn progress_under(&self, _prefix: &Key) -> Result<Rev, StorageError> {
         self.progress().await
+    }
+
+    /// Whether a value that was read would be written otherwise now, though it says the same.
+    ///
+    /// # Errors
+    /// When the value cannot be read again.
+    async fn is_stale(&self, _kv: &Kv) -> Result<bool, StorageError> {
+        Ok(false)
     }
 
     /// Forgets the history before a revision.

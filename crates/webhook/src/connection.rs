@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use http::{Method, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -25,7 +26,8 @@ const MAX_IDLE_TIME: Duration = Duration::from_secs(90);
 
 /// The connections of a client.
 pub(crate) struct Connections {
-    tls: Arc<ClientConfig>,
+    /// `None` for plain HTTP.
+    tls: Option<Arc<ClientConfig>>,
     idle: Mutex<Vec<Idle>>,
 }
 
@@ -44,6 +46,7 @@ struct Idle {
 /// What is sent, and where.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request<'r> {
+    pub(crate) authorization: Option<&'r HeaderValue>,
     pub(crate) address: &'r str,
     pub(crate) server_name: &'r str,
     pub(crate) url: &'r str,
@@ -59,7 +62,7 @@ enum Failure {
 }
 
 impl Connections {
-    pub(crate) fn new(tls: Arc<ClientConfig>) -> Self {
+    pub(crate) fn new(tls: Option<Arc<ClientConfig>>) -> Self {
         Self { tls, idle: Mutex::new(Vec::new()) }
     }
 
@@ -106,14 +109,10 @@ impl Connections {
     async fn secure(&self, tcp: TcpStream, name: &str) -> Result<SendRequest<Full<Bytes>>, String> {
         // A review is sent in one piece, and somebody waits for the answer.
         let _ = tcp.set_nodelay(true);
+        let Some(tls) = &self.tls else { return shake(tcp).await };
         let server = ServerName::try_from(name.to_owned()).map_err(|error| error.to_string())?;
-        let tls = TlsConnector::from(Arc::clone(&self.tls)).connect(server, tcp).await;
-        let tls = tls.map_err(|error| error::handshake(name, &error))?;
-        let opened = http1::handshake(TokioIo::new(tls)).await;
-        let (sender, connection) = opened.map_err(|error| error.to_string())?;
-        // Ends with the sender, or when the other side closes.
-        tokio::spawn(connection);
-        Ok(sender)
+        let tls = TlsConnector::from(Arc::clone(tls)).connect(server, tcp).await;
+        shake(tls.map_err(|error| error::handshake(name, &error))?).await
     }
 
     async fn send(
@@ -144,6 +143,18 @@ impl Connections {
     }
 }
 
+/// Begins HTTP.
+async fn shake<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let opened = http1::handshake(TokioIo::new(stream)).await;
+    let (sender, connection) = opened.map_err(|error| error.to_string())?;
+    // Ends with the sender, or when the other side closes.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
 fn failure(error: &hyper::Error) -> Failure {
     if error.is_canceled() || error.is_incomplete_message() || error.is_closed() {
         return Failure::Closed;
@@ -165,13 +176,17 @@ fn head(request: &Request<'_>) -> Result<http::Request<Full<Bytes>>, String> {
     let host = url.authority().map(ToString::to_string).unwrap_or_default();
     let query = url.query().map(|it| format!("?{it}")).unwrap_or_default();
     let path = format!("{}{query}", url.path());
-    http::Request::builder()
+    let made = http::Request::builder()
         .method(Method::POST)
         .uri(path)
         .header(HOST, host)
         .header(CONTENT_TYPE, "application/json")
         .header(ACCEPT, "application/json")
         .header(USER_AGENT, request.user_agent)
-        .body(Full::new(request.body.clone()))
-        .map_err(|error| error.to_string())
+        .body(Full::new(request.body.clone()));
+    let mut made = made.map_err(|error| error.to_string())?;
+    if let Some(value) = request.authorization {
+        made.headers_mut().insert(AUTHORIZATION, value.clone());
+    }
+    Ok(made)
 }

@@ -102,8 +102,9 @@ pub(crate) fn lookup(host: &str) -> String {
     format!("dial tcp: lookup {host}: no such host")
 }
 
-/// What a failed handshake is told as.
-pub(crate) fn handshake(name: &str, error: &std::io::Error) -> String {
+/// What a failed handshake with a server of this name is told as.
+#[must_use]
+pub fn handshake(name: &str, error: &std::io::Error) -> String {
     let inner = error.get_ref().and_then(|it| it.downcast_ref::<TlsError>());
     match inner {
         Some(TlsError::InvalidCertificate(why)) => {

@@ -7,6 +7,7 @@
 mod config;
 mod connection;
 mod error;
+mod kubeconfig;
 mod tls;
 
 use std::fmt::Debug;
@@ -18,7 +19,10 @@ use bytes::Bytes;
 
 use config::Destination;
 use connection::Connections;
-pub use error::CallError;
+pub use error::{CallError, handshake};
+use kubeconfig::Authorization;
+pub use kubeconfig::Kubeconfig;
+pub use tls::trusting;
 
 /// How many bytes an answer may have. The objects of a request have 3 MiB at most, a patch is written in base64.
 pub const MAX_ANSWER_BYTES: usize = 16 << 20;
@@ -44,6 +48,8 @@ pub struct Client {
 struct Parts {
     destination: Destination,
     connections: Connections,
+    /// Tells who calls, for each call anew.
+    authorization: Authorization,
 }
 
 /// One call.
@@ -65,9 +71,18 @@ impl Client {
     pub fn new(config: &Value, resolver: Arc<dyn Resolver>) -> Self {
         let parts = Destination::of(config).and_then(|destination| {
             let tls = tls::config(config.str_at(&["caBundle"]))?;
-            Ok(Parts { destination, connections: Connections::new(tls) })
+            let connections = Connections::new(Some(tls));
+            Ok(Parts { destination, connections, authorization: Authorization::None })
         });
         Self { parts, resolver }
+    }
+
+    /// The client of the server that a kubeconfig names, with its credentials.
+    #[must_use]
+    pub fn of_kubeconfig(config: Kubeconfig) -> Self {
+        let Kubeconfig { destination, tls, authorization } = config;
+        let parts = Parts { destination, connections: Connections::new(tls), authorization };
+        Self { parts: Ok(parts), resolver: Arc::new(NoServices) }
     }
 
     /// Posts to the webhook; the body of its answer comes back.
@@ -99,7 +114,9 @@ impl Client {
                 self.resolver.resolve(namespace, name, *port)?
             }
         };
+        let authorization = parts.authorization.header()?;
         let request = connection::Request {
+            authorization: authorization.as_ref(),
             address: &address,
             server_name: parts.destination.server_name(),
             url,
@@ -107,6 +124,16 @@ impl Client {
             body: &call.body,
         };
         parts.connections.post(&request).await
+    }
+}
+
+/// For clients of a URL.
+#[derive(Debug)]
+struct NoServices;
+
+impl Resolver for NoServices {
+    fn resolve(&self, namespace: &str, name: &str, _port: u16) -> Result<String, String> {
+        Err(format!("service {namespace}/{name} cannot be called by a kubeconfig"))
     }
 }
 

@@ -5,20 +5,23 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use component_base::tls::{Judge, Trust};
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
+use rustls::{CertificateError, ClientConfig, ConfigBuilder, Error, RootCertStore};
 use x509_parser::parse_x509_certificate;
 
 /// Where distributions keep the authorities that they trust.
 const SYSTEM_AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
-/// TLS with the authorities of a `caBundle`, in base64; with the machine's where it is empty.
-pub(crate) fn config(bundle: &str) -> Result<Arc<ClientConfig>, String> {
+/// Trusts the authorities of a `caBundle`, in base64; the machine's where it is empty.
+///
+/// # Errors
+/// When the bundle holds no certificate, in upstream's words.
+pub fn trusting(bundle: &str) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
     let unable = |why: &str| format!("unable to load root certificates: {why}");
     let pem = if bundle.is_empty() {
         let found = SYSTEM_AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok());
@@ -35,8 +38,12 @@ pub(crate) fn config(bundle: &str) -> Result<Arc<ClientConfig>, String> {
     roots.add_parsable_certificates(certificates.iter().cloned());
     let authorities = Arc::new(Authorities::new(roots, certificates)?);
     let base = component_base::tls::client(Trust::Judged(authorities));
-    let base = base.map_err(|error| error.to_string())?;
-    let mut config = base.with_no_client_auth();
+    base.map_err(|error| error.to_string())
+}
+
+/// TLS to one webhook.
+pub(crate) fn config(bundle: &str) -> Result<Arc<ClientConfig>, String> {
+    let mut config = trusting(bundle)?.with_no_client_auth();
     // One connection for all calls would make one endpoint of a service do all the work.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
