@@ -2,6 +2,8 @@
 
 mod access;
 mod agent;
+mod at_rest;
+mod audit_log;
 mod control;
 mod control_plane;
 mod data_dir;

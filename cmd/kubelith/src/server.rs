@@ -22,6 +22,12 @@ use crate::pki::{Authority, Directory, Identity, Subject};
 use crate::startup::Startup;
 use crate::{control_plane, data_dir, datastore, join, log, memory, tls};
 
+/// How long the audit may take to send what waits, when the server ends.
+const AUDIT_END: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Between two tries to make what could not be encrypted.
+const MAKE_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Flags of `kubelith server`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -61,6 +67,10 @@ pub(crate) struct Options {
     log: log::Options,
     #[command(flatten)]
     access: crate::access::Options,
+    #[command(flatten)]
+    audit: crate::audit_log::AuditOptions,
+    #[command(flatten)]
+    encryption: crate::at_rest::EncryptionOptions,
     #[command(flatten)]
     manager: control_plane::ManagerOptions,
     #[command(flatten)]
@@ -143,6 +153,10 @@ async fn serve(options: Options) -> Result<()> {
     if let Some(node) = node {
         node.ended().await;
     }
+    if let Some(audit) = &cluster.audit {
+        // What waits is sent, if somebody takes it.
+        let _ = tokio::time::timeout(AUDIT_END, audit.finish()).await;
+    }
     drop(held);
     Ok(())
 }
@@ -169,6 +183,7 @@ struct Cluster {
     serving: Identity,
     /// Those of the serving certificate.
     names: Names,
+    audit: Option<Arc<audit::Audit>>,
     shutdown: Shutdown,
 }
 
@@ -181,10 +196,14 @@ impl Cluster {
         let network = Network::of(&options)?;
         let serving = serving_identity(&pki, &authority, &network.names)?;
         let store = open_store(&options, &clock, shutdown)?;
+        let kept = options.encryption.wrap(store, (&clock, &random), shutdown.signal()).await?;
+        let audit = options.audit.start(&clock, &random)?;
         startup.up("store", &options.data_dir.display().to_string());
         let credentials = options.access.credentials(&pki)?;
-        let config =
-            config(&options, store, (&clock, &random), &network, dialer(&pki, &authority)?);
+        let mut config =
+            config(&options, kept.store, (&clock, &random), &network, dialer(&pki, &authority)?);
+        config.audit = audit.clone();
+        config.checks = kept.checks;
         let tokens = Arc::new(control_plane::SecretTokens(credentials.issuer()));
         let access = |objects: &Arc<apiserver::CachedObjects>| {
             credentials.access(objects, Arc::clone(&clock), Arc::clone(&random))
@@ -192,6 +211,9 @@ impl Cluster {
         let server = Server::start(config, shutdown.signal(), access)
             .await
             .context("could not load the store")?;
+        if let Some(encrypted) = &kept.encrypted {
+            server.metrics().register(|it| encrypted.register(it));
+        }
         follow_store(&server, shutdown);
         let made = bootstrap::ensure(&server, &network.settings(&authority.certificate)).await?;
         tracing::info!(made.created, made.updated, "what every cluster has is there");
@@ -222,13 +244,13 @@ impl Cluster {
             let directory = options.data_dir.display();
             format!("could not use {directory}/node-token: remove it for a new one")
         })?;
-        bootstrap::ensure_all(&server, joining).await?;
+        make_joining(&server, joining, kept.encrypted.is_some(), shutdown).await?;
         bootstrap::ensure_all(&server, apiserver::node_metrics::objects(&server)).await?;
         let lasting = bootstrap::lasting(&server, &network.settings(&authority.certificate));
         tokio::spawn(bootstrap::keep(Arc::clone(&server), lasting, shutdown.signal()));
         let shutdown = shutdown.clone();
         let names = network.names;
-        Ok(Self { options, server, parts, pki, authority, serving, names, shutdown })
+        Ok(Self { options, server, parts, pki, authority, serving, names, audit, shutdown })
     }
 
     /// Answers clients from now on.
@@ -259,6 +281,40 @@ impl Cluster {
         startup.next(&format!("export KUBECONFIG={}", self.options.kubeconfig().display()));
         startup.next("kubectl get nodes");
     }
+}
+
+/// Makes what nodes join by, later where it cannot be encrypted yet.
+async fn make_joining(
+    server: &Arc<Server>,
+    objects: Vec<apimachinery::Value>,
+    encrypts: bool,
+    shutdown: &Shutdown,
+) -> Result<()> {
+    match bootstrap::ensure_all(server, objects.clone()).await {
+        Ok(_) => Ok(()),
+        Err(error) if encrypts => {
+            tracing::warn!(%error, "nodes cannot join before secrets can be encrypted");
+            make_later(server, objects, shutdown);
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes objects once they can be encrypted: what keeps the key may come after the server.
+fn make_later(server: &Arc<Server>, objects: Vec<apimachinery::Value>, shutdown: &Shutdown) {
+    let (server, stop) = (Arc::clone(server), shutdown.signal());
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(MAKE_AGAIN) => {}
+                () = stop.requested() => return,
+            }
+            if bootstrap::ensure_all(&server, objects.clone()).await.is_ok() {
+                return;
+            }
+        }
+    });
 }
 
 /// Where the server is found.
@@ -359,6 +415,8 @@ fn config(
         external_address: SocketAddr::new(network.advertised, network.port).to_string(),
         nodes: Some(nodes),
         metrics_resolution: options.runs(Part::Metrics).then_some(options.metrics_resolution),
+        audit: None,
+        checks: Vec::new(),
         version: Version {
             major: "1".into(),
             minor: "37".into(),

@@ -12,14 +12,14 @@ mod restricted;
 
 use std::sync::Arc;
 
-use apimachinery::field::quote;
+use apimachinery::field::{FieldErrors, quote};
 use apimachinery::{Status, Value};
 use async_trait::async_trait;
 use component_base::Clock;
 
 use self::baseline::SECCOMP_OF_CONTAINER;
 use self::pod::{Pod, name_of};
-use self::policy::{Level, Policy};
+use self::policy::{Level, LevelVersion, Policy};
 use crate::{Attributes, Objects, Operation, Plugin};
 
 /// The subresources of pods that change nothing of what is judged. Those that are not known here are judged.
@@ -64,8 +64,9 @@ impl PodSecurity {
         Self { objects, clock }
     }
 
-    /// The policy of a namespace: from the caches, or from the store where they do not know it yet.
-    async fn policy(&self, namespace: &str) -> Result<Policy, Status> {
+    /// The policy of a namespace, and what is wrong with its labels: from the caches, or from the store where they do
+    /// not know it yet.
+    async fn policy(&self, namespace: &str) -> Result<(Policy, FieldErrors), Status> {
         let found = match self.objects.get("", "namespaces", "", namespace) {
             Some(found) => Some(found),
             None => self.objects.get_live("", "namespaces", "", namespace).await?,
@@ -73,7 +74,7 @@ impl PodSecurity {
         let failed = || format!("failed to lookup namespace {}", quote(namespace));
         let found = found.ok_or_else(|| Status::internal(failed()))?;
         // Labels that mean nothing were refused when they came; what is left of others is judged strictly.
-        Ok(Policy::of(|key| found.facts.label(key)).0)
+        Ok(Policy::of(|key| found.facts.label(key)))
     }
 
     async fn validate_namespace(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
@@ -98,12 +99,18 @@ impl PodSecurity {
     }
 
     async fn validate_pod(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        let policy = self.policy(attributes.namespace).await?;
-        if policy.is_privileged()
-            || attributes.old.is_some_and(|old| !differs(attributes.object, old))
-        {
+        let (policy, errors) = self.policy(attributes.namespace).await?;
+        let enforced = policy.enforce.to_string();
+        if policy.is_privileged() {
+            annotate(attributes, "enforce-policy", enforced);
             return Ok(());
         }
+        if attributes.old.is_some_and(|old| !differs(attributes.object, old)) {
+            return Ok(());
+        }
+        annotate(attributes, "enforce-policy", enforced);
+        let violations = would_violate(Pod::of(attributes.object), policy.audit);
+        tell_audit(attributes, violations, &errors);
         let pod = Pod::of(attributes.object);
         let findings = checks::violations(pod, policy.enforce);
         if !findings.is_empty() {
@@ -112,7 +119,7 @@ impl PodSecurity {
             return Err(attributes.forbid(&format!("violates PodSecurity {by}: {details}")));
         }
         if policy.warn != policy.enforce {
-            let warning = would_violate(pod, &policy);
+            let warning = would_violate(pod, policy.warn);
             warn(attributes, warning);
         }
         Ok(())
@@ -121,9 +128,11 @@ impl PodSecurity {
     /// Only warns: what is written as a template is refused when pods are made of it.
     async fn validate_template(&self, attributes: &mut Attributes<'_>, at: &[&str]) {
         // Nothing is refused here, so nothing is said either where the namespace cannot be read.
-        let Ok(policy) = self.policy(attributes.namespace).await else { return };
+        let Ok((policy, errors)) = self.policy(attributes.namespace).await else { return };
         let Some(template) = attributes.object.at(at) else { return };
-        let warning = would_violate(Pod::of(template), &policy);
+        let violations = would_violate(Pod::of(template), policy.audit);
+        let warning = would_violate(Pod::of(template), policy.warn);
+        tell_audit(attributes, violations, &errors);
         warn(attributes, warning);
     }
 }
@@ -152,16 +161,32 @@ impl Plugin for PodSecurity {
     }
 }
 
-fn policy_of(namespace: &Value) -> (Policy, apimachinery::field::FieldErrors) {
+fn policy_of(namespace: &Value) -> (Policy, FieldErrors) {
     let labels = namespace.at(&["metadata", "labels"]);
     Policy::of(|key| labels?.get(key)?.as_str())
 }
 
-fn would_violate(pod: Pod<'_>, policy: &Policy) -> Option<String> {
-    let findings = checks::violations(pod, policy.warn);
-    let by = quote(&policy.warn.to_string());
+fn would_violate(pod: Pod<'_>, policy: LevelVersion) -> Option<String> {
+    let findings = checks::violations(pod, policy);
+    let by = quote(&policy.to_string());
     let details = checks::details(&findings);
     (!findings.is_empty()).then(|| format!("would violate PodSecurity {by}: {details}"))
+}
+
+/// Tells the audit what violates a policy, and what is wrong with the namespace's labels.
+fn tell_audit(attributes: &mut Attributes<'_>, violations: Option<String>, errors: &FieldErrors) {
+    if !errors.is_empty() {
+        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        let all = if all.len() == 1 { all.concat() } else { format!("[{}]", all.join(", ")) };
+        annotate(attributes, "error", format!("Failed to parse policy: {all}"));
+    }
+    if let Some(violations) = violations {
+        annotate(attributes, "audit-violations", violations);
+    }
+}
+
+fn annotate(attributes: &mut Attributes<'_>, key: &str, value: String) {
+    attributes.annotations.insert(format!("pod-security.kubernetes.io/{key}"), value);
 }
 
 /// Says each thing once, however often a write is tried.

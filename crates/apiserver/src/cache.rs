@@ -4,7 +4,7 @@
 //! is a cursor into the log of changes; nothing is queued for it. It is woken when something in its scope changes,
 //! and when half of the log has been overwritten, so that a watcher of a quiet scope never falls out of a busy log.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -155,6 +155,8 @@ struct State {
     last: u64,
     /// Changes that came while the objects were still being read. They hold nothing that would not be in the cache.
     early: Option<Vec<Early>>,
+    /// What is stored and could not be decrypted.
+    hidden: BTreeSet<CacheKey>,
 }
 
 /// The cache of one resource.
@@ -373,6 +375,34 @@ impl Cache {
         }
     }
 
+    /// Notes an object that cannot be read.
+    pub(crate) fn hide(&self, key: CacheKey) {
+        let mut state = self.state.write();
+        state.objects.remove(&key);
+        state.hidden.insert(key);
+    }
+
+    /// The objects of a namespace (of all, where it is empty) that could not be read when they came.
+    pub(crate) fn hidden(&self, namespace: &str) -> Vec<CacheKey> {
+        let state = self.state.read();
+        if state.hidden.is_empty() {
+            return Vec::new();
+        }
+        let prefix =
+            if namespace.is_empty() { CacheKey::default() } else { cache_key(namespace, "") };
+        state.hidden.iter().filter(|it| it.starts_with(prefix.as_str())).cloned().collect()
+    }
+
+    /// Takes an object that can be read after all, where nothing has become of it meanwhile.
+    pub(crate) fn reveal(&self, key: &CacheKey, object: Option<Arc<Obj>>) {
+        let mut state = self.state.write();
+        if state.hidden.remove(key)
+            && let Some(object) = object
+        {
+            state.objects.insert(key.clone(), object);
+        }
+    }
+
     /// Says that no more changes will come: the resource is gone, or another cache has taken over. Watches end.
     pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::Release);
@@ -451,6 +481,9 @@ impl State {
         object: Option<Arc<Obj>>,
     ) -> Option<(Arc<Event>, bool)> {
         self.last = revision;
+        if !self.hidden.is_empty() {
+            self.hidden.remove(key);
+        }
         let previous = match &object {
             Some(object) => self.objects.insert(key.clone(), Arc::clone(object)),
             None => self.objects.remove(key),

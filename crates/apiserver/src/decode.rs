@@ -137,7 +137,15 @@ pub(crate) fn object(
     let check: Check<'_> = if resource.is_custom() { &check_custom_kind } else { &check_kind };
     let mut value = of_kind(exchange, (facts, &[]), body, validation, check, &conform)?;
     target.resource().default(&target.served, &mut value);
+    record(exchange, &value);
     Ok(value)
+}
+
+/// Tells the audit what was sent.
+fn record(exchange: &Exchange, value: &Value) {
+    if let Some(audited) = &exchange.audit {
+        audited.request(value);
+    }
 }
 
 /// Decodes a body of a kind that is posted to a subresource, which may be written in the versions `also` too.
@@ -149,7 +157,9 @@ pub(crate) fn posted(
 ) -> Result<Value, Status> {
     let node = posted::served(facts)?.node;
     let conform = |value: &mut Value| conform(api::schema(), node, value);
-    of_kind(exchange, (facts, also), body, validation, &check_kind, &conform)
+    let value = of_kind(exchange, (facts, also), body, validation, &check_kind, &conform)?;
+    record(exchange, &value);
+    Ok(value)
 }
 
 /// Drops unknown fields, whose paths come back, and checks types.
@@ -207,6 +217,9 @@ pub(crate) fn delete_options(exchange: &Exchange, body: &Bytes) -> Result<Value,
     conform(api::schema(), node, &mut value)
         .map_err(|error| Status::bad_request(error.to_string()))?;
     refuse_deep(&value).map_err(Status::bad_request)?;
+    value.set_at(&["kind"], default.1);
+    value.default_at(&["apiVersion"], default.0);
+    record(exchange, &value);
     Ok(value)
 }
 

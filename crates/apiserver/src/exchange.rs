@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use crate::audited::Audited;
 use crate::body::Incoming;
 use crate::query::Query;
 use crate::request::RequestInfo;
@@ -41,6 +42,10 @@ pub(crate) struct Exchange {
     pub(crate) warnings: Vec<String>,
     /// What to tell the audit.
     pub(crate) annotations: admission::Annotations,
+    /// The request as it is recorded, where it is.
+    pub(crate) audit: Option<Arc<Audited>>,
+    /// A status that is the answer of a success.
+    pub(crate) told: Option<Box<Status>>,
 }
 
 impl Exchange {
@@ -57,6 +62,8 @@ impl Exchange {
             facts: None,
             warnings: Vec::new(),
             annotations: admission::Annotations::new(),
+            audit: None,
+            told: None,
         }
     }
 

@@ -9,6 +9,7 @@ use auth::{Attributes, Credentials, Decision, UserInfo};
 use futures::future::BoxFuture;
 
 use crate::Server;
+use crate::audited;
 use crate::exchange::Exchange;
 
 /// One filter: lets the request go on, or answers it.
@@ -17,6 +18,8 @@ enum Filter {
     Now(fn(&Arc<Server>, &mut Exchange) -> Result<(), Status>),
     /// May have to read from the store.
     Later(for<'a> fn(&'a Arc<Server>, &'a mut Exchange) -> Answer<'a>),
+    /// The same, only where there is an audit: without one nothing is made for it.
+    Audit(for<'a> fn(&'a Arc<Server>, &'a mut Exchange) -> Answer<'a>),
 }
 
 /// What a filter says that has to wait.
@@ -31,6 +34,8 @@ const FILTERS: &[(&str, Filter)] = &[
         "authentication",
         Filter::Later(|server, exchange| Box::pin(authentication(server, exchange))),
     ),
+    // As soon as it is known who asks, and before anything is refused or done in somebody's name.
+    ("audit", Filter::Audit(|server, exchange| Box::pin(audited::begin(server, exchange)))),
     // After authentication: only somebody known may speak for another.
     ("impersonation", Filter::Now(impersonation)),
     // Last: it needs to know who asks, for whom, and what.
@@ -63,7 +68,8 @@ pub(crate) async fn run(server: &Arc<Server>, exchange: &mut Exchange) -> Result
     for (_, filter) in FILTERS {
         match filter {
             Filter::Now(filter) => filter(server, exchange)?,
-            Filter::Later(filter) => filter(server, exchange).await?,
+            Filter::Audit(_) if server.audit.is_none() => {}
+            Filter::Later(filter) | Filter::Audit(filter) => filter(server, exchange).await?,
         }
     }
     admit(server, exchange)
@@ -109,13 +115,18 @@ async fn authentication(server: &Arc<Server>, exchange: &mut Exchange) -> Result
             Ok(None) => {}
             Err(error) => {
                 tracing::debug!(%error, path = exchange.info.path, "could not authenticate the request");
+                audited::unauthenticated(server, exchange).await;
                 return Err(Status::unauthorized());
             }
         }
     }
     let silent = exchange.parts.headers.get(http::header::AUTHORIZATION).is_none()
         && !exchange.peer.has_bad_certificate;
-    if server.access.anonymous && silent { Ok(()) } else { Err(Status::unauthorized()) }
+    if server.access.anonymous && silent {
+        return Ok(());
+    }
+    audited::unauthenticated(server, exchange).await;
+    Err(Status::unauthorized())
 }
 
 /// `Impersonate-User` and its kin: each thing impersonated needs the right to do so.
@@ -155,6 +166,7 @@ fn impersonation(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), St
         }
     }
     exchange.user = Arc::new(wanted);
+    audited::impersonated(exchange);
     Ok(())
 }
 
@@ -234,10 +246,13 @@ fn authorization(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), St
         path: &info.path,
         field_selector: exchange.query.get("fieldSelector").unwrap_or_default(),
     };
-    match server.access.authorizer.authorize(&attributes) {
-        Decision::Allow(_) => Ok(()),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(&attributes, &reason)),
-    }
+    let decision = server.access.authorizer.authorize(&attributes);
+    let refusal = match &decision {
+        Decision::Allow(_) => None,
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Some(refusal(&attributes, reason)),
+    };
+    audited::authorized(exchange, &decision);
+    refusal.map_or(Ok(()), Err)
 }
 
 /// 403 in upstream's words.

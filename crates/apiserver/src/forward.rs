@@ -184,7 +184,9 @@ fn join(exchange: &mut Exchange, response: Response<hyper::body::Incoming>) -> R
     }
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     let client = exchange.parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
+    let audited = exchange.audit.clone();
     tokio::spawn(async move {
+        let _over_when_this_is = audited;
         let Some(client) = client else { return };
         let (Ok(client), Ok(other)) = tokio::join!(client, hyper::upgrade::on(response)) else {
             return;

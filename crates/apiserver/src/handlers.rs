@@ -60,6 +60,13 @@ fn without_protobuf(exchange: &mut Exchange) -> Result<(), Status> {
 fn warn_of_deprecation(server: &Server, exchange: &mut Exchange, target: &Target) {
     let (resource, facts) = (target.resource(), target.served.facts);
     let Some(warning) = resource.deprecation(&target.served) else { return };
+    if exchange.audit.is_some() {
+        let annotations = &mut exchange.annotations;
+        annotations.insert("k8s.io/deprecated".into(), "true".into());
+        if let Some(removed) = resource.removed_in(&target.served) {
+            annotations.insert("k8s.io/removed-release".into(), removed.into());
+        }
+    }
     if !resource.is_custom() {
         let removed = resource.removed_in(&target.served).unwrap_or_default();
         let subresource = facts.subresource(&exchange.info.subresource);

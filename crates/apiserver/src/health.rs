@@ -1,6 +1,9 @@
 //! Paths that are no resources: health, version.
 
+use std::sync::Arc;
+
 use apimachinery::{Status, json, value};
+use futures::future::BoxFuture;
 use http::Response;
 
 use crate::Server;
@@ -10,9 +13,43 @@ use crate::negotiate::plain as form_of;
 use crate::respond;
 
 /// Something whose health is told, and whether it is well.
-struct Check {
-    name: &'static str,
+struct Check<'c> {
+    name: &'c str,
     healthy: bool,
+}
+
+/// Asks whether something is well.
+type Ask = dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync;
+
+/// Something that the server's health depends on.
+#[derive(Clone)]
+pub struct HealthCheck {
+    name: String,
+    ask: Arc<Ask>,
+}
+
+impl std::fmt::Debug for HealthCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HealthCheck({})", self.name)
+    }
+}
+
+impl HealthCheck {
+    /// A check of this name.
+    pub fn new(
+        name: impl Into<String>,
+        ask: impl Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), ask: Arc::new(ask) }
+    }
+
+    async fn asked(&self) -> Check<'_> {
+        let answer = (self.ask)().await;
+        if let Err(error) = &answer {
+            tracing::warn!(check = self.name, error, "not healthy");
+        }
+        Check { name: &self.name, healthy: answer.is_ok() }
+    }
 }
 
 /// Answers a path.
@@ -49,6 +86,9 @@ async fn health(server: &Server, exchange: &Exchange, one: &str) -> Result<Respo
         Check { name: "etcd", healthy: store },
         Check { name: "poststarthook/generic-apiserver-start-informers", healthy: true },
     ];
+    for check in &server.checks {
+        checks.push(check.asked().await);
+    }
     if which == "readyz" {
         checks.push(Check { name: "shutdown", healthy: !stopping });
     }

@@ -80,8 +80,11 @@ impl Hub {
         loop {
             let page = self.store.range(request.clone()).await?;
             for kv in &page.kvs {
-                if let Some((Route::BuiltIn(cache), key)) = self.route(&kv.key) {
-                    cache.load(key, object_of(cache.resource().as_ref(), kv)?);
+                let Some((Route::BuiltIn(cache), key)) = self.route(&kv.key) else { continue };
+                match object_of(cache.resource().as_ref(), kv) {
+                    Ok(object) => cache.load(key, object),
+                    Err(StorageError::Transform(why)) => hide(cache, key, &why),
+                    Err(error) => return Err(error),
                 }
             }
             if !page.more {
@@ -158,7 +161,12 @@ impl Hub {
             let page = self.store.range(request.clone()).await?;
             for kv in &page.kvs {
                 let name = String::from_utf8_lossy(&kv.key.as_bytes()[prefix.len()..]);
-                objects.push((name.as_ref().into(), object_of(cache.resource().as_ref(), kv)?));
+                let name: CompactString = name.as_ref().into();
+                match object_of(cache.resource().as_ref(), kv) {
+                    Ok(object) => objects.push((name, object)),
+                    Err(StorageError::Transform(why)) => hide(cache, name, &why),
+                    Err(error) => return Err(error),
+                }
             }
             request.after = page.kvs.last().map(|kv| kv.key.clone());
             request.at = At::Exactly(page.rev);
@@ -181,6 +189,31 @@ impl Hub {
     #[must_use]
     pub fn progress(&self) -> &Arc<Progress> {
         &self.progress
+    }
+
+    /// Makes sure that everything of a namespace (of all, where it is empty) can be read: what could not be decrypted when
+    /// it came is tried again.
+    ///
+    /// # Errors
+    /// Where something cannot be.
+    pub(crate) async fn reveal(&self, cache: &Cache, namespace: &str) -> Result<(), StorageError> {
+        let prefix = cache.resource().storage_prefix();
+        for name in cache.hidden(namespace) {
+            let key = Key::from(format!("{prefix}{name}"));
+            let read = self.store.get(&key, At::Latest).await;
+            let (kv, _) = read.map_err(|error| match error {
+                StorageError::Transform(why) => {
+                    StorageError::Transform(format!("unable to transform key \"{key}\": {why}"))
+                }
+                other => other,
+            })?;
+            let object = match &kv {
+                Some(kv) => Some(object_of(cache.resource().as_ref(), kv)?),
+                None => None,
+            };
+            cache.reveal(&name, object);
+        }
+        Ok(())
     }
 
     /// Waits until the caches hold everything that was acknowledged before this call.
@@ -241,7 +274,14 @@ impl Hub {
         event: &storage::Event,
     ) -> Result<Option<Arc<Obj>>, StorageError> {
         let object = match &event.value {
-            Some(kv) => Some(self.written(cache.resource().as_ref(), kv)?),
+            Some(kv) => match self.written(cache.resource().as_ref(), kv) {
+                Ok(object) => Some(object),
+                Err(StorageError::Transform(why)) => {
+                    hide(cache, key.clone(), &why);
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            },
             None => None,
         };
         cache.apply(key, event.rev.0, object.clone());
@@ -287,6 +327,12 @@ impl Hub {
     }
 }
 
+/// Notes an object that cannot be read. The others of its resource can.
+fn hide(cache: &Cache, key: CompactString, why: &str) {
+    tracing::warn!(error = why, "a stored object cannot be read");
+    cache.hide(key);
+}
+
 /// Whom a key belongs to.
 enum Route<'h> {
     BuiltIn(&'h Arc<Cache>),
@@ -298,6 +344,7 @@ enum Route<'h> {
 /// # Errors
 /// When the value is not an object.
 pub fn object_of(resource: &dyn AnyResource, kv: &Kv) -> Result<Arc<Obj>, StorageError> {
+    kv.readable()?;
     if resource.is_custom() {
         let value = apimachinery::json::parse(&kv.value);
         let mut value = value.map_err(|error| corrupt(kv, &error))?;

@@ -4,6 +4,7 @@
 //! socket and for a client in the process; only the socket is left out.
 
 pub mod allocate;
+mod audited;
 pub mod body;
 pub mod bootstrap;
 pub mod cache;
@@ -60,6 +61,7 @@ use storage::{StorageError, Store};
 pub use body::Body;
 pub use exchange::RequestBody;
 pub use handlers::connect::NodeDialer;
+pub use health::HealthCheck;
 pub use hub::Hub;
 pub use in_process::InProcess;
 pub use objects::CachedObjects;
@@ -93,6 +95,10 @@ pub struct Config {
     pub version: Version,
     /// `host:port` under which clients reach this server.
     pub external_address: String,
+    /// Records requests.
+    pub audit: Option<Arc<audit::Audit>>,
+    /// What the server's health depends on besides.
+    pub checks: Vec<HealthCheck>,
 }
 
 /// The version a server says it is.
@@ -140,6 +146,8 @@ pub struct Server {
     /// Finds the services that convert custom resources.
     resolver: Arc<dyn webhook::Resolver>,
     external: String,
+    audit: Option<Arc<audit::Audit>>,
+    checks: Vec<HealthCheck>,
 }
 
 #[derive(Debug)]
@@ -157,6 +165,8 @@ pub struct Peer {
     pub certificates: Arc<[Vec<u8>]>,
     /// Whether it presented one that is no good.
     pub has_bad_certificate: bool,
+    /// Where it is, for clients at a socket.
+    pub address: Option<std::net::IpAddr>,
     /// Set for clients in the process, which need no credentials: who they are.
     pub user: Option<Arc<UserInfo>>,
 }
@@ -189,6 +199,9 @@ impl Server {
         let access = access(&objects);
         let metrics = metrics::Metrics::new();
         metrics.register(|it| access.admission.metrics().register(it));
+        if let Some(audit) = &config.audit {
+            metrics.register(|it| audit.register(it));
+        }
         Ok(Arc::new(Self {
             metrics,
             resolver,
@@ -206,6 +219,8 @@ impl Server {
             allocator: allocate::Allocator::new(config.service_range),
             reviews: handlers::reviews::Reviews::new(),
             external: config.external_address,
+            audit: config.audit,
+            checks: config.checks,
             version: config.version,
             nodes: config.nodes,
             node_metrics,
@@ -240,18 +255,37 @@ impl Server {
         let began = tokio::time::Instant::now();
         let (parts, body) = request.into_parts();
         let mut exchange = exchange::Exchange::new(parts, peer);
-        let answer = match filters::run(self, &mut exchange).await {
-            Ok(_admitted) => handlers::handle(self, &mut exchange, body).await,
+        let answer = if self.audit.is_some() {
+            audited::guarded(self, &mut exchange, body).await
+        } else {
+            self.answer(&mut exchange, body).await
+        };
+        let (mut response, failure) = match answer {
+            Ok(response) => (response, None),
+            Err(status) => (respond::failure(&exchange, &status), Some(status)),
+        };
+        respond::add_headers(&exchange, response.headers_mut());
+        self.metrics.answered(&exchange, response.status().as_u16(), began.elapsed());
+        if exchange.audit.is_some() {
+            return audited::answered(&mut exchange, failure, response).await;
+        }
+        response
+    }
+
+    /// Filters, then the handler.
+    async fn answer(
+        self: &Arc<Self>,
+        exchange: &mut exchange::Exchange,
+        body: RequestBody,
+    ) -> Result<Response<Body>, Status> {
+        match filters::run(self, exchange).await {
+            Ok(_admitted) => handlers::handle(self, exchange, body).await,
             Err(status) => {
                 let info = &exchange.info;
                 exchange.facts = self.catalog.facts(&info.group, &info.version, &info.resource);
                 Err(status)
             }
-        };
-        let mut response = answer.unwrap_or_else(|status| respond::failure(&exchange, &status));
-        respond::add_headers(&exchange, response.headers_mut());
-        self.metrics.answered(&exchange, response.status().as_u16(), began.elapsed());
-        response
+        }
     }
 }
 

@@ -95,8 +95,9 @@ async fn connection(
     let stream = handshake
         .map_err(|_| "the handshake took too long".to_owned())?
         .map_err(|error| error.to_string())?;
-    let session = stream.get_ref().1;
-    let peer = tls.peer(session.peer_certificates().unwrap_or_default());
+    let (tcp, session) = stream.get_ref();
+    let mut peer = tls.peer(session.peer_certificates().unwrap_or_default());
+    peer.address = tcp.peer_addr().ok().map(|it| it.ip().to_canonical());
     if session.alpn_protocol() == Some(b"h2") {
         return crate::http2::serve(server, stream, peer, stop).await;
     }

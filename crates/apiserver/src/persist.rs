@@ -56,6 +56,7 @@ pub(crate) async fn try_current(
 }
 
 async fn decode(server: &Server, target: &Target, kv: Kv) -> Result<Current, Status> {
+    kv.readable().map_err(|error| error::general(&error))?;
     let mut value = obj::decode(&kv.value, kv.mod_rev.0)
         .map_err(|error| Status::internal(StorageError::Corrupt(format!("{}: {error}", kv.key))))?;
     // As the storage version sees it, not the one that was asked for.
@@ -189,8 +190,9 @@ pub(crate) async fn replace(
         Some(value) => Ok(Written::converted(value, revision)),
         None => Written::stored(bytes, revision),
     };
-    if bytes == current.kv.value {
-        // Nothing changed: no new version and no event.
+    let stale = || server.hub.store().is_stale(&current.kv);
+    if bytes == current.kv.value && !stale().await.map_err(|error| error::general(&error))? {
+        // Nothing changed: no new version and no event. What would be stored otherwise now is written all the same.
         return written(bytes, current.kv.mod_rev).map(Replaced::Done);
     }
     let key = current.kv.key.clone();

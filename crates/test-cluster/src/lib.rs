@@ -57,6 +57,8 @@ impl TestCluster {
             external_address: "127.0.0.1:6443".into(),
             nodes: None,
             metrics_resolution: None,
+            audit: None,
+            checks: Vec::new(),
             version: Version { major: "1".into(), minor: "37".into(), git: "v1.37.1".into() },
         };
         let access = |_: &Arc<apiserver::CachedObjects>| Access {

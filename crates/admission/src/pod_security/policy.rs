@@ -75,12 +75,13 @@ impl fmt::Display for LevelVersion {
     }
 }
 
-/// What a namespace asks for. Its labels for `audit` are checked like the others, but what such an audit finds has no
-/// place yet: there are no audit annotations, so that mode does nothing.
+/// What a namespace asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Policy {
     /// Pods that violate it are refused.
     pub(super) enforce: LevelVersion,
+    /// The audit is told of what violates it.
+    pub(super) audit: LevelVersion,
     /// Whoever writes something that violates it is warned.
     pub(super) warn: LevelVersion,
 }
@@ -118,10 +119,11 @@ impl Policy {
     pub(super) fn of<'l>(label: impl Fn(&str) -> Option<&'l str>) -> (Self, FieldErrors) {
         let mut errors = FieldErrors::new();
         let enforce = read(&ENFORCE, &label, &mut errors);
-        read(&AUDIT, &label, &mut errors);
+        let audit = read(&AUDIT, &label, &mut errors);
         let warn = read(&WARN, &label, &mut errors);
         let mut policy = Self {
             enforce: enforce.or_level(Level::Restricted),
+            audit: audit.or_level(Level::Privileged),
             warn: warn.or_level(Level::Privileged),
         };
         // Whoever enforces is warned too, of templates whose pods will be refused.
@@ -137,7 +139,7 @@ impl Policy {
 
     /// Whether pods may do everything, and nobody wants to hear of it.
     pub(super) fn is_privileged(&self) -> bool {
-        self.enforce.level == Level::Privileged && self.warn.level == Level::Privileged
+        [self.enforce, self.audit, self.warn].iter().all(|it| it.level == Level::Privileged)
     }
 }
 

@@ -73,6 +73,11 @@ impl Mutating {
             _ => Ok(false),
         };
         let mutated = matches!(changed, Ok(true));
+        if let Ok(Answer { patch: Some(patch), .. }) = &result
+            && mutated
+        {
+            annotate_patch(asked, attributes, patch);
+        }
         annotate(asked, attributes, mutated, result.is_err());
         let result = match changed {
             Err(status) => Err(super::Failure::Unusable(status)),
@@ -126,6 +131,16 @@ fn annotate(asked: &Asked<'_>, attributes: &mut Attributes<'_>, mutated: bool, f
         let key = format!("failed-open.mutation.webhook.admission.k8s.io/{place}");
         attributes.annotations.insert(key, webhook.to_owned());
     }
+}
+
+/// Tells the audit, where it records objects, how one was changed.
+fn annotate_patch(asked: &Asked<'_>, attributes: &mut Attributes<'_>, patch: &[u8]) {
+    let Ok(patch) = json::parse(patch) else { return };
+    let round = u8::from(attributes.reinvocation.again);
+    let key = format!("patch.webhook.admission.k8s.io/round_{round}_index_{}", asked.index);
+    let told = apimachinery::value!({"configuration": (asked.hook.configuration.as_str()), "patch": patch,
+        "patchType": "JSONPatch", "webhook": (asked.hook.name.as_str())});
+    attributes.annotations.insert(key, json::to_string(&told));
 }
 
 /// What the audit is to be told of a request.

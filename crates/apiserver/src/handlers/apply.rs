@@ -191,5 +191,8 @@ fn parse(
             FieldValidation::Ignore => {}
         }
     }
+    if let Some(audited) = &exchange.audit {
+        audited.patch(&value);
+    }
     Ok(if value.is_null() { Value::object() } else { value })
 }

@@ -53,7 +53,11 @@ pub(crate) async fn delete(
     let deleted = remove(server, exchange, target, &name, &options).await?;
     Ok(match deleted {
         Deleted::Object(written) => respond::written(server, target, form, 200, written)?,
-        Deleted::Status(status) => respond::plain(form, 200, &status.to_value()),
+        Deleted::Status(status) => {
+            let response = respond::plain(form, 200, &status.to_value());
+            exchange.told = exchange.audit.is_some().then(|| Box::new(status));
+            response
+        }
     })
 }
 

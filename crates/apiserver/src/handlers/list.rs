@@ -211,6 +211,11 @@ pub(super) async fn page(
         let token = Token::parse(&options.continue_token, target)?;
         return from_store(server, target, options, selection, token.at(), Some(token.after)).await;
     }
+    server
+        .hub
+        .reveal(&target.cache, &target.namespace)
+        .await
+        .map_err(|error| error::general(&error))?;
     match options.at {
         ListAt::Exactly(revision) => {
             from_store(server, target, options, selection, At::Exactly(Rev(revision)), None).await

@@ -48,7 +48,7 @@ pub(crate) async fn patch(
     let form = negotiate(&exchange.parts.headers)?;
     let name = exchange.info.name.clone();
     let current = persist::current(server, target, &name).await?;
-    let patch = parse(kind, &body)?;
+    let patch = parse(exchange, kind, &body)?;
     let validation = options.field_validation;
     let write = Write {
         name: &name,
@@ -92,12 +92,15 @@ pub(crate) fn kind_of(exchange: &Exchange, target: &Target) -> Result<PatchKind,
 }
 
 /// The patch as a value.
-pub(crate) fn parse(kind: PatchKind, body: &[u8]) -> Result<Value, Status> {
+pub(crate) fn parse(exchange: &Exchange, kind: PatchKind, body: &[u8]) -> Result<Value, Status> {
     // What is left out of it for its depth is found in the object that comes out, unless it is dropped there too.
     let (patch, _) = json::parse_input(body)
         .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
     if kind == PatchKind::Merge && patch.is_null() {
         return Err(Status::bad_request("Invalid JSON Patch"));
+    }
+    if let Some(audited) = &exchange.audit {
+        audited.patch(&patch);
     }
     Ok(patch)
 }

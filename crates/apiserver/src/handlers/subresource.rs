@@ -126,7 +126,7 @@ pub(crate) async fn patch(
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "PatchOptions")?;
     let form = negotiate(&exchange.parts.headers)?;
-    let given = patch::parse(kind, &body)?;
+    let given = patch::parse(exchange, kind, &body)?;
     let node = posted::served(&posted::SCALE)?.node;
     let shape = Target { served: registry::Served { node, ..target.served }, ..target.clone() };
     write_scale(server, exchange, target, form, &options, scale, |live| {

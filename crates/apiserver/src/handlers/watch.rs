@@ -25,6 +25,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::list::{Selection, wait_for};
 use crate::Server;
+use crate::audited::Audited;
 use crate::body::Body;
 use crate::cache::{self, Change, Cursor, Event, Next, Scope};
 use crate::error;
@@ -71,6 +72,8 @@ struct Watch {
     sent: Counter<u64, AtomicU64>,
     /// Counts this watch while it is open.
     _held: Held,
+    /// Is over when this is.
+    _audited: Option<Arc<Audited>>,
 }
 
 /// What a watch sends at once.
@@ -163,6 +166,7 @@ pub(crate) async fn watch(
         columns_sent: false,
         sent: server.metrics.events_of(target.served.facts),
         _held: server.metrics.hold(exchange),
+        _audited: exchange.audit.clone(),
     };
     Ok(watch.into_response())
 }
@@ -195,6 +199,8 @@ async fn first_stage(
         if version == 0 && options.resource_version.is_empty() {
             server.hub.catch_up().await.map_err(|error| error::general(&error))?;
         }
+        let readable = server.hub.reveal(&target.cache, &target.namespace).await;
+        readable.map_err(|error| error::general(&error))?;
         let snapshot =
             target.cache.snapshot(&target.namespace, 0, |object| selection.matches(object));
         let bookmark = options.send_initial_events == Some(true) && options.bookmarks;

@@ -34,6 +34,20 @@ pub(crate) struct Cluster {
     stop: Shutdown,
 }
 
+/// What a server may have besides, or in place of what it has.
+#[derive(Default)]
+pub(crate) struct With {
+    pub(crate) nodes: Option<NodeDialer>,
+    pub(crate) registry: Option<registry::Registry>,
+    pub(crate) audit: Option<Arc<audit::Audit>>,
+    pub(crate) authorizer: Option<Arc<dyn Authorizer>>,
+}
+
+/// A store with nothing in it.
+pub(crate) fn memory() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::new(Arc::new(RealClock)))
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.stop.request();
@@ -110,28 +124,26 @@ impl Cluster {
 
     /// One that has a way to nodes.
     pub(crate) async fn start_with(nodes: Option<NodeDialer>) -> Self {
-        let store = Arc::new(MemoryStore::new(Arc::new(RealClock)));
-        Self::on(store, nodes, registry::Registry::built_in()).await
+        Self::on(memory(), With { nodes, ..With::default() }).await
     }
 
     /// One that serves versions too that are no more.
     pub(crate) async fn with_removed_versions() -> Self {
-        let store = Arc::new(MemoryStore::new(Arc::new(RealClock)));
-        Self::on(store, None, registry::Registry::with_removed_versions()).await
+        let registry = Some(registry::Registry::with_removed_versions());
+        Self::on(memory(), With { registry, ..With::default() }).await
     }
 
     /// Another server on the same store, after this one.
     pub(crate) async fn restarted(self) -> Self {
         let store = Arc::clone(&self.store);
         drop(self);
-        Self::on(store, None, registry::Registry::built_in()).await
+        Self::on(store, With::default()).await
     }
 
-    async fn on(
-        store: Arc<dyn Store>,
-        nodes: Option<NodeDialer>,
-        registry: registry::Registry,
-    ) -> Self {
+    /// One on this store.
+    pub(crate) async fn on(store: Arc<dyn Store>, with: With) -> Self {
+        let With { nodes, registry, audit, authorizer } = with;
+        let registry = registry.unwrap_or_else(registry::Registry::built_in);
         let clock: Arc<dyn Clock> = Arc::new(RealClock);
         let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
         let stop = Shutdown::new();
@@ -147,10 +159,16 @@ impl Cluster {
             version: Version { major: "1".into(), minor: "37".into(), git: "v1.37.1".into() },
             external_address: "192.0.2.2:6443".into(),
             nodes,
+            audit,
+            checks: Vec::new(),
         };
         let (issuer, of_server) = (issuer(), stop.signal());
         let made = Arc::clone(&issuer);
-        let access = |objects: &Arc<CachedObjects>| access(objects, made, clock, random);
+        let access = |objects: &Arc<CachedObjects>| {
+            let access = access(objects, made, clock, random);
+            let authorizer = authorizer.unwrap_or_else(|| Arc::clone(&access.authorizer));
+            Access { authorizer, ..access }
+        };
         let server = Server::start(config, of_server, access);
         let server = server.await.unwrap();
         let (hub, signal) = (Arc::clone(server.hub()), stop.signal());
@@ -191,14 +209,28 @@ impl Cluster {
         )
     }
 
-    async fn respond(
+    pub(crate) async fn respond(
         &self,
         who: &As<'_>,
         request: &str,
         body: Option<&Value>,
     ) -> http::Response<Body> {
+        self.respond_with(who, request, &[], body).await
+    }
+
+    /// The same with headers.
+    pub(crate) async fn respond_with(
+        &self,
+        who: &As<'_>,
+        request: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> http::Response<Body> {
         let (method, path) = request.split_once(' ').unwrap();
         let mut builder = http::Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            builder = builder.header(*name, *value);
+        }
         let media = match method {
             "PATCH" if path.contains("force=true") => "application/apply-patch+yaml",
             "PATCH" => "application/merge-patch+json",

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod access;
+mod audits;
 mod bad_input;
 mod cluster;
 mod conversions;
 mod custom;
+mod encrypted;
 mod hooks;
 mod pod_security;
 mod policies;
