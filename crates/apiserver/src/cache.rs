@@ -375,11 +375,12 @@ impl Cache {
         }
     }
 
-    /// Notes an object that cannot be read.
-    pub(crate) fn hide(&self, key: CacheKey) {
+    /// Notes an object that cannot be read; says whether it is the first.
+    pub(crate) fn hide(&self, key: CacheKey) -> bool {
         let mut state = self.state.write();
         state.objects.remove(&key);
         state.hidden.insert(key);
+        state.hidden.len() == 1
     }
 
     /// The objects of a namespace (of all, where it is empty) that could not be read when they came.

@@ -327,10 +327,14 @@ impl Hub {
     }
 }
 
-/// Notes an object that cannot be read. The others of its resource can.
+/// Notes an object that cannot be read. The others of its resource can. The first is told, since there may be thousands.
 fn hide(cache: &Cache, key: CompactString, why: &str) {
-    tracing::warn!(error = why, "a stored object cannot be read");
-    cache.hide(key);
+    if cache.hide(key) {
+        tracing::warn!(
+            error = why,
+            "a stored object cannot be read, and maybe others of its resource"
+        );
+    }
 }
 
 /// Whom a key belongs to.

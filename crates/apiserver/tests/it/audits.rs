@@ -14,6 +14,7 @@ use component_base::{RealClock, SeededRandom};
 use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 
+use crate::bad_input::streams::Agent;
 use crate::cluster::{As, Cluster, With, admin, memory};
 use crate::hooks::{Hook, Reply};
 
@@ -431,4 +432,48 @@ async fn versions_that_are_deprecated_are_told() {
         assert_eq!(last.str_at(&["annotations", "k8s.io/deprecated"]), deprecated, "{version}");
         assert_eq!(last.str_at(&["annotations", "k8s.io/removed-release"]), removed, "{version}");
     }
+}
+
+#[tokio::test]
+async fn a_stream_into_a_pod_is_recorded_when_it_begins_and_when_it_ends() {
+    let log = Log::default();
+    let backend = Backend::log(log.clone(), Format::Json, Mode::Blocking, None);
+    let rules =
+        policy("- {level: RequestResponse, resources: [{group: '', resources: [pods/exec]}]}");
+    let audit = Some(Audit::start(rules, vec![backend], Arc::new(RealClock)));
+    let agent = Agent::start().await;
+    let nodes = Some(agent.dialer.clone());
+    let cluster = Cluster::on(memory(), With { audit, nodes, ..With::default() }).await;
+    let node = value!({"metadata": {"name": "n"}});
+    let mut node = cluster.done("POST /api/v1/nodes", Some(&node)).await;
+    let status = value!({"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": (i64::from(agent.port))}}});
+    node.set_at(&["status"], status);
+    cluster.done("PUT /api/v1/nodes/n/status", Some(&node)).await;
+    let account = value!({"metadata": {"name": "default"}});
+    cluster.done("POST /api/v1/namespaces/default/serviceaccounts", Some(&account)).await;
+    let pod = value!({"metadata": {"name": "p"},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
+    cluster.done("POST /api/v1/namespaces/default/pods", Some(&pod)).await;
+    cluster.server.hub().catch_up().await.unwrap();
+    log.take();
+    let headers = [("connection", "Upgrade"), ("upgrade", "websocket")];
+    let path = "/api/v1/namespaces/default/pods/p/exec?command=switch&stdout=true";
+    let response = cluster.respond_with(&admin(), &format!("GET {path}"), &headers, None).await;
+    assert_eq!(response.status(), 101);
+    let events = log.wait(3).await;
+    let stages =
+        ["RequestReceived RequestResponse get 0", "ResponseStarted RequestResponse get 101"];
+    assert_eq!(told(&events)[..2], stages);
+    assert_eq!(told(&events)[2], "ResponseComplete RequestResponse get 101");
+    assert_eq!(events[2].str_at(&["objectRef", "subresource"]), "exec");
+    // One that is refused is over at once.
+    let path = "/api/v1/namespaces/default/pods/p/exec?command=x";
+    let response = cluster.respond_with(&admin(), &format!("GET {path}"), &[], None).await;
+    assert_eq!(response.status(), 400);
+    let events = told(&log.take());
+    assert_eq!(
+        events[1..],
+        ["ResponseStarted RequestResponse get 400", "ResponseComplete RequestResponse get 400"]
+    );
 }

@@ -5,7 +5,7 @@ mod http2;
 mod kinds;
 mod requests;
 mod slow;
-mod streams;
+pub(crate) mod streams;
 mod transport;
 mod values;
 

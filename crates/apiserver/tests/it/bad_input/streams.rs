@@ -27,9 +27,9 @@ const WEBSOCKET: [&str; 4] = [
 ];
 
 /// A node's agent that answers each connection with what the query wants, after it has read a request.
-struct Agent {
-    dialer: NodeDialer,
-    port: u16,
+pub(crate) struct Agent {
+    pub(crate) dialer: NodeDialer,
+    pub(crate) port: u16,
     asked: Arc<AtomicUsize>,
 }
 
@@ -46,7 +46,7 @@ const ANSWERS: [(&str, &str); 5] = [
 ];
 
 impl Agent {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["127.0.0.1".into()]).unwrap();
         let certificate = params.self_signed(&key).unwrap().der().clone();
@@ -87,8 +87,9 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, asked: Arc<AtomicUs
         if head.contains("switch") {
             // As a WebSocket server does that is sent frames which are none.
             let mut first = [0; 1];
-            stream.read_exact(&mut first).await.unwrap();
-            stream.write_all(&first).await.unwrap();
+            if stream.read_exact(&mut first).await.is_ok() {
+                stream.write_all(&first).await.unwrap();
+            }
         }
         // A client that is gone needs no goodbye.
         let _ = stream.shutdown().await;
