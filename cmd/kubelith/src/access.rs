@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use admission::{Chain, Parts};
 use anyhow::{Context, Result};
-use apiserver::{Access, CachedObjects};
+use apiserver::{Access, CachedObjects, ProxyClient};
 use auth::bootstrap_token::BootstrapTokens;
 use auth::jwt::{SigningKey, VerifyingKey};
 use auth::node::NodeAuthorizer;
@@ -20,10 +20,13 @@ use auth::x509::ClientCertificates;
 use auth::{Authenticator, Authorizer};
 use component_base::{Clock, Random};
 
-use crate::pki::Directory;
+use crate::pki::{Directory, Identity, Subject};
 
 /// A documentation address: asking the way to it tells our own address, and sends nothing.
 const FAR_AWAY: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
+
+/// What the cluster's own front proxy, which is this server, is called.
+const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
 
 /// Flags about access.
 #[derive(Debug, Clone, clap::Args)]
@@ -48,12 +51,21 @@ pub(crate) struct Options {
     /// Whether requests without credentials are those of system:anonymous
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     anonymous_auth: bool,
+    /// Certificate by which this server proves itself to API servers behind it (default: one of its own)
+    #[arg(long, value_name = "FILE", requires = "proxy_client_key_file")]
+    proxy_client_cert_file: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "proxy_client_cert_file")]
+    proxy_client_key_file: Option<PathBuf>,
     /// The most requests in flight that change nothing; watches are not counted
     #[arg(long, default_value_t = 400, value_name = "N")]
     pub(crate) max_requests_inflight: usize,
     /// The most requests in flight that change something
     #[arg(long, default_value_t = 200, value_name = "N")]
     pub(crate) max_mutating_requests_inflight: usize,
+    /// Whether the places of both are shared out by priority and fairness
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub(crate) enable_priority_and_fairness: bool,
     /// Address under which pods and other machines reach this server (default: that of the default route)
     #[arg(long, value_name = "IP")]
     advertise_address: Option<IpAddr>,
@@ -108,6 +120,24 @@ impl Options {
             })?,
             issuer: Arc::new(TokenIssuer::new(key, verifying, issuer, audiences)),
             anonymous: self.anonymous_auth,
+        })
+    }
+
+    /// What this server proves itself by to API servers behind it.
+    pub(crate) fn proxy_client(&self, pki: &Directory) -> Result<ProxyClient> {
+        let read = |path: &PathBuf| {
+            fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
+        };
+        let (Some(certificate), Some(key)) =
+            (&self.proxy_client_cert_file, &self.proxy_client_key_file)
+        else {
+            let authority = pki.authority("front-proxy-ca", "front-proxy-ca")?;
+            let subject = Subject::Client { name: FRONT_PROXY_CLIENT, groups: &[] };
+            return pki.identity("front-proxy-client", &authority, &subject)?.proxy_client();
+        };
+        let identity = Identity { certificate: read(certificate)?, key: read(key)? };
+        identity.proxy_client().with_context(|| {
+            format!("could not use {} with {}", certificate.display(), key.display())
         })
     }
 

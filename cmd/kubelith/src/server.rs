@@ -200,10 +200,12 @@ impl Cluster {
         let audit = options.audit.start(&clock, &random)?;
         startup.up("store", &options.data_dir.display().to_string());
         let credentials = options.access.credentials(&pki)?;
-        let mut config =
-            config(&options, kept.store, (&clock, &random), &network, dialer(&pki, &authority)?);
-        config.audit = audit.clone();
-        config.checks = kept.checks;
+        let config = apiserver::Config {
+            proxy_client: Some(options.access.proxy_client(&pki)?),
+            audit: audit.clone(),
+            checks: kept.checks,
+            ..config(&options, kept.store, (&clock, &random), &network, dialer(&pki, &authority)?)
+        };
         let tokens = Arc::new(control_plane::SecretTokens(credentials.issuer()));
         let access = |objects: &Arc<apiserver::CachedObjects>| {
             credentials.access(objects, Arc::clone(&clock), Arc::clone(&random))
@@ -411,9 +413,11 @@ fn config(
         random: Arc::clone(random),
         max_mutating_in_flight: options.access.max_mutating_requests_inflight,
         max_in_flight: options.access.max_requests_inflight,
+        priority_and_fairness: options.access.enable_priority_and_fairness,
         service_range: network.services,
         external_address: SocketAddr::new(network.advertised, network.port).to_string(),
         nodes: Some(nodes),
+        proxy_client: None,
         metrics_resolution: options.runs(Part::Metrics).then_some(options.metrics_resolution),
         audit: None,
         checks: Vec::new(),
@@ -441,6 +445,7 @@ fn follow_store(server: &Arc<Server>, shutdown: &Shutdown) {
     let hub = Arc::clone(server.hub());
     let (stop, ending) = (shutdown.signal(), shutdown.clone());
     tokio::spawn(Arc::clone(server).follow_definitions());
+    tokio::spawn(Arc::clone(server).follow_api_services());
     tokio::spawn(async move {
         if let Err(error) = hub.run(stop).await {
             tracing::error!(%error, "the store's changes cannot be followed: stopping");

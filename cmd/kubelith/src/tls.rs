@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use apiserver::ProxyClient;
 use apiserver::client_certificates::{self, Tls};
 use arc_swap::ArcSwap;
 use component_base::ShutdownSignal;
@@ -123,6 +124,13 @@ impl Identity {
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes())?;
         let key = ring::sign::any_supported_type(&key)?;
         Ok(CertifiedKey::new(chain, key))
+    }
+
+    /// What proves this server to those behind it.
+    pub(crate) fn proxy_client(&self) -> Result<ProxyClient> {
+        let chain: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect();
+        Ok(ProxyClient::new(chain?, PrivateKeyDer::from_pem_slice(self.key.as_bytes())?))
     }
 
     /// What a TLS client presents to servers whose certificates are `authority`'s.

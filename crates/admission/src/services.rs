@@ -20,13 +20,36 @@ impl Services {
         Self { objects }
     }
 
-    /// The first endpoint that is ready. A webhook's connections are few and live long, so there is nothing to balance.
-    fn endpoint(&self, namespace: &str, name: &str, port_name: &str) -> Option<String> {
+    /// `address:port` of every endpoint behind a service's port that is ready; at least one.
+    ///
+    /// # Errors
+    /// Why there is none, in upstream's words.
+    pub fn endpoints(&self, namespace: &str, name: &str, port: u16) -> Result<Vec<String>, String> {
+        let service = self.objects.get("", "services", namespace, name);
+        let service = service.and_then(|it| it.value().ok());
+        let service = service.ok_or_else(|| format!("service {name:?} not found"))?;
+        if service.str_at(&["spec", "type"]) == "ExternalName" {
+            return Ok(vec![format!("{}:{port}", service.str_at(&["spec", "externalName"]))]);
+        }
+        let wanted = i64::from(port);
+        let ports = service.items_at(&["spec", "ports"]);
+        let found = ports.iter().find(|it| it.i64_at(&["port"]) == Some(wanted));
+        let found =
+            found.ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
+        let ready = self.ready(namespace, name, found.str_at(&["name"]));
+        if ready.is_empty() {
+            return Err(format!("no endpoints available for service {name:?}"));
+        }
+        Ok(ready)
+    }
+
+    fn ready(&self, namespace: &str, name: &str, port_name: &str) -> Vec<String> {
         let slices = self.objects.list("discovery.k8s.io", "endpointslices", namespace);
         let of_service = slices
             .iter()
             .filter(|it| it.facts.label("kubernetes.io/service-name") == Some(name))
             .filter_map(|it| it.value().ok());
+        let mut found = Vec::new();
         for slice in of_service {
             let ports = slice.items_at(&["ports"]);
             let port = ports.iter().find(|it| it.str_at(&["name"]) == port_name);
@@ -34,36 +57,24 @@ impl Services {
             let ready = |it: &&Value| {
                 it.at(&["conditions", "ready"]).and_then(Value::as_bool).unwrap_or(true)
             };
-            let endpoint = slice.items_at(&["endpoints"]).iter().find(ready);
-            let Some(address) =
-                endpoint.and_then(|it| it.items_at(&["addresses"]).first()?.as_str())
-            else {
-                continue;
-            };
-            return Some(if address.contains(':') {
-                format!("[{address}]:{port}")
-            } else {
-                format!("{address}:{port}")
-            });
+            let endpoints = slice.items_at(&["endpoints"]).iter().filter(ready);
+            let addresses =
+                endpoints.filter_map(|it| it.items_at(&["addresses"]).first()?.as_str());
+            found.extend(addresses.map(|address| {
+                if address.contains(':') {
+                    format!("[{address}]:{port}")
+                } else {
+                    format!("{address}:{port}")
+                }
+            }));
         }
-        None
+        found
     }
 }
 
 impl Resolver for Services {
+    /// The first endpoint. A webhook's connections are few and live long, so there is nothing to balance.
     fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<String, String> {
-        let service = self.objects.get("", "services", namespace, name);
-        let service = service.and_then(|it| it.value().ok());
-        let service = service.ok_or_else(|| format!("service {name:?} not found"))?;
-        if service.str_at(&["spec", "type"]) == "ExternalName" {
-            return Ok(format!("{}:{port}", service.str_at(&["spec", "externalName"])));
-        }
-        let wanted = i64::from(port);
-        let ports = service.items_at(&["spec", "ports"]);
-        let found = ports.iter().find(|it| it.i64_at(&["port"]) == Some(wanted));
-        let found =
-            found.ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
-        self.endpoint(namespace, name, found.str_at(&["name"]))
-            .ok_or_else(|| format!("no endpoints available for service {name:?}"))
+        Ok(self.endpoints(namespace, name, port)?.swap_remove(0))
     }
 }

@@ -23,6 +23,10 @@ use crate::{Body, Peer, RequestBody, Server};
 
 /// The annotation that lets a server complete a role.
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+/// The annotation that lets a server renew what it suggests for flow control.
+const AUTOUPDATE_SPEC: &str = "apf.kubernetes.io/autoupdate-spec";
+/// The schemas and levels that are as the server wants them in any case.
+const MANDATORY_FLOWS: [&str; 2] = ["exempt", "catch-all"];
 /// Who makes these objects, in their managed fields.
 const AGENT: &str = "kube-apiserver";
 /// The pauses after which what could not be made is tried again: its namespace may be on its way out.
@@ -375,6 +379,21 @@ fn completed(found: &Value, wanted: &Value) -> Option<Value> {
                 if differs {
                     changed.set_at(&["roleRef"], role.clone());
                 }
+            }
+        }
+        "FlowSchema" | "PriorityLevelConfiguration" => {
+            let name = found.str_at(&["metadata", "name"]);
+            let untouched = || found.i64_at(&["metadata", "generation"]) == Some(1);
+            let follows = MANDATORY_FLOWS.contains(&name)
+                || match found.str_at(&["metadata", "annotations", AUTOUPDATE_SPEC]) {
+                    "true" => true,
+                    "false" => false,
+                    // Nobody has said anything: whoever has changed it means what it says.
+                    _ => untouched(),
+                };
+            changed.set_at(&["metadata", "annotations", AUTOUPDATE_SPEC], follows.to_string());
+            if follows {
+                changed.set_at(&["spec"], wanted["spec"].clone());
             }
         }
         "EndpointSlice" => {

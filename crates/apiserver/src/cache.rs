@@ -143,6 +143,8 @@ type Early = (CacheKey, u64, Option<Arc<Obj>>);
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<CacheKey, Arc<Obj>>,
+    /// The weight of all objects.
+    bytes: u64,
     log: VecDeque<Arc<Event>>,
     log_bytes: usize,
     /// The sequence number of the first event in the log; cursors count events since the start.
@@ -275,6 +277,27 @@ impl Cache {
         self.state.read().objects.len()
     }
 
+    /// How many objects there are, and how many bytes they have together.
+    #[must_use]
+    pub fn size(&self) -> (u64, u64) {
+        let state = self.state.read();
+        (state.objects.len() as u64, state.bytes)
+    }
+
+    /// How many watch what happens to an object of this namespace and key.
+    #[must_use]
+    pub fn watchers(&self, namespace: &str, key: Option<CacheKey>) -> u64 {
+        let waiting = self.waiting.lock();
+        let count = |scope: &Scope| {
+            waiting.get(scope).map_or(0, |it| Arc::strong_count(it).saturating_sub(1) as u64)
+        };
+        let mut all = count(&Scope::All);
+        if !namespace.is_empty() {
+            all += count(&Scope::Namespace(namespace.into()));
+        }
+        all + key.map_or(0, |key| count(&Scope::Object(key)))
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -360,13 +383,15 @@ impl Cache {
 
     /// Takes an object that was there when the server started.
     pub(crate) fn load(&self, key: CacheKey, object: Arc<Obj>) {
-        self.state.write().objects.insert(key, object);
+        self.state.write().put(key, object);
     }
 
     /// Takes the objects as they were at a revision; the changes since that came early follow at once.
     pub(crate) fn fill(&self, objects: Vec<(CacheKey, Arc<Obj>)>, revision: u64) {
         let mut state = self.state.write();
-        state.objects.extend(objects);
+        for (key, object) in objects {
+            state.put(key, object);
+        }
         state.complete_after = revision;
         for (key, at, object) in state.early.take().unwrap_or_default() {
             if at > revision {
@@ -474,6 +499,15 @@ impl State {
         Cursor(self.first + self.log.len() as u64)
     }
 
+    fn put(&mut self, key: CacheKey, object: Arc<Obj>) -> Option<Arc<Obj>> {
+        self.bytes += object.weight() as u64;
+        let previous = self.objects.insert(key, object);
+        if let Some(previous) = &previous {
+            self.bytes = self.bytes.saturating_sub(previous.weight() as u64);
+        }
+        previous
+    }
+
     /// Takes a change: the event that it is, and whether every watcher is to be woken.
     fn take(
         &mut self,
@@ -486,9 +520,12 @@ impl State {
             self.hidden.remove(key);
         }
         let previous = match &object {
-            Some(object) => self.objects.insert(key.clone(), Arc::clone(object)),
+            Some(object) => self.put(key.clone(), Arc::clone(object)),
             None => self.objects.remove(key),
         };
+        if let (None, Some(gone)) = (&object, &previous) {
+            self.bytes = self.bytes.saturating_sub(gone.weight() as u64);
+        }
         let event = Arc::new(Event::from_history(revision, object, previous)?);
         let wake_all = self.push(Arc::clone(&event));
         Some((event, wake_all))

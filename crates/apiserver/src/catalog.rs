@@ -9,10 +9,13 @@ use std::sync::{Arc, OnceLock};
 use api::ResourceFacts;
 use arc_swap::ArcSwap;
 use compact_str::{CompactString, format_compact};
+use parking_lot::Mutex;
 use registry::custom::Definition;
 use registry::{AnyResource, Registry, Served};
 use storage::StorageError;
+use tokio::sync::Notify;
 
+use crate::aggregator::View;
 use crate::cache::Cache;
 use crate::conversion::Conversion;
 use crate::discovery;
@@ -27,6 +30,10 @@ pub(crate) struct Catalog {
     built_in: Registry,
     hub: Arc<Hub>,
     custom: ArcSwap<Custom>,
+    /// Told of every change of what is served.
+    changed: Arc<Notify>,
+    /// Held while the snapshot is replaced.
+    writing: Mutex<()>,
     /// What is answered and never stored, with what each was made of.
     computed: Vec<Made>,
     built_in_documents: openapi::BuiltIn,
@@ -37,6 +44,8 @@ pub(crate) struct Catalog {
 pub(crate) struct Custom {
     /// By plural name and group, which is what their definitions are called.
     by_name: BTreeMap<CompactString, Arc<Installed>>,
+    /// What other servers serve.
+    remote: Arc<View>,
     discovery: OnceLock<discovery::Documents>,
     openapi: OnceLock<openapi::Documents>,
 }
@@ -66,8 +75,8 @@ pub(crate) struct Found {
 }
 
 impl Custom {
-    fn new(by_name: BTreeMap<CompactString, Arc<Installed>>) -> Self {
-        Self { by_name, discovery: OnceLock::new(), openapi: OnceLock::new() }
+    fn new(by_name: BTreeMap<CompactString, Arc<Installed>>, remote: Arc<View>) -> Self {
+        Self { by_name, remote, discovery: OnceLock::new(), openapi: OnceLock::new() }
     }
 
     /// The custom resources by name.
@@ -88,7 +97,9 @@ impl Catalog {
         facts.retain(|it| api::resources().iter().any(|known| std::ptr::eq(known, *it)));
         Self {
             built_in_documents: openapi::BuiltIn::new(facts, server_version),
-            custom: ArcSwap::from_pointee(Custom::new(BTreeMap::new())),
+            custom: ArcSwap::from_pointee(Custom::new(BTreeMap::new(), Arc::default())),
+            changed: Arc::default(),
+            writing: Mutex::new(()),
             computed,
             built_in,
             hub,
@@ -168,6 +179,14 @@ impl Catalog {
         views.find(|it| same(it.facts())).map(|it| it.facts())
     }
 
+    /// The cache of a resource.
+    pub(crate) fn cache(&self, group: &str, version: &str, resource: &str) -> Option<Arc<Cache>> {
+        match self.built_in.find(group, version, resource) {
+            Some((place, _)) => Some(Arc::clone(self.hub.cache(place))),
+            None => self.custom_cache(group, resource),
+        }
+    }
+
     /// The cache of a custom resource.
     pub(crate) fn custom_cache(&self, group: &str, resource: &str) -> Option<Arc<Cache>> {
         let custom = self.custom.load();
@@ -182,7 +201,7 @@ impl Catalog {
             let computed = self.computed.iter().map(|(it, _)| Arc::clone(it));
             let more = custom.installed().map(|it| Arc::clone(&it.definition));
             let more: Vec<_> = computed.chain(more).collect();
-            discovery::Documents::new(discovery::built_in(&self.built_in), &more)
+            discovery::Documents::new(discovery::built_in(&self.built_in), &more, &custom.remote)
         }))
     }
 
@@ -192,7 +211,7 @@ impl Catalog {
         act(custom.openapi.get_or_init(|| {
             let more = custom.installed().map(|it| (Arc::clone(&it.definition), it.made_of));
             let more: Vec<_> = self.computed.iter().cloned().chain(more).collect();
-            openapi::Documents::new(&self.built_in_documents, &more)
+            openapi::Documents::new(&self.built_in_documents, &more, &custom.remote)
         }))
     }
 
@@ -231,18 +250,44 @@ impl Catalog {
 
     /// Serves a custom resource no more.
     pub(crate) fn remove(&self, name: &str) {
-        let Some(before) = self.installed(name) else { return };
-        let mut by_name = self.custom.load().by_name.clone();
-        by_name.remove(name);
-        self.custom.store(Arc::new(Custom::new(by_name)));
-        self.hub.remove(&before.cache);
+        let before = self.change(|by_name| by_name.remove(name));
+        if let Some(before) = before {
+            self.hub.remove(&before.cache);
+        }
     }
 
-    /// One task only changes the snapshot, so nothing is lost between reading and storing it.
     fn put(&self, name: &str, installed: Installed) -> Option<Arc<Installed>> {
-        let mut by_name = self.custom.load().by_name.clone();
-        let before = by_name.insert(name.into(), Arc::new(installed));
-        self.custom.store(Arc::new(Custom::new(by_name)));
-        before
+        self.change(|by_name| by_name.insert(name.into(), Arc::new(installed)))
+    }
+
+    /// Changes the snapshot. Nothing is lost between reading and storing it.
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&mut BTreeMap<CompactString, Arc<Installed>>) -> T,
+    ) -> T {
+        let writing = self.writing.lock();
+        let before = self.custom.load();
+        let mut by_name = before.by_name.clone();
+        let result = change(&mut by_name);
+        self.custom.store(Arc::new(Custom::new(by_name, Arc::clone(&before.remote))));
+        drop(writing);
+        self.changed.notify_waiters();
+        result
+    }
+
+    /// Told of every change of what is served.
+    pub(crate) fn changed(&self) -> &Arc<Notify> {
+        &self.changed
+    }
+
+    /// Notes what other servers serve; says whether that is different.
+    pub(crate) fn set_remote(&self, view: View) -> bool {
+        let _writing = self.writing.lock();
+        let before = self.custom.load();
+        if *before.remote == view {
+            return false;
+        }
+        self.custom.store(Arc::new(Custom::new(before.by_name.clone(), Arc::new(view))));
+        true
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use api::{ResourceFacts, SubresourceFacts};
 use apimachinery::{Object, Status, Value, value};
+use compact_str::CompactString;
 use http::Response;
 use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH};
 use registry::Registry;
@@ -14,6 +15,7 @@ use registry::custom::Definition;
 use sha2::{Digest, Sha256, Sha512};
 
 use crate::Server;
+use crate::aggregator::{Layout, View};
 use crate::body::Body;
 use crate::exchange::Exchange;
 use crate::negotiate::plain as form_of;
@@ -27,6 +29,7 @@ const AGGREGATED: &[(&str, &str)] =
 #[derive(Debug)]
 pub(crate) struct Documents {
     facts: Vec<&'static ResourceFacts>,
+    layout: Layout,
     /// The storage versions of custom resources, by group and plural name.
     stored: BTreeMap<(&'static str, &'static str), &'static str>,
     core: Aggregated,
@@ -52,17 +55,26 @@ impl Aggregated {
 }
 
 impl Documents {
-    /// What is told of the built-in resources, and of the custom ones after them.
-    pub(crate) fn new(built_in: Vec<&'static ResourceFacts>, custom: &[Arc<Definition>]) -> Self {
+    /// What is told of the built-in resources, of the custom ones after them, and of those of other servers.
+    pub(crate) fn new(
+        built_in: Vec<&'static ResourceFacts>,
+        custom: &[Arc<Definition>],
+        remote: &View,
+    ) -> Self {
         let mut facts = built_in;
         facts.extend(custom_facts(custom));
+        facts.retain(|it| remote.find(it.group, it.version).is_none());
+        let own = groups(&facts).into_iter().map(|group| {
+            let versions = versions(&facts, group).into_iter().map(CompactString::const_new);
+            (CompactString::const_new(group), versions.collect())
+        });
+        let layout = remote.arrange(own.collect());
         let stored = custom.iter().map(|it| it.storage().facts());
         let stored = stored.map(|it| ((it.group, it.resource), it.version)).collect();
-        let core = Aggregated::new(aggregated(&facts, &[""]));
-        let names: Vec<&str> =
-            groups(&facts).into_iter().filter(|group| !group.is_empty()).collect();
-        let groups = Aggregated::new(aggregated(&facts, &names));
-        Self { facts, stored, core, groups }
+        let (core, others): (Vec<_>, Vec<_>) = layout.iter().partition(|(it, _)| it.is_empty());
+        let core = Aggregated::new(aggregated(&facts, &core, remote));
+        let groups = Aggregated::new(aggregated(&facts, &others, remote));
+        Self { facts, layout, stored, core, groups }
     }
 
     fn is_custom(&self, group: &str) -> bool {
@@ -140,8 +152,8 @@ fn answer_from(
         },
         ["api", version] => resource_list(documents, "", version)?,
         ["apis", group] => {
-            let known = groups(&documents.facts).contains(group);
-            known.then(|| group_document(documents, group, true))?
+            let found = documents.layout.iter().find(|(it, _)| it == group);
+            group_document(found?, true)
         }
         ["apis", group, version] => resource_list(documents, group, version)?,
         _ => return None,
@@ -170,24 +182,22 @@ fn api_versions() -> Value {
 }
 
 fn group_list(documents: &Documents) -> Value {
-    let names = groups(&documents.facts);
-    let groups: Value = names
-        .iter()
-        .filter(|name| !name.is_empty())
-        .map(|name| group_document(documents, name, false))
-        .collect();
+    let groups = documents.layout.iter().filter(|(name, _)| !name.is_empty());
+    let groups: Value = groups.map(|group| group_document(group, false)).collect();
     value!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
-fn group_document(documents: &Documents, group: &str, with_kind: bool) -> Value {
-    let versions = versions(&documents.facts, group);
+fn group_document(
+    (group, versions): &(CompactString, Vec<CompactString>),
+    with_kind: bool,
+) -> Value {
     let entry = |version: &str| value!({"groupVersion": (group_version(group, version)), "version": version});
     let mut document = Object::new();
     if with_kind {
         document.insert("kind", "APIGroup");
         document.insert("apiVersion", "v1");
     }
-    document.insert("name", group);
+    document.insert("name", group.as_str());
     document.insert("versions", versions.iter().map(|version| entry(version)).collect::<Value>());
     document.insert("preferredVersion", versions.first().map(|version| entry(version)));
     Value::Object(document)
@@ -269,17 +279,24 @@ fn subresource_document(facts: &ResourceFacts, sub: &SubresourceFacts) -> Value 
     Value::Object(document)
 }
 
-fn aggregated(facts: &[&'static ResourceFacts], groups: &[&str]) -> Value {
+fn aggregated(
+    facts: &[&'static ResourceFacts],
+    groups: &[&(CompactString, Vec<CompactString>)],
+    remote: &View,
+) -> Value {
     let items: Value = groups
         .iter()
-        .map(|group| {
-            let versions: Value = versions(facts, group)
+        .map(|(group, versions)| {
+            let versions: Value = versions
                 .iter()
-                .map(|version| aggregated_version(facts, group, version))
+                .map(|version| match remote.find(group, version) {
+                    Some(it) => it.document(),
+                    None => aggregated_version(facts, group, version),
+                })
                 .collect();
             let mut metadata = Object::new();
             if !group.is_empty() {
-                metadata.insert("name", *group);
+                metadata.insert("name", group.as_str());
             }
             value!({"metadata": (metadata), "versions": versions})
         })

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::audited::Audited;
 use crate::body::Incoming;
+use crate::fairness::{Schema, Seat};
 use crate::query::Query;
 use crate::request::RequestInfo;
 use crate::{MAX_BODY_BYTES, Peer};
@@ -46,6 +47,12 @@ pub(crate) struct Exchange {
     pub(crate) audit: Option<Arc<Audited>>,
     /// A status that is the answer of a success.
     pub(crate) told: Option<Box<Status>>,
+    /// The flow that it is of, once that is known.
+    pub(crate) flow: Option<Arc<Schema>>,
+    /// The seats that it holds.
+    pub(crate) seat: Seat,
+    /// It found no place among the requests in flight.
+    pub(crate) turned_away: bool,
 }
 
 impl Exchange {
@@ -64,6 +71,9 @@ impl Exchange {
             annotations: admission::Annotations::new(),
             audit: None,
             told: None,
+            flow: None,
+            seat: Seat::default(),
+            turned_away: false,
         }
     }
 

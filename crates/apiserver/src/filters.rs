@@ -11,16 +11,22 @@ use futures::future::BoxFuture;
 use crate::Server;
 use crate::audited;
 use crate::exchange::Exchange;
+use crate::fairness::{self, Seat, Step};
 
 /// One filter: lets the request go on, or answers it.
 enum Filter {
     /// Knows at once.
     Now(fn(&Arc<Server>, &mut Exchange) -> Result<(), Status>),
+    /// Knows at once, or has to wait.
+    Sometimes(fn(&Arc<Server>, &mut Exchange) -> Result<Option<Waiting>, Status>),
     /// May have to read from the store.
     Later(for<'a> fn(&'a Arc<Server>, &'a mut Exchange) -> Answer<'a>),
     /// The same, only where there is an audit: without one nothing is made for it.
     Audit(for<'a> fn(&'a Arc<Server>, &'a mut Exchange) -> Answer<'a>),
 }
+
+/// What is waited for.
+type Waiting = BoxFuture<'static, Result<Seat, Status>>;
 
 /// What a filter says that has to wait.
 type Answer<'a> = BoxFuture<'a, Result<(), Status>>;
@@ -38,6 +44,8 @@ const FILTERS: &[(&str, Filter)] = &[
     ("audit", Filter::Audit(|server, exchange| Box::pin(audited::begin(server, exchange)))),
     // After authentication: only somebody known may speak for another.
     ("impersonation", Filter::Now(impersonation)),
+    // After impersonation: a request is of the flow of whom it is made for. Before anything that costs more.
+    ("priority-and-fairness", Filter::Sometimes(fairness)),
     // Last: it needs to know who asks, for whom, and what.
     ("authorization", Filter::Now(authorization)),
 ];
@@ -69,24 +77,57 @@ pub(crate) async fn run(server: &Arc<Server>, exchange: &mut Exchange) -> Result
         match filter {
             Filter::Now(filter) => filter(server, exchange)?,
             Filter::Audit(_) if server.audit.is_none() => {}
+            Filter::Sometimes(filter) => {
+                if let Some(waiting) = filter(server, exchange)? {
+                    let seat = waiting.await;
+                    exchange.turned_away = seat.is_err();
+                    exchange.seat = seat?;
+                }
+            }
             Filter::Later(filter) | Filter::Audit(filter) => filter(server, exchange).await?,
         }
     }
     admit(server, exchange)
 }
 
-/// Takes a place among the requests in flight. Watches, streams and the members of `system:masters` need none.
-fn admit(server: &Arc<Server>, exchange: &Exchange) -> Result<InFlight, Status> {
+/// Whether a request lasts as long as its client likes: it would hold a place for ever.
+fn is_stream(exchange: &Exchange) -> bool {
+    let sub = exchange.info.subresource.as_str();
+    matches!(sub, "log" | "exec" | "attach" | "portforward" | "proxy")
+}
+
+/// Takes seats of the level that the request is of. A watch holds them until it has begun.
+fn fairness(server: &Arc<Server>, exchange: &mut Exchange) -> Result<Option<Waiting>, Status> {
+    let Some(fairness) = &server.fairness else { return Ok(None) };
+    if is_stream(exchange) {
+        return Ok(None);
+    }
+    match fairness::admit(server, fairness, exchange) {
+        Ok(Step::Go(seat)) => exchange.seat = seat,
+        Ok(Step::Wait(waiting)) => return Ok(Some(waiting)),
+        Err(status) => {
+            exchange.turned_away = true;
+            return Err(status);
+        }
+    }
+    Ok(None)
+}
+
+/// Takes a place among the requests in flight. Watches and streams need none. Where there is no priority and fairness,
+/// there are only so many for those who are not of `system:masters`.
+fn admit(server: &Arc<Server>, exchange: &mut Exchange) -> Result<InFlight, Status> {
     let info = &exchange.info;
-    let long_running = info.verb == "watch"
-        || matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy");
-    if long_running || exchange.user.is_in(auth::user::MASTERS) || exchange.peer.user.is_some() {
+    if info.verb == "watch" || is_stream(exchange) {
         return Ok(InFlight(None));
     }
     let mutating = !matches!(info.verb, "get" | "list" | "head" | "options");
     let (count, limit) = counter(server, mutating);
-    if count.fetch_add(1, Ordering::AcqRel) >= limit {
+    let unlimited = server.fairness.is_some()
+        || exchange.user.is_in(auth::user::MASTERS)
+        || exchange.peer.user.is_some();
+    if count.fetch_add(1, Ordering::AcqRel) >= limit && !unlimited {
         count.fetch_sub(1, Ordering::AcqRel);
+        exchange.turned_away = true;
         return Err(Status::too_many_requests("Too many requests, please try again later.", 1));
     }
     Ok(InFlight(Some((Arc::clone(server), mutating))))

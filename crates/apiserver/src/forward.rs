@@ -112,7 +112,8 @@ pub(crate) async fn ask(
             let tls = TlsConnector::from(Arc::clone(config)).connect(name.clone(), tcp);
             let tls = tokio::time::timeout(CONNECT, tls).await;
             let tls = tls.map_err(|_| "TLS handshake timeout".to_owned())?;
-            send(tls.map_err(|error| error.to_string())?, request).await
+            let named = name.to_str();
+            send(tls.map_err(|error| webhook::handshake(&named, &error))?, request).await
         }
     }
 }

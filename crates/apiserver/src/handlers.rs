@@ -10,7 +10,7 @@ use crate::Server;
 use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
 use crate::target::Target;
-use crate::{discovery, health, node_metrics, openapi};
+use crate::{aggregator, discovery, fairness, health, node_metrics, openapi};
 
 pub(crate) mod admit;
 pub(crate) mod apply;
@@ -22,7 +22,7 @@ pub(crate) mod eviction;
 pub(crate) mod get;
 pub(crate) mod list;
 pub(crate) mod patch;
-mod proxy;
+pub(crate) mod proxy;
 pub(crate) mod reviews;
 pub(crate) mod subresource;
 pub(crate) mod token;
@@ -75,23 +75,42 @@ fn warn_of_deprecation(server: &Server, exchange: &mut Exchange, target: &Target
     exchange.warnings.push(warning.into_owned());
 }
 
+/// Answers a request for what is no resource.
+async fn handle_path(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+) -> Result<Response<Body>, Status> {
+    if let Some(answer) = aggregator::document(server, exchange).await {
+        return answer;
+    }
+    let found = discovery::answer(server, exchange);
+    if found.is_some() && exchange.parts.method != Method::GET {
+        return Err(Status::method_not_allowed());
+    }
+    match found.or_else(|| openapi::answer(server, exchange)) {
+        Some(answer) => answer,
+        None if let Some(table) = fairness::dump(server, exchange) => Ok(table),
+        None => health::answer(server, exchange).await,
+    }
+}
+
 /// Sends a request to the handler of its verb.
 pub(crate) async fn handle(
     server: &Arc<Server>,
     exchange: &mut Exchange,
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
-    let info = &exchange.info;
-    if !info.is_resource {
-        let found = discovery::answer(server, exchange);
-        if found.is_some() && exchange.parts.method != Method::GET {
-            return Err(Status::method_not_allowed());
+    if let Some(remote) = server.aggregator.route(&exchange.info) {
+        if exchange.info.verb == "watch" {
+            // It begins where it is passed on to.
+            drop(std::mem::take(&mut exchange.seat));
         }
-        return match found.or_else(|| openapi::answer(server, exchange)) {
-            Some(answer) => answer,
-            None => health::answer(server, exchange).await,
-        };
+        return aggregator::pass(server, exchange, &remote, body).await;
     }
+    if !exchange.info.is_resource {
+        return handle_path(server, exchange).await;
+    }
+    let info = &exchange.info;
     if let Some(review) = server.reviews.find(info) {
         exchange.facts = Some(review.facts());
         return reviews::create(server, exchange, review, body).await;
@@ -131,7 +150,10 @@ pub(crate) async fn handle(
     match info.verb {
         "get" => get::get(server, exchange, &target).await,
         "list" => list::list(server, exchange, &target).await,
-        "watch" => watch::watch(server, exchange, &target).await,
+        "watch" => {
+            let seat = std::mem::take(&mut exchange.seat);
+            watch::watch(server, exchange, &target, seat).await
+        }
         "create" => create::create(server, exchange, &target, body).await,
         "update" => update::update(server, exchange, &target, body).await,
         "patch" => patch::patch(server, exchange, &target, body).await,

@@ -3,6 +3,7 @@
 //! A request goes `serve -> FILTERS -> handlers::VERB -> registry (data) + admission -> storage`. The same way for a
 //! socket and for a client in the process; only the socket is left out.
 
+mod aggregator;
 pub mod allocate;
 mod audited;
 pub mod body;
@@ -17,6 +18,7 @@ mod definitions;
 mod discovery;
 mod error;
 mod exchange;
+mod fairness;
 mod filters;
 mod forward;
 mod handlers;
@@ -58,6 +60,7 @@ use http::{Request, Response};
 use registry::Registry;
 use storage::{StorageError, Store};
 
+pub use aggregator::ProxyClient;
 pub use body::Body;
 pub use exchange::RequestBody;
 pub use handlers::connect::NodeDialer;
@@ -84,6 +87,8 @@ pub struct Config {
     pub max_mutating_in_flight: usize,
     /// How many others may be, watches aside.
     pub max_in_flight: usize,
+    /// Whether both together are shared out by priority and fairness, instead of counted alone.
+    pub priority_and_fairness: bool,
     /// Where services get their addresses.
     pub service_range: allocate::ServiceRange,
     /// How nodes are reached; streams to them answer an error without it.
@@ -91,6 +96,8 @@ pub struct Config {
     /// How old what is told of the use of nodes and pods may be; where there is none, or no way to nodes,
     /// `metrics.k8s.io` is not served.
     pub metrics_resolution: Option<Duration>,
+    /// How the server proves to others behind it who it is.
+    pub proxy_client: Option<ProxyClient>,
     /// The version that `/version` tells.
     pub version: Version,
     /// `host:port` under which clients reach this server.
@@ -130,12 +137,15 @@ pub struct Access {
 /// A server.
 #[derive(Debug)]
 pub struct Server {
+    aggregator: aggregator::Aggregator,
     catalog: Arc<catalog::Catalog>,
     hub: Arc<Hub>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     access: Access,
     limits: Limits,
+    /// Nothing, where requests are only counted.
+    fairness: Option<Arc<fairness::Fairness>>,
     version: Version,
     stop: ShutdownSignal,
     metrics: metrics::Metrics,
@@ -202,7 +212,17 @@ impl Server {
         if let Some(audit) = &config.audit {
             metrics.register(|it| audit.register(it));
         }
+        let aggregator = aggregator::Aggregator::new(config.proxy_client, &objects);
+        metrics.register(|it| aggregator.register(it));
+        let seats = config.max_in_flight.saturating_add(config.max_mutating_in_flight);
+        let fairness = config.priority_and_fairness.then(|| fairness::Fairness::new(seats));
+        if let Some(fairness) = &fairness {
+            metrics.register(|it| fairness.register(it));
+            tended::digest(fairness, objects.as_ref());
+        }
         Ok(Arc::new(Self {
+            aggregator,
+            fairness,
             metrics,
             resolver,
             catalog,
@@ -240,6 +260,12 @@ impl Server {
         definitions::follow(self).await;
     }
 
+    /// Follows APIServices until the server stops: where other servers are, whether they answer, and what they serve. The
+    /// caller spawns it, as [`Hub::run`].
+    pub async fn follow_api_services(self: Arc<Self>) {
+        aggregator::follow(self).await;
+    }
+
     /// What the server counts; other components may register theirs beside it.
     #[must_use]
     pub fn metrics(&self) -> &metrics::Metrics {
@@ -262,6 +288,7 @@ impl Server {
         };
         let (mut response, failure) = match answer {
             Ok(response) => (response, None),
+            Err(status) if exchange.turned_away => (respond::turned_away(&status), Some(status)),
             Err(status) => (respond::failure(&exchange, &status), Some(status)),
         };
         respond::add_headers(&exchange, response.headers_mut());
@@ -279,7 +306,13 @@ impl Server {
         body: RequestBody,
     ) -> Result<Response<Body>, Status> {
         match filters::run(self, exchange).await {
-            Ok(_admitted) => handlers::handle(self, exchange, body).await,
+            Ok(admitted) => {
+                let answer = handlers::handle(self, exchange, body).await;
+                // Seats of what is still being written are given back at its end.
+                let seat = std::mem::take(&mut exchange.seat);
+                drop(admitted);
+                answer.map(|answer| fairness::hold(seat, answer))
+            }
             Err(status) => {
                 let info = &exchange.info;
                 exchange.facts = self.catalog.facts(&info.group, &info.version, &info.resource);

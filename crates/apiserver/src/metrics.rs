@@ -321,6 +321,9 @@ fn method(method: &Method) -> &'static str {
 /// `/metrics`: what was counted, and what is so right now.
 pub(crate) fn answer(server: &Server) -> Response<Body> {
     let metrics = &server.metrics;
+    if let Some(fairness) = &server.fairness {
+        fairness.observe();
+    }
     let limits = &server.limits;
     let counts = [("mutating", &limits.mutating), ("readOnly", &limits.reading)];
     for (request_kind, count) in counts {

@@ -18,7 +18,7 @@ use std::io::{Read as _, Write as _};
 use std::sync::{Arc, OnceLock};
 
 use api::ResourceFacts;
-use apimachinery::{Object, Status, value};
+use apimachinery::{Object, Status, Value, value};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -33,6 +33,7 @@ use registry::custom::Definition;
 use sha2::{Digest, Sha512};
 
 use crate::Server;
+use crate::aggregator::{RemoteVersion as Remote, View};
 use crate::body::Body;
 use crate::discovery;
 use crate::exchange::Exchange;
@@ -96,6 +97,8 @@ struct Kept {
 pub(crate) struct Documents {
     everything: Document,
     parts: Vec<Arc<Document>>,
+    /// The documents of other servers: their places in the index, and where they are.
+    remote: Vec<(String, String)>,
     index: OnceLock<Packed>,
 }
 
@@ -104,6 +107,8 @@ pub(crate) struct Documents {
 pub(super) struct Source {
     facts: Vec<&'static ResourceFacts>,
     custom: Vec<Arc<Definition>>,
+    /// Parts of other servers' documents of version 2.
+    remote: Vec<Arc<Value>>,
     server_version: String,
 }
 
@@ -144,8 +149,7 @@ impl Document {
     }
 
     fn write(&self, encoding: Encoding) -> Vec<u8> {
-        let Source { facts, custom, server_version } = &*self.source;
-        document::write(&self.part, (facts, custom), server_version, self.version, encoding)
+        document::write(&self.part, &self.source, self.version, encoding)
     }
 
     fn hash(&self) -> &str {
@@ -190,7 +194,8 @@ fn hash(text: &[u8]) -> String {
 impl BuiltIn {
     pub(crate) fn new(facts: Vec<&'static ResourceFacts>, server_version: &str) -> Self {
         let parts = document::parts(&facts);
-        let source = Source { facts, custom: Vec::new(), server_version: server_version.into() };
+        let (custom, remote) = (Vec::new(), Vec::new());
+        let source = Source { facts, custom, remote, server_version: server_version.into() };
         let source = Arc::new(source);
         let document = |part| Arc::new(Document::new(part, Version::V3, &source));
         Self { parts: parts.into_iter().map(document).collect(), kept: Mutex::default(), source }
@@ -216,6 +221,7 @@ impl BuiltIn {
             let source = Arc::new(Source {
                 facts: discovery::custom_facts(&own),
                 custom: own,
+                remote: Vec::new(),
                 server_version: self.source.server_version.clone(),
             });
             let part = Part::GroupVersion(group, version);
@@ -228,17 +234,31 @@ impl BuiltIn {
 }
 
 impl Documents {
-    /// The documents of the built-in resources and of these custom ones, with what those are made of.
-    pub(crate) fn new(built_in: &BuiltIn, custom: &[(Arc<Definition>, [u8; 32])]) -> Self {
+    /// The documents of the built-in resources and of these custom ones, with what those are made of; and what is known
+    /// of those of other servers.
+    pub(crate) fn new(
+        built_in: &BuiltIn,
+        custom: &[(Arc<Definition>, [u8; 32])],
+        remote: &View,
+    ) -> Self {
         let mut parts = built_in.parts.clone();
         parts.extend(built_in.custom(custom));
+        parts.retain(|it| match it.part {
+            Part::GroupVersion(group, version) => remote.find(group, version).is_none(),
+            Part::Everything | Part::Root(_) | Part::Group(_) | Part::Path(..) => true,
+        });
         let definitions: Vec<_> = custom.iter().map(|(it, _)| Arc::clone(it)).collect();
         let mut facts = built_in.source.facts.clone();
         facts.extend(discovery::custom_facts(&definitions));
+        facts.retain(|it| remote.find(it.group, it.version).is_none());
         let server_version = built_in.source.server_version.clone();
-        let source = Arc::new(Source { facts, custom: definitions, server_version });
-        let everything = Document::new(Part::Everything, Version::V2, &source);
-        Self { parts, everything, index: OnceLock::new() }
+        let merged = remote.versions.iter().filter_map(|it| it.openapi_v2.clone()).collect();
+        let source = Source { facts, custom: definitions, remote: merged, server_version };
+        let everything = Document::new(Part::Everything, Version::V2, &Arc::new(source));
+        let known = remote.versions.iter().filter(|it| !it.openapi.is_empty());
+        let place = |it: &Remote| (format!("apis/{}/{}", it.group, it.version), it.openapi.clone());
+        let remote = known.map(place).collect();
+        Self { parts, remote, everything, index: OnceLock::new() }
     }
 
     fn index(&self) -> &Packed {
@@ -248,7 +268,10 @@ impl Documents {
                 let url = format!("/openapi/v3/{path}?hash={}", document.hash());
                 (path, value!({"serverRelativeURL": url}))
             });
-            let paths: Object = paths.collect();
+            let remote = self.remote.iter();
+            let remote = remote
+                .map(|(path, url)| (path.clone(), value!({"serverRelativeURL": (url.as_str())})));
+            let paths: Object = paths.chain(remote).collect();
             let text = apimachinery::json::to_vec(&value!({"paths": paths}));
             Packed::new(&text, &hash(&text))
         })

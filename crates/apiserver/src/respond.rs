@@ -5,7 +5,9 @@ use std::sync::Arc;
 use apimachinery::obj::Obj;
 use apimachinery::{Object, Status, Value, json, value};
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderMap, Response, StatusCode};
 use registry::AnyResource;
 
@@ -68,6 +70,16 @@ pub(crate) fn plain(form: Form, code: u16, content: &Value) -> Response<Body> {
     }
 }
 
+/// There was no place for a request: told as plain text, before anybody looks at what the client accepts.
+pub(crate) fn turned_away(status: &Status) -> Response<Body> {
+    let mut response = text(status.code, format!("{}\n", status.message));
+    let after = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from(after));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
 /// A failure, in the form the client accepts.
 pub(crate) fn failure(exchange: &Exchange, status: &Status) -> Response<Body> {
     let form =
@@ -93,6 +105,9 @@ pub(crate) fn add_headers(exchange: &Exchange, headers: &mut HeaderMap) {
     }
     if let Ok(id) = HeaderValue::from_str(&exchange.audit_id) {
         headers.insert(HeaderName::from_static("audit-id"), id);
+    }
+    for (name, uid) in exchange.flow.iter().flat_map(|it| it.headers()) {
+        headers.insert(HeaderName::from_static(name), uid.clone());
     }
     let mut total = 0;
     for warning in &exchange.warnings {

@@ -4,8 +4,6 @@ use api::ResourceFacts;
 
 /// Group and resource of each.
 const UNBUILT: &[(&str, &[&str])] = &[
-    ("apiregistration.k8s.io", &["apiservices"]),
-    ("flowcontrol.apiserver.k8s.io", &["flowschemas", "prioritylevelconfigurations"]),
     ("networking.k8s.io", &["networkpolicies"]),
     ("storage.k8s.io", &["csidrivers", "volumeattachments", "volumeattributesclasses"]),
     (

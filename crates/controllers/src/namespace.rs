@@ -1,5 +1,7 @@
 //! Namespaces that are being deleted: everything in them goes, then they do. Upstream: `pkg/controller/namespace`.
 
+mod remote;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,11 +13,13 @@ use k8s_openapi::api::core::v1::Namespace;
 
 use crate::custom::{self, CustomResources};
 use crate::owner::to_value;
+use remote::{Remotes, Seen};
 
 /// The controller.
 #[derive(Debug, Clone, Default)]
 pub struct Namespaces {
     custom: Arc<CustomResources>,
+    remotes: Arc<Remotes>,
 }
 
 /// The finalizer that this controller takes away.
@@ -31,6 +35,8 @@ pub struct Observed {
     namespace: Namespace,
     /// What is in it, by resource; `None` where that was not asked for yet.
     content: Vec<(Resource, Option<Vec<Value>>)>,
+    /// What other servers have in it.
+    remote: Seen,
 }
 
 /// Every namespaced resource that can be listed and deleted, each once.
@@ -62,11 +68,17 @@ impl Controller for Namespaces {
     type Memory = ();
 
     fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
-        let custom = Arc::clone(&self.custom);
-        watches.own::<Namespace>().on_resource(custom::definitions(), move |change, _| {
-            let _known = custom.learn(change);
-            Vec::new()
-        })
+        let (custom, remotes) = (Arc::clone(&self.custom), Arc::clone(&self.remotes));
+        watches
+            .own::<Namespace>()
+            .on_resource(custom::definitions(), move |change, _| {
+                let _known = custom.learn(change);
+                Vec::new()
+            })
+            .on_resource(remote::api_services(), move |change, _| {
+                remotes.learn(change);
+                Vec::new()
+            })
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
@@ -79,7 +91,8 @@ impl Controller for Namespaces {
                 found.map(|list| list.and_then(Value::as_array).unwrap_or_default().to_vec());
             (resource, items)
         });
-        Some(Observed { content: content.collect(), namespace })
+        let remote = self.remotes.look(snapshot, &key.name);
+        Some(Observed { content: content.collect(), remote, namespace })
     }
 
     fn plan(&self, observed: &Observed, (): &mut (), now: Timestamp) -> Plan {
@@ -99,6 +112,7 @@ impl Controller for Namespaces {
         }
         let unknown = observed.content.iter().filter(|(_, items)| items.is_none());
         plan.fetches = unknown.map(|(resource, _)| fetch(resource, &name)).collect();
+        plan.fetches.extend(observed.remote.fetches.iter().cloned());
         if !plan.fetches.is_empty() {
             return plan;
         }
@@ -106,6 +120,7 @@ impl Controller for Namespaces {
             .content
             .iter()
             .filter_map(|(resource, items)| items.as_ref().map(|items| (resource, items)))
+            .chain(observed.remote.content.iter().map(|(resource, items)| (resource, items)))
             .filter(|(_, items)| !items.is_empty())
             .collect();
         for (resource, items) in &left {
@@ -117,9 +132,9 @@ impl Controller for Namespaces {
             }
         }
         let mut object = to_value(namespace);
-        let changed = set_conditions(&mut object, &left, now);
+        let changed = set_conditions(&mut object, &left, &observed.remote, now);
         plan.then();
-        if left.is_empty() {
+        if left.is_empty() && observed.remote.is_known() {
             let rest: Value =
                 finalizers.filter(|it| *it != FINALIZER).map(String::as_str).collect();
             object.set_at(&["spec", "finalizers"], rest);
@@ -148,7 +163,7 @@ impl Controller for Namespaces {
 type Wanted = (&'static str, bool, &'static str, String);
 
 /// Upstream's five conditions.
-fn conditions(left: &[(&Resource, &Vec<Value>)]) -> [Wanted; 5] {
+fn conditions(left: &[(&Resource, &Vec<Value>)], remote: &Seen) -> [Wanted; 5] {
     let content: Vec<String> = left
         .iter()
         .map(|(resource, items)| {
@@ -167,27 +182,42 @@ fn conditions(left: &[(&Resource, &Vec<Value>)]) -> [Wanted; 5] {
         counts.iter().map(|(name, count)| format!("{name} in {count} resource instances"));
     let finalizers: Vec<String> = finalizers.collect();
     [
-        (
-            "NamespaceDeletionDiscoveryFailure",
-            false,
-            "ResourcesDiscovered",
-            "All resources successfully discovered".into(),
-        ),
+        discovered(&remote.undiscovered),
         (
             "NamespaceDeletionGroupVersionParsingFailure",
             false,
             "ParsedGroupVersions",
             "All legacy kube types successfully parsed".into(),
         ),
-        (
-            "NamespaceDeletionContentFailure",
-            false,
-            "ContentDeleted",
-            "All content successfully deleted, may be waiting on finalization".into(),
-        ),
+        deleted(&remote.unlisted),
         remaining(&content),
         finalizing(&finalizers),
     ]
+}
+
+fn discovered(failures: &[String]) -> Wanted {
+    const KIND: &str = "NamespaceDeletionDiscoveryFailure";
+    if failures.is_empty() {
+        let message = "All resources successfully discovered".into();
+        return (KIND, false, "ResourcesDiscovered", message);
+    }
+    let message = format!(
+        "Discovery failed for some groups, {} failing: unable to retrieve the complete list of server APIs: {}",
+        failures.len(),
+        failures.join(", ")
+    );
+    (KIND, true, "DiscoveryFailed", message)
+}
+
+fn deleted(failures: &[String]) -> Wanted {
+    const KIND: &str = "NamespaceDeletionContentFailure";
+    if failures.is_empty() {
+        let message = "All content successfully deleted, may be waiting on finalization".into();
+        return (KIND, false, "ContentDeleted", message);
+    }
+    let (count, why) = (failures.len(), failures.join(", "));
+    let message = format!("Failed to delete all resource types, {count} remaining: {why}");
+    (KIND, true, "ContentDeletionFailed", message)
 }
 
 fn remaining(content: &[String]) -> Wanted {
@@ -211,7 +241,12 @@ fn finalizing(finalizers: &[String]) -> Wanted {
 }
 
 /// Sets the conditions; says whether any of them changed.
-fn set_conditions(object: &mut Value, left: &[(&Resource, &Vec<Value>)], now: Timestamp) -> bool {
+fn set_conditions(
+    object: &mut Value,
+    left: &[(&Resource, &Vec<Value>)],
+    remote: &Seen,
+    now: Timestamp,
+) -> bool {
     let old = object.items_at(&["status", "conditions"]).to_vec();
     let merged = |(kind, holds, reason, message): &Wanted| {
         let status = if *holds { "True" } else { "False" };
@@ -222,7 +257,7 @@ fn set_conditions(object: &mut Value, left: &[(&Resource, &Vec<Value>)], now: Ti
         value!({"type": (*kind), "status": status, "reason": (*reason), "message": (message.as_str()),
             "lastTransitionTime": since})
     };
-    let conditions: Vec<Value> = conditions(left).iter().map(merged).collect();
+    let conditions: Vec<Value> = conditions(left, remote).iter().map(merged).collect();
     let changed = conditions != old;
     object.set_at(&["status", "conditions"], Value::Array(conditions));
     changed

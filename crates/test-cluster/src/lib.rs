@@ -53,12 +53,14 @@ impl TestCluster {
             random: Arc::clone(&random),
             max_mutating_in_flight: 1_000,
             max_in_flight: 1_000,
+            priority_and_fairness: true,
             service_range: ServiceRange::new(Ipv4Addr::new(10, 96, 0, 0), 16),
             external_address: "127.0.0.1:6443".into(),
             nodes: None,
             metrics_resolution: None,
             audit: None,
             checks: Vec::new(),
+            proxy_client: None,
             version: Version { major: "1".into(), minor: "37".into(), git: "v1.37.1".into() },
         };
         let access = |_: &Arc<apiserver::CachedObjects>| Access {

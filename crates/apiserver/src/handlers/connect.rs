@@ -186,7 +186,7 @@ fn set_stream_options(exchange: &mut Exchange, options: &Value) -> Result<(), St
 }
 
 /// Whether the client wants to speak another protocol (upstream: `httpstream.IsUpgradeRequest`).
-pub(super) fn asks_upgrade(exchange: &Exchange) -> bool {
+pub(crate) fn asks_upgrade(exchange: &Exchange) -> bool {
     let mut connection = exchange.parts.headers.get_all(CONNECTION).iter();
     connection.any(|it| it.as_bytes().to_ascii_lowercase().windows(7).any(|it| it == b"upgrade"))
 }

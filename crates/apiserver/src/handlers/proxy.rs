@@ -252,7 +252,7 @@ fn moved(to: &str) -> Response<Body> {
 }
 
 /// Says where the client believes to be.
-fn tell_origin(exchange: &mut Exchange, path: &str) {
+pub(crate) fn tell_origin(exchange: &mut Exchange, path: &str) {
     let authority = exchange.parts.uri.authority().map(|it| it.as_str().to_owned());
     let host = exchange.parts.headers.get(HOST).cloned();
     let host = host.or_else(|| HeaderValue::try_from(authority?).ok());

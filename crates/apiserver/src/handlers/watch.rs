@@ -30,6 +30,7 @@ use crate::body::Body;
 use crate::cache::{self, Change, Cursor, Event, Next, Scope};
 use crate::error;
 use crate::exchange::Exchange;
+use crate::fairness::Seat;
 use crate::metrics::Held;
 use crate::negotiate::{Encoding, Form, Transform, negotiate};
 use crate::options::{ListOptions, parse_version};
@@ -70,6 +71,8 @@ struct Watch {
     wants_objects: bool,
     /// Counts the events that are sent.
     sent: Counter<u64, AtomicU64>,
+    /// Held until what there is at the beginning is sent.
+    seat: Option<Seat>,
     /// Counts this watch while it is open.
     _held: Held,
     /// Is over when this is.
@@ -111,6 +114,7 @@ pub(crate) async fn watch(
     server: &Arc<Server>,
     exchange: &Exchange,
     target: &Target,
+    seat: Seat,
 ) -> Result<Response<Body>, Status> {
     let options = ListOptions::of(&exchange.query, true)?;
     let mut selection = Selection::of(&exchange.query, target)?;
@@ -149,6 +153,7 @@ pub(crate) async fn watch(
     let stop = server.stop.clone();
     let wants_objects = shared_frames && exchange.parts.extensions.get::<WantsObjects>().is_some();
     let watch = Watch {
+        seat: Some(seat),
         shared_frames,
         wants_objects,
         server: Arc::clone(server),
@@ -252,6 +257,9 @@ impl Watch {
     /// The next piece of the answer; `None` when it is over.
     async fn next(&mut self) -> Option<Piece> {
         loop {
+            if !matches!(self.stage, Stage::Initial { .. }) {
+                drop(self.seat.take());
+            }
             let piece = match &mut self.stage {
                 Stage::Ended => return None,
                 Stage::Refused(status) => {

@@ -1,16 +1,16 @@
 //! Puts paths and definitions together into documents, one piece in memory at a time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::ResourceFacts;
-use apimachinery::{Value, json, value};
-use registry::custom::Definition;
+use apimachinery::{Object, Value, json, value};
 
-use super::Version;
 use super::definitions::Definitions;
 use super::paths::Paths;
+use super::{Source, Version};
 use super::{gnostic, parameters};
+use crate::aggregator::renamed;
 
 /// What a document is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,16 +46,10 @@ pub(super) enum Encoding {
 }
 
 /// Writes a document.
-pub(super) fn write(
-    part: &Part,
-    (facts, custom): (&[&'static ResourceFacts], &[Arc<Definition>]),
-    server_version: &str,
-    version: Version,
-    encoding: Encoding,
-) -> Vec<u8> {
+pub(super) fn write(part: &Part, source: &Source, version: Version, encoding: Encoding) -> Vec<u8> {
     let mut writer = Writer { version, encoding, out: Vec::new(), first: true };
-    writer.begin(server_version);
-    let mut definitions = Definitions::new(custom);
+    writer.begin(&source.server_version);
+    let mut definitions = Definitions::new(&source.custom);
     writer.open("paths");
     let used = {
         let mut sink = |path: &str, value: Value| writer.path(path, &value);
@@ -66,17 +60,81 @@ pub(super) fn write(
             sink: &mut sink,
             custom: false,
         };
-        write_paths(part, facts, &mut paths);
+        write_paths(part, &source.facts, &mut paths);
         paths.used
+    };
+    let own = definitions.closure(&used);
+    let foreign = match part {
+        Part::Everything => merge(&source.remote, &own, &mut definitions, &mut writer),
+        Part::Root(_) | Part::Group(_) | Part::GroupVersion(..) | Part::Path(..) => BTreeMap::new(),
     };
     writer.close();
     writer.open_definitions();
-    for name in definitions.closure(&used) {
+    for name in own {
         let schema = definitions.schema_of(name, version);
         writer.definition(name, &schema);
     }
+    for (name, schema) in &foreign {
+        writer.definition(name, schema);
+    }
     writer.finish();
     writer.out
+}
+
+/// Writes the paths of other servers' documents; their definitions come back, those under other names that are not what
+/// this document has under theirs.
+fn merge(
+    documents: &[Arc<Value>],
+    own: &BTreeSet<&'static str>,
+    definitions: &mut Definitions,
+    writer: &mut Writer,
+) -> BTreeMap<String, Value> {
+    let mut foreign: BTreeMap<String, Value> = BTreeMap::new();
+    for document in documents {
+        let theirs = document["definitions"].as_object();
+        let mut names: BTreeMap<String, String> = BTreeMap::new();
+        let mut added: Vec<(String, Value)> = Vec::new();
+        for (name, schema) in theirs.into_iter().flat_map(Object::iter) {
+            let known = |name: &str, definitions: &mut Definitions| match own.get(name) {
+                Some(name) => Some(definitions.schema_of(name, Version::V2)),
+                None => foreign.get(name).cloned(),
+            };
+            let (mut chosen, mut number) = (name.to_owned(), 2);
+            let is_there = loop {
+                match known(&chosen, definitions) {
+                    None => break false,
+                    Some(it) if says_the_same(&it, schema) => break true,
+                    Some(_) => {
+                        chosen = format!("{name}_v{number}");
+                        number += 1;
+                    }
+                }
+            };
+            if !is_there {
+                added.push((chosen.clone(), schema.clone()));
+            }
+            names.insert(name.to_owned(), chosen);
+        }
+        let new_name = |name: &str| names.get(name).cloned();
+        for (name, schema) in added {
+            foreign.insert(name, renamed(&schema, &new_name));
+        }
+        let paths = document["paths"].as_object();
+        for (path, item) in paths.into_iter().flat_map(Object::iter) {
+            writer.path(path, &renamed(item, &new_name));
+        }
+    }
+    foreign
+}
+
+/// Whether two schemas are the same but for their words and the kinds that have them.
+fn says_the_same(one: &Value, other: &Value) -> bool {
+    let plain = |schema: &Value| {
+        let members = schema.as_object().into_iter().flat_map(Object::iter);
+        let kept = members.filter(|(key, _)| **key != *"x-kubernetes-group-version-kind");
+        kept.map(|(key, value)| (key.to_owned(), value.clone())).collect::<BTreeMap<_, _>>()
+    };
+    plain(one) == plain(other)
 }
 
 fn write_paths(part: &Part, facts: &[&'static ResourceFacts], paths: &mut Paths<'_>) {

@@ -7,11 +7,13 @@ use apimachinery::protobuf::{Reader, WireValue};
 use apimachinery::{Value, json};
 
 use super::document::{self, Encoding, Part};
-use super::{BuiltIn, Documents, Version};
+use super::{BuiltIn, Documents, Source, Version, View};
 
 fn write(version: Version, encoding: Encoding) -> Vec<u8> {
     let facts: Vec<_> = api::resources().iter().collect();
-    document::write(&Part::Everything, (&facts, &[]), "v1.37.0", version, encoding)
+    let (custom, remote) = (Vec::new(), Vec::new());
+    let source = Source { facts, custom, remote, server_version: "v1.37.0".into() };
+    document::write(&Part::Everything, &source, version, encoding)
 }
 
 fn everything(version: Version) -> Value {
@@ -176,7 +178,7 @@ fn protobuf_holds_as_much_as_json() {
 #[test]
 fn the_index_names_each_document_by_its_hash() {
     let facts: Vec<_> = api::resources().iter().filter(|it| it.group == "apps").collect();
-    let documents = Documents::new(&BuiltIn::new(facts, "v1.37.0"), &[]);
+    let documents = Documents::new(&BuiltIn::new(facts, "v1.37.0"), &[], &View::default());
     let paths: Vec<String> = documents.parts.iter().map(|it| it.path()).collect();
     let wanted = ["api", "apis", "apis/apps", "apis/apps/v1", "version"];
     assert_eq!(paths[..5], wanted);

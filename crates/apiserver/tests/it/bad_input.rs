@@ -1,6 +1,6 @@
 //! Broken requests over a real socket: each gets upstream's code and message, and leaves the server as it was.
 
-mod front;
+pub(crate) mod front;
 mod http2;
 mod kinds;
 mod requests;

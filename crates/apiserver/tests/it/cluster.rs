@@ -8,7 +8,8 @@ use apimachinery::{Value, json};
 use apiserver::allocate::ServiceRange;
 use apiserver::bootstrap::{self, Settings, Summary};
 use apiserver::{
-    Access, Body, CachedObjects, Config, NodeDialer, Peer, RequestBody, Server, Version,
+    Access, Body, CachedObjects, Config, NodeDialer, Peer, ProxyClient, RequestBody, Server,
+    Version,
 };
 use auth::jwt::SigningKey;
 use auth::node::NodeAuthorizer;
@@ -41,6 +42,7 @@ pub(crate) struct With {
     pub(crate) registry: Option<registry::Registry>,
     pub(crate) audit: Option<Arc<audit::Audit>>,
     pub(crate) authorizer: Option<Arc<dyn Authorizer>>,
+    pub(crate) proxy_client: Option<ProxyClient>,
 }
 
 /// A store with nothing in it.
@@ -133,6 +135,12 @@ impl Cluster {
         Self::on(memory(), With { registry, ..With::default() }).await
     }
 
+    /// One that proves itself to other servers like this.
+    pub(crate) async fn behind(proxy: ProxyClient) -> Self {
+        let proxy_client = Some(proxy);
+        Self::on(memory(), With { proxy_client, ..With::default() }).await
+    }
+
     /// Another server on the same store, after this one.
     pub(crate) async fn restarted(self) -> Self {
         let store = Arc::clone(&self.store);
@@ -142,7 +150,7 @@ impl Cluster {
 
     /// One on this store.
     pub(crate) async fn on(store: Arc<dyn Store>, with: With) -> Self {
-        let With { nodes, registry, audit, authorizer } = with;
+        let With { nodes, registry, audit, authorizer, proxy_client } = with;
         let registry = registry.unwrap_or_else(registry::Registry::built_in);
         let clock: Arc<dyn Clock> = Arc::new(RealClock);
         let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
@@ -155,12 +163,14 @@ impl Cluster {
             random: Arc::clone(&random),
             max_mutating_in_flight: 200,
             max_in_flight: 400,
+            priority_and_fairness: true,
             service_range: ServiceRange::new(Ipv4Addr::new(10, 96, 0, 0), 12),
             version: Version { major: "1".into(), minor: "37".into(), git: "v1.37.1".into() },
             external_address: "192.0.2.2:6443".into(),
             nodes,
             audit,
             checks: Vec::new(),
+            proxy_client,
         };
         let (issuer, of_server) = (issuer(), stop.signal());
         let made = Arc::clone(&issuer);
@@ -174,6 +184,7 @@ impl Cluster {
         let (hub, signal) = (Arc::clone(server.hub()), stop.signal());
         tokio::spawn(async move { hub.run(signal).await });
         tokio::spawn(Arc::clone(&server).follow_definitions());
+        tokio::spawn(Arc::clone(&server).follow_api_services());
         let cluster = Self { server, issuer, store, stop };
         cluster.bootstrap().await;
         cluster
@@ -260,8 +271,13 @@ impl Cluster {
 
     /// The frames of a watch of the administrator; none is made before it is asked for.
     pub(crate) async fn watch(&self, path: &str) -> BoxStream<'static, Value> {
-        let request = http::Request::get(path).body(RequestBody::Bytes(Default::default()));
         let As::User(user) = admin() else { unreachable!("the administrator is a user") };
+        self.watch_as(user, path).await
+    }
+
+    /// The same of somebody else.
+    pub(crate) async fn watch_as(&self, user: UserInfo, path: &str) -> BoxStream<'static, Value> {
+        let request = http::Request::get(path).body(RequestBody::Bytes(Default::default()));
         let peer = Peer { user: Some(Arc::new(user)), ..Peer::default() };
         let response = self.server.serve(request.unwrap(), peer).await;
         let Body::Stream(pieces) = response.into_body() else { panic!("{path} is no watch") };

@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod access;
+mod aggregation;
 mod audits;
 mod bad_input;
 mod cluster;
 mod conversions;
 mod custom;
 mod encrypted;
+mod extension;
+mod fairness;
 mod hooks;
 mod pod_security;
 mod policies;

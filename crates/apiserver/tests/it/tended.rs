@@ -50,29 +50,3 @@ async fn flow_schemas_are_told_whether_their_level_is_there() {
     cluster.done(&format!("DELETE {levels}/l"), None).await;
     told(&cluster, &schemas, "s", ["Dangling", "True"]).await;
 }
-
-#[tokio::test]
-async fn api_services_are_told_why_they_cannot_be_reached() {
-    let cluster = Cluster::start().await;
-    tend(&cluster);
-    let services = "/apis/apiregistration.k8s.io/v1/apiservices";
-    let local = told(&cluster, services, "v1.apps", ["Available", "True"]).await;
-    assert_eq!(local.str_at(&["reason"]), "Local");
-    let remote = value!({"metadata": {"name": "v1.x.example"},
-        "spec": {"group": "x.example", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 100,
-            "service": {"namespace": "default", "name": "s"}}});
-    cluster.done(&format!("POST {services}"), Some(&remote)).await;
-    let gone = told(&cluster, services, "v1.x.example", ["Available", "False"]).await;
-    assert_eq!(gone.str_at(&["message"]), "service/s in \"default\" is not present");
-    let service = value!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
-    cluster.done("POST /api/v1/namespaces/default/services", Some(&service)).await;
-    let path = format!("{services}?watch=true&fieldSelector=metadata.name%3Dv1.x.example");
-    let mut frames = cluster.watch(&path).await;
-    loop {
-        let frame = frames.next().await.expect("the watch goes on");
-        let conditions = frame["object"].items_at(&["status", "conditions"]).to_vec();
-        if conditions.iter().any(|it| it.str_at(&["reason"]) == "ServicePortError") {
-            break;
-        }
-    }
-}

@@ -43,3 +43,46 @@ async fn a_namespace_gets_its_account_and_the_authority_and_goes_with_all_it_hol
         })
         .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_stays_while_nobody_knows_what_another_server_has_in_it() {
+    let cluster = cluster(&["namespace-controller"]).await;
+    let service = value!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": "v1.far.example.com"},
+        "spec": {"group": "far.example.com", "version": "v1", "groupPriorityMinimum": 100, "versionPriority": 100,
+            "service": {"namespace": "default", "name": "nobody"}}});
+    cluster.create("apiregistration.k8s.io", "apiservices", service).await;
+    let namespace = value!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}});
+    cluster.create("", "namespaces", namespace).await;
+    let namespaces = Resource::built_in("", "namespaces");
+    cluster.client.delete(&namespaces, "", "a", &DeleteParams::default()).await.unwrap();
+    let kind = "NamespaceDeletionDiscoveryFailure";
+    let condition = cluster
+        .eventually("the namespace says why it stays", async |it| {
+            let namespace = it.get("", "namespaces", "", "a").await?;
+            let mut conditions = namespace.items_at(&["status", "conditions"]).iter();
+            conditions.find(|it| it.str_at(&["type"]) == kind).cloned()
+        })
+        .await;
+    assert_eq!(
+        (
+            condition.str_at(&["status"]),
+            condition.str_at(&["reason"]),
+            condition.str_at(&["message"])
+        ),
+        (
+            "True",
+            "DiscoveryFailed",
+            "Discovery failed for some groups, 1 failing: unable to retrieve the complete list of server APIs: \
+             far.example.com/v1: stale GroupVersion discovery: far.example.com/v1"
+        )
+    );
+    let services = Resource::built_in("apiregistration.k8s.io", "apiservices");
+    let name = "v1.far.example.com";
+    cluster.client.delete(&services, "", name, &DeleteParams::default()).await.unwrap();
+    cluster
+        .eventually("the namespace is gone", async |it| {
+            it.get("", "namespaces", "", "a").await.is_none().then_some(())
+        })
+        .await;
+}

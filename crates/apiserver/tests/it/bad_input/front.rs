@@ -26,19 +26,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const GROWTH_MAX: usize = 512 << 20;
 
 /// A certificate of a client, and its key.
-pub(super) struct Identity {
+pub(crate) struct Identity {
     certificate: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
 }
 
 /// Signs certificates of clients.
-pub(super) struct Authority {
+pub(crate) struct Authority {
     certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -47,7 +47,7 @@ impl Authority {
     }
 
     /// The certificate of `name`, good until the end of `year`.
-    pub(super) fn identity(&self, name: &str, year: i32) -> Identity {
+    pub(crate) fn identity(&self, name: &str, year: i32) -> Identity {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -59,16 +59,16 @@ impl Authority {
 
 /// What a request was answered with.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// 0 where the connection ended without an answer.
-    pub(super) code: u16,
+    pub(crate) code: u16,
     /// The message of a Status, the kind of an object, or the text.
-    pub(super) says: String,
+    pub(crate) says: String,
 }
 
-pub(super) struct Front {
-    pub(super) cluster: Cluster,
-    pub(super) authority: Authority,
+pub(crate) struct Front {
+    pub(crate) cluster: Cluster,
+    pub(crate) authority: Authority,
     address: SocketAddr,
     before: Mark,
 }
@@ -80,13 +80,17 @@ struct Mark {
 }
 
 impl Front {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(None).await
     }
 
     /// A server that has a way to nodes.
-    pub(super) async fn start_with(nodes: Option<NodeDialer>) -> Self {
-        let cluster = Cluster::start_with(nodes).await;
+    pub(crate) async fn start_with(nodes: Option<NodeDialer>) -> Self {
+        Self::of(Cluster::start_with(nodes).await).await
+    }
+
+    /// The socket of a server.
+    pub(crate) async fn of(cluster: Cluster) -> Self {
         let authority = Authority::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -100,7 +104,7 @@ impl Front {
     }
 
     /// Remembers how the server is.
-    pub(super) async fn mark(&mut self) {
+    pub(crate) async fn mark(&mut self) {
         self.before = Mark { objects: self.objects().await, resident: resident() };
     }
 
@@ -120,7 +124,7 @@ impl Front {
     }
 
     /// Checks that the server has what it had, has not grown, and still takes writes.
-    pub(super) async fn is_unharmed(&mut self, after: &str) {
+    pub(crate) async fn is_unharmed(&mut self, after: &str) {
         for ((path, before), (_, now)) in self.before.objects.iter().zip(self.objects().await) {
             assert_eq!(*before, now, "{path} is another after {after}");
         }
@@ -138,11 +142,11 @@ impl Front {
         self.mark().await;
     }
 
-    pub(super) async fn plain(&self) -> TcpStream {
+    pub(crate) async fn plain(&self) -> TcpStream {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         &self,
         protocol: &str,
         identity: Option<&Identity>,
@@ -161,11 +165,22 @@ impl Front {
     }
 
     /// What these bytes on a connection of HTTP/1.1 are answered with.
-    pub(super) async fn send(&self, bytes: &[u8]) -> Answer {
+    pub(crate) async fn send(&self, bytes: &[u8]) -> Answer {
         self.send_as(None, bytes).await
     }
 
-    pub(super) async fn send_as(&self, identity: Option<&Identity>, bytes: &[u8]) -> Answer {
+    /// The body of the answer to these bytes.
+    pub(crate) async fn body(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = self.connect("http/1.1", None).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let read = read_all(&mut stream).await;
+        let end = read.windows(4).position(|it| it == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8_lossy(&read[..end]).to_lowercase();
+        let body = &read[end + 4..];
+        if head.contains("transfer-encoding: chunked") { joined(body) } else { body.to_vec() }
+    }
+
+    pub(crate) async fn send_as(&self, identity: Option<&Identity>, bytes: &[u8]) -> Answer {
         let Ok(stream) = self.connect("http/1.1", identity).await else { return no_answer() };
         let (mut reader, mut writer) = tokio::io::split(stream);
         // The server may answer, and hang up, before it has read everything.
@@ -179,7 +194,7 @@ impl Front {
 }
 
 /// A pod that runs on node `n`, and the account that it needs.
-pub(super) async fn pod_on_a_node(front: &mut Front) {
+pub(crate) async fn pod_on_a_node(front: &mut Front) {
     let account = value!({"metadata": {"name": "default"}});
     let path = "POST /api/v1/namespaces/default/serviceaccounts";
     front.cluster.done(path, Some(&account)).await;
@@ -195,7 +210,7 @@ pub(super) async fn pod_on_a_node(front: &mut Front) {
 }
 
 /// All bytes until the other side hangs up.
-pub(super) async fn read_all(reader: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
+pub(crate) async fn read_all(reader: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
     let mut read = Vec::new();
     let done = tokio::time::timeout(PATIENCE, reader.read_to_end(&mut read)).await;
     assert!(done.is_ok(), "no end of the answer: {}", String::from_utf8_lossy(&read));
@@ -203,7 +218,7 @@ pub(super) async fn read_all(reader: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8
 }
 
 /// A request of the administrator, after which the connection is closed.
-pub(super) fn request(line: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
+pub(crate) fn request(line: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
     let mut text = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
     if !headers.iter().any(|it| it.starts_with("Authorization")) {
         text.push_str("Authorization: Bearer admin-token\r\n");
@@ -219,11 +234,11 @@ pub(super) fn request(line: &str, headers: &[&str], body: &[u8]) -> Vec<u8> {
     [text.as_bytes(), body].concat()
 }
 
-pub(super) fn no_answer() -> Answer {
+pub(crate) fn no_answer() -> Answer {
     Answer { code: 0, says: String::new() }
 }
 
-pub(super) fn answer_of(bytes: &[u8]) -> Answer {
+pub(crate) fn answer_of(bytes: &[u8]) -> Answer {
     let Some(end) = bytes.windows(4).position(|it| it == b"\r\n\r\n") else { return no_answer() };
     let (head, body) = (String::from_utf8_lossy(&bytes[..end]), &bytes[end + 4..]);
     let code = head.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap_or_default();
@@ -280,7 +295,7 @@ fn tls(authority: &Authority) -> Tls {
 }
 
 /// A Deployment, for patches to work on.
-pub(super) fn deployment() -> Value {
+pub(crate) fn deployment() -> Value {
     value!({"apiVersion": "apps/v1", "kind": "Deployment",
         "metadata": {"name": "web", "annotations": {"a": ("x".repeat(1000))}},
         "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {

@@ -1,0 +1,415 @@
+//! Priority and fairness: each request belongs to a flow of a priority level, takes seats of that level while it is
+//! served, and waits or is refused where there are none. Upstream: `pkg/util/flowcontrol` and its filter.
+//!
+//! Who is next is the business of the crate `flowcontrol`; here are the locks, one for each level and held for no more
+//! than that decision, those who wait, and what is counted. A request that need not wait allocates nothing.
+
+mod digest;
+mod dump;
+mod estimate;
+mod metrics;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use apimachinery::Status;
+use arc_swap::ArcSwap;
+use auth::UserInfo;
+use compact_str::CompactString;
+use flowcontrol::{
+    Arrival, Asked, Dispatched, FlowSchema, Level, QueueSet, Refusal, Running, Smoothed, Ticket,
+    Work, flow_hash,
+};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use http::Response;
+use http::header::HeaderValue;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::Server;
+use crate::body::Body;
+use crate::exchange::Exchange;
+use crate::request::RequestInfo;
+
+pub(crate) use dump::answer as dump;
+
+/// How long a request may wait for its turn (upstream: a quarter of `RequestTimeout`).
+const MAX_WAIT: Duration = Duration::from_secs(15);
+/// When a client that is refused may come again, in seconds.
+const RETRY_AFTER: u32 = 1;
+
+/// Flow control as it is now.
+#[derive(Debug)]
+pub(crate) struct Fairness {
+    config: ArcSwap<Config>,
+    /// All seats of the server.
+    seats: u32,
+    began: Instant,
+    metrics: metrics::Metrics,
+    /// Held while the configuration is replaced or limits are moved.
+    writing: Mutex<()>,
+}
+
+/// The schemas in the order in which they are asked, and the levels.
+#[derive(Debug, Default)]
+struct Config {
+    schemas: Vec<Arc<Schema>>,
+    levels: Vec<Arc<LevelState>>,
+}
+
+/// A schema with its level, and what is counted of its requests.
+#[derive(Debug)]
+pub(crate) struct Schema {
+    flow: FlowSchema,
+    level: Arc<LevelState>,
+    /// What answers say of it.
+    uid: HeaderValue,
+    counts: Arc<metrics::Counts>,
+}
+
+/// A level with those who are there.
+#[derive(Debug)]
+pub(crate) struct LevelState {
+    name: CompactString,
+    uid: HeaderValue,
+    exempt: bool,
+    set: Mutex<QueueSet<Waiter>>,
+    rules: Mutex<Rules>,
+    /// The most seats that one request may take.
+    max_seats: AtomicU32,
+    tally: Tally,
+}
+
+/// What became of a level's requests.
+#[derive(Debug, Default)]
+struct Tally {
+    dispatched: AtomicU64,
+    rejected: AtomicU64,
+    timed_out: AtomicU64,
+    cancelled: AtomicU64,
+}
+
+/// What limits of a level are made of.
+#[derive(Debug)]
+struct Rules {
+    level: Level,
+    bounds: flowcontrol::Bounds,
+    demand: Smoothed,
+    /// Its object is gone; it goes when nobody is there any more.
+    quiescing: bool,
+}
+
+/// Somebody who waits.
+#[derive(Debug)]
+struct Waiter {
+    turn: oneshot::Sender<Running>,
+    about: Box<About>,
+}
+
+/// What is told of who waits.
+#[derive(Debug)]
+struct About {
+    schema: CompactString,
+    distinguisher: CompactString,
+    user: Arc<UserInfo>,
+    info: RequestInfo,
+}
+
+/// The seats of a request that is served; given back when dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Seat(Option<Taken>);
+
+#[derive(Debug)]
+struct Taken {
+    schema: Arc<Schema>,
+    fairness: Arc<Fairness>,
+    running: Running,
+    seats: u32,
+    began: Instant,
+    watch: bool,
+}
+
+/// What the filter says of a request.
+pub(crate) enum Step {
+    /// It has its seats, or needs none.
+    Go(Seat),
+    /// It waits for them.
+    Wait(BoxFuture<'static, Result<Seat, Status>>),
+}
+
+impl Fairness {
+    /// Levels and schemas that no server can do without, until [`Self::digest`] is told of others.
+    pub(crate) fn new(seats: usize) -> Arc<Self> {
+        let fairness = Arc::new(Self {
+            config: ArcSwap::default(),
+            seats: u32::try_from(seats).unwrap_or(u32::MAX).max(1),
+            began: Instant::now(),
+            metrics: metrics::Metrics::default(),
+            writing: Mutex::new(()),
+        });
+        fairness.digest(&[], &[]);
+        fairness
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Finds the flow of a request, and seats for it.
+///
+/// # Errors
+/// 429 where there are none and it may not wait.
+pub(crate) fn admit(
+    server: &Arc<Server>,
+    fairness: &Arc<Fairness>,
+    exchange: &mut Exchange,
+) -> Result<Step, Status> {
+    let info = &exchange.info;
+    let user = &exchange.user;
+    let asked = Asked {
+        user: &user.name,
+        groups: &user.groups,
+        verb: info.verb,
+        is_resource: info.is_resource,
+        group: &info.group,
+        resource: &info.resource,
+        subresource: &info.subresource,
+        namespace: &info.namespace,
+        path: &info.path,
+    };
+    let config = fairness.config.load();
+    let schema = config.schemas.iter().find(|it| it.flow.matches(&asked));
+    // The last one takes everybody; who is not even authenticated is in no group, and is in its level all the same.
+    let Some(schema) = schema.or(config.schemas.last()) else { return Ok(Step::Go(Seat(None))) };
+    let schema = Arc::clone(schema);
+    exchange.flow = Some(Arc::clone(&schema));
+    let distinguisher = schema.flow.distinguisher.of(&asked);
+    let hash = flow_hash(&schema.flow.name, distinguisher);
+    let work = estimate::work(server, exchange, &schema);
+    schema.counts.estimated.observe(f64::from(work.max_seats()));
+    let waits = std::cell::OnceCell::new();
+    let waiter = || {
+        let (sender, receiver) = oneshot::channel();
+        let _ = waits.set(receiver);
+        let about = Box::new(About {
+            schema: schema.flow.name.clone(),
+            distinguisher: distinguisher.into(),
+            user: Arc::clone(&exchange.user),
+            info: exchange.info.clone(),
+        });
+        Waiter { turn: sender, about }
+    };
+    let mut dispatched = Vec::new();
+    let arrival = {
+        let mut set = schema.level.set.lock();
+        let now = fairness.now();
+        let arrival = set.arrive(now, hash, work, (waiter, &mut dispatched));
+        if matches!(arrival, Arrival::Waits(_)) {
+            schema.counts.wait(&work, 1);
+        }
+        hand_out(&mut set, now, dispatched);
+        arrival
+    };
+    let turn = (arrival, waits.into_inner());
+    decided((fairness, schema), turn, work, exchange.info.verb == "watch")
+}
+
+/// What the filter says where it was decided so.
+fn decided(
+    (fairness, schema): (&Arc<Fairness>, Arc<Schema>),
+    (arrival, turn): (Arrival, Option<oneshot::Receiver<Running>>),
+    work: Work,
+    watch: bool,
+) -> Result<Step, Status> {
+    match arrival {
+        Arrival::Now(running) => {
+            schema.counts.waited.observe(0.0);
+            Ok(Step::Go(Seat::taken(fairness, &schema, (running, &work), watch)))
+        }
+        Arrival::Waits(ticket) => {
+            let turn = turn.expect("because who waits was made a waiter");
+            let line = Line {
+                fairness: Arc::clone(fairness),
+                schema,
+                ticket,
+                turn,
+                work,
+                came: Instant::now(),
+                done: false,
+                timed_out: false,
+            };
+            Ok(Step::Wait(Box::pin(line.stand(watch))))
+        }
+        Arrival::Refused(why) => {
+            let reason = match why {
+                Refusal::QueueFull => "queue-full",
+                Refusal::ConcurrencyLimit => "concurrency-limit",
+            };
+            schema.level.tally.rejected.fetch_add(1, Ordering::Relaxed);
+            Err(refuse(fairness, &schema, reason))
+        }
+    }
+}
+
+fn refuse(fairness: &Fairness, schema: &Schema, reason: &'static str) -> Status {
+    fairness.metrics.rejected(&schema.flow.name, &schema.level.name, reason);
+    Status::too_many_requests("Too many requests, please try again later.", RETRY_AFTER)
+}
+
+/// Gives seats to those whose turn it is. Who has gone meanwhile gives them back at once.
+fn hand_out(set: &mut QueueSet<Waiter>, now: u64, mut dispatched: Dispatched<Waiter>) {
+    while let Some((waiter, running)) = dispatched.pop() {
+        if let Err(running) = waiter.turn.send(running)
+            && set.finish(now, running, &mut dispatched).is_some()
+        {
+            set.release(now, running, &mut dispatched);
+        }
+    }
+}
+
+/// A place in a queue; given up when dropped.
+struct Line {
+    fairness: Arc<Fairness>,
+    schema: Arc<Schema>,
+    ticket: Ticket,
+    turn: oneshot::Receiver<Running>,
+    work: Work,
+    came: Instant,
+    done: bool,
+    timed_out: bool,
+}
+
+impl Line {
+    async fn stand(mut self, watch: bool) -> Result<Seat, Status> {
+        let turn = tokio::time::timeout(MAX_WAIT, &mut self.turn).await;
+        let waited = self.came.elapsed().as_secs_f64();
+        if let Ok(Ok(running)) = turn {
+            self.done = true;
+            self.schema.counts.waited.observe(waited);
+            let (fairness, schema) = (Arc::clone(&self.fairness), Arc::clone(&self.schema));
+            return Ok(Seat::taken(&fairness, &schema, (running, &self.work), watch));
+        }
+        self.schema.counts.waited_in_vain.observe(waited);
+        self.timed_out = true;
+        Err(refuse(&self.fairness, &self.schema, "time-out"))
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.schema.counts.wait(&self.work, -1);
+        if self.done {
+            return;
+        }
+        let mut set = self.schema.level.set.lock();
+        let now = self.fairness.now();
+        if set.cancel(now, self.ticket).is_some() {
+            let tally = &self.schema.level.tally;
+            let gone = if self.timed_out { &tally.timed_out } else { &tally.cancelled };
+            gone.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        // It was its turn this very moment: turns are given under the lock.
+        if let Ok(running) = self.turn.try_recv() {
+            let mut dispatched = Vec::new();
+            if set.finish(now, running, &mut dispatched).is_some() {
+                set.release(now, running, &mut dispatched);
+            }
+            hand_out(&mut set, now, dispatched);
+        }
+    }
+}
+
+impl Seat {
+    fn taken(
+        fairness: &Arc<Fairness>,
+        schema: &Arc<Schema>,
+        (running, work): (Running, &Work),
+        watch: bool,
+    ) -> Self {
+        let seats = work.max_seats();
+        schema.counts.execute(seats, 1);
+        schema.counts.dispatched.inc();
+        schema.level.tally.dispatched.fetch_add(1, Ordering::Relaxed);
+        Self(Some(Taken {
+            schema: Arc::clone(schema),
+            fairness: Arc::clone(fairness),
+            running,
+            seats,
+            began: Instant::now(),
+            watch,
+        }))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let Some(taken) = self.0.take() else { return };
+        let (schema, fairness) = (&taken.schema, &taken.fairness);
+        schema.counts.execute(taken.seats, -1);
+        schema.counts.executed(taken.watch).observe(taken.began.elapsed().as_secs_f64());
+        let mut dispatched = Vec::new();
+        let mut set = schema.level.set.lock();
+        let now = fairness.now();
+        let until = set.finish(now, taken.running, &mut dispatched);
+        hand_out(&mut set, now, dispatched);
+        drop(set);
+        if let Some(until) = until {
+            taken.release_at(until);
+        }
+    }
+}
+
+impl Taken {
+    /// The last seats are given back when those who watch have been told.
+    fn release_at(self, until: u64) {
+        let at = self.fairness.began + Duration::from_nanos(until);
+        let release = move || {
+            let mut dispatched = Vec::new();
+            let mut set = self.schema.level.set.lock();
+            let now = self.fairness.now();
+            set.release(now, self.running, &mut dispatched);
+            hand_out(&mut set, now, dispatched);
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                runtime.spawn(async move {
+                    tokio::time::sleep_until(at).await;
+                    release();
+                });
+            }
+            Err(_) => release(),
+        }
+    }
+}
+
+/// Holds seats until an answer has been written.
+pub(crate) fn hold(seat: Seat, answer: Response<Body>) -> Response<Body> {
+    if seat.0.is_none() {
+        return answer;
+    }
+    answer.map(|body| match body {
+        Body::Full(_) => body,
+        Body::Stream(pieces) => {
+            let held = pieces.map(move |piece| {
+                let _held = &seat;
+                piece
+            });
+            Body::Stream(held.boxed())
+        }
+    })
+}
+
+impl Schema {
+    /// What answers say of the request's schema and level; nothing, where no object made them.
+    pub(crate) fn headers(&self) -> [(&'static str, &HeaderValue); 2] {
+        [
+            ("x-kubernetes-pf-flowschema-uid", &self.uid),
+            ("x-kubernetes-pf-prioritylevel-uid", &self.level.uid),
+        ]
+    }
+}
