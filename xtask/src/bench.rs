@@ -21,6 +21,9 @@ const EXAMPLES: &[(&str, &str)] =
 pub(crate) struct Options {
     /// Scenarios; all, and the table anew, where none is named
     scenarios: Vec<String>,
+    /// Which workload of the scheduler `workloads` measures, by the beginning of its name; `all` for all
+    #[arg(long, value_name = "NAME")]
+    workload: Option<String>,
     /// Measure this binary instead of building one
     #[arg(long)]
     binary: Option<std::path::PathBuf>,
@@ -43,6 +46,7 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<()> {
     arguments.push(format!("--examples={}", release.join("examples").display()));
     arguments.push(format!("--image={image}"));
     arguments.push(format!("--node-ip={NODE}"));
+    arguments.extend(options.workload.iter().map(|it| format!("--workload={it}")));
     if options.scenarios.is_empty() {
         arguments.push(format!("--out={}", places.root.join("docs/benchmarks.md").display()));
     }

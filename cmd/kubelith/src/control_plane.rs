@@ -8,7 +8,6 @@ use apiserver::{InProcess, Server};
 use auth::UserInfo;
 use auth::service_account::{Named, TokenIssuer};
 use client::Client;
-use client::EventRecorder;
 use client::reflector::Caches;
 use component_base::{Clock, Random, ShutdownSignal};
 use controllers::Setup;
@@ -19,7 +18,6 @@ use controllers::pod_gc::PodGc;
 use controllers::podautoscaler;
 use controllers::serviceaccount_token::{TokenFor, TokenSigner};
 use ipnet::IpNet;
-use scheduler::{Profile, Scheduler};
 
 /// The namespace of the controllers' service accounts.
 const NAMESPACE: &str = "kube-system";
@@ -241,19 +239,14 @@ pub(crate) fn start_controllers(parts: &Parts, options: &ManagerOptions) {
 }
 
 /// Starts the scheduler.
-pub(crate) fn start_scheduler(parts: &Parts) {
-    let client = parts.client(UserInfo::new(SCHEDULER, &[]), "kube-scheduler");
-    let (clock, random) = (Arc::clone(&parts.clock), Arc::clone(&parts.random));
-    let events =
-        EventRecorder::new("default-scheduler", "", Arc::clone(&clock), Arc::clone(&random));
-    tokio::spawn(Arc::clone(&events).run(client.clone(), parts.stop.clone()));
-    let scheduler = Scheduler {
-        client,
-        caches: parts.caches(SCHEDULER),
-        events,
-        clock,
-        random,
-        profile: Profile::default(),
+pub(crate) fn start_scheduler(parts: &Parts, config: scheduler::Configuration) -> Result<()> {
+    let metrics = scheduler::Metrics::default();
+    parts.server.metrics().register(|registry| metrics.register(registry));
+    let own = crate::scheduler::Parts {
+        client: parts.client(UserInfo::new(SCHEDULER, &[]), "kube-scheduler"),
+        clock: Arc::clone(&parts.clock),
+        random: Arc::clone(&parts.random),
+        stop: parts.stop.clone(),
     };
-    tokio::spawn(scheduler.run(parts.stop.clone()));
+    crate::scheduler::start(own, config, metrics)
 }

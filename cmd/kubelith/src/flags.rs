@@ -41,6 +41,18 @@ pub(crate) struct PartArguments {
     kube_proxy_arg: Vec<String>,
 }
 
+/// The parts that run alone where the program is called by their name.
+const ALONE: [&str; 1] = ["kube-scheduler"];
+
+/// `kube-scheduler ...` is `kubelith kube-scheduler ...`.
+pub(crate) fn by_name(mut arguments: Vec<String>) -> Vec<String> {
+    let called = arguments.first().and_then(|it| Path::new(it).file_name()?.to_str());
+    if let Some(part) = ALONE.into_iter().find(|it| called == Some(*it)) {
+        arguments.insert(1, part.to_owned());
+    }
+    arguments
+}
+
 /// The arguments that clap is to parse.
 ///
 /// # Errors
@@ -51,7 +63,9 @@ pub(crate) fn expand(arguments: Vec<String>, root: &Command) -> Result<Vec<Strin
     };
     let (head, rest) = arguments.split_at(2);
     let mut all = head.to_vec();
-    if command.get_arguments().any(|it| it.get_long() == Some("config"))
+    // A part that runs alone has upstream's flags, and a file there is of upstream's form.
+    if !ALONE.contains(&command.get_name())
+        && command.get_arguments().any(|it| it.get_long() == Some("config"))
         && let Some(path) = value_of(rest, "config")
     {
         let given: BTreeSet<&str> = rest.iter().filter_map(|it| name_of(it)).collect();
@@ -152,11 +166,19 @@ fn rewrite_parts(arguments: Vec<String>, command: &Command) -> Result<Vec<String
         };
         let assignment = assignment.trim_start_matches('-');
         let name = assignment.split_once('=').map_or(assignment, |(name, _)| name);
-        let known = command.get_arguments().any(|it| {
-            let headings = it.get_help_heading().unwrap_or_default();
-            it.get_long() == Some(name) && headings.split(", ").any(|it| it == part)
-        });
-        if !known {
+        let has = |name: &str| {
+            command.get_arguments().any(|it| {
+                let headings = it.get_help_heading().unwrap_or_default();
+                it.get_long() == Some(name) && headings.split(", ").any(|it| it == part)
+            })
+        };
+        // Some names of upstream's parts would be taken twice: here they begin with the part's own.
+        let own = format!("{part}-{name}");
+        if has(&own) {
+            all.push(format!("--{part}-{assignment}"));
+            continue;
+        }
+        if !has(name) {
             bail!(
                 "{part} has no flag --{name} here; kubelith {} --help lists those under {part}, \
                  docs/gaps.md says what is missing",
@@ -182,6 +204,11 @@ mod tests {
             .arg(Arg::new("quiet").long("quiet").action(ArgAction::SetTrue))
             .arg(Arg::new("secure-port").long("secure-port").help_heading("kube-apiserver"))
             .arg(Arg::new("port").long("port").help_heading("kubelet"))
+            .arg(
+                Arg::new("kube-scheduler-config")
+                    .long("kube-scheduler-config")
+                    .help_heading("kube-scheduler"),
+            )
             .arg(Arg::new("max-pods").long("max-pods").help_heading("kubelet"));
         Command::new("kubelith").subcommand(server)
     }
@@ -210,6 +237,19 @@ mod tests {
             expanded(config, "--kubelet-arg max-pods=5").unwrap(),
             "kubelith server --disable=dns --disable=proxy --quiet --secure-port=7000 --config F --max-pods=5"
         );
+    }
+
+    #[test]
+    fn a_part_has_flags_that_begin_with_its_name() {
+        let all = expanded("", "--kube-scheduler-arg config=x.yaml").unwrap();
+        assert_eq!(all, "kubelith server --config F --kube-scheduler-config=x.yaml");
+    }
+
+    #[test]
+    fn a_program_called_by_a_parts_name_is_that_part() {
+        let called = |line: &str| by_name(line.split(' ').map(str::to_owned).collect()).join(" ");
+        assert_eq!(called("/bin/kube-scheduler --v=2"), "/bin/kube-scheduler kube-scheduler --v=2");
+        assert_eq!(called("/bin/kubelith server"), "/bin/kubelith server");
     }
 
     #[test]

@@ -189,6 +189,84 @@ impl HttpTransport {
     }
 }
 
+/// The way to an extender of the scheduler: HTTP/1.1, with TLS where its configuration says so.
+#[derive(Debug)]
+pub(crate) struct ExtenderPost {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    timeout: std::time::Duration,
+}
+
+impl ExtenderPost {
+    /// # Errors
+    /// When its certificates cannot be read.
+    pub(crate) fn new(config: &scheduler::config::ExtenderConfig) -> Result<Self> {
+        let tls = config.tls.clone().unwrap_or_default();
+        let pem = |data: &[u8], file: &str| -> Result<Vec<u8>> {
+            match (data, file) {
+                ([], "") => Ok(Vec::new()),
+                ([], file) => std::fs::read(file).with_context(|| format!("could not read {file}")),
+                (data, _) => Ok(data.to_vec()),
+            }
+        };
+        let authority = pem(&tls.ca_data, &tls.ca_file)?;
+        // As upstream has it: without an authority whoever answers is taken.
+        let trust = match tls.insecure || authority.is_empty() {
+            true => Trust::Anybody,
+            false => Trust::Authorities(tls::roots(&authority)?),
+        };
+        let builder = component_base::tls::client(trust)?;
+        let (certificate, key) =
+            (pem(&tls.cert_data, &tls.cert_file)?, pem(&tls.key_data, &tls.key_file)?);
+        let config_of_tls = if certificate.is_empty() {
+            builder.with_no_client_auth()
+        } else {
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&certificate).collect();
+            builder.with_client_auth_cert(chain?, PrivateKeyDer::from_pem_slice(&key)?)?
+        };
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(config_of_tls)
+            .https_or_http();
+        let connector = if tls.server_name.is_empty() {
+            connector.enable_http1().build()
+        } else {
+            let name = rustls::pki_types::ServerName::try_from(tls.server_name.clone())?;
+            let resolver = hyper_rustls::FixedServerNameResolver::new(name);
+            connector.with_server_name_resolver(resolver).enable_http1().build()
+        };
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Self { client, timeout: config.http_timeout })
+    }
+
+    async fn send(&self, url: &str, body: Bytes) -> Result<(u16, Bytes), String> {
+        let failed = |error: &dyn std::fmt::Display| format!("Post \"{url}\": {error}");
+        let request = Request::post(url)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))
+            .map_err(|error| failed(&error))?;
+        let response =
+            self.client.request(request).await.map_err(|error| failed(&with_causes(&error)))?;
+        let code = response.status().as_u16();
+        let limited = http_body_util::Limited::new(
+            response.into_body(),
+            scheduler::extender::MAX_ANSWER_BYTES,
+        );
+        let body = http_body_util::BodyExt::collect(limited).await;
+        Ok((code, body.map_err(|error| failed(&error))?.to_bytes()))
+    }
+}
+
+#[async_trait]
+impl scheduler::extender::Post for ExtenderPost {
+    async fn post(&self, url: &str, body: Bytes) -> Result<(u16, Bytes), String> {
+        match tokio::time::timeout(self.timeout, self.send(url, body)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(format!(
+                "Post \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+            )),
+        }
+    }
+}
+
 #[async_trait]
 impl Transport for HttpTransport {
     async fn send(
@@ -226,6 +304,44 @@ impl Transport for HttpTransport {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A server that answers one request after another with this, or never.
+    async fn extender(answer: Option<&'static str>) -> String {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut buffer = [0; 4096];
+                let _ = stream.read(&mut buffer).await;
+                let Some(answer) = answer else { std::future::pending().await };
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        url
+    }
+
+    fn way(url: &str) -> ExtenderPost {
+        let text = format!(
+            "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n\
+             extenders: [{{urlPrefix: {url}, httpTimeout: 200ms}}]"
+        );
+        let config = scheduler::Configuration::parse(text.as_bytes()).unwrap();
+        ExtenderPost::new(&config.extenders[0]).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_extender_that_answers_is_heard_and_one_that_hangs_is_not_waited_for() {
+        use scheduler::extender::Post as _;
+        let url = extender(Some("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")).await;
+        assert_eq!(way(&url).post(&url, Bytes::new()).await.unwrap(), (200, Bytes::from("{}")));
+        let url = extender(None).await;
+        let error = way(&url).post(&url, Bytes::new()).await.unwrap_err();
+        assert!(error.contains("context deadline exceeded"), "{error}");
+        let error = way(&url).post("http://127.0.0.1:1/filter", Bytes::new()).await.unwrap_err();
+        assert!(error.starts_with("Post \"http://127.0.0.1:1/filter\": "), "{error}");
+    }
 
     #[test]
     fn a_kubeconfig_says_where_and_who() {

@@ -19,6 +19,7 @@ mod memory;
 mod node;
 mod pki;
 mod renew;
+mod scheduler;
 mod server;
 mod startup;
 mod tls;
@@ -41,6 +42,9 @@ enum Command {
     Server(Box<server::Options>),
     /// Run a node: its agent, container runtime and pod network.
     Agent(Box<agent::Options>),
+    /// Run a scheduler alone, for an API server elsewhere; also by this name as that of the program.
+    #[command(name = "kube-scheduler")]
+    Scheduler(Box<scheduler::Options>),
     /// Import, list and remove the node's images.
     Image(image::Options),
     /// Copy all objects into one file, and put them back.
@@ -75,10 +79,12 @@ fn run() -> anyhow::Result<()> {
         return Ok(runtime::zygote::main(std::env::args_os())?);
     }
     let arguments = std::env::args_os().map(|it| it.to_string_lossy().into_owned()).collect();
+    let arguments = flags::by_name(arguments);
     let arguments = flags::expand(arguments, &Options::command())?;
     match Options::parse_from(arguments).command {
         Command::Server(options) => server::run(*options),
         Command::Agent(options) => agent::run(*options),
+        Command::Scheduler(options) => scheduler::run(*options),
         Command::Image(options) => image::run(&options),
         Command::Datastore(options) => datastore::run(&options),
         Command::Kubeconfig { data_dir } => {

@@ -74,6 +74,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     manager: control_plane::ManagerOptions,
     #[command(flatten)]
+    scheduler: crate::scheduler::EmbeddedOptions,
+    #[command(flatten)]
     node: crate::node::Options,
 }
 
@@ -123,6 +125,9 @@ impl Options {
     fn check(&self) -> Result<()> {
         crate::gates::check(&self.feature_gates)?;
         self.manager.check()?;
+        if self.runs(Part::Scheduler) {
+            self.scheduler.configuration()?;
+        }
         if self.runs(Part::Agent) && !rustix::process::geteuid().is_root() {
             bail!("a node needs root: run as root, or with --disable agent,proxy,dns");
         }
@@ -236,7 +241,7 @@ impl Cluster {
             control_plane::start_controllers(&parts, &options.manager);
         }
         if options.runs(Part::Scheduler) {
-            control_plane::start_scheduler(&parts);
+            control_plane::start_scheduler(&parts, options.scheduler.configuration()?)?;
         }
         let token = pki.secret_at(&options.data_dir.join("node-token"), || {
             Ok(join::Token::make(&authority.certificate, parts.random.as_ref()))

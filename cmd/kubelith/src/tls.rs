@@ -87,6 +87,14 @@ impl Serving {
         self.config(client_verifier(clients)?)
     }
 
+    /// What a TLS server presents that asks for no certificates.
+    pub(crate) fn plain_config(&self) -> Result<ServerConfig> {
+        Ok(ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(self.clone())))
+    }
+
     /// The same for the API server, which answers clients whose certificates are no good.
     pub(crate) fn api_server_tls(&self, clients: &str) -> Result<Tls> {
         let clients = client_verifier(clients)?;

@@ -7,6 +7,7 @@ pub mod call;
 pub mod error;
 pub mod events;
 pub mod indexes;
+pub mod leader;
 pub mod reflector;
 pub mod resource;
 pub mod transport;

@@ -12,9 +12,6 @@ use tokio::sync::{Notify, Semaphore};
 use crate::pod::PodLite;
 use crate::volumes::Bindings;
 
-/// How long the volumes of a pod may take; upstream's `bindTimeoutSeconds`.
-const LONGEST_WAIT: Duration = Duration::from_secs(600);
-
 /// Writes claims and volumes, and sees what becomes of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Binder {
@@ -29,13 +26,18 @@ pub(crate) struct Binder {
 }
 
 impl Binder {
-    /// Has a pod's claims bound.
+    /// Has a pod's claims bound, which may take `longest`.
     ///
     /// # Errors
     /// Why they are not, in upstream's words where it has some.
-    pub(crate) async fn pre_bind(&self, pod: &PodLite, bindings: &Bindings) -> Result<(), String> {
+    pub(crate) async fn pre_bind(
+        &self,
+        pod: &PodLite,
+        bindings: &Bindings,
+        longest: Duration,
+    ) -> Result<(), String> {
         self.write(pod, bindings).await.map_err(|it| format!("binding volumes: {it}"))?;
-        let waiting = tokio::time::timeout(LONGEST_WAIT, self.bound(pod, bindings));
+        let waiting = tokio::time::timeout(longest, self.bound(pod, bindings));
         match waiting.await {
             Ok(result) => result.map_err(|it| format!("binding volumes: {it}")),
             Err(_) => Err("binding volumes: context deadline exceeded".to_owned()),

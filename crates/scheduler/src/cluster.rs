@@ -10,11 +10,15 @@ use apimachinery::labels::{Requirement, Selector};
 use apimachinery::{Object, Value};
 use client::ObjectKey;
 use compact_str::CompactString;
+use parking_lot::Mutex;
 
+use crate::alike::Alike;
 use crate::labels::Labels;
 use crate::node::{NodeLite, Row};
 use crate::pod::PodLite;
 use crate::remembered::Remembered;
+use crate::tallies::{Attitude, HeldTerm, Question, Tallies};
+use crate::topology::Domains;
 use crate::volumes::Volumes;
 
 /// The node says that it takes no new pods.
@@ -77,19 +81,40 @@ pub struct Cluster {
     placed: BTreeMap<ObjectKey, CompactString>,
     /// Pods on nodes that are not known (yet, or any more).
     homeless: BTreeMap<CompactString, Vec<Arc<PodLite>>>,
-    namespaces: BTreeMap<CompactString, Arc<Labels>>,
+    namespaces: Namespaces,
     services: BTreeMap<ObjectKey, Selector>,
     workloads: BTreeMap<(CompactString, ObjectKey), Selector>,
     budgets: BTreeMap<ObjectKey, Budget>,
     nominated: BTreeMap<CompactString, Vec<Arc<PodLite>>>,
+    /// The node that is being emptied for each of these pods.
+    nominations: BTreeMap<ObjectKey, CompactString>,
     image_nodes: BTreeMap<CompactString, i64>,
-    rows_with_terms: usize,
     remembered: Remembered,
+    alike: Alike,
+    tallies: Tallies,
+    topology: Topology,
     /// Claims, volumes and storage classes.
     pub volumes: Volumes,
 }
 
-static NO_LABELS: std::sync::LazyLock<Labels> = std::sync::LazyLock::new(Labels::default);
+static NO_LABELS: std::sync::LazyLock<Arc<Labels>> = std::sync::LazyLock::new(Arc::default);
+
+type Namespaces = BTreeMap<CompactString, Arc<Labels>>;
+
+fn labels_in(namespaces: &Namespaces, name: &str) -> Arc<Labels> {
+    Arc::clone(namespaces.get(name).unwrap_or(&NO_LABELS))
+}
+
+/// The domains of the labels that somebody asked about, until nodes change.
+#[derive(Debug, Default)]
+struct Topology(Mutex<BTreeMap<CompactString, Arc<Domains>>>);
+
+impl Clone for Topology {
+    /// A copy knows none yet.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
 
 impl Cluster {
     /// Every node.
@@ -109,6 +134,32 @@ impl Cluster {
         &self.remembered
     }
 
+    /// What earlier pods were told.
+    pub(crate) fn alike(&self) -> &Alike {
+        &self.alike
+    }
+
+    /// The domains of a label.
+    pub(crate) fn domains(&self, key: &str) -> Arc<Domains> {
+        let mut known = self.topology.0.lock();
+        if let Some(domains) = known.get(key) {
+            return Arc::clone(domains);
+        }
+        let domains = Arc::new(Domains::of(&self.rows, key));
+        known.insert(key.into(), Arc::clone(&domains));
+        domains
+    }
+
+    /// How many pods of each row answer to a question.
+    pub(crate) fn ask(&self, question: &Question) -> Arc<Vec<u32>> {
+        self.tallies.ask(question, &self.rows, &|name| labels_in(&self.namespaces, name))
+    }
+
+    /// What placed pods say of others.
+    pub(crate) fn held(&self, attitude: Attitude) -> impl Iterator<Item = &HeldTerm> {
+        self.tallies.held(attitude)
+    }
+
     /// A node by name.
     #[must_use]
     pub fn row(&self, name: &str) -> Option<&Row> {
@@ -121,6 +172,12 @@ impl Cluster {
         self.index.get(name).copied()
     }
 
+    /// How many pods have a node.
+    #[must_use]
+    pub fn placed(&self) -> usize {
+        self.placed.len()
+    }
+
     /// The node that a pod is on.
     #[must_use]
     pub fn node_of(&self, pod: &ObjectKey) -> Option<&CompactString> {
@@ -130,7 +187,13 @@ impl Cluster {
     /// The labels of a namespace; none where it is not known.
     #[must_use]
     pub fn namespace_labels(&self, namespace: &str) -> &Labels {
-        self.namespaces.get(namespace).map_or(&NO_LABELS, |it| it)
+        self.namespaces.get(namespace).unwrap_or(&NO_LABELS)
+    }
+
+    /// Whether there are any disruption budgets.
+    #[must_use]
+    pub fn has_budgets(&self) -> bool {
+        !self.budgets.is_empty()
     }
 
     /// The disruption budgets of a namespace.
@@ -151,7 +214,7 @@ impl Cluster {
     /// Whether any pod on any node says something about other pods.
     #[must_use]
     pub fn has_pod_terms(&self) -> bool {
-        self.rows_with_terms > 0
+        self.tallies.holds_any()
     }
 
     /// Pods for which nodes are being emptied, by node.
@@ -159,40 +222,87 @@ impl Cluster {
         self.nominated.iter().map(|(node, pods)| (node, pods.as_slice()))
     }
 
+    /// Pods for which a node is being emptied.
+    #[must_use]
+    pub fn nominated_on(&self, node: &str) -> &[Arc<PodLite>] {
+        self.nominated.get(node).map_or(&[], Vec::as_slice)
+    }
+
     /// Adds or replaces a node.
     pub fn set_node(&mut self, node: NodeLite) {
-        self.count_images(&node, 1);
         if let Some(index) = self.position(&node.name) {
+            let same_images = self.rows[index].node.images == node.images;
+            if self.rows[index].node.labels != node.labels {
+                self.topology = Topology::default();
+            }
+            if !same_images {
+                self.count_images(&node, 1);
+            }
             let old = std::mem::replace(&mut self.rows[index].node, Arc::new(node));
-            self.count_images(&old, -1);
+            if !same_images {
+                self.count_images(&old, -1);
+                self.remembered.rearranged();
+            }
             return self.refresh(index);
         }
+        self.count_images(&node, 1);
         let index = self.rows.len();
         self.index.insert(node.name.clone(), index);
-        let mut row = Row::default();
+        let mut row = Row { place: index, ..Row::default() };
         let waiting = self.homeless.remove(&node.name).unwrap_or_default();
-        waiting.into_iter().for_each(|pod| row.add(pod));
         row.node = Arc::new(node);
-        self.rows_with_terms += usize::from(row.pods_with_terms > 0);
         self.rows.push(row);
         self.columns.push();
-        self.remembered.rearranged();
+        self.tallies.row_added();
+        self.rearranged();
+        for pod in waiting {
+            self.tell(index, &pod, true);
+            self.rows[index].add(pod);
+        }
         self.refresh(index);
+    }
+
+    /// Rows came, went, or moved.
+    fn rearranged(&mut self) {
+        self.remembered.rearranged();
+        self.topology = Topology::default();
+    }
+
+    /// A pod comes to a row, or leaves it.
+    fn tell(&mut self, index: usize, pod: &PodLite, comes: bool) {
+        let namespaces = &self.namespaces;
+        self.tallies.pod_moved(index, pod, comes, &|name| labels_in(namespaces, name));
+    }
+
+    /// What the pods of a row hold is held there so many times more.
+    fn hold(&mut self, index: usize, by: i64) {
+        for pod in &self.rows[index].pods {
+            if let Some(terms) = pod.terms.as_deref() {
+                self.tallies.terms_moved(index, terms, by);
+            }
+        }
     }
 
     /// Forgets a node; its pods wait for it to come back.
     pub fn remove_node(&mut self, name: &str) {
         let Some(index) = self.index.remove(name) else { return };
+        let last = self.rows.len() - 1;
+        self.hold(index, -1);
+        if last != index {
+            self.hold(last, -1);
+        }
         let row = self.rows.swap_remove(index);
         self.columns.swap_remove(index);
-        self.remembered.rearranged();
-        self.rows_with_terms -= usize::from(row.pods_with_terms > 0);
+        self.tallies.row_removed(index);
+        self.rearranged();
         self.count_images(&row.node, -1);
         if !row.pods.is_empty() {
             self.homeless.insert(name.into(), row.pods);
         }
-        if let Some(moved) = self.rows.get(index) {
+        if let Some(moved) = self.rows.get_mut(index) {
+            moved.place = index;
             self.index.insert(moved.node.name.clone(), index);
+            self.hold(index, 1);
             self.refresh(index);
         }
         self.columns.sum_flags();
@@ -200,10 +310,19 @@ impl Cluster {
 
     /// Puts a pod on the node that it names, or moves it there.
     pub fn set_pod(&mut self, pod: Arc<PodLite>) {
+        if let Some(index) = self.placed.get(&pod.key).and_then(|it| self.position(it))
+            && self.rows[index].replace(&pod)
+        {
+            return;
+        }
         self.remove_pod(&pod.key);
         self.placed.insert(pod.key.clone(), pod.node.clone());
         match self.position(&pod.node) {
-            Some(index) => self.change(index, |row| row.add(pod)),
+            Some(index) => {
+                self.tell(index, &pod, true);
+                self.rows[index].add(pod);
+                self.refresh(index);
+            }
             None => self.homeless.entry(pod.node.clone()).or_default().push(pod),
         }
     }
@@ -213,7 +332,9 @@ impl Cluster {
         let node = self.placed.remove(key)?;
         if let Some(index) = self.position(&node) {
             let pod = self.rows[index].pods.iter().find(|it| it.key == *key).cloned()?;
-            self.change(index, |row| drop(row.remove(&pod)));
+            self.tell(index, &pod, false);
+            self.rows[index].remove(&pod);
+            self.refresh(index);
             return Some(pod);
         }
         let waiting = self.homeless.get_mut(&node)?;
@@ -227,24 +348,32 @@ impl Cluster {
 
     /// Notes that a node is being emptied for a pod (`Some`), or not any more.
     pub fn nominate(&mut self, pod: &Arc<PodLite>, node: Option<&str>) {
-        self.nominated.retain(|_, pods| {
+        if let Some(before) = self.nominations.remove(&pod.key)
+            && let Some(pods) = self.nominated.get_mut(&before)
+        {
             pods.retain(|it| it.key != pod.key);
-            !pods.is_empty()
-        });
+            if pods.is_empty() {
+                self.nominated.remove(&before);
+            }
+        }
         if let Some(node) = node {
             self.nominated.entry(node.into()).or_default().push(Arc::clone(pod));
+            self.nominations.insert(pod.key.clone(), node.into());
         }
     }
 
     /// Sets or forgets a namespace's labels.
     pub fn set_namespace(&mut self, name: &str, namespace: Option<&Value>) {
-        match namespace {
-            Some(value) => {
-                let labels = Labels::from_value(value.at(&["metadata", "labels"]));
-                self.namespaces.insert(name.into(), Arc::new(labels));
-            }
+        let labels = namespace.map(|it| Labels::from_value(it.at(&["metadata", "labels"])));
+        let before = self.namespaces.get(name);
+        if before.map(|it| &**it) == labels.as_ref() {
+            return;
+        }
+        match labels {
+            Some(labels) => drop(self.namespaces.insert(name.into(), Arc::new(labels))),
             None => drop(self.namespaces.remove(name)),
         }
+        self.tallies.namespaces_changed();
     }
 
     /// Sets or forgets a service: pods that it selects are spread.
@@ -308,14 +437,6 @@ impl Cluster {
             requirements.extend(workload.into_iter().flat_map(|it| it.requirements().to_vec()));
         }
         (!requirements.is_empty()).then(|| Selector::new(requirements))
-    }
-
-    fn change(&mut self, index: usize, change: impl FnOnce(&mut Row)) {
-        let row = &mut self.rows[index];
-        self.rows_with_terms -= usize::from(row.pods_with_terms > 0);
-        change(row);
-        self.rows_with_terms += usize::from(row.pods_with_terms > 0);
-        self.refresh(index);
     }
 
     fn count_images(&mut self, node: &NodeLite, by: i64) {

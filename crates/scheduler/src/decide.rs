@@ -1,12 +1,16 @@
 //! The decision: filters, then scores, or the reasons against every node and what might be done.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use compact_str::CompactString;
+use smallvec::{SmallVec, smallvec};
 
+use crate::alike::{Known, Likeness};
 use crate::framework::{Check, Cycle, Failure, Prepared, Profile, Rejection, Remedy};
 use crate::node::Row;
-use crate::preemption::Preemption;
+use crate::pod::PodLite;
+use crate::preemption::Candidate;
 
 /// A node was found.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,14 +30,16 @@ pub struct Placement {
 }
 
 /// No node was found.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Diagnosis {
     /// What the pod's condition says, in upstream's words.
     pub message: String,
     /// The plugins that refused a node.
     pub plugins: Vec<&'static str>,
-    /// The pods to remove, where that helps.
-    pub preemption: Option<Preemption>,
+    /// The nodes that would do once some pods are removed; the best is [`crate::preemption::best`].
+    pub candidates: Vec<Candidate>,
+    /// Whether no node is worth emptying, nor is one that was.
+    pub hopeless: bool,
 }
 
 /// What comes out.
@@ -47,40 +53,147 @@ pub enum Decision {
 
 /// How to decide where more than one answer is right, and what to tell of it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct How {
+pub struct How<'e> {
     /// Chooses among equal nodes.
     pub random: u64,
+    /// The row to begin at where not all are looked at.
+    pub start: usize,
     /// Whether each plugin's part of the scores is wanted.
     pub parts: bool,
+    /// What others say, where others have a say.
+    pub others: Option<&'e Others>,
 }
+
+/// What extenders say of nodes.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// The nodes that will not do, and why.
+    pub refused: BTreeMap<CompactString, Rejection>,
+    /// What is added to the scores of nodes.
+    pub scores: BTreeMap<CompactString, i64>,
+}
+
+/// What a plugin says of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The node.
+    pub node: CompactString,
+    /// The plugin that refuses it, with its reasons; `None` where it will do.
+    pub refused: Option<Refused>,
+}
+
+/// A plugin, and its reasons.
+pub type Refused = (&'static str, Vec<String>);
+
+type Checks<'a> = Vec<(&'static str, Box<dyn Check + 'a>)>;
 
 /// Chooses a node for a pod.
 #[must_use]
-pub fn decide(cycle: Cycle<'_>, profile: &Profile, how: How) -> Decision {
+pub fn decide(cycle: Cycle<'_>, profile: &Profile, how: How<'_>) -> Decision {
     let rows = cycle.cluster.rows();
     if rows.is_empty() {
         let message = "no nodes available to schedule pods".to_owned();
-        return Decision::Reject(Diagnosis { message, plugins: Vec::new(), preemption: None });
+        return Decision::Reject(Diagnosis { message, ..Diagnosis::default() });
     }
+    let checks = match prepare(cycle, profile) {
+        Ok(checks) => checks,
+        Err((checks, whole)) => return refuse_whole(cycle, profile, &checks, &whole, how),
+    };
+    let field = Field::new(cycle, &checks);
+    if let Some(placement) = quick(&field, profile, how) {
+        return Decision::Place(placement);
+    }
+    let mut sample = field.sample(profile, how.start);
+    if let Some(others) = how.others {
+        field.leave_to(others, &mut sample);
+    }
+    if sample.feasible.is_empty() {
+        return refuse(&field, profile, &sample.marks, how);
+    }
+    Decision::Place(choose(cycle, profile, sample, how))
+}
+
+/// The nodes that will do, before others are asked, by name; empty where there are none.
+#[must_use]
+pub fn feasible(cycle: Cycle<'_>, profile: &Profile, how: How<'_>) -> Vec<CompactString> {
+    let Ok(checks) = prepare(cycle, profile) else { return Vec::new() };
+    let sample = Field::new(cycle, &checks).sample(profile, how.start);
+    let rows = cycle.cluster.rows();
+    sample.feasible.iter().map(|row| rows[*row].node.name.clone()).collect()
+}
+
+/// What becomes of a pod on every node: the first plugin that refuses it, or none. For people who ask why; nothing is
+/// left out, and nothing is remembered.
+#[must_use]
+pub fn verdicts(cycle: Cycle<'_>, profile: &Profile) -> Vec<Verdict> {
+    let texts = |it: &Rejection| it.reasons.iter().map(ToString::to_string).collect();
+    let rows = cycle.cluster.rows().iter();
+    let all = |refused: &dyn Fn(&Row) -> Option<Refused>| -> Vec<Verdict> {
+        rows.map(|row| Verdict { node: row.node.name.clone(), refused: refused(row) }).collect()
+    };
+    match prepare(cycle, profile) {
+        Err((_, whole)) => all(&|_| Some((whole.name, texts(&whole.rejection)))),
+        Ok(checks) => all(&|row| {
+            let refused = check_with_nominated(cycle, &checks, row).err();
+            refused.map(|(name, rejection)| (name, texts(&rejection)))
+        }),
+    }
+}
+
+/// Has every filter look at the pod.
+fn prepare<'a>(cycle: Cycle<'a>, profile: &'a Profile) -> Result<Checks<'a>, (Checks<'a>, Whole)> {
     let mut checks = Vec::with_capacity(profile.filters.len());
     for (place, filter) in profile.filters.iter().enumerate() {
         match filter.prepare(cycle) {
             Prepared::Skip => {}
             Prepared::Ready(check) => checks.push((filter.name(), check)),
             Prepared::Reject(rejection) => {
-                let whole = Whole { place, name: filter.name(), rejection };
-                return refuse_whole(cycle, profile, &checks, &whole, how);
+                return Err((checks, Whole { place, name: filter.name(), rejection }));
             }
         }
     }
-    let field = Field::new(cycle, &checks);
-    let marks = field.sweep();
-    let feasible: Vec<usize> = (0..rows.len()).filter(|index| marks[*index] == 0).collect();
-    if feasible.is_empty() {
-        return refuse(&field, profile, &marks, how);
+    Ok(checks)
+}
+
+/// Decides by what pods of the same class were told before, where every plugin judges nodes one by one.
+fn quick(field: &Field<'_, '_>, profile: &Profile, how: How<'_>) -> Option<Placement> {
+    let cycle = field.cycle;
+    let all_count = matches!(profile.percentage.0, 0 | 100);
+    let alone = !how.parts && how.others.is_none() && cycle.cluster.nominated().next().is_none();
+    let local = all_count
+        && alone
+        && field.checks.iter().all(|(_, check)| check.is_local())
+        && profile.scores.iter().all(|(score, _)| score.is_local(cycle));
+    if !local {
+        return None;
     }
-    let evaluated = field.only.as_ref().map_or(rows.len(), Vec::len);
-    Decision::Place(choose(cycle, profile, feasible, evaluated, how))
+    let rows = cycle.cluster.rows();
+    let (alike, remembered) = (cycle.cluster.alike(), cycle.cluster.remembered());
+    let like = Likeness::of(cycle.pod, &profile.scheduler_name);
+    let judge = |row: usize| {
+        check_all(field.checks, &rows[row]).ok()?;
+        let mut total = [0];
+        add_scores(cycle, profile, &[row], &mut total, None);
+        Some(total[0])
+    };
+    let best = match alike.best(&like, remembered, how.random, judge) {
+        Known::Nothing => return None,
+        Known::All(best) => best?,
+        Known::Seen => {
+            let at = remembered.now();
+            alike.learn(&like, &field.judge_all(profile), at);
+            match alike.best(&like, remembered, how.random, judge) {
+                Known::All(best) => best?,
+                Known::Nothing | Known::Seen => return None,
+            }
+        }
+    };
+    Some(Placement {
+        node: rows[best.row].node.name.clone(),
+        feasible: best.feasible,
+        evaluated: rows.len(),
+        ..Placement::default()
+    })
 }
 
 /// The nodes that are asked about, and who asks.
@@ -90,10 +203,30 @@ struct Field<'a, 'c> {
     /// The only rows that are asked about, where plugins said so, and those plugins.
     only: Option<Vec<usize>>,
     left_out_by: Vec<&'static str>,
+    /// The rows that are being emptied for pods that come before this one, sorted.
+    nominated: Vec<usize>,
+}
+
+/// What came of asking.
+struct Sample {
+    /// For each row 0, one more than the check that refused it, or one of the marks below.
+    marks: Vec<u8>,
+    /// The rows that will do, in the order in which they were asked about.
+    feasible: Vec<usize>,
+    evaluated: usize,
 }
 
 /// Marks a node that a plugin left out before anything was asked.
 const LEFT_OUT: u8 = u8::MAX;
+/// Marks one that will not do once the pods are there for which it is being emptied.
+const NOMINATED: u8 = LEFT_OUT - 1;
+/// Marks one that was not asked about, since there were enough.
+const UNSEEN: u8 = LEFT_OUT - 2;
+/// Marks one that others refused.
+const OTHERS: u8 = LEFT_OUT - 3;
+
+/// How many rows are asked about at once.
+const CHUNK: usize = 512;
 
 impl<'a, 'c> Field<'a, 'c> {
     fn new(cycle: Cycle<'a>, checks: &'c [(&'static str, Box<dyn Check + 'a>)]) -> Self {
@@ -111,36 +244,112 @@ impl<'a, 'c> Field<'a, 'c> {
             }
             only = Some(rows);
         }
-        Self { cycle, checks, only, left_out_by }
+        let promised = cycle.cluster.nominated();
+        let promised = promised.filter(|(_, pods)| pods.iter().any(|it| ahead(cycle, it)));
+        let mut nominated: Vec<usize> =
+            promised.filter_map(|(node, _)| cycle.cluster.position(node)).collect();
+        nominated.sort_unstable();
+        Self { cycle, checks, only, left_out_by, nominated }
     }
 
-    /// For each row 0, or one more than the check that refused it.
-    fn sweep(&self) -> Vec<u8> {
-        let rows = self.cycle.cluster.rows();
-        let mut marks = vec![0u8; rows.len()];
+    /// Asks about nodes from `start` on, until enough will do.
+    fn sample(&self, profile: &Profile, start: usize) -> Sample {
+        let count = self.cycle.cluster.rows().len();
         if let Some(only) = &self.only {
-            marks.fill(LEFT_OUT);
-            only.iter().for_each(|row| marks[*row] = 0);
+            return self.sample_only(only, count);
         }
-        for ((_, check), mark) in self.checks.iter().zip(1u8..) {
-            check.sweep(self.cycle.cluster, &mut marks, mark);
-        }
-        for (node, _) in self.cycle.cluster.nominated() {
-            let Some(index) = self.cycle.cluster.position(node) else { continue };
-            if marks[index] == 0
-                && check_with_nominated(self.cycle, self.checks, &rows[index]).is_err()
-            {
-                marks[index] = LEFT_OUT - 1;
+        let (start, enough) = (start % count.max(1), profile.percentage.enough(count));
+        let mut sample = Sample { marks: vec![0; count], feasible: Vec::new(), evaluated: 0 };
+        let ring = [start..count, 0..start];
+        let chunks = ring.iter().flat_map(|part| {
+            part.clone().step_by(CHUNK).map(|from| from..part.end.min(from + CHUNK))
+        });
+        for chunk in chunks {
+            if sample.feasible.len() >= enough {
+                sample.marks[chunk].fill(UNSEEN);
+                continue;
+            }
+            self.sweep(chunk.clone(), &mut sample.marks[chunk.clone()]);
+            for row in chunk {
+                if sample.feasible.len() >= enough {
+                    sample.marks[row] = UNSEEN;
+                    continue;
+                }
+                sample.evaluated += 1;
+                if sample.marks[row] == 0 {
+                    sample.feasible.push(row);
+                }
             }
         }
-        marks
+        sample
     }
 
-    fn refusal(&self, index: usize, mark: u8) -> Option<Rejection> {
-        let row = &self.cycle.cluster.rows()[index];
+    fn sample_only(&self, only: &[usize], count: usize) -> Sample {
+        let mut marks = vec![LEFT_OUT; count];
+        for row in only {
+            marks[*row] = 0;
+            self.sweep(*row..*row + 1, &mut marks[*row..=*row]);
+        }
+        let feasible = only.iter().copied().filter(|row| marks[*row] == 0).collect();
+        Sample { marks, feasible, evaluated: only.len() }
+    }
+
+    /// Marks the rows of a range that will not do.
+    fn sweep(&self, range: Range<usize>, marks: &mut [u8]) {
+        let cluster = self.cycle.cluster;
+        for ((_, check), mark) in self.checks.iter().zip(1u8..) {
+            check.sweep(cluster, range.clone(), marks, mark);
+        }
+        let from = self.nominated.partition_point(|row| *row < range.start);
+        for row in self.nominated[from..].iter().copied().take_while(|row| *row < range.end) {
+            if marks[row - range.start] != 0 {
+                continue;
+            }
+            if check_with_nominated(self.cycle, self.checks, &cluster.rows()[row]).is_err() {
+                marks[row - range.start] = NOMINATED;
+            }
+        }
+    }
+
+    /// The score of every row that will do.
+    fn judge_all(&self, profile: &Profile) -> Vec<Option<i64>> {
+        let count = self.cycle.cluster.rows().len();
+        let mut marks = vec![0; count];
+        self.sweep(0..count, &mut marks);
+        let feasible: Vec<usize> = (0..count).filter(|row| marks[*row] == 0).collect();
+        let mut totals = vec![0; feasible.len()];
+        add_scores(self.cycle, profile, &feasible, &mut totals, None);
+        let mut verdicts = vec![None; count];
+        for (row, total) in feasible.iter().zip(totals) {
+            verdicts[*row] = Some(total);
+        }
+        verdicts
+    }
+
+    /// Takes out the nodes that others refused.
+    fn leave_to(&self, others: &Others, sample: &mut Sample) {
+        let rows = self.cycle.cluster.rows();
+        let marks = &mut sample.marks;
+        sample.feasible.retain(|row| {
+            let refused = others.refused.contains_key(&rows[*row].node.name);
+            if refused {
+                marks[*row] = OTHERS;
+            }
+            !refused
+        });
+    }
+
+    fn refusal(&self, index: usize, mark: u8, others: Option<&Others>) -> Option<Rejection> {
+        let row = || &self.cycle.cluster.rows()[index];
         match mark {
-            LEFT_OUT => None,
-            _ => check_with_nominated(self.cycle, self.checks, row).err().map(|(_, it)| it),
+            LEFT_OUT | UNSEEN => None,
+            OTHERS => others?.refused.get(&row().node.name).cloned(),
+            // Who refused it is known, and nobody else is thought to be there.
+            _ if self.nominated.binary_search(&index).is_err() && mark != NOMINATED => {
+                let check = usize::from(mark).checked_sub(1).and_then(|it| self.checks.get(it));
+                check.and_then(|(_, check)| check.refusal(self.cycle.cluster, index))
+            }
+            _ => check_with_nominated(self.cycle, self.checks, row()).err().map(|(_, it)| it),
         }
     }
 }
@@ -162,12 +371,8 @@ pub(crate) fn check_with_nominated(
     checks: &[(&'static str, Box<dyn Check + '_>)],
     row: &Row,
 ) -> Result<(), (&'static str, Rejection)> {
-    let mut nominated = cycle.cluster.nominated().filter(|(node, _)| **node == row.node.name);
-    let pods = nominated.next().map(|(_, pods)| pods).unwrap_or_default();
-    let ahead = |it: &&std::sync::Arc<crate::PodLite>| {
-        it.priority >= cycle.pod.priority && it.key != cycle.pod.key
-    };
-    let mut pods = pods.iter().filter(ahead).peekable();
+    let pods = cycle.cluster.nominated_on(&row.node.name);
+    let mut pods = pods.iter().filter(|it| ahead(cycle, it)).peekable();
     if pods.peek().is_some() {
         let mut forks: Vec<_> = checks.iter().map(|(name, it)| (*name, it.fork())).collect();
         let mut thought = row.clone();
@@ -180,30 +385,49 @@ pub(crate) fn check_with_nominated(
     check_all(checks, row)
 }
 
-fn choose(
+/// Whether a pod that was promised a node comes before the one to be placed.
+fn ahead(cycle: Cycle<'_>, other: &PodLite) -> bool {
+    other.priority >= cycle.pod.priority && other.key != cycle.pod.key
+}
+
+/// A plugin's part of the scores.
+type Parts = Vec<(&'static str, Vec<i64>)>;
+
+/// Adds what every plugin gives to the scores of these rows.
+fn add_scores(
     cycle: Cycle<'_>,
     profile: &Profile,
-    feasible: Vec<usize>,
-    evaluated: usize,
-    how: How,
-) -> Placement {
-    let rows = cycle.cluster.rows();
-    let name = |index: usize| rows[index].node.name.clone();
-    if let [only] = feasible.as_slice() {
-        return Placement { node: name(*only), feasible: 1, evaluated, ..Placement::default() };
-    }
-    let mut totals = vec![0i64; feasible.len()];
-    let mut scratch = vec![0i64; feasible.len()];
-    let mut parts = Vec::new();
+    feasible: &[usize],
+    totals: &mut [i64],
+    mut parts: Option<&mut Parts>,
+) {
+    let mut scratch: SmallVec<[i64; 1]> = smallvec![0; feasible.len()];
     for (plugin, weight) in profile.scores.iter() {
-        if !plugin.score(cycle, &feasible, &mut scratch) {
+        if !plugin.score(cycle, feasible, &mut scratch) {
             continue;
         }
         for (total, score) in totals.iter_mut().zip(&scratch) {
             *total += score * weight;
         }
-        if how.parts {
+        if let Some(parts) = &mut parts {
             parts.push((plugin.name(), scratch.iter().map(|it| it * weight).collect()));
+        }
+    }
+}
+
+fn choose(cycle: Cycle<'_>, profile: &Profile, sample: Sample, how: How<'_>) -> Placement {
+    let rows = cycle.cluster.rows();
+    let name = |index: usize| rows[index].node.name.clone();
+    let Sample { feasible, evaluated, .. } = sample;
+    if let [only] = feasible.as_slice() {
+        return Placement { node: name(*only), feasible: 1, evaluated, ..Placement::default() };
+    }
+    let mut totals = vec![0i64; feasible.len()];
+    let mut parts = Vec::new();
+    add_scores(cycle, profile, &feasible, &mut totals, how.parts.then_some(&mut parts));
+    if let Some(others) = how.others {
+        for (total, row) in totals.iter_mut().zip(&feasible) {
+            *total += others.scores.get(&rows[*row].node.name).copied().unwrap_or_default();
         }
     }
     let best = totals.iter().copied().max().unwrap_or_default();
@@ -221,9 +445,12 @@ fn choose(
     }
 }
 
-fn refuse(field: &Field<'_, '_>, profile: &Profile, marks: &[u8], how: How) -> Decision {
-    let refusals: Vec<Option<Rejection>> =
-        marks.iter().enumerate().map(|(index, mark)| field.refusal(index, *mark)).collect();
+fn refuse(field: &Field<'_, '_>, profile: &Profile, marks: &[u8], how: How<'_>) -> Decision {
+    let refusals: Vec<Option<Rejection>> = marks
+        .iter()
+        .enumerate()
+        .map(|(index, mark)| field.refusal(index, *mark, how.others))
+        .collect();
     let left_out = left_out(&field.left_out_by);
     let mut plugins: Vec<&'static str> = field.left_out_by.clone();
     for mark in marks {
@@ -239,7 +466,8 @@ fn refuse(field: &Field<'_, '_>, profile: &Profile, marks: &[u8], how: How) -> D
         refused_by: None,
         random: how.random,
     };
-    let text = histogram(refusals.iter().map(|it| it.as_ref().unwrap_or(&left_out)));
+    let seen = refusals.iter().zip(marks).filter(|(_, mark)| **mark != UNSEEN);
+    let text = histogram(seen.map(|(it, _)| it.as_ref().unwrap_or(&left_out)));
     Decision::Reject(diagnose(profile, &failure, &text, plugins))
 }
 
@@ -259,7 +487,7 @@ fn refuse_whole<'a>(
     profile: &Profile,
     checks: &[(&'static str, Box<dyn Check + 'a>)],
     whole: &Whole,
-    how: How,
+    how: How<'_>,
 ) -> Decision {
     let refusals = vec![Some(whole.rejection.clone()); cycle.cluster.rows().len()];
     let failure = Failure {
@@ -282,15 +510,20 @@ fn diagnose(
     let count = failure.cycle.cluster.rows().len();
     let mut message = format!("0/{count} nodes are available: {text}.");
     let mut remarks: Vec<String> = Vec::new();
+    let mut hopeless = false;
     for plugin in profile.post_filters.iter() {
         match plugin.remedy(profile, failure) {
             Remedy::Nothing(remark) => remarks.push(remark),
+            Remedy::Hopeless(remark) => {
+                remarks.push(remark);
+                hopeless = true;
+            }
             Remedy::Stop(remark) => {
                 remarks = vec![remark];
                 break;
             }
-            Remedy::Preempt(preemption) => {
-                return Diagnosis { message, plugins, preemption: Some(preemption) };
+            Remedy::Preempt(candidates) => {
+                return Diagnosis { message, plugins, candidates, hopeless: false };
             }
         }
     }
@@ -298,15 +531,23 @@ fn diagnose(
     if !remarks.is_empty() {
         message = format!("{message} {}", remarks.join(", "));
     }
-    Diagnosis { message, plugins, preemption: None }
+    Diagnosis { message, plugins, candidates: Vec::new(), hopeless }
 }
 
 /// `1 Insufficient memory, 3 Insufficient cpu`, sorted as text as upstream sorts it.
 pub(crate) fn histogram<'r>(refusals: impl Iterator<Item = &'r Rejection>) -> String {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    // Neighbours are refused alike, mostly.
+    let (mut last, mut times) = ("", 0usize);
     for reason in refusals.flat_map(|it| &it.reasons) {
-        *counts.entry(reason).or_default() += 1;
+        if reason != last {
+            *counts.entry(last).or_default() += times;
+            (last, times) = (reason, 0);
+        }
+        times += 1;
     }
+    *counts.entry(last).or_default() += times;
+    counts.retain(|_, times| *times > 0);
     let mut lines: Vec<String> = counts.iter().map(|(it, count)| format!("{count} {it}")).collect();
     lines.sort_unstable();
     lines.join(", ")

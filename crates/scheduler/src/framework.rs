@@ -5,16 +5,19 @@
 
 use std::borrow::Cow;
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use compact_str::CompactString;
 use smallvec::{SmallVec, smallvec};
 
 use crate::cluster::Cluster;
+use crate::config::Configuration;
 use crate::node::Row;
-use crate::plugins;
 use crate::pod::PodLite;
-use crate::preemption::Preemption;
+use crate::preemption::Candidate;
+use crate::resources::Resources;
 use crate::volumes::Bindings;
 
 /// The best score that a plugin gives, before its weight.
@@ -72,6 +75,17 @@ pub trait Filter: Send + Sync + Debug {
     fn prepare<'a>(&'a self, cycle: Cycle<'a>) -> Prepared<'a>;
 }
 
+/// What the pods that are on a node have to do with a check of it.
+#[derive(Debug, Clone, Copy)]
+pub enum LooksAtPods<'a> {
+    /// They may matter in any way.
+    Yes,
+    /// They do not matter.
+    No,
+    /// What they ask for matters, and how many they are: this much more is asked for.
+    Sums(&'a Resources),
+}
+
 /// Upstream's Filter, prepared for one pod.
 pub trait Check: Debug {
     /// Whether a node will do.
@@ -85,13 +99,30 @@ pub trait Check: Debug {
         None
     }
 
-    /// Marks the nodes that will not do among those that nobody has marked.
-    fn sweep(&self, cluster: &Cluster, marks: &mut [u8], mark: u8) {
-        for (row, it) in cluster.rows().iter().zip(marks).filter(|(_, it)| **it == 0) {
+    /// Whether what is said of a node depends on that node and on what makes pods alike, and on nothing else: see
+    /// [`crate::alike`].
+    fn is_local(&self) -> bool {
+        false
+    }
+
+    /// What the pods of a node have to do with what is said of it.
+    fn looks_at_pods(&self) -> LooksAtPods<'_> {
+        LooksAtPods::Yes
+    }
+
+    /// Marks the nodes of a range of rows that will not do, among those that nobody has marked. `marks` are those of the
+    /// range.
+    fn sweep(&self, cluster: &Cluster, range: Range<usize>, marks: &mut [u8], mark: u8) {
+        for (row, it) in cluster.rows()[range].iter().zip(marks).filter(|(_, it)| **it == 0) {
             if self.check(row).is_err() {
                 *it = mark;
             }
         }
+    }
+
+    /// The refusal of a row, where it is refused; as [`Check::check`], by whichever way is faster for many.
+    fn refusal(&self, cluster: &Cluster, row: usize) -> Option<Rejection> {
+        self.check(&cluster.rows()[row]).err()
     }
 
     /// A pod is thought onto a node.
@@ -111,6 +142,10 @@ pub trait Score: Send + Sync + Debug {
 
     /// Gives each node in `feasible` 0 to [`MAX_SCORE`]; false where it has nothing to say about this pod.
     fn score(&self, cycle: Cycle<'_>, feasible: &[usize], scores: &mut [i64]) -> bool;
+
+    /// Whether the score of a node depends on that node and on what makes pods alike, and on nothing else, or there is
+    /// none: see [`crate::alike`].
+    fn is_local(&self, cycle: Cycle<'_>) -> bool;
 }
 
 /// Why a pod may not be looked at yet: upstream's PreEnqueue.
@@ -140,12 +175,14 @@ pub struct Failure<'a, 'c> {
 /// What a plugin could do for a pod that fits nowhere.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Remedy {
-    /// Nothing, and why.
+    /// Nothing now, and why. A node that is being emptied for the pod still is.
     Nothing(String),
+    /// Nothing, and why: no node is worth emptying, nor is one that was.
+    Hopeless(String),
     /// Nothing, and the plugins after it are not asked.
     Stop(String),
-    /// These pods go, and then it fits.
-    Preempt(Preemption),
+    /// Pods of one of these nodes go, and then it fits.
+    Preempt(Vec<Candidate>),
 }
 
 /// Helps a pod that fits nowhere: upstream's PostFilter.
@@ -177,6 +214,30 @@ pub trait Reserve: Send + Sync + Debug {
     fn unreserve(&self, cluster: &mut Cluster, pod: &PodLite);
 }
 
+/// Which share of the nodes suffices once they will do, in percent; 0 for upstream's adaptive one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Percentage(pub i64);
+
+/// So many nodes are always looked for.
+const MIN_FEASIBLE_NODES: usize = 100;
+/// The least share that the adaptive one comes to.
+const MIN_ADAPTIVE_PERCENT: usize = 5;
+
+impl Percentage {
+    /// How many nodes that will do are enough of so many.
+    #[must_use]
+    pub fn enough(self, nodes: usize) -> usize {
+        let percent = match usize::try_from(self.0).unwrap_or_default() {
+            0 => 50usize.saturating_sub(nodes / 125).max(MIN_ADAPTIVE_PERCENT),
+            it => it,
+        };
+        if nodes < MIN_FEASIBLE_NODES || percent >= 100 {
+            return nodes;
+        }
+        (nodes * percent / 100).max(MIN_FEASIBLE_NODES)
+    }
+}
+
 /// The plugins of a scheduler by extension point, in order. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Profile {
@@ -192,18 +253,19 @@ pub struct Profile {
     pub reserve: Arc<[Box<dyn Reserve>]>,
     /// Asked about each node that will do, with weights.
     pub scores: Arc<[(Box<dyn Score>, i64)]>,
+    /// Whether what was reserved of volumes is written before a pod is bound: VolumeBinding at PreBind.
+    pub binds_volumes: bool,
+    /// How long that may take.
+    pub volume_timeout: Duration,
+    /// How many nodes suffice.
+    pub percentage: Percentage,
 }
 
 impl Default for Profile {
-    /// Upstream's default profile, as far as it is built.
+    /// Upstream's default profile.
     fn default() -> Self {
-        Self {
-            scheduler_name: "default-scheduler".into(),
-            pre_enqueue: plugins::pre_enqueue().into(),
-            filters: plugins::filters().into(),
-            post_filters: plugins::post_filters().into(),
-            reserve: plugins::reserve().into(),
-            scores: plugins::scores().into(),
-        }
+        let profiles = Configuration::default().profiles();
+        let profiles = profiles.expect("because the defaults are a valid configuration");
+        profiles.into_iter().next().expect("because there is always a profile")
     }
 }

@@ -27,6 +27,8 @@ pub struct NodeLite {
     pub allowed_pods: i64,
     /// The images it holds, by each of their names, with their sizes.
     pub images: Vec<(CompactString, i64)>,
+    /// What it says it can do.
+    pub features: Vec<CompactString>,
 }
 
 impl NodeLite {
@@ -54,6 +56,11 @@ impl NodeLite {
             allocatable: Resources::from_list(allocatable),
             allowed_pods: pods.map_or(0, |it| it.value()),
             images,
+            features: node
+                .items_at(&["status", "declaredFeatures"])
+                .iter()
+                .filter_map(|it| it.as_str().map(Into::into))
+                .collect(),
         }
     }
 }
@@ -61,6 +68,8 @@ impl NodeLite {
 /// A node with its pods and what they hold.
 #[derive(Debug, Clone, Default)]
 pub struct Row {
+    /// Its place among the rows.
+    pub place: usize,
     /// The node.
     pub node: Arc<NodeLite>,
     /// Its pods.
@@ -71,8 +80,6 @@ pub struct Row {
     pub nonzero_milli_cpu: i64,
     /// See above.
     pub nonzero_memory: i64,
-    /// How many of its pods say something about other pods.
-    pub pods_with_terms: usize,
 }
 
 impl Row {
@@ -81,8 +88,20 @@ impl Row {
         self.requested.add(&pod.requests.exact);
         self.nonzero_milli_cpu += pod.requests.nonzero_milli_cpu;
         self.nonzero_memory += pod.requests.nonzero_memory;
-        self.pods_with_terms += usize::from(pod.terms.is_some());
         self.pods.push(pod);
+    }
+
+    /// Takes a pod anew that is there already, where nothing changed that others are told of; false otherwise.
+    pub(crate) fn replace(&mut self, pod: &Arc<PodLite>) -> bool {
+        if pod.node != self.node.name {
+            return false;
+        }
+        let Some(there) = self.pods.iter_mut().find(|it| it.key == pod.key) else { return false };
+        let same = there.looks_like(pod);
+        if same {
+            *there = Arc::clone(pod);
+        }
+        same
     }
 
     /// Takes a pod off the node.
@@ -92,7 +111,6 @@ impl Row {
         self.requested.subtract(&pod.requests.exact);
         self.nonzero_milli_cpu -= pod.requests.nonzero_milli_cpu;
         self.nonzero_memory -= pod.requests.nonzero_memory;
-        self.pods_with_terms -= usize::from(pod.terms.is_some());
         Some(pod)
     }
 }

@@ -1,5 +1,5 @@
-//! Every plugin that is built, in upstream's order at each extension point. The order of filters decides whose refusal a
-//! pod is told of.
+//! Every plugin that is built: where it is asked, and how it is made of its arguments. Which of them a profile has, and in
+//! which order, says its configuration.
 
 mod dynamic_resources;
 mod fit;
@@ -14,59 +14,109 @@ mod spread;
 mod taints;
 mod volumes;
 
-pub use fit::{Fit, Strategy, Weighted};
+pub use fit::{Strategy, Weighted};
 
+use crate::config::Args;
 use crate::framework::{Filter, PostFilter, PreEnqueue, Reserve, Score};
 use crate::preemption::DefaultPreemption;
 
+/// Upstream's plugins by name, with the extension points at which they have something to say.
+const PLUGINS: &[(&str, &[&str])] = &[
+    ("DefaultBinder", &["bind"]),
+    ("DefaultPreemption", &["postFilter", "preEnqueue"]),
+    (
+        "DynamicResources",
+        &["preEnqueue", "preFilter", "filter", "postFilter", "score", "reserve", "preBind"],
+    ),
+    ("ImageLocality", &["score"]),
+    ("InterPodAffinity", &["preFilter", "filter", "preScore", "score"]),
+    ("NodeAffinity", &["preFilter", "filter", "preScore", "score"]),
+    ("NodeDeclaredFeatures", &["preFilter", "filter"]),
+    ("NodeName", &["filter"]),
+    ("NodePorts", &["preFilter", "filter"]),
+    ("NodeResourcesBalancedAllocation", &["preScore", "score"]),
+    ("NodeResourcesFit", &["preFilter", "filter", "preScore", "score"]),
+    ("NodeUnschedulable", &["filter"]),
+    ("NodeVolumeLimits", &["preFilter", "filter"]),
+    ("PodTopologySpread", &["preFilter", "filter", "preScore", "score"]),
+    ("PrioritySort", &["queueSort"]),
+    ("SchedulingGates", &["preEnqueue"]),
+    ("TaintToleration", &["filter", "preScore", "score"]),
+    ("VolumeBinding", &["preFilter", "filter", "preScore", "score", "reserve", "preBind"]),
+    ("VolumeRestrictions", &["preFilter", "filter"]),
+    ("VolumeZone", &["preFilter", "filter"]),
+];
+
+/// Where a plugin is asked; `None` where there is no such plugin.
+pub(crate) fn points(name: &str) -> Option<&'static [&'static str]> {
+    PLUGINS.iter().find(|(it, _)| *it == name).map(|(_, points)| *points)
+}
+
+/// Whether a plugin is asked at an extension point.
+pub(crate) fn asked_at(name: &str, point: &str) -> bool {
+    points(name).is_some_and(|it| it.contains(&point))
+}
+
 /// Asked before a pod is queued.
-#[must_use]
-pub fn pre_enqueue() -> Vec<Box<dyn PreEnqueue>> {
-    vec![Box::new(scheduling_gates::SchedulingGates)]
+pub(crate) fn pre_enqueue(name: &str) -> Option<Box<dyn PreEnqueue>> {
+    match name {
+        "SchedulingGates" => Some(Box::new(scheduling_gates::SchedulingGates)),
+        // The others hold back pods whose preemption is still being written, or whose resource claims are not there.
+        _ => None,
+    }
 }
 
 /// Asked about each node.
-#[must_use]
-pub fn filters() -> Vec<Box<dyn Filter>> {
-    vec![
-        Box::new(nodes::NodeUnschedulable),
-        Box::new(nodes::NodeName),
-        Box::new(taints::TaintToleration),
-        Box::new(node_affinity::NodeAffinity::default()),
-        Box::new(ports::NodePorts),
-        Box::new(Fit::default()),
-        Box::new(volumes::VolumeRestrictions),
-        Box::new(volumes::NodeVolumeLimits),
-        Box::new(volumes::VolumeBinding),
-        Box::new(volumes::VolumeZone),
-        Box::new(spread::PodTopologySpread),
-        Box::new(inter_pod_affinity::InterPodAffinity),
-        Box::new(dynamic_resources::DynamicResources),
-    ]
+pub(crate) fn filter(name: &str, args: &Args) -> Option<Box<dyn Filter>> {
+    Some(match name {
+        "NodeUnschedulable" => Box::new(nodes::NodeUnschedulable),
+        "NodeName" => Box::new(nodes::NodeName),
+        "TaintToleration" => Box::new(taints::TaintToleration),
+        "NodeAffinity" => Box::new(node_affinity::NodeAffinity::new(&args.node_affinity)),
+        "NodePorts" => Box::new(ports::NodePorts),
+        "NodeResourcesFit" => Box::new(fit::Fit::new(&args.fit)),
+        "VolumeRestrictions" => Box::new(volumes::VolumeRestrictions),
+        "NodeVolumeLimits" => Box::new(volumes::NodeVolumeLimits),
+        "VolumeBinding" => Box::new(volumes::VolumeBinding),
+        "VolumeZone" => Box::new(volumes::VolumeZone),
+        "PodTopologySpread" => Box::new(spread::PodTopologySpread::new(&args.spread)),
+        "InterPodAffinity" => Box::new(inter_pod_affinity::InterPodAffinity(args.affinity)),
+        "DynamicResources" => Box::new(dynamic_resources::DynamicResources),
+        "NodeDeclaredFeatures" => Box::new(nodes::NodeDeclaredFeatures),
+        _ => return None,
+    })
 }
 
 /// Asked when a pod fits nowhere.
-#[must_use]
-pub fn post_filters() -> Vec<Box<dyn PostFilter>> {
-    vec![Box::new(dynamic_resources::DynamicResources), Box::new(DefaultPreemption)]
+pub(crate) fn post_filter(name: &str, args: &Args) -> Option<Box<dyn PostFilter>> {
+    match name {
+        "DynamicResources" => Some(Box::new(dynamic_resources::DynamicResources)),
+        "DefaultPreemption" => Some(Box::new(DefaultPreemption(args.preemption))),
+        _ => None,
+    }
 }
 
 /// Told of the node that was chosen, before anything is written.
-#[must_use]
-pub fn reserve() -> Vec<Box<dyn Reserve>> {
-    vec![Box::new(volumes::VolumeBinding)]
+pub(crate) fn reserve(name: &str) -> Option<Box<dyn Reserve>> {
+    match name {
+        "VolumeBinding" => Some(Box::new(volumes::VolumeBinding)),
+        _ => None,
+    }
 }
 
-/// Asked about each node that will do, with weights.
-#[must_use]
-pub fn scores() -> Vec<(Box<dyn Score>, i64)> {
-    vec![
-        (Box::new(taints::TaintToleration), 3),
-        (Box::new(node_affinity::NodeAffinity::default()), 2),
-        (Box::new(Fit::default()), 1),
-        (Box::new(spread::PodTopologySpread), 2),
-        (Box::new(inter_pod_affinity::InterPodAffinity), 2),
-        (Box::new(fit::BalancedAllocation::default()), 1),
-        (Box::new(image_locality::ImageLocality), 1),
-    ]
+/// Asked about each node that will do.
+pub(crate) fn score(name: &str, args: &Args) -> Option<Box<dyn Score>> {
+    Some(match name {
+        "TaintToleration" => Box::new(taints::TaintToleration),
+        "NodeAffinity" => Box::new(node_affinity::NodeAffinity::new(&args.node_affinity)),
+        "NodeResourcesFit" => Box::new(fit::Fit::new(&args.fit)),
+        "PodTopologySpread" => Box::new(spread::PodTopologySpread::new(&args.spread)),
+        "InterPodAffinity" => Box::new(inter_pod_affinity::InterPodAffinity(args.affinity)),
+        "NodeResourcesBalancedAllocation" => {
+            Box::new(fit::BalancedAllocation { resources: args.balanced.clone() })
+        }
+        "ImageLocality" => Box::new(image_locality::ImageLocality),
+        // Upstream scores by storage capacity behind a gate that is off, and by devices where pods ask for some.
+        _ => return None,
+    })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::Value;
 use client::ObjectKey;
-use compact_str::CompactString;
+use compact_str::{CompactString, format_compact};
 
 use crate::labels::Labels;
 use crate::resources::PodRequests;
@@ -57,6 +57,28 @@ pub struct Ask {
     pub has_resource_claims: bool,
     /// The volume claims it uses.
     pub claims: Vec<ClaimUse>,
+    /// The disks it names itself.
+    pub disks: Vec<Disk>,
+    /// What its node must be able to do, as nodes declare it.
+    pub features: Vec<&'static str>,
+}
+
+/// A disk that only so many pods of a node may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// Which: of two disks of one sort that have a name in common, the names are of one disk.
+    pub names: Vec<CompactString>,
+    /// Whether all who only read it may share it; `None` where nobody may.
+    pub read_only: Option<bool>,
+}
+
+impl Disk {
+    /// Whether both cannot be had on one node.
+    #[must_use]
+    pub fn conflicts(&self, other: &Self) -> bool {
+        let shared = self.read_only == Some(true) && other.read_only == Some(true);
+        !shared && self.names.iter().any(|it| other.names.contains(it))
+    }
 }
 
 /// A volume claim that a pod uses.
@@ -127,6 +149,19 @@ impl PodLite {
         }
     }
 
+    /// Whether it is the same pod to everybody who looks at placed pods.
+    pub(crate) fn looks_like(&self, other: &Self) -> bool {
+        self.uid == other.uid
+            && self.terminating == other.terminating
+            && self.priority == other.priority
+            && self.labels == other.labels
+            && self.requests == other.requests
+            && self.ports == other.ports
+            && self.terms == other.terms
+            && self.ask.claims == other.ask.claims
+            && self.ask.disks == other.ask.disks
+    }
+
     /// Whether it has ended, so that it holds nothing of its node.
     #[must_use]
     pub fn has_ended(pod: &Value) -> bool {
@@ -179,7 +214,49 @@ fn ask(pod: &Value, spec: &Value, labels: &Labels) -> Ask {
         scheduler_name: spec.str_at(&["schedulerName"]).into(),
         has_resource_claims: !spec.items_at(&["resourceClaims"]).is_empty(),
         claims: claims(pod, spec),
+        disks: spec.items_at(&["volumes"]).iter().filter_map(disk).collect(),
+        features: features(spec),
     }
+}
+
+/// What a pod needs of its node that nodes of other versions may not know.
+fn features(spec: &Value) -> Vec<&'static str> {
+    let restarts_all = |container: &Value| {
+        let mut rules = container.items_at(&["restartPolicyRules"]).iter();
+        rules.any(|it| it.str_at(&["action"]) == "RestartAllContainers")
+    };
+    let lists = ["containers", "initContainers"];
+    let mut containers = lists.iter().flat_map(|list| spec.items_at(&[list]));
+    let own_users = spec.at(&["hostUsers"]).and_then(Value::as_bool) == Some(false);
+    [
+        ("RestartAllContainersOnContainerExits", containers.any(restarts_all)),
+        ("UserNamespacesHostNetworkSupport", own_users && spec.bool_at(&["hostNetwork"])),
+    ]
+    .into_iter()
+    .filter_map(|(feature, needed)| needed.then_some(feature))
+    .collect()
+}
+
+/// What names a disk that pods cannot share freely: GCE's, AWS', iSCSI's and Ceph's.
+fn disk(volume: &Value) -> Option<Disk> {
+    let read_only = |it: &Value| Some(it.bool_at(&["readOnly"]));
+    if let Some(it) = volume.at(&["gcePersistentDisk"]).filter(|it| !it.is_null()) {
+        let name = format_compact!("gce:{}", it.str_at(&["pdName"]));
+        return Some(Disk { names: vec![name], read_only: read_only(it) });
+    }
+    if let Some(it) = volume.at(&["awsElasticBlockStore"]).filter(|it| !it.is_null()) {
+        let name = format_compact!("aws:{}", it.str_at(&["volumeID"]));
+        return Some(Disk { names: vec![name], read_only: None });
+    }
+    if let Some(it) = volume.at(&["iscsi"]).filter(|it| !it.is_null()) {
+        let name = format_compact!("iscsi:{}", it.str_at(&["iqn"]));
+        return Some(Disk { names: vec![name], read_only: read_only(it) });
+    }
+    let it = volume.at(&["rbd"]).filter(|it| !it.is_null())?;
+    let (pool, image) = (it.str_at(&["pool"]), it.str_at(&["image"]));
+    let monitors = it.items_at(&["monitors"]).iter().filter_map(Value::as_str);
+    let names = monitors.map(|monitor| format_compact!("rbd:{monitor} {pool} {image}")).collect();
+    Some(Disk { names, read_only: read_only(it) })
 }
 
 fn claims(pod: &Value, spec: &Value) -> Vec<ClaimUse> {

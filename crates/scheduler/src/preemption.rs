@@ -4,45 +4,40 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 
+use crate::config::PreemptionArgs;
 use crate::decide::{check_with_nominated, histogram};
-use crate::framework::{Check, Failure, PostFilter, Profile, Rejection, Remedy};
+use crate::framework::{Check, Failure, LooksAtPods, PostFilter, Profile, Rejection, Remedy};
 use crate::node::Row;
 use crate::pod::PodLite;
+use crate::resources::Resources;
 
-/// The share of nodes that are tried at most, and the number that are tried anyway; upstream's defaults.
-const CANDIDATES_PERCENT: usize = 10;
-const MIN_CANDIDATES: usize = 100;
-
-/// Pods that go.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Preemption {
-    /// The node that is emptied.
+/// A node, and the pods that would have to go.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The node.
     pub node: CompactString,
     /// The pods, the most important first.
-    pub victims: Vec<CompactString>,
-    /// The same, as they are.
-    pub pods: Vec<VictimKey>,
+    pub victims: Vec<Arc<PodLite>>,
+    /// How many of them their budgets would keep.
+    pub violations: usize,
 }
 
-/// A pod that goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VictimKey {
-    /// Where it lies.
-    pub key: client::ObjectKey,
-    /// Its uid.
-    pub uid: CompactString,
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        let uids = |it: &Self| it.victims.iter().map(|pod| pod.uid.clone()).collect::<Vec<_>>();
+        self.node == other.node && self.violations == other.violations && uids(self) == uids(other)
+    }
+}
+
+/// The cheapest of several, by upstream's rules.
+#[must_use]
+pub fn best(candidates: Vec<Candidate>) -> Option<Candidate> {
+    candidates.into_iter().min_by(compare)
 }
 
 /// Upstream's plugin of that name.
 #[derive(Debug)]
-pub struct DefaultPreemption;
-
-/// A node and what it would cost.
-struct Candidate {
-    row: usize,
-    victims: Vec<Arc<PodLite>>,
-    violations: usize,
-}
+pub struct DefaultPreemption(pub PreemptionArgs);
 
 impl PostFilter for DefaultPreemption {
     fn name(&self) -> &'static str {
@@ -51,81 +46,142 @@ impl PostFilter for DefaultPreemption {
 
     fn remedy(&self, _profile: &Profile, failure: &Failure<'_, '_>) -> Remedy {
         match self.find(failure) {
-            Ok(preemption) => Remedy::Preempt(preemption),
-            Err(text) => Remedy::Nothing(format!("preemption: {text}")),
+            Ok(candidates) => Remedy::Preempt(candidates),
+            Err(NotFound::NotAsked(text)) => Remedy::Nothing(format!("preemption: {text}")),
+            Err(NotFound::Hopeless(text)) => Remedy::Hopeless(format!("preemption: {text}")),
         }
     }
 }
 
+/// Why there are no candidates.
+enum NotFound {
+    /// The pod may not preempt, or not yet.
+    NotAsked(String),
+    /// No node would do.
+    Hopeless(String),
+}
+
 impl DefaultPreemption {
-    fn find(&self, failure: &Failure<'_, '_>) -> Result<Preemption, String> {
+    fn find(&self, failure: &Failure<'_, '_>) -> Result<Vec<Candidate>, NotFound> {
+        let not_asked = |text: &str| Err(NotFound::NotAsked(text.to_owned()));
         if failure.cycle.pod.ask.never_preempts {
-            return Err("not eligible due to preemptionPolicy=Never.".into());
+            return not_asked("not eligible due to preemptionPolicy=Never.");
         }
         if terminating_victim(failure) {
-            return Err("not eligible due to a terminating pod on the nominated node.".into());
+            return not_asked("not eligible due to a terminating pod on the nominated node.");
         }
         let rows = failure.cycle.cluster.rows();
-        let limit = (rows.len() * CANDIDATES_PERCENT / 100).max(MIN_CANDIDATES);
+        let limit = (rows.len() * self.0.percentage / 100).max(self.0.absolute).min(rows.len());
         let begin = usize::try_from(failure.random % rows.len().max(1) as u64).unwrap_or_default();
         let mut refusals: Vec<Option<Rejection>> = vec![None; rows.len()];
+        let sums = sums_alone(failure);
         let mut candidates = Vec::new();
         for index in (begin..rows.len()).chain(0..begin) {
             let helps = failure.refusals[index].as_ref().is_some_and(|it| !it.unresolvable);
             if !helps || candidates.len() >= limit {
                 continue;
             }
-            match self.try_node(failure, index) {
+            let by_sums = sums.and_then(|wanted| by_sums(failure, index, wanted));
+            match by_sums.map_or_else(|| try_node(failure, index), Ok) {
                 Ok(candidate) => candidates.push(candidate),
                 Err(refusal) => refusals[index] = Some(refusal),
             }
         }
-        let Some(best) = candidates.into_iter().min_by(compare) else {
+        if candidates.is_empty() {
             let hopeless = Rejection::for_good("Preemption is not helpful for scheduling");
             let all = refusals.iter().map(|it| it.as_ref().unwrap_or(&hopeless));
-            return Err(format!("0/{} nodes are available: {}.", rows.len(), histogram(all)));
-        };
-        let victim = |it: &Arc<PodLite>| VictimKey { key: it.key.clone(), uid: it.uid.clone() };
-        Ok(Preemption {
-            node: rows[best.row].node.name.clone(),
-            victims: best.victims.iter().map(|it| it.key.to_string().into()).collect(),
-            pods: best.victims.iter().map(victim).collect(),
-        })
+            let text = format!("0/{} nodes are available: {}.", rows.len(), histogram(all));
+            return Err(NotFound::Hopeless(text));
+        }
+        Ok(candidates)
     }
+}
 
-    /// Removes every pod of lower priority, then takes back as many as fit, the most important first and those whose
-    /// budget is used up before all.
-    fn try_node(&self, failure: &Failure<'_, '_>, index: usize) -> Result<Candidate, Rejection> {
-        let cycle = failure.cycle;
-        let row = &cycle.cluster.rows()[index];
-        let lower: Vec<_> =
-            row.pods.iter().filter(|it| it.priority < cycle.pod.priority).cloned().collect();
-        if lower.is_empty() {
-            return Err(Rejection::for_good("No preemption victims found for incoming pod"));
+/// What the pod asks for, where sums of what pods ask for are all that pods have to do with what is said of nodes.
+fn sums_alone<'c>(failure: &Failure<'_, 'c>) -> Option<&'c Resources> {
+    let mut wanted = None;
+    for (_, check) in failure.checks {
+        match check.looks_at_pods() {
+            LooksAtPods::No => {}
+            LooksAtPods::Sums(resources) => wanted = Some(resources),
+            LooksAtPods::Yes => return None,
         }
-        let checks = failure.checks.iter().map(|(name, it)| (*name, it.fork())).collect();
-        let mut trial = Trial { failure, row: row.clone(), checks };
-        lower.iter().for_each(|pod| trial.remove(pod));
-        trial.fits()?;
-        let mut lower = lower;
-        lower.sort_by_key(|it| importance(it));
-        let (violating, others) = by_budget(failure, &lower);
-        let mut victims = Vec::new();
-        let mut violations = 0;
-        for pod in &violating {
-            if !trial.take_back(pod) {
-                victims.push(Arc::clone(pod));
-                violations += 1;
-            }
-        }
-        for pod in &others {
-            if !trial.take_back(pod) {
-                victims.push(Arc::clone(pod));
-            }
-        }
-        victims.sort_by_key(|it| importance(it));
-        Ok(Candidate { row: index, victims, violations })
     }
+    wanted
+}
+
+/// [`try_node`] by sums alone; `None` where it would find nothing, or pods are promised the node.
+fn by_sums(failure: &Failure<'_, '_>, index: usize, wanted: &Resources) -> Option<Candidate> {
+    let cycle = failure.cycle;
+    let row = &cycle.cluster.rows()[index];
+    let has = &row.node.allocatable;
+    if !cycle.cluster.nominated_on(&row.node.name).is_empty() {
+        return None;
+    }
+    let mut used = row.requested.clone();
+    let mut lower: Vec<Arc<PodLite>> = Vec::new();
+    for pod in row.pods.iter().filter(|it| it.priority < cycle.pod.priority) {
+        used.subtract(&pod.requests.exact);
+        lower.push(Arc::clone(pod));
+    }
+    let mut room = row.node.allowed_pods - i64::try_from(row.pods.len() - lower.len()).ok()?;
+    if lower.is_empty() || room < 1 || !wanted.fits(has, &used) {
+        return None;
+    }
+    lower.sort_by_key(|it| importance(it));
+    let (violating, others) = by_budget(failure, &lower);
+    let mut victims = Vec::new();
+    let mut take_back = |pod: Arc<PodLite>| {
+        used.add(&pod.requests.exact);
+        let stays = room > 1 && wanted.fits(has, &used);
+        if stays {
+            room -= 1;
+        } else {
+            used.subtract(&pod.requests.exact);
+            victims.push(pod);
+        }
+        stays
+    };
+    let violations = violating.into_iter().map(&mut take_back).filter(|stays| !stays).count();
+    others.into_iter().for_each(|pod| {
+        take_back(pod);
+    });
+    victims.sort_by_key(|it| importance(it));
+    Some(Candidate { node: row.node.name.clone(), victims, violations })
+}
+
+/// Removes every pod of lower priority, then takes back as many as fit, the most important first and those whose
+/// budget is used up before all.
+fn try_node(failure: &Failure<'_, '_>, index: usize) -> Result<Candidate, Rejection> {
+    let cycle = failure.cycle;
+    let row = &cycle.cluster.rows()[index];
+    let lower: Vec<_> =
+        row.pods.iter().filter(|it| it.priority < cycle.pod.priority).cloned().collect();
+    if lower.is_empty() {
+        return Err(Rejection::for_good("No preemption victims found for incoming pod"));
+    }
+    let checks = failure.checks.iter().map(|(name, it)| (*name, it.fork())).collect();
+    let mut trial = Trial { failure, row: row.clone(), checks };
+    lower.iter().for_each(|pod| trial.remove(pod));
+    trial.fits()?;
+    let mut lower = lower;
+    lower.sort_by_key(|it| importance(it));
+    let (violating, others) = by_budget(failure, &lower);
+    let mut victims = Vec::new();
+    let mut violations = 0;
+    for pod in &violating {
+        if !trial.take_back(pod) {
+            victims.push(Arc::clone(pod));
+            violations += 1;
+        }
+    }
+    for pod in &others {
+        if !trial.take_back(pod) {
+            victims.push(Arc::clone(pod));
+        }
+    }
+    victims.sort_by_key(|it| importance(it));
+    Ok(Candidate { node: row.node.name.clone(), victims, violations })
 }
 
 /// The node as it would be.
@@ -177,6 +233,9 @@ fn by_budget(
     failure: &Failure<'_, '_>,
     pods: &[Arc<PodLite>],
 ) -> (Vec<Arc<PodLite>>, Vec<Arc<PodLite>>) {
+    if !failure.cycle.cluster.has_budgets() {
+        return (Vec::new(), pods.to_vec());
+    }
     let mut used: std::collections::BTreeMap<&client::ObjectKey, i64> =
         std::collections::BTreeMap::new();
     pods.iter().cloned().partition(|pod| {

@@ -8,13 +8,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::ObjectKey;
+use compact_str::CompactString;
 use tokio::time::Instant;
 
 use crate::pod::PodLite;
 
-/// The pause after the first failure; doubled with each further one, up to the longest. Upstream's defaults.
-const FIRST_BACKOFF: Duration = Duration::from_secs(1);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// The pauses after failures.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    /// After the first; doubled with each further one.
+    pub first: Duration,
+    /// The longest.
+    pub longest: Duration,
+}
+
+impl Default for Backoff {
+    /// Upstream's.
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(10) }
+    }
+}
+
+impl Backoff {
+    fn after(self, attempts: u32) -> Duration {
+        let doubled = self.first.saturating_mul(1 << attempts.saturating_sub(1).min(20));
+        doubled.min(self.longest)
+    }
+}
+
 /// After this long a pod is tried again though nothing happened that should help it.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
@@ -35,6 +56,16 @@ pub enum Happened {
 }
 
 impl Happened {
+    /// What upstream calls it where it brings a pod to a queue.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Node => "NodeUpdate",
+            Self::PodPlaced => "AssignedPodAdd",
+            Self::PodGone => "AssignedPodDelete",
+            Self::Other => "Update",
+        }
+    }
+
     /// Whether a pod that a plugin refused may fit now.
     fn helps(self, plugin: &str) -> bool {
         match self {
@@ -108,14 +139,55 @@ pub struct Queue {
     /// help; under [`ANYTHING`] where no plugin did.
     refused_by: BTreeMap<&'static str, BTreeSet<ObjectKey>>,
     sequence: u64,
+    backoff_for: Backoff,
+    gated: usize,
+    /// Pods that came to a queue, by what brought them, since somebody asked.
+    entered: BTreeMap<(&'static str, &'static str), u64>,
+    /// How many pods more or fewer each plugin refuses since somebody asked, by scheduler.
+    refusing: BTreeMap<(&'static str, CompactString), i64>,
 }
 
 impl Queue {
+    /// An empty queue with these pauses.
+    #[must_use]
+    pub fn new(backoff: Backoff) -> Self {
+        Self { backoff_for: backoff, ..Self::default() }
+    }
+
+    /// How many pods there are in each queue, by upstream's names.
+    #[must_use]
+    pub fn sizes(&self) -> [(&'static str, i64); 4] {
+        let size = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        [
+            ("active", size(self.active.len())),
+            ("backoff", size(self.backoff.len())),
+            ("unschedulable", size(self.unschedulable.len())),
+            ("gated", size(self.gated)),
+        ]
+    }
+
+    /// How many pods came to which queue, and what brought them, since this was asked last.
+    pub fn entered(&mut self) -> BTreeMap<(&'static str, &'static str), u64> {
+        std::mem::take(&mut self.entered)
+    }
+
+    /// How many pods more or fewer each plugin refuses, by scheduler, since this was asked last.
+    pub fn refusing_changed(&mut self) -> BTreeMap<(&'static str, CompactString), i64> {
+        std::mem::take(&mut self.refusing)
+    }
+
+    /// How often a pod was tried, and since when it waits.
+    #[must_use]
+    pub fn tried(&self, key: &ObjectKey) -> Option<(u32, Instant)> {
+        self.entries.get(key).map(|it| (it.attempts, it.since))
+    }
+
     /// Adds a pod, or tells of a change of it that may matter.
     pub fn put(&mut self, pod: Arc<PodLite>, gated: bool, now: Instant) {
         let key = pod.key.clone();
         let before = self.take(&key);
         let same = before.filter(|it| it.pod.uid == pod.uid);
+        let event = if same.is_some() { "UnscheduledPodUpdate" } else { "UnscheduledPodAdd" };
         let entry = same.unwrap_or_else(|| Entry {
             pod: Arc::clone(&pod),
             place: Place::Out,
@@ -125,7 +197,7 @@ impl Queue {
             refused_by: Vec::new(),
         });
         let place = if gated { Place::Gated } else { self.ready(&entry, &pod, now) };
-        self.insert(key, Entry { pod, ..entry }, place);
+        self.insert(key, Entry { pod, ..entry }, place, event);
     }
 
     /// The pod as it is known here.
@@ -152,17 +224,18 @@ impl Queue {
     /// A pod was tried and these plugins refused nodes. It waits for something that helps.
     pub fn failed(&mut self, key: &ObjectKey, refused_by: Vec<&'static str>, now: Instant) {
         let Some(mut entry) = self.take(key) else { return };
-        entry.backoff_until = now + backoff(entry.attempts);
+        entry.backoff_until = now + self.backoff_for.after(entry.attempts);
         entry.refused_by = refused_by;
-        self.insert(key.clone(), entry, Place::Unschedulable(now + LONGEST_WAIT));
+        let place = Place::Unschedulable(now + LONGEST_WAIT);
+        self.insert(key.clone(), entry, place, "ScheduleAttemptFailure");
     }
 
     /// A pod could not be bound. It is tried again after a pause.
     pub fn retry(&mut self, key: &ObjectKey, now: Instant) {
         let Some(mut entry) = self.take(key) else { return };
-        let until = now + backoff(entry.attempts);
+        let until = now + self.backoff_for.after(entry.attempts);
         entry.backoff_until = until;
-        self.insert(key.clone(), entry, Place::Backoff(until));
+        self.insert(key.clone(), entry, Place::Backoff(until), "ScheduleAttemptFailure");
     }
 
     /// Something happened: pods that it may help are tried again.
@@ -171,7 +244,7 @@ impl Queue {
         let helped: BTreeSet<ObjectKey> =
             helped.flat_map(|(_, keys)| keys.iter().cloned()).collect();
         for key in helped {
-            self.again(&key, now);
+            self.again(&key, now, what.name());
         }
     }
 
@@ -183,18 +256,25 @@ impl Queue {
     }
 
     fn due(&mut self, now: Instant) {
-        let both = self.backoff.iter().take_while(|(at, _)| *at <= now);
-        let both = both.chain(self.unschedulable.iter().take_while(|(at, _)| *at <= now));
-        for key in both.map(|(_, key)| key.clone()).collect::<Vec<_>>() {
-            self.again(&key, now);
+        for (set, event) in
+            [(&self.backoff, "BackoffComplete"), (&self.unschedulable, "UnschedulableTimeout")].map(
+                |(set, event)| {
+                    let due = set.iter().take_while(|(at, _)| *at <= now);
+                    (due.map(|(_, key)| key.clone()).collect::<Vec<_>>(), event)
+                },
+            )
+        {
+            for key in set {
+                self.again(&key, now, event);
+            }
         }
     }
 
-    fn again(&mut self, key: &ObjectKey, now: Instant) {
+    fn again(&mut self, key: &ObjectKey, now: Instant, event: &'static str) {
         let Some(entry) = self.take(key) else { return };
         let pod = Arc::clone(&entry.pod);
         let place = self.ready(&entry, &pod, now);
-        self.insert(key.clone(), entry, place);
+        self.insert(key.clone(), entry, place, event);
     }
 
     fn ready(&mut self, entry: &Entry, pod: &PodLite, now: Instant) -> Place {
@@ -205,17 +285,32 @@ impl Queue {
         Place::Active((Reverse(pod.priority), entry.since, self.sequence))
     }
 
-    fn insert(&mut self, key: ObjectKey, mut entry: Entry, place: Place) {
-        match place {
-            Place::Active(rank) => drop(self.active.insert(rank, key.clone())),
-            Place::Backoff(at) => drop(self.backoff.insert((at, key.clone()))),
+    fn insert(&mut self, key: ObjectKey, mut entry: Entry, place: Place, event: &'static str) {
+        let queue = match place {
+            Place::Active(rank) => {
+                self.active.insert(rank, key.clone());
+                "active"
+            }
+            Place::Backoff(at) => {
+                self.backoff.insert((at, key.clone()));
+                "backoff"
+            }
             Place::Unschedulable(at) => {
                 self.unschedulable.insert((at, key.clone()));
                 for plugin in entry.refusing() {
                     self.refused_by.entry(plugin).or_default().insert(key.clone());
                 }
+                self.count_refusing(&entry, 1);
+                "unschedulable"
             }
-            Place::Out | Place::Gated => {}
+            Place::Gated => {
+                self.gated += 1;
+                "gated"
+            }
+            Place::Out => "",
+        };
+        if !queue.is_empty() {
+            *self.entered.entry((queue, event)).or_default() += 1;
         }
         entry.place = place;
         self.entries.insert(key, entry);
@@ -233,16 +328,20 @@ impl Queue {
                         keys.remove(key);
                     }
                 }
+                self.count_refusing(&entry, -1);
             }
-            Place::Out | Place::Gated => {}
+            Place::Gated => self.gated -= 1,
+            Place::Out => {}
         }
         Some(entry)
     }
-}
 
-fn backoff(attempts: u32) -> Duration {
-    let doubled = FIRST_BACKOFF.saturating_mul(1 << attempts.saturating_sub(1).min(8));
-    doubled.min(LONGEST_BACKOFF)
+    fn count_refusing(&mut self, entry: &Entry, by: i64) {
+        for plugin in &entry.refused_by {
+            let of = (*plugin, entry.pod.ask.scheduler_name.clone());
+            *self.refusing.entry(of).or_default() += by;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -278,11 +377,11 @@ mod tests {
         queue.pop(now);
         queue.failed(&a.key, vec!["NodeResourcesFit"], now);
         queue.happened(Happened::PodPlaced, now);
-        let later = now + LONGEST_BACKOFF;
+        let later = now + Backoff::default().longest;
         assert_eq!(popped(&mut queue, later).len(), 0, "another pod on a node does not help");
         queue.happened(Happened::PodGone, now);
         assert_eq!(popped(&mut queue, now).len(), 0, "it backs off");
-        assert_eq!(queue.deadline(), Some(now + FIRST_BACKOFF));
-        assert_eq!(popped(&mut queue, now + FIRST_BACKOFF), ["a"]);
+        assert_eq!(queue.deadline(), Some(now + Backoff::default().first));
+        assert_eq!(popped(&mut queue, now + Backoff::default().first), ["a"]);
     }
 }

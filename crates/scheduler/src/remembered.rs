@@ -23,9 +23,8 @@ pub(crate) struct Class {
 #[derive(Debug)]
 struct Scores {
     class: Class,
-    /// The arrangement of rows that they are of, and the changes they know of.
-    arrangement: u64,
-    known: u64,
+    /// The rows that they are of, and the changes they know of; `None` while there are none.
+    at: Option<Moment>,
     by_row: Vec<i64>,
 }
 
@@ -48,8 +47,28 @@ impl Clone for Remembered {
     }
 }
 
+/// A state of the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    arrangement: u64,
+    known: u64,
+}
+
 impl Remembered {
-    /// Rows came, went, or moved.
+    /// The state as it is.
+    pub(crate) fn now(&self) -> Moment {
+        let known = self.dropped + self.changed.len() as u64;
+        Moment { arrangement: self.arrangement, known }
+    }
+
+    /// The rows that changed since, some more than once; `None` where that is not known any more.
+    pub(crate) fn since(&self, then: Moment) -> Option<impl Iterator<Item = usize>> {
+        let known = then.known.checked_sub(self.dropped).and_then(|it| usize::try_from(it).ok())?;
+        let same = then.arrangement == self.arrangement;
+        same.then(|| self.changed.iter().skip(known).copied())
+    }
+
+    /// Rows came, went, or moved, or changed in what concerns others.
     pub(crate) fn rearranged(&mut self) {
         self.arrangement += 1;
         self.dropped += self.changed.len() as u64;
@@ -78,22 +97,20 @@ impl Remembered {
         let place = classes.iter().position(|it| it.class == class);
         let mut entry = match place {
             Some(place) => classes.remove(place),
-            None => Scores { class, arrangement: u64::MAX, known: 0, by_row: Vec::new() },
+            None => Scores { class, at: None, by_row: Vec::new() },
         };
-        let missed = entry.known.checked_sub(self.dropped).and_then(|it| usize::try_from(it).ok());
-        match missed.filter(|_| entry.arrangement == self.arrangement) {
-            Some(known) => {
-                for row in self.changed.iter().skip(known) {
-                    entry.by_row[*row] = compute(*row);
+        match entry.at.and_then(|at| self.since(at)) {
+            Some(changed) => {
+                for row in changed {
+                    entry.by_row[row] = compute(row);
                 }
             }
             None => {
                 entry.by_row.clear();
                 entry.by_row.extend((0..rows).map(&compute));
-                entry.arrangement = self.arrangement;
             }
         }
-        entry.known = self.dropped + self.changed.len() as u64;
+        entry.at = Some(self.now());
         for (row, score) in wanted.iter().zip(scores) {
             *score = entry.by_row[*row];
         }

@@ -67,6 +67,19 @@ impl Resources {
             && self.scalars.iter().all(|(_, amount)| *amount == 0)
     }
 
+    /// Whether this much can be had where there is so much and this is in use.
+    #[must_use]
+    pub fn fits(&self, has: &Self, used: &Self) -> bool {
+        let fits = |wanted: i64, has: i64, used: i64| wanted <= 0 || wanted <= has - used;
+        fits(self.milli_cpu, has.milli_cpu, used.milli_cpu)
+            && fits(self.memory, has.memory, used.memory)
+            && fits(self.ephemeral_storage, has.ephemeral_storage, used.ephemeral_storage)
+            && self
+                .scalars
+                .iter()
+                .all(|(name, wanted)| fits(*wanted, has.scalar(name), used.scalar(name)))
+    }
+
     /// Adds amounts.
     pub fn add(&mut self, other: &Self) {
         self.merge(other, i64::saturating_add);

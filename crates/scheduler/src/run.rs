@@ -14,37 +14,45 @@ use compact_str::CompactString;
 use component_base::{Clock, Random, ShutdownSignal};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 
 use crate::bindings::Binder;
 use crate::cluster::Cluster;
-use crate::decide::{Decision, Diagnosis, How, decide};
+use crate::decide::{Decision, Diagnosis, How, Placement, decide, feasible};
+use crate::extender::{self, Extender, Objects};
 use crate::framework::{Cycle, Profile};
+use crate::metrics::{Metrics, Outcome};
 use crate::node::NodeLite;
 use crate::pod::PodLite;
-use crate::queue::{Happened, Queue};
+use crate::preemption::{self, Candidate};
+use crate::queue::{Backoff, Happened, Queue};
 use crate::volumes::Bindings;
-use crate::write::Writer;
+use crate::write::{Refusal, ToBind, Writer};
 
 /// How many bindings and status writes are under way at most.
 const MAX_WRITES: usize = 100;
 /// How many pods are decided before others get a turn on this thread.
 const BATCH: usize = 64;
 
-/// What a scheduler needs.
+/// A scheduler.
 #[derive(Debug)]
 pub struct Scheduler {
     /// Writes bindings and status.
     pub client: Client,
     /// Reads everything.
     pub caches: Arc<Caches>,
-    /// Tells people; its loop is run by the caller.
-    pub events: Arc<EventRecorder>,
     /// For conditions' times.
     pub clock: Arc<dyn Clock>,
     /// Chooses among equal nodes.
     pub random: Arc<dyn Random>,
-    /// The plugins.
-    pub profile: Profile,
+    /// The plugins, for each name under which pods may ask for a scheduler.
+    pub profiles: Vec<Profile>,
+    /// The others who have a say.
+    pub extenders: Vec<Extender>,
+    /// The pauses after failures.
+    pub backoff: Backoff,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// What is watched, in the order in which changes are taken over: nodes before pods.
@@ -68,7 +76,8 @@ const WATCHED: &[(&str, &str)] = &[
 
 /// Where pods are in [`WATCHED`].
 const PODS: usize = WATCHED.len() - 1;
-/// Where claims and volumes are.
+/// Where nodes, claims and volumes are.
+const NODES: usize = 1;
 const CLAIMS: usize = 7;
 const VOLUMES: usize = 8;
 
@@ -90,6 +99,13 @@ impl Inbox {
 }
 
 impl Scheduler {
+    /// Fills the caches, so that a later start need not wait for them.
+    pub fn warm(&self) {
+        for (group, plural) in WATCHED {
+            self.caches.store(&Resource::built_in(group, plural));
+        }
+    }
+
     /// Runs until `stop`.
     pub async fn run(self, stop: ShutdownSignal) {
         let inbox = Arc::new(Inbox::default());
@@ -114,7 +130,9 @@ impl Scheduler {
         let permits = Arc::new(Semaphore::new(MAX_WRITES));
         let writer = Writer {
             client: self.client.clone(),
-            events: Arc::clone(&self.events),
+            events: Arc::new(self.recorders(&stop)),
+            metrics: self.metrics.clone(),
+            binder_extender: self.extenders.iter().find(|it| it.binds()).cloned(),
             clock: Arc::clone(&self.clock),
             inbox: Arc::clone(&inbox),
             permits: Arc::clone(&permits),
@@ -132,11 +150,26 @@ impl Scheduler {
         tokio::spawn(telling);
         let state = State {
             cluster: Cluster::default(),
-            queue: Queue::default(),
+            queue: Queue::new(self.backoff),
             assumed: BTreeMap::new(),
             seen: BTreeMap::new(),
+            start: 0,
         };
-        Running { scheduler: self, stores, inbox, writer, state }.run(stop).await;
+        let profiles =
+            self.profiles.iter().map(|it| (it.scheduler_name.clone(), Arc::new(it.clone())));
+        let profiles = profiles.collect();
+        Running { scheduler: self, profiles, stores, inbox, writer, state }.run(stop).await;
+    }
+
+    /// Who tells people, for each scheduler.
+    fn recorders(&self, stop: &ShutdownSignal) -> BTreeMap<CompactString, Arc<EventRecorder>> {
+        let recorder = |profile: &Profile| {
+            let (clock, random) = (Arc::clone(&self.clock), Arc::clone(&self.random));
+            let recorder = EventRecorder::new(&profile.scheduler_name, "", clock, random);
+            tokio::spawn(Arc::clone(&recorder).run(self.client.clone(), stop.clone()));
+            (profile.scheduler_name.clone(), recorder)
+        };
+        self.profiles.iter().map(recorder).collect()
     }
 }
 
@@ -148,10 +181,13 @@ struct State {
     assumed: BTreeMap<ObjectKey, CompactString>,
     /// What of each waiting pod was seen last, as a hash: its own status does not count as a change.
     seen: BTreeMap<ObjectKey, u64>,
+    /// The row at which the next search for a node begins.
+    start: usize,
 }
 
 struct Running {
     scheduler: Scheduler,
+    profiles: BTreeMap<CompactString, Arc<Profile>>,
     stores: Vec<Store>,
     inbox: Arc<Inbox>,
     writer: Writer,
@@ -162,6 +198,9 @@ impl Running {
     async fn run(mut self, stop: ShutdownSignal) {
         loop {
             self.take_over();
+            let state = &mut self.state;
+            let (nodes, pods) = (state.cluster.rows().len(), state.cluster.placed());
+            self.scheduler.metrics.state(&mut state.queue, nodes, pods, state.assumed.len());
             let mut decided = 0;
             while decided < BATCH && self.decide_next().await {
                 decided += 1;
@@ -223,8 +262,13 @@ impl Running {
         }
     }
 
+    fn profile_of(&self, pod: &PodLite) -> Option<Arc<Profile>> {
+        self.profiles.get(&pod.ask.scheduler_name).cloned()
+    }
+
     fn unreserve(&mut self, pod: &PodLite) {
-        for plugin in self.scheduler.profile.reserve.iter() {
+        let Some(profile) = self.profile_of(pod) else { return };
+        for plugin in profile.reserve.iter() {
             plugin.unreserve(&mut self.state.cluster, pod);
         }
     }
@@ -291,12 +335,9 @@ impl Running {
             state.cluster.set_pod(pod);
             return state.queue.happened(Happened::PodPlaced, now);
         }
-        let mine =
-            value.str_at(&["spec", "schedulerName"]) == self.scheduler.profile.scheduler_name;
+        let profile = self.profiles.get(value.str_at(&["spec", "schedulerName"]));
         let going = !value.str_at(&["metadata", "deletionTimestamp"]).is_empty();
-        if !mine || going {
-            return state.forget(key, now);
-        }
+        let Some(profile) = profile.filter(|_| !going) else { return state.forget(key, now) };
         if state.assumed.get(key).is_some_and(|uid| uid == value.str_at(&["metadata", "uid"])) {
             return;
         }
@@ -305,7 +346,7 @@ impl Running {
             return;
         }
         let pod = Arc::new(PodLite::from_value(value));
-        let gated = self.scheduler.profile.pre_enqueue.iter().any(|it| it.blocks(&pod).is_some());
+        let gated = profile.pre_enqueue.iter().any(|it| it.blocks(&pod).is_some());
         let nominated = pod.ask.nominated_node.as_str();
         if !nominated.is_empty() {
             state.cluster.nominate(&pod, Some(nominated));
@@ -315,64 +356,148 @@ impl Running {
 
     /// Decides about the next pod; false where none is ready.
     async fn decide_next(&mut self) -> bool {
-        let now = self.scheduler.clock.monotonic();
-        let Some(pod) = self.state.queue.pop(now) else { return false };
-        let cycle = Cycle { pod: &pod, cluster: &self.state.cluster };
-        let how = How { random: self.scheduler.random.next_u64(), parts: false };
-        match decide(cycle, &self.scheduler.profile, how) {
-            Decision::Place(placement) => {
-                let mut assumed = PodLite::clone(&pod);
-                assumed.node = placement.node;
-                let assumed = Arc::new(assumed);
-                let Some(bindings) = self.reserve(&assumed) else {
-                    self.state.queue.retry(&pod.key, now);
-                    return true;
-                };
-                self.state.assumed.insert(pod.key.clone(), pod.uid.clone());
-                self.state.cluster.nominate(&assumed, None);
-                self.state.cluster.set_pod(Arc::clone(&assumed));
-                self.state.queue.happened(Happened::PodPlaced, now);
-                if bindings.is_empty() {
-                    self.writer.bind(assumed).await;
-                } else {
-                    self.writer.bind_with_volumes(assumed, bindings);
-                }
+        let begun = self.scheduler.clock.monotonic();
+        let Some(pod) = self.state.queue.pop(begun) else { return false };
+        let Some(profile) = self.profile_of(&pod) else { return true };
+        let decision = self.decide(&pod, &profile).await;
+        self.scheduler.metrics.decided(self.scheduler.clock.monotonic() - begun);
+        match decision {
+            Ok(Decision::Place(placement)) => self.place(&pod, &profile, placement, begun).await,
+            Ok(Decision::Reject(diagnosis)) => self.refused(&pod, diagnosis, begun).await,
+            Err(error) => {
+                let now = self.scheduler.clock.monotonic();
+                let name = &profile.scheduler_name;
+                self.scheduler.metrics.attempted(name, Outcome::Error, now - begun);
+                self.state.queue.retry(&pod.key, now);
+                self.writer.refused(pod.key.clone(), Refusal::error(error));
             }
-            Decision::Reject(diagnosis) => self.refused(&pod, diagnosis).await,
         }
         true
     }
 
-    /// Takes what the pod needs besides its node; `None` where it cannot be had after all.
-    fn reserve(&mut self, pod: &PodLite) -> Option<Vec<Bindings>> {
+    /// Decides, with extenders where the pod is their business.
+    async fn decide(&mut self, pod: &PodLite, profile: &Profile) -> Result<Decision, String> {
+        let extenders: Vec<Extender> =
+            self.scheduler.extenders.iter().filter(|it| it.is_interested(pod)).cloned().collect();
+        let (random, start) = (self.scheduler.random.next_u64(), self.state.start);
+        let how = How { random, start, ..How::default() };
+        let cycle = Cycle { pod, cluster: &self.state.cluster };
+        let mut others = None;
+        if !extenders.is_empty() {
+            let nodes = feasible(cycle, profile, how);
+            let (Some(value), false) = (self.stores[PODS].get(&pod.key), nodes.is_empty()) else {
+                return Ok(decide(cycle, profile, how));
+            };
+            let objects = Objects { pods: &self.stores[PODS], nodes: &self.stores[NODES] };
+            let asked = extender::ask(&extenders, pod, &value.value(), nodes, objects).await;
+            others = Some(asked?);
+        }
+        let how = How { others: others.as_ref(), ..how };
+        let decision = decide(cycle, profile, how);
+        if let Decision::Place(placement) = &decision {
+            let rows = self.state.cluster.rows().len().max(1);
+            self.state.start = (start + placement.evaluated) % rows;
+        }
+        Ok(decision)
+    }
+
+    /// Assumes a pod on its node, and has it bound.
+    async fn place(
+        &mut self,
+        pod: &Arc<PodLite>,
+        profile: &Profile,
+        placement: Placement,
+        begun: Instant,
+    ) {
+        let now = self.scheduler.clock.monotonic();
+        let mut assumed = PodLite::clone(pod);
+        assumed.node = placement.node;
+        let assumed = Arc::new(assumed);
+        let bindings = match self.reserve(&assumed, profile) {
+            Ok(bindings) => bindings,
+            Err(error) => {
+                let name = &profile.scheduler_name;
+                self.scheduler.metrics.attempted(name, Outcome::Error, now - begun);
+                self.writer.refused(pod.key.clone(), Refusal::error(error));
+                return self.state.queue.retry(&pod.key, now);
+            }
+        };
+        self.state.assumed.insert(pod.key.clone(), pod.uid.clone());
+        self.state.cluster.nominate(&assumed, None);
+        self.state.cluster.set_pod(Arc::clone(&assumed));
+        self.state.queue.happened(Happened::PodPlaced, now);
+        let (attempts, since) = self.state.queue.tried(&pod.key).unwrap_or((1, begun));
+        let volume_timeout = profile.volume_timeout;
+        let to_bind = ToBind { pod: assumed, begun, attempts, since, volume_timeout };
+        if bindings.is_empty() || !profile.binds_volumes {
+            self.writer.bind(to_bind).await;
+        } else {
+            self.writer.bind_with_volumes(to_bind, bindings);
+        }
+    }
+
+    /// Takes what the pod needs besides its node.
+    ///
+    /// # Errors
+    /// When it cannot be had after all.
+    fn reserve(&mut self, pod: &PodLite, profile: &Profile) -> Result<Vec<Bindings>, String> {
         let mut all = Vec::new();
-        let profile = self.scheduler.profile.clone();
         for plugin in profile.reserve.iter() {
             match plugin.reserve(&mut self.state.cluster, pod, &pod.node) {
                 Ok(bindings) => all.extend(bindings),
                 Err(error) => {
                     let plugin = plugin.name();
-                    tracing::warn!(pod = %pod.key, plugin, error, "could not reserve for a pod");
                     self.unreserve(pod);
-                    return None;
+                    return Err(format!("running Reserve plugin \"{plugin}\": {error}"));
                 }
             }
         }
-        Some(all)
+        Ok(all)
     }
 
-    async fn refused(&mut self, pod: &Arc<PodLite>, diagnosis: Diagnosis) {
+    async fn refused(&mut self, pod: &Arc<PodLite>, diagnosis: Diagnosis, begun: Instant) {
         let now = self.scheduler.clock.monotonic();
-        self.state.queue.failed(&pod.key, diagnosis.plugins, now);
-        if let Some(preemption) = &diagnosis.preemption {
-            self.state.cluster.nominate(pod, Some(&preemption.node));
+        let Diagnosis { message, plugins, candidates, hopeless } = diagnosis;
+        let name = &pod.ask.scheduler_name;
+        self.scheduler.metrics.attempted(name, Outcome::Unschedulable, now - begun);
+        self.state.queue.failed(&pod.key, plugins, now);
+        let live = self.stores[PODS].get(&pod.key).map(|it| it.value());
+        let chosen = match &live {
+            Some(live) if !candidates.is_empty() => {
+                self.choose_victims(pod, live, candidates).await
+            }
+            _ => None,
+        };
+        if hopeless || chosen.is_some() {
+            self.state.cluster.nominate(pod, chosen.as_ref().map(|it| it.node.as_str()));
         }
-        match diagnosis.preemption {
-            None => self.writer.refused(pod.key.clone(), diagnosis.message),
-            Some(preemption) => {
-                let live = self.stores[PODS].get(&pod.key).map(|it| it.value());
-                let Some(live) = live else { return };
-                self.writer.preempting(live, diagnosis.message, preemption).await;
+        let refusal = Refusal::unschedulable(message, hopeless);
+        match (chosen, live) {
+            (Some(chosen), Some(live)) => {
+                self.scheduler.metrics.preempted(chosen.victims.len());
+                self.writer.preempting(live, refusal, chosen).await;
+            }
+            _ => self.writer.refused(pod.key.clone(), refusal),
+        }
+    }
+
+    /// The node that is emptied, once extenders have had their say.
+    async fn choose_victims(
+        &self,
+        pod: &PodLite,
+        live: &Value,
+        candidates: Vec<Candidate>,
+    ) -> Option<Candidate> {
+        self.scheduler.metrics.preempting();
+        let objects = Objects { pods: &self.stores[PODS], nodes: &self.stores[NODES] };
+        let cluster = &self.state.cluster;
+        let extenders = &self.scheduler.extenders;
+        let left = extender::ask_about_victims(extenders, pod, live, candidates, cluster, objects);
+        match left.await {
+            Ok(left) => preemption::best(left),
+            Err(error) => {
+                tracing::warn!(pod = %pod.key, error, "an extender could not say which pods to preempt");
+                None
             }
         }
     }

@@ -2,21 +2,24 @@
 //!
 //! Parsed once when a pod arrives. Knows no cluster.
 
+use std::sync::Arc;
+
 use apimachinery::Value;
 use apimachinery::labels::{Operator, Requirement, Selector};
 use compact_str::CompactString;
 use smallvec::SmallVec;
 
 use crate::labels::Labels;
+use crate::tallies::Attitude;
 
 /// A term of a node selector: every requirement on labels and on the name.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeTerm {
     labels: Vec<NodeRequirement>,
     fields: Vec<NodeRequirement>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct NodeRequirement {
     key: CompactString,
     operator: CompactString,
@@ -85,7 +88,7 @@ impl NodeRequirement {
 }
 
 /// What a pod says about nodes: `nodeSelector` and node affinity.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeWish {
     selector: Vec<(CompactString, CompactString)>,
     /// One of these terms must match; `None` where there is no such affinity.
@@ -149,8 +152,10 @@ impl NodeWish {
 }
 
 /// A term of pod affinity or anti-affinity.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PodTerm {
+    /// Differs for nearly all terms that differ.
+    pub(crate) signature: u64,
     selector: Selector,
     namespaces: SmallVec<[CompactString; 1]>,
     namespace_selector: Selector,
@@ -170,6 +175,7 @@ impl PodTerm {
         }
         // The server has checked the selectors; one that does not parse selects nothing.
         Self {
+            signature: signature(term, weight, &namespaces),
             selector: Selector::from_value(term.at(&["labelSelector"]))
                 .unwrap_or(Selector::NOTHING),
             namespaces,
@@ -186,10 +192,34 @@ impl PodTerm {
             || self.namespace_selector.matches(|key| namespace_labels.get(key)))
             && self.selector.matches(|key| labels.get(key))
     }
+
+    /// The same, with the labels of the namespace looked up only where they matter.
+    pub(crate) fn matches_with(
+        &self,
+        namespace: &str,
+        labels_of: &dyn Fn(&str) -> Arc<Labels>,
+        labels: &Labels,
+    ) -> bool {
+        self.selector.matches(|key| labels.get(key))
+            && (self.namespaces.iter().any(|it| it == namespace)
+                || (!self.namespace_selector.is_nothing() && {
+                    let namespace_labels = labels_of(namespace);
+                    self.namespace_selector.matches(|key| namespace_labels.get(key))
+                }))
+    }
+}
+
+fn signature(term: &Value, weight: i64, namespaces: &[CompactString]) -> u64 {
+    use std::hash::{Hash, Hasher};
+    let mut hasher = std::hash::DefaultHasher::new();
+    apimachinery::json::to_vec(term).hash(&mut hasher);
+    weight.hash(&mut hasher);
+    namespaces.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Every term of a pod about other pods.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PodTerms {
     /// All must hold.
     pub affinity: Vec<PodTerm>,
@@ -202,6 +232,16 @@ pub struct PodTerms {
 }
 
 impl PodTerms {
+    /// Those of one sort.
+    pub(crate) fn of(&self, attitude: Attitude) -> &[PodTerm] {
+        match attitude {
+            Attitude::Needed => &self.affinity,
+            Attitude::Refused => &self.anti_affinity,
+            Attitude::Liked => &self.preferred,
+            Attitude::Disliked => &self.preferred_anti,
+        }
+    }
+
     /// The terms in a pod's spec; `None` where there are none.
     #[must_use]
     pub fn from_spec(spec: &Value, namespace: &str) -> Option<Self> {

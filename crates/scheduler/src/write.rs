@@ -8,14 +8,17 @@ use apimachinery::{Value, time, value};
 use client::call::{DeleteParams, PatchKind};
 use client::events::{EventType, ObjectReference};
 use client::{Client, ClientError, EventRecorder, ObjectKey, Resource, Store};
+use compact_str::CompactString;
 use component_base::{Clock, ShutdownSignal};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::bindings::Binder;
+use crate::extender::Extender;
+use crate::metrics::{Metrics, Outcome};
 use crate::pod::PodLite;
-use crate::preemption::{Preemption, VictimKey};
+use crate::preemption::Candidate;
 use crate::run::Inbox;
 use crate::volumes::Bindings;
 
@@ -24,18 +27,59 @@ use crate::volumes::Bindings;
 const REFUSALS_PER_SECOND: u32 = 100;
 const REFUSALS_AT_ONCE: u32 = 200;
 
+/// Why a pod has no node.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusal {
+    /// `Unschedulable`, or `SchedulerError`.
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    /// Whether the pod is promised no node any more.
+    pub(crate) hopeless: bool,
+}
+
+impl Refusal {
+    /// No node will do.
+    pub(crate) fn unschedulable(message: String, hopeless: bool) -> Self {
+        Self { reason: "Unschedulable", message, hopeless }
+    }
+
+    /// It could not be found out, or done.
+    pub(crate) fn error(message: String) -> Self {
+        Self { reason: "SchedulerError", message, hopeless: true }
+    }
+}
+
 /// Pods that fit nowhere, with the reason, until they are told. Bounded by the pods there are.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
-    pending: Mutex<BTreeMap<ObjectKey, String>>,
+    pending: Mutex<BTreeMap<ObjectKey, Refusal>>,
     wake: Notify,
+}
+
+/// A pod that is to be bound, and what is known of the attempt.
+#[derive(Debug, Clone)]
+pub(crate) struct ToBind {
+    /// With its node.
+    pub(crate) pod: Arc<PodLite>,
+    /// When the attempt began.
+    pub(crate) begun: Instant,
+    /// The attempts until now.
+    pub(crate) attempts: u32,
+    /// Since when it waits.
+    pub(crate) since: Instant,
+    /// How long its volumes may take.
+    pub(crate) volume_timeout: Duration,
 }
 
 /// Writes in the background, bounded by its permits.
 #[derive(Debug, Clone)]
 pub(crate) struct Writer {
     pub(crate) client: Client,
-    pub(crate) events: Arc<EventRecorder>,
+    /// By the name under which pods ask for a scheduler.
+    pub(crate) events: Arc<BTreeMap<CompactString, Arc<EventRecorder>>>,
+    pub(crate) metrics: Metrics,
+    /// Who binds pods instead, where they are its business.
+    pub(crate) binder_extender: Option<Extender>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) permits: Arc<Semaphore>,
@@ -44,42 +88,69 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
+    /// Tells of a pod in the name of its scheduler.
+    fn tell(
+        &self,
+        scheduler: &str,
+        about: ObjectReference,
+        kind: EventType,
+        reason: &str,
+        message: &str,
+    ) {
+        if let Some(events) = self.events.get(scheduler) {
+            events.record(about, kind, reason, message);
+        }
+    }
+
     /// Gives a pod the node it is assumed on. Waits only while too much is under way.
-    pub(crate) async fn bind(&self, pod: Arc<PodLite>) {
+    pub(crate) async fn bind(&self, to_bind: ToBind) {
         let permit = self.permit().await;
         let writer = self.clone();
         tokio::spawn(async move {
-            writer.bind_now(&pod).await;
+            writer.bind_now(&to_bind).await;
             drop(permit);
         });
     }
 
     /// Has the pod's claims bound, and then gives it its node. Claims may take long: no permit is held meanwhile. Bounded
     /// by the pods there are.
-    pub(crate) fn bind_with_volumes(&self, pod: Arc<PodLite>, bindings: Vec<Bindings>) {
+    pub(crate) fn bind_with_volumes(&self, to_bind: ToBind, bindings: Vec<Bindings>) {
         let writer = self.clone();
         tokio::spawn(async move {
+            let (begun, pod) = (writer.clock.monotonic(), &to_bind.pod);
+            let profile = pod.ask.scheduler_name.as_str();
             for bindings in &bindings {
-                if let Err(error) = writer.binder.pre_bind(&pod, bindings).await {
-                    return writer.not_pre_bound(&pod, &error).await;
+                let bound = writer.binder.pre_bind(pod, bindings, to_bind.volume_timeout).await;
+                let took = writer.clock.monotonic() - begun;
+                writer.metrics.point("PreBind", profile, bound.is_ok(), took);
+                if let Err(error) = bound {
+                    return writer.not_pre_bound(&to_bind, &error).await;
                 }
             }
-            writer.bind(pod).await;
+            writer.bind(to_bind).await;
         });
     }
 
-    async fn not_pre_bound(&self, pod: &PodLite, error: &str) {
+    async fn not_pre_bound(&self, to_bind: &ToBind, error: &str) {
+        let pod = &to_bind.pod;
         tracing::warn!(pod = %pod.key, node = %pod.node, error, "could not bind a pod's volumes");
+        self.ended(to_bind, Outcome::Error);
         if let Some(live) = self.binder.pods.get(&pod.key).map(|it| it.value()) {
             let message = format!("running PreBind plugin \"VolumeBinding\": {error}");
-            self.refused_now(&live, &message, None).await;
+            self.refused_now(&live, &Refusal::error(message), None).await;
         }
         self.inbox.not_bound(pod.key.clone(), pod.uid.clone());
     }
 
+    /// Counts an attempt.
+    fn ended(&self, to_bind: &ToBind, outcome: Outcome) {
+        let took = self.clock.monotonic() - to_bind.begun;
+        self.metrics.attempted(&to_bind.pod.ask.scheduler_name, outcome, took);
+    }
+
     /// Tells of a pod that fits nowhere, soon.
-    pub(crate) fn refused(&self, key: ObjectKey, message: String) {
-        self.refusals.pending.lock().insert(key, message);
+    pub(crate) fn refused(&self, key: ObjectKey, refusal: Refusal) {
+        self.refusals.pending.lock().insert(key, refusal);
         self.refusals.wake.notify_one();
     }
 
@@ -90,7 +161,7 @@ impl Writer {
         let mut due = Instant::now();
         loop {
             let next = self.refusals.pending.lock().pop_first();
-            let Some((key, message)) = next else {
+            let Some((key, refusal)) = next else {
                 tokio::select! {
                     () = self.refusals.wake.notified() => continue,
                     () = stop.requested() => return,
@@ -104,19 +175,37 @@ impl Writer {
             // It may be gone by now, or have found a node.
             let Some(pod) = pods.get(&key).map(|it| it.value()) else { continue };
             if pod.str_at(&["spec", "nodeName"]).is_empty() {
-                self.refused_now(&pod, &message, None).await;
+                self.refused_now(&pod, &refusal, None).await;
             }
         }
     }
 
     /// Tells of a pod that fits nowhere yet, and removes the pods that make room for it.
-    pub(crate) async fn preempting(&self, pod: Arc<Value>, message: String, by: Preemption) {
+    pub(crate) async fn preempting(&self, pod: Arc<Value>, refusal: Refusal, by: Candidate) {
         let permit = self.permit().await;
         let writer = self.clone();
         tokio::spawn(async move {
-            writer.refused_now(&pod, &message, Some(&by)).await;
+            writer.refused_now(&pod, &refusal, Some(&by.node)).await;
             drop(permit);
+            writer.make_room(&pod, &by).await;
         });
+    }
+
+    /// Removes pods, several at once.
+    async fn make_room(&self, pod: &Arc<Value>, by: &Candidate) {
+        let mut going = tokio::task::JoinSet::new();
+        for victim in &by.victims {
+            let permit = self.permit().await;
+            let victim = Arc::clone(victim);
+            let (writer, pod, node) = (self.clone(), Arc::clone(pod), by.node.clone());
+            going.spawn(async move {
+                if let Err(error) = writer.preempt(&victim, &pod, &node).await {
+                    writer.failed(&pod, "make room for", &error);
+                }
+                drop(permit);
+            });
+        }
+        while going.join_next().await.is_some() {}
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {
@@ -124,49 +213,61 @@ impl Writer {
         permits.acquire_owned().await.expect("because the semaphore is never closed")
     }
 
-    async fn bind_now(&self, pod: &PodLite) {
-        let (namespace, name) = (pod.key.namespace.as_str(), pod.key.name.as_str());
-        let about = about(pod.key.clone(), &pod.uid);
-        let binding = value!({
-            "apiVersion": "v1", "kind": "Binding",
-            "metadata": {"name": name, "namespace": namespace, "uid": (pod.uid.as_str())},
-            "target": {"kind": "Node", "name": (pod.node.as_str())}
-        });
-        let pods = Resource::built_in("", "pods");
-        match self.client.create_subresource(&pods, namespace, name, "binding", &binding).await {
-            Ok(_) => {
+    async fn bind_now(&self, to_bind: &ToBind) {
+        let pod = &to_bind.pod;
+        let (scheduler, about) = (&pod.ask.scheduler_name, about(pod.key.clone(), &pod.uid));
+        let begun = self.clock.monotonic();
+        let bound = self.bound(pod).await;
+        let (now, good) = (self.clock.monotonic(), bound.is_ok());
+        self.metrics.point("Bind", scheduler, good, now - begun);
+        self.ended(to_bind, if good { Outcome::Scheduled } else { Outcome::Error });
+        match bound {
+            Ok(()) => {
+                self.metrics.placed(to_bind.attempts, now - to_bind.since);
                 let message = format!("Successfully assigned {} to {}", pod.key, pod.node);
-                self.events.record(about, EventType::Normal, "Scheduled", message);
+                self.tell(scheduler, about, EventType::Normal, "Scheduled", &message);
             }
             Err(error) => {
-                tracing::warn!(pod = %pod.key, node = %pod.node, %error, "could not bind a pod");
-                if !error.is_not_found() {
-                    let message = format!("binding rejected: {error}");
-                    self.events.record(about, EventType::Warning, "FailedScheduling", message);
+                tracing::warn!(pod = %pod.key, node = %pod.node, error = error.text, "could not bind a pod");
+                if !error.gone {
+                    let message = format!("binding rejected: {}", error.text);
+                    self.tell(scheduler, about, EventType::Warning, "FailedScheduling", &message);
                 }
                 self.inbox.not_bound(pod.key.clone(), pod.uid.clone());
             }
         }
     }
 
-    async fn refused_now(&self, pod: &Value, message: &str, preemption: Option<&Preemption>) {
+    async fn bound(&self, pod: &PodLite) -> Result<(), NotBound> {
+        if let Some(extender) = self.binder_extender.as_ref().filter(|it| it.is_interested(pod)) {
+            return extender.bind(pod).await.map_err(|text| NotBound { text, gone: false });
+        }
+        let (namespace, name) = (pod.key.namespace.as_str(), pod.key.name.as_str());
+        let binding = value!({
+            "apiVersion": "v1", "kind": "Binding",
+            "metadata": {"name": name, "namespace": namespace, "uid": (pod.uid.as_str())},
+            "target": {"kind": "Node", "name": (pod.node.as_str())}
+        });
+        let pods = Resource::built_in("", "pods");
+        let bound = self.client.create_subresource(&pods, namespace, name, "binding", &binding);
+        bound
+            .await
+            .map(drop)
+            .map_err(|error| NotBound { gone: error.is_not_found(), text: error.to_string() })
+    }
+
+    async fn refused_now(&self, pod: &Value, refusal: &Refusal, node: Option<&str>) {
         let about = ObjectReference {
             api_version: "v1".into(),
             kind: "Pod".into(),
             ..ObjectReference::of(pod)
         };
-        self.events.record(about, EventType::Warning, "FailedScheduling", message);
-        let node = preemption.map(|it| it.node.as_str());
-        if let Some(patch) = self.status_patch(pod, message, node)
+        let scheduler = pod.str_at(&["spec", "schedulerName"]);
+        self.tell(scheduler, about, EventType::Warning, "FailedScheduling", &refusal.message);
+        if let Some(patch) = self.status_patch(pod, refusal, node)
             && let Err(error) = self.patch_status(pod, &patch).await
         {
             self.failed(pod, "write the condition of", &error);
-        }
-        let Some(preemption) = preemption else { return };
-        for victim in &preemption.pods {
-            if let Err(error) = self.preempt(victim, pod, &preemption.node).await {
-                self.failed(pod, "make room for", &error);
-            }
         }
     }
 
@@ -177,31 +278,40 @@ impl Writer {
         }
     }
 
-    /// The condition that says why, where it does not say so already.
-    fn status_patch(&self, pod: &Value, message: &str, node: Option<&str>) -> Option<Value> {
+    /// The condition that says why, where it does not say so already, and the node that is being emptied for the pod:
+    /// none any more where none is named.
+    fn status_patch(&self, pod: &Value, refusal: &Refusal, node: Option<&str>) -> Option<Value> {
+        let Refusal { reason, message, hopeless } = refusal;
         let conditions = pod.items_at(&["status", "conditions"]);
         let old = conditions.iter().find(|it| it.str_at(&["type"]) == "PodScheduled");
         let refused = old.filter(|it| it.str_at(&["status"]) == "False");
         let said = refused.is_some_and(|it| {
-            it.str_at(&["reason"]) == "Unschedulable" && it.str_at(&["message"]) == message
+            it.str_at(&["reason"]) == *reason && it.str_at(&["message"]) == message
         });
         let nominated = pod.str_at(&["status", "nominatedNodeName"]);
-        if said && node.is_none_or(|node| node == nominated) {
+        let promised = match node {
+            Some(node) => node,
+            None if *hopeless => "",
+            None => nominated,
+        };
+        if said && promised == nominated {
             return None;
         }
         let now = time::format_time(self.clock.now());
         let since =
             refused.map(|it| it.str_at(&["lastTransitionTime"])).filter(|it| !it.is_empty());
         let mut condition = value!({
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
+            "type": "PodScheduled", "status": "False", "reason": (*reason), "message": (message.as_str()),
             "lastTransitionTime": (since.unwrap_or(&now))
         });
         if let Some(generation) = pod.i64_at(&["metadata", "generation"]) {
             condition.set_at(&["observedGeneration"], generation);
         }
         let mut patch = value!({"status": {"conditions": [condition]}});
-        if let Some(node) = node {
-            patch.set_at(&["status", "nominatedNodeName"], node);
+        if promised != nominated {
+            let promised = Some(promised).filter(|it| !it.is_empty());
+            let promised = promised.map_or(Value::Null, Value::from);
+            patch.set_at(&["status", "nominatedNodeName"], promised);
         }
         Some(patch)
     }
@@ -215,7 +325,7 @@ impl Writer {
     }
 
     /// Marks a pod as preempted and deletes it.
-    async fn preempt(&self, victim: &VictimKey, by: &Value, node: &str) -> Result<(), ClientError> {
+    async fn preempt(&self, victim: &PodLite, by: &Value, node: &str) -> Result<(), ClientError> {
         let (namespace, name) = (victim.key.namespace.as_str(), victim.key.name.as_str());
         let scheduler = by.str_at(&["spec", "schedulerName"]);
         let message = format!("{scheduler}: preempting to accommodate a higher priority pod");
@@ -232,9 +342,16 @@ impl Writer {
         let uid = by.str_at(&["metadata", "uid"]);
         let message = format!("Preempted by pod {uid} on node {node}");
         let about = about(victim.key.clone(), &victim.uid);
-        self.events.record(about, EventType::Normal, "Preempted", message);
+        self.tell(scheduler, about, EventType::Normal, "Preempted", &message);
         Ok(())
     }
+}
+
+/// A binding that was not made.
+struct NotBound {
+    text: String,
+    /// The pod is gone: nobody needs to be told.
+    gone: bool,
 }
 
 fn about(key: client::ObjectKey, uid: &str) -> ObjectReference {

@@ -131,6 +131,15 @@ impl Clients {
         Ok(read)
     }
 
+    /// Sends a request and reads the answer as text.
+    ///
+    /// # Errors
+    /// No answer, or one that tells of a failure.
+    pub(crate) async fn read(&self, ask: &Ask) -> Result<String> {
+        let body = self.open(0, ask).await?.into_body().collect().await?.to_bytes();
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
     /// Sends `count` requests, `in_flight` at a time.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ mod server;
 mod start;
 mod table;
 mod watch;
+mod workloads;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,6 +43,9 @@ struct Options {
     /// Write the table here
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Which workload of the scheduler, by the beginning of its name; `all` for all
+    #[arg(long)]
+    workload: Option<String>,
     /// Which scenarios; all where none is named
     scenarios: Vec<String>,
 }
@@ -65,6 +69,7 @@ const SCENARIOS: &[(&str, Measure)] = &[
     ("dns", |it| Box::pin(std::future::ready(parts::dns(it)))),
     ("proxy", |it| Box::pin(std::future::ready(parts::proxy(it)))),
     ("scheduler", |it| Box::pin(std::future::ready(parts::scheduler(it)))),
+    ("workloads", |it| Box::pin(workloads::measure(it))),
 ];
 
 fn main() -> Result<()> {

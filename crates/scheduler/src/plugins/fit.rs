@@ -1,12 +1,14 @@
 //! NodeResourcesFit and NodeResourcesBalancedAllocation: what a node has left, and how well a pod uses it.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use compact_str::CompactString;
 use smallvec::SmallVec;
 
 use crate::cluster::{Amounts, Cluster};
-use crate::framework::{Check, Cycle, Filter, MAX_SCORE, Prepared, Rejection, Score};
+use crate::config::{FitArgs, cpu_and_memory};
+use crate::framework::{Check, Cycle, Filter, LooksAtPods, MAX_SCORE, Prepared, Rejection, Score};
 use crate::node::Row;
 use crate::remembered::Class;
 use crate::resources::Resources;
@@ -28,21 +30,21 @@ pub enum Strategy {
 
 /// Upstream's NodeResourcesFit.
 #[derive(Debug, Clone)]
-pub struct Fit {
-    /// What makes a node better.
-    pub strategy: Strategy,
-    /// Which resources are looked at when nodes are scored.
-    pub resources: Vec<Weighted>,
+pub(super) struct Fit {
+    args: FitArgs,
 }
 
-impl Default for Fit {
-    fn default() -> Self {
-        Self { strategy: Strategy::default(), resources: cpu_and_memory() }
+impl Fit {
+    pub(super) fn new(args: &FitArgs) -> Self {
+        Self { args: args.clone() }
     }
-}
 
-fn cpu_and_memory() -> Vec<Weighted> {
-    vec![("cpu".into(), 1), ("memory".into(), 1)]
+    /// Whether an extended resource is no reason against a node.
+    fn ignores(&self, name: &str) -> bool {
+        let group = || name.split_once('/').map(|(group, _)| group);
+        self.args.ignored.iter().any(|it| it == name)
+            || self.args.ignored_groups.iter().any(|it| Some(it.as_str()) == group())
+    }
 }
 
 const NAME: &str = "NodeResourcesFit";
@@ -53,14 +55,23 @@ impl Filter for Fit {
     }
 
     fn prepare<'a>(&'a self, cycle: Cycle<'a>) -> Prepared<'a> {
-        Prepared::Ready(Box::new(Fits(&cycle.pod.requests.exact)))
+        let exact = &cycle.pod.requests.exact;
+        let mut wanted = Cow::Borrowed(exact);
+        if exact.scalars.iter().any(|(name, _)| self.ignores(name)) {
+            wanted.to_mut().scalars.retain(|(name, _)| !self.ignores(name));
+        }
+        Prepared::Ready(Box::new(Fits(wanted)))
     }
 }
 
 #[derive(Debug, Clone)]
-struct Fits<'a>(&'a Resources);
+struct Fits<'a>(Cow<'a, Resources>);
 
 impl Check for Fits<'_> {
+    fn looks_at_pods(&self) -> LooksAtPods<'_> {
+        LooksAtPods::Sums(&self.0)
+    }
+
     fn check(&self, row: &Row) -> Result<(), Rejection> {
         let mut reasons: SmallVec<[Cow<'static, str>; 1]> = SmallVec::new();
         let mut unresolvable = false;
@@ -70,7 +81,7 @@ impl Check for Fits<'_> {
         let (has, used) = (&row.node.allocatable, &row.requested);
         let mut need = |name: &str, wanted: i64, has: i64, used: i64| {
             if wanted > 0 && wanted > has - used {
-                reasons.push(format!("Insufficient {name}").into());
+                reasons.push(insufficient(name));
                 unresolvable |= wanted > has;
             }
         };
@@ -84,11 +95,17 @@ impl Check for Fits<'_> {
         if reasons.is_empty() { Ok(()) } else { Err(Rejection { reasons, unresolvable }) }
     }
 
-    fn sweep(&self, cluster: &Cluster, marks: &mut [u8], mark: u8) {
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn sweep(&self, cluster: &Cluster, range: Range<usize>, marks: &mut [u8], mark: u8) {
         let columns = cluster.columns();
         let lack = |wanted: i64, free: i64| (wanted > 0) & (wanted > free);
-        let all = marks.iter_mut().zip(&columns.free_pods).zip(&columns.free_milli_cpu);
-        let all = all.zip(&columns.free_memory).zip(&columns.free_ephemeral_storage);
+        let all = marks.iter_mut().zip(&columns.free_pods[range.clone()]);
+        let all = all.zip(&columns.free_milli_cpu[range.clone()]);
+        let all = all.zip(&columns.free_memory[range.clone()]);
+        let all = all.zip(&columns.free_ephemeral_storage[range.clone()]);
         for ((((it, pods), cpu), memory), storage) in all {
             let refused = (*pods < 1)
                 | lack(self.0.milli_cpu, *cpu)
@@ -102,7 +119,7 @@ impl Check for Fits<'_> {
         if scalars().next().is_none() {
             return;
         }
-        for (row, it) in cluster.rows().iter().zip(marks).filter(|(_, it)| **it == 0) {
+        for (row, it) in cluster.rows()[range].iter().zip(marks).filter(|(_, it)| **it == 0) {
             let left = |name| row.node.allocatable.scalar(name) - row.requested.scalar(name);
             if scalars().any(|(name, wanted)| *wanted > left(name)) {
                 *it = mark;
@@ -110,8 +127,39 @@ impl Check for Fits<'_> {
         }
     }
 
+    fn refusal(&self, cluster: &Cluster, row: usize) -> Option<Rejection> {
+        if self.0.ephemeral_storage > 0 || !self.0.scalars.is_empty() {
+            return self.check(&cluster.rows()[row]).err();
+        }
+        let columns = cluster.columns();
+        let mut rejection = Rejection { reasons: SmallVec::new(), unresolvable: false };
+        if columns.free_pods[row] < 1 {
+            rejection.reasons.push("Too many pods".into());
+        }
+        for (name, wanted, free, has) in [
+            ("cpu", self.0.milli_cpu, columns.free_milli_cpu[row], columns.milli_cpu.has[row]),
+            ("memory", self.0.memory, columns.free_memory[row], columns.memory.has[row]),
+        ] {
+            if wanted > 0 && wanted > free {
+                rejection.reasons.push(insufficient(name));
+                rejection.unresolvable |= wanted > has;
+            }
+        }
+        (!rejection.reasons.is_empty()).then_some(rejection)
+    }
+
     fn fork(&self) -> Box<dyn Check + '_> {
         Box::new(self.clone())
+    }
+}
+
+/// What is said where a resource is short.
+fn insufficient(name: &str) -> Cow<'static, str> {
+    match name {
+        "cpu" => "Insufficient cpu".into(),
+        "memory" => "Insufficient memory".into(),
+        "ephemeral-storage" => "Insufficient ephemeral-storage".into(),
+        other => format!("Insufficient {other}").into(),
     }
 }
 
@@ -170,19 +218,25 @@ impl Score for Fit {
         NAME
     }
 
+    fn is_local(&self, _cycle: Cycle<'_>) -> bool {
+        true
+    }
+
     fn score(&self, cycle: Cycle<'_>, feasible: &[usize], scores: &mut [i64]) -> bool {
-        let sources = sources(cycle, &self.resources, Count::Filled);
+        let sources = sources(cycle, &self.args.resources, Count::Filled);
         let score_of = |index: usize| {
             let (mut sum, mut weights) = (0, 0);
             for it in sources.iter().filter(|it| it.has[index] != 0) {
-                sum += self.strategy.score(it.used[index] + it.wanted, it.has[index]) * it.weight;
+                sum +=
+                    self.args.strategy.score(it.used[index] + it.wanted, it.has[index]) * it.weight;
                 weights += it.weight;
             }
-            if weights == 0 { 0 } else { self.strategy.average(sum, weights) }
+            if weights == 0 { 0 } else { self.args.strategy.average(sum, weights) }
         };
         let requests = &cycle.pod.requests;
         let wanted = [requests.nonzero_milli_cpu, requests.nonzero_memory];
-        if matches!(self.strategy, Strategy::LeastAllocated) && self.resources == cpu_and_memory() {
+        let usual = matches!(self.args.strategy, Strategy::LeastAllocated);
+        if usual && self.args.resources == cpu_and_memory() {
             let class = Class { plugin: NAME, wanted };
             remember(cycle, class, feasible, scores, score_of);
         } else {
@@ -230,18 +284,16 @@ fn along(points: &[(i64, i64)], x: i64) -> i64 {
 /// Upstream's NodeResourcesBalancedAllocation.
 #[derive(Debug, Clone)]
 pub(super) struct BalancedAllocation {
-    resources: Vec<Weighted>,
-}
-
-impl Default for BalancedAllocation {
-    fn default() -> Self {
-        Self { resources: cpu_and_memory() }
-    }
+    pub(super) resources: Vec<Weighted>,
 }
 
 impl Score for BalancedAllocation {
     fn name(&self) -> &'static str {
         "NodeResourcesBalancedAllocation"
+    }
+
+    fn is_local(&self, _cycle: Cycle<'_>) -> bool {
+        true
     }
 
     fn score(&self, cycle: Cycle<'_>, feasible: &[usize], scores: &mut [i64]) -> bool {
@@ -262,8 +314,12 @@ impl Score for BalancedAllocation {
             let gain = balance(&after) - balance(&before);
             MAX_SCORE / 2 + (MAX_SCORE / 2 + gain) / 2
         };
-        let class = Class { plugin: self.name(), wanted: [exact.milli_cpu, exact.memory] };
-        remember(cycle, class, feasible, scores, score_of);
+        if self.resources == cpu_and_memory() {
+            let class = Class { plugin: self.name(), wanted: [exact.milli_cpu, exact.memory] };
+            remember(cycle, class, feasible, scores, score_of);
+        } else {
+            scores.iter_mut().zip(feasible).for_each(|(it, index)| *it = score_of(*index));
+        }
         true
     }
 }
@@ -276,6 +332,10 @@ fn remember(
     scores: &mut [i64],
     score_of: impl Fn(usize) -> i64,
 ) {
+    if let ([index], [score]) = (feasible, &mut *scores) {
+        *score = score_of(*index);
+        return;
+    }
     let rows = cycle.cluster.rows().len();
     cycle.cluster.remembered().scores(class, rows, feasible, scores, score_of);
 }

@@ -20,6 +20,11 @@ impl Score for ImageLocality {
         "ImageLocality"
     }
 
+    fn is_local(&self, _cycle: Cycle<'_>) -> bool {
+        // How many nodes hold an image counts too, and what is remembered goes when that changes.
+        true
+    }
+
     fn score(&self, cycle: Cycle<'_>, feasible: &[usize], scores: &mut [i64]) -> bool {
         scores.fill(0);
         let wanted = cycle.pod.ask.images.iter().map(|it| with_tag(it));

@@ -3,15 +3,21 @@
 use compact_str::CompactString;
 
 use super::normalize;
-use crate::framework::{Check, Cycle, Filter, Prepared, Rejection, Score};
+use crate::framework::{Check, Cycle, Filter, LooksAtPods, Prepared, Rejection, Score};
 use crate::node::Row;
 use crate::terms::NodeWish;
 
 /// Upstream's plugin of that name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct NodeAffinity {
     /// Holds for every pod of the profile, besides its own.
     added: NodeWish,
+}
+
+impl NodeAffinity {
+    pub(super) fn new(added: &NodeWish) -> Self {
+        Self { added: added.clone() }
+    }
 }
 
 const NAME: &str = "NodeAffinity";
@@ -42,6 +48,10 @@ struct Allows<'a> {
 }
 
 impl Check for Allows<'_> {
+    fn looks_at_pods(&self) -> LooksAtPods<'_> {
+        LooksAtPods::No
+    }
+
     fn check(&self, row: &Row) -> Result<(), Rejection> {
         let (name, labels) = (&row.node.name, &row.node.labels);
         if !self.added.allows(name, labels) {
@@ -59,6 +69,10 @@ impl Check for Allows<'_> {
         self.only.as_deref()
     }
 
+    fn is_local(&self) -> bool {
+        self.only.is_none()
+    }
+
     fn fork(&self) -> Box<dyn Check + '_> {
         Box::new(self.clone())
     }
@@ -67,6 +81,10 @@ impl Check for Allows<'_> {
 impl Score for NodeAffinity {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn is_local(&self, cycle: Cycle<'_>) -> bool {
+        self.added.preferred.is_empty() && cycle.pod.ask.nodes.preferred.is_empty()
     }
 
     fn score(&self, cycle: Cycle<'_>, feasible: &[usize], scores: &mut [i64]) -> bool {

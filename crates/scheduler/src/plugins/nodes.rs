@@ -1,7 +1,9 @@
-//! NodeUnschedulable and NodeName: what a node or a pod says outright.
+//! NodeUnschedulable, NodeName and NodeDeclaredFeatures: what a node or a pod says outright.
+
+use std::ops::Range;
 
 use crate::cluster::{Cluster, UNSCHEDULABLE};
-use crate::framework::{Check, Cycle, Filter, Prepared, Rejection};
+use crate::framework::{Check, Cycle, Filter, LooksAtPods, Prepared, Rejection};
 use crate::node::Row;
 use crate::terms::{Effect, Taint};
 
@@ -31,6 +33,10 @@ impl Filter for NodeUnschedulable {
 struct Schedulable;
 
 impl Check for Schedulable {
+    fn looks_at_pods(&self) -> LooksAtPods<'_> {
+        LooksAtPods::No
+    }
+
     fn check(&self, row: &Row) -> Result<(), Rejection> {
         if row.node.unschedulable {
             return Err(Rejection::for_good("node(s) were unschedulable"));
@@ -38,12 +44,16 @@ impl Check for Schedulable {
         Ok(())
     }
 
-    fn sweep(&self, cluster: &Cluster, marks: &mut [u8], mark: u8) {
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn sweep(&self, cluster: &Cluster, range: Range<usize>, marks: &mut [u8], mark: u8) {
         let columns = cluster.columns();
         if columns.any_flags & UNSCHEDULABLE == 0 {
             return;
         }
-        for (flags, it) in columns.flags.iter().zip(marks) {
+        for (flags, it) in columns.flags[range].iter().zip(marks) {
             if *it == 0 && flags & UNSCHEDULABLE != 0 {
                 *it = mark;
             }
@@ -76,11 +86,61 @@ impl Filter for NodeName {
 struct Named<'a>(&'a str);
 
 impl Check for Named<'_> {
+    fn looks_at_pods(&self) -> LooksAtPods<'_> {
+        LooksAtPods::No
+    }
+
     fn check(&self, row: &Row) -> Result<(), Rejection> {
         if row.node.name != self.0 {
             return Err(Rejection::for_good("node(s) didn't match the requested node name"));
         }
         Ok(())
+    }
+
+    fn fork(&self) -> Box<dyn Check + '_> {
+        Box::new(self.clone())
+    }
+}
+
+/// Upstream's plugin of that name.
+#[derive(Debug)]
+pub(super) struct NodeDeclaredFeatures;
+
+impl Filter for NodeDeclaredFeatures {
+    fn name(&self) -> &'static str {
+        "NodeDeclaredFeatures"
+    }
+
+    fn prepare<'a>(&'a self, cycle: Cycle<'a>) -> Prepared<'a> {
+        if cycle.pod.ask.features.is_empty() {
+            return Prepared::Skip;
+        }
+        Prepared::Ready(Box::new(Declares(&cycle.pod.ask.features)))
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Declares<'a>(&'a [&'static str]);
+
+impl Check for Declares<'_> {
+    fn looks_at_pods(&self) -> LooksAtPods<'_> {
+        LooksAtPods::No
+    }
+
+    fn check(&self, row: &Row) -> Result<(), Rejection> {
+        let declared = |feature: &&&str| row.node.features.iter().any(|it| it == **feature);
+        let missing: Vec<&str> = self.0.iter().filter(|it| !declared(it)).copied().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let missing = missing.join(", ");
+        let reason =
+            format!("node declared features check failed - unsatisfied requirements: {missing}");
+        Err(Rejection::for_good(reason))
+    }
+
+    fn is_local(&self) -> bool {
+        true
     }
 
     fn fork(&self) -> Box<dyn Check + '_> {

@@ -34,6 +34,10 @@ impl Check for PortsFree<'_> {
         Ok(())
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     fn fork(&self) -> Box<dyn Check + '_> {
         Box::new(self.clone())
     }

@@ -1,27 +1,123 @@
 //! PodTopologySpread: pods lie evenly over the domains of a label.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 use apimachinery::labels::Selector;
 
+use crate::cluster::Cluster;
+use crate::config::SpreadArgs;
 use crate::framework::{Check, Cycle, Filter, MAX_SCORE, Prepared, Rejection, Score};
 use crate::node::Row;
 use crate::plugins::taints::tolerates_node;
 use crate::pod::PodLite;
+use crate::tallies::Question;
 use crate::terms::Spread;
+use crate::topology::Domains;
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// Upstream's plugin of that name.
 #[derive(Debug)]
-pub(super) struct PodTopologySpread;
+pub(super) struct PodTopologySpread(SpreadArgs);
+
+impl PodTopologySpread {
+    pub(super) fn new(args: &SpreadArgs) -> Self {
+        Self(args.clone())
+    }
+
+    /// The constraints of one sort that hold for a pod, its own or those of the profile.
+    fn constraints<'a>(&self, cycle: Cycle<'a>, required: bool) -> Cow<'a, [Spread]> {
+        let own = &cycle.pod.ask.spread;
+        let of_sort = |it: &&Spread| it.required == required;
+        if !own.is_empty() {
+            return match own.iter().all(|it| it.required == required) {
+                true => Cow::Borrowed(own),
+                false => own.iter().filter(of_sort).cloned().collect(),
+            };
+        }
+        let defaults = match &self.0.list {
+            Some(list) => list.clone(),
+            None => by_default().to_vec(),
+        };
+        let mut defaults: Vec<Spread> =
+            defaults.into_iter().filter(|it| it.required == required).collect();
+        if defaults.is_empty() {
+            return Cow::Borrowed(&[]);
+        }
+        let Some(siblings) = cycle.cluster.siblings_of(cycle.pod) else {
+            return Cow::Borrowed(&[]);
+        };
+        defaults.iter_mut().for_each(|it| it.selector = siblings.clone());
+        Cow::Owned(defaults)
+    }
+}
 
 const NAME: &str = "PodTopologySpread";
 
-/// How many pods of a constraint there are in each of its domains.
-type Domains = BTreeMap<String, i64>;
+/// A constraint among the nodes of a cluster.
+#[derive(Debug, Clone)]
+struct Constraint {
+    max_skew: i64,
+    min_domains: usize,
+    domains: Arc<Domains>,
+    /// How many pods of each row count.
+    by_row: Arc<Vec<u32>>,
+    /// Whether the nodes that the pod cannot be on are left out, and those whose taints it does not tolerate.
+    honor: (bool, bool),
+    /// What the pod itself will count.
+    own: i64,
+    is_hostname: bool,
+    selector: Selector,
+}
+
+impl Constraint {
+    fn new(cycle: Cycle<'_>, spread: &Spread) -> Self {
+        let question = Question::Selected {
+            namespace: cycle.pod.key.namespace.clone(),
+            selector: spread.selector.clone(),
+        };
+        let labels = &cycle.pod.labels;
+        Self {
+            max_skew: spread.max_skew,
+            min_domains: spread.min_domains,
+            domains: cycle.cluster.domains(&spread.topology_key),
+            by_row: cycle.cluster.ask(&question),
+            honor: (
+                spread.honor_node_affinity && !cycle.pod.ask.nodes.is_empty(),
+                spread.honor_taints,
+            ),
+            own: i64::from(spread.selector.matches(|key| labels.get(key))),
+            is_hostname: spread.topology_key == HOSTNAME,
+            selector: spread.selector.clone(),
+        }
+    }
+
+    /// Whether a node's pods count, by the constraint's policies.
+    fn counts_node(&self, pod: &PodLite, row: &Row) -> bool {
+        let node = &row.node;
+        (!self.honor.0 || pod.ask.nodes.allows(&node.name, &node.labels))
+            && (!self.honor.1 || tolerates_node(&pod.ask.tolerations, row))
+    }
+
+    /// Whether every node's pods count.
+    fn counts_all(&self) -> bool {
+        self.honor == (false, false)
+    }
+
+    fn counts_pod(&self, pod: &PodLite, other: &PodLite) -> bool {
+        !self.selector.is_everything()
+            && !other.terminating
+            && other.key.namespace == pod.key.namespace
+            && self.selector.matches(|key| other.labels.get(key))
+    }
+}
+
+fn in_domains(constraints: &[Constraint], row: usize) -> bool {
+    constraints.iter().all(|it| it.domains.get(row).is_some())
+}
 
 impl Filter for PodTopologySpread {
     fn name(&self) -> &'static str {
@@ -29,100 +125,96 @@ impl Filter for PodTopologySpread {
     }
 
     fn prepare<'a>(&'a self, cycle: Cycle<'a>) -> Prepared<'a> {
-        let constraints: Vec<&Spread> =
-            cycle.pod.ask.spread.iter().filter(|it| it.required).collect();
-        if constraints.is_empty() {
+        let spreads = self.constraints(cycle, true);
+        if spreads.is_empty() {
             return Prepared::Skip;
         }
-        let mut domains = vec![Domains::new(); constraints.len()];
-        for row in cycle.cluster.rows().iter().filter(|row| has_keys(row, &constraints)) {
-            for (constraint, domains) in constraints.iter().zip(&mut domains) {
-                let Some(value) = row.node.labels.get(&constraint.topology_key) else { continue };
-                if counts_node(constraint, cycle.pod, row) {
-                    *domains.entry(value.into()).or_default() += count(constraint, cycle.pod, row);
+        let constraints: Vec<Constraint> =
+            spreads.iter().map(|it| Constraint::new(cycle, it)).collect();
+        let mut numbers: Vec<Vec<Option<i64>>> =
+            constraints.iter().map(|it| vec![None; it.domains.len()]).collect();
+        for (place, row) in cycle.cluster.rows().iter().enumerate() {
+            if !in_domains(&constraints, place) {
+                continue;
+            }
+            for (constraint, numbers) in constraints.iter().zip(&mut numbers) {
+                let Some(domain) = constraint.domains.get(place) else { continue };
+                if constraint.counts_all() || constraint.counts_node(cycle.pod, row) {
+                    let count = i64::from(constraint.by_row[place]);
+                    *numbers[domain].get_or_insert(0) += count;
                 }
             }
         }
-        let mut even = Even { pod: cycle.pod, constraints, domains, emptiest: Vec::new() };
+        let mut even = Even { pod: cycle.pod, constraints, numbers, emptiest: Vec::new() };
         even.find_emptiest();
         Prepared::Ready(Box::new(even))
     }
 }
 
-fn has_keys(row: &Row, constraints: &[&Spread]) -> bool {
-    constraints.iter().all(|it| row.node.labels.get(&it.topology_key).is_some())
-}
-
-/// Whether a node's pods count, by the constraint's policies.
-fn counts_node(constraint: &Spread, pod: &PodLite, row: &Row) -> bool {
-    let node = &row.node;
-    (!constraint.honor_node_affinity || pod.ask.nodes.allows(&node.name, &node.labels))
-        && (!constraint.honor_taints || tolerates_node(&pod.ask.tolerations, row))
-}
-
-fn counts_pod(constraint: &Spread, pod: &PodLite, other: &PodLite) -> bool {
-    !constraint.selector.is_everything()
-        && !other.terminating
-        && other.key.namespace == pod.key.namespace
-        && constraint.selector.matches(|key| other.labels.get(key))
-}
-
-fn count(constraint: &Spread, pod: &PodLite, row: &Row) -> i64 {
-    let counted = row.pods.iter().filter(|it| counts_pod(constraint, pod, it)).count();
-    i64::try_from(counted).unwrap_or(i64::MAX)
-}
-
 #[derive(Debug, Clone)]
 struct Even<'a> {
     pod: &'a PodLite,
-    constraints: Vec<&'a Spread>,
-    domains: Vec<Domains>,
+    constraints: Vec<Constraint>,
+    /// How many pods of each constraint there are in each of its domains; `None` for one that does not count.
+    numbers: Vec<Vec<Option<i64>>>,
     /// How many pods the emptiest domain of each constraint has.
     emptiest: Vec<i64>,
 }
 
 impl Even<'_> {
     fn find_emptiest(&mut self) {
-        let emptiest = |(constraint, domains): (&&Spread, &Domains)| {
-            if domains.len() < constraint.min_domains {
+        let emptiest = |(constraint, numbers): (&Constraint, &Vec<Option<i64>>)| {
+            let counting = numbers.iter().flatten();
+            if counting.clone().count() < constraint.min_domains {
                 return 0;
             }
-            domains.values().copied().min().unwrap_or_default()
+            counting.copied().min().unwrap_or_default()
         };
-        self.emptiest = self.constraints.iter().zip(&self.domains).map(emptiest).collect();
+        self.emptiest = self.constraints.iter().zip(&self.numbers).map(emptiest).collect();
     }
 
     fn moved(&mut self, row: &Row, pod: &PodLite, by: i64) {
-        if !has_keys(row, &self.constraints) {
+        if !in_domains(&self.constraints, row.place) {
             return;
         }
-        for (constraint, domains) in self.constraints.iter().zip(&mut self.domains) {
-            let Some(value) = row.node.labels.get(&constraint.topology_key) else { continue };
-            if counts_pod(constraint, self.pod, pod) && counts_node(constraint, self.pod, row) {
-                *domains.entry(value.into()).or_default() += by;
+        for (constraint, numbers) in self.constraints.iter().zip(&mut self.numbers) {
+            let Some(domain) = constraint.domains.get(row.place) else { continue };
+            if constraint.counts_pod(self.pod, pod) && constraint.counts_node(self.pod, row) {
+                *numbers[domain].get_or_insert(0) += by;
             }
         }
         self.find_emptiest();
     }
-}
 
-impl Check for Even<'_> {
-    fn check(&self, row: &Row) -> Result<(), Rejection> {
-        let all = self.constraints.iter().zip(&self.domains).zip(&self.emptiest);
-        for ((constraint, domains), emptiest) in all {
-            let Some(value) = row.node.labels.get(&constraint.topology_key) else {
+    fn check_row(&self, row: usize) -> Result<(), Rejection> {
+        let all = self.constraints.iter().zip(&self.numbers).zip(&self.emptiest);
+        for ((constraint, numbers), emptiest) in all {
+            let Some(domain) = constraint.domains.get(row) else {
                 let reason =
                     "node(s) didn't match pod topology spread constraints (missing required label)";
                 return Err(Rejection::for_good(reason));
             };
-            let own = i64::from(constraint.selector.matches(|key| self.pod.labels.get(key)));
-            let there = domains.get(value).copied().unwrap_or_default();
-            if there + own - emptiest > constraint.max_skew {
+            let there = numbers[domain].unwrap_or_default();
+            if there + constraint.own - emptiest > constraint.max_skew {
                 let reason = "node(s) didn't match pod topology spread constraints";
                 return Err(Rejection::for_now(reason));
             }
         }
         Ok(())
+    }
+}
+
+impl Check for Even<'_> {
+    fn check(&self, row: &Row) -> Result<(), Rejection> {
+        self.check_row(row.place)
+    }
+
+    fn sweep(&self, _cluster: &Cluster, range: Range<usize>, marks: &mut [u8], mark: u8) {
+        for (row, it) in range.zip(marks).filter(|(_, it)| **it == 0) {
+            if self.check_row(row).is_err() {
+                *it = mark;
+            }
+        }
     }
 
     fn pod_added(&mut self, row: &Row, pod: &PodLite) {
@@ -139,13 +231,13 @@ impl Check for Even<'_> {
 }
 
 /// What holds for pods of services and workloads that do not say themselves how they are spread.
-fn by_default(selector: &Selector) -> [Spread; 2] {
+fn by_default() -> [Spread; 2] {
     [(HOSTNAME, 3), (ZONE, 5)].map(|(key, max_skew)| Spread {
         max_skew,
         topology_key: key.into(),
         required: false,
         min_domains: 1,
-        selector: selector.clone(),
+        selector: Selector::NOTHING,
         honor_node_affinity: true,
         honor_taints: false,
     })
@@ -156,21 +248,21 @@ impl Score for PodTopologySpread {
         NAME
     }
 
+    fn is_local(&self, cycle: Cycle<'_>) -> bool {
+        self.constraints(cycle, false).is_empty()
+    }
+
     fn score(&self, cycle: Cycle<'_>, feasible: &[usize], scores: &mut [i64]) -> bool {
-        let own = &cycle.pod.ask.spread;
-        let constraints: Cow<'_, [Spread]> = if own.is_empty() {
-            let siblings = cycle.cluster.siblings_of(cycle.pod);
-            siblings.map_or(Vec::new(), |it| by_default(&it).to_vec()).into()
-        } else {
-            own.iter().filter(|it| !it.required).cloned().collect::<Vec<_>>().into()
-        };
-        if constraints.is_empty() {
+        let spreads = self.constraints(cycle, false);
+        if spreads.is_empty() {
             return false;
         }
-        let constraints: Vec<&Spread> = constraints.iter().collect();
-        let tally = Tally::new(cycle, &constraints, feasible, !own.is_empty());
-        let raw: Vec<Option<i64>> =
-            feasible.iter().map(|index| tally.score(&cycle.cluster.rows()[*index])).collect();
+        let constraints: Vec<Constraint> =
+            spreads.iter().map(|it| Constraint::new(cycle, it)).collect();
+        // Upstream's own defaults hold for nodes without the labels too.
+        let strict = !cycle.pod.ask.spread.is_empty() || self.0.list.is_some();
+        let tally = Tally::new(cycle, &constraints, feasible, strict);
+        let raw: Vec<Option<i64>> = feasible.iter().map(|row| tally.score(*row)).collect();
         normalize(&raw, scores);
         true
     }
@@ -178,49 +270,56 @@ impl Score for PodTopologySpread {
 
 /// Pods by domain, as far as they matter to the nodes that would do.
 struct Tally<'a> {
-    pod: &'a PodLite,
-    constraints: &'a [&'a Spread],
+    constraints: &'a [Constraint],
     /// Whether a node must have every label.
     strict: bool,
-    domains: Vec<Domains>,
+    /// `None` for a domain that has none of the nodes that would do.
+    numbers: Vec<Vec<Option<i64>>>,
     weights: Vec<f64>,
 }
 
 impl<'a> Tally<'a> {
     fn new(
         cycle: Cycle<'a>,
-        constraints: &'a [&'a Spread],
+        constraints: &'a [Constraint],
         feasible: &[usize],
         strict: bool,
     ) -> Self {
-        let rows = cycle.cluster.rows();
-        let considered = |row: &&Row| !strict || has_keys(row, constraints);
-        let mut domains = vec![Domains::new(); constraints.len()];
+        let considered = |row: usize| !strict || in_domains(constraints, row);
+        let mut numbers: Vec<Vec<Option<i64>>> =
+            constraints.iter().map(|it| vec![None; it.domains.len()]).collect();
         let mut hosts = 0usize;
-        for row in feasible.iter().map(|index| &rows[*index]).filter(considered) {
+        // As upstream has it, the nodes without the label are together one more domain.
+        let mut nowhere = vec![false; constraints.len()];
+        for row in feasible.iter().copied().filter(|row| considered(*row)) {
             hosts += 1;
-            for (constraint, domains) in constraints.iter().zip(&mut domains) {
-                if constraint.topology_key != HOSTNAME {
-                    // As upstream has it, the nodes without the label are together one more domain.
-                    let value = row.node.labels.get(&constraint.topology_key).unwrap_or_default();
-                    domains.entry(value.into()).or_default();
+            for (place, constraint) in
+                constraints.iter().enumerate().filter(|(_, it)| !it.is_hostname)
+            {
+                match constraint.domains.get(row) {
+                    Some(domain) => drop(numbers[place][domain].get_or_insert(0)),
+                    None => nowhere[place] = true,
                 }
             }
         }
-        let size = |(constraint, domains): (&&Spread, &Domains)| {
-            if constraint.topology_key == HOSTNAME { hosts } else { domains.len() }
+        let size = |(place, constraint): (usize, &Constraint)| {
+            let counting = numbers[place].iter().flatten().count();
+            if constraint.is_hostname { hosts } else { counting + usize::from(nowhere[place]) }
         };
-        let weights = constraints.iter().zip(&domains).map(size).map(weight).collect();
-        for row in rows.iter().filter(considered) {
-            for (constraint, domains) in constraints.iter().zip(&mut domains) {
-                let value = row.node.labels.get(&constraint.topology_key);
-                let Some(domain) = value.and_then(|it| domains.get_mut(it)) else { continue };
-                if counts_node(constraint, cycle.pod, row) {
-                    *domain += count(constraint, cycle.pod, row);
+        let weights = constraints.iter().enumerate().map(size).map(weight).collect();
+        for (place, constraint) in constraints.iter().enumerate().filter(|(_, it)| !it.is_hostname)
+        {
+            let counting = constraint.by_row.iter().enumerate().filter(|(_, count)| **count > 0);
+            for (row, count) in counting.filter(|(row, _)| considered(*row)) {
+                let Some(domain) = constraint.domains.get(row) else { continue };
+                let counts = constraint.counts_all()
+                    || constraint.counts_node(cycle.pod, &cycle.cluster.rows()[row]);
+                if let Some(number) = numbers[place][domain].as_mut().filter(|_| counts) {
+                    *number += i64::from(*count);
                 }
             }
         }
-        Self { pod: cycle.pod, constraints, strict, domains, weights }
+        Self { constraints, strict, numbers, weights }
     }
 
     /// Fewer is better; `None` for a node that is out of the comparison.
@@ -229,18 +328,18 @@ impl<'a> Tally<'a> {
         clippy::cast_possible_truncation,
         reason = "counts of pods are far below 2^53"
     )]
-    fn score(&self, row: &Row) -> Option<i64> {
-        if self.strict && !has_keys(row, self.constraints) {
+    fn score(&self, row: usize) -> Option<i64> {
+        if self.strict && !in_domains(self.constraints, row) {
             return None;
         }
         let mut score = 0.0;
-        let all = self.constraints.iter().zip(&self.domains).zip(&self.weights);
-        for ((constraint, domains), weight) in all {
-            let Some(value) = row.node.labels.get(&constraint.topology_key) else { continue };
-            let there = if constraint.topology_key == HOSTNAME {
-                count(constraint, self.pod, row)
+        let all = self.constraints.iter().zip(&self.numbers).zip(&self.weights);
+        for ((constraint, numbers), weight) in all {
+            let Some(domain) = constraint.domains.get(row) else { continue };
+            let there = if constraint.is_hostname {
+                i64::from(constraint.by_row[row])
             } else {
-                domains.get(value).copied().unwrap_or_default()
+                numbers[domain].unwrap_or_default()
             };
             score += there as f64 * weight + (constraint.max_skew - 1) as f64;
         }

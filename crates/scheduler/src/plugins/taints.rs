@@ -1,8 +1,10 @@
 //! TaintToleration: taints keep pods away that do not tolerate them, or would rather.
 
+use std::ops::Range;
+
 use super::normalize;
 use crate::cluster::{Cluster, HARD_TAINTS, SOFT_TAINTS};
-use crate::framework::{Check, Cycle, Filter, MAX_SCORE, Prepared, Rejection, Score};
+use crate::framework::{Check, Cycle, Filter, LooksAtPods, MAX_SCORE, Prepared, Rejection, Score};
 use crate::node::Row;
 use crate::pod::PodLite;
 use crate::terms::{Effect, Toleration};
@@ -33,6 +35,10 @@ pub(super) fn tolerates_node(tolerations: &[Toleration], row: &Row) -> bool {
 struct Tolerates<'a>(&'a [Toleration]);
 
 impl Check for Tolerates<'_> {
+    fn looks_at_pods(&self) -> LooksAtPods<'_> {
+        LooksAtPods::No
+    }
+
     fn check(&self, row: &Row) -> Result<(), Rejection> {
         if tolerates_node(self.0, row) {
             return Ok(());
@@ -40,15 +46,20 @@ impl Check for Tolerates<'_> {
         Err(Rejection::for_good("node(s) had untolerated taint(s)"))
     }
 
-    fn sweep(&self, cluster: &Cluster, marks: &mut [u8], mark: u8) {
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn sweep(&self, cluster: &Cluster, range: Range<usize>, marks: &mut [u8], mark: u8) {
         let columns = cluster.columns();
         if columns.any_flags & HARD_TAINTS == 0 {
             return;
         }
-        for (index, flags) in columns.flags.iter().enumerate() {
-            let tainted = marks[index] == 0 && flags & HARD_TAINTS != 0;
-            if tainted && !tolerates_node(self.0, &cluster.rows()[index]) {
-                marks[index] = mark;
+        let rows = &cluster.rows()[range.clone()];
+        for ((flags, row), it) in columns.flags[range].iter().zip(rows).zip(marks) {
+            let tainted = *it == 0 && flags & HARD_TAINTS != 0;
+            if tainted && !tolerates_node(self.0, row) {
+                *it = mark;
             }
         }
     }
@@ -61,6 +72,10 @@ impl Check for Tolerates<'_> {
 impl Score for TaintToleration {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn is_local(&self, cycle: Cycle<'_>) -> bool {
+        cycle.cluster.columns().any_flags & SOFT_TAINTS == 0
     }
 
     fn score(&self, cycle: Cycle<'_>, feasible: &[usize], scores: &mut [i64]) -> bool {

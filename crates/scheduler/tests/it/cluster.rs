@@ -3,30 +3,41 @@
 use std::sync::Arc;
 
 use apimachinery::{Value, value};
+use client::Resource;
 use client::call::PatchKind;
-use client::{EventRecorder, Resource};
-use scheduler::{Profile, Scheduler};
+use scheduler::extender::Post;
+use scheduler::{Configuration, Extender, Metrics, Scheduler};
 use test_cluster::TestCluster;
 
 async fn cluster() -> TestCluster {
+    configured("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration", &[])
+        .await
+}
+
+/// A cluster whose scheduler is configured so, with extenders that are reached this way.
+pub(crate) async fn configured(config: &str, ways: &[Arc<dyn Post>]) -> TestCluster {
+    measured(config, ways, Metrics::default()).await
+}
+
+async fn measured(config: &str, ways: &[Arc<dyn Post>], metrics: Metrics) -> TestCluster {
     let cluster = TestCluster::new(1).await;
-    let (clock, random) = (Arc::clone(&cluster.clock), Arc::clone(&cluster.random));
-    let events =
-        EventRecorder::new("default-scheduler", "", Arc::clone(&clock), Arc::clone(&random));
-    tokio::spawn(Arc::clone(&events).run(cluster.client.clone(), cluster.stop()));
+    let config = Configuration::parse(config.as_bytes()).unwrap();
+    let extenders = config.extenders.iter().zip(ways);
     let scheduler = Scheduler {
         client: cluster.client_named("system:kube-scheduler"),
         caches: cluster.caches(),
-        events,
-        clock,
-        random,
-        profile: Profile::default(),
+        clock: Arc::clone(&cluster.clock),
+        random: Arc::clone(&cluster.random),
+        profiles: config.profiles().unwrap(),
+        extenders: extenders.map(|(it, way)| Extender::new(it, Arc::clone(way))).collect(),
+        backoff: config.backoff(),
+        metrics,
     };
     tokio::spawn(scheduler.run(cluster.stop()));
     cluster
 }
 
-async fn node(cluster: &TestCluster, name: &str, cpu: &str) {
+pub(crate) async fn node(cluster: &TestCluster, name: &str, cpu: &str) {
     let node = value!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
     cluster.create("", "nodes", node).await;
     let nodes = Resource::built_in("", "nodes");
@@ -35,13 +46,13 @@ async fn node(cluster: &TestCluster, name: &str, cpu: &str) {
     cluster.client.patch(&nodes, "", name, "status", kind, &status).await.unwrap();
 }
 
-fn pod(name: &str, cpu: &str, priority: i64) -> Value {
+pub(crate) fn pod(name: &str, cpu: &str, priority: i64) -> Value {
     value!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
         "spec": {"priority": priority,
             "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}}]}})
 }
 
-async fn on_node(cluster: &TestCluster, name: &str) -> String {
+pub(crate) async fn on_node(cluster: &TestCluster, name: &str) -> String {
     let what = format!("{name} has a node");
     let found = cluster.eventually(&what, async |it| {
         let pod = it.get("", "pods", "default", name).await?;
@@ -52,7 +63,7 @@ async fn on_node(cluster: &TestCluster, name: &str) -> String {
 }
 
 /// The reason and message of the condition that says that a pod has no node.
-async fn refused(cluster: &TestCluster, name: &str) -> (String, String) {
+pub(crate) async fn refused(cluster: &TestCluster, name: &str) -> (String, String) {
     let what = format!("{name} is refused");
     let found = cluster.eventually(&what, async |it| {
         let pod = it.get("", "pods", "default", name).await?;
@@ -64,7 +75,7 @@ async fn refused(cluster: &TestCluster, name: &str) -> (String, String) {
     found.await
 }
 
-async fn event(cluster: &TestCluster, pod: &str, reason: &str) -> String {
+pub(crate) async fn event(cluster: &TestCluster, pod: &str, reason: &str) -> String {
     let what = format!("event {reason} of {pod}");
     let found = cluster.eventually(&what, async |it| {
         let events = it.list("", "events", "default").await;
@@ -170,7 +181,13 @@ async fn waiting_claim(cluster: &TestCluster) {
         .await;
 }
 
-async fn patch(cluster: &TestCluster, plural: &str, name: &str, part: &'static str, patch: Value) {
+pub(crate) async fn patch(
+    cluster: &TestCluster,
+    plural: &str,
+    name: &str,
+    part: &'static str,
+    patch: Value,
+) {
     let resource = Resource::built_in("", plural);
     let namespace = if plural == "persistentvolumeclaims" { "default" } else { "" };
     let kind = PatchKind::Merge;
@@ -230,4 +247,54 @@ async fn a_pod_that_goes_while_its_volume_is_bound_leaves_it_to_the_next() {
         "metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}});
     patch(&cluster, "persistentvolumeclaims", "c", "", bound).await;
     assert_eq!(on_node(&cluster, "second").await, "n2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_profile_places_the_pods_that_ask_for_it_and_says_who_it_is() {
+    let text = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n\
+        profiles: [{schedulerName: default-scheduler}, {schedulerName: other}]";
+    let cluster = configured(text, &[]).await;
+    node(&cluster, "n1", "4").await;
+    let mut mine = pod("mine", "1", 0);
+    mine.set_at(&["spec", "schedulerName"], "other");
+    let mut nobodys = pod("nobodys", "1", 0);
+    nobodys.set_at(&["spec", "schedulerName"], "nobody");
+    cluster.create("", "pods", nobodys).await;
+    cluster.create("", "pods", mine).await;
+    assert_eq!(on_node(&cluster, "mine").await, "n1");
+    event(&cluster, "mine", "Scheduled").await;
+    let events = cluster.list("", "events", "default").await;
+    let told = events.iter().find(|it| it.str_at(&["reason"]) == "Scheduled").unwrap();
+    assert_eq!(told.str_at(&["source", "component"]), "other");
+    let nobodys = cluster.get("", "pods", "default", "nobodys").await.unwrap();
+    assert_eq!(nobodys.str_at(&["spec", "nodeName"]), "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_done_is_counted() {
+    let metrics = Metrics::default();
+    let mut registry = prometheus_client::registry::Registry::default();
+    metrics.register(&mut registry);
+    let cluster = measured(
+        "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration",
+        &[],
+        metrics,
+    )
+    .await;
+    node(&cluster, "n1", "2").await;
+    cluster.create("", "pods", pod("web", "1", 0)).await;
+    event(&cluster, "web", "Scheduled").await;
+    cluster.create("", "pods", pod("big", "4", 0)).await;
+    refused(&cluster, "big").await;
+    let text = component_base::metrics::text(&registry);
+    for line in [
+        "scheduler_schedule_attempts_total{profile=\"default-scheduler\",result=\"scheduled\"} 1",
+        "scheduler_schedule_attempts_total{profile=\"default-scheduler\",result=\"unschedulable\"} 1",
+        "scheduler_pod_scheduling_attempts_count 1",
+        "scheduler_pending_pods{queue=\"unschedulable\"} 1",
+        "scheduler_unschedulable_pods{plugin=\"NodeResourcesFit\",profile=\"default-scheduler\"} 1",
+        "scheduler_queue_incoming_pods_total{queue=\"active\",event=\"UnscheduledPodAdd\"} 2",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
+    }
 }

@@ -3,5 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod cluster;
+mod config;
+mod extenders;
+mod leader;
 mod remembered;
 mod replay;

@@ -37,7 +37,7 @@ fn remembered_scores_are_those_computed_anew() {
             2 | 3 => drop(cluster.remove_pod(&pod(random.below(nth + 1), 1).key)),
             _ => {
                 let mut pod = pod(nth, 1 + random.below(4));
-                let how = How { random: random.next_u64(), parts: true };
+                let how = How { random: random.next_u64(), parts: true, ..How::default() };
                 let fresh = cluster.clone();
                 let decision = decide(Cycle { pod: &pod, cluster: &cluster }, &profile, how);
                 let anew = decide(Cycle { pod: &pod, cluster: &fresh }, &profile, how);
@@ -50,4 +50,169 @@ fn remembered_scores_are_those_computed_anew() {
         }
     }
     assert!(placed > 500, "only {placed} pods were placed: this shows nothing");
+}
+
+#[test]
+fn a_class_is_told_what_a_pod_alone_would_be() {
+    let random = SeededRandom::new(9);
+    let (mut cluster, profile) = (Cluster::default(), Profile::default());
+    (0..20).for_each(|nth| cluster.set_node(node(nth, 4)));
+    // Somebody keeps apart from others: that is nothing to the pods of a class that it does not mean.
+    let mut apart = social(99_999, 0);
+    apart.node = "node-3".into();
+    cluster.set_pod(Arc::new(apart));
+    let mut placed = 0;
+    for nth in 0..3_000 {
+        match random.below(12) {
+            0 => cluster.set_node(node(random.below(25), 2 + random.below(8))),
+            1 => cluster.remove_node(&format!("node-{}", random.below(25))),
+            2..=4 => drop(cluster.remove_pod(&pod(random.below(nth + 1), 1).key)),
+            _ => {
+                let mut pod = pod(nth, 1 + random.below(4));
+                let how = How { random: random.next_u64(), ..How::default() };
+                let fresh = cluster.clone();
+                let decision = decide(Cycle { pod: &pod, cluster: &cluster }, &profile, how);
+                let how = How { parts: true, ..how };
+                let anew = decide(Cycle { pod: &pod, cluster: &fresh }, &profile, how);
+                let (Decision::Place(got), Decision::Place(anew)) = (&decision, &anew) else {
+                    assert_eq!(decision, anew, "step {nth}");
+                    continue;
+                };
+                assert_eq!(got.feasible, anew.feasible, "step {nth}");
+                let place = cluster.position(&got.node);
+                let score = anew.candidates.iter().zip(&anew.scores);
+                let score =
+                    score.filter(|(row, _)| Some(**row) == place).map(|(_, score)| score).next();
+                assert!(anew.scores.is_empty() || score == anew.scores.iter().max(), "step {nth}");
+                pod.node.clone_from(&got.node);
+                cluster.set_pod(Arc::new(pod));
+                placed += 1;
+            }
+        }
+    }
+    assert!(placed > 500, "only {placed} pods were placed: this shows nothing");
+}
+
+/// A pod of one of a few sorts that look at other pods.
+fn social(nth: u64, sort: u64) -> PodLite {
+    let name = format!("pod-{nth}");
+    let selector = value!({"matchLabels": {"sort": (format!("s{}", sort % 3))}});
+    let zone = "topology.kubernetes.io/zone";
+    let host = "kubernetes.io/hostname";
+    let term = |key: &str| value!({"labelSelector": (selector.clone()), "topologyKey": key});
+    let liked = |key: &str| value!({"weight": 7, "podAffinityTerm": (term(key))});
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
+    let mut spec = value!({"containers": [{"name": "c"}]});
+    match sort % 5 {
+        0 => spec.set_at(&["affinity", "podAntiAffinity", required], value!([(term(host))])),
+        1 => spec.set_at(&["affinity", "podAffinity", required], value!([(term(zone))])),
+        2 => {
+            spec.set_at(&["affinity", "podAffinity", preferred], value!([(liked(zone))]));
+            spec.set_at(&["affinity", "podAntiAffinity", preferred], value!([(liked(host))]));
+        }
+        3 => {
+            let spread = value!({"maxSkew": 2, "topologyKey": zone, "whenUnsatisfiable": "DoNotSchedule",
+                "labelSelector": (selector.clone())});
+            spec.set_at(&["topologySpreadConstraints"], value!([spread]));
+        }
+        _ => {}
+    }
+    PodLite::from_value(
+        &value!({"spec": spec, "metadata": {"name": (name.clone()), "namespace": "d",
+        "uid": name, "labels": {"sort": (format!("s{}", sort % 3))}}}),
+    )
+}
+
+fn placed_node(nth: u64, zone: u64) -> NodeLite {
+    let (name, zone) = (format!("node-{nth}"), format!("z{zone}"));
+    NodeLite::from_value(&value!({
+        "metadata": {"name": (name.clone()), "labels": {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone}},
+        "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "20"}}}))
+}
+
+/// The same nodes and pods, told to a cluster that has seen nothing else.
+fn rebuilt(cluster: &Cluster) -> Cluster {
+    let mut anew = Cluster::default();
+    for row in cluster.rows() {
+        anew.set_node(NodeLite::clone(&row.node));
+    }
+    for pod in cluster.rows().iter().flat_map(|row| &row.pods) {
+        anew.set_pod(Arc::clone(pod));
+    }
+    anew
+}
+
+#[test]
+fn what_is_counted_as_pods_come_and_go_is_what_there_is() {
+    let random = SeededRandom::new(11);
+    let (mut cluster, profile) = (Cluster::default(), Profile::default());
+    (0..20).for_each(|nth| cluster.set_node(placed_node(nth, nth % 3)));
+    let mut placed = 0;
+    for nth in 0..1_500 {
+        match random.below(10) {
+            0 => cluster.set_node(placed_node(random.below(25), random.below(3))),
+            1 if random.below(3) == 0 => cluster.remove_node(&format!("node-{}", random.below(25))),
+            1..=3 => drop(cluster.remove_pod(&pod(random.below(nth + 1), 1).key)),
+            _ => {
+                let mut pod = social(nth, random.below(15));
+                let how = How { random: random.next_u64(), parts: true, ..How::default() };
+                let anew = rebuilt(&cluster);
+                let decision = decide(Cycle { pod: &pod, cluster: &cluster }, &profile, how);
+                let again = decide(Cycle { pod: &pod, cluster: &anew }, &profile, how);
+                assert_eq!(decision, again, "step {nth}");
+                let Decision::Place(placement) = decision else { continue };
+                pod.node = placement.node;
+                cluster.set_pod(Arc::new(pod));
+                placed += 1;
+            }
+        }
+    }
+    assert!(placed > 300, "only {placed} pods were placed: this shows nothing");
+}
+
+/// A port of the node that nobody else takes changes nothing but the way in which victims are found.
+#[test]
+fn victims_found_by_sums_are_those_found_by_trying() {
+    let random = SeededRandom::new(13);
+    let profile = Profile::default();
+    let sized = |nth: u64, cpu: u64, priority: u64, ports: apimachinery::Value| {
+        let name = format!("pod-{nth}");
+        let container = value!({"name": "c", "ports": ports,
+            "resources": {"requests": {"cpu": (format!("{}m", cpu * 100)), "memory": "100Mi"}}});
+        let priority = i64::try_from(priority).unwrap();
+        PodLite::from_value(
+            &value!({"metadata": {"name": (name.clone()), "namespace": "d", "uid": name},
+            "spec": {"priority": priority, "containers": [container]}}),
+        )
+    };
+    let mut preempted = 0;
+    for round in 0..60 {
+        let mut cluster = Cluster::default();
+        (0..6).for_each(|nth| cluster.set_node(placed_node(nth, nth % 3)));
+        if round % 2 == 0 {
+            let everybody =
+                value!({"matchExpressions": [{"key": "x", "operator": "DoesNotExist"}]});
+            let budget =
+                value!({"spec": {"selector": everybody}, "status": {"disruptionsAllowed": 1}});
+            cluster.set_budget(&client::ObjectKey::new("d", "b"), Some(&budget));
+        }
+        for nth in 0..40 {
+            let mut pod = sized(nth, 3 + random.below(12), random.below(4), value!([]));
+            pod.node = format!("node-{}", random.below(6)).into();
+            cluster.set_pod(Arc::new(pod));
+        }
+        let (cpu, priority) = (5 + random.below(30), 1 + random.below(5));
+        let how = How { random: random.next_u64(), ..How::default() };
+        let candidates =
+            |pod: &PodLite| match decide(Cycle { pod, cluster: &cluster }, &profile, how) {
+                Decision::Reject(it) => it.candidates,
+                Decision::Place(_) => Vec::new(),
+            };
+        let by_sums = candidates(&sized(99, cpu, priority, value!([])));
+        let port = value!([{"containerPort": 9999, "hostPort": 9999}]);
+        assert_eq!(by_sums, candidates(&sized(99, cpu, priority, port)), "round {round}");
+        preempted += usize::from(!by_sums.is_empty());
+    }
+    assert!(preempted > 20, "only {preempted} pods found victims: this shows nothing");
 }

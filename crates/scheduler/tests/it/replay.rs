@@ -10,7 +10,7 @@ use std::sync::Arc;
 use apimachinery::{Object, Value, json};
 use client::ObjectKey;
 use scheduler::decide::{Decision, Diagnosis, How, Placement};
-use scheduler::framework::Cycle;
+use scheduler::framework::{Cycle, Percentage};
 use scheduler::{Cluster, NodeLite, PodLite, Profile, decide};
 
 /// How many scenarios are right; may only grow.
@@ -62,7 +62,7 @@ fn play(scenario: &Value) -> Result<(), String> {
     let mut cluster = load(scenario);
     let pods: BTreeMap<String, &Value> =
         scenario.items_at(&["incoming"]).iter().map(|pod| (key(pod).to_string(), pod)).collect();
-    let profile = Profile::default();
+    let profile = Profile { percentage: Percentage(100), ..Profile::default() };
     for result in scenario.items_at(&["results"]) {
         let name = result.str_at(&["pod"]);
         let mut value = (*pods.get(name).ok_or("no such pod")?).clone();
@@ -74,7 +74,7 @@ fn play(scenario: &Value) -> Result<(), String> {
             skipped(&pod, &profile, result)?;
         } else {
             let cycle = Cycle { pod: &pod, cluster: &cluster };
-            let how = How { random: 0, parts: true };
+            let how = How { parts: true, ..How::default() };
             compare(&cluster, &decide(cycle, &profile, how), result)
                 .map_err(|why| format!("{name}: {why}"))?;
         }
@@ -164,8 +164,9 @@ fn rejected(diagnosis: &Diagnosis, result: &Value) -> Result<(), String> {
     }
     let mut victims: Vec<String> = Vec::new();
     let mut nominated = "";
-    if let Some(preemption) = &diagnosis.preemption {
-        victims = preemption.victims.iter().map(ToString::to_string).collect();
+    let chosen = scheduler::preemption::best(diagnosis.candidates.clone());
+    if let Some(preemption) = &chosen {
+        victims = preemption.victims.iter().map(|it| it.key.to_string()).collect();
         victims.sort();
         nominated = &preemption.node;
     }

@@ -10,7 +10,7 @@ use client::ObjectKey;
 
 use crate::framework::{Check, Cycle, Filter, Prepared, Rejection};
 use crate::node::Row;
-use crate::pod::{ClaimUse, PodLite};
+use crate::pod::{ClaimUse, Disk, PodLite};
 use crate::volumes::{Claim, PLACES, Volume};
 
 fn key(pod: &PodLite, claim: &ClaimUse) -> ObjectKey {
@@ -22,7 +22,7 @@ fn claims<'a>(cycle: Cycle<'a>) -> impl Iterator<Item = &'a Claim> {
     names.filter_map(move |it| cycle.cluster.volumes.claim(&key(cycle.pod, it)))
 }
 
-/// Upstream's plugin of that name: a claim for one pod is used by one pod.
+/// Upstream's plugin of that name: a claim for one pod is used by one pod, and some disks by one pod of a node.
 #[derive(Debug)]
 pub(super) struct VolumeRestrictions;
 
@@ -40,32 +40,41 @@ impl Filter for VolumeRestrictions {
             .map(|it| key(cycle.pod, it))
             .filter(|it| cycle.cluster.volumes.claim(it).is_some_and(|it| it.one_pod))
             .collect();
-        if alone.is_empty() {
+        let disks = cycle.pod.ask.disks.as_slice();
+        if alone.is_empty() && disks.is_empty() {
             return Prepared::Skip;
         }
-        let mut alone = Alone { claims: alone, users: 0 };
-        for row in cycle.cluster.rows() {
-            row.pods.iter().for_each(|pod| alone.users += alone.uses(pod));
+        let mut alone = Alone { claims: alone, users: 0, disks };
+        if !alone.claims.is_empty() {
+            for row in cycle.cluster.rows() {
+                row.pods.iter().for_each(|pod| alone.users += alone.uses(pod));
+            }
         }
         Prepared::Ready(Box::new(alone))
     }
 }
 
 #[derive(Debug, Clone)]
-struct Alone {
+struct Alone<'a> {
     claims: Vec<ObjectKey>,
     /// How many times they are in use, on whichever node.
     users: usize,
+    disks: &'a [Disk],
 }
 
-impl Alone {
+impl Alone<'_> {
     fn uses(&self, pod: &PodLite) -> usize {
         pod.ask.claims.iter().filter(|it| self.claims.contains(&key(pod, it))).count()
     }
 }
 
-impl Check for Alone {
-    fn check(&self, _row: &Row) -> Result<(), Rejection> {
+impl Check for Alone<'_> {
+    fn check(&self, row: &Row) -> Result<(), Rejection> {
+        let mut taken = row.pods.iter().flat_map(|it| &it.ask.disks);
+        if !self.disks.is_empty() && taken.any(|it| self.disks.iter().any(|own| own.conflicts(it)))
+        {
+            return Err(Rejection::for_now("node(s) had no available disk"));
+        }
         if self.users == 0 {
             return Ok(());
         }

@@ -1,0 +1,289 @@
+//! The scheduler: in the server's process, and alone as `kube-scheduler`.
+
+mod serve;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use client::leader::{self, Election};
+use client::reflector::Caches;
+use client::transport::Transport;
+use client::{Client, EventRecorder};
+use component_base::{Clock, Random, RealClock, Shutdown, ShutdownSignal, SystemRandom};
+use scheduler::{Configuration, Extender, Metrics, Scheduler};
+
+use crate::http::{Access, ExtenderPost, HttpTransport};
+use crate::server::Signals;
+use crate::startup::Startup;
+use crate::{log, memory};
+
+/// What the scheduler is called, as a user and where it tells of itself.
+const NAME: &str = "kube-scheduler";
+
+/// Flags of the scheduler in the server's process.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "kube-scheduler")]
+#[command(next_help_heading = "kube-scheduler")]
+pub(crate) struct EmbeddedOptions {
+    /// A KubeSchedulerConfiguration in a YAML file (also: --kube-scheduler-arg config=FILE)
+    #[arg(long, value_name = "FILE")]
+    kube_scheduler_config: Option<PathBuf>,
+    /// Whether of several schedulers one works at a time (also: --kube-scheduler-arg leader-elect=BOOL)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    kube_scheduler_leader_elect: Option<bool>,
+}
+
+/// What a scheduler is given.
+pub(crate) struct Parts {
+    pub(crate) client: Client,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) stop: ShutdownSignal,
+}
+
+impl EmbeddedOptions {
+    /// The configuration, where it can be had.
+    pub(crate) fn configuration(&self) -> Result<Configuration> {
+        let mut config = read(self.kube_scheduler_config.as_deref())?;
+        // There is one scheduler in this process, and one server that it works for: others are asked for by name.
+        let elect = self.kube_scheduler_leader_elect.or(config.leader_election.leader_elect);
+        config.leader_election.leader_elect = Some(elect.unwrap_or(false));
+        config.profiles().map_err(|error| anyhow!(error))?;
+        Ok(config)
+    }
+}
+
+/// Starts a scheduler beside the API server.
+pub(crate) fn start(parts: Parts, config: Configuration, metrics: Metrics) -> Result<()> {
+    let mut works = Works { parts, config, metrics };
+    works.extenders()?;
+    tokio::spawn(async move {
+        loop {
+            let Err(error) = works.until_stopped_or_lost().await else { return };
+            let error = format!("{error:#}");
+            tracing::error!(error, "the scheduler has ended: it begins anew");
+            tokio::time::sleep(works.config.leader_election.retry_period).await;
+        }
+    });
+    Ok(())
+}
+
+/// A configuration file, or upstream's defaults.
+fn read(path: Option<&Path>) -> Result<Configuration> {
+    let Some(path) = path else { return Ok(Configuration::default()) };
+    let shown = path.display();
+    let text = std::fs::read(path).with_context(|| format!("could not read {shown}"))?;
+    Configuration::parse(&text).map_err(|error| anyhow!("{shown}: {error}"))
+}
+
+/// A scheduler that works when it may.
+struct Works {
+    parts: Parts,
+    config: Configuration,
+    metrics: Metrics,
+}
+
+impl Works {
+    fn extenders(&self) -> Result<Vec<Extender>> {
+        let all = self.config.extenders.iter().map(|it| {
+            let way = ExtenderPost::new(it)
+                .with_context(|| format!("extender {:?} of the scheduler", it.url_prefix))?;
+            Ok(Extender::new(it, Arc::new(way)))
+        });
+        all.collect()
+    }
+
+    /// A scheduler whose caches end with `stop`.
+    fn scheduler(&self, stop: ShutdownSignal) -> Result<Scheduler> {
+        let parts = &self.parts;
+        Ok(Scheduler {
+            client: parts.client.clone(),
+            caches: Caches::new(parts.client.clone(), Arc::clone(&parts.random), stop),
+            clock: Arc::clone(&parts.clock),
+            random: Arc::clone(&parts.random),
+            profiles: self.config.profiles().map_err(|error| anyhow!(error))?,
+            extenders: self.extenders()?,
+            backoff: self.config.backoff(),
+            metrics: self.metrics.clone(),
+        })
+    }
+
+    /// Schedules, once it is the leader where that has to be.
+    ///
+    /// # Errors
+    /// When the lease was lost.
+    async fn until_stopped_or_lost(&mut self) -> Result<()> {
+        let stop = self.parts.stop.clone();
+        let config = &self.config.leader_election;
+        if !config.leader_elect.unwrap_or(true) {
+            let scheduler = self.scheduler(stop.clone())?;
+            scheduler.run(stop).await;
+            return Ok(());
+        }
+        let leading = Shutdown::new();
+        let scheduler = self.scheduler(leading.signal())?;
+        if !self.config.delay_cache_until_active {
+            scheduler.warm();
+        }
+        let (clock, random) = (Arc::clone(&self.parts.clock), Arc::clone(&self.parts.random));
+        let events = EventRecorder::new(NAME, "", Arc::clone(&clock), Arc::clone(&random));
+        let telling = Arc::clone(&events).run(self.parts.client.clone(), stop.clone());
+        let telling = tokio::spawn(telling);
+        let election = Election {
+            namespace: config.resource_namespace.clone(),
+            name: config.resource_name.clone(),
+            identity: format!("{}_{}", hostname(), random.uid()),
+            lease_duration: config.lease_duration,
+            renew_deadline: config.renew_deadline,
+            retry_period: config.retry_period,
+            release: true,
+        };
+        let client = self.parts.client.clone();
+        let candidate = leader::Candidate::new(client, clock, random, events, election);
+        let Some(leader) = candidate.acquire(&stop).await else {
+            leading.request();
+            return Ok(());
+        };
+        let running = tokio::spawn(scheduler.run(leading.signal()));
+        let kept = leader.keep(&stop).await;
+        leading.request();
+        // It ends between two decisions.
+        let _ = running.await;
+        if stop.is_requested() {
+            // What is to be told is written before the process ends.
+            let _ = tokio::time::timeout(Duration::from_secs(2), telling).await;
+        } else {
+            telling.abort();
+        }
+        Ok(kept?)
+    }
+}
+
+/// Flags of `kubelith kube-scheduler`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// A KubeSchedulerConfiguration in a YAML file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How the API server is reached (default: what the configuration says)
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Address of the API server (default: the kubeconfig's)
+    #[arg(long, value_name = "URL")]
+    master: Option<String>,
+    /// Features of upstream to switch: Name=true,Other=false
+    #[arg(long, value_name = "GATES")]
+    feature_gates: Vec<String>,
+    #[command(flatten)]
+    serving: serve::Options,
+    #[command(flatten)]
+    election: ElectionOptions,
+    #[command(flatten)]
+    log: log::Options,
+}
+
+/// What replaces the configuration's leader election.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "election")]
+#[command(next_help_heading = "Leader election")]
+#[allow(clippy::struct_field_names, reason = "they are upstream's names")]
+struct ElectionOptions {
+    /// Whether of several schedulers one works at a time
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    leader_elect: Option<bool>,
+    /// How long others leave alone a lease that is not renewed
+    #[arg(long, value_name = "DURATION", value_parser = crate::control_plane::period)]
+    leader_elect_lease_duration: Option<Duration>,
+    /// How long the leader tries to renew its lease
+    #[arg(long, value_name = "DURATION", value_parser = crate::control_plane::period)]
+    leader_elect_renew_deadline: Option<Duration>,
+    /// Between two tries
+    #[arg(long, value_name = "DURATION", value_parser = crate::control_plane::period)]
+    leader_elect_retry_period: Option<Duration>,
+    /// What is held: leases
+    #[arg(long, value_name = "KIND")]
+    leader_elect_resource_lock: Option<String>,
+    /// The lease's name
+    #[arg(long, value_name = "NAME")]
+    leader_elect_resource_name: Option<String>,
+    /// The lease's namespace
+    #[arg(long, value_name = "NAMESPACE")]
+    leader_elect_resource_namespace: Option<String>,
+}
+
+impl ElectionOptions {
+    fn apply(&self, config: &mut Configuration) -> Result<()> {
+        let election = &mut config.leader_election;
+        let said = |given: &Option<Duration>, to: &mut Duration| {
+            if let Some(given) = given {
+                *to = *given;
+            }
+        };
+        let named = |given: &Option<String>, to: &mut String| {
+            if let Some(given) = given {
+                to.clone_from(given);
+            }
+        };
+        election.leader_elect = self.leader_elect.or(election.leader_elect);
+        said(&self.leader_elect_lease_duration, &mut election.lease_duration);
+        said(&self.leader_elect_renew_deadline, &mut election.renew_deadline);
+        said(&self.leader_elect_retry_period, &mut election.retry_period);
+        named(&self.leader_elect_resource_lock, &mut election.resource_lock);
+        named(&self.leader_elect_resource_name, &mut election.resource_name);
+        named(&self.leader_elect_resource_namespace, &mut election.resource_namespace);
+        config.validated().map_err(|error| anyhow!(error)).map(drop)
+    }
+}
+
+/// Runs a scheduler alone until it is told to stop, or has lost its lease.
+pub(crate) fn run(options: Options) -> Result<()> {
+    options.log.start()?;
+    memory::give_back();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(alone(options))
+}
+
+async fn alone(options: Options) -> Result<()> {
+    crate::gates::check(&options.feature_gates)?;
+    let mut config = read(options.config.as_deref())?;
+    options.election.apply(&mut config)?;
+    let said = Some(PathBuf::from(&config.client_connection.kubeconfig));
+    let said = said.filter(|it| !it.as_os_str().is_empty());
+    let Some(kubeconfig) = options.kubeconfig.or(said) else {
+        bail!("say how the API server is reached: --kubeconfig, or clientConnection.kubeconfig");
+    };
+    let signals = Signals::catch()?;
+    let startup = Startup::begin(NAME);
+    let shutdown = Shutdown::new();
+    let access = Access::read(&kubeconfig)?.at(options.master);
+    let transport = Arc::new(HttpTransport::new(&access)?) as Arc<dyn Transport>;
+    let client = Client::new(transport, "kube-scheduler/v1.37.1");
+    let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) =
+        (Arc::new(RealClock), Arc::new(SystemRandom::new()));
+    let metrics = Metrics::default();
+    let address = options.serving.start(&client, &metrics, shutdown.signal()).await?;
+    if let Some(address) = address {
+        startup.up("scheduler", &format!("https://{address}"));
+    }
+    let parts = Parts { client, clock, random, stop: shutdown.signal() };
+    let mut works = Works { parts, config, metrics };
+    let ending = shutdown.clone();
+    tokio::spawn(async move {
+        signals.wait().await;
+        ending.request();
+    });
+    works.until_stopped_or_lost().await
+}
+
+/// This machine's name.
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Where a part serves what it tells of itself.
+fn address(bind: IpAddr, port: u16) -> Option<SocketAddr> {
+    (port != 0).then(|| SocketAddr::new(bind, port))
+}

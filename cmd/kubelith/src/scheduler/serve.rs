@@ -1,0 +1,199 @@
+//! What a scheduler that runs alone tells of itself: health to anybody, metrics to who may read them.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use apimachinery::{Value, value};
+use bytes::Bytes;
+use client::{Client, Resource};
+use component_base::{ShutdownSignal, metrics as text};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use prometheus_client::registry::Registry;
+use scheduler::Metrics;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use crate::pki::Identity;
+use crate::tls::Serving;
+
+/// How many connections there may be at once.
+const MAX_CONNECTIONS: usize = 64;
+
+/// Flags of serving.
+#[derive(Debug, clap::Args)]
+#[group(id = "serving")]
+#[command(next_help_heading = "Serving")]
+pub(super) struct Options {
+    /// Address to listen on
+    #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
+    bind_address: IpAddr,
+    /// Port of health and metrics; 0 for none
+    #[arg(long, default_value_t = 10_259, value_name = "PORT")]
+    secure_port: u16,
+    /// Certificate of the port, in PEM (default: one that this process makes for itself)
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    tls_cert_file: Option<PathBuf>,
+    /// The certificate's key
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    tls_private_key_file: Option<PathBuf>,
+}
+
+struct Told {
+    client: Client,
+    registry: Registry,
+}
+
+impl Options {
+    /// Serves until `stop`; where.
+    pub(super) async fn start(
+        &self,
+        client: &Client,
+        metrics: &Metrics,
+        stop: ShutdownSignal,
+    ) -> Result<Option<SocketAddr>> {
+        let Some(address) = super::address(self.bind_address, self.secure_port) else {
+            return Ok(None);
+        };
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("could not listen on {address}; --secure-port gives another, 0 none")
+        })?;
+        let tls = Serving::new(&self.identity()?)?.plain_config()?;
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let told = Arc::new(Told { client: client.clone(), registry });
+        tokio::spawn(accept(listener, acceptor, told, stop));
+        Ok(Some(address))
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path)
+                .with_context(|| format!("could not read {}", path.display()))
+        };
+        match (&self.tls_cert_file, &self.tls_private_key_file) {
+            (Some(certificate), Some(key)) => {
+                Ok(Identity { certificate: read(certificate)?, key: read(key)? })
+            }
+            (None, None) => {
+                let names = vec!["localhost".to_owned(), super::NAME.to_owned()];
+                let made = rcgen::generate_simple_self_signed(names)?;
+                let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+                Ok(Identity { certificate, key })
+            }
+            _ => bail!("--tls-cert-file and --tls-private-key-file belong together"),
+        }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    told: Arc<Told>,
+    stop: ShutdownSignal,
+) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.requested() => return,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        let (acceptor, told) = (acceptor.clone(), Arc::clone(&told));
+        tokio::spawn(async move {
+            let _permit = permit;
+            serve(stream, acceptor, told).await;
+        });
+    }
+}
+
+async fn serve(stream: TcpStream, acceptor: TlsAcceptor, told: Arc<Told>) {
+    let Ok(stream) = acceptor.accept(stream).await else { return };
+    let service = service_fn(move |request: Request<Incoming>| {
+        let told = Arc::clone(&told);
+        async move { Ok::<_, Infallible>(answer(&told, &request).await) }
+    });
+    let builder =
+        hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
+    // A client that goes away, or speaks something else.
+    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer(told: &Told, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let path = request.uri().path();
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
+    }
+    match path {
+        "/healthz" | "/livez" | "/readyz" => plain(StatusCode::OK, "ok"),
+        "/metrics" | "/configz" => match may_read(told, request, path).await {
+            Ok(()) if path == "/metrics" => {
+                let mut all = text::text(&told.registry);
+                all.push_str(&text::process());
+                let mut response = plain(StatusCode::OK, &all);
+                let kind = http::HeaderValue::from_static(text::TEXT);
+                response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+                response
+            }
+            Ok(()) => plain(StatusCode::NOT_FOUND, "404 page not found"),
+            Err((code, why)) => plain(code, &why),
+        },
+        _ => plain(StatusCode::NOT_FOUND, "404 page not found"),
+    }
+}
+
+fn plain(code: StatusCode, text: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text.to_owned())));
+    *response.status_mut() = code;
+    response
+}
+
+/// Asks the API server who asks, and whether they may.
+async fn may_read(
+    told: &Told,
+    request: &Request<Incoming>,
+    path: &str,
+) -> Result<(), (StatusCode, String)> {
+    let unauthorized = || (StatusCode::UNAUTHORIZED, "Unauthorized".to_owned());
+    let header = request.headers().get(http::header::AUTHORIZATION);
+    let token = header.and_then(|it| it.to_str().ok()).and_then(|it| it.strip_prefix("Bearer "));
+    let token = token.ok_or_else(unauthorized)?;
+    let review = value!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}
+    });
+    let reviews = Resource::built_in("authentication.k8s.io", "tokenreviews");
+    let who = told.client.create(&reviews, "", &review).await.map_err(|error| {
+        tracing::warn!(%error, "could not ask who a token is");
+        unauthorized()
+    })?;
+    if !who.bool_at(&["status", "authenticated"]) {
+        return Err(unauthorized());
+    }
+    let user = who.str_at(&["status", "user", "username"]);
+    let groups = Value::Array(who.items_at(&["status", "user", "groups"]).to_vec());
+    let review = value!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+        "spec": {"user": user, "groups": groups, "nonResourceAttributes": {"verb": "get", "path": path}}
+    });
+    let reviews = Resource::built_in("authorization.k8s.io", "subjectaccessreviews");
+    match told.client.create(&reviews, "", &review).await {
+        Ok(answer) if answer.bool_at(&["status", "allowed"]) => Ok(()),
+        Ok(_) => Err((
+            StatusCode::FORBIDDEN,
+            format!("forbidden: User {user:?} cannot get path {path:?}"),
+        )),
+        Err(error) => {
+            tracing::warn!(%error, user, "could not ask what a user may do");
+            Err((StatusCode::INTERNAL_SERVER_ERROR, format!("Authorization error (user={user})")))
+        }
+    }
+}

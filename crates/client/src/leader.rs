@@ -1,0 +1,265 @@
+//! Leader election with a Lease: of several who could do the same work one does it, as client-go's `leaderelection` has it.
+//!
+//! Who holds the lease renews it; others watch it grow old by their own clocks, so that clocks need not agree. Knows
+//! nothing of the work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use apimachinery::{Value, time, value};
+use component_base::{Clock, Random, ShutdownSignal};
+use tokio::time::Instant;
+
+use crate::call::Client;
+use crate::error::ClientError;
+use crate::events::{EventRecorder, EventType, ObjectReference};
+use crate::resource::Resource;
+
+/// How much longer than the period a pause may be, by chance, so that candidates do not try in step.
+const JITTER: f64 = 1.2;
+
+/// Which lease, who asks for it, and how long things may take.
+#[derive(Debug, Clone)]
+pub struct Election {
+    /// The lease's namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Who asks: unique among those who do.
+    pub identity: String,
+    /// How long others leave a lease alone that is not renewed.
+    pub lease_duration: Duration,
+    /// How long its holder tries to renew it.
+    pub renew_deadline: Duration,
+    /// Between two tries.
+    pub retry_period: Duration,
+    /// Whether the lease is given up when the holder is told to stop, so that others need not wait for it to grow old.
+    pub release: bool,
+}
+
+/// The lease could not be renewed in time: somebody else may hold it by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("leaderelection lost")]
+pub struct Lost;
+
+/// What was seen of the lease last.
+#[derive(Debug)]
+struct Seen {
+    spec: Value,
+    at: Instant,
+}
+
+/// A candidate.
+#[derive(Debug)]
+pub struct Candidate {
+    client: Client,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    events: Arc<EventRecorder>,
+    election: Election,
+    seen: Option<Seen>,
+    told: String,
+}
+
+/// Who holds the lease.
+#[derive(Debug)]
+pub struct Leader(Candidate);
+
+impl Candidate {
+    /// A candidate that has not asked yet. `events` tells who leads.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+        events: Arc<EventRecorder>,
+        election: Election,
+    ) -> Self {
+        Self { client, clock, random, events, election, seen: None, told: String::new() }
+    }
+
+    /// Asks until it holds the lease; `None` when it is told to stop before.
+    pub async fn acquire(mut self, stop: &ShutdownSignal) -> Option<Leader> {
+        let name = format!("{}/{}", self.election.namespace, self.election.name);
+        tracing::info!(
+            lease = name,
+            identity = self.election.identity,
+            "attempting to acquire leader lease"
+        );
+        loop {
+            match self.ask().await {
+                Ok(true) => {
+                    tracing::info!(
+                        lease = name,
+                        identity = self.election.identity,
+                        "successfully acquired lease"
+                    );
+                    self.tell("became leader");
+                    return Some(Leader(self));
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(lease = name, %error, "could not acquire leader lease")
+                }
+            }
+            let pause = self.election.retry_period.mul_f64(1.0 + JITTER * self.random.fraction());
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.requested() => return None,
+            }
+        }
+    }
+
+    fn holds(&self) -> bool {
+        let holder = |it: &Seen| it.spec.str_at(&["holderIdentity"]) == self.election.identity;
+        self.seen.as_ref().is_some_and(holder)
+    }
+
+    fn lease() -> Resource {
+        Resource::built_in("coordination.k8s.io", "leases")
+    }
+
+    /// Takes the lease or renews it, where that may be; false where another holds it.
+    async fn ask(&mut self) -> Result<bool, ClientError> {
+        let lease = Self::lease();
+        let Election { namespace, name, .. } = &self.election;
+        let old = match self.client.get(&lease, namespace, name).await {
+            Ok(old) => old,
+            Err(error) if error.is_not_found() => return self.create(&lease).await,
+            Err(error) => return Err(error),
+        };
+        let now = self.clock.monotonic();
+        let spec = old.at(&["spec"]).cloned().unwrap_or(Value::object());
+        if self.seen.as_ref().is_none_or(|it| it.spec != spec) {
+            self.seen = Some(Seen { spec: spec.clone(), at: now });
+        }
+        let holder = spec.str_at(&["holderIdentity"]).to_owned();
+        let seen_at = self.seen.as_ref().map_or(now, |it| it.at);
+        let fresh = seen_at + self.lasts(&spec) > now;
+        if holder != self.told && !holder.is_empty() {
+            tracing::info!(identity = holder, "new leader elected");
+            self.told.clone_from(&holder);
+        }
+        if !holder.is_empty() && fresh && !self.holds() {
+            return Ok(false);
+        }
+        let mut new = old.clone();
+        new.set_at(&["spec"], self.spec(Some(&spec)));
+        let written = self.client.update(&lease, "", &new).await?;
+        self.see(&written);
+        Ok(true)
+    }
+
+    /// How long a lease lasts: as its holder said, so that one that was given up lasts no longer.
+    fn lasts(&self, spec: &Value) -> Duration {
+        let said = spec.i64_at(&["leaseDurationSeconds"]).and_then(|it| u64::try_from(it).ok());
+        said.map_or(self.election.lease_duration, Duration::from_secs)
+    }
+
+    async fn create(&mut self, lease: &Resource) -> Result<bool, ClientError> {
+        let Election { namespace, name, .. } = &self.election;
+        let mut object = value!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": (name.as_str()), "namespace": (namespace.as_str())}
+        });
+        object.set_at(&["spec"], self.spec(None));
+        let written = self.client.create(lease, namespace, &object).await?;
+        self.see(&written);
+        Ok(true)
+    }
+
+    /// The lease as this one holds it from now on.
+    fn spec(&self, old: Option<&Value>) -> Value {
+        let now = time::format_micro_time(self.clock.now());
+        let seconds = i64::try_from(self.election.lease_duration.as_secs()).unwrap_or(i64::MAX);
+        let mut spec = value!({
+            "holderIdentity": (self.election.identity.as_str()), "leaseDurationSeconds": seconds,
+            "acquireTime": (now.as_str()), "renewTime": (now.as_str()), "leaseTransitions": 0
+        });
+        if let Some(old) = old {
+            let transitions = old.i64_at(&["leaseTransitions"]).unwrap_or_default();
+            if old.str_at(&["holderIdentity"]) == self.election.identity {
+                let acquired = old.at(&["acquireTime"]).cloned().unwrap_or_default();
+                spec.set_at(&["acquireTime"], acquired);
+                spec.set_at(&["leaseTransitions"], transitions);
+            } else {
+                spec.set_at(&["leaseTransitions"], transitions.saturating_add(1));
+            }
+        }
+        spec
+    }
+
+    fn see(&mut self, written: &Value) {
+        let spec = written.at(&["spec"]).cloned().unwrap_or(Value::object());
+        self.seen = Some(Seen { spec, at: self.clock.monotonic() });
+        self.told.clone_from(&self.election.identity);
+    }
+
+    fn tell(&self, what: &str) {
+        let about = ObjectReference {
+            api_version: "coordination.k8s.io/v1".into(),
+            kind: "Lease".into(),
+            namespace: self.election.namespace.clone(),
+            name: self.election.name.clone(),
+            ..ObjectReference::default()
+        };
+        let message = format!("{} {what}", self.election.identity);
+        self.events.record(about, EventType::Normal, "LeaderElection", message);
+    }
+}
+
+impl Leader {
+    /// Keeps the lease until `stop`.
+    ///
+    /// # Errors
+    /// When it could not be renewed in time: the work has to end at once.
+    pub async fn keep(mut self, stop: &ShutdownSignal) -> Result<(), Lost> {
+        let mut renewed = self.0.clock.monotonic();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(self.0.election.retry_period) => {}
+                () = stop.requested() => {
+                    self.release().await;
+                    return Ok(());
+                }
+            }
+            let deadline = renewed + self.0.election.renew_deadline;
+            match tokio::time::timeout_at(deadline, self.0.ask()).await {
+                Ok(Ok(true)) => renewed = self.0.clock.monotonic(),
+                Ok(Ok(false)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "could not renew the leader lease"),
+                Err(_) => tracing::warn!("the leader lease was not renewed in time"),
+            }
+            if self.0.clock.monotonic() >= deadline || !self.0.holds() {
+                self.0.tell("stopped leading");
+                return Err(Lost);
+            }
+        }
+    }
+
+    /// Gives the lease up.
+    async fn release(&mut self) {
+        if !self.0.election.release || !self.0.holds() {
+            return;
+        }
+        let lease = Candidate::lease();
+        let Election { namespace, name, .. } = &self.0.election;
+        let given_up = async {
+            let mut lease_now = self.0.client.get(&lease, namespace, name).await?;
+            if lease_now.str_at(&["spec", "holderIdentity"]) != self.0.election.identity {
+                return Ok(());
+            }
+            let now = time::format_micro_time(self.0.clock.now());
+            lease_now.set_at(&["spec", "holderIdentity"], "");
+            lease_now.set_at(&["spec", "leaseDurationSeconds"], 1);
+            lease_now.set_at(&["spec", "acquireTime"], now.as_str());
+            lease_now.set_at(&["spec", "renewTime"], now.as_str());
+            self.0.client.update(&lease, "", &lease_now).await.map(drop)
+        };
+        if let Err(error) = given_up.await {
+            let error: ClientError = error;
+            tracing::warn!(%error, "could not give up the leader lease");
+        }
+        self.0.tell("stopped leading");
+    }
+}
