@@ -165,23 +165,42 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<()> {
         return controllers::run(places, options);
     }
     let file = places.root.join("docs/replay.tsv");
-    let mut right = answers(places, options)?;
+    let mut answers = answers(places, options, None)?;
+    if !answers.wrong.is_empty() {
+        println!("played again: {}", answers.wrong.join(", "));
+        answers.mend(&self::answers(places, options, Some(&answers.wrong))?);
+    }
     if options.write {
-        write(&file, &right)?;
-        return tell(&places.root.join("docs/gaps.md"), &right);
+        write(&file, &answers.right)?;
+        return tell(&places.root.join("docs/gaps.md"), &answers.right);
     }
-    if let Err(worse) = compare(&file, &right) {
-        println!("played again, since {worse}");
-        for (topic, again) in answers(places, options)? {
-            let before = right.entry(topic).or_default();
-            *before = again.max(*before);
-        }
-    }
-    compare(&file, &right)
+    compare(&file, &answers.right)
 }
 
-/// Plays the recordings to a fresh server: topic to (right, all).
-fn answers(places: &Places, options: &Options) -> Result<BTreeMap<String, (u32, u32)>> {
+/// What came of a play.
+struct Answers {
+    /// Topic to (right, all).
+    right: BTreeMap<String, (u32, u32)>,
+    /// The answers that were wrong: topic, slash, name.
+    wrong: Vec<String>,
+}
+
+impl Answers {
+    /// Takes in what was right the second time, where only what was wrong was judged.
+    fn mend(&mut self, again: &Self) {
+        for (topic, (right, _)) in &again.right {
+            if let Some((before, _)) = self.right.get_mut(topic) {
+                *before += right;
+            }
+        }
+    }
+}
+
+/// Plays the recordings to a fresh server. All are sent, since later ones build on earlier ones; `only` these are judged.
+fn answers(places: &Places, options: &Options, only: Option<&[String]>) -> Result<Answers> {
+    let directory = tempfile::tempdir()?;
+    let wrong = text(&directory.path().join("wrong.json"));
+    let judged = text(&directory.path().join("judged"));
     let server = Server::start(places, RECORDED)?;
     let player = places.reference.join("../tools/replay.py");
     let url = server.url();
@@ -190,7 +209,11 @@ fn answers(places: &Places, options: &Options) -> Result<BTreeMap<String, (u32, 
     let exceptions = text(&places.root.join("docs/replay-exceptions.tsv"));
     let mut arguments =
         vec![player.as_str(), "--server", url, "--token", "replay", "--show", &show];
-    arguments.extend(["--except", &exceptions]);
+    arguments.extend(["--except", &exceptions, "--json", &wrong]);
+    if let Some(only) = only {
+        fs::write(&judged, only.join("\n")).context("could not write what is judged")?;
+        arguments.extend(["--only", &judged]);
+    }
     for topic in &options.topic {
         arguments.extend(["--topic", topic]);
     }
@@ -203,10 +226,14 @@ fn answers(places: &Places, options: &Options) -> Result<BTreeMap<String, (u32, 
     if right.is_empty() {
         bail!("the player printed no result: {}", String::from_utf8_lossy(&output.stderr));
     }
-    if right.contains_key(CUSTOM) {
+    let wrong = fs::read(&wrong).context("the player did not say what is wrong")?;
+    let wrong: Vec<serde_json::Value> = serde_json::from_slice(&wrong)?;
+    let names = wrong.iter().filter_map(|it| it["id"].as_str());
+    let wrong = names.filter(|it| !it.starts_with(CUSTOM)).map(str::to_owned).collect();
+    if only.is_none() && right.contains_key(CUSTOM) {
         custom(places, &show, &mut right)?;
     }
-    Ok(right)
+    Ok(Answers { right, wrong })
 }
 
 /// Stories of a custom resource. Of the stories before them the recordings lack the step that lets the definition go

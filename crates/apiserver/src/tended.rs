@@ -82,10 +82,11 @@ pub async fn run(server: Arc<Server>, stop: ShutdownSignal) {
             notified
         });
         let mut woken = futures::future::select_all(woken.collect::<Vec<_>>());
+        // First what people see.
+        look(&server, &objects, &mut known).await;
         if let Some(fairness) = &server.fairness {
             digest(fairness, &objects);
         }
-        look(&server, &objects, &mut known).await;
         loop {
             tokio::select! {
                 _ = &mut woken => break,
