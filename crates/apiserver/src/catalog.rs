@@ -92,9 +92,7 @@ impl Catalog {
         server_version: &str,
         computed: Vec<Made>,
     ) -> Self {
-        // Of versions that are no more nothing is told here: they have no types of their own.
-        let mut facts = discovery::built_in(&built_in);
-        facts.retain(|it| api::resources().iter().any(|known| std::ptr::eq(known, *it)));
+        let facts = discovery::documented(&built_in);
         Self {
             built_in_documents: openapi::BuiltIn::new(facts, server_version),
             custom: ArcSwap::from_pointee(Custom::new(BTreeMap::new(), Arc::default())),

@@ -10,8 +10,8 @@ use apimachinery::{Object, Status, Value, value};
 use compact_str::CompactString;
 use http::Response;
 use http::header::{ACCEPT, ETAG, HeaderValue, IF_NONE_MATCH};
-use registry::Registry;
 use registry::custom::Definition;
+use registry::{Registry, Served};
 use sha2::{Digest, Sha256, Sha512};
 
 use crate::Server;
@@ -82,18 +82,23 @@ impl Documents {
     }
 }
 
-/// The built-in resources that are told.
+/// The built-in resources that are told, those of versions that are no more last.
 pub(crate) fn built_in(registry: &Registry) -> Vec<&'static ResourceFacts> {
+    let removed = registry.resources().iter().flat_map(|resource| {
+        let gone = |it: &&Served| resource.removed_in(it).is_some();
+        resource.served().iter().filter(gone).map(|it| it.facts).collect::<Vec<_>>()
+    });
+    documented(registry).into_iter().chain(removed).collect()
+}
+
+/// The built-in resources that have types of their own.
+pub(crate) fn documented(registry: &Registry) -> Vec<&'static ResourceFacts> {
     let served: Vec<_> =
         registry.resources().iter().flat_map(|it| it.served().iter().map(|it| it.facts)).collect();
     let is_served = |facts: &&ResourceFacts| {
         served.iter().any(|it| std::ptr::eq(*it, *facts)) || !facts.verbs.contains(&"watch")
     };
-    let removed = served
-        .iter()
-        .copied()
-        .filter(|it| !api::resources().iter().any(|known| std::ptr::eq(known, *it)));
-    api::resources().iter().filter(is_served).chain(removed).collect()
+    api::resources().iter().filter(is_served).collect()
 }
 
 /// Those of custom resources: groups by name, their versions the preferred first.

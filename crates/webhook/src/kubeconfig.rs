@@ -168,7 +168,7 @@ impl Files<'_> {
             component_base::tls::client(Trust::Anybody).map_err(|error| error.to_string())?
         } else {
             let pem = self.content(cluster, "certificate-authority")?;
-            tls::trusting(&pem.map(|it| BASE64_STANDARD.encode(it)).unwrap_or_default())?
+            tls::trusting_pem(&pem.unwrap_or_default())?
         };
         let certificate = self.content(user, "client-certificate")?;
         let mut config = match certificate.zip(self.content(user, "client-key")?) {

@@ -22,16 +22,24 @@ const SYSTEM_AUTHORITIES: [&str; 3] =
 /// # Errors
 /// When the bundle holds no certificate, in upstream's words.
 pub fn trusting(bundle: &str) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
-    let unable = |why: &str| format!("unable to load root certificates: {why}");
-    let pem = if bundle.is_empty() {
-        let found = SYSTEM_AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok());
-        found.unwrap_or_default()
-    } else {
-        BASE64_STANDARD.decode(bundle).map_err(|error| unable(&error.to_string()))?
-    };
+    let pem = BASE64_STANDARD.decode(bundle).map_err(|error| unable(&error.to_string()))?;
+    trusting_pem(&pem)
+}
+
+fn unable(why: &str) -> String {
+    format!("unable to load root certificates: {why}")
+}
+
+/// Trusts authorities in PEM; the machine's where there are none.
+pub(crate) fn trusting_pem(
+    given: &[u8],
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, String> {
+    let system = || SYSTEM_AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok());
+    let found = if given.is_empty() { system() } else { None };
+    let mut pem = found.as_deref().unwrap_or(given);
     let certificates: Vec<CertificateDer<'static>> =
-        rustls_pemfile::certs(&mut pem.as_slice()).filter_map(Result::ok).collect();
-    if certificates.is_empty() && !bundle.is_empty() {
+        rustls_pemfile::certs(&mut pem).filter_map(Result::ok).collect();
+    if certificates.is_empty() && !given.is_empty() {
         return Err(unable("unable to parse bytes as PEM block"));
     }
     let mut roots = RootCertStore::empty();

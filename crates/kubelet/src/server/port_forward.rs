@@ -155,20 +155,8 @@ async fn serve<I: AsyncRead + AsyncWrite + Send>(context: Arc<Context>, sandbox:
         Streams { context, sandbox, out, waiting: BTreeMap::new(), inputs: BTreeMap::new() };
     let reading = async move {
         let (mut reader, mut writer) = (Reader::new(), Writer::new());
-        let mut buffer = vec![0; CHUNK_BYTES];
-        while let Ok(read @ 1..) = from.read(&mut buffer).await {
-            reader.feed(&buffer[..read]);
-            loop {
-                match reader.next() {
-                    Ok(Some(Frame::GoAway)) => return,
-                    Ok(Some(frame)) => streams.take(frame, &mut writer).await,
-                    Ok(None) => break,
-                    Err(error) => {
-                        tracing::debug!(%error, "a client's port forwarding ended");
-                        return;
-                    }
-                }
-            }
+        while let Some(frame) = reader.receive(&mut from).await {
+            streams.take(frame, &mut writer).await;
         }
     };
     let writing = async move {

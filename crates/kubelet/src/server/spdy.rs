@@ -1,9 +1,12 @@
-//! The part of SPDY/3.1 that streams into pods need: frames, and headers compressed with the fixed dictionary. Pure.
+//! The part of SPDY/3.1 that streams into pods need: frames, and headers compressed with the fixed dictionary.
 //!
-//! Knows no sockets. Flow control is left out, as in upstream's own library: windows are never waited for.
+//! Knows nothing of what the streams are for. Flow control is left out, as in upstream's own library: windows are never waited for.
 
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
+/// What is read at once.
+const READ_BYTES: usize = 32 << 10;
 /// The largest frame that is read.
 const MAX_FRAME_BYTES: usize = 1 << 20;
 /// The most that headers of one stream take.
@@ -132,17 +135,39 @@ pub(super) struct SpdyError(&'static str);
 /// Reads frames from bytes as they come.
 pub(super) struct Reader {
     buffer: Vec<u8>,
+    chunk: Vec<u8>,
     inflate: Decompress,
     dictionary: Vec<u8>,
 }
 
 impl Reader {
     pub(super) fn new() -> Self {
-        Self { buffer: Vec::new(), inflate: Decompress::new(true), dictionary: dictionary() }
+        let (buffer, chunk) = (Vec::new(), vec![0; READ_BYTES]);
+        Self { buffer, chunk, inflate: Decompress::new(true), dictionary: dictionary() }
     }
 
+    #[cfg(test)]
     pub(super) fn feed(&mut self, data: &[u8]) {
         self.buffer.extend_from_slice(data);
+    }
+
+    /// The next frame of a client, read as it comes; nothing where it goes, or does not keep to the protocol.
+    pub(super) async fn receive<I: AsyncRead + Unpin>(&mut self, from: &mut I) -> Option<Frame> {
+        loop {
+            match self.next() {
+                Ok(Some(Frame::GoAway)) => return None,
+                Ok(Some(frame)) => return Some(frame),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a client's streams ended");
+                    return None;
+                }
+            }
+            match from.read(&mut self.chunk).await {
+                Ok(read @ 1..) => self.buffer.extend_from_slice(&self.chunk[..read]),
+                Ok(0) | Err(_) => return None,
+            }
+        }
     }
 
     /// The next whole frame.

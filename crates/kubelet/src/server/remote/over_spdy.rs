@@ -214,20 +214,8 @@ struct Opened {
 
 async fn read<I: AsyncRead>(mut from: ReadHalf<I>, mut opened: Opened) {
     let (mut reader, mut writer) = (Reader::new(), Writer::new());
-    let mut buffer = vec![0; FRAME_BYTES];
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        reader.feed(&buffer[..read]);
-        loop {
-            match reader.next() {
-                Ok(Some(Frame::GoAway)) => return,
-                Ok(Some(frame)) => opened.take(frame, &mut writer).await,
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::debug!(%error, "a client's streams ended");
-                    return;
-                }
-            }
-        }
+    while let Some(frame) = reader.receive(&mut from).await {
+        opened.take(frame, &mut writer).await;
     }
 }
 
