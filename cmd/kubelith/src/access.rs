@@ -1,26 +1,37 @@
 //! Who may do what in this cluster: the flags, and the authenticators, authorizers and admission plugins made of them.
 
+mod authentication;
+mod authorization;
+
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use admission::{Chain, Parts};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, bail};
+use apiserver::bootstrap::FrontProxySettings;
 use apiserver::{Access, CachedObjects, ProxyClient};
+use auth::abac::Abac;
+use auth::anonymous::Anonymous;
 use auth::bootstrap_token::BootstrapTokens;
+use auth::configured::{AuthorizerParts, ConfiguredAuthorizers, ConfiguredIssuers, Prepared};
+use auth::front_proxy::FrontProxy;
 use auth::jwt::{SigningKey, VerifyingKey};
+use auth::metrics::Metrics;
 use auth::node::NodeAuthorizer;
-use auth::privileged::PrivilegedGroup;
 use auth::rbac::Rbac;
-use auth::service_account::{ServiceAccountTokens, TokenIssuer};
+use auth::service_account::{LegacyUses, ServiceAccountTokens, TokenIssuer};
 use auth::static_token::StaticTokens;
-use auth::union::Union;
+use auth::token_webhook::TokenWebhook;
 use auth::x509::ClientCertificates;
 use auth::{Authenticator, Authorizer};
-use component_base::{Clock, Random};
+use component_base::{Clock, Random, ShutdownSignal};
 
+use crate::files;
 use crate::pki::{Directory, Identity, Subject};
+use authentication::AuthenticationOptions;
+use authorization::AuthorizationOptions;
 
 /// A documentation address: asking the way to it tells our own address, and sends nothing.
 const FAR_AWAY: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
@@ -36,9 +47,15 @@ pub(crate) struct Options {
     /// File of static bearer tokens: token,user,uid,"groups"
     #[arg(long, value_name = "FILE")]
     token_auth_file: Option<PathBuf>,
-    /// Who the tokens of service accounts say made them
+    /// Who the tokens of service accounts say made them; further ones made tokens that are good still
     #[arg(long, default_value = "https://kubernetes.default.svc", value_name = "URL")]
-    service_account_issuer: String,
+    service_account_issuer: Vec<String>,
+    /// The longest that tokens of service accounts live (default: as long as they are asked for)
+    #[arg(long, value_name = "DURATION", value_parser = crate::control_plane::period)]
+    service_account_max_token_expiration: Option<std::time::Duration>,
+    /// Whether tokens in pods live a year, and are warned of after the hour that they are asked for
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    service_account_extend_token_expiration: bool,
     /// Key that signs the tokens of service accounts (default: one of its own, below DATA_DIR/pki)
     #[arg(long, value_name = "FILE")]
     service_account_signing_key_file: Option<PathBuf>,
@@ -57,6 +74,21 @@ pub(crate) struct Options {
     /// Its key
     #[arg(long, value_name = "FILE", requires = "proxy_client_cert_file")]
     proxy_client_key_file: Option<PathBuf>,
+    /// Certificate of this server (default: one of its own, below DATA_DIR/pki). Read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    tls_cert_file: Option<PathBuf>,
+    /// Key of that certificate
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    tls_private_key_file: Option<PathBuf>,
+    /// Authority of clients' certificates, besides the cluster's own. Read again when it changes
+    #[arg(long, value_name = "FILE")]
+    client_ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    front_proxy: FrontProxyOptions,
+    #[command(flatten)]
+    authentication: AuthenticationOptions,
+    #[command(flatten)]
+    authorization: AuthorizationOptions,
     /// The most requests in flight that change nothing; watches are not counted
     #[arg(long, default_value_t = 400, value_name = "N")]
     pub(crate) max_requests_inflight: usize,
@@ -74,6 +106,53 @@ pub(crate) struct Options {
     pub(crate) tls_san: Vec<String>,
 }
 
+/// Upstream's flags of the front proxy.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "front-proxy")]
+#[command(next_help_heading = "kube-apiserver")]
+struct FrontProxyOptions {
+    /// Authority of the proxies that are believed who sends a request (default: one of its own, below DATA_DIR/pki)
+    #[arg(long, value_name = "FILE")]
+    requestheader_client_ca_file: Option<PathBuf>,
+    /// Common names of those proxies; any, where it is empty
+    #[arg(long, value_delimiter = ',', default_value = FRONT_PROXY_CLIENT, value_name = "NAME")]
+    requestheader_allowed_names: Vec<String>,
+    /// Headers in which they name the user
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-User", value_name = "HEADER")]
+    requestheader_username_headers: Vec<String>,
+    /// Headers in which they tell the user's uid
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Uid", value_name = "HEADER")]
+    requestheader_uid_headers: Vec<String>,
+    /// Headers in which they name groups
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Group", value_name = "HEADER")]
+    requestheader_group_headers: Vec<String>,
+    /// What headers of extra values begin with
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Extra-", value_name = "PREFIX")]
+    requestheader_extra_headers_prefix: Vec<String>,
+}
+
+impl FrontProxyOptions {
+    fn settings(&self, pki: &Directory) -> Result<FrontProxySettings> {
+        let authority = match &self.requestheader_client_ca_file {
+            Some(path) => read(path)?,
+            None => pki.authority("front-proxy-ca", "front-proxy-ca")?.certificate,
+        };
+        let list = |all: &[String]| all.iter().filter(|it| !it.is_empty()).cloned().collect();
+        let proxy = FrontProxy {
+            allowed_names: list(&self.requestheader_allowed_names),
+            username_headers: list(&self.requestheader_username_headers),
+            uid_headers: list(&self.requestheader_uid_headers),
+            group_headers: list(&self.requestheader_group_headers),
+            extra_header_prefixes: list(&self.requestheader_extra_headers_prefix),
+        };
+        Ok(FrontProxySettings { authority, proxy })
+    }
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
+}
+
 /// The address of the default route, where there is one.
 pub(crate) fn own_address() -> Option<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
@@ -81,21 +160,110 @@ pub(crate) fn own_address() -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
+/// Whose certificates are good.
+#[derive(Debug)]
+pub(crate) struct Authorities {
+    pub(crate) clients: String,
+    pub(crate) front_proxies: String,
+}
+
+impl Options {
+    /// Certificate and key that the server presents instead of its own.
+    pub(crate) fn presented(&self) -> Result<Option<(Identity, Vec<PathBuf>)>> {
+        let (Some(certificate), Some(key)) = (&self.tls_cert_file, &self.tls_private_key_file)
+        else {
+            return Ok(None);
+        };
+        let identity = Identity { certificate: read(certificate)?, key: read(key)? };
+        Ok(Some((identity, vec![certificate.clone(), key.clone()])))
+    }
+
+    /// Whose certificates are good; the cluster's own authority always is, since it signs those of nodes.
+    pub(crate) fn authorities(&self, own: &str, front_proxies: &str) -> Result<Authorities> {
+        let more = self.client_ca_file.as_deref().map(read).transpose()?.unwrap_or_default();
+        let proxies = self.front_proxy.requestheader_client_ca_file.as_deref().map(read);
+        let proxies = proxies.transpose()?.unwrap_or_else(|| front_proxies.to_owned());
+        Ok(Authorities { clients: format!("{own}{more}"), front_proxies: proxies })
+    }
+
+    /// The files of authorities, which are followed.
+    pub(crate) fn authority_files(&self) -> Vec<PathBuf> {
+        let files = [&self.client_ca_file, &self.front_proxy.requestheader_client_ca_file];
+        files.into_iter().flatten().cloned().collect()
+    }
+}
+
 /// What was read from files.
 #[derive(Debug)]
 pub(crate) struct Credentials {
     tokens: StaticTokens,
     issuer: Arc<TokenIssuer>,
-    anonymous: bool,
+    issuers: Option<Arc<ConfiguredIssuers>>,
+    webhook: Option<TokenWebhook>,
+    front_proxy: Arc<FrontProxy>,
+    anonymous: Anonymous,
+    authorizers: Prepared,
+    abac: Abac,
+    /// The files that are followed.
+    authentication_file: Option<PathBuf>,
+    authorization_file: Option<PathBuf>,
+    setting: Setting,
 }
 
+/// What is needed to find out who asks.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Metrics,
+    pub(crate) stop: ShutdownSignal,
+}
+
+/// The shortest limit of how long tokens live, in seconds, and the longest (upstream's limits).
+const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 3_600..=1 << 32;
+
 impl Options {
-    /// Reads tokens and keys; makes the signing key where there is none.
-    pub(crate) fn credentials(&self, pki: &Directory) -> Result<Credentials> {
-        let read = |path: &PathBuf| {
-            fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
+    /// The authority of front proxies, and what they are believed.
+    pub(crate) fn front_proxy(&self, pki: &Directory) -> Result<FrontProxySettings> {
+        self.front_proxy.settings(pki)
+    }
+
+    /// Reads tokens, keys and configurations; makes the signing key where there is none.
+    pub(crate) fn credentials(
+        &self,
+        pki: &Directory,
+        front_proxy: &FrontProxySettings,
+        setting: &Setting,
+    ) -> Result<Credentials> {
+        let tokens = self.token_auth_file.as_deref().map(read).transpose()?.unwrap_or_default();
+        let issuer = Arc::new(self.issuer(pki)?);
+        let authentication = self.authentication.configured(issuer.issuers())?;
+        let authorization = self.authorization.configured()?;
+        let authorizers = Prepared::new(authorization.configuration, &setting.metrics);
+        let parts = auth::oidc::Parts {
+            clock: Arc::clone(&setting.clock),
+            metrics: setting.metrics.clone(),
+            stop: setting.stop.clone(),
         };
-        let tokens = self.token_auth_file.as_ref().map(read).transpose()?.unwrap_or_default();
+        Ok(Credentials {
+            tokens: StaticTokens::parse(&tokens).with_context(|| {
+                let file = self.token_auth_file.clone().unwrap_or_default();
+                format!("could not use {}", file.display())
+            })?,
+            webhook: self.authentication.webhook(issuer.audiences())?,
+            issuer,
+            front_proxy: Arc::new(front_proxy.proxy.clone()),
+            anonymous: authentication.anonymous(self.anonymous_auth),
+            authentication_file: authentication.file.clone(),
+            issuers: authentication.issuers(parts)?,
+            authorizers: authorizers.map_err(|why| anyhow!("{why}"))?,
+            abac: authorization.abac,
+            authorization_file: authorization.file,
+            setting: setting.clone(),
+        })
+    }
+
+    /// Who makes the tokens of service accounts.
+    fn issuer(&self, pki: &Directory) -> Result<TokenIssuer> {
         let key = match &self.service_account_signing_key_file {
             Some(path) => read(path)?,
             None => pki.secret("service-account.key", || {
@@ -109,25 +277,26 @@ impl Options {
         })?;
         let mut verifying = Vec::new();
         for path in &self.service_account_key_file {
-            let key = VerifyingKey::from_pem(&read(path)?);
-            verifying.push(key.with_context(|| format!("could not use {}", path.display()))?);
+            let keys = VerifyingKey::all_from_pem(&read(path)?);
+            verifying.extend(keys.with_context(|| format!("could not use {}", path.display()))?);
         }
-        let (issuer, audiences) = (&self.service_account_issuer, self.api_audiences.clone());
-        Ok(Credentials {
-            tokens: StaticTokens::parse(&tokens).with_context(|| {
-                let file = self.token_auth_file.clone().unwrap_or_default();
-                format!("could not use {}", file.display())
-            })?,
-            issuer: Arc::new(TokenIssuer::new(key, verifying, issuer, audiences)),
-            anonymous: self.anonymous_auth,
-        })
+        let Some((first, former)) = self.service_account_issuer.split_first() else {
+            bail!("service-account-issuer is a required flag");
+        };
+        let limit = self.service_account_max_token_expiration.map(|it| it.as_secs());
+        let limit = limit.map(|it| i64::try_from(it).unwrap_or(i64::MAX));
+        if limit.is_some_and(|it| !TOKEN_SECONDS.contains(&it)) {
+            bail!(
+                "the service-account-max-token-expiration must be between 1 hour and 2^32 seconds"
+            );
+        }
+        let issuer = TokenIssuer::new(key, verifying, first, self.api_audiences.clone());
+        let extends = self.service_account_extend_token_expiration;
+        Ok(issuer.with_former(former).with_limits(limit, extends))
     }
 
     /// What this server proves itself by to API servers behind it.
     pub(crate) fn proxy_client(&self, pki: &Directory) -> Result<ProxyClient> {
-        let read = |path: &PathBuf| {
-            fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
-        };
         let (Some(certificate), Some(key)) =
             (&self.proxy_client_cert_file, &self.proxy_client_key_file)
         else {
@@ -161,33 +330,49 @@ impl Credentials {
         Arc::clone(&self.issuer)
     }
 
-    /// Authenticators, authorizers and plugins, reading from these caches.
+    /// Authenticators, authorizers and plugins, reading from these caches. Files that may change are followed.
     pub(crate) fn access(
         self,
         objects: &Arc<CachedObjects>,
         clock: Arc<dyn Clock>,
         random: Arc<dyn Random>,
+        uses: Arc<dyn LegacyUses>,
     ) -> Access {
         let read = || Arc::clone(objects) as Arc<dyn auth::Objects>;
         let rbac = Arc::new(Rbac::new(objects.as_ref()));
         let all: Vec<apimachinery::Value> = api::bootstrap_objects().collect();
         let node_rules = auth::node::rules_of(all.iter());
-        let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![
-            // First: whoever is in it can never be locked out.
-            Arc::new(PrivilegedGroup),
-            Arc::new(NodeAuthorizer::new(read(), node_rules)),
-            Arc::clone(&rbac) as Arc<dyn Authorizer>,
-        ]));
-        let authenticators: Vec<Arc<dyn Authenticator>> = vec![
+        let authorizers = ConfiguredAuthorizers::new(
+            self.authorizers,
+            AuthorizerParts {
+                node: Arc::new(NodeAuthorizer::new(read(), node_rules)),
+                rbac: Arc::clone(&rbac) as Arc<dyn Authorizer>,
+                abac: Arc::new(self.abac),
+                metrics: self.setting.metrics.clone(),
+            },
+        );
+        let authorizers = Arc::new(authorizers);
+        if let Some(file) = self.authorization_file {
+            follow_authorizers(file, Arc::clone(&authorizers), &self.setting);
+        }
+        let mut authenticators: Vec<Arc<dyn Authenticator>> = vec![
             Arc::new(ClientCertificates),
             Arc::new(self.tokens),
-            Arc::new(ServiceAccountTokens::new(
-                Arc::clone(&self.issuer),
-                read(),
-                Arc::clone(&clock),
-            )),
+            Arc::new(
+                ServiceAccountTokens::new(Arc::clone(&self.issuer), read(), Arc::clone(&clock))
+                    .with_uses(uses),
+            ),
             Arc::new(BootstrapTokens::new(read(), Arc::clone(&clock))),
         ];
+        if let Some(issuers) = self.issuers {
+            if let Some(file) = self.authentication_file {
+                follow_issuers(file, Arc::clone(&issuers), self.setting.stop.clone());
+            }
+            authenticators.push(issuers);
+        }
+        // Last: whoever is known without asking is not asked for.
+        authenticators.extend(self.webhook.map(|it| Arc::new(it) as Arc<dyn Authenticator>));
+        let authorizer: Arc<dyn Authorizer> = authorizers;
         let parts = Parts {
             objects: Arc::clone(objects) as Arc<dyn admission::Objects>,
             rbac,
@@ -199,8 +384,36 @@ impl Credentials {
             authenticators,
             authorizer,
             admission: Chain::standard(&parts),
+            front_proxy: Some(self.front_proxy),
             anonymous: self.anonymous,
+            metrics: self.setting.metrics,
             tokens: Some(self.issuer),
+        }
+    }
+}
+
+fn follow_issuers(file: PathBuf, issuers: Arc<ConfiguredIssuers>, stop: ShutdownSignal) {
+    tokio::spawn(files::follow(vec![file.clone()], stop, async move |contents| {
+        let text = contents.into_iter().next().unwrap_or_default();
+        told(&file, issuers.reload(&text).await);
+    }));
+}
+
+fn follow_authorizers(file: PathBuf, authorizers: Arc<ConfiguredAuthorizers>, setting: &Setting) {
+    let (stop, clock) = (setting.stop.clone(), Arc::clone(&setting.clock));
+    tokio::spawn(files::follow(vec![file.clone()], stop, async move |contents| {
+        let text = contents.into_iter().next().unwrap_or_default();
+        let now = clock.now().as_duration().as_secs_f64();
+        told(&file, authorizers.reload(&text, now));
+    }));
+}
+
+/// Says whether a file was taken that has changed.
+fn told(file: &Path, reloaded: Result<(), String>) {
+    match reloaded {
+        Ok(()) => tracing::info!(file = %file.display(), "read again, since it has changed"),
+        Err(error) => {
+            tracing::error!(file = %file.display(), error, "has changed, and cannot be used: what was read before counts");
         }
     }
 }

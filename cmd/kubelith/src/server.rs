@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use apiserver::allocate::ServiceRange;
+use apiserver::bootstrap::FrontProxySettings;
+use apiserver::client_certificates::Speaking;
 use apiserver::{NodeDialer, Server, Version, bootstrap};
 use component_base::{Clock, Random, RealClock, Shutdown, SystemRandom};
 use ipnet::IpNet;
@@ -18,9 +20,10 @@ use storage_embedded::EmbeddedStore;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::access::Setting;
 use crate::pki::{Authority, Directory, Identity, Subject};
 use crate::startup::Startup;
-use crate::{control_plane, data_dir, datastore, join, log, memory, tls};
+use crate::{control_plane, data_dir, datastore, files, join, log, memory, tls};
 
 /// How long the audit may take to send what waits, when the server ends.
 const AUDIT_END: std::time::Duration = std::time::Duration::from_secs(10);
@@ -117,6 +120,10 @@ impl Options {
         !self.disable.contains(&part)
     }
 
+    fn node_ranges(&self) -> Result<controllers::node_ipam::NodeRanges> {
+        self.manager.node_ranges(&self.node.cluster_cidr, &self.node.service_cidr)
+    }
+
     fn kubeconfig(&self) -> PathBuf {
         self.write_kubeconfig.clone().unwrap_or_else(|| self.data_dir.join("kubeconfig"))
     }
@@ -150,7 +157,7 @@ async fn serve(options: Options) -> Result<()> {
         signals.wait().await;
         ending.request();
     });
-    let cluster = Cluster::start(options, &shutdown, &startup).await?;
+    let cluster = Box::pin(Cluster::start(options, &shutdown, &startup)).await?;
     let listening = cluster.listen(listener, &startup)?;
     let node = cluster.start_node(&startup).await?;
     cluster.tell(&startup);
@@ -163,6 +170,17 @@ async fn serve(options: Options) -> Result<()> {
         let _ = tokio::time::timeout(AUDIT_END, audit.finish()).await;
     }
     drop(held);
+    Ok(())
+}
+
+/// Starts the engines that run in this process.
+fn start_engines(options: &Options, parts: &control_plane::Parts) -> Result<()> {
+    if options.runs(Part::Controllers) {
+        control_plane::start_controllers(parts, &options.manager);
+    }
+    if options.runs(Part::Scheduler) {
+        control_plane::start_scheduler(parts, options.scheduler.configuration()?)?;
+    }
     Ok(())
 }
 
@@ -185,6 +203,8 @@ struct Cluster {
     parts: control_plane::Parts,
     pki: Directory,
     authority: Arc<Authority>,
+    /// In whose name this server asks others, and whom it believes who somebody else is.
+    front_proxy: FrontProxySettings,
     serving: Identity,
     /// Those of the serving certificate.
     names: Names,
@@ -204,7 +224,13 @@ impl Cluster {
         let kept = options.encryption.wrap(store, (&clock, &random), shutdown.signal()).await?;
         let audit = options.audit.start(&clock, &random)?;
         startup.up("store", &options.data_dir.display().to_string());
-        let credentials = options.access.credentials(&pki)?;
+        let front_proxy = options.access.front_proxy(&pki)?;
+        let setting = Setting {
+            clock: Arc::clone(&clock),
+            metrics: auth::metrics::Metrics::new(&network.advertised.to_string()),
+            stop: shutdown.signal(),
+        };
+        let credentials = options.access.credentials(&pki, &front_proxy, &setting)?;
         let config = apiserver::Config {
             proxy_client: Some(options.access.proxy_client(&pki)?),
             audit: audit.clone(),
@@ -212,52 +238,48 @@ impl Cluster {
             ..config(&options, kept.store, (&clock, &random), &network, dialer(&pki, &authority)?)
         };
         let tokens = Arc::new(control_plane::SecretTokens(credentials.issuer()));
+        let (uses, used) = apiserver::legacy_tokens::channel();
         let access = |objects: &Arc<apiserver::CachedObjects>| {
-            credentials.access(objects, Arc::clone(&clock), Arc::clone(&random))
+            credentials.access(objects, Arc::clone(&clock), Arc::clone(&random), uses)
         };
-        let server = Server::start(config, shutdown.signal(), access)
-            .await
-            .context("could not load the store")?;
-        if let Some(encrypted) = &kept.encrypted {
-            server.metrics().register(|it| encrypted.register(it));
-        }
+        let server = Server::start(config, shutdown.signal(), access).await;
+        let server = server.context("could not load the store")?;
+        kept.encrypted.iter().for_each(|kept| server.metrics().register(|it| kept.register(it)));
         follow_store(&server, shutdown);
-        let made = bootstrap::ensure(&server, &network.settings(&authority.certificate)).await?;
+        let settings = network.settings(&authority.certificate, &front_proxy);
+        let made = bootstrap::ensure(&server, &settings).await?;
         tracing::info!(made.created, made.updated, "what every cluster has is there");
+        tokio::spawn(apiserver::legacy_tokens::write(Arc::clone(&server), used, shutdown.signal()));
         tokio::spawn(apiserver::tended::run(Arc::clone(&server), shutdown.signal()));
         let parts = control_plane::Parts {
             server: Arc::clone(&server),
             clock,
             random,
             root_ca: authority.certificate.as_str().into(),
-            node_ranges: options
-                .manager
-                .node_ranges(&options.node.cluster_cidr, &options.node.service_cidr)?,
+            node_ranges: options.node_ranges()?,
             authority: Arc::clone(&authority) as _,
             tokens,
             stop: shutdown.signal(),
         };
-        if options.runs(Part::Controllers) {
-            control_plane::start_controllers(&parts, &options.manager);
-        }
-        if options.runs(Part::Scheduler) {
-            control_plane::start_scheduler(&parts, options.scheduler.configuration()?)?;
-        }
-        let token = pki.secret_at(&options.data_dir.join("node-token"), || {
-            Ok(join::Token::make(&authority.certificate, parts.random.as_ref()))
-        })?;
-        let url = format!("https://{}", SocketAddr::new(network.advertised, network.port));
-        let joining = join::objects(&token, &authority.certificate, &url).with_context(|| {
-            let directory = options.data_dir.display();
-            format!("could not use {directory}/node-token: remove it for a new one")
-        })?;
+        start_engines(&options, &parts)?;
+        let joining = network.joining(&options, &pki, &authority, parts.random.as_ref())?;
         make_joining(&server, joining, kept.encrypted.is_some(), shutdown).await?;
         bootstrap::ensure_all(&server, apiserver::node_metrics::objects(&server)).await?;
-        let lasting = bootstrap::lasting(&server, &network.settings(&authority.certificate));
+        let lasting = bootstrap::lasting(&server, &settings);
         tokio::spawn(bootstrap::keep(Arc::clone(&server), lasting, shutdown.signal()));
-        let shutdown = shutdown.clone();
-        let names = network.names;
-        Ok(Self { options, server, parts, pki, authority, serving, names, audit, shutdown })
+        let (names, shutdown) = (network.names, shutdown.clone());
+        Ok(Self {
+            options,
+            server,
+            parts,
+            pki,
+            authority,
+            front_proxy,
+            serving,
+            names,
+            audit,
+            shutdown,
+        })
     }
 
     /// Answers clients from now on.
@@ -273,15 +295,67 @@ impl Cluster {
         let text =
             crate::kubeconfig::text(&url, &self.authority.certificate, "kubernetes-admin", &admin);
         crate::pki::write_secret(&options.kubeconfig(), text.as_bytes())?;
-        let certificate = tls::Serving::new(&self.serving)?;
-        let (pki, authority) = (self.pki.clone(), Arc::clone(&self.authority));
-        let names = self.names.clone();
-        let renew = move || serving_identity(&pki, &authority, &names);
-        certificate.keep_fresh(renew, self.shutdown.signal());
-        let tls = certificate.api_server_tls(&self.authority.certificate)?;
+        let certificate = self.presented()?;
+        let tls = self.speaking(&certificate)?;
         let (server, stop) = (Arc::clone(&self.server), self.shutdown.signal());
         startup.up("API server", &url);
         Ok(tokio::spawn(apiserver::listen::listen(server, listener, tls, stop)))
+    }
+
+    /// What the server presents: its own certificate, renewed before it ends, or one of files, read again when they change.
+    fn presented(&self) -> Result<tls::Serving> {
+        let stop = self.shutdown.signal();
+        let Some((identity, files)) = self.options.access.presented()? else {
+            let certificate = tls::Serving::new(&self.serving)?;
+            let (pki, authority) = (self.pki.clone(), Arc::clone(&self.authority));
+            let names = self.names.clone();
+            let renew = move || serving_identity(&pki, &authority, &names);
+            certificate.keep_fresh(renew, stop);
+            return Ok(certificate);
+        };
+        let certificate = tls::Serving::new(&identity)
+            .with_context(|| format!("could not use {files:?} as the server's certificate"))?;
+        let (access, following) = (self.options.access.clone(), certificate.clone());
+        tokio::spawn(files::follow(files, stop, async move |_| {
+            let presented = access.presented().and_then(|it| it.context("there is none"));
+            match presented.and_then(|(identity, _)| following.replace(&identity)) {
+                Ok(()) => tracing::info!("the server's certificate has changed"),
+                Err(error) => tracing::error!(
+                    error = format!("{error:#}"),
+                    "the server's certificate has changed, and cannot be used"
+                ),
+            }
+        }));
+        Ok(certificate)
+    }
+
+    /// Whose certificates are good, read again when their files change.
+    fn speaking(&self, certificate: &tls::Serving) -> Result<Speaking> {
+        let own = format!("{}\n", self.authority.certificate.trim_end());
+        let front_proxies = self.front_proxy.authority.clone();
+        let (access, certificate) = (self.options.access.clone(), certificate.clone());
+        let files = access.authority_files();
+        let make = move || {
+            let authorities = access.authorities(&own, &front_proxies)?;
+            certificate.api_server_tls(&authorities.clients, &authorities.front_proxies)
+        };
+        let speaking = Speaking::from(make()?);
+        if !files.is_empty() {
+            let following = speaking.clone();
+            tokio::spawn(files::follow(files, self.shutdown.signal(), async move |_| {
+                match make() {
+                    Ok(tls) => {
+                        following.replace(tls);
+                        tracing::info!("the authorities of clients have changed");
+                    }
+                    Err(error) => tracing::error!(
+                        error = format!("{error:#}"),
+                        "the authorities of clients have changed, and cannot be used"
+                    ),
+                }
+            }));
+        }
+        Ok(speaking)
     }
 
     fn tell(&self, startup: &Startup) {
@@ -390,8 +464,29 @@ impl Network {
         IpAddr::V4(self.services.address(1))
     }
 
-    fn settings(&self, client_authority: &str) -> bootstrap::Settings {
+    /// What lets nodes join; the token is made where there is none.
+    fn joining(
+        &self,
+        options: &Options,
+        pki: &Directory,
+        authority: &Authority,
+        random: &dyn Random,
+    ) -> Result<Vec<apimachinery::Value>> {
+        let file = options.data_dir.join("node-token");
+        let made = || Ok(join::Token::make(&authority.certificate, random));
+        let token = pki.secret_at(&file, made)?;
+        let url = format!("https://{}", SocketAddr::new(self.advertised, self.port));
+        join::objects(&token, &authority.certificate, &url)
+            .with_context(|| format!("could not use {}: remove it for a new one", file.display()))
+    }
+
+    fn settings(
+        &self,
+        client_authority: &str,
+        front_proxy: &FrontProxySettings,
+    ) -> bootstrap::Settings {
         bootstrap::Settings {
+            front_proxy: Some(front_proxy.clone()),
             address: self.advertised,
             port: self.port,
             service_range: self.service_cidr.clone(),

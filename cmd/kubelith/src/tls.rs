@@ -96,10 +96,11 @@ impl Serving {
     }
 
     /// The same for the API server, which answers clients whose certificates are no good.
-    pub(crate) fn api_server_tls(&self, clients: &str) -> Result<Tls> {
+    pub(crate) fn api_server_tls(&self, clients: &str, front_proxies: &str) -> Result<Tls> {
         let clients = client_verifier(clients)?;
+        let front_proxies = Some(client_verifier(front_proxies)?);
         let config = self.config(client_certificates::accepting(Arc::clone(&clients)))?;
-        Ok(Tls { config: Arc::new(config), clients })
+        Ok(Tls { config: Arc::new(config), clients, front_proxies })
     }
 
     fn config(&self, clients: Arc<dyn ClientCertVerifier>) -> Result<ServerConfig> {

@@ -38,9 +38,9 @@ pub(crate) fn signing(authorizer: Arc<dyn Authorizer>) -> Signers {
 
 impl Signers {
     /// Whether the user may do so for this signer, or for all of its domain.
-    fn is_permitted(&self, attributes: &Attributes<'_>, signer: &str) -> bool {
+    async fn is_permitted(&self, attributes: &Attributes<'_>, signer: &str) -> bool {
         let domain = signer.split('/').next().unwrap_or_default();
-        [signer.to_owned(), format!("{domain}/*")].iter().any(|name| {
+        for name in [signer, &format!("{domain}/*")] {
             let asked = auth::Attributes {
                 verb: self.verb,
                 group: GROUP,
@@ -49,8 +49,11 @@ impl Signers {
                 name,
                 ..auth::Attributes::of(attributes.user)
             };
-            self.authorizer.authorize(&asked).is_allowed()
-        })
+            if self.authorizer.authorize(&asked).await.is_allowed() {
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -81,7 +84,7 @@ impl Plugin for Signers {
             return Ok(());
         }
         let signer = old.str_at(&["spec", "signerName"]);
-        if self.is_permitted(attributes, signer) {
+        if self.is_permitted(attributes, signer).await {
             return Ok(());
         }
         let verb = self.verb;

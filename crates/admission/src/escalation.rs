@@ -21,8 +21,8 @@ impl RoleEscalation {
         Self { rbac, authorizer }
     }
 
-    fn may(&self, asked: &auth::Attributes<'_>) -> bool {
-        self.authorizer.authorize(asked).is_allowed()
+    async fn may(&self, asked: &auth::Attributes<'_>) -> bool {
+        self.authorizer.authorize(asked).await.is_allowed()
     }
 
     /// Whether the user has every one of these rules.
@@ -35,7 +35,7 @@ impl RoleEscalation {
         Err(attributes.forbid(&refusal(attributes.user, &lacking, &errors)))
     }
 
-    fn check_role(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+    async fn check_role(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
         let rules = attributes.object.get("rules");
         let aggregation = attributes.object.get("aggregationRule");
         let same = |member: &str, now: Option<&Value>| {
@@ -53,7 +53,7 @@ impl RoleEscalation {
             name: attributes.object_name(),
             ..auth::Attributes::of(attributes.user)
         };
-        if self.may(&asked) {
+        if self.may(&asked).await {
             return Ok(());
         }
         if aggregation.is_some() && !same("aggregationRule", aggregation) {
@@ -74,7 +74,7 @@ impl RoleEscalation {
         self.confirm(attributes, &Rule::all_of(attributes.object))
     }
 
-    fn check_binding(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+    async fn check_binding(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
         let object = &*attributes.object;
         let same =
             |member: &str| attributes.old.is_some_and(|old| old.get(member) == object.get(member));
@@ -96,7 +96,7 @@ impl RoleEscalation {
             name: reference.name,
             ..auth::Attributes::of(attributes.user)
         };
-        if self.may(&asked) {
+        if self.may(&asked).await {
             return Ok(());
         }
         let rules = self.rbac.role_rules(reference).map_err(|_| {
@@ -144,8 +144,8 @@ impl Plugin for RoleEscalation {
 
     async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         match attributes.resource {
-            "roles" | "clusterroles" => self.check_role(attributes),
-            "rolebindings" | "clusterrolebindings" => self.check_binding(attributes),
+            "roles" | "clusterroles" => self.check_role(attributes).await,
+            "rolebindings" | "clusterrolebindings" => self.check_binding(attributes).await,
             _ => Ok(()),
         }
     }

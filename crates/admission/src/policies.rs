@@ -9,6 +9,7 @@ pub(crate) mod validating;
 
 use std::sync::Arc;
 
+use crate::request::Questions;
 use api::ResourceFacts;
 use apimachinery::obj::Obj;
 use apimachinery::status::GroupResource;
@@ -219,8 +220,8 @@ impl Policies {
         found.value().map_err(Status::internal)
     }
 
-    pub(crate) fn asking(&self, attributes: &Attributes<'_>) -> Asking {
-        request::asking(attributes, &self.authorizer)
+    pub(crate) fn questions(&self, attributes: &Attributes<'_>) -> Questions {
+        request::questions(attributes, &self.authorizer)
     }
 }
 

@@ -7,6 +7,7 @@ use api::ResourceFacts;
 use apimachinery::{Object, Status, Value, value};
 use auth::UserInfo;
 use cel::library as cel_library;
+use parking_lot::Mutex;
 use registry::expressions::evaluate::Asking;
 
 use crate::context::Kind;
@@ -95,25 +96,39 @@ pub(crate) async fn objects<'o>(
     Ok(Objects { object: convert(object).await?, old: convert(old).await? })
 }
 
+/// What is asked of an authorizer that cannot answer at once, for all expressions of a request together. The cost of a
+/// question lets a policy ask fewer.
+const MAX_QUESTIONS: usize = 64;
+
 /// Who answers the expressions of a request.
+///
+/// Expressions do not wait. Where an authorizer has to, an expression is told so, and evaluated again once the answer is
+/// known.
 #[derive(Debug)]
 struct Answers {
     authorizer: Arc<dyn auth::Authorizer>,
     user: UserInfo,
+    waited: Mutex<Waited>,
 }
 
-impl cel_library::Authorizer for Answers {
-    fn authorize(&self, asked: &cel_library::Attributes) -> cel_library::Decision {
-        let account;
-        let user = match &asked.service_account {
-            None => &self.user,
-            Some(it) => {
-                account = UserInfo::service_account(&it.namespace, &it.name);
-                &account
-            }
-        };
-        let field_selector = asked.field_selector.as_ref().filter(|it| it.1.is_none());
-        let attributes = auth::Attributes {
+#[derive(Debug, Default)]
+struct Waited {
+    known: Vec<(cel_library::Attributes, auth::Decision)>,
+    wanted: Option<cel_library::Attributes>,
+}
+
+impl Answers {
+    /// What is asked, about whom.
+    fn attributes<'a>(
+        &'a self,
+        account: Option<&'a UserInfo>,
+        asked: &'a cel_library::Attributes,
+    ) -> auth::Attributes<'a> {
+        // What cannot be read widens the question.
+        fn text(it: Option<&(String, Option<String>)>) -> &str {
+            it.filter(|it| it.1.is_none()).map(|it| it.0.as_str()).unwrap_or_default()
+        }
+        auth::Attributes {
             verb: &asked.verb,
             group: &asked.group,
             // Upstream asks for any version.
@@ -123,10 +138,53 @@ impl cel_library::Authorizer for Answers {
             namespace: &asked.namespace,
             name: &asked.name,
             path: asked.path.as_deref().unwrap_or_default(),
-            field_selector: field_selector.map(|it| it.0.as_str()).unwrap_or_default(),
-            ..auth::Attributes::of(user)
+            field_selector: text(asked.field_selector.as_ref()),
+            label_selector: text(asked.label_selector.as_ref()),
+            ..auth::Attributes::of(account.unwrap_or(&self.user))
+        }
+    }
+
+    /// The answer, where it is known without waiting; what it is not is noted.
+    fn known(&self, asked: &cel_library::Attributes) -> Option<auth::Decision> {
+        let account = account(asked);
+        if let Some(decision) = self.authorizer.decide(&self.attributes(account.as_ref(), asked)) {
+            return Some(decision);
+        }
+        let waited = &mut *self.waited.lock();
+        if let Some((_, decision)) = waited.known.iter().find(|it| it.0 == *asked) {
+            return Some(decision.clone());
+        }
+        if waited.known.len() < MAX_QUESTIONS {
+            waited.wanted.get_or_insert_with(|| asked.clone());
+        }
+        None
+    }
+
+    fn wanted(&self) -> Option<cel_library::Attributes> {
+        self.waited.lock().wanted.take()
+    }
+
+    async fn learn(&self, asked: cel_library::Attributes) {
+        let account = account(&asked);
+        let decision = {
+            let attributes = self.attributes(account.as_ref(), &asked);
+            self.authorizer.authorize(&attributes).await
         };
-        let decision = self.authorizer.authorize(&attributes);
+        self.waited.lock().known.push((asked, decision));
+    }
+}
+
+fn account(asked: &cel_library::Attributes) -> Option<UserInfo> {
+    let account = asked.service_account.as_ref()?;
+    Some(UserInfo::service_account(&account.namespace, &account.name))
+}
+
+impl cel_library::Authorizer for Answers {
+    fn authorize(&self, asked: &cel_library::Attributes) -> cel_library::Decision {
+        let Some(decision) = self.known(asked) else {
+            let error = Some("the answer is not known yet".to_owned());
+            return cel_library::Decision { error, ..cel_library::Decision::default() };
+        };
         let unreadable = [&asked.field_selector, &asked.label_selector];
         let error = unreadable.into_iter().flatten().find_map(|it| it.1.clone());
         cel_library::Decision {
@@ -137,14 +195,40 @@ impl cel_library::Authorizer for Answers {
     }
 }
 
+/// What expressions may ask about a request.
+pub(crate) struct Questions {
+    asking: Asking,
+    answers: Arc<Answers>,
+}
+
+impl Questions {
+    pub(crate) fn asking(&self) -> &Asking {
+        &self.asking
+    }
+
+    /// What `evaluate` gives once all it asks is answered.
+    pub(crate) async fn settle<T>(&self, evaluate: impl Fn() -> T) -> T {
+        loop {
+            let result = evaluate();
+            let Some(wanted) = self.answers.wanted() else { return result };
+            drop(result);
+            self.answers.learn(wanted).await;
+        }
+    }
+}
+
 /// Who answers the expressions of a request what its user may do.
-pub(crate) fn asking(
+pub(crate) fn questions(
     attributes: &Attributes<'_>,
     authorizer: &Arc<dyn auth::Authorizer>,
-) -> Asking {
-    let answers = Answers { authorizer: Arc::clone(authorizer), user: attributes.user.clone() };
-    Asking {
-        authorizer: Arc::new(answers),
+) -> Questions {
+    let answers = Arc::new(Answers {
+        authorizer: Arc::clone(authorizer),
+        user: attributes.user.clone(),
+        waited: Mutex::default(),
+    });
+    let asking = Asking {
+        authorizer: Arc::clone(&answers) as Arc<dyn cel_library::Authorizer>,
         resource: cel_library::Attributes {
             group: attributes.group.into(),
             resource: attributes.resource.into(),
@@ -153,5 +237,6 @@ pub(crate) fn asking(
             name: attributes.name.into(),
             ..cel_library::Attributes::default()
         },
-    }
+    };
+    Questions { asking, answers }
 }

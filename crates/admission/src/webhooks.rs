@@ -168,14 +168,16 @@ impl Webhooks {
     ) -> Result<bool, Status> {
         let objects = request::objects(attributes, version).await?;
         let request = request::request(attributes, version);
-        let matched = hook.conditions.hold(&Inputs {
+        let questions = request::questions(attributes, &self.authorizer);
+        let inputs = Inputs {
             object: &objects.object,
             old: &objects.old,
             request: &request,
             params: &Value::Null,
             namespace: &Value::Null,
-            asking: &request::asking(attributes, &self.authorizer),
-        });
+            asking: questions.asking(),
+        };
+        let matched = questions.settle(|| hook.conditions.hold(&inputs)).await;
         let count = |failed| {
             let what = ("webhook", self.kind);
             self.metrics.condition(&hook.name, what, operation(attributes.operation), failed);

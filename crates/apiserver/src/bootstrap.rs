@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::{Value, json, time, value};
+use apimachinery::{Object, Value, json, time, value};
 use auth::objects::Objects;
 use auth::rbac::{Rule, missing};
 use auth::{UserInfo, user::MASTERS};
@@ -27,6 +27,8 @@ const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 const AUTOUPDATE_SPEC: &str = "apf.kubernetes.io/autoupdate-spec";
 /// The schemas and levels that are as the server wants them in any case.
 const MANDATORY_FLOWS: [&str; 2] = ["exempt", "catch-all"];
+/// The object that tells servers of other APIs whom to believe.
+const AUTHENTICATION: &str = "extension-apiserver-authentication";
 /// Who makes these objects, in their managed fields.
 const AGENT: &str = "kube-apiserver";
 /// The pauses after which what could not be made is tried again: its namespace may be on its way out.
@@ -52,6 +54,36 @@ pub struct Settings {
     pub service_address: IpAddr,
     /// The certificates, as PEM, that client certificates are checked with.
     pub client_authority: String,
+    /// Whom servers of other APIs may take this one for; none, where it does not say who asks.
+    pub front_proxy: Option<FrontProxySettings>,
+}
+
+/// What `kube-system/extension-apiserver-authentication` tells of the front proxy, which this server is to others.
+#[derive(Debug, Clone)]
+pub struct FrontProxySettings {
+    /// The certificates, as PEM, that the proxy's is checked with.
+    pub authority: String,
+    /// Its names, and its headers.
+    pub proxy: auth::front_proxy::FrontProxy,
+}
+
+impl Settings {
+    /// The data of that object.
+    fn authentication_data(&self) -> Object {
+        let mut data = Object::new();
+        data.insert("client-ca-file", self.client_authority.as_str());
+        let Some(front) = &self.front_proxy else { return data };
+        data.insert("requestheader-client-ca-file", front.authority.as_str());
+        let proxy = &front.proxy;
+        let list =
+            |all: &[String]| json::to_string(&all.iter().map(String::as_str).collect::<Value>());
+        data.insert("requestheader-allowed-names", list(&proxy.allowed_names));
+        data.insert("requestheader-username-headers", list(&proxy.username_headers));
+        data.insert("requestheader-uid-headers", list(&proxy.uid_headers));
+        data.insert("requestheader-group-headers", list(&proxy.group_headers));
+        data.insert("requestheader-extra-headers-prefix", list(&proxy.extra_header_prefixes));
+        data
+    }
 }
 
 /// What was done.
@@ -201,8 +233,8 @@ fn own_objects(settings: &Settings, now: &str) -> Vec<Value> {
             "addressType": family, "endpoints": [{"addresses": [(address.as_str())], "conditions": {"ready": true}}],
             "ports": [{"name": "https", "protocol": "TCP", "port": port}]}),
         value!({"kind": "ConfigMap", "apiVersion": "v1",
-            "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
-            "data": {"client-ca-file": (settings.client_authority.as_str())}}),
+            "metadata": {"name": AUTHENTICATION, "namespace": "kube-system"},
+            "data": (settings.authentication_data())}),
         value!({"kind": "ConfigMap", "apiVersion": "v1",
             "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"},
             "data": {"since": date}}),
@@ -394,6 +426,11 @@ fn completed(found: &Value, wanted: &Value) -> Option<Value> {
             changed.set_at(&["metadata", "annotations", AUTOUPDATE_SPEC], follows.to_string());
             if follows {
                 changed.set_at(&["spec"], wanted["spec"].clone());
+            }
+        }
+        "ConfigMap" if wanted.str_at(&["metadata", "name"]) == AUTHENTICATION => {
+            for (key, value) in wanted["data"].as_object().into_iter().flat_map(|it| it.iter()) {
+                changed.set_at(&["data", key], value.clone());
             }
         }
         "EndpointSlice" => {

@@ -5,49 +5,45 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use apimachinery::Status;
 use apimachinery::status::GroupResource;
-use auth::{Attributes, Credentials, Decision, UserInfo};
+use auth::metrics::Attempt;
+use auth::{Attributes, AuthenticationError, Authenticator, Credentials, Decision, UserInfo};
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 
 use crate::Server;
 use crate::audited;
 use crate::exchange::Exchange;
-use crate::fairness::{self, Seat, Step};
+use crate::fairness::{self, Step};
+use crate::impersonation;
 
 /// One filter: lets the request go on, or answers it.
-enum Filter {
-    /// Knows at once.
-    Now(fn(&Arc<Server>, &mut Exchange) -> Result<(), Status>),
-    /// Knows at once, or has to wait.
-    Sometimes(fn(&Arc<Server>, &mut Exchange) -> Result<Option<Waiting>, Status>),
-    /// May have to read from the store.
-    Later(for<'a> fn(&'a Arc<Server>, &'a mut Exchange) -> Answer<'a>),
-    /// The same, only where there is an audit: without one nothing is made for it.
-    Audit(for<'a> fn(&'a Arc<Server>, &'a mut Exchange) -> Answer<'a>),
+type Filter = for<'a> fn(&'a Arc<Server>, &'a mut Exchange) -> Verdict<'a>;
+
+/// What a filter says. Most know at once, for most requests: nothing is allocated then.
+enum Verdict<'a> {
+    Now(Result<(), Status>),
+    /// It has to read from the store, ask somebody, or wait for its turn.
+    Later(BoxFuture<'a, Result<(), Status>>),
 }
 
-/// What is waited for.
-type Waiting = BoxFuture<'static, Result<Seat, Status>>;
-
-/// What a filter says that has to wait.
-type Answer<'a> = BoxFuture<'a, Result<(), Status>>;
+impl Verdict<'_> {
+    const PASS: Self = Self::Now(Ok(()));
+}
 
 /// The filters in order, each with the reason for its place.
 const FILTERS: &[(&str, Filter)] = &[
     // First, so that every answer, refusals too, carries the id that the audit log knows it by.
-    ("audit-id", Filter::Now(audit_id)),
+    ("audit-id", audit_id),
     // Before anything that depends on who asks.
-    (
-        "authentication",
-        Filter::Later(|server, exchange| Box::pin(authentication(server, exchange))),
-    ),
+    ("authentication", authentication),
     // As soon as it is known who asks, and before anything is refused or done in somebody's name.
-    ("audit", Filter::Audit(|server, exchange| Box::pin(audited::begin(server, exchange)))),
+    ("audit", audit),
     // After authentication: only somebody known may speak for another.
-    ("impersonation", Filter::Now(impersonation)),
+    ("impersonation", impersonation),
     // After impersonation: a request is of the flow of whom it is made for. Before anything that costs more.
-    ("priority-and-fairness", Filter::Sometimes(fairness)),
+    ("priority-and-fairness", fairness),
     // Last: it needs to know who asks, for whom, and what.
-    ("authorization", Filter::Now(authorization)),
+    ("authorization", authorization),
 ];
 
 /// A place among the requests in flight; given back when dropped.
@@ -74,20 +70,28 @@ fn counter(server: &Server, mutating: bool) -> (&AtomicUsize, usize) {
 /// Runs the filters. The request is in flight until what comes back is dropped.
 pub(crate) async fn run(server: &Arc<Server>, exchange: &mut Exchange) -> Result<InFlight, Status> {
     for (_, filter) in FILTERS {
-        match filter {
-            Filter::Now(filter) => filter(server, exchange)?,
-            Filter::Audit(_) if server.audit.is_none() => {}
-            Filter::Sometimes(filter) => {
-                if let Some(waiting) = filter(server, exchange)? {
-                    let seat = waiting.await;
-                    exchange.turned_away = seat.is_err();
-                    exchange.seat = seat?;
-                }
-            }
-            Filter::Later(filter) | Filter::Audit(filter) => filter(server, exchange).await?,
+        match filter(server, exchange) {
+            Verdict::Now(result) => result?,
+            Verdict::Later(waiting) => waiting.await?,
         }
     }
     admit(server, exchange)
+}
+
+/// Begins to record the request, where there is an audit.
+fn audit<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
+    if server.audit.is_none() {
+        return Verdict::PASS;
+    }
+    Verdict::Later(Box::pin(audited::begin(server, exchange)))
+}
+
+/// `Impersonate-User` and its kin.
+fn impersonation<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
+    if !impersonation::is_wanted(exchange) {
+        return Verdict::PASS;
+    }
+    Verdict::Later(Box::pin(impersonation::apply(server, exchange)))
 }
 
 /// Whether a request lasts as long as its client likes: it would hold a place for ever.
@@ -97,20 +101,27 @@ fn is_stream(exchange: &Exchange) -> bool {
 }
 
 /// Takes seats of the level that the request is of. A watch holds them until it has begun.
-fn fairness(server: &Arc<Server>, exchange: &mut Exchange) -> Result<Option<Waiting>, Status> {
-    let Some(fairness) = &server.fairness else { return Ok(None) };
+fn fairness<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
+    let Some(fairness) = &server.fairness else { return Verdict::PASS };
     if is_stream(exchange) {
-        return Ok(None);
+        return Verdict::PASS;
     }
     match fairness::admit(server, fairness, exchange) {
-        Ok(Step::Go(seat)) => exchange.seat = seat,
-        Ok(Step::Wait(waiting)) => return Ok(Some(waiting)),
+        Ok(Step::Go(seat)) => {
+            exchange.seat = seat;
+            Verdict::PASS
+        }
+        Ok(Step::Wait(waiting)) => Verdict::Later(Box::pin(async move {
+            let seat = waiting.await;
+            exchange.turned_away = seat.is_err();
+            exchange.seat = seat?;
+            Ok(())
+        })),
         Err(status) => {
             exchange.turned_away = true;
-            return Err(status);
+            Verdict::Now(Err(status))
         }
     }
-    Ok(None)
 }
 
 /// Takes a place among the requests in flight. Watches and streams need none. Where there is no priority and fairness,
@@ -133,149 +144,94 @@ fn admit(server: &Arc<Server>, exchange: &mut Exchange) -> Result<InFlight, Stat
     Ok(InFlight(Some((Arc::clone(server), mutating))))
 }
 
-fn audit_id(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), Status> {
+fn audit_id<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
     let given = exchange.header("audit-id");
     exchange.audit_id =
         if given.is_empty() { server.random.uid().to_string() } else { given.into() };
+    Verdict::PASS
+}
+
+/// Who asks. Those in the process need no credentials.
+fn authentication<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
+    if let Some(user) = &exchange.peer.user {
+        exchange.user = Arc::clone(user);
+        return Verdict::PASS;
+    }
+    Verdict::Later(Box::pin(by_credentials(server, exchange)))
+}
+
+async fn by_credentials(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), Status> {
+    let began = Instant::now();
+    let user = credentials_user(server, exchange).await;
+    let end = match &user {
+        Ok(Some(_)) => Attempt::Success,
+        Ok(None) => Attempt::Failure,
+        Err(_) => Attempt::Error,
+    };
+    if let Some(proxy) = &server.access.front_proxy {
+        proxy.clear(&mut exchange.parts.headers);
+    }
+    let result = match user {
+        Ok(Some(user)) => {
+            exchange.user = Arc::new(user);
+            Ok(Attempt::Success)
+        }
+        Ok(None) if may_be_anonymous(server, exchange) => Ok(Attempt::Success),
+        // Who presents something that is no good is not taken for somebody who presents nothing.
+        Ok(None) | Err(_) => Err(Status::unauthorized()),
+    };
+    let metrics = &server.access.metrics;
+    metrics.attempted(*result.as_ref().unwrap_or(&end), began.elapsed());
+    if let Err(status) = result {
+        audited::unauthenticated(server, exchange).await;
+        return Err(status);
+    }
+    metrics.requested(&exchange.user.name);
     Ok(())
 }
 
-async fn authentication(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), Status> {
-    if let Some(user) = &exchange.peer.user {
-        exchange.user = Arc::clone(user);
-        return Ok(());
-    }
-    let credentials =
-        Credentials { headers: &exchange.parts.headers, certificates: &exchange.peer.certificates };
-    for authenticator in &server.access.authenticators {
+fn may_be_anonymous(server: &Server, exchange: &Exchange) -> bool {
+    server.access.anonymous.is_allowed(&exchange.info.path)
+        && !exchange.peer.has_bad_certificate
+        && !auth::presents_token(&exchange.parts.headers)
+}
+
+/// Who the credentials are those of; `None` without any that are known. Some that are no good do not spoil others.
+async fn credentials_user(
+    server: &Server,
+    exchange: &Exchange,
+) -> Result<Option<UserInfo>, AuthenticationError> {
+    let peer = &exchange.peer;
+    let credentials = Credentials {
+        headers: &exchange.parts.headers,
+        certificates: &peer.certificates,
+        proxy_certificates: &peer.proxy_certificates,
+    };
+    let access = &server.access;
+    let proxy = access.front_proxy.as_ref().map(|it| &**it as &dyn Authenticator);
+    let others = access.authenticators.iter().map(AsRef::as_ref);
+    let mut failed = None;
+    for authenticator in proxy.into_iter().chain(others) {
         match authenticator.authenticate(&credentials).await {
-            Ok(Some(user)) => {
-                exchange.user = Arc::new(user);
-                return Ok(());
-            }
+            Ok(Some(user)) => return Ok(Some(user)),
             Ok(None) => {}
             Err(error) => {
                 tracing::debug!(%error, path = exchange.info.path, "could not authenticate the request");
-                audited::unauthenticated(server, exchange).await;
-                return Err(Status::unauthorized());
+                failed = Some(error);
             }
         }
     }
-    let silent = exchange.parts.headers.get(http::header::AUTHORIZATION).is_none()
-        && !exchange.peer.has_bad_certificate;
-    if server.access.anonymous && silent {
-        return Ok(());
-    }
-    audited::unauthenticated(server, exchange).await;
-    Err(Status::unauthorized())
+    failed.map_or(Ok(None), Err)
 }
 
-/// `Impersonate-User` and its kin: each thing impersonated needs the right to do so.
-fn impersonation(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), Status> {
-    let Some(wanted) = impersonated(exchange)? else { return Ok(()) };
-    let may = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
-        let attributes = Attributes {
-            verb: "impersonate",
-            group,
-            version: "v1",
-            resource,
-            subresource,
-            namespace,
-            name,
-            ..Attributes::of(&exchange.user)
-        };
-        match server.access.authorizer.authorize(&attributes) {
-            Decision::Allow(_) => Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => {
-                Err(refusal(&attributes, &reason))
-            }
-        }
-    };
-    match wanted.as_service_account() {
-        Some((namespace, name)) => may("", "serviceaccounts", "", namespace, name)?,
-        None => may("", "users", "", "", &wanted.name)?,
-    }
-    for group in exchange.parts.headers.get_all("impersonate-group") {
-        may("", "groups", "", "", &text_of(group))?;
-    }
-    if !wanted.uid.is_empty() {
-        may("authentication.k8s.io", "uids", "", "", &wanted.uid)?;
-    }
-    for (key, values) in &wanted.extra {
-        for value in values {
-            may("authentication.k8s.io", "userextras", key, "", value)?;
-        }
-    }
-    exchange.user = Arc::new(wanted);
-    audited::impersonated(exchange);
-    Ok(())
-}
-
-fn impersonated(exchange: &Exchange) -> Result<Option<UserInfo>, Status> {
-    let headers = &exchange.parts.headers;
-    let first = |name: &str| headers.get(name).map(text_of).unwrap_or_default();
-    let mut user = UserInfo {
-        name: first("impersonate-user"),
-        uid: first("impersonate-uid"),
-        ..UserInfo::default()
-    };
-    user.groups = headers.get_all("impersonate-group").iter().map(text_of).collect();
-    for (header, value) in headers {
-        if let Some(key) = header.as_str().strip_prefix("impersonate-extra-") {
-            let key = percent_encoding::percent_decode_str(key).decode_utf8_lossy().to_lowercase();
-            user.extra.entry(key).or_default().push(text_of(value));
-        }
-    }
-    if user.name.is_empty() {
-        if user == UserInfo::default() {
-            return Ok(None);
-        }
-        let groups: Vec<String> = user.groups.iter().map(|group| format!("{group:?}")).collect();
-        let groups = if groups.is_empty() {
-            "[]string(nil)".into()
-        } else {
-            format!("[]string{{{}}}", groups.join(", "))
-        };
-        return Err(Status::bad_request(format!(
-            "requested &user.DefaultInfo{{Name:\"\", UID:{:?}, Groups:{groups}, Extra:map[string][]string(nil)}} without impersonating a user name",
-            user.uid
-        )));
-    }
-    complete_groups(&mut user);
-    Ok(Some(user))
-}
-
-/// The text of a header. Names may have any letters: a header that is not understood must not count as absent, which
-/// would let the request pass as the impersonator's own.
-fn text_of(value: &http::HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
-}
-
-/// The groups that come with a name.
-fn complete_groups(user: &mut UserInfo) {
-    let mut add = |group: String| {
-        if !user.groups.contains(&group) {
-            user.groups.push(group);
-        }
-    };
-    if user.name == auth::user::ANONYMOUS {
-        add(auth::user::ALL_UNAUTHENTICATED.into());
-        return;
-    }
-    let account = user
-        .name
-        .strip_prefix(auth::user::SERVICE_ACCOUNT_PREFIX)
-        .and_then(|it| it.split_once(':'));
-    if let Some((namespace, _)) = account {
-        add(auth::user::ALL_SERVICE_ACCOUNTS.into());
-        add(format!("{}:{namespace}", auth::user::ALL_SERVICE_ACCOUNTS));
-    }
-    add(auth::user::ALL_AUTHENTICATED.into());
-}
-
-fn authorization(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), Status> {
+/// What a request asks, as authorizers see it.
+pub(crate) fn request_attributes(exchange: &Exchange) -> Attributes<'_> {
     let info = &exchange.info;
-    let attributes = Attributes {
+    let selector = |name| match info.verb {
+        "list" | "watch" | "deletecollection" => exchange.query.get(name).unwrap_or_default(),
+        _ => "",
+    };
+    Attributes {
         user: &exchange.user,
         verb: info.verb,
         group: &info.group,
@@ -285,15 +241,36 @@ fn authorization(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), St
         namespace: &info.namespace,
         name: &info.name,
         path: &info.path,
-        field_selector: exchange.query.get("fieldSelector").unwrap_or_default(),
-    };
-    let decision = server.access.authorizer.authorize(&attributes);
-    let refusal = match &decision {
-        Decision::Allow(_) => None,
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => Some(refusal(&attributes, reason)),
-    };
-    audited::authorized(exchange, &decision);
-    refusal.map_or(Ok(()), Err)
+        field_selector: selector("fieldSelector"),
+        label_selector: selector("labelSelector"),
+    }
+}
+
+/// Whether they may. Mostly the rules here say so; sometimes somebody else has to be asked.
+fn authorization<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
+    let attributes = request_attributes(exchange);
+    let began = Instant::now();
+    if let Some(decision) = server.access.authorizer.decide(&attributes) {
+        let refused = refused(&attributes, &decision);
+        server.access.metrics.authorized(&decision, began.elapsed());
+        audited::authorized(exchange, &decision);
+        return Verdict::Now(refused);
+    }
+    Verdict::Later(Box::pin(async move {
+        let attributes = request_attributes(exchange);
+        let decision = server.access.authorizer.ask(&attributes).await;
+        let refused = refused(&attributes, &decision);
+        server.access.metrics.authorized(&decision, began.elapsed());
+        audited::authorized(exchange, &decision);
+        refused
+    }))
+}
+
+fn refused(attributes: &Attributes<'_>, decision: &Decision) -> Result<(), Status> {
+    match decision {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(attributes, reason)),
+    }
 }
 
 /// 403 in upstream's words.

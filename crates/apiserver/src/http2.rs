@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::body::Incoming;
+use crate::client_certificates::Judged;
 use crate::coalesce::Coalesced;
 use crate::idle::Requests;
 use crate::listen::{self, HANDSHAKE, HEADERS, MAX_HEADER_BYTES};
@@ -52,7 +53,7 @@ type Connection = h2::server::Connection<Coalesced, Bytes>;
 pub(crate) async fn serve(
     server: Arc<Server>,
     stream: TlsStream<TcpStream>,
-    peer: Peer,
+    peer: Judged,
     stop: ShutdownSignal,
 ) -> Result<(), String> {
     let mut builder = h2::server::Builder::new();
@@ -82,7 +83,7 @@ pub(crate) async fn serve(
             accepted = poll_fn(|cx| next_request(&mut connection, &stream, cx)) => {
                 let Some(accepted) = accepted else { return Ok(()) };
                 let (request, respond) = accepted?;
-                let (server, peer, running) = (Arc::clone(&server), peer.clone(), requests.begin());
+                let (server, peer, running) = (Arc::clone(&server), peer.now(), requests.begin());
                 tokio::spawn(async move {
                     exchange(server, peer, request, respond).await;
                     drop(running);

@@ -26,7 +26,9 @@ mod health;
 mod http2;
 pub mod hub;
 mod idle;
+mod impersonation;
 mod in_process;
+pub mod legacy_tokens;
 pub mod listen;
 pub mod metrics;
 pub mod negotiate;
@@ -128,8 +130,12 @@ pub struct Access {
     pub authorizer: Arc<dyn Authorizer>,
     /// What a write must pass.
     pub admission: Chain,
-    /// Whether somebody without credentials is `system:anonymous` instead of refused.
-    pub anonymous: bool,
+    /// Whose word is taken for who sends a request; without it nobody's.
+    pub front_proxy: Option<Arc<auth::front_proxy::FrontProxy>>,
+    /// Whether somebody without credentials is `system:anonymous` instead of refused, and for what.
+    pub anonymous: auth::anonymous::Anonymous,
+    /// Where is counted who asks and who may.
+    pub metrics: auth::metrics::Metrics,
     /// Makes the tokens of service accounts; where there is none, token requests are refused.
     pub tokens: Option<Arc<auth::service_account::TokenIssuer>>,
 }
@@ -171,9 +177,11 @@ struct Limits {
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Default)]
 pub struct Peer {
-    /// The client's verified certificates, leaf first, in DER.
+    /// The client's certificates, leaf first, in DER, where they are by the authority of clients.
     pub certificates: Arc<[Vec<u8>]>,
-    /// Whether it presented one that is no good.
+    /// The same where they are by the authority of front proxies.
+    pub proxy_certificates: Arc<[Vec<u8>]>,
+    /// Whether it presented one that is not by the authority of clients.
     pub has_bad_certificate: bool,
     /// Where it is, for clients at a socket.
     pub address: Option<std::net::IpAddr>,
@@ -209,6 +217,7 @@ impl Server {
         let access = access(&objects);
         let metrics = metrics::Metrics::new();
         metrics.register(|it| access.admission.metrics().register(it));
+        metrics.register(|it| access.metrics.register(it));
         if let Some(audit) = &config.audit {
             metrics.register(|it| audit.register(it));
         }

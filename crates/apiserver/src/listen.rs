@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::body::Incoming;
-use crate::client_certificates::Tls;
+use crate::client_certificates::{Judged, Speaking, Tls};
 use crate::{Body, Peer, RequestBody, Server};
 
 /// How many connections there may be at once. Further ones wait to be accepted.
@@ -48,9 +48,10 @@ const NOT_TLS: &str =
 pub async fn listen(
     server: Arc<Server>,
     listener: TcpListener,
-    tls: Tls,
+    tls: impl Into<Speaking>,
     stop: ShutdownSignal,
 ) -> std::io::Result<()> {
+    let tls = tls.into();
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let permit = Arc::clone(&permits).acquire_owned().await.map_err(std::io::Error::other)?;
@@ -85,24 +86,24 @@ pub async fn listen(
 /// Serves one connection.
 async fn connection(
     server: Arc<Server>,
-    tls: Tls,
+    speaking: Speaking,
     stream: TcpStream,
     stop: ShutdownSignal,
 ) -> Result<(), String> {
     // Small answers must not wait for more data.
     let _ = stream.set_nodelay(true);
-    let handshake = tokio::time::timeout(HANDSHAKE, handshake(&tls, stream)).await;
+    let handshake = tokio::time::timeout(HANDSHAKE, handshake(&speaking.now(), stream)).await;
     let stream = handshake
         .map_err(|_| "the handshake took too long".to_owned())?
         .map_err(|error| error.to_string())?;
     let (tcp, session) = stream.get_ref();
-    let mut peer = tls.peer(session.peer_certificates().unwrap_or_default());
-    peer.address = tcp.peer_addr().ok().map(|it| it.ip().to_canonical());
+    let address = tcp.peer_addr().ok().map(|it| it.ip().to_canonical());
+    let peer = Judged::new(speaking, session.peer_certificates().unwrap_or_default(), address);
     if session.alpn_protocol() == Some(b"h2") {
         return crate::http2::serve(server, stream, peer, stop).await;
     }
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let (server, peer) = (Arc::clone(&server), peer.clone());
+        let (server, peer) = (Arc::clone(&server), peer.now());
         let request = request.map(Incoming::http1);
         async move { Ok::<_, std::convert::Infallible>(answer(&server, request, peer).await) }
     });

@@ -3,23 +3,38 @@
 //! Knows requests only by their headers and their attributes; objects it needs (roles, bindings, tokens' owners)
 //! come through ports that the server implements.
 
+pub mod abac;
+pub mod always;
+pub mod anonymous;
 pub mod bootstrap_token;
+pub mod config;
+pub mod configured;
+mod expressions;
 #[cfg(any(test, feature = "testing"))]
 pub mod fixed;
+pub mod front_proxy;
 pub mod jwt;
+pub mod metrics;
 pub mod node;
 pub mod objects;
+pub mod oidc;
 pub mod privileged;
 pub mod rbac;
+mod remembered;
+mod remote;
 pub mod request;
+pub mod selectors;
 pub mod service_account;
 pub mod static_token;
+pub mod token_webhook;
 pub mod union;
 pub mod user;
+pub mod webhook_authorizer;
 pub mod x509;
 
 use apimachinery::Status;
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 
 pub use objects::Objects;
 pub use request::Attributes;
@@ -30,19 +45,38 @@ pub use user::UserInfo;
 pub struct Credentials<'r> {
     /// The request's headers.
     pub headers: &'r http::HeaderMap,
-    /// The client's verified certificate chain, leaf first, in DER; empty without one.
+    /// The client's certificate chain by the authority of clients, leaf first, in DER; empty without one.
     pub certificates: &'r [Vec<u8>],
+    /// The same by the authority of front proxies.
+    pub proxy_certificates: &'r [Vec<u8>],
 }
 
 impl Credentials<'_> {
     /// The token of `Authorization: Bearer`.
     #[must_use]
     pub fn bearer_token(&self) -> Option<&str> {
-        let header = self.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
-        let (scheme, token) = header.trim().split_once(' ')?;
-        let token = token.trim();
-        (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+        bearer_token(self.headers)
     }
+}
+
+/// The token of `Authorization: Bearer`. Other ways to say who one is are not known, and count as none.
+#[must_use]
+pub fn bearer_token(headers: &http::HeaderMap) -> Option<&str> {
+    std::str::from_utf8(bearer_bytes(headers)?).ok()
+}
+
+/// Whether there is such a token, even if it is no text: then it is no good, and not absent.
+#[must_use]
+pub fn presents_token(headers: &http::HeaderMap) -> bool {
+    bearer_bytes(headers).is_some()
+}
+
+fn bearer_bytes(headers: &http::HeaderMap) -> Option<&[u8]> {
+    let header = headers.get(http::header::AUTHORIZATION)?.as_bytes().trim_ascii();
+    let mut words = header.split(|byte| *byte == b' ');
+    let scheme = words.next()?;
+    let token = words.next()?;
+    (scheme.eq_ignore_ascii_case(b"bearer") && !token.is_empty()).then_some(token)
 }
 
 /// A way to tell who asks.
@@ -112,8 +146,16 @@ impl Decision {
 
 /// A way to tell whether somebody may do something.
 pub trait Authorizer: Send + Sync + std::fmt::Debug {
-    /// Whether the request may go on.
-    fn authorize(&self, attributes: &Attributes<'_>) -> Decision;
+    /// Whether the request may go on, where that is known without waiting. `None` where somebody else has to be asked,
+    /// see [`Authorizer::ask`].
+    fn decide(&self, attributes: &Attributes<'_>) -> Option<Decision>;
+
+    /// The decision that [`Authorizer::decide`] did not know.
+    fn ask<'a>(&'a self, attributes: &'a Attributes<'a>) -> BoxFuture<'a, Decision> {
+        let known = self.decide(attributes);
+        // Who has nobody to ask always knows.
+        Box::pin(async move { known.unwrap_or_else(|| Decision::NoOpinion(String::new())) })
+    }
 
     /// The rules that hold for a user in a namespace, for `SelfSubjectRulesReview`: resource rules, other rules, and
     /// whether the list may be incomplete.
@@ -121,6 +163,16 @@ pub trait Authorizer: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// Where they cannot be told.
     fn rules_for(&self, user: &UserInfo, namespace: &str) -> Result<Rules, Status>;
+}
+
+impl dyn Authorizer + '_ {
+    /// Whether the request may go on; waits where that is not known at once.
+    pub async fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+        match self.decide(attributes) {
+            Some(decision) => decision,
+            None => self.ask(attributes).await,
+        }
+    }
 }
 
 /// What a user may do in a namespace.

@@ -166,23 +166,23 @@ fn selects_node(selector: &str, node: &str) -> bool {
 }
 
 impl Authorizer for NodeAuthorizer {
-    fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+    fn decide(&self, attributes: &Attributes<'_>) -> Option<Decision> {
         let Some(node) = attributes.user.as_node() else {
-            return Decision::NoOpinion(String::new());
+            return Some(Decision::NoOpinion(String::new()));
         };
         if node.is_empty() {
             let name = &attributes.user.name;
-            return Decision::NoOpinion(format!("unknown node for user {name:?}"));
+            return Some(Decision::NoOpinion(format!("unknown node for user {name:?}")));
         }
         let answer = if attributes.is_resource() {
             self.check(node, attributes)
         } else {
             only_if(self.rules.iter().any(|rule| rule.allows(attributes)), "")
         };
-        match answer {
+        Some(match answer {
             Ok(()) => Decision::Allow(String::new()),
             Err(reason) => Decision::NoOpinion(reason),
-        }
+        })
     }
 
     fn rules_for(&self, user: &UserInfo, _namespace: &str) -> Result<Rules, Status> {

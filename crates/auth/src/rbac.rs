@@ -92,24 +92,25 @@ impl Rbac {
 }
 
 impl Authorizer for Rbac {
-    fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+    fn decide(&self, attributes: &Attributes<'_>) -> Option<Decision> {
         let state = self.index();
         let mut errors: Vec<String> = Vec::new();
         for bound in state.index.candidates(attributes.user, attributes.namespace) {
             match state.index.role_of(bound.binding) {
                 Ok(role) if role.iter().any(|rule| rule.allows(attributes)) => {
-                    return Decision::Allow(format!("RBAC: allowed by {}", Shown(&bound)));
+                    let reason = format!("RBAC: allowed by {}", Shown(&bound));
+                    return Some(Decision::Allow(reason));
                 }
                 Ok(_) => {}
                 Err(error) if errors.contains(&error) => {}
                 Err(error) => errors.push(error),
             }
         }
-        Decision::NoOpinion(match errors.as_slice() {
+        Some(Decision::NoOpinion(match errors.as_slice() {
             [] => String::new(),
             [one] => format!("RBAC: {one}"),
             many => format!("RBAC: [{}]", many.join(", ")),
-        })
+        }))
     }
 
     fn rules_for(&self, user: &UserInfo, namespace: &str) -> Result<Rules, Status> {

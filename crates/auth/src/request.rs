@@ -23,8 +23,10 @@ pub struct Attributes<'r> {
     pub name: &'r str,
     /// The path, for what is not a resource.
     pub path: &'r str,
-    /// The field selector of a list or watch, as it was sent.
+    /// The field selector of a list, a watch or a delete of many, as it was sent.
     pub field_selector: &'r str,
+    /// Its label selector.
+    pub label_selector: &'r str,
 }
 
 impl<'r> Attributes<'r> {
@@ -42,6 +44,7 @@ impl<'r> Attributes<'r> {
             name: "",
             path: "",
             field_selector: "",
+            label_selector: "",
         }
     }
 }

@@ -17,6 +17,30 @@ pub const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 /// The member of the claims that tells what a token is bound to.
 const PRIVATE: &str = "kubernetes.io";
 
+/// The label of a Secret that tells on which day its token was last used.
+pub const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+/// The label of a Secret whose token is good no more, because nobody used it.
+pub const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
+
+/// A token in a Secret that was used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LegacyUse {
+    /// The Secret's namespace.
+    pub namespace: String,
+    /// Its name.
+    pub secret: String,
+    /// Its uid.
+    pub uid: String,
+    /// The day, `2026-01-02`.
+    pub day: String,
+}
+
+/// Writes down that tokens in Secrets are used.
+pub trait LegacyUses: Send + Sync + std::fmt::Debug {
+    /// Takes note, and does not wait until it is written.
+    fn note(&self, used: LegacyUse);
+}
+
 /// Something a token names: by name, and by uid where it has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
@@ -55,7 +79,13 @@ pub struct TokenIssuer {
     key: SigningKey,
     verifying: Vec<VerifyingKey>,
     issuer: String,
+    /// Who made tokens before, which are good still.
+    former: Vec<String>,
     audiences: Vec<String>,
+    /// How long a token may live, in seconds, if that is limited.
+    max_seconds: Option<i64>,
+    /// Whether tokens live longer of those who do not know that they expire.
+    extends: bool,
 }
 
 impl TokenIssuer {
@@ -74,7 +104,56 @@ impl TokenIssuer {
         if audiences.is_empty() {
             audiences.push(issuer.into());
         }
-        Self { key, verifying, issuer: issuer.into(), audiences }
+        Self {
+            key,
+            verifying,
+            issuer: issuer.into(),
+            former: Vec::new(),
+            audiences,
+            max_seconds: None,
+            extends: true,
+        }
+    }
+
+    /// The same where tokens that these made are good too. Without audiences of its own the server's are all of these.
+    #[must_use]
+    pub fn with_former(mut self, issuers: &[String]) -> Self {
+        if self.audiences == [self.issuer.clone()] {
+            self.audiences.extend_from_slice(issuers);
+        }
+        self.former = issuers.to_vec();
+        self
+    }
+
+    /// The same where no token lives longer than so many seconds, or those of who does not know that they expire do not
+    /// live longer than they ask for.
+    #[must_use]
+    pub fn with_limits(self, max_seconds: Option<i64>, extends: bool) -> Self {
+        Self { max_seconds, extends, ..self }
+    }
+
+    /// How long a token may live, in seconds, if that is limited.
+    #[must_use]
+    pub fn max_seconds(&self) -> Option<i64> {
+        self.max_seconds
+    }
+
+    /// Whether tokens live longer of those who do not know that they expire.
+    #[must_use]
+    pub fn extends(&self) -> bool {
+        self.extends
+    }
+
+    /// Whether tokens of this issuer are its own, or were.
+    #[must_use]
+    pub fn is_known(&self, issuer: &str) -> bool {
+        issuer == self.issuer || self.former.iter().any(|it| it == issuer)
+    }
+
+    /// All names it signs or has signed as.
+    #[must_use]
+    pub fn issuers(&self) -> Vec<String> {
+        std::iter::once(&self.issuer).chain(&self.former).cloned().collect()
     }
 
     /// The audiences of the API server.
@@ -127,7 +206,7 @@ impl TokenIssuer {
     #[must_use]
     pub fn discovery(&self, keys_url: &str) -> Value {
         let mut algorithms: Vec<&str> =
-            self.verifying.iter().map(VerifyingKey::algorithm).collect();
+            self.verifying.iter().map(|it| it.algorithm().name()).collect();
         algorithms.sort_unstable();
         algorithms.dedup();
         let algorithms: Value = algorithms.into_iter().collect();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::Status;
+use futures::future::BoxFuture;
 
 use crate::{Attributes, Authorizer, Decision, Rules, UserInfo};
 
@@ -11,16 +12,30 @@ use crate::{Attributes, Authorizer, Decision, Rules, UserInfo};
 pub struct Union(pub Vec<Arc<dyn Authorizer>>);
 
 impl Authorizer for Union {
-    fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+    fn decide(&self, attributes: &Attributes<'_>) -> Option<Decision> {
         let mut reasons: Vec<String> = Vec::new();
         for authorizer in &self.0 {
-            match authorizer.authorize(attributes) {
+            match authorizer.decide(attributes)? {
                 Decision::NoOpinion(reason) if reason.is_empty() => {}
                 Decision::NoOpinion(reason) => reasons.push(reason),
-                decision @ (Decision::Allow(_) | Decision::Deny(_)) => return decision,
+                decision @ (Decision::Allow(_) | Decision::Deny(_)) => return Some(decision),
             }
         }
-        Decision::NoOpinion(reasons.join("\n"))
+        Some(Decision::NoOpinion(reasons.join("\n")))
+    }
+
+    fn ask<'a>(&'a self, attributes: &'a Attributes<'a>) -> BoxFuture<'a, Decision> {
+        Box::pin(async move {
+            let mut reasons: Vec<String> = Vec::new();
+            for authorizer in &self.0 {
+                match authorizer.authorize(attributes).await {
+                    Decision::NoOpinion(reason) if reason.is_empty() => {}
+                    Decision::NoOpinion(reason) => reasons.push(reason),
+                    decision @ (Decision::Allow(_) | Decision::Deny(_)) => return decision,
+                }
+            }
+            Decision::NoOpinion(reasons.join("\n"))
+        })
     }
 
     fn rules_for(&self, user: &UserInfo, namespace: &str) -> Result<Rules, Status> {

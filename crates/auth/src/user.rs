@@ -92,6 +92,21 @@ impl UserInfo {
     }
 }
 
+/// Adds the group of everybody who is known, unless the user is said not to be.
+pub fn complete(user: &mut UserInfo) {
+    let said = [ALL_AUTHENTICATED, ALL_UNAUTHENTICATED].iter().any(|it| user.is_in(it));
+    if !said && user.name != ANONYMOUS {
+        user.groups.push(ALL_AUTHENTICATED.into());
+    }
+}
+
+/// The key of an extra value as the name of a header has it: in lower case, percent signs taken out.
+#[must_use]
+pub fn extra_key(header: &str) -> String {
+    let decoded = percent_encoding::percent_decode_str(header).decode_utf8_lossy();
+    decoded.to_lowercase()
+}
+
 /// The object's form in `SelfSubjectReview` and `TokenReview`: upstream's `UserInfo`.
 impl From<&UserInfo> for apimachinery::Value {
     fn from(user: &UserInfo) -> Self {

@@ -36,14 +36,30 @@ impl Authenticator for ClientCertificates {
     }
 }
 
+fn error(why: &dyn std::fmt::Display) -> AuthenticationError {
+    AuthenticationError(format!("client certificate: {why}"))
+}
+
+/// The common name of a certificate in DER; as Go's parser does, the last of several counts.
+pub(crate) fn common_name(der: &[u8]) -> Result<String, AuthenticationError> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|broken| error(&broken))?;
+    let name = certificate.subject().iter_common_name().last();
+    let name = name.map(|it| it.as_str().map(str::to_owned)).transpose();
+    Ok(name.map_err(|broken| error(&broken))?.unwrap_or_default())
+}
+
+/// Whether a PEM text holds certificates.
+pub(crate) fn holds_certificates(pem: &[u8]) -> bool {
+    let mut blocks = x509_parser::pem::Pem::iter_from_buffer(pem);
+    blocks.any(|it| it.is_ok_and(|it| it.label == "CERTIFICATE" && it.parse_x509().is_ok()))
+}
+
 /// The user of a certificate in DER; `None` where it has no common name.
 fn user_of(der: &[u8]) -> Result<Option<UserInfo>, AuthenticationError> {
-    let error = |why: String| AuthenticationError(format!("client certificate: {why}"));
-    let (_, certificate) =
-        X509Certificate::from_der(der).map_err(|broken| error(broken.to_string()))?;
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|broken| error(&broken))?;
     let subject = certificate.subject();
     let text = |it: &x509_parser::x509::AttributeTypeAndValue<'_>| {
-        it.as_str().map(str::to_owned).map_err(|broken| error(broken.to_string()))
+        it.as_str().map(str::to_owned).map_err(|broken| error(&broken))
     };
     // As Go's parser does, the last of several common names counts.
     let Some(name) = subject.iter_common_name().last() else { return Ok(None) };
@@ -61,7 +77,7 @@ fn user_of(der: &[u8]) -> Result<Option<UserInfo>, AuthenticationError> {
     if let Some(uid) = uids.next() {
         user.uid = text(uid)?;
         if user.uid.is_empty() || uids.next().is_some() {
-            return Err(error("expected a single non-empty UID".into()));
+            return Err(error(&"expected a single non-empty UID"));
         }
     }
     let hash = ring::digest::digest(&ring::digest::SHA256, der);
@@ -72,11 +88,11 @@ fn user_of(der: &[u8]) -> Result<Option<UserInfo>, AuthenticationError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair};
 
-    fn certificate(attributes: &[(DnType, &str)]) -> Vec<u8> {
+    pub(crate) fn certificate(attributes: &[(DnType, &str)]) -> Vec<u8> {
         let mut name = DistinguishedName::new();
         for (kind, value) in attributes {
             name.push(kind.clone(), DnValue::Utf8String((*value).into()));

@@ -137,6 +137,33 @@ pub struct Comprehension {
     pub result: Expr,
 }
 
+impl Expr {
+    /// Whether `name.field` or `name.?field` is anywhere in it.
+    #[must_use]
+    pub fn selects(&self, name: &str, field: &str) -> bool {
+        let is_name = |it: &Self| matches!(&it.kind, ExprKind::Ident(ident) if &**ident == name);
+        let is_field = |it: &Self| matches!(&it.kind, ExprKind::Literal(Literal::String(text)) if &**text == field);
+        let within = |it: &Self| it.selects(name, field);
+        match &self.kind {
+            ExprKind::Error | ExprKind::Literal(_) | ExprKind::Ident(_) => false,
+            ExprKind::Select { operand, field: selected, .. } => {
+                is_name(operand) && &**selected == field || within(operand)
+            }
+            ExprKind::Call { function, target, args } => {
+                let optional = &**function == op::OPT_SELECT
+                    && matches!(args.as_slice(), [of, it] if is_name(of) && is_field(it));
+                optional || target.as_deref().is_some_and(within) || args.iter().any(within)
+            }
+            ExprKind::List(elements) => elements.iter().any(|it| within(&it.value)),
+            ExprKind::Map(entries) => entries.iter().any(|it| within(&it.key) || within(&it.value)),
+            ExprKind::Struct { fields, .. } => fields.iter().any(|it| within(&it.value)),
+            ExprKind::Comprehension(it) => {
+                [&it.range, &it.init, &it.condition, &it.step, &it.result].into_iter().any(within)
+            }
+        }
+    }
+}
+
 /// The accumulator of macros; no identifier can be spelled so.
 pub(crate) const ACCUMULATOR: &str = "@result";
 /// The iteration variable of `cel.bind` and `optMap`.

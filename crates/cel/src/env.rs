@@ -227,6 +227,13 @@ impl Env {
         Ok(Program::new(root, slots, Type::Dyn, cost::CostEstimate::UNKNOWN, Vec::new()))
     }
 
+    /// Whether an expression reads a field of a variable by its name: `name.field` or `name.?field`. One that does not
+    /// parse reads nothing.
+    #[must_use]
+    pub fn selects(&self, text: &str, name: &str, field: &str) -> bool {
+        parser::parse(text, self.syntax).is_ok_and(|it| it.expr.selects(name, field))
+    }
+
     /// Expressions that others refer to as `variables.NAME`, evaluated when they are needed.
     #[must_use]
     pub fn compose(&self) -> Composition {

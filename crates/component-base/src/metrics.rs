@@ -11,6 +11,9 @@ pub const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How many ticks of the kernel's process times make a second. The same on all of Linux's architectures.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// Upstream's counters whose names do not say that they are.
+const PLAIN_COUNTERS: [&str; 2] = ["authenticated_user_requests", "authentication_attempts"];
+
 /// What a registry holds, in the text form 0.0.4, which differs from OpenMetrics in how counters are named.
 #[must_use]
 pub fn text(registry: &Registry) -> String {
@@ -28,7 +31,10 @@ pub fn text(registry: &Registry) -> String {
             && kind.is_some_and(|it| it.starts_with("# TYPE ") && it.ends_with(" counter"));
         match line.splitn(4, ' ').collect::<Vec<_>>().as_slice() {
             ["#", what, name, rest]
-                if counter && !name.ends_with("_total") && !name.ends_with("_count") =>
+                if counter
+                    && !name.ends_with("_total")
+                    && !name.ends_with("_count")
+                    && !PLAIN_COUNTERS.contains(name) =>
             {
                 out.push_str(&format!("# {what} {name}_total {rest}"));
             }
@@ -36,7 +42,10 @@ pub fn text(registry: &Registry) -> String {
             _ if !line.starts_with('#') && line.contains("_count_total") => {
                 out.push_str(&line.replacen("_count_total", "_count", 1));
             }
-            _ => out.push_str(line),
+            _ => match PLAIN_COUNTERS.iter().find(|it| line.starts_with(**it)) {
+                Some(name) => out.push_str(&line.replacen(&format!("{name}_total"), name, 1)),
+                None => out.push_str(line),
+            },
         }
         out.push('\n');
     }
@@ -104,11 +113,14 @@ mod tests {
         let counter: Counter = Counter::default();
         registry.register("requests", "How many", counter.clone());
         registry.register("depth", "How deep", Gauge::<i64>::default());
+        registry.register("authentication_attempts", "Tries", Counter::<u64>::default());
         counter.inc_by(3);
         assert_eq!(
             text(&registry),
             "# HELP requests_total How many.\n# TYPE requests_total counter\nrequests_total 3\n\
-             # HELP depth How deep.\n# TYPE depth gauge\ndepth 0\n"
+             # HELP depth How deep.\n# TYPE depth gauge\ndepth 0\n\
+             # HELP authentication_attempts Tries.\n# TYPE authentication_attempts counter\n\
+             authentication_attempts 0\n"
         );
     }
 

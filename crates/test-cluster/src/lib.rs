@@ -67,7 +67,9 @@ impl TestCluster {
             authenticators: Vec::new(),
             authorizer: Arc::new(PrivilegedGroup),
             admission: admission::Chain::default(),
-            anonymous: false,
+            front_proxy: None,
+            anonymous: false.into(),
+            metrics: auth::metrics::Metrics::default(),
             tokens: None,
         };
         let server = Server::start(config, shutdown.signal(), access)

@@ -43,10 +43,16 @@ impl Destination {
         if text.is_empty() {
             return Err("webhook configuration must have either service or URL".into());
         }
+        Self::of_url(text, None)
+    }
+
+    /// A URL, whose certificate may be for another name.
+    pub(crate) fn of_url(text: &str, server_name: Option<&str>) -> Result<Self, String> {
         let url: Uri = text.parse().map_err(|error| format!("Unparsable URL: {error}"))?;
         let name = url.host().unwrap_or_default();
         let host = format!("{name}:{}", url.port_u16().unwrap_or(PORT));
-        let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        let name = server_name.unwrap_or(name).to_owned();
         Ok(Self::Url { text: text.to_owned(), host, name })
     }
 

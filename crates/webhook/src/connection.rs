@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
-use http::{Method, Uri};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT,
+};
+use http::{HeaderMap, Method, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -46,12 +48,23 @@ struct Idle {
 /// What is sent, and where.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request<'r> {
-    pub(crate) authorization: Option<&'r HeaderValue>,
     pub(crate) address: &'r str,
     pub(crate) server_name: &'r str,
     pub(crate) url: &'r str,
     pub(crate) user_agent: &'r str,
-    pub(crate) body: &'r Bytes,
+    /// What is posted; nothing, where something is only read.
+    pub(crate) body: Option<&'r Bytes>,
+    /// Who asks, as a header.
+    pub(crate) authorization: Option<&'r HeaderValue>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) code: u16,
+    pub(crate) body: Bytes,
+    /// How long it may be kept, in seconds, where it says so.
+    pub(crate) max_age_seconds: Option<u64>,
 }
 
 /// Why a request has no answer.
@@ -66,10 +79,10 @@ impl Connections {
         Self { tls, idle: Mutex::new(Vec::new()) }
     }
 
-    /// Posts; code and body of the answer come back.
-    pub(crate) async fn post(&self, request: &Request<'_>) -> Result<(u16, Bytes), String> {
+    /// Sends a request; its answer comes back.
+    pub(crate) async fn send(&self, request: &Request<'_>) -> Result<Answered, String> {
         while let Some(sender) = self.take_idle(request.address) {
-            match self.send(sender, request).await {
+            match self.send_on(sender, request).await {
                 Ok(answer) => return Ok(answer),
                 // The other side gave up a connection that had been idle: that is no answer to this request.
                 Err(Failure::Closed) => {}
@@ -77,7 +90,7 @@ impl Connections {
             }
         }
         let sender = self.open(request).await?;
-        match self.send(sender, request).await {
+        match self.send_on(sender, request).await {
             Ok(answer) => Ok(answer),
             Err(Failure::Closed) => Err("EOF".into()),
             Err(Failure::Other(why)) => Err(why),
@@ -115,11 +128,11 @@ impl Connections {
         shake(tls.map_err(|error| error::handshake(name, &error))?).await
     }
 
-    async fn send(
+    async fn send_on(
         &self,
         mut sender: SendRequest<Full<Bytes>>,
         request: &Request<'_>,
-    ) -> Result<(u16, Bytes), Failure> {
+    ) -> Result<Answered, Failure> {
         let made = head(request).map_err(Failure::Other)?;
         sender.ready().await.map_err(|_| Failure::Closed)?;
         let sent = sender.send_request(made).await;
@@ -132,7 +145,11 @@ impl Connections {
             })
         })?;
         self.keep(request.address, sender);
-        Ok((parts.status.as_u16(), body.to_bytes()))
+        Ok(Answered {
+            code: parts.status.as_u16(),
+            body: body.to_bytes(),
+            max_age_seconds: max_age(&parts.headers),
+        })
     }
 
     fn keep(&self, address: &str, sender: SendRequest<Full<Bytes>>) {
@@ -171,22 +188,30 @@ fn failure(error: &hyper::Error) -> Failure {
     }
 }
 
+/// How long an answer may be kept by its `Cache-Control`.
+fn max_age(headers: &HeaderMap) -> Option<u64> {
+    let control = headers.get(CACHE_CONTROL)?.to_str().ok()?;
+    let mut directives = control.split(',').map(str::trim);
+    directives.find_map(|it| it.strip_prefix("max-age=")?.parse().ok())
+}
+
 fn head(request: &Request<'_>) -> Result<http::Request<Full<Bytes>>, String> {
     let url: Uri = request.url.parse().map_err(|error| format!("{error}"))?;
     let host = url.authority().map(ToString::to_string).unwrap_or_default();
     let query = url.query().map(|it| format!("?{it}")).unwrap_or_default();
     let path = format!("{}{query}", url.path());
-    let made = http::Request::builder()
-        .method(Method::POST)
+    let mut builder = http::Request::builder()
         .uri(path)
         .header(HOST, host)
-        .header(CONTENT_TYPE, "application/json")
         .header(ACCEPT, "application/json")
-        .header(USER_AGENT, request.user_agent)
-        .body(Full::new(request.body.clone()));
-    let mut made = made.map_err(|error| error.to_string())?;
-    if let Some(value) = request.authorization {
-        made.headers_mut().insert(AUTHORIZATION, value.clone());
+        .header(USER_AGENT, request.user_agent);
+    if let Some(authorization) = request.authorization {
+        builder = builder.header(AUTHORIZATION, authorization.clone());
     }
-    Ok(made)
+    let builder = match request.body {
+        Some(_) => builder.method(Method::POST).header(CONTENT_TYPE, "application/json"),
+        None => builder.method(Method::GET),
+    };
+    let body = request.body.cloned().unwrap_or_default();
+    builder.body(Full::new(body)).map_err(|error| error.to_string())
 }

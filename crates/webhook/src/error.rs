@@ -5,7 +5,7 @@ use bytes::Bytes;
 use rustls::{CertificateError, Error as TlsError};
 
 /// How much of an answer that is no `Status` is shown, in bytes (upstream: 2048).
-const SHOWN_BYTES: usize = 2048;
+pub(crate) const SHOWN_BYTES: usize = 2048;
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]

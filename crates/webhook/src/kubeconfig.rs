@@ -129,17 +129,13 @@ fn destination(cluster: &Value) -> Result<Destination, String> {
     if bare.is_none_or(str::is_empty) {
         return Err(format!("server {server:?} is no URL of http or https"));
     }
-    let mut url = Value::object();
-    url.set_at(&["url"], server);
-    let mut destination = Destination::of(&url)?;
-    if let Destination::Url { host, name, .. } = &mut destination {
-        if server.starts_with("http://") && !bare.unwrap_or_default().contains(':') {
-            *host = format!("{name}:80");
-        }
-        let other = cluster.str_at(&["tls-server-name"]);
-        if !other.is_empty() {
-            other.clone_into(name);
-        }
+    let other = Some(cluster.str_at(&["tls-server-name"])).filter(|it| !it.is_empty());
+    let mut destination = Destination::of_url(server, other)?;
+    if let Destination::Url { host, name, .. } = &mut destination
+        && server.starts_with("http://")
+        && !bare.unwrap_or_default().contains(':')
+    {
+        *host = format!("{name}:80");
     }
     Ok(destination)
 }

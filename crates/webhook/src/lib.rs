@@ -11,6 +11,7 @@ mod kubeconfig;
 mod tls;
 
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use apimachinery::Value;
 use bytes::Bytes;
 
 use config::Destination;
-use connection::Connections;
+use connection::{Answered, Connections};
 pub use error::{CallError, handshake};
 use kubeconfig::Authorization;
 pub use kubeconfig::Kubeconfig;
@@ -41,7 +42,8 @@ pub trait Resolver: Send + Sync + Debug {
 pub struct Client {
     /// Where it is, and the configuration of TLS; or why there is no such client.
     parts: Result<Parts, String>,
-    resolver: Arc<dyn Resolver>,
+    /// Without it there are no services.
+    resolver: Option<Arc<dyn Resolver>>,
 }
 
 #[derive(Debug)]
@@ -74,7 +76,29 @@ impl Client {
             let connections = Connections::new(Some(tls));
             Ok(Parts { destination, connections, authorization: Authorization::None })
         });
-        Self { parts, resolver }
+        Self { parts, resolver: Some(resolver) }
+    }
+
+    /// Reads a document, of at most [`MAX_ANSWER_BYTES`].
+    ///
+    /// # Errors
+    /// When there is no answer in time, or it is no success.
+    pub async fn get(&self, timeout: Duration, user_agent: &str) -> Result<Document, CallError> {
+        let parts = self.parts.as_ref().map_err(|why| CallError::Client(why.clone()))?;
+        let url = parts.destination.url(None);
+        let failed = |why: String| CallError::Call(format!("Get \"{url}\": {why}"));
+        let got = self.exchange(parts, &url, None, user_agent);
+        let answered = match tokio::time::timeout(timeout, got).await {
+            Err(_) => return Err(failed("context deadline exceeded".into())),
+            Ok(Err(why)) => return Err(failed(why)),
+            Ok(Ok(answered)) => answered,
+        };
+        let Answered { code, body, max_age_seconds } = answered;
+        if code == 200 {
+            return Ok(Document { body, max_age_seconds });
+        }
+        let shown = String::from_utf8_lossy(&body[..body.len().min(error::SHOWN_BYTES)]);
+        Err(CallError::Refused { code, message: format!("{code}: {shown}") })
     }
 
     /// The client of the server that a kubeconfig names, with its credentials.
@@ -82,7 +106,26 @@ impl Client {
     pub fn of_kubeconfig(config: Kubeconfig) -> Self {
         let Kubeconfig { destination, tls, authorization } = config;
         let parts = Parts { destination, connections: Connections::new(tls), authorization };
-        Self { parts: Ok(parts), resolver: Arc::new(NoServices) }
+        Self { parts: Ok(parts), resolver: None }
+    }
+
+    /// The client that a kubeconfig's current context describes.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn from_kubeconfig(path: &Path) -> Result<Self, String> {
+        Kubeconfig::read(path).map(Self::of_kubeconfig)
+    }
+
+    /// A client of one URL, with authorities in PEM; the machine's where there are none.
+    ///
+    /// # Errors
+    /// What is wrong with URL or authorities.
+    pub fn of_url(url: &str, authorities: &[u8]) -> Result<Self, String> {
+        let destination = Destination::of_url(url, None)?;
+        let connections = Connections::new(Some(tls::with_authorities(authorities)?));
+        let authorization = Authorization::None;
+        Ok(Self { parts: Ok(Parts { destination, connections, authorization }), resolver: None })
     }
 
     /// Posts to the webhook; the body of its answer comes back.
@@ -93,12 +136,12 @@ impl Client {
         let parts = self.parts.as_ref().map_err(|why| CallError::Client(why.clone()))?;
         let url = parts.destination.url(call.tells_timeout.then_some(call.timeout));
         let failed = |why: String| CallError::Call(format!("Post \"{url}\": {why}"));
-        let posted = self.exchange(parts, &url, &call);
+        let posted = self.exchange(parts, &url, Some(&call.body), call.user_agent);
         match tokio::time::timeout(call.timeout, posted).await {
             Err(_) => Err(failed("context deadline exceeded".into())),
             Ok(Err(why)) => Err(failed(why)),
-            Ok(Ok((code, body))) if (200..=206).contains(&code) => Ok(body),
-            Ok(Ok((code, body))) => Err(error::refused(code, &body)),
+            Ok(Ok(answered)) if (200..=206).contains(&answered.code) => Ok(answered.body),
+            Ok(Ok(answered)) => Err(error::refused(answered.code, &answered.body)),
         }
     }
 
@@ -106,35 +149,38 @@ impl Client {
         &self,
         parts: &Parts,
         url: &str,
-        call: &Call<'_>,
-    ) -> Result<(u16, Bytes), String> {
-        let address = match &parts.destination {
-            Destination::Url { host, .. } => host.clone(),
-            Destination::Service { namespace, name, port, .. } => {
-                self.resolver.resolve(namespace, name, *port)?
+        body: Option<&Bytes>,
+        user_agent: &str,
+    ) -> Result<Answered, String> {
+        let address = match (&parts.destination, &self.resolver) {
+            (Destination::Url { host, .. }, _) => host.clone(),
+            (Destination::Service { namespace, name, port, .. }, Some(resolver)) => {
+                resolver.resolve(namespace, name, *port)?
+            }
+            (Destination::Service { .. }, None) => {
+                return Err("services are not known here".into());
             }
         };
         let authorization = parts.authorization.header()?;
         let request = connection::Request {
-            authorization: authorization.as_ref(),
             address: &address,
             server_name: parts.destination.server_name(),
             url,
-            user_agent: call.user_agent,
-            body: &call.body,
+            user_agent,
+            body,
+            authorization: authorization.as_ref(),
         };
-        parts.connections.post(&request).await
+        parts.connections.send(&request).await
     }
 }
 
-/// For clients of a URL.
+/// A document that was read.
 #[derive(Debug)]
-struct NoServices;
-
-impl Resolver for NoServices {
-    fn resolve(&self, namespace: &str, name: &str, _port: u16) -> Result<String, String> {
-        Err(format!("service {namespace}/{name} cannot be called by a kubeconfig"))
-    }
+pub struct Document {
+    /// What is in it.
+    pub body: Bytes,
+    /// How long it may be kept, in seconds, where it says so.
+    pub max_age_seconds: Option<u64>,
 }
 
 #[cfg(test)]

@@ -51,10 +51,19 @@ pub(crate) fn trusting_pem(
 
 /// TLS to one webhook.
 pub(crate) fn config(bundle: &str) -> Result<Arc<ClientConfig>, String> {
-    let mut config = trusting(bundle)?.with_no_client_auth();
+    trusting(bundle).map(anonymous)
+}
+
+/// TLS to a server of authorities in PEM.
+pub(crate) fn with_authorities(pem: &[u8]) -> Result<Arc<ClientConfig>, String> {
+    trusting_pem(pem).map(anonymous)
+}
+
+fn anonymous(base: ConfigBuilder<ClientConfig, WantsClientCert>) -> Arc<ClientConfig> {
+    let mut config = base.with_no_client_auth();
     // One connection for all calls would make one endpoint of a service do all the work.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Arc::new(config)
 }
 
 /// Takes what the authorities have signed, and what is itself among them: a bundle may be the server's own certificate.

@@ -74,11 +74,15 @@ impl Mutating {
         attributes: &mut Attributes<'_>,
     ) -> Result<Ran, Status> {
         let namespace = self.0.namespace(attributes).await?;
-        let asking = self.0.asking(attributes);
+        let questions = self.0.questions(attributes);
         let request = request::request(attributes, run.version);
         let policy = &run.definition.policy;
         let objects = request::objects(attributes, run.version).await?;
-        match policy.conditions_hold(&inputs(run, &objects, (&request, &namespace), &asking)) {
+        let matched = {
+            let inputs = inputs(run, &objects, (&request, &namespace), questions.asking());
+            questions.settle(|| policy.conditions_hold(&inputs)).await
+        };
+        match matched {
             Matched::Yes => {}
             Matched::No => return Ok(Ran::Not),
             Matched::Failed(why) => return Ok(Ran::Failed(why)),
@@ -90,9 +94,10 @@ impl Mutating {
         let before = attributes.object.clone();
         for index in 0..policy.mutations() {
             let objects = request::objects(attributes, run.version).await?;
-            let inputs = inputs(run, &objects, (&request, &namespace), &asking);
+            let inputs = inputs(run, &objects, (&request, &namespace), questions.asking());
             let seen = objects.object.as_ref();
-            let made = match policy.mutate(index, &inputs) {
+            let made = questions.settle(|| policy.mutate(index, &inputs)).await;
+            let made = match made {
                 Ok(Made::Patch(patch)) => {
                     json_patch::apply(seen, &patch).map_err(|error| error.to_string())
                 }

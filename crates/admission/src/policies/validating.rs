@@ -55,13 +55,13 @@ impl Plugin for Validating {
         }
         if !concerned.runs.is_empty() {
             let namespace = self.0.namespace(attributes).await?;
-            let asking = self.0.asking(attributes);
+            let questions = self.0.questions(attributes);
             for run in &concerned.runs {
                 let objects = request::objects(attributes, run.version).await?;
                 let request = request::request(attributes, run.version);
                 let began = Instant::now();
-                let inputs = inputs(run, &objects, (&request, &namespace), &asking);
-                let judged = run.definition.policy.judge(&inputs);
+                let inputs = inputs(run, &objects, (&request, &namespace), questions.asking());
+                let judged = questions.settle(|| run.definition.policy.judge(&inputs)).await;
                 let took = began.elapsed();
                 for (index, decision) in judged.decisions.into_iter().enumerate() {
                     self.decide(run, (index, decision), took, &mut outcome);

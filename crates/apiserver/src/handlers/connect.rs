@@ -22,7 +22,7 @@ use super::admit::{Admission, admit, judge};
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
-use crate::filters::refusal;
+use crate::filters::{refusal, request_attributes};
 use crate::forward::{self, Onward};
 use crate::persist;
 use crate::query::Query;
@@ -88,7 +88,7 @@ pub(crate) async fn connect(
     let current = persist::current(server, target, &name).await?;
     let subresource = exchange.info.subresource.clone();
     if subresource != "log" {
-        needs_create(server, exchange)?;
+        needs_create(server, exchange).await?;
         let admission = Admission {
             operation: Operation::Connect,
             target,
@@ -230,24 +230,13 @@ async fn refused(answer: Response<Body>, pod: &str) -> Status {
 
 /// A stream into a container is as good as creating one, whatever method opens it (upstream:
 /// `AuthorizePodWebsocketUpgradeCreatePermission`).
-fn needs_create(server: &Server, exchange: &Exchange) -> Result<(), Status> {
+async fn needs_create(server: &Server, exchange: &Exchange) -> Result<(), Status> {
     let info = &exchange.info;
     if info.verb == "create" || info.resource != "pods" {
         return Ok(());
     }
-    let attributes = Attributes {
-        user: &exchange.user,
-        verb: "create",
-        group: &info.group,
-        version: &info.version,
-        resource: &info.resource,
-        subresource: &info.subresource,
-        namespace: &info.namespace,
-        name: &info.name,
-        path: &info.path,
-        field_selector: "",
-    };
-    match server.access.authorizer.authorize(&attributes) {
+    let attributes = Attributes { verb: "create", ..request_attributes(exchange) };
+    match server.access.authorizer.authorize(&attributes).await {
         Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(&attributes, &reason)),
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::field::{ErrorType, FieldError};
-use apimachinery::{FieldErrors, Object, Path, Status, Value, json, time, value};
+use apimachinery::{FieldErrors, Object, Path, Status, Value, json, time, validation, value};
 use auth::{Attributes, UserInfo};
 use http::Response;
 use registry::Served;
@@ -121,7 +121,7 @@ pub(crate) async fn create(
         Kind::SelfSubject => self_subject(server, exchange, &target),
         Kind::SelfRules => self_rules(server, exchange, &target, &object)?,
         Kind::SelfAccess | Kind::Access | Kind::LocalAccess => {
-            access(server, exchange, kind, object)?
+            access(server, exchange, kind, object).await?
         }
     };
     Ok(respond::plain(form, 201, &answer))
@@ -157,10 +157,12 @@ async fn token(server: &Server, mut object: Value) -> Result<Value, Status> {
         .map(str::to_owned)
         .collect();
     let mut status = value!({"user": {}});
+    let mut failed: Vec<String> = Vec::new();
     for authenticator in &server.access.authenticators {
         match authenticator.review(&token, &audiences).await {
             Ok(None) => {}
             Ok(Some(reviewed)) => {
+                failed.clear();
                 status = value!({"authenticated": true, "user": (&reviewed.user)});
                 if !reviewed.audiences.is_empty() {
                     let list: Value = reviewed.audiences.iter().map(String::as_str).collect();
@@ -168,11 +170,11 @@ async fn token(server: &Server, mut object: Value) -> Result<Value, Status> {
                 }
                 break;
             }
-            Err(error) => {
-                status.set_at(&["error"], format!("[invalid bearer token, {error}]"));
-                break;
-            }
+            Err(error) => failed.push(error.to_string()),
         }
+    }
+    if !failed.is_empty() {
+        status.set_at(&["error"], format!("[invalid bearer token, {}]", failed.join(", ")));
     }
     object.set_at(&["status"], status);
     Ok(object)
@@ -206,7 +208,7 @@ fn self_rules(
 }
 
 /// Whether somebody may do something.
-fn access(
+async fn access(
     server: &Server,
     exchange: &Exchange,
     kind: Kind,
@@ -239,7 +241,11 @@ fn access(
         Kind::SelfAccess => exchange.user.as_ref().clone(),
         _ => subject(&object["spec"]),
     };
-    let decision = server.access.authorizer.authorize(&attributes(&user, &object["spec"]));
+    let selectors = Selectors::of(&object["spec"]);
+    let decision = {
+        let asked = attributes(&user, &object["spec"], &selectors);
+        server.access.authorizer.authorize(&asked).await
+    };
     let mut status = value!({"allowed": (decision.is_allowed())});
     if matches!(decision, auth::Decision::Deny(_)) {
         status.set_at(&["denied"], true);
@@ -247,8 +253,49 @@ fn access(
     if !decision.reason().is_empty() {
         status.set_at(&["reason"], decision.reason());
     }
+    if !selectors.errors.is_empty() {
+        status.set_at(&["evaluationError"], selectors.errors.join("; "));
+    }
     object.set_at(&["status"], status);
     Ok(object)
+}
+
+/// The selectors of a review as a request would have them.
+#[derive(Debug, Default)]
+struct Selectors {
+    field: String,
+    label: String,
+    /// What of them could not be read, which widens the question.
+    errors: Vec<String>,
+}
+
+impl Selectors {
+    fn of(spec: &Value) -> Self {
+        let mut selectors = Self::default();
+        for (member, is_field) in [("fieldSelector", true), ("labelSelector", false)] {
+            let Some(of) = spec.at(&["resourceAttributes", member]) else { continue };
+            let raw = of.str_at(&["rawSelector"]);
+            let requirements = of.items_at(&["requirements"]);
+            let (text, left_out) = if raw.is_empty() {
+                let terms: Vec<Option<String>> =
+                    requirements.iter().map(|it| auth::selectors::term(it, is_field)).collect();
+                let left_out = terms.iter().any(Option::is_none);
+                (terms.into_iter().flatten().collect::<Vec<_>>().join(","), left_out)
+            } else if auth::selectors::is_readable(raw, is_field) {
+                (raw.to_owned(), false)
+            } else {
+                (String::new(), true)
+            };
+            if left_out {
+                let partially = if text.is_empty() { "" } else { "partially " };
+                selectors.errors.push(format!(
+                    "spec.resourceAttributes.{member} {partially}ignored due to parse error"
+                ));
+            }
+            *(if is_field { &mut selectors.field } else { &mut selectors.label }) = text;
+        }
+        selectors
+    }
 }
 
 /// The user that a review is about.
@@ -274,7 +321,7 @@ fn subject(spec: &Value) -> UserInfo {
 }
 
 /// What a review asks.
-fn attributes<'r>(user: &'r UserInfo, spec: &'r Value) -> Attributes<'r> {
+fn attributes<'r>(user: &'r UserInfo, spec: &'r Value, selectors: &'r Selectors) -> Attributes<'r> {
     let resource = &spec["resourceAttributes"];
     if resource.is_null() {
         let path = &spec["nonResourceAttributes"];
@@ -296,7 +343,8 @@ fn attributes<'r>(user: &'r UserInfo, spec: &'r Value) -> Attributes<'r> {
         subresource: resource.str_at(&["subresource"]),
         namespace: resource.str_at(&["namespace"]),
         name: resource.str_at(&["name"]),
-        field_selector: resource.str_at(&["fieldSelector", "rawSelector"]),
+        field_selector: &selectors.field,
+        label_selector: &selectors.label,
         ..Attributes::of(user)
     }
 }
@@ -327,21 +375,58 @@ fn validate_attributes(spec: &Value, errors: &mut FieldErrors) {
         let of = spec.at(&["resourceAttributes", selector]);
         if let Some(of) = of {
             let resource = at.child("resourceAttributes");
-            validate_selector(&resource.child(selector), of, errors);
+            validate_selector(selector, &resource.child(selector), of, errors);
         }
     }
 }
 
-fn validate_selector(at: &Path<'_>, selector: &Value, errors: &mut FieldErrors) {
+fn validate_selector(member: &str, at: &Path<'_>, selector: &Value, errors: &mut FieldErrors) {
     let raw = selector.str_at(&["rawSelector"]);
     let requirements = selector.items_at(&["requirements"]);
     if !raw.is_empty() && !requirements.is_empty() {
         let why = "may not specified at the same time as requirements";
         errors.invalid_text(&at.child("rawSelector"), raw, why);
     }
+    let list = at.child("requirements");
     if raw.is_empty() && requirements.is_empty() {
-        let why = "when fieldSelector is specified, requirements or rawSelector is required";
-        errors.required(&at.child("requirements"), why);
+        let why = format!("when {member} is specified, requirements or rawSelector is required");
+        errors.required(&list, &why);
+    }
+    for (index, requirement) in requirements.iter().enumerate() {
+        let of_labels = member == "labelSelector";
+        validate_requirement(&list.index(index), requirement, of_labels, errors);
+    }
+}
+
+/// Operators that are not known here pass: such a requirement is left out when the question is asked.
+fn validate_requirement(
+    at: &Path<'_>,
+    requirement: &Value,
+    of_labels: bool,
+    errors: &mut FieldErrors,
+) {
+    let (key, values) = (requirement.str_at(&["key"]), requirement.items_at(&["values"]));
+    let (at_key, at_values) = (at.child("key"), at.child("values"));
+    if key.is_empty() && !of_labels {
+        errors.required(&at_key, "must be specified");
+    }
+    match requirement.str_at(&["operator"]) {
+        "In" | "NotIn" if values.is_empty() => {
+            let why = "must be specified when `operator` is 'In' or 'NotIn'";
+            errors.required(&at_values, why);
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+            errors.forbidden(&at_values, why);
+        }
+        _ => {}
+    }
+    if of_labels {
+        errors.invalid_all(&at_key, key, validation::qualified_name(key));
+        for (index, value) in values.iter().enumerate() {
+            let text = value.as_str().unwrap_or_default();
+            errors.invalid_all(&at_values.index(index), text, validation::label_value(text));
+        }
     }
 }
 

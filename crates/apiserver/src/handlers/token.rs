@@ -83,6 +83,7 @@ pub(crate) async fn create(
     validate(&request)?;
     let bound = bound(server, &request, &target.namespace, &name).await?;
     super::admit::judge(server, exchange, &admission, &mut request, None).await?;
+    shorten(exchange, &tokens, &mut request);
     let uid = account.str_at(&["metadata", "uid"]).to_owned();
     let spec = spec(&tokens, &request, target, Named { name, uid }, bound);
     let spec = TokenSpec { id: server.random.uid().to_string(), ..spec };
@@ -96,6 +97,16 @@ pub(crate) async fn create(
     request.set_at(&["status", "token"], token);
     request.set_at(&["status", "expirationTimestamp"], time::format_time(expires));
     Ok(respond::plain(form, 201, &request))
+}
+
+/// No token lives longer than the server lets it.
+fn shorten(exchange: &mut Exchange, tokens: &TokenIssuer, request: &mut Value) {
+    let asked = request.i64_at(&["spec", "expirationSeconds"]).unwrap_or_default();
+    let Some(limit) = tokens.max_seconds().filter(|it| asked > *it) else { return };
+    exchange
+        .warnings
+        .push(format!("requested expiration of {asked} seconds shortened to {limit} seconds"));
+    request.set_at(&["spec", "expirationSeconds"], limit);
 }
 
 /// Name and namespace, where the body has them, are the URL's.
@@ -226,7 +237,7 @@ fn spec<'s>(
         .collect();
     let seconds = request.i64_at(&["spec", "expirationSeconds"]).unwrap_or_default();
     let own = audiences.iter().all(|it| tokens.audiences().contains(it));
-    let extend = bound.pod.is_some() && seconds == WARN_ONLY_SECONDS && own;
+    let extend = tokens.extends() && bound.pod.is_some() && seconds == WARN_ONLY_SECONDS && own;
     TokenSpec {
         namespace: &target.namespace,
         account: Some(account),

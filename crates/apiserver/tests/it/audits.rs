@@ -377,9 +377,9 @@ async fn a_webhook_gets_batches_and_is_tried_again() {
 struct Fragile;
 
 impl auth::Authorizer for Fragile {
-    fn authorize(&self, attributes: &auth::Attributes<'_>) -> auth::Decision {
+    fn decide(&self, attributes: &auth::Attributes<'_>) -> Option<auth::Decision> {
         assert_ne!(attributes.path, "/version", "that was too much");
-        auth::Decision::Allow(String::new())
+        Some(auth::Decision::Allow(String::new()))
     }
 
     fn rules_for(

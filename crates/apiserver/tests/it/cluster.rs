@@ -4,22 +4,25 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use admission::{Chain, Parts};
-use apimachinery::{Value, json};
+use apimachinery::{Value, json, value};
 use apiserver::allocate::ServiceRange;
 use apiserver::bootstrap::{self, Settings, Summary};
 use apiserver::{
     Access, Body, CachedObjects, Config, NodeDialer, Peer, ProxyClient, RequestBody, Server,
     Version,
 };
+use auth::anonymous::Anonymous;
+use auth::config::authorization::{AuthorizationConfiguration, TYPES};
+use auth::configured::{AuthorizerParts, ConfiguredAuthorizers, Prepared};
+use auth::front_proxy::FrontProxy;
 use auth::jwt::SigningKey;
+use auth::metrics::Metrics;
 use auth::node::NodeAuthorizer;
-use auth::privileged::PrivilegedGroup;
 use auth::rbac::Rbac;
-use auth::service_account::{ServiceAccountTokens, TokenIssuer};
+use auth::service_account::{LegacyUses, ServiceAccountTokens, TokenIssuer};
 use auth::static_token::StaticTokens;
-use auth::union::Union;
 use auth::x509::ClientCertificates;
-use auth::{Authorizer, UserInfo};
+use auth::{Authenticator, Authorizer, UserInfo};
 use component_base::{Clock, Random, RealClock, SeededRandom, Shutdown, ShutdownSignal};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -41,8 +44,21 @@ pub(crate) struct With {
     pub(crate) nodes: Option<NodeDialer>,
     pub(crate) registry: Option<registry::Registry>,
     pub(crate) audit: Option<Arc<audit::Audit>>,
+    /// For requests, instead of what it has.
     pub(crate) authorizer: Option<Arc<dyn Authorizer>>,
     pub(crate) proxy_client: Option<ProxyClient>,
+    /// Asked before all others.
+    pub(crate) authenticators: Vec<Arc<dyn Authenticator>>,
+    /// Instead of nodes and roles.
+    pub(crate) authorizers: Option<Prepared>,
+    pub(crate) front_proxy: Option<Arc<FrontProxy>>,
+    /// Instead of everybody.
+    pub(crate) anonymous: Option<Anonymous>,
+    pub(crate) metrics: Metrics,
+    /// Told which tokens in Secrets are used.
+    pub(crate) uses: Option<Arc<dyn LegacyUses>>,
+    /// Told what this server's authorizers are.
+    pub(crate) tell: Option<Box<dyn FnOnce(Arc<ConfiguredAuthorizers>) + Send>>,
 }
 
 /// A store with nothing in it.
@@ -61,6 +77,10 @@ pub(crate) enum As<'u> {
     Nobody,
     User(UserInfo),
     Token(&'u str),
+    /// A bearer token, and further headers.
+    With(&'u str, &'u [(&'u str, &'u str)]),
+    /// A front proxy with this certificate, and its headers.
+    Proxy(&'u [u8], &'u [(&'u str, &'u str)]),
 }
 
 pub(crate) fn admin() -> As<'static> {
@@ -75,6 +95,7 @@ pub(crate) fn settings() -> Settings {
         service_range: "10.96.0.0/12".into(),
         service_address: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
         client_authority: "certificate".into(),
+        front_proxy: None,
     }
 }
 
@@ -92,28 +113,48 @@ fn access(
     issuer: Arc<TokenIssuer>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    changed: With,
 ) -> Access {
     let read = || Arc::clone(objects) as Arc<dyn auth::Objects>;
     let rbac = Arc::new(Rbac::new(objects.as_ref()));
     let bootstrap: Vec<Value> = api::bootstrap_objects().collect();
     let node = NodeAuthorizer::new(read(), auth::node::rules_of(bootstrap.iter()));
-    let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![
-        Arc::new(PrivilegedGroup),
-        Arc::new(node),
-        Arc::clone(&rbac) as Arc<dyn Authorizer>,
-    ]));
-    let tokens = ServiceAccountTokens::new(Arc::clone(&issuer), read(), Arc::clone(&clock));
+    let parts = AuthorizerParts {
+        node: Arc::new(node),
+        rbac: Arc::clone(&rbac) as Arc<dyn Authorizer>,
+        abac: Arc::default(),
+        metrics: changed.metrics.clone(),
+    };
+    let usual = || {
+        let usual = value!({"authorizers": [{"type": "Node", "name": "node"}, {"type": "RBAC", "name": "rbac"}]});
+        let usual = AuthorizationConfiguration::of(&usual, &TYPES).unwrap();
+        Prepared::new(usual, &changed.metrics).unwrap()
+    };
+    let authorizers = changed.authorizers.unwrap_or_else(usual);
+    let authorizer = Arc::new(ConfiguredAuthorizers::new(authorizers, parts));
+    if let Some(tell) = changed.tell {
+        tell(Arc::clone(&authorizer));
+    }
+    let authorizer: Arc<dyn Authorizer> = authorizer;
+    let mut tokens = ServiceAccountTokens::new(Arc::clone(&issuer), read(), Arc::clone(&clock));
+    if let Some(uses) = changed.uses {
+        tokens = tokens.with_uses(uses);
+    }
     let objects = Arc::clone(objects) as Arc<dyn admission::Objects>;
     let parts = Parts { objects, rbac, authorizer: Arc::clone(&authorizer), clock, random };
+    let mut authenticators = changed.authenticators;
+    authenticators.extend([
+        Arc::new(ClientCertificates) as Arc<dyn Authenticator>,
+        Arc::new(StaticTokens::parse(TOKENS).unwrap()),
+        Arc::new(tokens),
+    ]);
     Access {
-        authenticators: vec![
-            Arc::new(ClientCertificates),
-            Arc::new(StaticTokens::parse(TOKENS).unwrap()),
-            Arc::new(tokens),
-        ],
+        authenticators,
         authorizer,
         admission: Chain::standard(&parts),
-        anonymous: true,
+        front_proxy: changed.front_proxy,
+        anonymous: changed.anonymous.unwrap_or_else(|| true.into()),
+        metrics: changed.metrics,
         tokens: Some(issuer),
     }
 }
@@ -132,13 +173,18 @@ impl Cluster {
     /// One that serves versions too that are no more.
     pub(crate) async fn with_removed_versions() -> Self {
         let registry = Some(registry::Registry::with_removed_versions());
-        Self::on(memory(), With { registry, ..With::default() }).await
+        Self::start_changed(With { registry, ..With::default() }).await
     }
 
     /// One that proves itself to other servers like this.
     pub(crate) async fn behind(proxy: ProxyClient) -> Self {
         let proxy_client = Some(proxy);
-        Self::on(memory(), With { proxy_client, ..With::default() }).await
+        Self::start_changed(With { proxy_client, ..With::default() }).await
+    }
+
+    /// One that is otherwise.
+    pub(crate) async fn start_changed(with: With) -> Self {
+        Self::on(memory(), with).await
     }
 
     /// Another server on the same store, after this one.
@@ -149,9 +195,10 @@ impl Cluster {
     }
 
     /// One on this store.
-    pub(crate) async fn on(store: Arc<dyn Store>, with: With) -> Self {
-        let With { nodes, registry, audit, authorizer, proxy_client } = with;
-        let registry = registry.unwrap_or_else(registry::Registry::built_in);
+    pub(crate) async fn on(store: Arc<dyn Store>, mut with: With) -> Self {
+        let nodes = with.nodes.take();
+        let registry = with.registry.take().unwrap_or_else(registry::Registry::built_in);
+        let (audit, proxy_client) = (with.audit.take(), with.proxy_client.take());
         let clock: Arc<dyn Clock> = Arc::new(RealClock);
         let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
         let stop = Shutdown::new();
@@ -174,8 +221,9 @@ impl Cluster {
         };
         let (issuer, of_server) = (issuer(), stop.signal());
         let made = Arc::clone(&issuer);
-        let access = |objects: &Arc<CachedObjects>| {
-            let access = access(objects, made, clock, random);
+        let access = move |objects: &Arc<CachedObjects>| {
+            let authorizer = with.authorizer.take();
+            let access = access(objects, made, clock, random, with);
             let authorizer = authorizer.unwrap_or_else(|| Arc::clone(&access.authorizer));
             Access { authorizer, ..access }
         };
@@ -254,6 +302,18 @@ impl Cluster {
             As::User(user) => peer.user = Some(Arc::new(user.clone())),
             As::Token(token) => {
                 builder = builder.header("authorization", format!("Bearer {token}"));
+            }
+            As::With(token, headers) => {
+                builder = builder.header("authorization", format!("Bearer {token}"));
+                for (name, value) in *headers {
+                    builder = builder.header(*name, *value);
+                }
+            }
+            As::Proxy(certificate, headers) => {
+                peer.proxy_certificates = Arc::from([certificate.to_vec()]);
+                for (name, value) in *headers {
+                    builder = builder.header(*name, *value);
+                }
             }
         }
         let bytes = body.map(json::to_vec).unwrap_or_default();

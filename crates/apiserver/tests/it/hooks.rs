@@ -86,6 +86,27 @@ impl Hook {
         value!({"url": (self.url.as_str()), "caBundle": (self.bundle.as_str())})
     }
 
+    /// A kubeconfig of it in a directory, for who shows this token.
+    pub(crate) fn kubeconfig(
+        &self,
+        directory: &std::path::Path,
+        token: &str,
+    ) -> std::path::PathBuf {
+        let config = value!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "a", "cluster": {"server": (self.url.as_str()),
+                "certificate-authority-data": (self.bundle.as_str())}}],
+            "users": [{"name": "b", "user": {"token": token}}],
+            "contexts": [{"name": "c", "context": {"cluster": "a", "user": "b"}}]});
+        let file = directory.join(format!("{}.kubeconfig", self.url.rsplit(':').next().unwrap()));
+        std::fs::write(&file, json::to_vec(&config)).unwrap();
+        file
+    }
+
+    /// Its authority, in PEM.
+    pub(crate) fn authority(&self) -> String {
+        String::from_utf8(BASE64_STANDARD.decode(&self.bundle).unwrap()).unwrap()
+    }
+
     pub(crate) fn asked(&self) -> usize {
         self.seen.lock().len()
     }
@@ -117,8 +138,13 @@ async fn answer(
     reply: Arc<Act>,
     seen: Arc<Mutex<Vec<Value>>>,
 ) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+    let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.unwrap().to_bytes();
-    let review = json::parse(&body).unwrap();
+    // What is only read has no body.
+    let review = match body.is_empty() {
+        true => value!({"path": path}),
+        false => json::parse(&body).unwrap(),
+    };
     let reply = reply(&review);
     seen.lock().push(review);
     let (code, bytes) = match reply {

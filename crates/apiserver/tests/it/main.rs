@@ -5,6 +5,8 @@
 mod access;
 mod aggregation;
 mod audits;
+mod authn;
+mod authz;
 mod bad_input;
 mod cluster;
 mod conversions;

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use component_base::Clock;
 
-use super::{LEGACY_ISSUER, PRIVATE, TokenIssuer};
+use super::{INVALID_SINCE, LAST_USED, LEGACY_ISSUER, LegacyUse, LegacyUses, PRIVATE, TokenIssuer};
 use crate::jwt::Unverified;
 use crate::user::{CREDENTIAL_ID_KEY, NODE_NAME_KEY, NODE_UID_KEY, POD_NAME_KEY, POD_UID_KEY};
 use crate::{AuthenticationError, Authenticator, Credentials, Objects, Reviewed, UserInfo};
@@ -24,6 +24,7 @@ pub struct ServiceAccountTokens {
     issuer: Arc<TokenIssuer>,
     objects: Arc<dyn Objects>,
     clock: Arc<dyn Clock>,
+    uses: Option<Arc<dyn LegacyUses>>,
 }
 
 /// An object that a token names, as it must be.
@@ -43,7 +44,29 @@ impl ServiceAccountTokens {
     /// Tokens of this issuer, bound to these objects.
     #[must_use]
     pub fn new(issuer: Arc<TokenIssuer>, objects: Arc<dyn Objects>, clock: Arc<dyn Clock>) -> Self {
-        Self { issuer, objects, clock }
+        Self { issuer, objects, clock, uses: None }
+    }
+
+    /// The same where uses of tokens in Secrets are written down.
+    #[must_use]
+    pub fn with_uses(self, uses: Arc<dyn LegacyUses>) -> Self {
+        Self { uses: Some(uses), ..self }
+    }
+
+    /// Takes note that a Secret's token is used, once a day.
+    fn note_use(&self, namespace: &str, secret: &str, value: &Value) {
+        let Some(uses) = &self.uses else { return };
+        let now = time::format_time(self.clock.now());
+        let day = now.get(..10).unwrap_or(&now);
+        if value.str_at(&["metadata", "labels", LAST_USED]) == day {
+            return;
+        }
+        uses.note(LegacyUse {
+            namespace: namespace.to_owned(),
+            secret: secret.to_owned(),
+            uid: value.str_at(&["metadata", "uid"]).to_owned(),
+            day: day.to_owned(),
+        });
     }
 
     async fn check(
@@ -53,7 +76,7 @@ impl ServiceAccountTokens {
     ) -> Result<Option<Reviewed>, AuthenticationError> {
         let Ok(parsed) = Unverified::parse(token) else { return Ok(None) };
         let legacy = parsed.issuer() == LEGACY_ISSUER;
-        if !legacy && parsed.issuer() != self.issuer.issuer() {
+        if !legacy && !self.issuer.is_known(parsed.issuer()) {
             return Ok(None);
         }
         let claims = parsed
@@ -168,6 +191,12 @@ impl ServiceAccountTokens {
             )));
         }
         self.check_bound(&reference("serviceaccounts", "ServiceAccount", &account, &uid)).await?;
+        if !value.str_at(&["metadata", "labels", INVALID_SINCE]).is_empty() {
+            return Err(refused(format!(
+                "the token in secret {namespace}/{secret} for service account {namespace}/{account} has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token"
+            )));
+        }
+        self.note_use(&namespace, &secret, &value);
         let mut user = UserInfo::service_account(&namespace, &account);
         user.uid = uid;
         Ok(user)

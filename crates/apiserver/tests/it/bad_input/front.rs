@@ -291,7 +291,7 @@ fn tls(authority: &Authority) -> Tls {
         )
         .unwrap();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Tls { config: Arc::new(config), clients }
+    Tls { config: Arc::new(config), clients, front_proxies: None }
 }
 
 /// A Deployment, for patches to work on.

@@ -284,27 +284,27 @@ pub(super) fn credentials(cluster: &Cluster) -> Vec<Case> {
             Case { what: (*what).to_owned(), ..case(&line, &[&header], "", 401, "Unauthorized") }
         })
         .collect();
-    cases.push(case(
-        &format!("GET {MAPS}"),
-        &["Authorization: Basic eDp5"],
-        "",
-        401,
-        "Unauthorized",
-    ));
-    cases.push(case(&format!("GET {MAPS}"), &["Authorization: Bearer"], "", 401, "Unauthorized"));
+    // What is no bearer token is no credential.
+    let line = format!("GET {MAPS}");
+    for header in ["Authorization: Basic eDp5", "Authorization: Bearer"] {
+        cases.push(case(&line, &[header], "", 403, &denied("system:anonymous")));
+    }
     cases
 }
 
+fn denied(user: &str) -> String {
+    format!(
+        "configmaps is forbidden: User \"{user}\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\""
+    )
+}
+
 pub(super) fn impersonation() -> Vec<Case> {
+    // The first of upstream's ways that is refused is told.
+    let refused = "configmaps is forbidden: User \"bob\" cannot impersonate-on:user-info:list resource \"configmaps\" in API group \"\" in the namespace \"default\"";
     let line = format!("GET {MAPS}");
     let nameless = |uid: &str, groups: &str| {
         format!(
             "requested &user.DefaultInfo{{Name:\"\", UID:\"{uid}\", Groups:{groups}, Extra:map[string][]string(nil)}} without impersonating a user name"
-        )
-    };
-    let denied = |user: &str| {
-        format!(
-            "configmaps is forbidden: User \"{user}\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\""
         )
     };
     let bob = "Authorization: Bearer bob-token";
@@ -326,19 +326,13 @@ pub(super) fn impersonation() -> Vec<Case> {
         // Letters that are not ASCII are letters, and not nobody.
         case(&line, &["Impersonate-User: jürgen"], "", 403, &denied("jürgen")),
         case(&line, &many, "", 403, &denied("x")),
-        case(
-            &line,
-            &[bob, "Impersonate-User: alice"],
-            "",
-            403,
-            "users \"alice\" is forbidden: User \"bob\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
-        ),
+        case(&line, &[bob, "Impersonate-User: alice"], "", 403, refused),
         case(
             &line,
             &[bob, "Impersonate-User: x", "Impersonate-Group: system:masters"],
             "",
             403,
-            "users \"x\" is forbidden: User \"bob\" cannot impersonate resource \"users\" in API group \"\" at the cluster scope",
+            refused,
         ),
     ]
 }

@@ -1,0 +1,367 @@
+//! What authentication and authorization count, in upstream's names.
+//!
+//! What every request counts is found beforehand, so that counting costs an addition.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use ring::digest::{SHA256, digest};
+
+/// Upstream's buckets of how long webhooks and issuers take.
+const CALLS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+const TOKENS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const WEBHOOK: &str = "Webhook";
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+type Seconds = Gauge<f64, AtomicU64>;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Result {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct User {
+    username: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Decided {
+    decision: &'static str,
+    name: String,
+    r#type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Webhook {
+    name: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Conditions {
+    name: String,
+    r#type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Issuer {
+    jwt_issuer_hash: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Fetch {
+    apiserver_id_hash: String,
+    jwt_issuer_hash: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reload {
+    apiserver_id_hash: String,
+    status: &'static str,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempt {
+    /// It is known who asks.
+    Success,
+    /// It is not.
+    Failure,
+    /// What was presented is no good.
+    Error,
+}
+
+/// How asking a webhook ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Success,
+    Timeout,
+    Error,
+}
+
+/// What is counted of one result.
+#[derive(Debug)]
+struct Ended {
+    count: Counter,
+    took: Histogram,
+}
+
+/// What everybody of a sort counts together.
+#[derive(Debug)]
+struct Ends<const N: usize>([Ended; N]);
+
+impl<const N: usize> Ends<N> {
+    fn new(
+        results: [&'static str; N],
+        counts: &Family<Result, Counter>,
+        took: &Histograms<Result>,
+    ) -> Self {
+        Self(results.map(|result| Ended {
+            count: counts.get_or_create_owned(&Result { result }),
+            took: took.get_or_create_owned(&Result { result }),
+        }))
+    }
+
+    fn count(&self, index: usize, took: Duration) {
+        if let Some(it) = self.0.get(index) {
+            it.count.inc();
+            it.took.observe(took.as_secs_f64());
+        }
+    }
+}
+
+/// What is counted; clones count together.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<All>);
+
+#[derive(Debug)]
+struct All {
+    /// What tells this server from others.
+    id_hash: String,
+    attempts: Family<Result, Counter>,
+    attempt_durations: Histograms<Result>,
+    attempted: Ends<3>,
+    users: Family<User, Counter>,
+    authorizations: Family<Result, Counter>,
+    authorization_durations: Histograms<Result>,
+    authorized: Ends<3>,
+    decisions: Family<Decided, Counter>,
+    webhook_durations: Histograms<Webhook>,
+    webhooks: Family<Webhook, Counter>,
+    webhooks_open: Family<Webhook, Counter>,
+    excluded: Family<Conditions, Counter>,
+    condition_errors: Family<Conditions, Counter>,
+    issuers: Histograms<Issuer>,
+    fetches: Family<Fetch, Seconds>,
+    authentication_reloads: (Family<Reload, Counter>, Family<Reload, Seconds>),
+    authorization_reloads: (Family<Reload, Counter>, Family<Reload, Seconds>),
+}
+
+/// Which file was read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "they are the two files")]
+pub enum Reloaded {
+    Authentication,
+    Authorization,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new("")
+    }
+}
+
+/// `sha256:...`, as upstream tells what may be secret, or long.
+fn hash(text: &str) -> String {
+    let hash = digest(&SHA256, text.as_bytes());
+    let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+fn usual<L: Clone + std::hash::Hash + Eq>() -> Histograms<L> {
+    Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 15)))
+}
+
+impl Metrics {
+    /// Those of the server of this name.
+    #[must_use]
+    pub fn new(server: &str) -> Self {
+        let (attempts, attempt_durations) = (Family::default(), usual());
+        let (authorizations, authorization_durations) = (Family::default(), usual());
+        let results = ["success", "failure", "error"];
+        let decisions = ["allowed", "denied", "no-opinion"];
+        Self(Arc::new(All {
+            id_hash: hash(server),
+            attempted: Ends::new(results, &attempts, &attempt_durations),
+            authorized: Ends::new(decisions, &authorizations, &authorization_durations),
+            attempts,
+            attempt_durations,
+            users: Family::default(),
+            authorizations,
+            authorization_durations,
+            decisions: Family::default(),
+            webhook_durations: Family::new_with_constructor(|| Histogram::new(CALLS)),
+            webhooks: Family::default(),
+            webhooks_open: Family::default(),
+            excluded: Family::default(),
+            condition_errors: Family::default(),
+            issuers: Family::new_with_constructor(|| Histogram::new(TOKENS)),
+            fetches: Family::default(),
+            authentication_reloads: Default::default(),
+            authorization_reloads: Default::default(),
+        }))
+    }
+
+    /// Tells a registry of all of it.
+    pub fn register(&self, registry: &mut Registry) {
+        let all = &*self.0;
+        macro_rules! add {
+            ($name:expr, $help:expr, $family:expr) => {
+                registry.register($name, $help, Family::clone($family))
+            };
+        }
+        add!("authentication_attempts", "Attempts to tell who asks", &all.attempts);
+        add!(
+            "authentication_duration_seconds",
+            "How long it took to tell who asks",
+            &all.attempt_durations
+        );
+        add!("authenticated_user_requests", "Requests by who asks", &all.users);
+        add!("authorization_attempts", "Requests by whether they may go on", &all.authorizations);
+        add!(
+            "authorization_duration_seconds",
+            "How long it took to tell whether a request may go on",
+            &all.authorization_durations
+        );
+        add!(
+            "apiserver_authorization_decisions",
+            "Decisions by the authorizer that made them",
+            &all.decisions
+        );
+        add!(
+            "apiserver_authorization_webhook_duration_seconds",
+            "How long webhooks took to authorize",
+            &all.webhook_durations
+        );
+        add!(
+            "apiserver_authorization_webhook_evaluations",
+            "Webhooks that were asked to authorize",
+            &all.webhooks
+        );
+        add!(
+            "apiserver_authorization_webhook_evaluations_fail_open",
+            "Webhooks that could not be asked and have no say then",
+            &all.webhooks_open
+        );
+        add!(
+            "apiserver_authorization_match_condition_exclusions",
+            "Requests that a webhook's conditions are not for",
+            &all.excluded
+        );
+        add!(
+            "apiserver_authorization_match_condition_evaluation_errors",
+            "Conditions of webhooks that have no value",
+            &all.condition_errors
+        );
+        add!(
+            "apiserver_authentication_jwt_authenticator_latency_seconds",
+            "How long it took to judge a token of an issuer",
+            &all.issuers
+        );
+        add!(
+            "apiserver_authentication_jwt_authenticator_jwks_fetch_last_timestamp_seconds",
+            "When an issuer was last asked for its keys",
+            &all.fetches
+        );
+        for (what, (count, at)) in [
+            ("authentication", &all.authentication_reloads),
+            ("authorization", &all.authorization_reloads),
+        ] {
+            let of = format!("apiserver_{what}_config_controller_automatic_reload");
+            add!(format!("{of}s"), "Times that the configuration was read again", count);
+            add!(format!("{of}_last_timestamp_seconds"), "When it was last read again", at);
+        }
+    }
+
+    /// Counts an attempt to tell who asks.
+    pub fn attempted(&self, end: Attempt, took: Duration) {
+        self.0.attempted.count(end as usize, took);
+    }
+
+    /// Counts a request of somebody.
+    pub fn requested(&self, username: &str) {
+        let username = shown(username);
+        self.0.users.get_or_create(&User { username }).inc();
+    }
+
+    /// Counts whether a request may go on.
+    pub fn authorized(&self, decision: &crate::Decision, took: Duration) {
+        let index = match decision {
+            crate::Decision::Allow(_) => 0,
+            crate::Decision::Deny(_) => 1,
+            crate::Decision::NoOpinion(_) => 2,
+        };
+        self.0.authorized.count(index, took);
+    }
+
+    /// The counters of what an authorizer allows and denies.
+    pub(crate) fn decisions(&self, name: &str, kind: &'static str) -> [Counter; 2] {
+        ["allowed", "denied"].map(|decision| {
+            let of = Decided { decision, name: name.to_owned(), r#type: kind };
+            self.0.decisions.get_or_create_owned(&of)
+        })
+    }
+
+    pub(crate) fn asked(&self, name: &str, end: Asked, took: Duration, is_open: bool) {
+        let result = match end {
+            Asked::Success => "success",
+            Asked::Timeout => "timeout",
+            Asked::Error => "error",
+        };
+        let of = Webhook { name: name.to_owned(), result };
+        self.0.webhook_durations.get_or_create(&of).observe(took.as_secs_f64());
+        self.0.webhooks.get_or_create(&of).inc();
+        if is_open {
+            self.0.webhooks_open.get_or_create(&of).inc();
+        }
+    }
+
+    pub(crate) fn excluded(&self, name: &str) {
+        self.0.excluded.get_or_create(&Conditions { name: name.to_owned(), r#type: WEBHOOK }).inc();
+    }
+
+    pub(crate) fn condition_failed(&self, name: &str) {
+        let of = Conditions { name: name.to_owned(), r#type: WEBHOOK };
+        self.0.condition_errors.get_or_create(&of).inc();
+    }
+
+    pub(crate) fn token(&self, issuer: &str, is_good: bool, took: Duration) {
+        let result = if is_good { "success" } else { "failure" };
+        let of = Issuer { jwt_issuer_hash: hash(issuer), result };
+        self.0.issuers.get_or_create(&of).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn fetched(&self, issuer: &str, is_good: bool, at: f64) {
+        let of = Fetch {
+            apiserver_id_hash: self.0.id_hash.clone(),
+            jwt_issuer_hash: hash(issuer),
+            result: if is_good { "success" } else { "failure" },
+        };
+        self.0.fetches.get_or_create(&of).set(at);
+    }
+
+    /// Counts that a file was read again.
+    pub fn reloaded(&self, what: Reloaded, is_good: bool, at: f64) {
+        let (count, last) = match what {
+            Reloaded::Authentication => &self.0.authentication_reloads,
+            Reloaded::Authorization => &self.0.authorization_reloads,
+        };
+        let status = if is_good { "success" } else { "failure" };
+        let of = Reload { apiserver_id_hash: self.0.id_hash.clone(), status };
+        count.get_or_create(&of).inc();
+        last.get_or_create(&of).set(at);
+    }
+}
+
+/// Upstream's few names, so that users do not make labels.
+fn shown(username: &str) -> &'static str {
+    match username {
+        "admin" => "admin",
+        "client" => "client",
+        "kube_proxy" => "kube_proxy",
+        "kubelet" => "kubelet",
+        "system:serviceaccount:kube-system:default" => "system:serviceaccount:kube-system:default",
+        other if other.contains('@') => "email_id",
+        _ => "other",
+    }
+}
