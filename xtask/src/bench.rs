@@ -21,7 +21,7 @@ const EXAMPLES: &[(&str, &str)] =
 pub(crate) struct Options {
     /// Scenarios; all, and the table anew, where none is named
     scenarios: Vec<String>,
-    /// Which workload of the scheduler `workloads` measures, by the beginning of its name; `all` for all
+    /// Which workload `scheduler` measures, by the beginning of its name (default: all)
     #[arg(long, value_name = "NAME")]
     workload: Option<String>,
     /// Measure this binary instead of building one

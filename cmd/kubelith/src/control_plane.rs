@@ -27,6 +27,11 @@ const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 /// The identity of the scheduler.
 const SCHEDULER: &str = "system:kube-scheduler";
 
+/// Under which fake nodes write.
+const FAKE_NODES: &str = "system:kubelith:fake-nodes";
+/// How often a fake node renews its lease: half of what it is good for, since thousands share a process.
+const FAKE_RENEWAL: std::time::Duration = std::time::Duration::from_secs(20);
+
 /// What the parts of the control plane are given.
 #[derive(Debug, Clone)]
 pub(crate) struct Parts {
@@ -249,4 +254,22 @@ pub(crate) fn start_scheduler(parts: &Parts, config: scheduler::Configuration) -
         stop: parts.stop.clone(),
     };
     crate::scheduler::start(own, config, metrics)
+}
+
+/// Starts nodes without machines, which say that they are of this version.
+pub(crate) fn start_fake_nodes(parts: &Parts, count: u32) {
+    let settings = fakenodes::Settings {
+        count,
+        capacity: fakenodes::Capacity::default(),
+        version: crate::VERSION.into(),
+        renew_every: FAKE_RENEWAL,
+    };
+    let user = UserInfo::new(FAKE_NODES, &[auth::user::MASTERS]);
+    let own = fakenodes::Parts {
+        client: parts.client(user, "fake-nodes"),
+        clock: Arc::clone(&parts.clock),
+        random: Arc::clone(&parts.random),
+        stop: parts.stop.clone(),
+    };
+    tokio::spawn(fakenodes::run(settings, own));
 }

@@ -29,6 +29,9 @@ mod uninstall;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+/// The version of the API that is served, and of this program.
+const VERSION: &str = concat!("v1.37.1+kubelith", env!("CARGO_PKG_VERSION"));
+
 /// A complete Kubernetes in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "kubelith", version, propagate_version = true)]

@@ -64,6 +64,10 @@ pub(crate) struct Options {
     /// How old what is told of the use of nodes and pods may be (metrics-server: --metric-resolution)
     #[arg(long, default_value = "15s", value_name = "DURATION", value_parser = control_plane::period)]
     metrics_resolution: std::time::Duration,
+    /// Nodes without machines besides, on which pods only seem to run: for trying out large clusters. Best with
+    /// --disable agent,proxy,dns
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(..=i64::from(fakenodes::MAX_NODES)))]
+    fake_nodes: u32,
     #[command(flatten)]
     parts: crate::flags::PartArguments,
     #[command(flatten)]
@@ -180,6 +184,9 @@ fn start_engines(options: &Options, parts: &control_plane::Parts) -> Result<()> 
     }
     if options.runs(Part::Scheduler) {
         control_plane::start_scheduler(parts, options.scheduler.configuration()?)?;
+    }
+    if options.fake_nodes > 0 {
+        control_plane::start_fake_nodes(parts, options.fake_nodes);
     }
     Ok(())
 }
@@ -521,11 +528,7 @@ fn config(
         metrics_resolution: options.runs(Part::Metrics).then_some(options.metrics_resolution),
         audit: None,
         checks: Vec::new(),
-        version: Version {
-            major: "1".into(),
-            minor: "37".into(),
-            git: format!("v1.37.1+kubelith{}", env!("CARGO_PKG_VERSION")),
-        },
+        version: Version { major: "1".into(), minor: "37".into(), git: crate::VERSION.into() },
     }
 }
 

@@ -13,7 +13,7 @@ use crate::table::{Bar, Figure};
 /// Where the objects of all scenarios are.
 pub(crate) const CONFIG_MAPS: &str = "/api/v1/namespaces/bench/configmaps";
 /// How many objects there are.
-const OBJECTS: usize = 5_000;
+pub(crate) const OBJECTS: usize = 5_000;
 /// How many lists are read, and how many at once.
 const LISTS: usize = 200;
 const LISTS_AT_ONCE: usize = 4;
@@ -23,7 +23,8 @@ pub(crate) async fn plain_server(options: &Options) -> Result<Server> {
     server_without(options, "agent,proxy,dns").await
 }
 
-async fn server_without(options: &Options, disabled: &str) -> Result<Server> {
+/// The same without other parts.
+pub(crate) async fn server_without(options: &Options, disabled: &str) -> Result<Server> {
     let flags = ["--disable".to_owned(), disabled.to_owned()];
     let server = Server::start(&options.binary, tempfile::tempdir()?, &flags).await?;
     prepare(&server.clients).await?;

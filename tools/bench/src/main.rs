@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "it measures real time")]
 
 mod api;
+mod controllers;
 mod load;
 mod node;
 mod parts;
@@ -13,6 +14,7 @@ mod server;
 mod start;
 mod table;
 mod watch;
+mod wide;
 mod workloads;
 
 use std::path::PathBuf;
@@ -61,6 +63,11 @@ const SCENARIOS: &[(&str, Measure)] = &[
     ("pods", |it| Box::pin(api::pods(it))),
     ("list", |it| Box::pin(api::list(it))),
     ("watch", |it| Box::pin(watch::watch(it))),
+    ("apply", |it| Box::pin(wide::apply(it))),
+    ("protobuf", |it| Box::pin(wide::protobuf(it))),
+    ("admission", |it| Box::pin(wide::admission(it))),
+    ("definitions", |it| Box::pin(wide::definitions(it))),
+    ("informers", |it| Box::pin(wide::informers(it))),
     ("idle", |it| Box::pin(start::idle(it))),
     ("start", |it| Box::pin(start::fresh(it))),
     ("restart", |it| Box::pin(start::with_objects(it))),
@@ -68,8 +75,10 @@ const SCENARIOS: &[(&str, Measure)] = &[
     ("pod-burst", |it| Box::pin(node::at_once(it))),
     ("dns", |it| Box::pin(std::future::ready(parts::dns(it)))),
     ("proxy", |it| Box::pin(std::future::ready(parts::proxy(it)))),
-    ("scheduler", |it| Box::pin(std::future::ready(parts::scheduler(it)))),
-    ("workloads", |it| Box::pin(workloads::measure(it))),
+    ("decisions", |it| Box::pin(std::future::ready(parts::scheduler(it)))),
+    ("scheduler", |it| Box::pin(workloads::measure(it))),
+    ("controllers", |it| Box::pin(controllers::measure(it))),
+    ("scale", |it| Box::pin(controllers::many(it))),
 ];
 
 fn main() -> Result<()> {

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
@@ -15,6 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::broadcast;
 use tokio_rustls::TlsAcceptor;
@@ -54,8 +57,27 @@ pub(crate) async fn telling(bytes: usize) -> Result<Clients> {
     started(move |stream| tell_all(stream, line.clone(), writes.clone())).await
 }
 
+/// A webhook that takes everything but what is called `refused`: its URL, and its authority in base64.
+///
+/// # Errors
+/// When it cannot listen.
+pub(crate) fn reviewing() -> Result<(String, String)> {
+    let (address, authority) = listening(review_all, b"http/1.1")?;
+    Ok((format!("https://{address}/"), BASE64_STANDARD.encode(authority)))
+}
+
 /// Serves connections in a runtime of its own.
 async fn started<F, S>(serve: S) -> Result<Clients>
+where
+    F: Future<Output = ()> + Send,
+    S: Fn(TlsStream<TcpStream>) -> F + Clone + Send + 'static,
+{
+    let (address, authority) = listening(serve, b"h2")?;
+    Clients::connect(address, &authority, "").await
+}
+
+/// Where it listens, and its authority.
+fn listening<F, S>(serve: S, protocol: &[u8]) -> Result<(SocketAddr, String)>
 where
     S: Fn(TlsStream<TcpStream>) -> F + Clone + Send + 'static,
     F: Future<Output = ()> + Send,
@@ -69,7 +91,7 @@ where
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![identity.cert.der().clone()], key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || -> Result<()> {
@@ -89,8 +111,7 @@ where
             }
         })
     });
-    let address: SocketAddr = told.recv()?;
-    Clients::connect(address, &authority, "").await
+    Ok((told.recv()?, authority))
 }
 
 async fn answer_all(stream: TlsStream<TcpStream>, answer: Bytes) {
@@ -100,6 +121,19 @@ async fn answer_all(stream: TlsStream<TcpStream>, answer: Bytes) {
             request.into_body().collect().await?;
             Ok::<_, hyper::Error>(Response::new(Full::new(answer)))
         }
+    });
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn review_all(stream: TlsStream<TcpStream>) {
+    let service = service_fn(|request: Request<hyper::body::Incoming>| async move {
+        let body = request.into_body().collect().await?.to_bytes();
+        let review: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let asked = &review["request"];
+        let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "response": {"uid": asked["uid"], "allowed": asked["name"] != "refused"}});
+        Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::from(answer.to_string()))))
     });
     let builder = auto::Builder::new(TokioExecutor::new());
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;

@@ -98,6 +98,20 @@ impl Server {
         memory_mb(self.child.id(), field)
     }
 
+    /// The processor time that the process has used, in seconds.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn cpu_seconds(&self) -> Result<f64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name in parentheses may have spaces; user and system time are the 14th and 15th fields.
+        let rest = text.rsplit_once(')').context("no such process")?.1;
+        let ticks: u64 =
+            rest.split_whitespace().skip(11).take(2).filter_map(|it| it.parse::<u64>().ok()).sum();
+        #[allow(clippy::cast_precision_loss, reason = "a machine does not run so long")]
+        Ok(ticks as f64 / 100.0)
+    }
+
     /// The process.
     pub(crate) fn process(&self) -> u32 {
         self.child.id()

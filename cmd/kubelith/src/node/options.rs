@@ -250,7 +250,7 @@ impl Options {
             static_pods: own.pod_manifest_path.clone(),
             allowed_unsafe_sysctls: own.allowed_unsafe_sysctls.clone(),
             cgroup_root: self.pods_cgroup(),
-            version: format!("v1.37.1+kubelith{}", env!("CARGO_PKG_VERSION")),
+            version: crate::VERSION.into(),
             ..kubelet::Config::new(&self.name(), &data_dir.join("agent"))
         };
         self.check_machine()?;

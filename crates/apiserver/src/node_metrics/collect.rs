@@ -43,6 +43,9 @@ struct Node {
     state: Mutex<State>,
 }
 
+/// The annotation of nodes that have no agent to read: kwok's, and those of `--fake-nodes`.
+const FAKE: [&str; 3] = ["metadata", "annotations", "kwok.x-k8s.io/node"];
+
 #[derive(Debug, Default)]
 struct State {
     before: Option<Arc<Sample>>,
@@ -65,7 +68,8 @@ impl Collector {
 
     /// Reads the agents of these nodes that were not read of late. A node that cannot be read has no samples then.
     pub(super) async fn refresh(&self, nodes: &[Value]) {
-        let reads: Vec<_> = nodes.iter().map(|node| self.refresh_one(node).boxed()).collect();
+        let real = nodes.iter().filter(|node| node.str_at(&FAKE) != "fake");
+        let reads: Vec<_> = real.map(|node| self.refresh_one(node).boxed()).collect();
         futures::stream::iter(reads).buffer_unordered(AT_ONCE).collect::<()>().await;
     }
 
