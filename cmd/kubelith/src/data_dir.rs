@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 
 const LOCK: &str = "lock";
-/// What may be in a directory that was none of ours before: archives of images, and what every disk has.
-const THERE_BEFORE: [&str; 2] = ["images", "lost+found"];
+/// What may be in a directory that was none of ours before: archives of images, keys that servers on one etcd share, and what every
+/// disk has.
+const THERE_BEFORE: [&str; 3] = ["images", "pki", "lost+found"];
 
 /// Holds a data directory until it is dropped.
 #[derive(Debug)]

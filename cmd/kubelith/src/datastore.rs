@@ -1,4 +1,6 @@
-//! `kubelith datastore`: copies of the store in one file, and stores made of them.
+//! `kubelith datastore`: copies of the store in one file, stores made of them, and moves from one store to another.
+
+mod transfer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +15,8 @@ use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use storage_embedded::{Copied, EmbeddedStore};
 
+use self::transfer::Place;
+use crate::etcd::EtcdAccess;
 use crate::{control, data_dir, node};
 
 /// Below the data directory: where the running server is asked for a copy.
@@ -36,6 +40,17 @@ enum Command {
     /// Copies of all objects in one file. Keys and certificates (DATA_DIR/pki) and what runs on nodes are not in them.
     #[command(subcommand)]
     Snapshot(Snapshot),
+    /// Copy all objects from one store to another, and compare both by checksum. What is copied from may be in use
+    Migrate {
+        /// embedded:DATA_DIR, etcd:URL,URL or snapshot:FILE
+        #[arg(long, value_name = "STORE")]
+        from: Place,
+        /// embedded:DATA_DIR or etcd:URL,URL, where there are no objects yet, or snapshot:FILE
+        #[arg(long, value_name = "STORE")]
+        to: Place,
+        #[command(flatten)]
+        etcd: EtcdAccess,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -44,6 +59,11 @@ enum Snapshot {
     Save {
         /// The file, which must not be there yet
         file: PathBuf,
+        /// Of the objects in this etcd instead: https://HOST:PORT,...
+        #[arg(long, value_delimiter = ',', value_name = "URL")]
+        etcd_servers: Vec<String>,
+        #[command(flatten)]
+        etcd: EtcdAccess,
     },
     /// Read a copy to its end: whether it is whole, and what is in it
     Status {
@@ -58,22 +78,40 @@ enum Snapshot {
         /// The store that is there is kept beside it, as store.replaced
         #[arg(long)]
         replace: bool,
+        /// Into this etcd instead, where there are no objects yet: https://HOST:PORT,...
+        #[arg(long, value_delimiter = ',', value_name = "URL", conflicts_with = "replace")]
+        etcd_servers: Vec<String>,
+        #[command(flatten)]
+        etcd: EtcdAccess,
     },
 }
 
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let Command::Snapshot(command) = &options.command;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let command = match &options.command {
+        Command::Snapshot(command) => command,
+        Command::Migrate { from, to, etcd } => {
+            return runtime.block_on(transfer::run(from, to, etcd));
+        }
+    };
     match command {
-        Snapshot::Save { file } => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        Snapshot::Save { file, etcd_servers, etcd } if !etcd_servers.is_empty() => {
+            let (from, to) = (Place::Etcd(etcd_servers.clone()), Place::Snapshot(file.clone()));
+            runtime.block_on(transfer::run(&from, &to, etcd))?;
+        }
+        Snapshot::Restore { file, etcd_servers, etcd, .. } if !etcd_servers.is_empty() => {
+            let (from, to) = (Place::Snapshot(file.clone()), Place::Etcd(etcd_servers.clone()));
+            runtime.block_on(transfer::run(&from, &to, etcd))?;
+        }
+        Snapshot::Save { file, .. } => {
             let saved = runtime.block_on(save(&options.data_dir, file))?;
             tell(&format!("{}: {saved}", file.display()));
         }
         Snapshot::Status { file } => {
             tell(&format!("{}: {}", file.display(), shown(&storage_embedded::inspect(file)?)));
         }
-        Snapshot::Restore { file, replace } => restore(&options.data_dir, file, *replace)?,
+        Snapshot::Restore { file, replace, .. } => restore(&options.data_dir, file, *replace)?,
     }
     Ok(())
 }

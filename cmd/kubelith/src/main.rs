@@ -8,6 +8,7 @@ mod control;
 mod control_plane;
 mod data_dir;
 mod datastore;
+mod etcd;
 mod files;
 mod flags;
 mod gates;

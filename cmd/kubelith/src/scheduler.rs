@@ -46,11 +46,11 @@ pub(crate) struct Parts {
 
 impl EmbeddedOptions {
     /// The configuration, where it can be had.
-    pub(crate) fn configuration(&self) -> Result<Configuration> {
+    pub(crate) fn configuration(&self, shares_store: bool) -> Result<Configuration> {
         let mut config = read(self.kube_scheduler_config.as_deref())?;
-        // There is one scheduler in this process, and one server that it works for: others are asked for by name.
+        // There is one scheduler in this process. Where it is the only server others are asked for by name.
         let elect = self.kube_scheduler_leader_elect.or(config.leader_election.leader_elect);
-        config.leader_election.leader_elect = Some(elect.unwrap_or(false));
+        config.leader_election.leader_elect = Some(elect.unwrap_or(shares_store));
         config.profiles().map_err(|error| anyhow!(error))?;
         Ok(config)
     }
@@ -279,7 +279,7 @@ async fn alone(options: Options) -> Result<()> {
 }
 
 /// This machine's name.
-fn hostname() -> String {
+pub(crate) fn hostname() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

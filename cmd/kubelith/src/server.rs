@@ -28,6 +28,9 @@ use crate::{control_plane, data_dir, datastore, files, join, log, memory, tls};
 /// How long the audit may take to send what waits, when the server ends.
 const AUDIT_END: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// How long other servers may take to be told that this one goes.
+const GOODBYE: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// Between two tries to make what could not be encrypted.
 const MAKE_AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -47,7 +50,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 6443, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     secure_port: u16,
     /// Where objects are kept
-    #[arg(long, value_enum, default_value_t = Storage::Embedded)]
+    #[arg(long, value_enum, default_value_t = Storage::Embedded, conflicts_with = "etcd_servers")]
     storage: Storage,
     /// Parts of the cluster that this process does not run; without the agent it needs no root
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
@@ -76,6 +79,8 @@ pub(crate) struct Options {
     access: crate::access::Options,
     #[command(flatten)]
     audit: crate::audit_log::AuditOptions,
+    #[command(flatten)]
+    etcd: crate::etcd::EtcdOptions,
     #[command(flatten)]
     encryption: crate::at_rest::EncryptionOptions,
     #[command(flatten)]
@@ -137,7 +142,7 @@ impl Options {
         crate::gates::check(&self.feature_gates)?;
         self.manager.check()?;
         if self.runs(Part::Scheduler) {
-            self.scheduler.configuration()?;
+            self.scheduler.configuration(self.etcd.is_wanted())?;
         }
         if self.runs(Part::Agent) && !rustix::process::geteuid().is_root() {
             bail!("a node needs root: run as root, or with --disable agent,proxy,dns");
@@ -169,6 +174,10 @@ async fn serve(options: Options) -> Result<()> {
     if let Some(node) = node {
         node.ended().await;
     }
+    if let Some(living) = cluster.living {
+        // The others go on without it, now or a little later.
+        let _ = tokio::time::timeout(GOODBYE, living).await;
+    }
     if let Some(audit) = &cluster.audit {
         // What waits is sent, if somebody takes it.
         let _ = tokio::time::timeout(AUDIT_END, audit.finish()).await;
@@ -179,11 +188,17 @@ async fn serve(options: Options) -> Result<()> {
 
 /// Starts the engines that run in this process.
 fn start_engines(options: &Options, parts: &control_plane::Parts) -> Result<()> {
+    // By turns with those of other servers, where there may be some.
+    let shares_store = options.etcd.is_wanted();
     if options.runs(Part::Controllers) {
-        control_plane::start_controllers(parts, &options.manager);
+        match shares_store {
+            true => control_plane::start_elected_controllers(parts, &options.manager),
+            false => control_plane::start_controllers(parts, &options.manager),
+        }
     }
     if options.runs(Part::Scheduler) {
-        control_plane::start_scheduler(parts, options.scheduler.configuration()?)?;
+        let config = options.scheduler.configuration(shares_store)?;
+        control_plane::start_scheduler(parts, config)?;
     }
     if options.fake_nodes > 0 {
         control_plane::start_fake_nodes(parts, options.fake_nodes);
@@ -216,6 +231,8 @@ struct Cluster {
     /// Those of the serving certificate.
     names: Names,
     audit: Option<Arc<audit::Audit>>,
+    /// Tells other servers that this one lives, and last that it goes.
+    living: Option<tokio::task::JoinHandle<()>>,
     shutdown: Shutdown,
 }
 
@@ -227,8 +244,10 @@ impl Cluster {
         let authority = Arc::new(pki.authority("ca", "kubelith-ca")?);
         let network = Network::of(&options)?;
         let serving = serving_identity(&pki, &authority, &network.names)?;
-        let store = open_store(&options, &clock, shutdown)?;
+        let shares_store = options.etcd.is_wanted();
+        let store = open_store(&options, &clock, shutdown).await?;
         let kept = options.encryption.wrap(store, (&clock, &random), shutdown.signal()).await?;
+        let store = apiserver::StoredForms::over(kept.store, options.etcd.write_as());
         let audit = options.audit.start(&clock, &random)?;
         startup.up("store", &options.data_dir.display().to_string());
         let front_proxy = options.access.front_proxy(&pki)?;
@@ -242,7 +261,7 @@ impl Cluster {
             proxy_client: Some(options.access.proxy_client(&pki)?),
             audit: audit.clone(),
             checks: kept.checks,
-            ..config(&options, kept.store, (&clock, &random), &network, dialer(&pki, &authority)?)
+            ..config(&options, store, (&clock, &random), &network, dialer(&pki, &authority)?)
         };
         let tokens = Arc::new(control_plane::SecretTokens(credentials.issuer()));
         let (uses, used) = apiserver::legacy_tokens::channel();
@@ -253,7 +272,7 @@ impl Cluster {
         let server = server.context("could not load the store")?;
         kept.encrypted.iter().for_each(|kept| server.metrics().register(|it| kept.register(it)));
         follow_store(&server, shutdown);
-        let settings = network.settings(&authority.certificate, &front_proxy);
+        let settings = network.settings(&authority.certificate, &front_proxy, shares_store);
         let made = bootstrap::ensure(&server, &settings).await?;
         tracing::info!(made.created, made.updated, "what every cluster has is there");
         tokio::spawn(apiserver::legacy_tokens::write(Arc::clone(&server), used, shutdown.signal()));
@@ -274,6 +293,7 @@ impl Cluster {
         bootstrap::ensure_all(&server, apiserver::node_metrics::objects(&server)).await?;
         let lasting = bootstrap::lasting(&server, &settings);
         tokio::spawn(bootstrap::keep(Arc::clone(&server), lasting, shutdown.signal()));
+        let living = shares_store.then(|| network.tell_of(&server, &parts, shutdown));
         let (names, shutdown) = (network.names, shutdown.clone());
         Ok(Self {
             options,
@@ -285,6 +305,7 @@ impl Cluster {
             serving,
             names,
             audit,
+            living,
             shutdown,
         })
     }
@@ -466,6 +487,19 @@ impl Network {
         })
     }
 
+    /// Tells the servers that share the store of this one.
+    fn tell_of(
+        &self,
+        server: &Arc<Server>,
+        parts: &control_plane::Parts,
+        shutdown: &Shutdown,
+    ) -> tokio::task::JoinHandle<()> {
+        let reached = (self.advertised, self.port);
+        let membership = crate::etcd::membership(reached, parts.random.as_ref());
+        let server = Arc::clone(server);
+        tokio::spawn(apiserver::masterleases::run(server, membership, shutdown.signal()))
+    }
+
     /// The address of the service `kubernetes`.
     fn service_address(&self) -> IpAddr {
         IpAddr::V4(self.services.address(1))
@@ -491,6 +525,7 @@ impl Network {
         &self,
         client_authority: &str,
         front_proxy: &FrontProxySettings,
+        shares_store: bool,
     ) -> bootstrap::Settings {
         bootstrap::Settings {
             front_proxy: Some(front_proxy.clone()),
@@ -499,6 +534,7 @@ impl Network {
             service_range: self.service_cidr.clone(),
             service_address: self.service_address(),
             client_authority: client_authority.to_owned(),
+            shares_store,
         }
     }
 }
@@ -528,6 +564,8 @@ fn config(
         metrics_resolution: options.runs(Part::Metrics).then_some(options.metrics_resolution),
         audit: None,
         checks: Vec::new(),
+        store_check_timeout: options.etcd.etcd_healthcheck_timeout,
+        shares_store: options.etcd.is_wanted(),
         version: Version { major: "1".into(), minor: "37".into(), git: crate::VERSION.into() },
     }
 }
@@ -564,11 +602,14 @@ fn serving_identity(pki: &Directory, authority: &Authority, names: &Names) -> Re
     pki.identity("apiserver", authority, &subject)
 }
 
-fn open_store(
+async fn open_store(
     options: &Options,
     clock: &Arc<dyn Clock>,
     shutdown: &Shutdown,
 ) -> Result<Arc<dyn Store>> {
+    if options.etcd.is_wanted() {
+        return options.etcd.open(shutdown.signal()).await;
+    }
     match options.storage {
         Storage::Memory => Ok(Arc::new(MemoryStore::new(Arc::clone(clock)))),
         Storage::Embedded => {

@@ -327,6 +327,12 @@ impl Status {
         }
     }
 
+    /// 500 without a reason: an error that knows nothing of statuses, in its own words.
+    #[must_use]
+    pub fn unexplained(message: impl Into<String>) -> Self {
+        Self::failure(500, "", message)
+    }
+
     /// 500: the server failed.
     #[must_use]
     pub fn internal(why: impl fmt::Display) -> Self {

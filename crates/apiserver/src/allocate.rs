@@ -4,6 +4,8 @@
 //! cache of services through its log of changes and keeps who has what; reservations of writes in flight are held
 //! beside that and given back unless the write is committed.
 
+mod shared;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -11,7 +13,9 @@ use std::sync::Arc;
 use apimachinery::{FieldErrors, Path, Status, Value};
 use component_base::Random;
 use parking_lot::Mutex;
+use storage::Key;
 
+pub(crate) use self::shared::reserve;
 use crate::Server;
 use crate::cache::{Cache, CacheKey, Change, Cursor, Next, cache_key};
 use crate::target::Target;
@@ -185,12 +189,22 @@ pub(crate) struct Reserved {
     server: Option<Arc<Server>>,
     addresses: Vec<u32>,
     ports: Vec<Port>,
+    /// The same among servers that share the store.
+    claims: Vec<Key>,
 }
 
 impl Reserved {
+    /// The write failed. Where it is not known whether it happened the claims stay until they expire.
+    pub(crate) fn failed(&mut self, status: &Status) {
+        if status.code >= 500 {
+            self.claims.clear();
+        }
+    }
+
     /// The write happened: the reservation is released once the caches show the service.
     pub(crate) fn commit(mut self) {
         let Some(server) = self.server.take() else { return };
+        shared::give_back(&server, std::mem::take(&mut self.claims));
         let (addresses, ports) =
             (std::mem::take(&mut self.addresses), std::mem::take(&mut self.ports));
         if addresses.is_empty() && ports.is_empty() {
@@ -208,6 +222,7 @@ impl Drop for Reserved {
     fn drop(&mut self) {
         if let Some(server) = &self.server {
             release(server, &self.addresses, &self.ports);
+            shared::give_back(server, std::mem::take(&mut self.claims));
         }
     }
 }
@@ -226,16 +241,12 @@ fn release(server: &Server, addresses: &[u32], ports: &[Port]) {
 ///
 /// # Errors
 /// 422 where something asked for is taken or outside the range, 500 where nothing is free.
-pub(crate) fn allocate(
-    server: &Arc<Server>,
-    target: &Target,
-    value: &mut Value,
-) -> Result<Reserved, Status> {
+fn allocate(server: &Arc<Server>, target: &Target, value: &mut Value) -> Result<Reserved, Status> {
     if target.served.facts.resource != "services" || !target.served.facts.group.is_empty() {
         return Ok(Reserved::default());
     }
-    let mut reserved =
-        Reserved { server: Some(Arc::clone(server)), addresses: Vec::new(), ports: Vec::new() };
+    let (addresses, ports, claims) = Default::default();
+    let mut reserved = Reserved { server: Some(Arc::clone(server)), addresses, ports, claims };
     if value.str_at(&["spec", "type"]) == "ExternalName" {
         return Ok(reserved);
     }

@@ -56,6 +56,8 @@ pub struct Settings {
     pub client_authority: String,
     /// Whom servers of other APIs may take this one for; none, where it does not say who asks.
     pub front_proxy: Option<FrontProxySettings>,
+    /// Whether other servers share the store: then the endpoints are told by [`crate::masterleases`].
+    pub shares_store: bool,
 }
 
 /// What `kube-system/extension-apiserver-authentication` tells of the front proxy, which this server is to others.
@@ -183,8 +185,8 @@ pub fn lasting(server: &Server, settings: &Settings) -> Vec<Value> {
 
 fn told_objects(server: &Server, settings: &Settings) -> Vec<Value> {
     let mut objects = own_objects(settings, &time::format_time(server.clock.now()));
-    if settings.address.is_loopback() {
-        // Nobody else could reach it, and endpoints may not say so.
+    if settings.address.is_loopback() || settings.shares_store {
+        // Nobody else could reach it, and endpoints may not say so; or all servers are told of together.
         objects.retain(|it| !matches!(it.str_at(&["kind"]), "Endpoints" | "EndpointSlice"));
     }
     objects
@@ -260,6 +262,19 @@ impl<'s> Bootstrap<'s> {
         let user = Arc::new(UserInfo::new("system:apiserver", &[MASTERS]));
         let objects = CachedObjects::new(Arc::clone(&server.hub), Arc::clone(&server.catalog));
         Self { server, user, objects }
+    }
+
+    pub(crate) fn objects(&self) -> &CachedObjects {
+        &self.objects
+    }
+
+    /// Where objects of this kind lie, and the one that is there.
+    pub(crate) fn find(&self, wanted: &Value) -> (String, Option<Value>) {
+        let place = Place::of(wanted);
+        let (namespace, name) =
+            (wanted.str_at(&["metadata", "namespace"]), wanted.str_at(&["metadata", "name"]));
+        let found = self.objects.get(&place.group, &place.resource, namespace, name);
+        (place.path, found.and_then(|it| it.to_value().ok()))
     }
 
     /// Told of each change of an object.

@@ -19,6 +19,7 @@ pub(crate) fn of_object(error: &StorageError, of: GroupResource<'_>, name: &str)
         | StorageError::TooLarge { .. }
         | StorageError::Unavailable(_)
         | StorageError::Unknown(_)
+        | StorageError::Refused(_)
         | StorageError::Corrupt(_)
         | StorageError::Transform(_) => general(error),
     }
@@ -31,6 +32,7 @@ pub(crate) fn general(error: &StorageError) -> Status {
         StorageError::Future { asked, current } => too_large(asked.0, current.0),
         StorageError::TooLarge { .. } => Status::too_large(error.to_string()),
         StorageError::Unavailable(_) => Status::service_unavailable(error.to_string()),
+        StorageError::Refused(why) => Status::unexplained(why.as_str()),
         StorageError::Unknown(_) => Status::timeout(error.to_string(), 0),
         other => Status::internal(other),
     }

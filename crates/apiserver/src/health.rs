@@ -79,7 +79,8 @@ fn not_found() -> Response<Body> {
 async fn health(server: &Server, exchange: &Exchange, one: &str) -> Result<Response<Body>, Status> {
     let which = exchange.info.path.split('/').nth(1).unwrap_or_default();
     let stopping = server.stop.is_requested();
-    let store = server.hub.store().progress().await.is_ok();
+    let asked = tokio::time::timeout(server.store_check_timeout, server.hub.store().progress());
+    let store = matches!(asked.await, Ok(Ok(_)));
     let mut checks = vec![
         Check { name: "ping", healthy: true },
         Check { name: "log", healthy: true },

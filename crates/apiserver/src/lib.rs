@@ -30,6 +30,7 @@ mod impersonation;
 mod in_process;
 pub mod legacy_tokens;
 pub mod listen;
+pub mod masterleases;
 pub mod metrics;
 pub mod negotiate;
 pub mod node_metrics;
@@ -44,6 +45,7 @@ pub mod query;
 pub mod request;
 mod respond;
 mod shown;
+mod stored;
 mod target;
 pub mod tended;
 mod unbuilt;
@@ -70,6 +72,7 @@ pub use health::HealthCheck;
 pub use hub::Hub;
 pub use in_process::InProcess;
 pub use objects::CachedObjects;
+pub use stored::{StoredForms, WriteAs};
 
 /// How many bytes a request's body may have (upstream: `MaxRequestBodyBytes`).
 pub const MAX_BODY_BYTES: usize = 3 << 20;
@@ -108,6 +111,10 @@ pub struct Config {
     pub audit: Option<Arc<audit::Audit>>,
     /// What the server's health depends on besides.
     pub checks: Vec<HealthCheck>,
+    /// How long the store may take to answer before the server is not healthy.
+    pub store_check_timeout: Duration,
+    /// Whether other servers write to the store too.
+    pub shares_store: bool,
 }
 
 /// The version a server says it is.
@@ -164,6 +171,8 @@ pub struct Server {
     external: String,
     audit: Option<Arc<audit::Audit>>,
     checks: Vec<HealthCheck>,
+    store_check_timeout: Duration,
+    shares_store: bool,
 }
 
 #[derive(Debug)]
@@ -250,6 +259,8 @@ impl Server {
             external: config.external_address,
             audit: config.audit,
             checks: config.checks,
+            store_check_timeout: config.store_check_timeout,
+            shares_store: config.shares_store,
             version: config.version,
             nodes: config.nodes,
             node_metrics,

@@ -181,7 +181,7 @@ pub struct Page {
 pub struct Event {
     /// The key.
     pub key: Key,
-    /// Its revision. A batch has one event a revision.
+    /// Its revision. Keys that expire together may share one; then their events are in one batch.
     pub rev: Rev,
     /// The new value; `None` for a delete (or an expiry).
     pub value: Option<Kv>,
@@ -249,6 +249,9 @@ pub enum StorageError {
     /// The request may or may not have been carried out.
     #[error("outcome of the write is unknown: {0}")]
     Unknown(String),
+    /// The request was not carried out and will not be: the reason in the store's own words, which a client is told.
+    #[error("{0}")]
+    Refused(String),
     /// What is stored cannot be read.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),

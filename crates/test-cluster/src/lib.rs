@@ -60,6 +60,8 @@ impl TestCluster {
             metrics_resolution: None,
             audit: None,
             checks: Vec::new(),
+            store_check_timeout: std::time::Duration::from_secs(2),
+            shares_store: false,
             proxy_client: None,
             version: Version { major: "1".into(), minor: "37".into(), git: "v1.37.1".into() },
         };

@@ -31,7 +31,8 @@ pub(crate) async fn server_without(options: &Options, disabled: &str) -> Result<
     Ok(server)
 }
 
-async fn prepare(clients: &Clients) -> Result<()> {
+/// The namespace of all objects.
+pub(crate) async fn prepare(clients: &Clients) -> Result<()> {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}});
     let namespace = namespace.to_string();
     clients.send(0, &Ask::json(Method::POST, "/api/v1/namespaces", namespace)).await?;

@@ -6,6 +6,7 @@
 
 mod api;
 mod controllers;
+mod etcd;
 mod load;
 mod node;
 mod parts;
@@ -57,6 +58,7 @@ type Measure = for<'a> fn(&'a Options) -> LocalBoxFuture<'a, Result<Vec<Figure>>
 /// Everything that is measured, in the order of the table.
 const SCENARIOS: &[(&str, Measure)] = &[
     ("create", |it| Box::pin(api::create(it))),
+    ("etcd", |it| Box::pin(etcd::create(it))),
     ("get", |it| Box::pin(api::get(it))),
     ("update", |it| Box::pin(api::update(it))),
     ("patch", |it| Box::pin(api::patch(it))),

@@ -7,6 +7,8 @@
     reason = "real processes need real time"
 )]
 
+mod etcd;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;

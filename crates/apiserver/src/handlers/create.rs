@@ -13,7 +13,7 @@ use super::admit::{Admission, admit};
 use super::update::Tracking;
 use super::{subresource, update};
 use crate::Server;
-use crate::allocate::allocate;
+use crate::allocate::reserve;
 use crate::body::Body;
 use crate::decode;
 use crate::exchange::{Exchange, RequestBody};
@@ -127,8 +127,9 @@ async fn attempt_create(
     exchange.warnings.extend(target.resource().warnings(&value, None));
     exchange.warnings.extend(unbuilt::warning(target.served.facts));
     super::admit::judge(server, exchange, &admission, &mut value, None).await?;
-    let reserved = allocate(server, target, &mut value)?;
-    let stored = persist::create(server, target, &name, value, options.dry_run).await?;
+    let mut reserved = reserve(server, target, &mut value, options.dry_run).await?;
+    let stored = persist::create(server, target, &name, value, options.dry_run).await;
+    let stored = stored.inspect_err(|status| reserved.failed(status))?;
     if !options.dry_run {
         reserved.commit();
     }

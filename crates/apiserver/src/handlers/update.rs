@@ -11,7 +11,7 @@ use registry::{Generation, Part};
 use super::admit::{Admission, admit, judge};
 use super::{create, subresource};
 use crate::Server;
-use crate::allocate::allocate;
+use crate::allocate::reserve;
 use crate::body::Body;
 use crate::decode;
 use crate::error::MODIFIED;
@@ -137,22 +137,21 @@ impl Write<'_> {
             }
             target.resource().to_storage(&target.served, &mut value);
             let mut checked = self.check(server, exchange, target, value, &current.value).await?;
-            let reserved = allocate(server, target, &mut checked)?;
+            let mut reserved = reserve(server, target, &mut checked, self.options.dry_run).await?;
             if is_finished(&checked, &current.value) && !self.options.dry_run {
                 reserved.commit();
                 let gone = super::delete::finish(server, target, &current, checked).await?;
                 return Ok(Written::Only(gone));
             }
-            match persist::replace(
+            let replaced = persist::replace(
                 server,
                 target,
                 self.name,
                 &current,
                 checked,
                 self.options.dry_run,
-            )
-            .await?
-            {
+            );
+            match replaced.await.inspect_err(|status| reserved.failed(status))? {
                 Replaced::Done(stored) => {
                     reserved.commit();
                     return Ok(stored);

@@ -96,6 +96,7 @@ pub(crate) fn settings() -> Settings {
         service_address: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
         client_authority: "certificate".into(),
         front_proxy: None,
+        shares_store: false,
     }
 }
 
@@ -217,6 +218,8 @@ impl Cluster {
             nodes,
             audit,
             checks: Vec::new(),
+            store_check_timeout: std::time::Duration::from_secs(2),
+            shares_store: false,
             proxy_client,
         };
         let (issuer, of_server) = (issuer(), stop.signal());

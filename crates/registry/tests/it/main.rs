@@ -4,6 +4,7 @@
 mod changes;
 mod columns;
 mod new_objects;
+mod storage_keys;
 
 use std::sync::Arc;
 

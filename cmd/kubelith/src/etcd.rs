@@ -1,0 +1,166 @@
+//! Flags of storage on etcd, and the store that is made of them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use apiserver::WriteAs;
+use apiserver::masterleases::Membership;
+use component_base::{Random, ShutdownSignal};
+use sha2::{Digest as _, Sha256};
+use storage::Store;
+use storage_etcd::{EtcdStore, TlsFiles, compact_now_and_then};
+
+use crate::control_plane::period;
+
+/// What an identity is a hash of: this much of it, as upstream does.
+const IDENTITY_BYTES: usize = 16;
+/// The letters of base 32.
+const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+
+/// How etcd is reached, and where in it objects are.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "etcd-access")]
+#[command(next_help_heading = "kube-apiserver")]
+#[allow(clippy::struct_field_names, reason = "they are upstream's names")]
+pub(crate) struct EtcdAccess {
+    /// Certificates of the authorities that etcd's are signed by
+    #[arg(long, value_name = "FILE")]
+    etcd_cafile: Option<PathBuf>,
+    /// Certificate by which this server proves itself to etcd
+    #[arg(long, value_name = "FILE", requires = "etcd_keyfile")]
+    etcd_certfile: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "etcd_certfile")]
+    etcd_keyfile: Option<PathBuf>,
+    /// What keys in etcd begin with
+    #[arg(long, default_value = storage_etcd::REGISTRY, value_name = "PREFIX")]
+    etcd_prefix: String,
+}
+
+impl EtcdAccess {
+    /// The store at these addresses.
+    pub(crate) async fn open(&self, servers: &[String]) -> Result<EtcdStore> {
+        if self.etcd_prefix.trim_matches('/').is_empty() {
+            bail!("--etcd-prefix must name something");
+        }
+        let options = storage_etcd::Options {
+            tls: TlsFiles {
+                ca: self.etcd_cafile.clone(),
+                certificate: self.etcd_certfile.clone(),
+                key: self.etcd_keyfile.clone(),
+            },
+            prefix: self.etcd_prefix.clone(),
+            ..storage_etcd::Options::new(servers.to_vec())
+        };
+        let opened = EtcdStore::open(&options).await;
+        opened.with_context(|| format!("could not use etcd at {}", servers.join(",")))
+    }
+}
+
+/// Upstream's flags of etcd.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "etcd")]
+#[command(next_help_heading = "kube-apiserver")]
+#[allow(clippy::struct_field_names, reason = "they are upstream's names")]
+pub(crate) struct EtcdOptions {
+    /// Members of the etcd where objects are kept, in place of the embedded store: https://HOST:PORT,...
+    #[arg(long, value_delimiter = ',', value_name = "URL")]
+    etcd_servers: Vec<String>,
+    #[command(flatten)]
+    access: EtcdAccess,
+    /// How often history is forgotten that is older; 0s is never
+    #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = interval)]
+    etcd_compaction_interval: Duration,
+    /// How long etcd, or another store, may take to answer before this server is not healthy
+    #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = period)]
+    pub(crate) etcd_healthcheck_timeout: Duration,
+    /// How objects are kept in etcd: application/vnd.kubernetes.protobuf or application/json
+    #[arg(long, default_value = PROTOBUF, value_name = "TYPE", value_parser = media_type)]
+    storage_media_type: MediaType,
+}
+
+/// How objects of built-in kinds are written to etcd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct MediaType(WriteAs);
+
+/// The type that upstream writes.
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// A duration, or none at all.
+fn interval(text: &str) -> Result<Duration, String> {
+    if text == "0" || text == "0s" { Ok(Duration::ZERO) } else { period(text) }
+}
+
+fn media_type(text: &str) -> Result<MediaType, String> {
+    match text {
+        PROTOBUF => Ok(MediaType(WriteAs::Protobuf)),
+        "application/json" => Ok(MediaType(WriteAs::Json)),
+        _ => Err(format!("it is {} or application/json", PROTOBUF)),
+    }
+}
+
+impl EtcdOptions {
+    /// Whether objects are kept in etcd.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.etcd_servers.is_empty()
+    }
+
+    /// How objects are written to the store that these flags choose.
+    pub(crate) fn write_as(&self) -> WriteAs {
+        if self.is_wanted() { self.storage_media_type.0 } else { WriteAs::Json }
+    }
+
+    /// The store.
+    pub(crate) async fn open(&self, stop: ShutdownSignal) -> Result<Arc<dyn Store>> {
+        let store = self.access.open(&self.etcd_servers).await?;
+        if !self.etcd_compaction_interval.is_zero() {
+            let compacting = compact_now_and_then(store.clone(), self.etcd_compaction_interval);
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = compacting => {}
+                    () = stop.requested() => {}
+                }
+            });
+        }
+        Ok(Arc::new(store))
+    }
+}
+
+/// Which server this is among those that share a store.
+pub(crate) fn membership(
+    (address, port): (std::net::IpAddr, u16),
+    random: &dyn Random,
+) -> Membership {
+    let hostname = crate::scheduler::hostname();
+    let hash = Sha256::digest(hostname.as_bytes());
+    let identity = format!("apiserver-{}", base32(&hash[..IDENTITY_BYTES]));
+    let holder = format!("{identity}_{}", random.uid());
+    Membership { address, port, hostname, identity, holder }
+}
+
+/// Lower case, without padding.
+fn base32(bytes: &[u8]) -> String {
+    let bits = bytes.iter().flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1));
+    let bits: Vec<u8> = bits.collect();
+    let letter = |five: &[u8]| {
+        let filled = five.iter().chain(std::iter::repeat(&0)).take(5);
+        char::from(BASE32[filled.fold(0, |number, bit| number << 1 | usize::from(*bit))])
+    };
+    bits.chunks(5).map(letter).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_are_in_base_32() {
+        let cases: [(&[u8], &str); 4] =
+            [(b"", ""), (b"f", "my"), (b"foobar", "mzxw6ytboi"), (&[0xff; 5], "77777777")];
+        for (bytes, expected) in cases {
+            assert_eq!(base32(bytes), expected);
+        }
+    }
+}

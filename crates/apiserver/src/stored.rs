@@ -1,0 +1,332 @@
+//! What values look like in the store: JSON, or protobuf for kinds that have it, as upstream's servers write them.
+//!
+//! A store around another one. Above it values are canonical JSON; what is below may be either, whatever this server writes
+//! itself, so that a store can be taken over from upstream or moved between backends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use apimachinery::{conform, json, obj, protobuf};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use parking_lot::Mutex;
+use storage::{
+    At, Batch, Deleted, Event, Expect, Key, Kv, Page, Put, RangeReq, Rev, StorageError, Store, Ttl,
+    unreadable,
+};
+
+use crate::proto;
+
+/// Groups that upstream's servers of their own write as JSON.
+const JSON_GROUPS: [&str; 2] = ["apiextensions.k8s.io/", "apiregistration.k8s.io/"];
+/// How many writes are remembered until they come back, and how many bytes of them.
+const MAX_WRITTEN: usize = 4096;
+const MAX_WRITTEN_BYTES: usize = 8 << 20;
+
+/// How values are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteAs {
+    /// As they are above.
+    Json,
+    /// Kinds that have it; all others as JSON.
+    Protobuf,
+}
+
+/// A store with values of either form below.
+#[derive(Debug)]
+pub struct StoredForms {
+    store: Arc<dyn Store>,
+    write_as: WriteAs,
+    written: Written,
+}
+
+impl StoredForms {
+    /// Values of `store` in the form that this server reads.
+    #[must_use]
+    pub fn over(store: Arc<dyn Store>, write_as: WriteAs) -> Arc<dyn Store> {
+        Arc::new(Forms(Arc::new(Self { store, write_as, written: Written::default() })))
+    }
+
+    fn write(&self, key: &Key, value: Bytes) -> Bytes {
+        if self.write_as == WriteAs::Json {
+            return value;
+        }
+        let Some(message) = to_protobuf(&value) else { return value };
+        let message = Bytes::from(message);
+        self.written.add(key, &message, value);
+        message
+    }
+
+    fn read(&self, kv: Kv) -> Kv {
+        if !kv.value.starts_with(protobuf::MAGIC) {
+            return kv;
+        }
+        let value = match self.written.find(&kv) {
+            Some(value) => value,
+            None => match to_json(&kv.value) {
+                Ok(value) => value.into(),
+                Err(why) => unreadable(&why),
+            },
+        };
+        Kv { value, ..kv }
+    }
+
+    fn read_error(&self, error: StorageError) -> StorageError {
+        match error {
+            StorageError::Exists { current } => {
+                StorageError::Exists { current: Box::new(self.read(*current)) }
+            }
+            StorageError::Conflict { current } => {
+                StorageError::Conflict { current: Box::new(self.read(*current)) }
+            }
+            other => other,
+        }
+    }
+
+    fn read_batch(&self, batch: Batch) -> Batch {
+        let read = |event: Event| Event {
+            value: event.value.map(|kv| self.read(kv)),
+            previous: event.previous.map(|kv| self.read(kv)),
+            ..event
+        };
+        Batch { events: batch.events.into_iter().map(read).collect(), ..batch }
+    }
+}
+
+/// The protobuf of an object, where its kind has it and is stored so.
+fn to_protobuf(value: &[u8]) -> Option<Vec<u8>> {
+    let value = json::parse(value).ok()?;
+    let api_version = value.str_at(&["apiVersion"]);
+    if JSON_GROUPS.iter().any(|group| api_version.starts_with(group)) {
+        return None;
+    }
+    proto::type_of(api_version, value.str_at(&["kind"]))?;
+    proto::encode(&value)
+}
+
+/// The canonical JSON of an object.
+fn to_json(message: &[u8]) -> Result<Vec<u8>, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("stored object is damaged: {error}");
+    let mut value = proto::decode(message, ("", "")).map_err(|error| failed(&error))?;
+    let (api_version, kind) = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));
+    let node = proto::type_of(api_version, kind);
+    let node = node.ok_or_else(|| {
+        format!("no kind \"{kind}\" is registered for version \"{api_version}\" in scheme")
+    })?;
+    conform::conform(api::schema(), node, &mut value).map_err(|error| failed(&error))?;
+    Ok(obj::encode(&value))
+}
+
+/// The JSON of writes that come back as changes: they need not be decoded, and are the very bytes that were written.
+#[derive(Debug, Default)]
+struct Written(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    by_key: BTreeMap<Key, Form>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Form {
+    message: Bytes,
+    value: Bytes,
+}
+
+impl Form {
+    fn bytes(&self) -> usize {
+        self.message.len() + self.value.len()
+    }
+}
+
+impl Written {
+    fn add(&self, key: &Key, message: &Bytes, value: Bytes) {
+        let mut state = self.0.lock();
+        let form = Form { message: message.clone(), value };
+        let full = state.by_key.len() >= MAX_WRITTEN;
+        if full || state.bytes + form.bytes() > MAX_WRITTEN_BYTES {
+            // Forgetting costs a decoding, no more.
+            *state = State::default();
+        }
+        state.bytes += form.bytes();
+        if let Some(older) = state.by_key.insert(key.clone(), form) {
+            state.bytes -= older.bytes();
+        }
+    }
+
+    /// The JSON where the value is what was written last, whoever wrote it.
+    fn find(&self, kv: &Kv) -> Option<Bytes> {
+        let state = self.0.lock();
+        let form = state.by_key.get(&kv.key)?;
+        (form.message == kv.value).then(|| form.value.clone())
+    }
+}
+
+/// The store of the port: shared with its watches.
+#[derive(Debug)]
+struct Forms(Arc<StoredForms>);
+
+#[async_trait]
+impl Store for Forms {
+    async fn put(
+        &self,
+        key: Key,
+        value: Bytes,
+        expect: Expect,
+        ttl: Option<Ttl>,
+    ) -> Result<Put, StorageError> {
+        let forms = &self.0;
+        let value = forms.write(&key, value);
+        match forms.store.put(key, value, expect, ttl).await {
+            Ok(put) => Ok(Put { previous: put.previous.map(|kv| forms.read(kv)), ..put }),
+            Err(error) => Err(forms.read_error(error)),
+        }
+    }
+
+    async fn delete(&self, key: Key, expect: Expect) -> Result<Deleted, StorageError> {
+        match self.0.store.delete(key, expect).await {
+            Ok(deleted) => Ok(Deleted { previous: self.0.read(deleted.previous), ..deleted }),
+            Err(error) => Err(self.0.read_error(error)),
+        }
+    }
+
+    async fn get(&self, key: &Key, at: At) -> Result<(Option<Kv>, Rev), StorageError> {
+        let (kv, rev) = self.0.store.get(key, at).await?;
+        Ok((kv.map(|kv| self.0.read(kv)), rev))
+    }
+
+    async fn range(&self, request: RangeReq) -> Result<Page, StorageError> {
+        let page = self.0.store.range(request).await?;
+        Ok(Page { kvs: page.kvs.into_iter().map(|kv| self.0.read(kv)).collect(), ..page })
+    }
+
+    async fn count(&self, prefix: &Key) -> Result<u64, StorageError> {
+        self.0.store.count(prefix).await
+    }
+
+    fn watch(&self, prefix: Key, after: Rev) -> BoxStream<'static, Result<Batch, StorageError>> {
+        let forms = Arc::clone(&self.0);
+        let batches = self.0.store.watch(prefix, after);
+        batches.map(move |batch| batch.map(|batch| forms.read_batch(batch))).boxed()
+    }
+
+    async fn progress(&self) -> Result<Rev, StorageError> {
+        self.0.store.progress().await
+    }
+
+    async fn progress_under(&self, prefix: &Key) -> Result<Rev, StorageError> {
+        self.0.store.progress_under(prefix).await
+    }
+
+    async fn is_stale(&self, kv: &Kv) -> Result<bool, StorageError> {
+        self.0.store.is_stale(kv).await
+    }
+
+    async fn compact(&self, before: Rev) -> Result<(), StorageError> {
+        self.0.store.compact(before).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::{Value, value};
+    use storage::memory::MemoryStore;
+
+    use super::*;
+
+    const GOLDEN: &str =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/reference/api-golden");
+    /// How many kinds there have to be, so that the test cannot pass by finding none.
+    const KINDS_MIN: usize = 60;
+
+    /// Every kind with every field set, as upstream wrote them, but without the resource version: stored values have none.
+    fn golden() -> Vec<(String, Value)> {
+        let Ok(folder) = std::fs::read_dir(GOLDEN) else {
+            eprintln!("skipped: there is no {GOLDEN}");
+            return Vec::new();
+        };
+        let name = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.unwrap().file_name().into_string().unwrap().strip_suffix(".pb").map(str::to_owned)
+        };
+        let names: Vec<String> = folder.filter_map(name).collect();
+        assert!(names.len() >= KINDS_MIN, "only {} kinds", names.len());
+        let read = |name: String| {
+            let text = std::fs::read(format!("{GOLDEN}/{name}.json")).unwrap();
+            let mut value = json::parse(&text).unwrap();
+            value.remove_at(&["metadata", "resourceVersion"]);
+            (name, value)
+        };
+        names.into_iter().map(read).collect()
+    }
+
+    /// That these values are upstream's, byte for byte, is a test of the api crate's.
+    #[test]
+    fn what_upstream_stored_is_read_and_would_be_written_as_the_same_bytes() {
+        let mut seen = 0;
+        for (name, value) in golden() {
+            let (api_version, kind) = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));
+            let Some(node) = proto::type_of(api_version, kind) else { continue };
+            if kind.ends_with("List") || JSON_GROUPS.iter().any(|it| api_version.starts_with(it)) {
+                continue;
+            }
+            seen += 1;
+            let mut conforming = value.clone();
+            conform::conform(api::schema(), node, &mut conforming).unwrap();
+            let canonical = obj::encode(&conforming);
+            let stored = proto::encode(&conforming).unwrap();
+            let read = to_json(&stored).unwrap();
+            assert_eq!(
+                String::from_utf8_lossy(&read),
+                String::from_utf8_lossy(&canonical),
+                "{name}"
+            );
+            assert_eq!(to_protobuf(&read), Some(stored), "{name}");
+        }
+        assert!(seen == 0 || seen >= KINDS_MIN, "only {seen} kinds");
+    }
+
+    #[tokio::test]
+    async fn both_forms_are_read_whatever_is_written() {
+        let clock = Arc::new(component_base::RealClock);
+        let below: Arc<dyn Store> = Arc::new(MemoryStore::new(clock));
+        let [json, protobuf] = [WriteAs::Json, WriteAs::Protobuf]
+            .map(|write_as| StoredForms::over(Arc::clone(&below), write_as));
+        let pod = value!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a",
+            "namespace": "b", "uid": "u", "creationTimestamp": "2026-01-02T03:04:05Z"}, "data": {"k": "v"}});
+        let custom = value!({"apiVersion": "x.io/v1", "kind": "Some", "metadata": {"name": "a"}});
+        let cases = [(&json, &pod, false), (&protobuf, &pod, true), (&protobuf, &custom, false)];
+        for (n, (store, object, is_protobuf)) in cases.into_iter().enumerate() {
+            let key = Key::from(format!("/registry/x/{n}"));
+            let start = below.progress().await.unwrap();
+            let bytes = Bytes::from(obj::encode(object));
+            let rev =
+                store.put(key.clone(), bytes.clone(), Expect::Absent, None).await.unwrap().rev;
+            let (kv, _) = below.get(&key, At::Latest).await.unwrap();
+            assert_eq!(kv.unwrap().value.starts_with(b"k8s\0"), is_protobuf, "{n}");
+            for reader in [&json, &protobuf] {
+                let (kv, _) = reader.get(&key, At::Latest).await.unwrap();
+                assert_eq!(kv.unwrap().value, bytes, "{n}");
+                let batch = reader.watch(key.clone(), start).next().await.unwrap().unwrap();
+                assert_eq!(batch.events[0].value.as_ref().unwrap().value, bytes, "{n}");
+                let wrong = Expect::ModRev(Rev(rev.0 + 1));
+                match reader.put(key.clone(), bytes.clone(), wrong, None).await {
+                    Err(StorageError::Conflict { current }) => assert_eq!(current.value, bytes),
+                    other => panic!("{other:?}"),
+                }
+            }
+            let deleted = json.delete(key, Expect::Any).await.unwrap();
+            assert_eq!(deleted.previous.value, bytes, "{n}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_why() {
+        assert_eq!(
+            to_json(b"k8s\0\x0a\x09\x0a\x02v1\x12\x03Pot\x12\x00").unwrap_err(),
+            "no kind \"Pot\" is registered for version \"v1\" in scheme"
+        );
+        assert!(to_json(b"k8s\0\xff").unwrap_err().starts_with("stored object is damaged"));
+    }
+}
