@@ -97,7 +97,7 @@ fn media_type(text: &str) -> Result<MediaType, String> {
     match text {
         PROTOBUF => Ok(MediaType(WriteAs::Protobuf)),
         "application/json" => Ok(MediaType(WriteAs::Json)),
-        _ => Err(format!("it is {} or application/json", PROTOBUF)),
+        _ => Err(format!("it is {PROTOBUF} or application/json")),
     }
 }
 
@@ -133,7 +133,7 @@ pub(crate) fn membership(
     (address, port): (std::net::IpAddr, u16),
     random: &dyn Random,
 ) -> Membership {
-    let hostname = crate::scheduler::hostname();
+    let hostname = crate::leading::hostname();
     let hash = Sha256::digest(hostname.as_bytes());
     let identity = format!("apiserver-{}", base32(&hash[..IDENTITY_BYTES]));
     let holder = format!("{identity}_{}", random.uid());

@@ -42,7 +42,7 @@ pub(crate) struct PartArguments {
 }
 
 /// The parts that run alone where the program is called by their name.
-const ALONE: [&str; 1] = ["kube-scheduler"];
+const ALONE: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
 
 /// `kube-scheduler ...` is `kubelith kube-scheduler ...`.
 pub(crate) fn by_name(mut arguments: Vec<String>) -> Vec<String> {
@@ -249,6 +249,10 @@ mod tests {
     fn a_program_called_by_a_parts_name_is_that_part() {
         let called = |line: &str| by_name(line.split(' ').map(str::to_owned).collect()).join(" ");
         assert_eq!(called("/bin/kube-scheduler --v=2"), "/bin/kube-scheduler kube-scheduler --v=2");
+        assert_eq!(
+            called("kube-controller-manager"),
+            "kube-controller-manager kube-controller-manager"
+        );
         assert_eq!(called("/bin/kubelith server"), "/bin/kubelith server");
     }
 

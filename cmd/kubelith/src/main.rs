@@ -6,6 +6,7 @@ mod at_rest;
 mod audit_log;
 mod control;
 mod control_plane;
+mod controller_manager;
 mod data_dir;
 mod datastore;
 mod etcd;
@@ -16,6 +17,7 @@ mod http;
 mod image;
 mod join;
 mod kubeconfig;
+mod leading;
 mod log;
 mod memory;
 mod node;
@@ -23,6 +25,7 @@ mod pki;
 mod renew;
 mod scheduler;
 mod server;
+mod serving;
 mod startup;
 mod tls;
 mod uninstall;
@@ -50,6 +53,9 @@ enum Command {
     /// Run a scheduler alone, for an API server elsewhere; also by this name as that of the program.
     #[command(name = "kube-scheduler")]
     Scheduler(Box<scheduler::Options>),
+    /// Run the controllers alone, for an API server elsewhere; also by this name as that of the program.
+    #[command(name = "kube-controller-manager")]
+    ControllerManager(Box<controller_manager::Options>),
     /// Import, list and remove the node's images.
     Image(image::Options),
     /// Copy all objects into one file, and put them back.
@@ -90,6 +96,7 @@ fn run() -> anyhow::Result<()> {
         Command::Server(options) => server::run(*options),
         Command::Agent(options) => agent::run(*options),
         Command::Scheduler(options) => scheduler::run(*options),
+        Command::ControllerManager(options) => controller_manager::run(*options),
         Command::Image(options) => image::run(&options),
         Command::Datastore(options) => datastore::run(&options),
         Command::Kubeconfig { data_dir } => {

@@ -58,6 +58,13 @@ pub(crate) enum Subject<'s> {
     Server { name: &'s str, names: &'s [String], addresses: &'s [IpAddr], groups: &'s [&'s str] },
 }
 
+impl Authority {
+    /// An authority of two files.
+    pub(crate) fn read(certificate: &Path, key: &Path) -> Result<Self> {
+        read_authority(certificate, key)
+    }
+}
+
 impl Directory {
     /// `path`, made where it is missing.
     pub(crate) fn new(path: PathBuf) -> Result<Self> {

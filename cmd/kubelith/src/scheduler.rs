@@ -1,27 +1,28 @@
 //! The scheduler: in the server's process, and alone as `kube-scheduler`.
 
-mod serve;
-
-use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use client::leader::{self, Election};
+use client::Client;
+use client::leader::Election;
 use client::reflector::Caches;
 use client::transport::Transport;
-use client::{Client, EventRecorder};
 use component_base::{Clock, Random, RealClock, Shutdown, ShutdownSignal, SystemRandom};
+use prometheus_client::registry::Registry;
 use scheduler::{Configuration, Extender, Metrics, Scheduler};
 
 use crate::http::{Access, ExtenderPost, HttpTransport};
+use crate::leading::{self, ElectionOptions, Member};
 use crate::server::Signals;
 use crate::startup::Startup;
-use crate::{log, memory};
+use crate::{log, memory, serving};
 
 /// What the scheduler is called, as a user and where it tells of itself.
 const NAME: &str = "kube-scheduler";
+/// Where it tells of itself.
+const SERVED: serving::Part = serving::Part { name: NAME, port: 10_259 };
 
 /// Flags of the scheduler in the server's process.
 #[derive(Debug, Clone, clap::Args)]
@@ -128,37 +129,24 @@ impl Works {
         if !self.config.delay_cache_until_active {
             scheduler.warm();
         }
-        let (clock, random) = (Arc::clone(&self.parts.clock), Arc::clone(&self.parts.random));
-        let events = EventRecorder::new(NAME, "", Arc::clone(&clock), Arc::clone(&random));
-        let telling = Arc::clone(&events).run(self.parts.client.clone(), stop.clone());
-        let telling = tokio::spawn(telling);
+        let parts = &self.parts;
         let election = Election {
             namespace: config.resource_namespace.clone(),
             name: config.resource_name.clone(),
-            identity: format!("{}_{}", hostname(), random.uid()),
+            identity: leading::identity(parts.random.as_ref()),
             lease_duration: config.lease_duration,
             renew_deadline: config.renew_deadline,
             retry_period: config.retry_period,
             release: true,
         };
-        let client = self.parts.client.clone();
-        let candidate = leader::Candidate::new(client, clock, random, events, election);
-        let Some(leader) = candidate.acquire(&stop).await else {
-            leading.request();
-            return Ok(());
+        let member = Member {
+            name: NAME,
+            client: parts.client.clone(),
+            clock: Arc::clone(&parts.clock),
+            random: Arc::clone(&parts.random),
+            stop,
         };
-        let running = tokio::spawn(scheduler.run(leading.signal()));
-        let kept = leader.keep(&stop).await;
-        leading.request();
-        // It ends between two decisions.
-        let _ = running.await;
-        if stop.is_requested() {
-            // What is to be told is written before the process ends.
-            let _ = tokio::time::timeout(Duration::from_secs(2), telling).await;
-        } else {
-            telling.abort();
-        }
-        Ok(kept?)
+        leading::work(member, election, &leading, scheduler.run(leading.signal())).await
     }
 }
 
@@ -178,64 +166,34 @@ pub(crate) struct Options {
     #[arg(long, value_name = "GATES")]
     feature_gates: Vec<String>,
     #[command(flatten)]
-    serving: serve::Options,
+    serving: serving::Options,
     #[command(flatten)]
     election: ElectionOptions,
     #[command(flatten)]
     log: log::Options,
 }
 
-/// What replaces the configuration's leader election.
-#[derive(Debug, Clone, clap::Args)]
-#[group(id = "election")]
-#[command(next_help_heading = "Leader election")]
-#[allow(clippy::struct_field_names, reason = "they are upstream's names")]
-struct ElectionOptions {
-    /// Whether of several schedulers one works at a time
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    leader_elect: Option<bool>,
-    /// How long others leave alone a lease that is not renewed
-    #[arg(long, value_name = "DURATION", value_parser = crate::control_plane::period)]
-    leader_elect_lease_duration: Option<Duration>,
-    /// How long the leader tries to renew its lease
-    #[arg(long, value_name = "DURATION", value_parser = crate::control_plane::period)]
-    leader_elect_renew_deadline: Option<Duration>,
-    /// Between two tries
-    #[arg(long, value_name = "DURATION", value_parser = crate::control_plane::period)]
-    leader_elect_retry_period: Option<Duration>,
-    /// What is held: leases
-    #[arg(long, value_name = "KIND")]
-    leader_elect_resource_lock: Option<String>,
-    /// The lease's name
-    #[arg(long, value_name = "NAME")]
-    leader_elect_resource_name: Option<String>,
-    /// The lease's namespace
-    #[arg(long, value_name = "NAMESPACE")]
-    leader_elect_resource_namespace: Option<String>,
-}
-
-impl ElectionOptions {
-    fn apply(&self, config: &mut Configuration) -> Result<()> {
-        let election = &mut config.leader_election;
-        let said = |given: &Option<Duration>, to: &mut Duration| {
-            if let Some(given) = given {
-                *to = *given;
-            }
-        };
-        let named = |given: &Option<String>, to: &mut String| {
-            if let Some(given) = given {
-                to.clone_from(given);
-            }
-        };
-        election.leader_elect = self.leader_elect.or(election.leader_elect);
-        said(&self.leader_elect_lease_duration, &mut election.lease_duration);
-        said(&self.leader_elect_renew_deadline, &mut election.renew_deadline);
-        said(&self.leader_elect_retry_period, &mut election.retry_period);
-        named(&self.leader_elect_resource_lock, &mut election.resource_lock);
-        named(&self.leader_elect_resource_name, &mut election.resource_name);
-        named(&self.leader_elect_resource_namespace, &mut election.resource_namespace);
-        config.validated().map_err(|error| anyhow!(error)).map(drop)
-    }
+/// What the flags say replaces the configuration's leader election.
+fn elect(flags: &ElectionOptions, config: &mut Configuration) -> Result<()> {
+    let election = &mut config.leader_election;
+    let said = |given: &Option<Duration>, to: &mut Duration| {
+        if let Some(given) = given {
+            *to = *given;
+        }
+    };
+    let named = |given: &Option<String>, to: &mut String| {
+        if let Some(given) = given {
+            to.clone_from(given);
+        }
+    };
+    election.leader_elect = flags.leader_elect.or(election.leader_elect);
+    said(&flags.leader_elect_lease_duration, &mut election.lease_duration);
+    said(&flags.leader_elect_renew_deadline, &mut election.renew_deadline);
+    said(&flags.leader_elect_retry_period, &mut election.retry_period);
+    named(&flags.leader_elect_resource_lock, &mut election.resource_lock);
+    named(&flags.leader_elect_resource_name, &mut election.resource_name);
+    named(&flags.leader_elect_resource_namespace, &mut election.resource_namespace);
+    config.validated().map_err(|error| anyhow!(error)).map(drop)
 }
 
 /// Runs a scheduler alone until it is told to stop, or has lost its lease.
@@ -249,7 +207,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
 async fn alone(options: Options) -> Result<()> {
     crate::gates::check(&options.feature_gates)?;
     let mut config = read(options.config.as_deref())?;
-    options.election.apply(&mut config)?;
+    elect(&options.election, &mut config)?;
     let said = Some(PathBuf::from(&config.client_connection.kubeconfig));
     let said = said.filter(|it| !it.as_os_str().is_empty());
     let Some(kubeconfig) = options.kubeconfig.or(said) else {
@@ -264,7 +222,9 @@ async fn alone(options: Options) -> Result<()> {
     let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) =
         (Arc::new(RealClock), Arc::new(SystemRandom::new()));
     let metrics = Metrics::default();
-    let address = options.serving.start(&client, &metrics, shutdown.signal()).await?;
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let address = options.serving.start(SERVED, &client, registry, shutdown.signal()).await?;
     if let Some(address) = address {
         startup.up("scheduler", &format!("https://{address}"));
     }
@@ -276,14 +236,4 @@ async fn alone(options: Options) -> Result<()> {
         ending.request();
     });
     works.until_stopped_or_lost().await
-}
-
-/// This machine's name.
-pub(crate) fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
-}
-
-/// Where a part serves what it tells of itself.
-fn address(bind: IpAddr, port: u16) -> Option<SocketAddr> {
-    (port != 0).then(|| SocketAddr::new(bind, port))
 }

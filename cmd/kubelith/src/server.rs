@@ -84,7 +84,9 @@ pub(crate) struct Options {
     #[command(flatten)]
     encryption: crate::at_rest::EncryptionOptions,
     #[command(flatten)]
-    manager: control_plane::ManagerOptions,
+    manager: crate::controller_manager::ManagerOptions,
+    #[command(flatten)]
+    manager_election: crate::controller_manager::EmbeddedElection,
     #[command(flatten)]
     scheduler: crate::scheduler::EmbeddedOptions,
     #[command(flatten)]
@@ -191,10 +193,9 @@ fn start_engines(options: &Options, parts: &control_plane::Parts) -> Result<()> 
     // By turns with those of other servers, where there may be some.
     let shares_store = options.etcd.is_wanted();
     if options.runs(Part::Controllers) {
-        match shares_store {
-            true => control_plane::start_elected_controllers(parts, &options.manager),
-            false => control_plane::start_controllers(parts, &options.manager),
-        }
+        let random = parts.random.as_ref();
+        let election = options.manager_election.election(shares_store, random)?;
+        control_plane::start_controllers(parts, &options.manager, election);
     }
     if options.runs(Part::Scheduler) {
         let config = options.scheduler.configuration(shares_store)?;
@@ -251,11 +252,8 @@ impl Cluster {
         let audit = options.audit.start(&clock, &random)?;
         startup.up("store", &options.data_dir.display().to_string());
         let front_proxy = options.access.front_proxy(&pki)?;
-        let setting = Setting {
-            clock: Arc::clone(&clock),
-            metrics: auth::metrics::Metrics::new(&network.advertised.to_string()),
-            stop: shutdown.signal(),
-        };
+        let metrics = auth::metrics::Metrics::new(&network.advertised.to_string());
+        let setting = Setting { clock: Arc::clone(&clock), metrics, stop: shutdown.signal() };
         let credentials = options.access.credentials(&pki, &front_proxy, &setting)?;
         let config = apiserver::Config {
             proxy_client: Some(options.access.proxy_client(&pki)?),

@@ -241,6 +241,27 @@ fn own_objects(settings: &Settings, now: &str) -> Vec<Value> {
             "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"},
             "data": {"since": date}}),
     ]
+    .into_iter()
+    .chain(migrator())
+    .collect()
+}
+
+/// The role of the controller that stores objects anew, which every server has since 1.37.
+fn migrator() -> [Value; 2] {
+    let name = "system:controller:storage-version-migrator-controller";
+    let metadata = value!({"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+        "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}});
+    [
+        value!({"kind": "ClusterRole", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": (metadata.clone()),
+            "rules": [
+                {"verbs": ["create", "list", "patch"], "apiGroups": ["*"], "resources": ["*"]},
+                {"verbs": ["update"], "apiGroups": ["storagemigration.k8s.io"],
+                    "resources": ["storageversionmigrations/status"]}]}),
+        value!({"kind": "ClusterRoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "namespace": "kube-system",
+                "name": "storage-version-migrator-controller"}]}),
+    ]
 }
 
 /// Writes of the server itself.

@@ -5,12 +5,11 @@ use api::ResourceFacts;
 /// Group and resource of each.
 const UNBUILT: &[(&str, &[&str])] = &[
     ("networking.k8s.io", &["networkpolicies"]),
-    ("storage.k8s.io", &["csidrivers", "volumeattachments", "volumeattributesclasses"]),
+    ("storage.k8s.io", &["csidrivers", "volumeattributesclasses"]),
     (
         "resource.k8s.io",
         &["deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices"],
     ),
-    ("storagemigration.k8s.io", &["storageversionmigrations"]),
 ];
 
 /// What to warn whoever creates or changes an object of a resource.

@@ -17,12 +17,14 @@ pub struct Composition {
     base: Env,
     env: Env,
     programs: Vec<(Arc<str>, Program)>,
+    /// The types of all names, of those with errors too.
+    types: Vec<(Arc<str>, Type)>,
 }
 
 pub(crate) fn new(base: &Env) -> Composition {
     let base = base.clone().with_variable(VARIABLES, Type::object(TYPE_NAME));
     let env = base.clone().with_object_type(TYPE_NAME, []);
-    Composition { base, env, programs: Vec::new() }
+    Composition { base, env, programs: Vec::new(), types: Vec::new() }
 }
 
 impl Composition {
@@ -52,18 +54,10 @@ impl Composition {
     pub fn define(&mut self, name: &str, text: &str) -> Result<(), Issues> {
         let compiled = self.env.compile(text, &[]);
         let ty = compiled.as_ref().map_or(Type::Dyn, |it| it.output_type().clone());
-        let mut fields = self.fields();
-        fields.push((name.into(), ty));
-        self.env = self.base.clone().with_object_type(TYPE_NAME, fields);
+        self.types.push((name.into(), ty));
+        self.env = self.base.clone().with_object_type(TYPE_NAME, self.types.iter().cloned());
         self.programs.push((name.into(), compiled?));
         Ok(())
-    }
-
-    fn fields(&self) -> Vec<(Arc<str>, Type)> {
-        let field = |(name, program): &(Arc<str>, Program)| {
-            (Arc::clone(name), program.output_type().clone())
-        };
-        self.programs.iter().map(field).collect()
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<(usize, &Program)> {

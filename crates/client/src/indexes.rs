@@ -40,6 +40,10 @@ pub const FOR_CLAIM: &str = "forClaim";
 /// The index of volumes that are meant for no claim and of claims that have no volume, by class as [`unbound_entry`]
 /// writes it; of claims that name a volume and are not bound, by that as [`volume_entry`] writes it.
 pub const UNBOUND: &str = "unbound";
+/// The index of attachments by the volume that is attached.
+pub const BY_VOLUME: &str = "volume";
+/// The index of nodes by the volumes that their status says are attached.
+pub const BY_ATTACHED: &str = "volumesAttached";
 /// The index of token secrets by their account, as [`account_entry`] writes it.
 pub const BY_SERVICE_ACCOUNT: &str = "serviceAccount";
 
@@ -90,6 +94,12 @@ pub fn indexes(resource: &Resource) -> Vec<(&'static str, Indexer)> {
         }
         ("", "nodes") => {
             indexes.push((BY_POD_CIDR, Indexer { mentions: "podCIDR", values: pod_ranges }));
+            indexes.push((BY_ATTACHED, Indexer { mentions: BY_ATTACHED, values: attached }));
+        }
+        ("storage.k8s.io", "volumeattachments") => {
+            let values = attached_volume;
+            indexes.push((BY_VOLUME, Indexer { mentions: "persistentVolumeName", values }));
+            indexes.push((BY_NODE, Indexer { mentions: "nodeName", values: node_name }));
         }
         ("apps", "replicasets") => indexes.extend([orphans, by_selector]),
         ("apps", "controllerrevisions") => indexes.push(orphans),
@@ -226,6 +236,16 @@ fn orphan(value: &Value) -> Vec<CompactString> {
 
 fn node_name(value: &Value) -> Vec<CompactString> {
     let name = value.str_at(&["spec", "nodeName"]);
+    if name.is_empty() { Vec::new() } else { vec![name.into()] }
+}
+
+fn attached(value: &Value) -> Vec<CompactString> {
+    let volumes = value.items_at(&["status", "volumesAttached"]).iter();
+    volumes.map(|it| it.str_at(&["name"]).into()).collect()
+}
+
+fn attached_volume(value: &Value) -> Vec<CompactString> {
+    let name = value.str_at(&["spec", "source", "persistentVolumeName"]);
     if name.is_empty() { Vec::new() } else { vec![name.into()] }
 }
 

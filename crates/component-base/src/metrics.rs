@@ -12,7 +12,11 @@ pub const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Upstream's counters whose names do not say that they are.
-const PLAIN_COUNTERS: [&str; 2] = ["authenticated_user_requests", "authentication_attempts"];
+const PLAIN_COUNTERS: [&str; 3] = [
+    "authenticated_user_requests",
+    "authentication_attempts",
+    "attach_detach_controller_attachdetach_controller_forced_detaches",
+];
 
 /// What a registry holds, in the text form 0.0.4, which differs from OpenMetrics in how counters are named.
 #[must_use]

@@ -6,6 +6,7 @@
 //! hint of what changed: the path after a restart is that of the thousandth event.
 
 pub mod gate;
+pub mod metrics;
 pub mod plan;
 pub mod queue;
 pub mod runner;
@@ -13,10 +14,12 @@ pub mod snapshot;
 pub mod watches;
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 pub use client::ObjectKey;
+pub use metrics::Metrics;
 pub use plan::{Action, Event, Fetch, Plan};
 pub use runner::{Environment, Runner};
 pub use snapshot::Snapshot;
@@ -41,6 +44,8 @@ pub trait Controller: Send + Sync + 'static {
     const ACCOUNT: &'static str = Self::NAME;
     /// What its events name as their source.
     const SOURCE: &'static str = Self::NAME;
+    /// What its queue is called in metrics, which upstream names otherwise than the controller.
+    const QUEUE: &'static str = Self::NAME;
     /// What is planned for: usually [`ObjectKey`].
     type Key: Ord + Clone + Debug + Send + Sync;
     /// What `plan` looks at.
@@ -56,6 +61,11 @@ pub trait Controller: Send + Sync + 'static {
 
     /// Told how the last plan went: why it failed, or that it did not.
     fn applied(&self, _memory: &mut Self::Memory, _failure: Option<&str>) {}
+
+    /// As [`Controller::applied`], with how long all of it took, from seeing the key to the last write.
+    fn timed(&self, memory: &mut Self::Memory, failure: Option<&str>, _took: Duration) {
+        self.applied(memory, failure);
+    }
 
     /// What is to be done. No I/O, no clock: the same input gives the same plan.
     fn plan(&self, observed: &Self::Observed, memory: &mut Self::Memory, now: Timestamp) -> Plan;

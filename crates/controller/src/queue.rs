@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::metrics::{QueueMetrics, Worked};
+
 /// The pause after the first failure; doubled with each further one (upstream: 5 ms).
 const BASE_BACKOFF: Duration = Duration::from_millis(5);
 /// The longest pause (upstream: 1000 s).
@@ -17,13 +19,16 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1000);
 pub struct Queue<K> {
     state: Mutex<State<K>>,
     wake: Notify,
+    metrics: Option<QueueMetrics>,
 }
 
 #[derive(Debug)]
 struct State<K> {
     ready: VecDeque<K>,
-    queued: BTreeSet<K>,
-    working: BTreeSet<K>,
+    /// Since when each waits.
+    queued: BTreeMap<K, Instant>,
+    /// Since when each is worked on.
+    working: BTreeMap<K, Instant>,
     /// Keys that came while they were worked on.
     again: BTreeSet<K>,
     delayed: BTreeMap<(Instant, u64), K>,
@@ -35,21 +40,29 @@ impl<K: Ord + Clone> Default for Queue<K> {
     fn default() -> Self {
         let state = State {
             ready: VecDeque::new(),
-            queued: BTreeSet::new(),
-            working: BTreeSet::new(),
+            queued: BTreeMap::new(),
+            working: BTreeMap::new(),
             again: BTreeSet::new(),
             delayed: BTreeMap::new(),
             sequence: 0,
             failures: BTreeMap::new(),
         };
-        Self { state: Mutex::new(state), wake: Notify::new() }
+        Self { state: Mutex::new(state), wake: Notify::new(), metrics: None }
     }
 }
 
 impl<K: Ord + Clone> Queue<K> {
+    /// A queue that counts what comes and goes.
+    #[must_use]
+    pub fn counted(metrics: QueueMetrics) -> Self {
+        let mut queue = Self::default();
+        queue.metrics = Some(metrics);
+        queue
+    }
+
     /// Adds a key.
     pub fn add(&self, key: K) {
-        self.state.lock().add(key);
+        self.state.lock().add(key, self.metrics.as_ref());
         self.wake.notify_one();
     }
 
@@ -72,6 +85,9 @@ impl<K: Ord + Clone> Queue<K> {
             *failures += 1;
             *failures
         };
+        if let Some(metrics) = &self.metrics {
+            metrics.retries.inc();
+        }
         let pause = BASE_BACKOFF.saturating_mul(1 << (failures - 1).min(20)).min(MAX_BACKOFF);
         self.add_at(key, Instant::now() + pause);
         pause
@@ -89,10 +105,14 @@ impl<K: Ord + Clone> Queue<K> {
             woken.as_mut().enable();
             let until = {
                 let mut state = self.state.lock();
-                state.release(Instant::now());
+                let now = Instant::now();
+                state.release(now, self.metrics.as_ref());
                 if let Some(key) = state.ready.pop_front() {
-                    state.queued.remove(&key);
-                    state.working.insert(key.clone());
+                    let since = state.queued.remove(&key).unwrap_or(now);
+                    state.working.insert(key.clone(), now);
+                    if let Some(metrics) = &self.metrics {
+                        metrics.taken(since, now);
+                    }
                     if !state.ready.is_empty() {
                         // Another worker may go on with what is left.
                         self.wake.notify_one();
@@ -116,9 +136,13 @@ impl<K: Ord + Clone> Queue<K> {
     /// A key is not worked on any more; it is queued again if it came meanwhile.
     pub fn done(&self, key: &K) {
         let mut state = self.state.lock();
-        state.working.remove(key);
+        let since = state.working.remove(key);
+        if let Some((metrics, since)) = self.metrics.as_ref().zip(since) {
+            metrics.done(since, Instant::now());
+        }
         if state.again.remove(key) {
-            state.add(key.clone());
+            // It was counted when it came.
+            state.push(key.clone(), self.metrics.as_ref());
             self.wake.notify_one();
         }
     }
@@ -144,21 +168,55 @@ impl<K: Ord + Clone> Queue<K> {
 }
 
 impl<K: Ord + Clone> State<K> {
-    fn add(&mut self, key: K) {
-        if self.working.contains(&key) {
-            self.again.insert(key);
-        } else if self.queued.insert(key.clone()) {
-            self.ready.push_back(key);
+    fn add(&mut self, key: K, metrics: Option<&QueueMetrics>) {
+        let new = if self.working.contains_key(&key) {
+            self.again.insert(key)
+        } else {
+            self.push(key, metrics)
+        };
+        if let Some(metrics) = metrics.filter(|_| new) {
+            metrics.adds.inc();
         }
     }
 
-    fn release(&mut self, now: Instant) {
+    /// Puts a key at the end, unless it is in the queue.
+    fn push(&mut self, key: K, metrics: Option<&QueueMetrics>) -> bool {
+        if self.queued.contains_key(&key) {
+            return false;
+        }
+        self.queued.insert(key.clone(), Instant::now());
+        self.ready.push_back(key);
+        if let Some(metrics) = metrics {
+            metrics.depth.inc();
+        }
+        true
+    }
+
+    fn release(&mut self, now: Instant, metrics: Option<&QueueMetrics>) {
         while let Some(entry) = self.delayed.first_entry() {
             if entry.key().0 > now {
                 break;
             }
             let key = entry.remove();
-            self.add(key);
+            self.add(key, metrics);
+        }
+    }
+}
+
+impl<K: Send + Sync> Worked for Queue<K> {
+    fn worked(&self, now: Instant) -> (Duration, Duration) {
+        let state = self.state.lock();
+        let spans = state.working.values().map(|since| now.duration_since(*since));
+        spans.fold(Default::default(), |(sum, longest), it| (sum + it, it.max(longest)))
+    }
+}
+
+/// What waits in a queue that ends waits no longer.
+impl<K> Drop for Queue<K> {
+    fn drop(&mut self) {
+        if let Some(metrics) = &self.metrics {
+            let left = i64::try_from(self.state.lock().ready.len()).unwrap_or_default();
+            metrics.depth.dec_by(left);
         }
     }
 }
@@ -179,6 +237,35 @@ mod tests {
         assert_eq!(queue.next().await, "a");
         queue.done(&"a");
         assert!(queue.is_idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_waits_and_is_worked_on_is_counted() {
+        let (metrics, mut registry) = (crate::Metrics::default(), Default::default());
+        metrics.register(&mut registry);
+        let queue = std::sync::Arc::new(Queue::counted(metrics.queue("q")));
+        metrics.follow("q", std::sync::Arc::downgrade(&queue) as _);
+        for key in ["a", "b", "a", "c"] {
+            queue.add(key);
+        }
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let key = queue.next().await;
+        queue.add(key);
+        queue.add_failed("c");
+        tokio::time::advance(Duration::from_secs(3)).await;
+        let told = component_base::metrics::text(&registry);
+        let check = |line: &str| assert!(told.contains(&format!("{line}\n")), "{line}: {told}");
+        check("workqueue_adds_total{name=\"q\"} 4");
+        check("workqueue_depth{name=\"q\"} 2");
+        check("workqueue_retries_total{name=\"q\"} 1");
+        check("workqueue_queue_duration_seconds_sum{name=\"q\"} 2.0");
+        check("workqueue_unfinished_work_seconds{name=\"q\"} 3.0");
+        check("workqueue_longest_running_processor_seconds{name=\"q\"} 3.0");
+        queue.done(&key);
+        drop(queue);
+        let told = component_base::metrics::text(&registry);
+        assert!(told.contains("workqueue_depth{name=\"q\"} 0\n"), "{told}");
+        assert!(told.contains("workqueue_work_duration_seconds_sum{name=\"q\"} 3.0\n"), "{told}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -60,6 +60,8 @@ pub struct Environment {
     pub events: Arc<EventRecorder>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
+    /// Where the queue counts.
+    pub metrics: crate::Metrics,
     /// How many keys are worked on at once (upstream: `--concurrent-*-syncs`).
     pub workers: usize,
 }
@@ -94,12 +96,9 @@ impl<C: Controller> Runner<C> {
     /// A runner that watches nothing yet.
     #[must_use]
     pub fn new(controller: C, environment: Environment) -> Arc<Self> {
-        Arc::new(Self {
-            controller,
-            environment,
-            queue: Arc::new(Queue::default()),
-            memory: Mutex::default(),
-        })
+        let queue = Arc::new(Queue::counted(environment.metrics.queue(C::QUEUE)));
+        environment.metrics.follow(C::QUEUE, Arc::downgrade(&queue) as _);
+        Arc::new(Self { controller, environment, queue, memory: Mutex::default() })
     }
 
     /// The queue, for a component that adds keys itself.
@@ -136,11 +135,13 @@ impl<C: Controller> Runner<C> {
                 }
             }));
         }
+        self.environment.metrics.runs(C::NAME, true);
         let workers = (0..self.environment.workers.max(1)).map(|_| Arc::clone(&self).work());
         tokio::select! {
             _ = futures::future::join_all(workers) => {}
             () = stop.requested() => {}
         }
+        self.environment.metrics.runs(C::NAME, false);
     }
 
     /// Watches what is defined now and from now on, and no more what is not defined any more.
@@ -226,7 +227,7 @@ impl<C: Controller> Runner<C> {
     }
 
     async fn reconcile(&self, key: &C::Key) -> Outcome {
-        let mut fetched = BTreeMap::new();
+        let (begun, mut fetched) = (Instant::now(), BTreeMap::new());
         for _ in 0..MAX_FETCH_ROUNDS {
             let snapshot = Snapshot::new(Arc::clone(&self.environment.caches), fetched.clone());
             let Some(observed) = self.controller.observe(&snapshot, key) else {
@@ -245,7 +246,7 @@ impl<C: Controller> Runner<C> {
                         Outcome::Failed(error) => Some(error.as_str()),
                         Outcome::Done | Outcome::At(_) => None,
                     };
-                    self.controller.applied(memory, failure);
+                    self.controller.timed(memory, failure, begun.elapsed());
                 }
                 if forget {
                     self.memory.lock().remove(key);

@@ -26,6 +26,7 @@ pub struct Observed {
 
 impl Controller for ClusterRoleAggregation {
     const NAME: &'static str = "clusterrole-aggregation-controller";
+    const QUEUE: &'static str = "ClusterRoleAggregator";
     /// A role.
     type Key = ObjectKey;
     type Observed = Observed;

@@ -5,12 +5,38 @@ mod plan;
 use client::ObjectKey;
 use client::indexes::BY_CONTROLLER;
 use controller::{Controller, Plan, Snapshot, Watches};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
 
 /// The controller.
-#[derive(Debug, Clone, Copy)]
-pub struct CronJobs;
+#[derive(Debug, Clone, Default)]
+pub struct CronJobs {
+    /// What it counts.
+    pub metrics: Metrics,
+}
+
+/// The controller's metrics. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    skew: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { skew: Histogram::new(exponential_buckets(1.0, 2.0, 10)) }
+    }
+}
+
+impl Metrics {
+    /// Registers them under upstream's names.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "[STABLE] Time between when a cronjob is scheduled to be run, and when the corresponding job is created";
+        let name = "cronjob_controller_job_creation_skew_duration_seconds";
+        registry.register(name, help, self.skew.clone());
+    }
+}
 
 /// What it sees of a cron job.
 #[derive(Debug)]
@@ -25,10 +51,13 @@ pub struct Observed {
 pub struct Memory {
     /// Up to which scheduled time was told that nothing is started.
     told: Option<Timestamp>,
+    /// How late the job is that is being started.
+    late: Option<SignedDuration>,
 }
 
 impl Controller for CronJobs {
     const NAME: &'static str = "cronjob-controller";
+    const QUEUE: &'static str = "cronjob";
     type Key = ObjectKey;
     type Observed = Observed;
     type Memory = Memory;
@@ -45,5 +74,11 @@ impl Controller for CronJobs {
 
     fn plan(&self, observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
         plan::plan(&observed.cron_job, &observed.jobs, memory, now)
+    }
+
+    fn applied(&self, memory: &mut Memory, failure: Option<&str>) {
+        if let (Some(late), None) = (memory.late.take(), failure) {
+            self.metrics.skew.observe(late.as_secs_f64());
+        }
     }
 }

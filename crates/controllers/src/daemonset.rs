@@ -50,6 +50,7 @@ pub struct Observed {
 impl Controller for DaemonSets {
     const NAME: &'static str = "daemonset-controller";
     const ACCOUNT: &'static str = "daemon-set-controller";
+    const QUEUE: &'static str = "daemonset";
     type Key = ObjectKey;
     type Observed = Observed;
     /// How long nodes whose pods failed are left alone.

@@ -36,6 +36,7 @@ pub struct Observed {
 
 impl Controller for Deployments {
     const NAME: &'static str = "deployment-controller";
+    const QUEUE: &'static str = "deployment";
     type Key = ObjectKey;
     type Observed = Observed;
     type Memory = ();

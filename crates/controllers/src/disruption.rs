@@ -57,6 +57,7 @@ pub enum Observed {
 impl Controller for Disruption {
     const NAME: &'static str = "disruption-controller";
     const SOURCE: &'static str = "controllermanager";
+    const QUEUE: &'static str = "disruption";
     type Key = Key;
     type Observed = Observed;
     type Memory = ();

@@ -41,6 +41,7 @@ impl Controller for EndpointsController {
     const NAME: &'static str = "endpoints-controller";
     const ACCOUNT: &'static str = "endpoint-controller";
     const SOURCE: &'static str = "endpoint-controller";
+    const QUEUE: &'static str = "endpoint";
     /// A service.
     type Key = ObjectKey;
     type Observed = Observed;

@@ -41,6 +41,7 @@ pub struct Observed {
 
 impl Controller for EndpointSlices {
     const NAME: &'static str = "endpointslice-controller";
+    const QUEUE: &'static str = "endpoint_slice";
     type Key = ObjectKey;
     type Observed = Observed;
     type Memory = Tracker;

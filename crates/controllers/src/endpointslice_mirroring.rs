@@ -44,6 +44,7 @@ impl Controller for EndpointSliceMirroring {
     const NAME: &'static str = "endpointslice-mirroring-controller";
     const ACCOUNT: &'static str = "endpointslicemirroring-controller";
     const SOURCE: &'static str = "endpoint-slice-mirroring-controller";
+    const QUEUE: &'static str = "endpoint_slice_mirroring";
     /// Endpoints, which are called as their service.
     type Key = ObjectKey;
     type Observed = Observed;

@@ -26,6 +26,7 @@ pub struct Observed {
 impl Controller for EphemeralVolumes {
     const NAME: &'static str = "ephemeral-volume-controller";
     const SOURCE: &'static str = "ephemeral_volume";
+    const QUEUE: &'static str = "ephemeral_volume";
     /// A pod.
     type Key = ObjectKey;
     type Observed = Observed;

@@ -77,6 +77,7 @@ pub fn resources() -> Vec<Resource> {
 impl Controller for GarbageCollector {
     const NAME: &'static str = "garbage-collector-controller";
     const ACCOUNT: &'static str = "generic-garbage-collector";
+    const QUEUE: &'static str = "garbage_collector_attempt_to_delete";
     type Key = Key;
     type Observed = Observed;
     type Memory = ();

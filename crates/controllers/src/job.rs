@@ -8,8 +8,11 @@ mod conditions;
 mod failure_policy;
 mod indexes;
 mod manage;
+mod metrics;
 mod plan;
 mod tracking;
+
+use std::time::Duration;
 
 use client::ObjectKey;
 use client::indexes::{BY_CONTROLLER, ORPHANS};
@@ -23,8 +26,13 @@ use crate::owner;
 use crate::select::{self, Selector};
 
 /// The controller.
-#[derive(Debug, Clone, Copy)]
-pub struct Jobs;
+#[derive(Debug, Clone, Default)]
+pub struct Jobs {
+    /// What it counts.
+    pub metrics: Metrics,
+}
+
+pub use metrics::Metrics;
 
 /// The finalizer of pods that are not counted yet.
 pub const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
@@ -51,13 +59,16 @@ pub enum Observed {
 
 impl Controller for Jobs {
     const NAME: &'static str = "job-controller";
+    const QUEUE: &'static str = "job";
     type Key = Key;
     type Observed = Observed;
     type Memory = backoff::Failures;
 
     fn watches(&self, watches: Watches<Key>) -> Watches<Key> {
+        let metrics = self.metrics.clone();
         watches
-            .on::<Job>(|change, snapshot| {
+            .on::<Job>(move |change, snapshot| {
+                metrics.see(change);
                 let mut keys = vec![Key::Job(change.key())];
                 if let (Some(old), None) = (&change.old, &change.new) {
                     let pods = snapshot.store::<Pod>().by_index(BY_CONTROLLER, &old.uid);
@@ -93,9 +104,19 @@ impl Controller for Jobs {
         Some(Observed::Job(Box::new(job), pods))
     }
 
+    fn timed(&self, memory: &mut backoff::Failures, failure: Option<&str>, took: Duration) {
+        if let Some(sync) = memory.sync.take() {
+            self.metrics.synced(sync, failure.is_some(), took);
+        }
+    }
+
     fn plan(&self, observed: &Observed, memory: &mut backoff::Failures, now: Timestamp) -> Plan {
         match observed {
-            Observed::Job(job, pods) => plan::plan(job, pods, memory, now),
+            Observed::Job(job, pods) => {
+                let plan = plan::plan(job, pods, memory, now);
+                memory.sync = Some(metrics::Sync::of(job, &plan));
+                plan
+            }
             Observed::Orphan(pod) => {
                 let mut plan = Plan::nothing();
                 plan.act(tracking::release(pod));

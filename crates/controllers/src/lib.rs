@@ -1,5 +1,6 @@
 //! Upstream's controllers, one folder each, all of one shape: `observe -> plan -> apply`.
 
+pub mod attach_detach;
 pub mod bootstrap;
 pub mod certificates;
 pub mod clusterrole_aggregation;
@@ -16,15 +17,19 @@ pub mod finalizers;
 pub mod garbage_collector;
 pub mod history;
 pub mod job;
+pub mod legacy_tokens;
+pub mod metrics;
 pub mod namespace;
 pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod nodes;
 pub mod owner;
 pub mod persistentvolume_binder;
+pub mod persistentvolume_expander;
 pub mod pod_gc;
 pub mod podautoscaler;
 pub mod pods;
+pub mod policy_status;
 pub mod pv_protection;
 pub mod pvc_protection;
 pub mod replicaset;
@@ -37,12 +42,14 @@ pub mod serviceaccount;
 pub mod serviceaccount_token;
 pub mod share;
 pub mod statefulset;
+pub mod storage_version_migrator;
 pub mod taint_eviction;
 pub mod trigger;
 pub mod ttl;
 pub mod ttl_after_finished;
 pub mod vac_protection;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +57,8 @@ use client::reflector::Caches;
 use client::{Client, EventRecorder};
 use component_base::{Clock, Random, ShutdownSignal};
 use controller::{Controller, Environment, Runner};
+pub use metrics::Metrics;
+pub use tokio_util::task::TaskTracker;
 
 /// The account of who works as the controller manager itself.
 pub const ROOT_ACCOUNT: &str = "";
@@ -79,12 +88,22 @@ pub struct Setup {
     pub tokens: Option<Arc<dyn serviceaccount_token::TokenSigner>>,
     /// The address ranges that nodes get; none where something else gives them.
     pub node_ranges: node_ipam::NodeRanges,
-    /// How long nodes may be silent.
-    pub node_lifecycle: node_lifecycle::NodeLifecycle,
+    /// How long nodes may be silent, and how fast pods are evicted then.
+    pub node_lifecycle: node_lifecycle::Options,
     /// How autoscalers look at their metrics.
     pub podautoscaler: podautoscaler::Options,
     /// How many pods that are over may stay.
     pub pod_gc: pod_gc::PodGc,
+    /// How many keys controllers work on at once, where it is not their own number.
+    pub workers: BTreeMap<&'static str, usize>,
+    /// How long tokens in Secrets may be unused.
+    pub legacy_tokens: legacy_tokens::LegacyTokenCleaner,
+    /// How volumes are detached.
+    pub attach_detach: attach_detach::Options,
+    /// What they count.
+    pub metrics: Metrics,
+    /// What they do side by side.
+    pub tasks: TaskTracker,
     /// When to stop.
     pub stop: ShutdownSignal,
 }
@@ -118,7 +137,8 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, garbage_collector::GarbageCollector::default(), 20);
     }),
     (node_lifecycle::NodeLifecycle::NAME, |setup| {
-        start(setup, setup.node_lifecycle, 8);
+        let metrics = setup.metrics.node_lifecycle.clone();
+        start(setup, node_lifecycle::NodeLifecycle::new(setup.node_lifecycle, metrics), 8);
     }),
     (certificates::Approver::NAME, |setup| start(setup, certificates::Approver, 1)),
     (certificates::Signer::NAME, |setup| {
@@ -127,13 +147,20 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
             start(setup, certificates::Signer { authority, longest }, 1);
         }
     }),
-    (taint_eviction::TaintEviction::NAME, |setup| start(setup, taint_eviction::TaintEviction, 8)),
+    (taint_eviction::TaintEviction::NAME, |setup| {
+        let metrics = setup.metrics.taint_eviction.clone();
+        start(setup, taint_eviction::TaintEviction { metrics }, 8);
+    }),
     (node_ipam::NodeIpam::NAME, |setup| {
         start(setup, node_ipam::NodeIpam::new(setup.node_ranges.clone()), 5);
     }),
     (pod_gc::PodGc::NAME, |setup| start(setup, setup.pod_gc, 5)),
-    (job::Jobs::NAME, |setup| start(setup, job::Jobs, 5)),
-    (cronjob::CronJobs::NAME, |setup| start(setup, cronjob::CronJobs, 5)),
+    (job::Jobs::NAME, |setup| {
+        start(setup, job::Jobs { metrics: setup.metrics.job.clone() }, 5);
+    }),
+    (cronjob::CronJobs::NAME, |setup| {
+        start(setup, cronjob::CronJobs { metrics: setup.metrics.cronjob.clone() }, 5);
+    }),
     (ttl_after_finished::TtlAfterFinished::NAME, |setup| {
         start(setup, ttl_after_finished::TtlAfterFinished, 5);
     }),
@@ -167,12 +194,24 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (persistentvolume_binder::PersistentVolumeBinder::NAME, |setup| {
         start(setup, persistentvolume_binder::PersistentVolumeBinder, 1);
     }),
+    (attach_detach::AttachDetach::NAME, |setup| {
+        let (options, metrics) = (setup.attach_detach, setup.metrics.attach_detach.clone());
+        start(setup, attach_detach::AttachDetach { options, metrics }, 10);
+    }),
+    (persistentvolume_expander::PersistentVolumeExpander::NAME, |setup| {
+        start(setup, persistentvolume_expander::PersistentVolumeExpander, 10);
+    }),
     (pvc_protection::PvcProtection::NAME, |setup| start(setup, pvc_protection::PvcProtection, 1)),
     (pv_protection::PvProtection::NAME, |setup| start(setup, pv_protection::PvProtection, 1)),
     (podautoscaler::HorizontalPodAutoscalers::NAME, |setup| {
         let options = setup.podautoscaler.clone();
         start(setup, podautoscaler::HorizontalPodAutoscalers::new(options), 5);
     }),
+    (legacy_tokens::LegacyTokenCleaner::NAME, |setup| start(setup, setup.legacy_tokens, 1)),
+    (storage_version_migrator::StorageVersionMigrator::NAME, |setup| {
+        start(setup, storage_version_migrator::StorageVersionMigrator::default(), 1);
+    }),
+    (policy_status::PolicyStatus::NAME, |setup| start(setup, policy_status::PolicyStatus, 5)),
     (vac_protection::VacProtection::NAME, |setup| start(setup, vac_protection::VacProtection, 1)),
     (service_cidr::ServiceCidrs::NAME, |setup| start(setup, service_cidr::ServiceCidrs, 5)),
     (bootstrap::BootstrapSigner::NAME, |setup| start(setup, bootstrap::BootstrapSigner, 1)),
@@ -186,18 +225,27 @@ pub fn start_all(setup: &Setup, enabled: impl Fn(&str) -> bool) {
     }
 }
 
-/// Starts one controller with so many workers.
+/// Runs the controllers whose names `enabled` takes, until they are told to stop and have.
+pub async fn run_all(setup: &Setup, enabled: impl Fn(&str) -> bool) {
+    start_all(setup, enabled);
+    setup.stop.requested().await;
+    setup.tasks.close();
+    setup.tasks.wait().await;
+}
+
+/// Starts one controller with so many workers, or as many as are asked for.
 fn start<C: Controller>(setup: &Setup, controller: C, workers: usize) {
     let client = (setup.client_for)(C::ACCOUNT);
     let events =
         EventRecorder::new(C::SOURCE, "", Arc::clone(&setup.clock), Arc::clone(&setup.random));
-    tokio::spawn(Arc::clone(&events).run(client.clone(), setup.stop.clone()));
+    setup.tasks.spawn(Arc::clone(&events).run(client.clone(), setup.stop.clone()));
     let environment = Environment {
         caches: Arc::clone(&setup.caches),
         client,
         events,
         clock: Arc::clone(&setup.clock),
-        workers,
+        metrics: setup.metrics.queues.clone(),
+        workers: setup.workers.get(C::NAME).copied().unwrap_or(workers),
     };
-    tokio::spawn(Runner::new(controller, environment).run(setup.stop.clone()));
+    setup.tasks.spawn(Runner::new(controller, environment).run(setup.stop.clone()));
 }

@@ -63,6 +63,7 @@ fn fetch(resource: &Resource, namespace: &str) -> Fetch {
 
 impl Controller for Namespaces {
     const NAME: &'static str = "namespace-controller";
+    const QUEUE: &'static str = "namespace";
     type Key = ObjectKey;
     type Observed = Observed;
     type Memory = ();

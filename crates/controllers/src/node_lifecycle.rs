@@ -1,5 +1,12 @@
 //! Nodes that do not report: their conditions become Unknown, taints keep pods away, and their pods stop being ready.
-//! Upstream: `pkg/controller/nodelifecycle`. Zones and eviction rates are not built yet: every node is on its own.
+//! Upstream: `pkg/controller/nodelifecycle`.
+//!
+//! Taints that evict come as fast as a node's zone allows ([`zones`]); everything else comes at once.
+
+mod metrics;
+mod zones;
+
+use std::sync::Arc;
 
 use apimachinery::{Value, time, value};
 use client::call::PatchKind;
@@ -12,25 +19,52 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
+use parking_lot::Mutex;
+
 use crate::owner::{key_of, reference_to, to_value};
 
-/// The controller.
+pub use metrics::Metrics;
+pub use zones::Rates;
+use zones::{Change, Turn, Zones};
+
+/// How the controller judges nodes.
 #[derive(Debug, Clone, Copy)]
-pub struct NodeLifecycle {
+pub struct Options {
     /// How long a node may be silent (upstream: `--node-monitor-grace-period`, 50 s).
     pub grace_seconds: i64,
     /// How long a new node may take to say its first word (upstream: `--node-startup-grace-period`, 60 s).
     pub startup_grace_seconds: i64,
+    /// How fast pods are evicted.
+    pub rates: Rates,
 }
 
-impl Default for NodeLifecycle {
+impl Default for Options {
     fn default() -> Self {
-        Self { grace_seconds: 50, startup_grace_seconds: 60 }
+        Self { grace_seconds: 50, startup_grace_seconds: 60, rates: Rates::default() }
+    }
+}
+
+/// The controller.
+#[derive(Debug, Clone, Default)]
+pub struct NodeLifecycle {
+    options: Options,
+    metrics: Metrics,
+    /// An index of the cached nodes.
+    zones: Arc<Mutex<Zones>>,
+}
+
+impl NodeLifecycle {
+    /// A controller that has seen no node yet.
+    #[must_use]
+    pub fn new(options: Options, metrics: Metrics) -> Self {
+        Self { options, metrics, zones: Arc::default() }
     }
 }
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+const NO_SCHEDULE: &str = "NoSchedule";
+const NO_EXECUTE: &str = "NoExecute";
 /// Conditions with the status that taints a node, and the taint.
 const CONDITION_TAINTS: &[(&str, &str, &str)] = &[
     ("Ready", "False", NOT_READY),
@@ -81,14 +115,16 @@ impl Controller for NodeLifecycle {
     const NAME: &'static str = "node-lifecycle-controller";
     const ACCOUNT: &'static str = "node-controller";
     const SOURCE: &'static str = "node-controller";
+    const QUEUE: &'static str = "node_lifecycle_controller";
     /// A node.
     type Key = ObjectKey;
     type Observed = Observed;
     type Memory = Memory;
 
     fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
+        let (zones, metrics) = (Arc::clone(&self.zones), self.metrics.clone());
         watches
-            .own::<Node>()
+            .on::<Node>(move |change, _| nodes_of(&mut zones.lock(), &metrics, change))
             .on::<Lease>(|change, _| {
                 let key = change.key();
                 let of_node = key.namespace == "kube-node-lease";
@@ -149,8 +185,11 @@ impl NodeLifecycle {
             return plan;
         }
         let seen = self.last_seen(observed, &object, memory, now);
-        let grace =
-            if has_reported(&object) { self.grace_seconds } else { self.startup_grace_seconds };
+        let options = &self.options;
+        let grace = match has_reported(&object) {
+            true => options.grace_seconds,
+            false => options.startup_grace_seconds,
+        };
         let deadline = seen.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
         let mut wanted = object.clone();
         if deadline <= now {
@@ -171,7 +210,7 @@ impl NodeLifecycle {
             // The taints follow from the conditions as they are stored.
             return plan;
         }
-        taint(&mut plan, &wanted, now);
+        self.taint(&mut plan, &wanted, now);
         if ready_status(&wanted) != "True" {
             for pod in &observed.pods {
                 not_ready(&mut plan, pod, now);
@@ -194,14 +233,69 @@ impl NodeLifecycle {
             .map(|it| it.str_at(&["lastHeartbeatTime"]))
             .max();
         let said = format!("{}|{}", observed.lease, heartbeat.unwrap_or_default());
+        let mut zones = self.zones.lock();
+        // Whether silence is the node's own is not known while all are silent.
+        zones.all_ill(now);
         match &memory.last {
-            Some((before, at)) if *before == said => *at,
+            Some((before, at)) if *before == said => zones.resumed().map_or(*at, |it| it.max(*at)),
             _ => {
                 memory.last = Some((said, now));
                 now
             }
         }
     }
+
+    /// Brings the taints in line with the conditions.
+    fn taint(&self, plan: &mut Plan, node: &Value, now: Timestamp) {
+        let mut wanted = wanted_taints(node);
+        let before = node.items_at(&["spec", "taints"]);
+        let evicts = |taint: &Value| {
+            let key = taint.str_at(&["key"]);
+            taint.str_at(&["effect"]) == NO_EXECUTE && (key == NOT_READY || key == UNREACHABLE)
+        };
+        let mut evicted = None;
+        if wanted.iter().any(|it| it.1 == NO_EXECUTE) {
+            let mut zones = self.zones.lock();
+            // One evicting taint takes the place of another at once.
+            let turn = match before.iter().any(evicts) {
+                _ if zones.all_ill(now) => Turn::Held,
+                true => Turn::Now,
+                false => {
+                    let zone = zones::name(node);
+                    let turn = zones.turn(&zone, &self.options.rates, now);
+                    evicted = (turn == Turn::Now).then_some(zone);
+                    turn
+                }
+            };
+            if turn != Turn::Now {
+                wanted.retain(|it| it.1 != NO_EXECUTE);
+            }
+            if let Turn::At(at) = turn {
+                plan.requeue_by(at);
+            }
+        }
+        if let Some(zone) = evicted {
+            self.metrics.evicts(&zone);
+        }
+        write_taints(plan, node, &wanted, now);
+    }
+}
+
+/// The nodes that a node's change concerns: others too, where it changes how fast they may be evicted.
+fn nodes_of(zones: &mut Zones, metrics: &Metrics, change: &StoreChange) -> Vec<ObjectKey> {
+    let key = change.key();
+    let now = change.new.as_ref().map(|it| {
+        let node = it.value();
+        (zones::name(&node), ready_status(&node) == "True")
+    });
+    let key_of = |name: &str| ObjectKey::new("", name);
+    let others: Vec<ObjectKey> = match zones.see(&key.name, now.as_ref()) {
+        Change::Nothing => return vec![key],
+        Change::Counts => zones.not_ready().map(key_of).collect(),
+        Change::AllIll => zones.names().map(key_of).collect(),
+    };
+    metrics.zones(zones);
+    std::iter::once(key).chain(others).collect()
 }
 
 fn node_of(change: &StoreChange, _: &Snapshot) -> Vec<ObjectKey> {
@@ -278,8 +372,8 @@ fn label(plan: &mut Plan, node: &Value) -> bool {
     true
 }
 
-/// Brings the taints in line with the conditions.
-fn taint(plan: &mut Plan, node: &Value, now: Timestamp) {
+/// The taints that the conditions ask for.
+fn wanted_taints(node: &Value) -> Vec<(&'static str, &'static str)> {
     let status_of = |kind: &str| {
         let conditions = node.items_at(&["status", "conditions"]);
         conditions
@@ -287,22 +381,27 @@ fn taint(plan: &mut Plan, node: &Value, now: Timestamp) {
             .find(|it| it.str_at(&["type"]) == kind)
             .map_or("", |it| it.str_at(&["status"]))
     };
-    let mut wanted: Vec<(&str, &str)> = Vec::new();
+    let mut wanted = Vec::new();
     for (kind, status, key) in CONDITION_TAINTS {
         if status_of(kind) == *status {
-            wanted.push((key, "NoSchedule"));
+            wanted.push((*key, NO_SCHEDULE));
             if *kind == "Ready" {
-                wanted.push((key, "NoExecute"));
+                wanted.push((*key, NO_EXECUTE));
             }
         }
     }
     // A node that never reported is not ready.
     if status_of("Ready").is_empty() {
-        wanted.push((NOT_READY, "NoSchedule"));
+        wanted.push((NOT_READY, NO_SCHEDULE));
     }
     if node.bool_at(&["spec", "unschedulable"]) {
-        wanted.push((UNSCHEDULABLE, "NoSchedule"));
+        wanted.push((UNSCHEDULABLE, NO_SCHEDULE));
     }
+    wanted
+}
+
+/// Writes the taints, where they are others than those that are there.
+fn write_taints(plan: &mut Plan, node: &Value, wanted: &[(&str, &str)], now: Timestamp) {
     let ours = |taint: &Value| {
         let key = taint.str_at(&["key"]);
         key == UNSCHEDULABLE || CONDITION_TAINTS.iter().any(|(_, _, it)| *it == key)
@@ -316,7 +415,7 @@ fn taint(plan: &mut Plan, node: &Value, now: Timestamp) {
         .filter(|taint| !ours(taint) || wanted.iter().any(|it| same(taint, it)))
         .cloned()
         .collect();
-    for it in &wanted {
+    for it in wanted {
         if !before.iter().any(|taint| same(taint, it)) {
             let added = time::format_time(now);
             taints.push(value!({"key": (it.0), "effect": (it.1), "timeAdded": added}));

@@ -63,6 +63,7 @@ impl Controller for PersistentVolumeBinder {
     const NAME: &'static str = "persistentvolume-binder-controller";
     const ACCOUNT: &'static str = "persistent-volume-binder";
     const SOURCE: &'static str = "persistentvolume-controller";
+    const QUEUE: &'static str = "claims";
     type Key = Key;
     type Observed = Observed;
     type Memory = Memory;

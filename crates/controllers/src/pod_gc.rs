@@ -68,6 +68,7 @@ pub enum Observed {
 impl Controller for PodGc {
     const NAME: &'static str = "pod-garbage-collector-controller";
     const ACCOUNT: &'static str = "pod-garbage-collector";
+    const QUEUE: &'static str = "orphaned_pods_nodes";
     type Key = Key;
     type Observed = Observed;
     /// Since when a pod is to be taken away.

@@ -173,6 +173,7 @@ impl Controller for HorizontalPodAutoscalers {
     const NAME: &'static str = "horizontal-pod-autoscaler-controller";
     const ACCOUNT: &'static str = "horizontal-pod-autoscaler";
     const SOURCE: &'static str = "horizontal-pod-autoscaler";
+    const QUEUE: &'static str = "horizontalpodautoscaler";
     type Key = ObjectKey;
     type Observed = Observed;
     type Memory = Memory;

@@ -19,6 +19,7 @@ const FINALIZER: &str = "kubernetes.io/pv-protection";
 impl Controller for PvProtection {
     const NAME: &'static str = "persistentvolume-protection-controller";
     const ACCOUNT: &'static str = "pv-protection-controller";
+    const QUEUE: &'static str = "pvprotection";
     /// A volume.
     type Key = ObjectKey;
     type Observed = Arc<Value>;

@@ -32,6 +32,7 @@ pub struct Observed {
 impl Controller for PvcProtection {
     const NAME: &'static str = "persistentvolumeclaim-protection-controller";
     const ACCOUNT: &'static str = "pvc-protection-controller";
+    const QUEUE: &'static str = "pvcprotection";
     /// A claim.
     type Key = ObjectKey;
     type Observed = Observed;

@@ -56,6 +56,7 @@ pub struct Observed {
 
 impl Controller for ReplicaSets {
     const NAME: &'static str = "replicaset-controller";
+    const QUEUE: &'static str = "replicaset";
     type Key = ObjectKey;
     type Observed = Observed;
     /// Why the last plan failed.

@@ -31,6 +31,7 @@ impl Controller for ReplicationControllers {
     const NAME: &'static str = "replicationcontroller-controller";
     const ACCOUNT: &'static str = "replication-controller";
     const SOURCE: &'static str = "replication-controller";
+    const QUEUE: &'static str = "replicationmanager";
     type Key = ObjectKey;
     type Observed = Observed;
     /// Why the last plan failed.

@@ -74,6 +74,7 @@ pub struct Observed {
 
 impl Controller for ResourceQuotas {
     const NAME: &'static str = "resourcequota-controller";
+    const QUEUE: &'static str = "resourcequota_primary";
     /// A quota.
     type Key = ObjectKey;
     type Observed = Observed;

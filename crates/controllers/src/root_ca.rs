@@ -33,6 +33,7 @@ pub struct Observed {
 impl Controller for RootCaPublisher {
     const NAME: &'static str = "root-ca-certificate-publisher-controller";
     const ACCOUNT: &'static str = "root-ca-cert-publisher";
+    const QUEUE: &'static str = "root_ca_cert_publisher";
     /// A namespace.
     type Key = ObjectKey;
     type Observed = Observed;

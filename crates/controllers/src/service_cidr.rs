@@ -37,6 +37,7 @@ pub struct Observed {
 impl Controller for ServiceCidrs {
     const NAME: &'static str = "service-cidr-controller";
     const ACCOUNT: &'static str = "service-cidrs-controller";
+    const QUEUE: &'static str = "servicecidrs";
     /// A range.
     type Key = ObjectKey;
     type Observed = Observed;

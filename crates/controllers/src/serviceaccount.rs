@@ -25,6 +25,7 @@ pub struct Observed {
 impl Controller for ServiceAccounts {
     const NAME: &'static str = "serviceaccount-controller";
     const ACCOUNT: &'static str = "service-account-controller";
+    const QUEUE: &'static str = "serviceaccount";
     /// A namespace.
     type Key = ObjectKey;
     type Observed = Observed;

@@ -19,7 +19,7 @@ use crate::owner::{self, to_value};
 pub const TYPE: &str = "kubernetes.io/service-account-token";
 /// The annotations that name the account.
 pub const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
-const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
+pub(crate) const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 
 /// Whom a token is for.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +84,7 @@ pub enum Account {
 impl Controller for ServiceAccountTokens {
     const NAME: &'static str = "serviceaccount-token-controller";
     const ACCOUNT: &'static str = crate::ROOT_ACCOUNT;
+    const QUEUE: &'static str = "serviceaccount_tokens_secret";
     type Key = Key;
     type Observed = Observed;
     type Memory = ();

@@ -48,6 +48,7 @@ pub struct Observed {
 
 impl Controller for StatefulSets {
     const NAME: &'static str = "statefulset-controller";
+    const QUEUE: &'static str = "statefulset";
     type Key = ObjectKey;
     type Observed = Observed;
     type Memory = ();

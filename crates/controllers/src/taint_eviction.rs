@@ -10,13 +10,45 @@ use client::{ObjectKey, Resource};
 use controller::{Action, Controller, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 
 use crate::nodes::tolerates;
 use crate::owner::{self, key_of, reference_to};
 
 /// The controller.
-#[derive(Debug, Clone, Copy)]
-pub struct TaintEviction;
+#[derive(Debug, Clone, Default)]
+pub struct TaintEviction {
+    /// What it counts.
+    pub metrics: Metrics,
+}
+
+/// The controller's metrics. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    deletions: Counter,
+    latency: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let bounds = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 120.0, 180.0, 240.0];
+        Self { deletions: Counter::default(), latency: Histogram::new(bounds) }
+    }
+}
+
+impl Metrics {
+    /// Registers them under upstream's names.
+    pub fn register(&self, registry: &mut Registry) {
+        let help =
+            "[ALPHA] Total number of Pods deleted by TaintEvictionController since its start.";
+        registry.register("taint_eviction_controller_pod_deletions", help, self.deletions.clone());
+        let help = "[ALPHA] Latency, in seconds, between the time when a taint effect has been activated for the Pod and its deletion via TaintEvictionController.";
+        let name = "taint_eviction_controller_pod_deletion_duration_seconds";
+        registry.register(name, help, self.latency.clone());
+    }
+}
 
 const NO_EXECUTE: &str = "NoExecute";
 
@@ -24,6 +56,8 @@ const NO_EXECUTE: &str = "NoExecute";
 #[derive(Debug, Default)]
 pub struct Memory {
     leave: Option<(Timestamp, Timestamp)>,
+    /// How late it is being evicted.
+    late: Option<SignedDuration>,
 }
 
 /// What it sees of a pod.
@@ -37,6 +71,7 @@ pub struct Observed {
 impl Controller for TaintEviction {
     const NAME: &'static str = "taint-eviction-controller";
     const ACCOUNT: &'static str = "node-controller";
+    const QUEUE: &'static str = "noexec_taint_pod";
     /// A pod.
     type Key = ObjectKey;
     type Observed = Observed;
@@ -86,8 +121,16 @@ impl Controller for TaintEviction {
             plan.requeue_by(until);
         } else {
             evict(&mut plan, pod, now);
+            memory.late = Some(now.duration_since(until));
         }
         plan
+    }
+
+    fn applied(&self, memory: &mut Memory, failure: Option<&str>) {
+        if let (Some(late), None) = (memory.late.take(), failure) {
+            self.metrics.deletions.inc();
+            self.metrics.latency.observe(late.as_secs_f64());
+        }
     }
 }
 

@@ -48,6 +48,7 @@ pub struct Observed {
 
 impl Controller for NodeTtl {
     const NAME: &'static str = "ttl-controller";
+    const QUEUE: &'static str = "ttlcontroller";
     /// A node.
     type Key = ObjectKey;
     type Observed = Observed;

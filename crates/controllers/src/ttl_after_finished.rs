@@ -13,6 +13,7 @@ pub struct TtlAfterFinished;
 
 impl Controller for TtlAfterFinished {
     const NAME: &'static str = "ttl-after-finished-controller";
+    const QUEUE: &'static str = "ttl_jobs_to_delete";
     /// A job.
     type Key = ObjectKey;
     type Observed = Job;

@@ -87,6 +87,8 @@ pub async fn run(settings: Settings, parts: Parts) {
         client: client.clone(),
         events,
         clock: Arc::clone(&clock),
+        // Nobody asks for them: the server's are those of its controllers.
+        metrics: controller::Metrics::default(),
         workers: WORKERS,
     };
     let running = tokio::spawn(Runner::new(Pods::new(addresses), environment).run(stop.clone()));

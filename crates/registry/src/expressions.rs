@@ -5,6 +5,7 @@
 //! [`evaluate`].
 
 pub mod evaluate;
+pub mod types;
 
 use std::sync::{Arc, LazyLock};
 

@@ -101,10 +101,11 @@ impl Reader {
         events.retain(|event| event.rev > self.seen && event.key.starts_with(&self.prefix));
         let is_news = progress > self.seen;
         self.seen = self.seen.max(progress);
-        if matches!(self.from, From::Etcd(_)) && self.joins_log() {
-            if let Place::At(at) = self.store.feed.place(self.seen) {
-                self.from = From::Log(at, VecDeque::new());
-            }
+        if matches!(self.from, From::Etcd(_))
+            && self.joins_log()
+            && let Place::At(at) = self.store.feed.place(self.seen)
+        {
+            self.from = From::Log(at, VecDeque::new());
         }
         is_news.then_some(Batch { events, progress: self.seen })
     }

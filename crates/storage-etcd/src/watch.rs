@@ -79,7 +79,7 @@ impl Watch {
             let watched =
                 Watched::read(message).map_err(|error| WatchError::Broken(error.to_string()))?;
             if watched.is_canceled {
-                return Err(canceled(watched));
+                return Err(canceled(&watched));
             }
             if watched.is_created {
                 continue;
@@ -122,7 +122,7 @@ impl Watch {
     }
 }
 
-fn canceled(watched: Watched) -> WatchError {
+fn canceled(watched: &Watched) -> WatchError {
     if watched.compact_rev > Rev(0) {
         return WatchError::Compacted(Some(watched.compact_rev));
     }

@@ -19,6 +19,8 @@ const FLAGS: &[&str] = &[
     "--disable=agent,proxy,dns,scheduler",
     "--node-monitor-grace-period=4s",
     "--node-startup-grace-period=6s",
+    "--node-eviction-rate=50",
+    "--secondary-node-eviction-rate=50",
     "--terminated-pod-gc-threshold=120",
     "--controllers=*,-node-ipam-controller",
 ];

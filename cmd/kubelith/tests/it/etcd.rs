@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::*;
 
 #[path = "../../../../crates/storage-etcd/tests/it/cluster.rs"]
+#[allow(dead_code, reason = "the store's own tests ask more of it")]
 mod cluster;
 
 use cluster::Cluster;
@@ -140,7 +141,7 @@ fn share_keys(from: &Path, to: &Path) {
 }
 
 /// Creates objects by turns through two servers until told to stop; answers with those that were acknowledged.
-fn load(clients: [Client; 2], worker: usize, stop: &AtomicBool) -> BTreeSet<String> {
+fn load(clients: &[Client; 2], worker: usize, stop: &AtomicBool) -> BTreeSet<String> {
     let mut acknowledged = BTreeSet::new();
     let mut n = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -153,6 +154,7 @@ fn load(clients: [Client; 2], worker: usize, stop: &AtomicBool) -> BTreeSet<Stri
     acknowledged
 }
 
+#[allow(clippy::too_many_lines, reason = "one story from beginning to end")]
 #[test]
 fn two_servers_on_three_members_lose_nothing_that_was_acknowledged() {
     let mut etcd = Cluster::start(3);
@@ -217,7 +219,7 @@ fn two_servers_on_three_members_lose_nothing_that_was_acknowledged() {
         let workers: Vec<_> = (0..3)
             .map(|n| {
                 let clients = clients.clone();
-                scope.spawn(move || load(clients, n, stop))
+                scope.spawn(move || load(&clients, n, stop))
             })
             .collect();
         let writable =

@@ -115,7 +115,7 @@ fn flags_that_cannot_be_are_refused_before_anything_is_made() {
     for (flags, wanted) in [
         (vec!["--feature-gates", "Nope=true"], "unrecognized feature gate: Nope"),
         (vec!["--kubelet-arg", "nope=1"], "kubelet has no flag --nope"),
-        (vec!["--controllers", "nope"], "there is no controller \"nope\""),
+        (vec!["--controllers", "nope"], "\"nope\" is not in the list of known controllers"),
         (vec!["--config", "/does/not/exist"], "could not read /does/not/exist"),
         (vec!["--config", "/dev/zero"], "a configuration file has at most 1048576 bytes"),
         (vec!["--service-cidr", "fd00::/108"], "no IPv4 range"),

@@ -18,6 +18,7 @@ pub struct TokenCleaner;
 impl Controller for TokenCleaner {
     const NAME: &'static str = "token-cleaner-controller";
     const ACCOUNT: &'static str = "token-cleaner";
+    const QUEUE: &'static str = "token_cleaner";
     /// A secret.
     type Key = ObjectKey;
     type Observed = Arc<Value>;

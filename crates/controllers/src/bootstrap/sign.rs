@@ -39,6 +39,7 @@ fn key() -> ObjectKey {
 impl Controller for BootstrapSigner {
     const NAME: &'static str = "bootstrap-signer-controller";
     const ACCOUNT: &'static str = "bootstrap-signer";
+    const QUEUE: &'static str = "bootstrap_signer_queue";
     /// The ConfigMap.
     type Key = ObjectKey;
     type Observed = Observed;

@@ -89,6 +89,7 @@ fn review(csr: &CertificateSigningRequest, subresource: &str) -> Fetch {
 impl Controller for Approver {
     const NAME: &'static str = "certificatesigningrequest-approving-controller";
     const ACCOUNT: &'static str = ACCOUNT;
+    const QUEUE: &'static str = "certificate";
     /// A request.
     type Key = ObjectKey;
     type Observed = Observed;

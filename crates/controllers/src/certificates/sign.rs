@@ -59,6 +59,7 @@ fn client_problem(usages: &[String]) -> Option<String> {
 impl Controller for Signer {
     const NAME: &'static str = "certificatesigningrequest-signing-controller";
     const ACCOUNT: &'static str = ACCOUNT;
+    const QUEUE: &'static str = "certificate";
     /// A request.
     type Key = ObjectKey;
     type Observed = CertificateSigningRequest;

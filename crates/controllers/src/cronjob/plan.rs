@@ -44,6 +44,7 @@ pub(super) fn plan(cron_job: &CronJob, jobs: &[Job], memory: &mut Memory, now: T
     step.follow_jobs();
     let starts = step.due(memory);
     step.write_status();
+    memory.late = starts.map(|at| now.duration_since(at));
     if let Some(at) = starts {
         step.start(at);
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
+use super::metrics::Sync;
 use crate::pods;
 
 /// The pause after the first failure (upstream: `DefaultJobPodFailureBackOff`).
@@ -19,6 +20,8 @@ pub struct Failures {
     last: Option<Timestamp>,
     /// The pods that are in the count already.
     seen: BTreeSet<String>,
+    /// What the plan that is carried out does.
+    pub(super) sync: Option<Sync>,
 }
 
 impl Failures {

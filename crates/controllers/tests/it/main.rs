@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod attach;
 mod binder;
 mod cronjob;
 mod custom;
@@ -12,11 +13,13 @@ mod endpoints;
 mod endpointslice;
 mod garbage_collector;
 mod job;
+mod migration;
 mod mirroring;
 mod namespaces;
 mod node_lifecycle;
 mod nodes;
 mod podautoscaler;
+mod policy_status;
 mod protection;
 mod quota;
 mod replicaset;
@@ -31,7 +34,6 @@ use apimachinery::{Value, value};
 use client::Resource;
 use client::call::PatchKind;
 use controllers::node_ipam::NodeRanges;
-use controllers::node_lifecycle::NodeLifecycle;
 use controllers::pod_gc::PodGc;
 use controllers::serviceaccount_token::{TokenFor, TokenSigner};
 use test_cluster::TestCluster;
@@ -50,9 +52,14 @@ async fn cluster(names: &'static [&'static str]) -> TestCluster {
         signing_duration: std::time::Duration::from_secs(86_400),
         tokens: Some(Arc::new(Signer)),
         node_ranges: node_ranges(),
-        node_lifecycle: NodeLifecycle::default(),
+        node_lifecycle: Default::default(),
         pod_gc: PodGc::default(),
         podautoscaler: controllers::podautoscaler::Options::default(),
+        legacy_tokens: Default::default(),
+        attach_detach: Default::default(),
+        workers: Default::default(),
+        metrics: Default::default(),
+        tasks: controllers::TaskTracker::new(),
         stop: cluster.stop(),
     };
     controllers::start_all(&setup, |name| names.contains(&name));

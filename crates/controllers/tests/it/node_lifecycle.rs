@@ -3,6 +3,7 @@
 use apimachinery::{Value, value};
 use client::Resource;
 use client::call::PatchKind;
+use test_cluster::TestCluster;
 
 use crate::cluster;
 
@@ -11,9 +12,55 @@ fn taints(node: &Value) -> Vec<String> {
     taints.map(|it| format!("{}:{}", it.str_at(&["key"]), it.str_at(&["effect"]))).collect()
 }
 
+/// A node that goes on reporting: where no node does, something else than nodes is ill.
+async fn keep_alive(cluster: &TestCluster, name: &'static str) {
+    let node = value!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    cluster.create("", "nodes", node).await;
+    let (client, nodes) = (cluster.client.clone(), Resource::built_in("", "nodes"));
+    tokio::spawn(async move {
+        for beat in 0.. {
+            let at =
+                format!("2026-01-01T{:02}:{:02}:{:02}Z", beat / 3600, beat / 60 % 60, beat % 60);
+            let patch = value!({"status": {"conditions": [
+                {"type": "Ready", "status": "True", "lastHeartbeatTime": at}]}});
+            if client.patch(&nodes, "", name, "status", PatchKind::Merge, &patch).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_node_reports_nothing_is_evicted() {
+    let cluster = cluster(&["node-lifecycle-controller"]).await;
+    let node = value!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    cluster.create("", "nodes", node).await;
+    let nodes = Resource::built_in("", "nodes");
+    let patch = value!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    cluster.client.patch(&nodes, "", "n1", "status", PatchKind::Merge, &patch).await.unwrap();
+    let unreachable = |effects: &'static [&'static str]| {
+        let wanted: Vec<String> =
+            effects.iter().map(|it| format!("node.kubernetes.io/unreachable:{it}")).collect();
+        let cluster = &cluster;
+        async move {
+            cluster
+                .eventually("the taints", async |it| {
+                    (taints(&it.get("", "nodes", "", "n1").await?) == wanted).then_some(())
+                })
+                .await;
+        }
+    };
+    unreachable(&["NoSchedule"]).await;
+    // Once another reports, the silence is this one's own, counted from then.
+    keep_alive(&cluster, "keeper").await;
+    unreachable(&["NoSchedule", "NoExecute"]).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_node_is_tainted_and_a_reporting_one_is_not() {
     let cluster = cluster(&["node-lifecycle-controller"]).await;
+    keep_alive(&cluster, "keeper").await;
     cluster
         .create(
             "",

@@ -1,4 +1,4 @@
-//! What a scheduler that runs alone tells of itself: health to anybody, metrics to who may read them.
+//! What a part that runs alone tells of itself: health to anybody, metrics to who may read them.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +16,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use prometheus_client::registry::Registry;
-use scheduler::Metrics;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -31,13 +30,13 @@ const MAX_CONNECTIONS: usize = 64;
 #[derive(Debug, clap::Args)]
 #[group(id = "serving")]
 #[command(next_help_heading = "Serving")]
-pub(super) struct Options {
+pub(crate) struct Options {
     /// Address to listen on
     #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
     bind_address: IpAddr,
-    /// Port of health and metrics; 0 for none
-    #[arg(long, default_value_t = 10_259, value_name = "PORT")]
-    secure_port: u16,
+    /// Port of health and metrics; 0 for none (default: upstream's of this part)
+    #[arg(long, value_name = "PORT")]
+    secure_port: Option<u16>,
     /// Certificate of the port, in PEM (default: one that this process makes for itself)
     #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
     tls_cert_file: Option<PathBuf>,
@@ -51,30 +50,38 @@ struct Told {
     registry: Registry,
 }
 
+/// Whose health and metrics are served.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    pub(crate) name: &'static str,
+    pub(crate) port: u16,
+}
+
 impl Options {
     /// Serves until `stop`; where.
-    pub(super) async fn start(
+    pub(crate) async fn start(
         &self,
+        part: Part,
         client: &Client,
-        metrics: &Metrics,
+        registry: Registry,
         stop: ShutdownSignal,
     ) -> Result<Option<SocketAddr>> {
-        let Some(address) = super::address(self.bind_address, self.secure_port) else {
+        let port = self.secure_port.unwrap_or(part.port);
+        if port == 0 {
             return Ok(None);
-        };
+        }
+        let address = SocketAddr::new(self.bind_address, port);
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("could not listen on {address}; --secure-port gives another, 0 none")
         })?;
-        let tls = Serving::new(&self.identity()?)?.plain_config()?;
+        let tls = Serving::new(&self.identity(part.name)?)?.plain_config()?;
         let acceptor = TlsAcceptor::from(Arc::new(tls));
-        let mut registry = Registry::default();
-        metrics.register(&mut registry);
         let told = Arc::new(Told { client: client.clone(), registry });
         tokio::spawn(accept(listener, acceptor, told, stop));
         Ok(Some(address))
     }
 
-    fn identity(&self) -> Result<Identity> {
+    fn identity(&self, name: &str) -> Result<Identity> {
         let read = |path: &PathBuf| {
             std::fs::read_to_string(path)
                 .with_context(|| format!("could not read {}", path.display()))
@@ -84,7 +91,7 @@ impl Options {
                 Ok(Identity { certificate: read(certificate)?, key: read(key)? })
             }
             (None, None) => {
-                let names = vec!["localhost".to_owned(), super::NAME.to_owned()];
+                let names = vec!["localhost".to_owned(), name.to_owned()];
                 let made = rcgen::generate_simple_self_signed(names)?;
                 let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
                 Ok(Identity { certificate, key })

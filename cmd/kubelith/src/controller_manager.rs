@@ -1,0 +1,228 @@
+//! The controllers: in the server's process, and alone as `kube-controller-manager`.
+
+mod accounts;
+mod alone;
+mod options;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use client::Client;
+use client::leader::Election;
+use client::reflector::Caches;
+use component_base::{Clock, Random, Shutdown, ShutdownSignal};
+use controllers::Setup;
+use controllers::certificates::CertificateSigner;
+use controllers::node_ipam::NodeRanges;
+use controllers::serviceaccount_token::TokenSigner;
+
+pub(crate) use alone::{Options, run};
+pub(crate) use options::ManagerOptions;
+
+use crate::leading::{self, ElectionOptions, Member};
+
+/// What they are called, as a user and where they tell of themselves.
+const NAME: &str = "kube-controller-manager";
+/// The namespace of the lease (upstream's).
+const NAMESPACE: &str = "kube-system";
+/// Upstream's times of the election.
+const LEASE_DURATION: Duration = Duration::from_secs(15);
+const RENEW_DEADLINE: Duration = Duration::from_secs(10);
+const RETRY_PERIOD: Duration = Duration::from_secs(2);
+/// How much longer than the period a pause between two tries may be.
+const JITTER: f64 = 1.2;
+
+/// Flags of the election of controllers in the server's process.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "controller-manager-election")]
+#[command(next_help_heading = "kube-controller-manager")]
+pub(crate) struct EmbeddedElection {
+    /// Whether of several servers the controllers of one work at a time (also: --kube-controller-manager-arg leader-elect=BOOL)
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    kube_controller_manager_leader_elect: Option<bool>,
+    /// How long others leave alone a lease that is not renewed
+    #[arg(long, value_name = "DURATION", value_parser = crate::control_plane::period)]
+    kube_controller_manager_leader_elect_lease_duration: Option<Duration>,
+    /// How long the leader tries to renew its lease
+    #[arg(long, value_name = "DURATION", value_parser = crate::control_plane::period)]
+    kube_controller_manager_leader_elect_renew_deadline: Option<Duration>,
+    /// Between two tries
+    #[arg(long, value_name = "DURATION", value_parser = crate::control_plane::period)]
+    kube_controller_manager_leader_elect_retry_period: Option<Duration>,
+    /// The lease's name
+    #[arg(long, value_name = "NAME")]
+    kube_controller_manager_leader_elect_resource_name: Option<String>,
+    /// The lease's namespace
+    #[arg(long, value_name = "NAMESPACE")]
+    kube_controller_manager_leader_elect_resource_namespace: Option<String>,
+}
+
+impl EmbeddedElection {
+    /// The election, where one is asked for, or other servers share the store: one server needs none.
+    pub(crate) fn election(
+        &self,
+        shares_store: bool,
+        random: &dyn Random,
+    ) -> Result<Option<Election>> {
+        let flags = ElectionOptions {
+            leader_elect: Some(self.kube_controller_manager_leader_elect.unwrap_or(shares_store)),
+            leader_elect_lease_duration: self.kube_controller_manager_leader_elect_lease_duration,
+            leader_elect_renew_deadline: self.kube_controller_manager_leader_elect_renew_deadline,
+            leader_elect_retry_period: self.kube_controller_manager_leader_elect_retry_period,
+            leader_elect_resource_lock: None,
+            leader_elect_resource_name: self
+                .kube_controller_manager_leader_elect_resource_name
+                .clone(),
+            leader_elect_resource_namespace: self
+                .kube_controller_manager_leader_elect_resource_namespace
+                .clone(),
+        };
+        election(&flags, random)
+    }
+}
+
+/// The election that flags ask for; upstream's defaults where they say nothing.
+fn election(flags: &ElectionOptions, random: &dyn Random) -> Result<Option<Election>> {
+    let lease_duration = flags.leader_elect_lease_duration.unwrap_or(LEASE_DURATION);
+    let renew_deadline = flags.leader_elect_renew_deadline.unwrap_or(RENEW_DEADLINE);
+    let retry_period = flags.leader_elect_retry_period.unwrap_or(RETRY_PERIOD);
+    if !flags.leader_elect.unwrap_or(true) {
+        return Ok(None);
+    }
+    if let Some(lock) = flags.leader_elect_resource_lock.as_ref().filter(|it| *it != "leases") {
+        bail!("--leader-elect-resource-lock: {lock:?} is not supported: leases is");
+    }
+    if lease_duration <= renew_deadline {
+        bail!("--leader-elect: leaseDuration must be greater than renewDeadline");
+    }
+    if renew_deadline <= retry_period.mul_f64(JITTER) {
+        bail!("--leader-elect: renewDeadline must be greater than retryPeriod*JitterFactor");
+    }
+    let or = |said: &Option<String>, default: &str| said.as_deref().unwrap_or(default).to_owned();
+    Ok(Some(Election {
+        namespace: or(&flags.leader_elect_resource_namespace, NAMESPACE),
+        name: or(&flags.leader_elect_resource_name, NAME),
+        identity: leading::identity(random),
+        lease_duration,
+        renew_deadline,
+        retry_period,
+        release: false,
+    }))
+}
+
+/// Makes the client of a controller's account.
+pub(crate) type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
+
+/// Controllers that work when they may.
+pub(crate) struct Manager {
+    /// Under the controller manager's own identity.
+    pub(crate) client: Client,
+    pub(crate) client_for: ClientFor,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) root_ca: Arc<str>,
+    pub(crate) node_ranges: NodeRanges,
+    pub(crate) authority: Option<Arc<dyn CertificateSigner>>,
+    pub(crate) tokens: Option<Arc<dyn TokenSigner>>,
+    pub(crate) metrics: controllers::Metrics,
+    pub(crate) options: ManagerOptions,
+    /// None where there is nobody else.
+    pub(crate) election: Option<Election>,
+    pub(crate) stop: ShutdownSignal,
+}
+
+impl Manager {
+    /// Works until the process ends, and begins anew where the lease was lost: the rest of the process goes on.
+    pub(crate) async fn for_ever(self) {
+        while let Err(error) = self.until_stopped_or_lost().await {
+            let error = format!("{error:#}");
+            tracing::error!(error, "the controllers have ended: they begin anew");
+            tokio::time::sleep(RETRY_PERIOD).await;
+        }
+    }
+
+    /// Works, once this is the leader where that has to be.
+    ///
+    /// # Errors
+    /// When the lease was lost.
+    async fn until_stopped_or_lost(&self) -> Result<()> {
+        let Some(election) = self.election.clone() else {
+            self.work(self.stop.clone()).await;
+            return Ok(());
+        };
+        let leading = Shutdown::new();
+        let member = Member {
+            name: NAME,
+            client: self.client.clone(),
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&self.random),
+            stop: self.stop.clone(),
+        };
+        leading::work(member, election, &leading, self.work(leading.signal())).await
+    }
+
+    /// Runs the controllers until `stop`.
+    fn work(&self, stop: ShutdownSignal) -> impl Future<Output = ()> + Send + 'static {
+        let (options, manager) = (self.options.clone(), self.client.clone());
+        let client_for = Arc::clone(&self.client_for);
+        let random = Arc::clone(&self.random);
+        let caches = Caches::new(self.client.clone(), Arc::clone(&random), stop.clone());
+        let setup = Setup {
+            caches,
+            client_for: Box::new(move |account| match account {
+                controllers::ROOT_ACCOUNT => manager.clone(),
+                account => client_for(account),
+            }),
+            clock: Arc::clone(&self.clock),
+            random,
+            root_ca: Arc::clone(&self.root_ca),
+            node_ranges: self.node_ranges.clone(),
+            node_lifecycle: options.node_lifecycle(),
+            podautoscaler: options.autoscaler(),
+            pod_gc: options.pod_gc(),
+            authority: self.authority.clone(),
+            signing_duration: options.signing_duration(),
+            tokens: self.tokens.clone(),
+            legacy_tokens: options.legacy_tokens(),
+            attach_detach: options.attach_detach(),
+            workers: options.workers(),
+            metrics: self.metrics.clone(),
+            tasks: controllers::TaskTracker::new(),
+            stop,
+        };
+        async move { controllers::run_all(&setup, |name| options.enables(name)).await }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use component_base::SystemRandom;
+
+    use super::*;
+
+    #[test]
+    fn an_election_has_upstreams_times_and_they_must_fit() {
+        let random = SystemRandom::new();
+        let of = |flags: &ElectionOptions| election(flags, &random);
+        let usual = of(&ElectionOptions::default()).unwrap().unwrap();
+        assert_eq!((usual.namespace.as_str(), usual.name.as_str()), (NAMESPACE, NAME));
+        assert_eq!((usual.lease_duration, usual.retry_period), (LEASE_DURATION, RETRY_PERIOD));
+        let off = ElectionOptions { leader_elect: Some(false), ..ElectionOptions::default() };
+        assert!(of(&off).unwrap().is_none());
+        let seconds = |it| Some(Duration::from_secs(it));
+        for (lease, renew, retry, wanted) in [
+            (10, 10, 2, "leaseDuration must be greater than renewDeadline"),
+            (15, 2, 2, "renewDeadline must be greater than retryPeriod*JitterFactor"),
+        ] {
+            let flags = ElectionOptions {
+                leader_elect_lease_duration: seconds(lease),
+                leader_elect_renew_deadline: seconds(renew),
+                leader_elect_retry_period: seconds(retry),
+                ..ElectionOptions::default()
+            };
+            let error = of(&flags).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+}

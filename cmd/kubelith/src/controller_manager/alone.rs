@@ -1,0 +1,192 @@
+//! `kubelith kube-controller-manager`: the controllers alone, for an API server elsewhere.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use auth::jwt::SigningKey;
+use auth::service_account::TokenIssuer;
+use client::Client;
+use client::transport::Transport;
+use component_base::{Clock, Random, RealClock, Shutdown, SystemRandom};
+use controllers::certificates::CertificateSigner;
+use controllers::node_ipam::NodeRanges;
+use controllers::serviceaccount_token::TokenSigner;
+use ipnet::IpNet;
+use prometheus_client::registry::Registry;
+
+use super::accounts::AccountTransport;
+use super::{ClientFor, Manager, ManagerOptions, NAME, election};
+use crate::control_plane::SecretTokens;
+use crate::http::{Access, HttpTransport};
+use crate::leading::ElectionOptions;
+use crate::pki::Authority;
+use crate::server::Signals;
+use crate::startup::Startup;
+use crate::{log, memory, serving};
+
+/// Where it tells of itself.
+const SERVED: serving::Part = serving::Part { name: NAME, port: 10_257 };
+/// Who the client says it is.
+const AGENT: &str = "kube-controller-manager/v1.37.1";
+
+/// Flags of `kubelith kube-controller-manager`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// How the API server is reached
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: PathBuf,
+    /// Address of the API server (default: the kubeconfig's)
+    #[arg(long, value_name = "URL")]
+    master: Option<String>,
+    /// Features of upstream to switch: Name=true,Other=false
+    #[arg(long, value_name = "GATES")]
+    feature_gates: Vec<String>,
+    /// Whether each controller works under a service account of its own
+    #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    use_service_account_credentials: bool,
+    /// Authority that pods are to trust, in PEM (default: the kubeconfig's)
+    #[arg(long, value_name = "FILE")]
+    root_ca_file: Option<PathBuf>,
+    /// Key that signs the tokens in Secrets; without it no such tokens are made
+    #[arg(long, value_name = "FILE")]
+    service_account_private_key_file: Option<PathBuf>,
+    /// Authority that signs certificates, in PEM; without it none are signed
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_key_file")]
+    cluster_signing_cert_file: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_cert_file")]
+    cluster_signing_key_file: Option<PathBuf>,
+    /// Whether nodes get ranges of addresses for their pods
+    #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    allocate_node_cidrs: bool,
+    /// The ranges of pods' addresses
+    #[arg(long, value_delimiter = ',', value_name = "CIDR")]
+    cluster_cidr: Vec<IpNet>,
+    /// The ranges of services' addresses, which nodes do not get
+    #[arg(long, value_delimiter = ',', value_name = "CIDR")]
+    service_cluster_ip_range: Vec<IpNet>,
+    #[command(flatten)]
+    manager: ManagerOptions,
+    #[command(flatten)]
+    serving: serving::Options,
+    #[command(flatten)]
+    election: ElectionOptions,
+    #[command(flatten)]
+    log: log::Options,
+}
+
+/// Runs controllers alone until they are told to stop, or have lost their lease.
+pub(crate) fn run(options: Options) -> Result<()> {
+    options.log.start()?;
+    memory::give_back();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(alone(options))
+}
+
+async fn alone(options: Options) -> Result<()> {
+    crate::gates::check(&options.feature_gates)?;
+    options.manager.check()?;
+    let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) =
+        (Arc::new(RealClock), Arc::new(SystemRandom::new()));
+    let election = election(&options.election, random.as_ref())?;
+    let access = Access::read(&options.kubeconfig)?.at(options.master.clone());
+    let (authority, tokens) = (options.authority()?, options.tokens()?);
+    let (root_ca, node_ranges) = (options.root_ca(&access)?, options.node_ranges()?);
+    let signals = Signals::catch()?;
+    let startup = Startup::begin(NAME);
+    let shutdown = Shutdown::new();
+    let transport = Arc::new(HttpTransport::new(&access)?) as Arc<dyn Transport>;
+    let client = Client::new(transport, AGENT);
+    let metrics = controllers::Metrics::default();
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let address = options.serving.start(SERVED, &client, registry, shutdown.signal()).await?;
+    if let Some(address) = address {
+        startup.up("controllers", &format!("https://{address}"));
+    }
+    let client_for = match options.use_service_account_credentials {
+        true => accounts(&client, &access, &clock),
+        false => {
+            let client = client.clone();
+            Arc::new(move |_: &str| client.clone()) as ClientFor
+        }
+    };
+    let stop = shutdown.signal();
+    let ending = shutdown.clone();
+    tokio::spawn(async move {
+        signals.wait().await;
+        ending.request();
+    });
+    let manager = Manager {
+        client,
+        client_for,
+        clock,
+        random,
+        root_ca,
+        node_ranges,
+        authority,
+        tokens,
+        metrics,
+        options: options.manager,
+        election,
+        stop,
+    };
+    manager.until_stopped_or_lost().await
+}
+
+/// Clients under the controllers' own accounts.
+fn accounts(manager: &Client, access: &Access, clock: &Arc<dyn Clock>) -> ClientFor {
+    let (manager, clock) = (manager.clone(), Arc::clone(clock));
+    let (server, authority) = (access.server().to_owned(), access.authority().to_owned());
+    Arc::new(move |account| {
+        let transport = AccountTransport {
+            manager: manager.clone(),
+            server: server.clone(),
+            authority: authority.clone(),
+            account: account.to_owned(),
+            clock: Arc::clone(&clock),
+            current: tokio::sync::Mutex::default(),
+        };
+        Client::new(Arc::new(transport), AGENT)
+    })
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
+}
+
+impl Options {
+    fn root_ca(&self, access: &Access) -> Result<Arc<str>> {
+        match &self.root_ca_file {
+            Some(path) => Ok(read(path)?.into()),
+            None => Ok(access.authority().into()),
+        }
+    }
+
+    fn authority(&self) -> Result<Option<Arc<dyn CertificateSigner>>> {
+        let files =
+            self.cluster_signing_cert_file.as_ref().zip(self.cluster_signing_key_file.as_ref());
+        let Some((certificate, key)) = files else { return Ok(None) };
+        Ok(Some(Arc::new(Authority::read(certificate, key)?)))
+    }
+
+    fn tokens(&self) -> Result<Option<Arc<dyn TokenSigner>>> {
+        let Some(path) = &self.service_account_private_key_file else { return Ok(None) };
+        let key = SigningKey::from_pem(&read(path)?)
+            .with_context(|| format!("could not use {}", path.display()))?;
+        // Tokens in Secrets name an issuer of their own, and no audience.
+        let issuer = TokenIssuer::new(key, Vec::new(), "", Vec::new());
+        Ok(Some(Arc::new(SecretTokens(Arc::new(issuer)))))
+    }
+
+    fn node_ranges(&self) -> Result<NodeRanges> {
+        if !self.allocate_node_cidrs {
+            return Ok(NodeRanges::default());
+        }
+        if self.cluster_cidr.is_empty() {
+            bail!("--allocate-node-cidrs needs --cluster-cidr");
+        }
+        self.manager.node_ranges(&self.cluster_cidr, &self.service_cluster_ip_range)
+    }
+}

@@ -1,0 +1,58 @@
+//! What the controllers of a process count.
+
+use prometheus_client::registry::Registry;
+
+use crate::{attach_detach, cronjob, job, node_lifecycle, taint_eviction};
+
+/// The metrics of all controllers. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    /// Those of every controller's queue.
+    pub queues: controller::Metrics,
+    /// Those of detaching.
+    pub attach_detach: attach_detach::Metrics,
+    /// Those of jobs.
+    pub job: job::Metrics,
+    /// Those of cron jobs.
+    pub cronjob: cronjob::Metrics,
+    /// Those of evictions.
+    pub taint_eviction: taint_eviction::Metrics,
+    /// Those of zones.
+    pub node_lifecycle: node_lifecycle::Metrics,
+}
+
+impl Metrics {
+    /// Registers them under upstream's names.
+    pub fn register(&self, registry: &mut Registry) {
+        self.queues.register(registry);
+        self.attach_detach.register(registry);
+        self.job.register(registry);
+        self.cronjob.register(registry);
+        self.taint_eviction.register(registry);
+        self.node_lifecycle.register(registry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_and_labels_are_upstreams() {
+        let mut registry = prometheus_client::registry::Registry::default();
+        let metrics = super::Metrics::default();
+        metrics.register(&mut registry);
+        // A family shows nothing before it counts something.
+        drop(metrics.queues.queue("job"));
+        let told = component_base::metrics::text(&registry);
+        for line in [
+            "# TYPE workqueue_adds_total counter",
+            "# TYPE cronjob_controller_job_creation_skew_duration_seconds histogram",
+            "# TYPE taint_eviction_controller_pod_deletions_total counter",
+            "workqueue_adds_total{name=\"job\"} 0",
+            "workqueue_depth{name=\"job\"} 0",
+            "workqueue_work_duration_seconds_count{name=\"job\"} 0",
+            "cronjob_controller_job_creation_skew_duration_seconds_bucket{le=\"512.0\"} 0",
+        ] {
+            assert!(told.lines().any(|it| it == line), "{line}: {told}");
+        }
+    }
+}
