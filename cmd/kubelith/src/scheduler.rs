@@ -146,7 +146,8 @@ impl Works {
             random: Arc::clone(&parts.random),
             stop,
         };
-        leading::work(member, election, &leading, scheduler.run(leading.signal())).await
+        let work = Box::pin(scheduler.run(leading.signal()));
+        leading::work(member, election, &leading, work).await
     }
 }
 

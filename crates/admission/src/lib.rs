@@ -3,6 +3,7 @@
 //!
 //! Plugins read other objects through [`Objects`], the server's caches; they never see the store.
 
+mod admin_access;
 mod certificates;
 mod claim_resize;
 pub mod context;
@@ -246,6 +247,7 @@ impl Chain {
             Arc::new(certificates::SubjectRestriction),
             Arc::new(default_class::ingress(objects())),
             Arc::new(pod_topology_labels::PodTopologyLabels::new(objects())),
+            Arc::new(admin_access::AdminAccess::new(objects())),
             // Upstream asks this where roles are stored, before they are checked: the last that may refuse unseen
             // what comes after.
             Arc::new(escalation::RoleEscalation::new(

@@ -11,6 +11,7 @@ pub mod hash;
 pub mod json;
 pub mod labels;
 pub mod managed_fields;
+pub mod node_selector;
 pub mod obj;
 pub mod patch;
 pub mod protobuf;

@@ -6,10 +6,6 @@ use api::ResourceFacts;
 const UNBUILT: &[(&str, &[&str])] = &[
     ("networking.k8s.io", &["networkpolicies"]),
     ("storage.k8s.io", &["csidrivers", "volumeattributesclasses"]),
-    (
-        "resource.k8s.io",
-        &["deviceclasses", "resourceclaims", "resourceclaimtemplates", "resourceslices"],
-    ),
 ];
 
 /// What to warn whoever creates or changes an object of a resource.

@@ -31,6 +31,12 @@ pub use authorizer::{
 pub use json_patch::MutationTypes;
 pub use time::Time;
 
+/// A semantic version, read as `semver` reads it.
+pub(crate) fn semver(text: &str) -> crate::value::Result<opaque::Opaque> {
+    let version = semver::Semver::parse(text).map_err(crate::error::EvalError::new)?;
+    Ok(opaque::Opaque::Semver(version))
+}
+
 /// A library of functions and macros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Library {

@@ -52,6 +52,8 @@ pub enum DeclKind {
     Timestamp,
     /// `format: date`
     Date,
+    /// A quantity; no schema has one.
+    Quantity,
     /// `array`
     List(DeclList),
     /// `additionalProperties`
@@ -168,6 +170,37 @@ impl DeclType {
     #[must_use]
     pub fn dynamic() -> Self {
         Self::simple(DeclKind::Dyn, Type::Dyn, 1)
+    }
+
+    /// Anything that has a size, of at most so many characters.
+    #[must_use]
+    pub fn dynamic_of(max_elements: i64) -> Self {
+        Self::sized(DeclKind::Dyn, Type::Dyn, 1, max_elements)
+    }
+
+    /// `true` or `false`.
+    #[must_use]
+    pub fn boolean() -> Self {
+        Self::simple(DeclKind::Bool, Type::Bool, 4)
+    }
+
+    /// Text of at most so many characters.
+    #[must_use]
+    pub fn text(max_elements: i64) -> Self {
+        Self::sized(DeclKind::String, Type::String, STRING_BYTES_MIN, max_elements)
+    }
+
+    /// A quantity.
+    #[must_use]
+    pub fn quantity() -> Self {
+        Self::simple(DeclKind::Quantity, crate::types::read("kubernetes.Quantity"), 8)
+    }
+
+    /// A map from text to such values, with at most so many entries.
+    #[must_use]
+    pub fn map(value: Self, max_elements: i64) -> Self {
+        let ty = Type::map(Type::String, value.ty.clone());
+        Self::sized(DeclKind::Map(Arc::new(value)), ty, 2, max_elements)
     }
 
     /// An object with these fields.

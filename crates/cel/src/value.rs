@@ -116,6 +116,8 @@ pub struct Entries<'v> {
     /// The type's name, where it is an object.
     pub(crate) name: Option<Arc<str>>,
     pub(crate) entries: BTreeMap<Key<'v>, (Val<'v>, Val<'v>)>,
+    /// The value of keys that are not there, where they have one.
+    pub(crate) default: Option<Val<'v>>,
 }
 
 /// A key of a map: numbers of both kinds are one.
@@ -176,6 +178,10 @@ impl<'v> Val<'v> {
             (DeclKind::Duration, Value::String(text)) => crate::library::time::duration(text),
             (DeclKind::Timestamp, Value::String(text)) => crate::library::time::timestamp(text),
             (DeclKind::Date, Value::String(text)) => crate::library::time::date(text),
+            (DeclKind::Quantity, Value::String(text)) => {
+                let read = apimachinery::quantity::Quantity::parse(text);
+                read.map(Self::quantity).map_err(|error| EvalError::new(error.to_string()))
+            }
             (DeclKind::List(_), Value::Array(items)) => {
                 Ok(Self::List(List { items: Items::Json(items), decl: Some(decl) }))
             }
@@ -222,6 +228,36 @@ impl<'v> Val<'v> {
             map.insert(key, value, "Failed with repeated key: ")?;
         }
         Ok(Self::Map(Map::new(map)))
+    }
+
+    /// A computed map in which every other key has the value `default`: selecting it is no error, though it is not `in` the
+    /// map.
+    ///
+    /// # Errors
+    /// Where a key is not one, or is there twice.
+    pub fn map_with_default(
+        entries: impl IntoIterator<Item = (Self, Self)>,
+        default: Self,
+    ) -> Result<Self> {
+        let mut map = Entries { default: Some(default), ..Entries::default() };
+        for (key, value) in entries {
+            map.insert(key, value, "Failed with repeated key: ")?;
+        }
+        Ok(Self::Map(Map::new(map)))
+    }
+
+    /// A quantity.
+    #[must_use]
+    pub fn quantity(quantity: apimachinery::quantity::Quantity) -> Self {
+        Self::opaque(Opaque::Quantity(quantity))
+    }
+
+    /// A semantic version.
+    ///
+    /// # Errors
+    /// Where the text is none.
+    pub fn semver(text: &str) -> Result<Self> {
+        crate::library::semver(text).map(Self::opaque)
     }
 
     /// A present optional.
@@ -454,8 +490,19 @@ impl<'v> Map<'v> {
             Self::Json { members, decl } => json_member(members, *decl, name),
             Self::Owned(it) => {
                 let found = it.entries.get(&Key::String(Text::Borrowed(name)));
-                Ok(found.map(|(_, value)| value.clone()))
+                Ok(found.map(|(_, value)| value.clone()).or_else(|| it.default.clone()))
             }
+        }
+    }
+
+    /// Whether a key is there.
+    ///
+    /// # Errors
+    /// Where its value is not what the schema says.
+    pub fn contains(&self, key: &Val<'v>) -> Result<bool> {
+        match self {
+            Self::Owned(it) => Ok(key.to_key().is_some_and(|key| it.entries.contains_key(&key))),
+            Self::Json { .. } => self.get(key).map(|it| it.is_some()),
         }
     }
 
@@ -470,7 +517,8 @@ impl<'v> Map<'v> {
             (Self::Owned(it), _) => Ok(key
                 .to_key()
                 .and_then(|key| it.entries.get(&key))
-                .map(|(_, value)| value.clone())),
+                .map(|(_, value)| value.clone())
+                .or_else(|| it.default.clone())),
         }
     }
 

@@ -8,6 +8,7 @@ pub mod cronjob;
 mod custom;
 pub mod daemonset;
 pub mod deployment;
+pub mod device_taint_eviction;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
@@ -35,6 +36,7 @@ pub mod pvc_protection;
 pub mod replicaset;
 pub mod replicationcontroller;
 pub mod resource_quota;
+pub mod resourceclaim;
 pub mod root_ca;
 pub mod select;
 pub mod service_cidr;
@@ -214,6 +216,10 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (policy_status::PolicyStatus::NAME, |setup| start(setup, policy_status::PolicyStatus, 5)),
     (vac_protection::VacProtection::NAME, |setup| start(setup, vac_protection::VacProtection, 1)),
     (service_cidr::ServiceCidrs::NAME, |setup| start(setup, service_cidr::ServiceCidrs, 5)),
+    (resourceclaim::ResourceClaims::NAME, |setup| start(setup, resourceclaim::ResourceClaims, 10)),
+    (device_taint_eviction::DeviceTaintEviction::NAME, |setup| {
+        start(setup, device_taint_eviction::DeviceTaintEviction::default(), 8);
+    }),
     (bootstrap::BootstrapSigner::NAME, |setup| start(setup, bootstrap::BootstrapSigner, 1)),
     (bootstrap::TokenCleaner::NAME, |setup| start(setup, bootstrap::TokenCleaner, 1)),
 ];

@@ -1,5 +1,5 @@
 //! Expressions of admission and of device selectors, compiled to see what is wrong with them. Upstream:
-//! `pkg/admission/plugin/cel` and `dynamic-resource-allocation/cel`.
+//! `pkg/admission/plugin/cel`.
 //!
 //! Knows what each sort of expression may name. What is compiled here is thrown away; what admission runs is in
 //! [`evaluate`].
@@ -12,13 +12,10 @@ use std::sync::{Arc, LazyLock};
 use apimachinery::{FieldErrors, Path, Value};
 use cel::library::{AUTHORIZER_TYPE, MutationTypes, RESOURCE_CHECK_TYPE};
 use cel::{Env, IssueKind, Issues, Type};
-
-/// What one selector of devices may cost by its estimate.
-const SELECTOR_COST_MAX: u64 = 1_000_000;
+use dynamic_resource_allocation::selector::{self, Selector};
 
 const REQUEST: &str = "kubernetes.AdmissionRequest";
 const NAMESPACE: &str = "kubernetes.Namespace";
-const DEVICE: &str = "kubernetes.DRADevice";
 
 /// What an expression may name beside the objects and the request.
 #[derive(Debug, Clone, Copy, Default)]
@@ -98,21 +95,6 @@ static POLICIES: LazyLock<Env> = LazyLock::new(|| {
             ],
         )
         .with_variable("namespaceObject", Type::object(NAMESPACE))
-});
-
-static DEVICES: LazyLock<Env> = LazyLock::new(|| {
-    let domains = || Type::map(Type::String, Type::map(Type::String, Type::Dyn));
-    Env::kubernetes()
-        .with_object_type(
-            DEVICE,
-            [
-                field("driver", Type::String),
-                field("attributes", domains()),
-                field("capacity", domains()),
-                field("allowMultipleAllocations", Type::Bool),
-            ],
-        )
-        .with_variable("device", Type::object(DEVICE))
 });
 
 fn with(env: &Env, names: Names) -> Env {
@@ -217,10 +199,10 @@ fn mutations(env: &Env, spec: &Value, path: &Path<'_>, errors: &mut FieldErrors)
 }
 
 /// A selector of devices.
-pub(crate) fn selector(text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
-    match DEVICES.compile(text, &[Type::Bool]) {
+pub(crate) fn device_selector(text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    match Selector::compile(text) {
         Err(issues) => errors.invalid_text(path, text, &told(&issues)),
-        Ok(program) if program.cost_estimate().max > SELECTOR_COST_MAX => {
+        Ok(selector) if selector.cost_max() > selector::COST_MAX => {
             errors.forbidden(path, "too complex, exceeds cost limit");
         }
         Ok(_) => {}
@@ -273,9 +255,13 @@ mod tests {
     fn selectors_see_devices() {
         let mut errors = FieldErrors::new();
         let path = Path::new("cel");
-        selector("device.driver == 'd' && device.attributes['d'].x == 1", &path, &mut errors);
+        device_selector(
+            "device.driver == 'd' && device.attributes['d'].x == 1",
+            &path,
+            &mut errors,
+        );
         assert!(errors.is_empty(), "{errors:?}");
-        selector("device.nope", &path, &mut errors);
+        device_selector("device.nope", &path, &mut errors);
         assert_eq!(errors.iter().count(), 1);
     }
 }

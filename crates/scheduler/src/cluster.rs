@@ -13,6 +13,7 @@ use compact_str::CompactString;
 use parking_lot::Mutex;
 
 use crate::alike::Alike;
+use crate::devices::Devices;
 use crate::labels::Labels;
 use crate::node::{NodeLite, Row};
 use crate::pod::PodLite;
@@ -95,6 +96,8 @@ pub struct Cluster {
     topology: Topology,
     /// Claims, volumes and storage classes.
     pub volumes: Volumes,
+    /// Devices, and claims of them.
+    pub devices: Devices,
 }
 
 static NO_LABELS: std::sync::LazyLock<Arc<Labels>> = std::sync::LazyLock::new(Arc::default);

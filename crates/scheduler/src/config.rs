@@ -12,7 +12,8 @@ use apimachinery::Value;
 use apimachinery::field::quote;
 
 pub use args::{
-    AffinityArgs, Args, FitArgs, PreemptionArgs, SpreadArgs, VolumeBindingArgs, cpu_and_memory,
+    AffinityArgs, Args, DynamicResourcesArgs, FitArgs, PreemptionArgs, SpreadArgs,
+    VolumeBindingArgs, cpu_and_memory,
 };
 pub use profiles::{Plugin, PluginSet, Plugins};
 

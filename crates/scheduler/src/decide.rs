@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use client::ObjectKey;
 use compact_str::CompactString;
 use smallvec::{SmallVec, smallvec};
 
@@ -40,6 +41,8 @@ pub struct Diagnosis {
     pub candidates: Vec<Candidate>,
     /// Whether no node is worth emptying, nor is one that was.
     pub hopeless: bool,
+    /// A resource claim that nobody uses and that is to give back what it was given.
+    pub deallocate: Option<ObjectKey>,
 }
 
 /// What comes out.
@@ -49,6 +52,8 @@ pub enum Decision {
     Place(Placement),
     /// Leave it.
     Reject(Diagnosis),
+    /// It cannot be decided, and why.
+    Fail(String),
 }
 
 /// How to decide where more than one answer is right, and what to tell of it.
@@ -104,6 +109,9 @@ pub fn decide(cycle: Cycle<'_>, profile: &Profile, how: How<'_>) -> Decision {
         return Decision::Place(placement);
     }
     let mut sample = field.sample(profile, how.start);
+    if let Some(failure) = field.failure() {
+        return Decision::Fail(failure);
+    }
     if let Some(others) = how.others {
         field.leave_to(others, &mut sample);
     }
@@ -311,6 +319,14 @@ impl<'a, 'c> Field<'a, 'c> {
         }
     }
 
+    /// Why the pod cannot be decided about, where a check found that out.
+    fn failure(&self) -> Option<String> {
+        let mut checks = self.checks.iter();
+        checks.find_map(|(name, check)| {
+            check.failure().map(|why| format!("running \"{name}\" filter plugin: {why}"))
+        })
+    }
+
     /// The score of every row that will do.
     fn judge_all(&self, profile: &Profile) -> Vec<Option<i64>> {
         let count = self.cycle.cluster.rows().len();
@@ -510,7 +526,7 @@ fn diagnose(
     let count = failure.cycle.cluster.rows().len();
     let mut message = format!("0/{count} nodes are available: {text}.");
     let mut remarks: Vec<String> = Vec::new();
-    let mut hopeless = false;
+    let (mut hopeless, mut deallocate) = (false, None);
     for plugin in profile.post_filters.iter() {
         match plugin.remedy(profile, failure) {
             Remedy::Nothing(remark) => remarks.push(remark),
@@ -522,8 +538,12 @@ fn diagnose(
                 remarks = vec![remark];
                 break;
             }
+            Remedy::Deallocate { claim, remark } => {
+                remarks.push(remark);
+                deallocate = Some(claim);
+            }
             Remedy::Preempt(candidates) => {
-                return Diagnosis { message, plugins, candidates, hopeless: false };
+                return Diagnosis { message, plugins, candidates, hopeless: false, deallocate };
             }
         }
     }
@@ -531,7 +551,7 @@ fn diagnose(
     if !remarks.is_empty() {
         message = format!("{message} {}", remarks.join(", "));
     }
-    Diagnosis { message, plugins, candidates: Vec::new(), hopeless }
+    Diagnosis { message, plugins, candidates: Vec::new(), hopeless, deallocate }
 }
 
 /// `1 Insufficient memory, 3 Insufficient cpu`, sorted as text as upstream sorts it.

@@ -9,11 +9,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::ObjectKey;
 use compact_str::CompactString;
 use smallvec::{SmallVec, smallvec};
 
 use crate::cluster::Cluster;
-use crate::config::Configuration;
+use crate::config::{Configuration, DynamicResourcesArgs};
+use crate::devices::ClaimBindings;
 use crate::node::Row;
 use crate::pod::PodLite;
 use crate::preemption::Candidate;
@@ -125,6 +127,11 @@ pub trait Check: Debug {
         self.check(&cluster.rows()[row]).err()
     }
 
+    /// Why the pod cannot be decided about at all, where a check of a node has found that out.
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
     /// A pod is thought onto a node.
     fn pod_added(&mut self, _row: &Row, _pod: &PodLite) {}
 
@@ -154,7 +161,7 @@ pub trait PreEnqueue: Send + Sync + Debug {
     fn name(&self) -> &'static str;
 
     /// The message, where the pod has to wait.
-    fn blocks(&self, pod: &PodLite) -> Option<String>;
+    fn blocks(&self, cluster: &Cluster, pod: &PodLite) -> Option<String>;
 }
 
 /// What the filters made of every node.
@@ -181,6 +188,13 @@ pub enum Remedy {
     Hopeless(String),
     /// Nothing, and the plugins after it are not asked.
     Stop(String),
+    /// A claim gives back what it was given, since nobody uses it, and why.
+    Deallocate {
+        /// The claim.
+        claim: ObjectKey,
+        /// What is told of it.
+        remark: String,
+    },
     /// Pods of one of these nodes go, and then it fits.
     Preempt(Vec<Candidate>),
 }
@@ -192,6 +206,26 @@ pub trait PostFilter: Send + Sync + Debug {
 
     /// What can be done.
     fn remedy(&self, profile: &Profile, failure: &Failure<'_, '_>) -> Remedy;
+}
+
+/// What is to be written before a pod is bound.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReservedWrites {
+    /// Its volumes.
+    Volumes(Bindings),
+    /// Its resource claims.
+    Claims(ClaimBindings),
+}
+
+impl ReservedWrites {
+    /// Whose writes they are.
+    #[must_use]
+    pub fn plugin(&self) -> &'static str {
+        match self {
+            Self::Volumes(_) => "VolumeBinding",
+            Self::Claims(_) => "DynamicResources",
+        }
+    }
 }
 
 /// Takes what a pod needs of the cluster besides its node: upstream's Reserve, and PreBind in what it returns.
@@ -208,7 +242,7 @@ pub trait Reserve: Send + Sync + Debug {
         cluster: &mut Cluster,
         pod: &PodLite,
         node: &str,
-    ) -> Result<Option<Bindings>, String>;
+    ) -> Result<Option<ReservedWrites>, String>;
 
     /// Gives it back.
     fn unreserve(&self, cluster: &mut Cluster, pod: &PodLite);
@@ -253,10 +287,12 @@ pub struct Profile {
     pub reserve: Arc<[Box<dyn Reserve>]>,
     /// Asked about each node that will do, with weights.
     pub scores: Arc<[(Box<dyn Score>, i64)]>,
-    /// Whether what was reserved of volumes is written before a pod is bound: VolumeBinding at PreBind.
-    pub binds_volumes: bool,
-    /// How long that may take.
+    /// Whose writes are made before a pod is bound.
+    pub pre_bind: Arc<[CompactString]>,
+    /// How long volumes may take.
     pub volume_timeout: Duration,
+    /// How long devices may take.
+    pub devices: DynamicResourcesArgs,
     /// How many nodes suffice.
     pub percentage: Percentage,
 }

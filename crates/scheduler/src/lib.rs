@@ -5,9 +5,11 @@
 
 mod alike;
 mod bindings;
+mod claims;
 pub mod cluster;
 pub mod config;
 pub mod decide;
+pub mod devices;
 pub mod extender;
 pub mod framework;
 pub mod labels;

@@ -14,6 +14,8 @@ mod spread;
 mod taints;
 mod volumes;
 
+use dynamic_resources::DynamicResources;
+pub(crate) use dynamic_resources::is_late;
 pub use fit::{Strategy, Weighted};
 
 use crate::config::Args;
@@ -58,10 +60,11 @@ pub(crate) fn asked_at(name: &str, point: &str) -> bool {
 }
 
 /// Asked before a pod is queued.
-pub(crate) fn pre_enqueue(name: &str) -> Option<Box<dyn PreEnqueue>> {
+pub(crate) fn pre_enqueue(name: &str, args: &Args) -> Option<Box<dyn PreEnqueue>> {
     match name {
         "SchedulingGates" => Some(Box::new(scheduling_gates::SchedulingGates)),
-        // The others hold back pods whose preemption is still being written, or whose resource claims are not there.
+        "DynamicResources" => Some(Box::new(DynamicResources(args.devices))),
+        // DefaultPreemption holds back pods whose preemption is still being written.
         _ => None,
     }
 }
@@ -81,7 +84,7 @@ pub(crate) fn filter(name: &str, args: &Args) -> Option<Box<dyn Filter>> {
         "VolumeZone" => Box::new(volumes::VolumeZone),
         "PodTopologySpread" => Box::new(spread::PodTopologySpread::new(&args.spread)),
         "InterPodAffinity" => Box::new(inter_pod_affinity::InterPodAffinity(args.affinity)),
-        "DynamicResources" => Box::new(dynamic_resources::DynamicResources),
+        "DynamicResources" => Box::new(DynamicResources(args.devices)),
         "NodeDeclaredFeatures" => Box::new(nodes::NodeDeclaredFeatures),
         _ => return None,
     })
@@ -90,15 +93,16 @@ pub(crate) fn filter(name: &str, args: &Args) -> Option<Box<dyn Filter>> {
 /// Asked when a pod fits nowhere.
 pub(crate) fn post_filter(name: &str, args: &Args) -> Option<Box<dyn PostFilter>> {
     match name {
-        "DynamicResources" => Some(Box::new(dynamic_resources::DynamicResources)),
+        "DynamicResources" => Some(Box::new(DynamicResources(args.devices))),
         "DefaultPreemption" => Some(Box::new(DefaultPreemption(args.preemption))),
         _ => None,
     }
 }
 
 /// Told of the node that was chosen, before anything is written.
-pub(crate) fn reserve(name: &str) -> Option<Box<dyn Reserve>> {
+pub(crate) fn reserve(name: &str, args: &Args) -> Option<Box<dyn Reserve>> {
     match name {
+        "DynamicResources" => Some(Box::new(DynamicResources(args.devices))),
         "VolumeBinding" => Some(Box::new(volumes::VolumeBinding)),
         _ => None,
     }
@@ -116,7 +120,8 @@ pub(crate) fn score(name: &str, args: &Args) -> Option<Box<dyn Score>> {
             Box::new(fit::BalancedAllocation { resources: args.balanced.clone() })
         }
         "ImageLocality" => Box::new(image_locality::ImageLocality),
-        // Upstream scores by storage capacity behind a gate that is off, and by devices where pods ask for some.
+        "DynamicResources" => Box::new(DynamicResources(args.devices)),
+        // Upstream scores by storage capacity behind a gate that is off.
         _ => return None,
     })
 }

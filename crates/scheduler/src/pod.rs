@@ -53,8 +53,8 @@ pub struct Ask {
     pub nominated_node: CompactString,
     /// Which scheduler it wants.
     pub scheduler_name: CompactString,
-    /// Whether it names resource claims.
-    pub has_resource_claims: bool,
+    /// The resource claims it uses.
+    pub resource_claims: Vec<ResourceClaimUse>,
     /// The volume claims it uses.
     pub claims: Vec<ClaimUse>,
     /// The disks it names itself.
@@ -78,6 +78,41 @@ impl Disk {
     pub fn conflicts(&self, other: &Self) -> bool {
         let shared = self.read_only == Some(true) && other.read_only == Some(true);
         !shared && self.names.iter().any(|it| other.names.contains(it))
+    }
+}
+
+/// A resource claim that a pod uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceClaimUse {
+    /// What the pod calls it.
+    pub name: CompactString,
+    /// Which it is.
+    pub claim: ClaimRef,
+}
+
+/// Which resource claim a pod means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimRef {
+    /// The one of this name.
+    Named(CompactString),
+    /// The one of this name, which was made for the pod.
+    Generated(CompactString),
+    /// One that is still to be made for the pod.
+    NotCreated,
+    /// None after all.
+    NotNeeded,
+    /// It is said in a way that is not known here.
+    Unknown,
+}
+
+impl ClaimRef {
+    /// The claim's name, where there is one.
+    #[must_use]
+    pub fn name(&self) -> Option<&CompactString> {
+        match self {
+            Self::Named(name) | Self::Generated(name) => Some(name),
+            Self::NotCreated | Self::NotNeeded | Self::Unknown => None,
+        }
     }
 }
 
@@ -212,7 +247,7 @@ fn ask(pod: &Value, spec: &Value, labels: &Labels) -> Ask {
         never_preempts: spec.str_at(&["preemptionPolicy"]) == "Never",
         nominated_node: pod.str_at(&["status", "nominatedNodeName"]).into(),
         scheduler_name: spec.str_at(&["schedulerName"]).into(),
-        has_resource_claims: !spec.items_at(&["resourceClaims"]).is_empty(),
+        resource_claims: resource_claims(pod, spec),
         claims: claims(pod, spec),
         disks: spec.items_at(&["volumes"]).iter().filter_map(disk).collect(),
         features: features(spec),
@@ -257,6 +292,28 @@ fn disk(volume: &Value) -> Option<Disk> {
     let monitors = it.items_at(&["monitors"]).iter().filter_map(Value::as_str);
     let names = monitors.map(|monitor| format_compact!("rbd:{monitor} {pool} {image}")).collect();
     Some(Disk { names, read_only: read_only(it) })
+}
+
+fn resource_claims(pod: &Value, spec: &Value) -> Vec<ResourceClaimUse> {
+    let statuses = pod.items_at(&["status", "resourceClaimStatuses"]);
+    let used = spec.items_at(&["resourceClaims"]).iter().map(|it| {
+        let name = it.str_at(&["name"]);
+        let claim = if let Some(claim) = it.get("resourceClaimName").and_then(Value::as_str) {
+            ClaimRef::Named(claim.into())
+        } else if it.get("resourceClaimTemplateName").is_some() {
+            match statuses.iter().find(|status| status.str_at(&["name"]) == name) {
+                None => ClaimRef::NotCreated,
+                Some(status) => match status.get("resourceClaimName").and_then(Value::as_str) {
+                    Some(claim) => ClaimRef::Generated(claim.into()),
+                    None => ClaimRef::NotNeeded,
+                },
+            }
+        } else {
+            ClaimRef::Unknown
+        };
+        ResourceClaimUse { name: name.into(), claim }
+    });
+    used.collect()
 }
 
 fn claims(pod: &Value, spec: &Value) -> Vec<ClaimUse> {

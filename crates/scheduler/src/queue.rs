@@ -51,6 +51,8 @@ pub enum Happened {
     PodPlaced,
     /// A pod left a node.
     PodGone,
+    /// Devices came or changed, or were given back.
+    Devices,
     /// Something else that a decision looks at changed: a namespace, a claim, a volume.
     Other,
 }
@@ -62,7 +64,7 @@ impl Happened {
             Self::Node => "NodeUpdate",
             Self::PodPlaced => "AssignedPodAdd",
             Self::PodGone => "AssignedPodDelete",
-            Self::Other => "Update",
+            Self::Devices | Self::Other => "Update",
         }
     }
 
@@ -80,6 +82,7 @@ impl Happened {
                     | "VolumeRestrictions"
                     | "NodeVolumeLimits"
             ),
+            Self::Devices => plugin == "DynamicResources",
             Self::Other => {
                 matches!(
                     plugin,
@@ -140,7 +143,7 @@ pub struct Queue {
     refused_by: BTreeMap<&'static str, BTreeSet<ObjectKey>>,
     sequence: u64,
     backoff_for: Backoff,
-    gated: usize,
+    gated: BTreeSet<ObjectKey>,
     /// Pods that came to a queue, by what brought them, since somebody asked.
     entered: BTreeMap<(&'static str, &'static str), u64>,
     /// How many pods more or fewer each plugin refuses since somebody asked, by scheduler.
@@ -162,7 +165,7 @@ impl Queue {
             ("active", size(self.active.len())),
             ("backoff", size(self.backoff.len())),
             ("unschedulable", size(self.unschedulable.len())),
-            ("gated", size(self.gated)),
+            ("gated", size(self.gated.len())),
         ]
     }
 
@@ -248,6 +251,23 @@ impl Queue {
         }
     }
 
+    /// Something happened that matters to some pods only: those that it may help are tried again.
+    pub fn happened_to(&mut self, what: Happened, now: Instant, whom: impl Fn(&PodLite) -> bool) {
+        let helped = self.refused_by.iter().filter(|(it, _)| **it == ANYTHING || what.helps(it));
+        let keys = helped.flat_map(|(_, keys)| keys);
+        let meant = keys.filter(|key| self.get(key).is_some_and(|it| whom(it)));
+        let helped: BTreeSet<ObjectKey> = meant.cloned().collect();
+        for key in helped {
+            self.again(&key, now, what.name());
+        }
+    }
+
+    /// The pods that a plugin does not let in.
+    #[must_use]
+    pub fn gated_pods(&self) -> Vec<Arc<PodLite>> {
+        self.gated.iter().filter_map(|it| self.get(it).cloned()).collect()
+    }
+
     /// When something is due next though nothing happens.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -304,7 +324,7 @@ impl Queue {
                 "unschedulable"
             }
             Place::Gated => {
-                self.gated += 1;
+                self.gated.insert(key.clone());
                 "gated"
             }
             Place::Out => "",
@@ -330,7 +350,7 @@ impl Queue {
                 }
                 self.count_refusing(&entry, -1);
             }
-            Place::Gated => self.gated -= 1,
+            Place::Gated => drop(self.gated.remove(key)),
             Place::Out => {}
         }
         Some(entry)

@@ -17,16 +17,17 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::bindings::Binder;
+use crate::claims::ClaimBinder;
 use crate::cluster::Cluster;
 use crate::decide::{Decision, Diagnosis, How, Placement, decide, feasible};
+use crate::devices::ClaimChange;
 use crate::extender::{self, Extender, Objects};
-use crate::framework::{Cycle, Profile};
+use crate::framework::{Cycle, Profile, ReservedWrites};
 use crate::metrics::{Metrics, Outcome};
 use crate::node::NodeLite;
 use crate::pod::PodLite;
 use crate::preemption::{self, Candidate};
 use crate::queue::{Backoff, Happened, Queue};
-use crate::volumes::Bindings;
 use crate::write::{Refusal, ToBind, Writer};
 
 /// How many bindings and status writes are under way at most.
@@ -71,6 +72,10 @@ const WATCHED: &[(&str, &str)] = &[
     ("storage.k8s.io", "csidrivers"),
     ("storage.k8s.io", "csistoragecapacities"),
     ("storage.k8s.io", "volumeattachments"),
+    ("resource.k8s.io", "deviceclasses"),
+    ("resource.k8s.io", "resourceslices"),
+    ("resource.k8s.io", "devicetaintrules"),
+    ("resource.k8s.io", "resourceclaims"),
     ("", "pods"),
 ];
 
@@ -80,6 +85,8 @@ const PODS: usize = WATCHED.len() - 1;
 const NODES: usize = 1;
 const CLAIMS: usize = 7;
 const VOLUMES: usize = 8;
+/// Where resource claims are.
+const RESOURCE_CLAIMS: usize = PODS - 1;
 
 /// What changed since the loop looked last. Each object is in it once, so that it is bounded by the objects there are.
 #[derive(Debug, Default)]
@@ -87,10 +94,18 @@ pub(crate) struct Inbox {
     changed: Mutex<BTreeSet<(usize, ObjectKey)>>,
     /// With their uids: another pod of the name may be under way by now.
     unbound: Mutex<Vec<(ObjectKey, CompactString)>>,
+    /// Resource claims as this scheduler wrote them, before the watch tells of them.
+    written: Mutex<Vec<(ObjectKey, Value)>>,
     wake: Notify,
 }
 
 impl Inbox {
+    /// A resource claim says what was decided.
+    pub(crate) fn claim_written(&self, key: ObjectKey, claim: Value) {
+        self.written.lock().push((key, claim));
+        self.wake.notify_one();
+    }
+
     /// A pod could not be bound.
     pub(crate) fn not_bound(&self, key: ObjectKey, uid: CompactString) {
         self.unbound.lock().push((key, uid));
@@ -128,6 +143,7 @@ impl Scheduler {
             }
         }
         let permits = Arc::new(Semaphore::new(MAX_WRITES));
+        let changed: Arc<Notify> = Arc::default();
         let writer = Writer {
             client: self.client.clone(),
             events: Arc::new(self.recorders(&stop)),
@@ -142,14 +158,25 @@ impl Scheduler {
                 claims: stores[CLAIMS].clone(),
                 volumes: stores[VOLUMES].clone(),
                 pods: stores[PODS].clone(),
-                changed: Arc::default(),
+                changed: Arc::clone(&changed),
+                permits: Arc::clone(&permits),
+            },
+            claims: ClaimBinder {
+                client: self.client.clone(),
+                claims: stores[RESOURCE_CLAIMS].clone(),
+                clock: Arc::clone(&self.clock),
+                random: Arc::clone(&self.random),
+                inbox: Arc::clone(&inbox),
+                changed,
                 permits,
             },
         };
         let telling = writer.clone().tell_of_refusals(stores[PODS].clone(), stop.clone());
         tokio::spawn(telling);
+        let mut cluster = Cluster::default();
+        cluster.devices.set_clock(Arc::clone(&self.clock));
         let state = State {
-            cluster: Cluster::default(),
+            cluster,
             queue: Queue::new(self.backoff),
             assumed: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -238,9 +265,15 @@ impl Running {
             let value = self.stores[index].get(&key).map(|it| it.value());
             self.changed(WATCHED[index].1, &key, value.as_deref());
         }
+        let written = std::mem::take(&mut *self.inbox.written.lock());
+        for (key, claim) in written {
+            self.claim_changed(&key, Some(&claim));
+        }
         let unbound = std::mem::take(&mut *self.inbox.unbound.lock());
         let now = self.scheduler.clock.monotonic();
         for (key, uid) in unbound {
+            // Whether or not the pod is there still: its claims have been given up.
+            self.state.cluster.devices.unreserve(&uid);
             if self.state.assumed.get(&key) == Some(&uid) {
                 self.state.assumed.remove(&key);
                 let pod = self.state.cluster.remove_pod(&key);
@@ -256,7 +289,7 @@ impl Running {
     /// Whether a pod that is being bound may wait for this.
     fn concerns_binding(&self, index: usize, key: &ObjectKey) -> bool {
         match index {
-            CLAIMS | VOLUMES => true,
+            CLAIMS | VOLUMES | RESOURCE_CLAIMS => true,
             PODS => self.state.assumed.contains_key(key),
             _ => false,
         }
@@ -290,8 +323,52 @@ impl Running {
         true
     }
 
+    /// Something about devices changed; false where the resource is another.
+    fn devices_changed(&mut self, plural: &str, key: &ObjectKey, value: Option<&Value>) -> bool {
+        let devices = &mut self.state.cluster.devices;
+        match plural {
+            "deviceclasses" => devices.set_class(&key.name, value),
+            "resourceslices" => devices.set_slice(&key.name, value),
+            "devicetaintrules" => devices.set_rule(&key.name, value),
+            "resourceclaims" => {
+                self.claim_changed(key, value);
+                return true;
+            }
+            _ => return false,
+        }
+        let now = self.scheduler.clock.monotonic();
+        self.state.queue.happened(Happened::Devices, now);
+        true
+    }
+
+    /// Tells those who wait for a resource claim, and all who wait for devices where it gave some back.
+    fn claim_changed(&mut self, key: &ObjectKey, value: Option<&Value>) {
+        let change = self.state.cluster.devices.set_claim(key, value);
+        let now = self.scheduler.clock.monotonic();
+        let uses = |pod: &PodLite| {
+            pod.key.namespace == key.namespace
+                && pod.ask.resource_claims.iter().any(|it| it.claim.name() == Some(&key.name))
+        };
+        match change {
+            ClaimChange::Nothing => return,
+            ClaimChange::GaveBack => self.state.queue.happened(Happened::Devices, now),
+            ClaimChange::Changed => self.state.queue.happened_to(Happened::Devices, now, uses),
+        }
+        for pod in self.state.queue.gated_pods() {
+            if uses(&pod) && !self.is_gated(&pod) {
+                self.state.queue.put(pod, false, now);
+            }
+        }
+    }
+
+    fn is_gated(&self, pod: &PodLite) -> bool {
+        let profile = self.profiles.get(&pod.ask.scheduler_name);
+        let cluster = &self.state.cluster;
+        profile.is_some_and(|it| it.pre_enqueue.iter().any(|it| it.blocks(cluster, pod).is_some()))
+    }
+
     fn changed(&mut self, plural: &str, key: &ObjectKey, value: Option<&Value>) {
-        if self.storage_changed(plural, key, value) {
+        if self.storage_changed(plural, key, value) || self.devices_changed(plural, key, value) {
             return;
         }
         let now = self.scheduler.clock.monotonic();
@@ -335,9 +412,11 @@ impl Running {
             state.cluster.set_pod(pod);
             return state.queue.happened(Happened::PodPlaced, now);
         }
-        let profile = self.profiles.get(value.str_at(&["spec", "schedulerName"]));
+        let ours = self.profiles.contains_key(value.str_at(&["spec", "schedulerName"]));
         let going = !value.str_at(&["metadata", "deletionTimestamp"]).is_empty();
-        let Some(profile) = profile.filter(|_| !going) else { return state.forget(key, now) };
+        if going || !ours {
+            return state.forget(key, now);
+        }
         if state.assumed.get(key).is_some_and(|uid| uid == value.str_at(&["metadata", "uid"])) {
             return;
         }
@@ -346,12 +425,12 @@ impl Running {
             return;
         }
         let pod = Arc::new(PodLite::from_value(value));
-        let gated = profile.pre_enqueue.iter().any(|it| it.blocks(&pod).is_some());
         let nominated = pod.ask.nominated_node.as_str();
         if !nominated.is_empty() {
             state.cluster.nominate(&pod, Some(nominated));
         }
-        state.queue.put(pod, gated, now);
+        let gated = self.is_gated(&pod);
+        self.state.queue.put(pod, gated, now);
     }
 
     /// Decides about the next pod; false where none is ready.
@@ -364,7 +443,7 @@ impl Running {
         match decision {
             Ok(Decision::Place(placement)) => self.place(&pod, &profile, placement, begun).await,
             Ok(Decision::Reject(diagnosis)) => self.refused(&pod, diagnosis, begun).await,
-            Err(error) => {
+            Ok(Decision::Fail(error)) | Err(error) => {
                 let now = self.scheduler.clock.monotonic();
                 let name = &profile.scheduler_name;
                 self.scheduler.metrics.attempted(name, Outcome::Error, now - begun);
@@ -413,8 +492,8 @@ impl Running {
         let mut assumed = PodLite::clone(pod);
         assumed.node = placement.node;
         let assumed = Arc::new(assumed);
-        let bindings = match self.reserve(&assumed, profile) {
-            Ok(bindings) => bindings,
+        let reserved = match self.reserve(&assumed, profile) {
+            Ok(reserved) => reserved,
             Err(error) => {
                 let name = &profile.scheduler_name;
                 self.scheduler.metrics.attempted(name, Outcome::Error, now - begun);
@@ -427,12 +506,18 @@ impl Running {
         self.state.cluster.set_pod(Arc::clone(&assumed));
         self.state.queue.happened(Happened::PodPlaced, now);
         let (attempts, since) = self.state.queue.tried(&pod.key).unwrap_or((1, begun));
-        let volume_timeout = profile.volume_timeout;
-        let to_bind = ToBind { pod: assumed, begun, attempts, since, volume_timeout };
-        if bindings.is_empty() || !profile.binds_volumes {
+        let (volume_timeout, devices) = (profile.volume_timeout, profile.devices);
+        let to_bind = ToBind { pod: assumed, begun, attempts, since, volume_timeout, devices };
+        let asked = |it: &ReservedWrites| profile.pre_bind.iter().any(|name| name == it.plugin());
+        let (reserved, kept): (Vec<_>, Vec<_>) = reserved.into_iter().partition(asked);
+        if kept.iter().any(|it| matches!(it, ReservedWrites::Claims(_))) {
+            // Nobody will ever write it.
+            self.state.cluster.devices.unreserve(&pod.uid);
+        }
+        if reserved.is_empty() {
             self.writer.bind(to_bind).await;
         } else {
-            self.writer.bind_with_volumes(to_bind, bindings);
+            self.writer.bind_with(to_bind, reserved);
         }
     }
 
@@ -440,11 +525,11 @@ impl Running {
     ///
     /// # Errors
     /// When it cannot be had after all.
-    fn reserve(&mut self, pod: &PodLite, profile: &Profile) -> Result<Vec<Bindings>, String> {
+    fn reserve(&mut self, pod: &PodLite, profile: &Profile) -> Result<Vec<ReservedWrites>, String> {
         let mut all = Vec::new();
         for plugin in profile.reserve.iter() {
             match plugin.reserve(&mut self.state.cluster, pod, &pod.node) {
-                Ok(bindings) => all.extend(bindings),
+                Ok(writes) => all.extend(writes),
                 Err(error) => {
                     let plugin = plugin.name();
                     self.unreserve(pod);
@@ -457,7 +542,10 @@ impl Running {
 
     async fn refused(&mut self, pod: &Arc<PodLite>, diagnosis: Diagnosis, begun: Instant) {
         let now = self.scheduler.clock.monotonic();
-        let Diagnosis { message, plugins, candidates, hopeless } = diagnosis;
+        let Diagnosis { message, plugins, candidates, hopeless, deallocate } = diagnosis;
+        if let Some(claim) = deallocate {
+            self.writer.deallocate(claim);
+        }
         let name = &pod.ask.scheduler_name;
         self.scheduler.metrics.attempted(name, Outcome::Unschedulable, now - begun);
         self.state.queue.failed(&pod.key, plugins, now);
@@ -526,8 +614,13 @@ fn relevant(pod: &Value) -> u64 {
     let generation = pod.i64_at(&["metadata", "generation"]).filter(|it| *it > 0);
     generation.hash(&mut hasher);
     let spec: &[&str] = if generation.is_some() { &[] } else { &["spec"] };
-    let parts: [&[&str]; 4] =
-        [&["metadata", "uid"], &["metadata", "labels"], &["metadata", "ownerReferences"], spec];
+    let parts: [&[&str]; 5] = [
+        &["metadata", "uid"],
+        &["metadata", "labels"],
+        &["metadata", "ownerReferences"],
+        &["status", "resourceClaimStatuses"],
+        spec,
+    ];
     for part in parts.into_iter().filter(|it| !it.is_empty()) {
         let value = pod.at(part).unwrap_or(&Value::Null);
         apimachinery::json::to_vec(value).hash(&mut hasher);

@@ -6,95 +6,21 @@ use std::sync::Arc;
 
 use apimachinery::Value;
 use apimachinery::labels::{Operator, Requirement, Selector};
+use apimachinery::node_selector::NodeSelectorTerm;
 use compact_str::CompactString;
 use smallvec::SmallVec;
 
 use crate::labels::Labels;
 use crate::tallies::Attitude;
 
-/// A term of a node selector: every requirement on labels and on the name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeTerm {
-    labels: Vec<NodeRequirement>,
-    fields: Vec<NodeRequirement>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct NodeRequirement {
-    key: CompactString,
-    operator: CompactString,
-    values: Vec<CompactString>,
-}
-
-impl NodeTerm {
-    /// A term of an affinity.
-    #[must_use]
-    pub fn from_value(term: &Value) -> Self {
-        let read = |member| term.items_at(&[member]).iter().map(NodeRequirement::new).collect();
-        Self { labels: read("matchExpressions"), fields: read("matchFields") }
-    }
-
-    /// Whether a node is meant. An empty term means none.
-    #[must_use]
-    pub fn matches(&self, name: &str, labels: &Labels) -> bool {
-        if self.labels.is_empty() && self.fields.is_empty() {
-            return false;
-        }
-        let field = |it: &NodeRequirement| it.matches((it.key == "metadata.name").then_some(name));
-        self.labels.iter().all(|it| it.matches(labels.get(&it.key)))
-            && self.fields.iter().all(field)
-    }
-
-    /// The names of the only nodes that may be meant; `None` where the term does not say.
-    #[must_use]
-    pub fn names(&self) -> Option<Vec<CompactString>> {
-        let mut fields =
-            self.fields.iter().filter(|it| it.key == "metadata.name" && it.operator == "In");
-        let mut names = fields.next()?.values.clone();
-        for field in fields {
-            names.retain(|name| field.values.contains(name));
-        }
-        Some(names)
-    }
-}
-
-impl NodeRequirement {
-    fn new(value: &Value) -> Self {
-        let values = value.items_at(&["values"]).iter().filter_map(Value::as_str);
-        Self {
-            key: value.str_at(&["key"]).into(),
-            operator: value.str_at(&["operator"]).into(),
-            values: values.map(Into::into).collect(),
-        }
-    }
-
-    fn matches(&self, label: Option<&str>) -> bool {
-        let among = |label: &str| self.values.iter().any(|it| it == label);
-        let compare = |label: &str| {
-            let wanted: i64 = self.values.first()?.parse().ok()?;
-            Some(label.parse::<i64>().ok()?.cmp(&wanted))
-        };
-        match self.operator.as_str() {
-            "In" => label.is_some_and(among),
-            "NotIn" => !label.is_some_and(among),
-            "Exists" => label.is_some(),
-            "DoesNotExist" => label.is_none(),
-            "Gt" => label.and_then(compare).is_some_and(std::cmp::Ordering::is_gt),
-            "Lt" => label.and_then(compare).is_some_and(std::cmp::Ordering::is_lt),
-            // The server admits no other.
-            _ => false,
-        }
-    }
-}
-
 /// What a pod says about nodes: `nodeSelector` and node affinity.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeWish {
     selector: Vec<(CompactString, CompactString)>,
     /// One of these terms must match; `None` where there is no such affinity.
-    required: Option<Vec<NodeTerm>>,
+    required: Option<Vec<NodeSelectorTerm>>,
     /// Terms with their weights.
-    pub preferred: Vec<(i64, NodeTerm)>,
+    pub preferred: Vec<(i64, NodeSelectorTerm)>,
 }
 
 impl NodeWish {
@@ -107,11 +33,11 @@ impl NodeWish {
         let required = affinity.at(&["requiredDuringSchedulingIgnoredDuringExecution"]);
         let required = required.filter(|it| !it.is_null());
         let terms = |it: &Value| {
-            it.items_at(&["nodeSelectorTerms"]).iter().map(NodeTerm::from_value).collect()
+            it.items_at(&["nodeSelectorTerms"]).iter().map(NodeSelectorTerm::from_value).collect()
         };
         let preferred = affinity.items_at(&["preferredDuringSchedulingIgnoredDuringExecution"]);
         let weighted = |it: &Value| {
-            let term = NodeTerm::from_value(it.at(&["preference"]).unwrap_or(&Value::Null));
+            let term = NodeSelectorTerm::from_value(it.at(&["preference"]).unwrap_or(&Value::Null));
             (it.i64_at(&["weight"]).unwrap_or_default(), term)
         };
         Self {
@@ -133,10 +59,9 @@ impl NodeWish {
     #[must_use]
     pub fn allows(&self, name: &str, labels: &Labels) -> bool {
         self.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-            && self
-                .required
-                .as_ref()
-                .is_none_or(|terms| terms.iter().any(|term| term.matches(name, labels)))
+            && self.required.as_ref().is_none_or(|terms| {
+                terms.iter().any(|term| term.matches(name, |key| labels.get(key)))
+            })
     }
 
     /// The names of the only nodes that may be allowed, where every term names some.

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use apimachinery::Value;
 use apimachinery::labels::Selector;
+use apimachinery::node_selector::NodeSelectorTerm;
 use client::ObjectKey;
 use client::volumes::{self, BIND_COMPLETED, SELECTED_NODE, annotation};
 use compact_str::{CompactString, format_compact};
 
 use crate::labels::Labels;
 use crate::resources::quantity;
-use crate::terms::NodeTerm;
 
 /// Labels of volumes and nodes that say where they are.
 pub const PLACES: [&str; 4] = [
@@ -47,7 +47,7 @@ pub struct Claim {
 #[derive(Debug, Clone)]
 pub struct Volume {
     /// One of these terms must match the node; `None` where any will do.
-    pub nodes: Option<Vec<NodeTerm>>,
+    pub nodes: Option<Vec<NodeSelectorTerm>>,
     /// Labels of nodes with the values that will do.
     pub places: Vec<(&'static str, Vec<CompactString>)>,
     /// The CSI driver, and what names the volume to it.
@@ -63,7 +63,7 @@ impl Volume {
     #[must_use]
     pub fn reaches(&self, node: &str, labels: &Labels) -> bool {
         let terms = self.nodes.as_ref();
-        terms.is_none_or(|terms| terms.iter().any(|term| term.matches(node, labels)))
+        terms.is_none_or(|terms| terms.iter().any(|term| term.matches(node, |key| labels.get(key))))
     }
 }
 
@@ -264,7 +264,7 @@ impl Volumes {
         let Some(value) = volume else { return };
         let required = value.at(&["spec", "nodeAffinity", "required"]);
         let terms = |it: &Value| {
-            it.items_at(&["nodeSelectorTerms"]).iter().map(NodeTerm::from_value).collect()
+            it.items_at(&["nodeSelectorTerms"]).iter().map(NodeSelectorTerm::from_value).collect()
         };
         let place = |key: &'static str| {
             let value = value.str_at(&["metadata", "labels", key]);

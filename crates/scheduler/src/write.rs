@@ -15,12 +15,14 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::bindings::Binder;
+use crate::claims::ClaimBinder;
+use crate::config::DynamicResourcesArgs;
 use crate::extender::Extender;
+use crate::framework::ReservedWrites;
 use crate::metrics::{Metrics, Outcome};
 use crate::pod::PodLite;
 use crate::preemption::Candidate;
 use crate::run::Inbox;
-use crate::volumes::Bindings;
 
 /// How many pods that fit nowhere are told so in a second, and how many at once after a quiet time. Twice what
 /// upstream's client allows it for all of its writes.
@@ -69,6 +71,8 @@ pub(crate) struct ToBind {
     pub(crate) since: Instant,
     /// How long its volumes may take.
     pub(crate) volume_timeout: Duration,
+    /// How long its devices may take.
+    pub(crate) devices: DynamicResourcesArgs,
 }
 
 /// Writes in the background, bounded by its permits.
@@ -85,6 +89,7 @@ pub(crate) struct Writer {
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) binder: Binder,
+    pub(crate) claims: ClaimBinder,
 }
 
 impl Writer {
@@ -112,34 +117,65 @@ impl Writer {
         });
     }
 
-    /// Has the pod's claims bound, and then gives it its node. Claims may take long: no permit is held meanwhile. Bounded
-    /// by the pods there are.
-    pub(crate) fn bind_with_volumes(&self, to_bind: ToBind, bindings: Vec<Bindings>) {
+    /// Has the pod's volumes and claims bound, and then gives it its node. That may take long: no permit is held meanwhile.
+    /// Bounded by the pods there are.
+    pub(crate) fn bind_with(&self, to_bind: ToBind, reserved: Vec<ReservedWrites>) {
         let writer = self.clone();
         tokio::spawn(async move {
             let (begun, pod) = (writer.clock.monotonic(), &to_bind.pod);
             let profile = pod.ask.scheduler_name.as_str();
-            for bindings in &bindings {
-                let bound = writer.binder.pre_bind(pod, bindings, to_bind.volume_timeout).await;
+            for writes in &reserved {
+                let bound = writer.pre_bind(&to_bind, writes).await;
                 let took = writer.clock.monotonic() - begun;
                 writer.metrics.point("PreBind", profile, bound.is_ok(), took);
                 if let Err(error) = bound {
-                    return writer.not_pre_bound(&to_bind, &error).await;
+                    return writer.not_pre_bound(&to_bind, writes.plugin(), &error).await;
                 }
             }
             writer.bind(to_bind).await;
         });
     }
 
-    async fn not_pre_bound(&self, to_bind: &ToBind, error: &str) {
+    async fn pre_bind(&self, to_bind: &ToBind, writes: &ReservedWrites) -> Result<(), String> {
         let pod = &to_bind.pod;
-        tracing::warn!(pod = %pod.key, node = %pod.node, error, "could not bind a pod's volumes");
+        match writes {
+            ReservedWrites::Volumes(bindings) => {
+                self.binder.pre_bind(pod, bindings, to_bind.volume_timeout).await
+            }
+            ReservedWrites::Claims(bindings) => {
+                if self.claims.write(pod, bindings).await? {
+                    let about = about(pod.key.clone(), &pod.uid);
+                    let message =
+                        format!("waiting for binding conditions for device on node {}", pod.node);
+                    let (scheduler, reason) = (&pod.ask.scheduler_name, "BindingConditionsPending");
+                    self.tell(scheduler, about, EventType::Normal, reason, &message);
+                    self.claims.ready(bindings, to_bind.devices).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn not_pre_bound(&self, to_bind: &ToBind, plugin: &str, error: &str) {
+        let pod = &to_bind.pod;
+        tracing::warn!(pod = %pod.key, node = %pod.node, plugin, error, "could not prepare to bind a pod");
         self.ended(to_bind, Outcome::Error);
+        self.claims.release(pod).await;
         if let Some(live) = self.binder.pods.get(&pod.key).map(|it| it.value()) {
-            let message = format!("running PreBind plugin \"VolumeBinding\": {error}");
+            let message = format!("running PreBind plugin \"{plugin}\": {error}");
             self.refused_now(&live, &Refusal::error(message), None).await;
         }
         self.inbox.not_bound(pod.key.clone(), pod.uid.clone());
+    }
+
+    /// Has a claim that nobody uses give back what it was given, in the background.
+    pub(crate) fn deallocate(&self, claim: ObjectKey) {
+        let writer = self.clone();
+        tokio::spawn(async move {
+            let permit = writer.permit().await;
+            writer.claims.deallocate(&claim).await;
+            drop(permit);
+        });
     }
 
     /// Counts an attempt.
@@ -233,6 +269,7 @@ impl Writer {
                     let message = format!("binding rejected: {}", error.text);
                     self.tell(scheduler, about, EventType::Warning, "FailedScheduling", &message);
                 }
+                self.claims.release(pod).await;
                 self.inbox.not_bound(pod.key.clone(), pod.uid.clone());
             }
         }

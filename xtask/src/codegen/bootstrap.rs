@@ -19,6 +19,21 @@ const FILES: [&str; 9] = [
     "rolebindings",
 ];
 
+/// What 1.37 lets roles do beyond what the recordings, which are of 1.36, say: role, resource, verbs.
+const SINCE_37: [(&str, &str, &[&str]); 3] = [
+    ("system:kube-scheduler", "devicetaintrules", &["get", "list", "watch"]),
+    (
+        "system:controller:device-taint-eviction-controller",
+        "devicetaintrules",
+        &["get", "list", "watch"],
+    ),
+    (
+        "system:controller:device-taint-eviction-controller",
+        "devicetaintrules/status",
+        &["patch", "update"],
+    ),
+];
+
 /// The generated text.
 pub(super) fn generate(reference: &Path) -> Result<String> {
     let mut out = String::new();
@@ -34,11 +49,25 @@ pub(super) fn generate(reference: &Path) -> Result<String> {
             item["kind"] = kind.into();
             item["apiVersion"] = version.into();
             strip(&mut item);
+            add_rules(&mut item);
             out.push_str(&serde_json::to_string(&item)?);
             out.push('\n');
         }
     }
     Ok(out)
+}
+
+fn add_rules(item: &mut Value) {
+    let name = item["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    if item["kind"] != "ClusterRole" {
+        return;
+    }
+    for (_, resource, verbs) in SINCE_37.iter().filter(|(role, ..)| *role == name) {
+        let rule = serde_json::json!({"apiGroups": ["resource.k8s.io"], "resources": [resource], "verbs": verbs});
+        if let Some(rules) = item["rules"].as_array_mut() {
+            rules.push(rule);
+        }
+    }
 }
 
 /// Takes away what the server sets, and what is null.

@@ -26,7 +26,7 @@ enum Identifier {
 type Parsed<T> = std::result::Result<T, String>;
 
 impl Semver {
-    fn parse(text: &str) -> Parsed<Self> {
+    pub(super) fn parse(text: &str) -> Parsed<Self> {
         if text.is_empty() {
             return Err("Version string empty".into());
         }

@@ -125,7 +125,7 @@ fn negate<'v>(args: &[Val<'v>]) -> Result<Val<'v>> {
 fn is_in<'v>(args: &[Val<'v>]) -> Result<Val<'v>> {
     match args {
         [value, Val::List(list)] => equal::contains(list, value).map(Val::Bool),
-        [key, Val::Map(map)] => Ok(Val::Bool(map.get(key)?.is_some())),
+        [key, Val::Map(map)] => map.contains(key).map(Val::Bool),
         _ => no_overload(),
     }
 }

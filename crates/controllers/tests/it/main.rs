@@ -8,6 +8,7 @@ mod cronjob;
 mod custom;
 mod daemonset;
 mod deployment;
+mod devices;
 mod disruption;
 mod endpoints;
 mod endpointslice;

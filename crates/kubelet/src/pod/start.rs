@@ -42,6 +42,12 @@ pub(crate) async fn sandbox(
         shared.event(pod, EventType::Warning, "FailedCreatePodContainer", &message);
         return Err(message);
     }
+    if !spec::spec(pod).resource_claims.as_deref().unwrap_or_default().is_empty() {
+        let error = "resource claims are not supported by this node";
+        let message = format!("Failed to prepare dynamic resources: {error}");
+        shared.event(pod, EventType::Warning, "FailedPrepareDynamicResources", &message);
+        return Err(message);
+    }
     if spec::spec(pod).host_users == Some(false) {
         let error = "user namespaces (hostUsers: false) are not supported by this node's runtime";
         let message = format!("Failed to create pod sandbox: {error}");

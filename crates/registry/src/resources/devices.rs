@@ -312,7 +312,7 @@ fn selectors(of: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         if expression.len() > EXPRESSION_MAX {
             errors.too_long(&place.child("expression"), EXPRESSION_MAX);
         } else {
-            expressions::selector(expression, &place.child("expression"), errors);
+            expressions::device_selector(expression, &place.child("expression"), errors);
         }
     });
 }

@@ -24,6 +24,8 @@ pub struct Args {
     pub node_affinity: NodeWish,
     /// VolumeBinding
     pub volume_binding: VolumeBindingArgs,
+    /// DynamicResources
+    pub devices: DynamicResourcesArgs,
     /// DefaultPreemption
     pub preemption: PreemptionArgs,
     /// What was given by whom, as it was given, for validation.
@@ -96,6 +98,21 @@ impl Default for VolumeBindingArgs {
     }
 }
 
+/// What DynamicResources is told.
+#[derive(Debug, Clone, Copy)]
+pub struct DynamicResourcesArgs {
+    /// How long devices of one node may be tried; zero for as long as it takes.
+    pub filter_timeout: Duration,
+    /// How long devices may take to get ready.
+    pub binding_timeout: Duration,
+}
+
+impl Default for DynamicResourcesArgs {
+    fn default() -> Self {
+        Self { filter_timeout: Duration::from_secs(10), binding_timeout: Duration::from_secs(600) }
+    }
+}
+
 /// What DefaultPreemption is told.
 #[derive(Debug, Clone, Copy)]
 pub struct PreemptionArgs {
@@ -120,6 +137,7 @@ impl Default for Args {
             affinity: AffinityArgs::default(),
             node_affinity: NodeWish::default(),
             volume_binding: VolumeBindingArgs::default(),
+            devices: DynamicResourcesArgs::default(),
             preemption: PreemptionArgs::default(),
             given: Vec::new(),
         }
@@ -196,9 +214,13 @@ fn preemption(args: &mut Args, mut reader: Reader<'_>, problems: &mut Problems) 
     reader.finish(problems);
 }
 
-fn dynamic_resources(_: &mut Args, mut reader: Reader<'_>, problems: &mut Problems) {
-    reader.duration("filterTimeout", problems);
-    reader.duration("bindingTimeout", problems);
+fn dynamic_resources(args: &mut Args, mut reader: Reader<'_>, problems: &mut Problems) {
+    if let Some(it) = reader.duration("filterTimeout", problems) {
+        args.devices.filter_timeout = it;
+    }
+    if let Some(it) = reader.duration("bindingTimeout", problems) {
+        args.devices.binding_timeout = it;
+    }
     reader.finish(problems);
 }
 

@@ -240,7 +240,7 @@ impl Configuration {
             pre_enqueue: sets
                 .names("preEnqueue")?
                 .iter()
-                .filter_map(|it| plugins::pre_enqueue(it))
+                .filter_map(|it| plugins::pre_enqueue(it, &args))
                 .collect::<Vec<_>>()
                 .into(),
             filters: filters.collect::<Vec<_>>().into(),
@@ -253,12 +253,13 @@ impl Configuration {
             reserve: sets
                 .names("reserve")?
                 .iter()
-                .filter_map(|it| plugins::reserve(it))
+                .filter_map(|it| plugins::reserve(it, &args))
                 .collect::<Vec<_>>()
                 .into(),
             scores: weighted.collect::<Vec<_>>().into(),
-            binds_volumes: sets.names("preBind")?.iter().any(|it| it == "VolumeBinding"),
+            pre_bind: sets.names("preBind")?.iter().map(|it| it.as_str().into()).collect(),
             volume_timeout: args.volume_binding.timeout,
+            devices: args.devices,
             percentage: Percentage(share.unwrap_or(self.percentage_of_nodes_to_score)),
         })
     }

@@ -1,12 +1,40 @@
-//! DynamicResources, as far as pods without resource claims go. A pod with claims is refused and told so.
+//! DynamicResources: the devices that a pod's claims have or get must be such that its node reaches them.
 
-use crate::framework::{Cycle, Failure, Filter, PostFilter, Prepared, Profile, Rejection, Remedy};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use client::ObjectKey;
+use dynamic_resource_allocation::allocate::rank;
+use dynamic_resource_allocation::{AllocateError, Allocator, Claim, Node};
+use tokio::time::Instant;
+
+use super::normalize::{Best, to_share};
+use crate::cluster::Cluster;
+use crate::config::DynamicResourcesArgs;
+use crate::devices::{ClaimBindings, Devices};
+use crate::framework::{
+    Check, Cycle, Failure, Filter, LooksAtPods, PostFilter, PreEnqueue, Prepared, Profile,
+    Rejection, Remedy, Reserve, ReservedWrites, Score,
+};
+use crate::node::Row;
+use crate::pod::PodLite;
 
 /// Upstream's plugin of that name.
 #[derive(Debug)]
-pub(super) struct DynamicResources;
+pub(super) struct DynamicResources(pub(super) DynamicResourcesArgs);
 
 const NAME: &str = "DynamicResources";
+const NOT_AVAILABLE: &str = "resourceclaim not available on the node";
+
+impl PreEnqueue for DynamicResources {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn blocks(&self, cluster: &Cluster, pod: &PodLite) -> Option<String> {
+        cluster.devices.claims_of(pod).err()
+    }
+}
 
 impl Filter for DynamicResources {
     fn name(&self) -> &'static str {
@@ -14,11 +42,14 @@ impl Filter for DynamicResources {
     }
 
     fn prepare<'a>(&'a self, cycle: Cycle<'a>) -> Prepared<'a> {
-        if cycle.pod.ask.has_resource_claims {
-            let reason = "this scheduler does not allocate resource claims yet";
-            return Prepared::Reject(Rejection::for_good(reason));
+        if cycle.pod.ask.resource_claims.is_empty() {
+            return Prepared::Skip;
         }
-        Prepared::Skip
+        match Needs::of(cycle, self.0) {
+            Ok(needs) if needs.claims.is_empty() => Prepared::Skip,
+            Ok(needs) => Prepared::Ready(Box::new(needs)),
+            Err(reason) => Prepared::Reject(Rejection::for_good(reason)),
+        }
     }
 }
 
@@ -34,6 +65,278 @@ impl PostFilter for DynamicResources {
         if failure.refused_by.zip(own).is_some_and(|(by, own)| by < own) {
             return Remedy::Stop("not found".into());
         }
-        Remedy::Nothing("no new claims to deallocate".into())
+        let pod = failure.cycle.pod;
+        let claims = failure.cycle.cluster.devices.claims_of(pod).unwrap_or_default();
+        if claims.is_empty() {
+            return Remedy::Nothing("no new claims to deallocate".into());
+        }
+        let mut unused = claims.into_iter().filter(|claim| {
+            let own = |it: &[_]| matches!(it, [one] if is_uid(one, pod));
+            claim.reserved_for.is_empty() || own(&claim.reserved_for)
+        });
+        match unused.find(|it| self.is_in_the_way(failure, it)) {
+            Some(claim) => Remedy::Deallocate {
+                claim: ObjectKey::new(claim.namespace.clone(), claim.name.clone()),
+                remark: "deallocation of ResourceClaim completed".into(),
+            },
+            None => Remedy::Nothing("still not schedulable".into()),
+        }
+    }
+}
+
+fn is_uid(consumer: &dynamic_resource_allocation::claim::Consumer, pod: &PodLite) -> bool {
+    consumer.uid == pod.uid
+}
+
+impl DynamicResources {
+    /// What the claims of a pod get on its node.
+    fn bindings(
+        &self,
+        cluster: &Cluster,
+        pod: &PodLite,
+        node: &str,
+    ) -> Result<ClaimBindings, String> {
+        let row = cluster.row(node).ok_or_else(|| format!("node {node} is gone"))?;
+        let needs = Needs::of(Cycle { pod, cluster }, self.0)?;
+        let mut allocations = Vec::new();
+        if let Some(allocator) = &needs.allocator {
+            let found = needs.allocate(allocator, row);
+            allocations = found
+                .ok()
+                .flatten()
+                .ok_or_else(|| "claim allocation not found for node".to_owned())?;
+        }
+        let mut allocations = allocations.into_iter();
+        let bind = |claim: &&Claim| {
+            let key = ObjectKey::new(claim.namespace.clone(), claim.name.clone());
+            (key, if claim.allocation.is_none() { allocations.next() } else { None })
+        };
+        Ok(ClaimBindings { claims: needs.claims.iter().map(bind).collect() })
+    }
+
+    /// Whether what a claim was given is why some node will not do.
+    fn is_in_the_way(&self, failure: &Failure<'_, '_>, claim: &Claim) -> bool {
+        let cluster = failure.cycle.cluster;
+        let refused = failure.refusals.iter().zip(cluster.rows()).filter(|(refusal, _)| {
+            refusal.as_ref().is_some_and(|it| it.reasons.iter().any(|it| it == NOT_AVAILABLE))
+        });
+        let mut rows = refused.map(|(_, row)| row);
+        rows.any(|row| is_unavailable(claim, row, &cluster.devices, self.0))
+    }
+}
+
+impl Score for DynamicResources {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn score(&self, cycle: Cycle<'_>, feasible: &[usize], scores: &mut [i64]) -> bool {
+        let Ok(needs) = Needs::of(cycle, self.0) else { return false };
+        let Some(allocator) = &needs.allocator else { return false };
+        let mut requests = allocator.claims().iter().flat_map(|it| &it.requests);
+        if !requests.any(|it| it.prioritized) {
+            return false;
+        }
+        for (score, row) in scores.iter_mut().zip(feasible) {
+            let allocations = needs.allocate(allocator, &cycle.cluster.rows()[*row]);
+            let allocations = allocations.ok().flatten().unwrap_or_default();
+            let ranks = allocator.claims().iter().zip(&allocations);
+            *score = ranks.map(|(claim, allocation)| rank(claim, allocation)).sum();
+        }
+        to_share(scores, Best::Largest);
+        true
+    }
+
+    fn is_local(&self, cycle: Cycle<'_>) -> bool {
+        cycle.pod.ask.resource_claims.is_empty()
+    }
+}
+
+impl Reserve for DynamicResources {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn reserve(
+        &self,
+        cluster: &mut Cluster,
+        pod: &PodLite,
+        node: &str,
+    ) -> Result<Option<ReservedWrites>, String> {
+        if pod.ask.resource_claims.is_empty() {
+            return Ok(None);
+        }
+        let bindings = self.bindings(cluster, pod, node)?;
+        for (key, allocation) in &bindings.claims {
+            if let Some(allocation) = allocation {
+                cluster.devices.reserve(pod, key, allocation);
+            }
+        }
+        Ok((!bindings.claims.is_empty()).then_some(ReservedWrites::Claims(bindings)))
+    }
+
+    fn unreserve(&self, cluster: &mut Cluster, pod: &PodLite) {
+        cluster.devices.unreserve(&pod.uid);
+    }
+}
+
+/// What a pod's claims need of a node.
+#[derive(Debug)]
+struct Needs<'a> {
+    args: DynamicResourcesArgs,
+    devices: &'a Devices,
+    claims: Vec<&'a Claim>,
+    /// For those that have nothing yet.
+    allocator: Option<Allocator<'a>>,
+    /// Until when the search for a node may go on.
+    deadline: Rc<Cell<Option<Instant>>>,
+    failed: RefCell<Option<String>>,
+}
+
+impl<'a> Needs<'a> {
+    /// # Errors
+    /// Why no node will do, in upstream's words.
+    fn of(cycle: Cycle<'a>, args: DynamicResourcesArgs) -> Result<Self, String> {
+        let devices = &cycle.cluster.devices;
+        let claims = devices.claims_of(cycle.pod)?;
+        let mut open = Vec::new();
+        for claim in &claims {
+            if claim.allocation.is_none() {
+                can_be_allocated(devices, claim)?;
+                open.push(*claim);
+            } else if !claim.can_be_reserved() && !claim.is_reserved_for(&cycle.pod.uid) {
+                return Err("resourceclaim in use".into());
+            }
+        }
+        let deadline = Rc::new(Cell::new(None));
+        let allocator = (!open.is_empty()).then(|| {
+            let deadline = Rc::clone(&deadline);
+            let passed = move || {
+                let now = devices.clock().map(|it| it.monotonic());
+                now.zip(deadline.get()).is_some_and(|(now, deadline)| now >= deadline)
+            };
+            Allocator::new(devices.supply(Box::new(passed)), open)
+        });
+        Ok(Self { args, devices, claims, allocator, deadline, failed: RefCell::default() })
+    }
+
+    fn allocate(
+        &self,
+        allocator: &Allocator<'a>,
+        row: &Row,
+    ) -> Result<Option<Vec<apimachinery::Value>>, AllocateError> {
+        let limit = Some(self.args.filter_timeout).filter(|it| !it.is_zero());
+        let now = self.devices.clock().map(|it| it.monotonic());
+        self.deadline.set(now.zip(limit).and_then(|(now, limit)| now.checked_add(limit)));
+        allocator.allocate(node(row))
+    }
+
+    fn fail(&self, why: String) -> Rejection {
+        self.failed.borrow_mut().get_or_insert(why.clone());
+        Rejection::for_good(why)
+    }
+}
+
+fn node(row: &Row) -> Node<'_> {
+    Node { name: &row.node.name, labels: &row.node.labels }
+}
+
+/// Whether a claim that has nothing can get something now.
+fn can_be_allocated(devices: &Devices, claim: &Claim) -> Result<(), String> {
+    if devices.is_pending(claim) {
+        return Err(format!("resource claim {} is in the process of being allocated", claim.key()));
+    }
+    for request in &claim.requests {
+        for (way, ask) in request.ways.iter().enumerate() {
+            if !devices.has_class(&ask.class) {
+                let (name, class) = (request.reference(way), &ask.class);
+                return Err(format!("request {name}: device class {class} does not exist"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a claim has what a pod on this node can do nothing with, now or ever.
+fn is_unavailable(claim: &Claim, row: &Row, devices: &Devices, args: DynamicResourcesArgs) -> bool {
+    let Some(allocation) = &claim.allocation else { return false };
+    if !allocation.reaches(node(row)) {
+        return true;
+    }
+    if !allocation.has_binding_conditions() {
+        return false;
+    }
+    claim
+        .is_ready_for_binding()
+        .map_or(true, |ready| !ready && is_late(claim, devices.clock().map(|it| it.now()), args))
+}
+
+/// Whether devices took longer to get ready than they may.
+pub(crate) fn is_late(
+    claim: &Claim,
+    now: Option<jiff::Timestamp>,
+    args: DynamicResourcesArgs,
+) -> bool {
+    let Some(allocation) = &claim.allocation else { return false };
+    let since = apimachinery::time::parse_time(&allocation.timestamp).ok();
+    now.zip(since).is_some_and(|(now, since)| {
+        let limit = jiff::SignedDuration::try_from(args.binding_timeout);
+        allocation.has_binding_conditions() && limit.is_ok_and(|it| now.duration_since(since) > it)
+    })
+}
+
+impl Check for Needs<'_> {
+    fn check(&self, row: &Row) -> Result<(), Rejection> {
+        if let Some(allocator) = &self.allocator {
+            if let Some(why) = self.failed.borrow().clone() {
+                return Err(Rejection::for_good(why));
+            }
+            match self.allocate(allocator, row) {
+                Ok(Some(_)) => {}
+                Ok(None) => return Err(Rejection::for_good("cannot allocate all claims")),
+                Err(AllocateError::Node(why)) => return Err(Rejection::for_good(why)),
+                Err(AllocateError::Claim(why)) => return Err(self.fail(why)),
+                Err(AllocateError::TimedOut) => {
+                    let node = &row.node.name;
+                    let why = format!("node {node}: timed out trying to allocate devices");
+                    return Err(self.fail(why));
+                }
+            }
+        }
+        let unavailable = |it: &&Claim| is_unavailable(it, row, self.devices, self.args);
+        if self.claims.iter().any(unavailable) {
+            return Err(Rejection::for_good(NOT_AVAILABLE));
+        }
+        Ok(())
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.failed.borrow().clone()
+    }
+
+    fn looks_at_pods(&self) -> LooksAtPods<'_> {
+        LooksAtPods::No
+    }
+
+    fn fork(&self) -> Box<dyn Check + '_> {
+        Box::new(Same(self))
+    }
+}
+
+/// What is said of devices does not depend on which pods are thought to be there.
+#[derive(Debug)]
+struct Same<'c>(&'c dyn Check);
+
+impl Check for Same<'_> {
+    fn check(&self, row: &Row) -> Result<(), Rejection> {
+        self.0.check(row)
+    }
+
+    fn looks_at_pods(&self) -> LooksAtPods<'_> {
+        LooksAtPods::No
+    }
+
+    fn fork(&self) -> Box<dyn Check + '_> {
+        Box::new(Same(self.0))
     }
 }

@@ -94,7 +94,8 @@ impl Score for NodeAffinity {
         }
         for (index, score) in feasible.iter().zip(scores.iter_mut()) {
             let node = &cycle.cluster.rows()[*index].node;
-            let met = preferred().filter(|(_, term)| term.matches(&node.name, &node.labels));
+            let met = preferred()
+                .filter(|(_, term)| term.matches(&node.name, |key| node.labels.get(key)));
             *score = met.map(|(weight, _)| weight).sum();
         }
         normalize::to_share(scores, normalize::Best::Largest);

@@ -1,5 +1,6 @@
 //! SchedulingGates: a pod with gates is not looked at.
 
+use crate::cluster::Cluster;
 use crate::framework::PreEnqueue;
 use crate::pod::PodLite;
 
@@ -12,7 +13,7 @@ impl PreEnqueue for SchedulingGates {
         "SchedulingGates"
     }
 
-    fn blocks(&self, pod: &PodLite) -> Option<String> {
+    fn blocks(&self, _cluster: &Cluster, pod: &PodLite) -> Option<String> {
         let gates: Vec<&str> = pod.ask.gates.iter().map(|it| it.as_str()).collect();
         (!gates.is_empty()).then(|| format!("waiting for scheduling gates: [{}]", gates.join(" ")))
     }

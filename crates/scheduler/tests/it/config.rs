@@ -36,7 +36,7 @@ fn nothing_said_is_upstreams_default() {
          NodeVolumeLimits VolumeBinding VolumeZone PodTopologySpread InterPodAffinity DynamicResources \
          NodeDeclaredFeatures | \
          TaintToleration=3 NodeAffinity=2 NodeResourcesFit=1 PodTopologySpread=2 InterPodAffinity=2 \
-         NodeResourcesBalancedAllocation=1 ImageLocality=1"
+         DynamicResources=2 NodeResourcesBalancedAllocation=1 ImageLocality=1"
     );
 }
 
@@ -57,7 +57,7 @@ fn plugins_are_added_replaced_and_left_out() {
             "filter: {disabled: [{name: '*'}]}, score: {enabled: [{name: ImageLocality, weight: 7}], \
              disabled: [{name: NodeAffinity}, {name: PodTopologySpread}]}",
             " | ImageLocality=7 TaintToleration=3 NodeResourcesFit=1 InterPodAffinity=2 \
-             NodeResourcesBalancedAllocation=1",
+             DynamicResources=2 NodeResourcesBalancedAllocation=1",
         ),
     ] {
         assert_eq!(plugins(&format!("profiles: [{{plugins: {{{sets}}}}}]")), expected);
@@ -253,6 +253,7 @@ fn a_pod_goes_only_where_its_node_declares_what_it_needs_and_its_disks_are_free(
     ) {
         Decision::Place(it) => it.node.to_string(),
         Decision::Reject(it) => it.message,
+        Decision::Fail(error) => error,
     };
     let picky = pod("picky", "", rules.clone(), value!([]));
     assert_eq!(choose(&cluster, &picky), "n2");

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod config;
+mod devices;
 mod extenders;
 mod leader;
 mod remembered;

@@ -207,7 +207,7 @@ fn victims_found_by_sums_are_those_found_by_trying() {
         let candidates =
             |pod: &PodLite| match decide(Cycle { pod, cluster: &cluster }, &profile, how) {
                 Decision::Reject(it) => it.candidates,
-                Decision::Place(_) => Vec::new(),
+                Decision::Place(_) | Decision::Fail(_) => Vec::new(),
             };
         let by_sums = candidates(&sized(99, cpu, priority, value!([])));
         let port = value!([{"containerPort": 9999, "hostPort": 9999}]);

@@ -71,7 +71,7 @@ fn play(scenario: &Value) -> Result<(), String> {
         }
         let pod = PodLite::from_value(&value);
         if result.bool_at(&["skipped"]) {
-            skipped(&pod, &profile, result)?;
+            skipped(&cluster, &pod, &profile, result)?;
         } else {
             let cycle = Cycle { pod: &pod, cluster: &cluster };
             let how = How { parts: true, ..How::default() };
@@ -122,8 +122,13 @@ fn load(scenario: &Value) -> Cluster {
     cluster
 }
 
-fn skipped(pod: &PodLite, profile: &Profile, result: &Value) -> Result<(), String> {
-    let blocked = profile.pre_enqueue.iter().any(|it| it.blocks(pod).is_some());
+fn skipped(
+    cluster: &Cluster,
+    pod: &PodLite,
+    profile: &Profile,
+    result: &Value,
+) -> Result<(), String> {
+    let blocked = profile.pre_enqueue.iter().any(|it| it.blocks(cluster, pod).is_some());
     let gated = result.str_at(&["reason"]) == "SchedulingGated";
     let foreign = !pod.node.is_empty() || pod.ask.scheduler_name != "default-scheduler";
     if gated == blocked && (gated || foreign) { Ok(()) } else { Err("not skipped".into()) }
@@ -146,6 +151,7 @@ fn compare(cluster: &Cluster, decision: &Decision, result: &Value) -> Result<(),
     match decision {
         Decision::Place(placement) => placed(cluster, placement, result),
         Decision::Reject(diagnosis) => rejected(diagnosis, result),
+        Decision::Fail(error) => Err(error.clone()),
     }
 }
 

@@ -5,7 +5,7 @@ use compact_str::CompactString;
 
 use super::key;
 use crate::cluster::Cluster;
-use crate::framework::{Check, Cycle, Filter, Prepared, Rejection, Reserve};
+use crate::framework::{Check, Cycle, Filter, Prepared, Rejection, Reserve, ReservedWrites};
 use crate::labels::Labels;
 use crate::node::Row;
 use crate::pod::{ClaimUse, PodLite};
@@ -43,7 +43,7 @@ impl Reserve for VolumeBinding {
         cluster: &mut Cluster,
         pod: &PodLite,
         node: &str,
-    ) -> Result<Option<Bindings>, String> {
+    ) -> Result<Option<ReservedWrites>, String> {
         if pod.ask.claims.is_empty() {
             return Ok(None);
         }
@@ -55,7 +55,7 @@ impl Reserve for VolumeBinding {
             return Ok(None);
         }
         cluster.volumes.reserve(&pod.key, node, bindings.clone());
-        Ok(Some(bindings))
+        Ok(Some(ReservedWrites::Volumes(bindings)))
     }
 
     fn unreserve(&self, cluster: &mut Cluster, pod: &PodLite) {

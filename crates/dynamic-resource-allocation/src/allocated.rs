@@ -1,0 +1,129 @@
+//! Which devices are taken, and how much of those that several may have.
+//!
+//! Counts, so that what is given back by one who shares a device stays taken for the others.
+
+use std::collections::BTreeMap;
+
+use apimachinery::quantity::Quantity;
+use compact_str::{CompactString, format_compact};
+
+use crate::claim::{Allocation, Given};
+use crate::slice::DeviceId;
+
+/// Amounts by the whole names of what they are amounts of.
+pub type Amounts = BTreeMap<CompactString, Quantity>;
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Use {
+    /// How many have it for themselves alone.
+    alone: usize,
+    /// How many share it.
+    sharing: usize,
+    /// How much they have together.
+    consumed: Amounts,
+}
+
+/// What is taken of all devices.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Allocated(BTreeMap<DeviceId, Use>);
+
+impl Allocated {
+    /// Takes what was given.
+    pub fn take(&mut self, allocation: &Allocation) {
+        for given in allocation.devices.iter().filter(|it| !it.admin) {
+            let used = self.0.entry(given.id.clone()).or_default();
+            if given.shared {
+                used.sharing += 1;
+                add(&mut used.consumed, &whole(given));
+            } else {
+                used.alone += 1;
+            }
+        }
+    }
+
+    /// Gives it back.
+    pub fn give_back(&mut self, allocation: &Allocation) {
+        for given in allocation.devices.iter().filter(|it| !it.admin) {
+            let Some(used) = self.0.get_mut(&given.id) else { continue };
+            if given.shared {
+                used.sharing = used.sharing.saturating_sub(1);
+                for (name, amount) in whole(given) {
+                    if let Some(sum) = used.consumed.get_mut(&name) {
+                        *sum -= amount;
+                    }
+                }
+            } else {
+                used.alone = used.alone.saturating_sub(1);
+            }
+            if used.alone == 0 && used.sharing == 0 {
+                self.0.remove(&given.id);
+            }
+        }
+    }
+
+    /// Whether somebody has a device alone.
+    #[must_use]
+    pub fn is_taken(&self, id: &DeviceId) -> bool {
+        self.0.get(id).is_some_and(|it| it.alone > 0)
+    }
+
+    /// Whether anybody has a device, or a part of it.
+    #[must_use]
+    pub fn is_used(&self, id: &DeviceId) -> bool {
+        self.0.contains_key(id)
+    }
+
+    /// How much of a device those have who share it; `None` where nobody does.
+    #[must_use]
+    pub fn consumed(&self, id: &DeviceId) -> Option<&Amounts> {
+        self.0.get(id).filter(|it| it.sharing > 0).map(|it| &it.consumed)
+    }
+}
+
+/// Adds amounts.
+pub(crate) fn add(sum: &mut Amounts, more: &Amounts) {
+    for (name, amount) in more {
+        match sum.get_mut(name) {
+            Some(sum) => *sum += *amount,
+            None => drop(sum.insert(name.clone(), *amount)),
+        }
+    }
+}
+
+fn whole(given: &Given) -> Amounts {
+    let named = given.consumed.iter();
+    named.map(|(name, amount)| (whole_name(name, &given.id.driver), *amount)).collect()
+}
+
+/// The name with its domain, which is the driver's where none is named.
+pub(crate) fn whole_name(name: &str, driver: &str) -> CompactString {
+    if name.contains('/') { name.into() } else { format_compact!("{driver}/{name}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::value;
+
+    use super::*;
+
+    #[test]
+    fn what_is_shared_stays_taken_until_the_last_gives_it_back() {
+        let share = |id: &str, amount: &str| {
+            let given = value!({"driver": "d", "pool": "p", "device": "x", "shareID": id,
+                "consumedCapacity": {"memory": amount}});
+            Allocation::from_value(&value!({"devices": {"results": [given]}}))
+        };
+        let id = DeviceId { driver: "d".into(), pool: "p".into(), device: "x".into() };
+        let (a, b) = (share("a", "1Gi"), share("b", "2Gi"));
+        let mut all = Allocated::default();
+        all.take(&a);
+        all.take(&b);
+        let amount = |it: &Allocated| it.consumed(&id).map(|it| it["d/memory"].to_string());
+        assert_eq!(amount(&all).as_deref(), Some("3Gi"));
+        assert!(all.is_used(&id) && !all.is_taken(&id));
+        all.give_back(&a);
+        assert_eq!(amount(&all).as_deref(), Some("2Gi"));
+        all.give_back(&b);
+        assert_eq!(all, Allocated::default());
+    }
+}

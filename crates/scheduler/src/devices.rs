@@ -1,0 +1,271 @@
+//! What the scheduler keeps of devices: slices, classes, claims, and what was given to pods a moment ago.
+//!
+//! Knows no watch: somebody calls `set_*`. What a pod gets is decided elsewhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use apimachinery::Value;
+use client::ObjectKey;
+use compact_str::CompactString;
+use component_base::Clock;
+use dynamic_resource_allocation::slice::Labels as NodeLabels;
+use dynamic_resource_allocation::taint::Rule;
+use dynamic_resource_allocation::{
+    Allocated, Allocation, Claim, Class, Selectors, Slice, Slices, Supply,
+};
+
+use crate::labels::Labels;
+use crate::pod::{ClaimRef, PodLite};
+
+impl NodeLabels for Labels {
+    fn value(&self, key: &str) -> Option<&str> {
+        self.get(key)
+    }
+}
+
+/// What was decided for a claim that does not say so yet.
+#[derive(Debug, Clone)]
+struct Pending {
+    /// The pod's uid.
+    pod: CompactString,
+    allocation: Allocation,
+}
+
+/// What is to be written into claims before a pod is bound.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ClaimBindings {
+    /// All claims of the pod, with what they get where they have nothing yet.
+    pub claims: Vec<(ObjectKey, Option<Value>)>,
+}
+
+/// What a change of a claim may mean for those who wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimChange {
+    /// Nothing.
+    Nothing,
+    /// It is new, or what is known of it changed.
+    Changed,
+    /// It gave back devices.
+    GaveBack,
+}
+
+/// Everything about devices.
+#[derive(Debug, Clone, Default)]
+pub struct Devices {
+    /// As they are seen: with the taints that rules add.
+    slices: Slices,
+    /// As they were published.
+    published: BTreeMap<CompactString, Arc<Slice>>,
+    rules: BTreeMap<CompactString, Rule>,
+    classes: BTreeMap<CompactString, Class>,
+    claims: BTreeMap<ObjectKey, Claim>,
+    /// By the uids of the claims.
+    pending: BTreeMap<CompactString, Pending>,
+    allocated: Allocated,
+    selectors: Arc<Selectors>,
+    clock: Option<Arc<dyn Clock>>,
+}
+
+impl Devices {
+    /// Tells the time by this clock, so that searches end and waiting does.
+    pub fn set_clock(&mut self, clock: Arc<dyn Clock>) {
+        self.clock = Some(clock);
+    }
+
+    /// What tells the time; nothing where time does not pass.
+    #[must_use]
+    pub fn clock(&self) -> Option<&Arc<dyn Clock>> {
+        self.clock.as_ref()
+    }
+
+    /// A claim.
+    #[must_use]
+    pub fn claim(&self, key: &ObjectKey) -> Option<&Claim> {
+        self.claims.get(key)
+    }
+
+    /// Whether there is such a class.
+    #[must_use]
+    pub fn has_class(&self, name: &str) -> bool {
+        self.classes.contains_key(name)
+    }
+
+    /// Whether something was decided for a claim that it does not say yet.
+    #[must_use]
+    pub fn is_pending(&self, claim: &Claim) -> bool {
+        self.pending.contains_key(&claim.uid)
+    }
+
+    /// The claims of a pod.
+    ///
+    /// # Errors
+    /// Why they are not all there, in upstream's words.
+    pub fn claims_of(&self, pod: &PodLite) -> Result<Vec<&Claim>, String> {
+        let mut claims = Vec::new();
+        let of = || format!("{}/{}", pod.key.namespace, pod.key.name);
+        for used in &pod.ask.resource_claims {
+            let (name, generated) = match &used.claim {
+                ClaimRef::Named(name) => (name, false),
+                ClaimRef::Generated(name) => (name, true),
+                ClaimRef::NotNeeded => continue,
+                ClaimRef::NotCreated => {
+                    return Err(format!("pod \"{}\": ResourceClaim not created yet", of()));
+                }
+                ClaimRef::Unknown => {
+                    let (pod, name) = (of(), &used.name);
+                    return Err(format!(
+                        "pod \"{pod}\", spec.resourceClaim \"{name}\": none of the supported fields are set"
+                    ));
+                }
+            };
+            let key = ObjectKey::new(pod.key.namespace.clone(), name.clone());
+            let claim = self.claims.get(&key);
+            let claim = claim.ok_or_else(|| format!("could not find ResourceClaim \"{key}\""))?;
+            if claim.going {
+                return Err(format!("resourceclaim \"{name}\" is being deleted"));
+            }
+            if generated && claim.controller != pod.uid {
+                let (claim, pod) = (claim.key(), of());
+                return Err(format!(
+                    "ResourceClaim {claim} was not created for pod {pod} (pod is not owner)"
+                ));
+            }
+            claims.push(claim);
+        }
+        Ok(claims)
+    }
+
+    /// What there is to choose from, for a search that ends when `interrupted` says so.
+    pub fn supply<'a>(&'a self, interrupted: Box<dyn Fn() -> bool + 'a>) -> Supply<'a> {
+        Supply {
+            slices: &self.slices,
+            classes: &self.classes,
+            allocated: &self.allocated,
+            selectors: &self.selectors,
+            interrupted,
+        }
+    }
+
+    /// Notes what was decided for a claim of a pod.
+    pub fn reserve(&mut self, pod: &PodLite, claim: &ObjectKey, allocation: &Value) {
+        let Some(claim) = self.claims.get(claim) else { return };
+        let allocation = Allocation::from_value(allocation);
+        self.allocated.take(&allocation);
+        let pending = Pending { pod: pod.uid.clone(), allocation };
+        if let Some(before) = self.pending.insert(claim.uid.clone(), pending) {
+            self.allocated.give_back(&before.allocation);
+        }
+    }
+
+    /// Forgets what was decided for a pod.
+    pub fn unreserve(&mut self, pod_uid: &str) {
+        let (gone, kept) =
+            std::mem::take(&mut self.pending).into_iter().partition(|(_, it)| it.pod == pod_uid);
+        self.pending = kept;
+        let gone: BTreeMap<CompactString, Pending> = gone;
+        gone.values().for_each(|it| self.allocated.give_back(&it.allocation));
+    }
+
+    /// Sets or forgets a claim, as it was read or as it was written. What is older than what is known is not looked at.
+    pub fn set_claim(&mut self, key: &ObjectKey, claim: Option<&Value>) -> ClaimChange {
+        let new = claim.map(Claim::from_value);
+        let old = self.claims.get(key);
+        if let (Some(new), Some(old)) = (&new, old)
+            && (new.uid == old.uid && new.version < old.version)
+        {
+            return ClaimChange::Nothing;
+        }
+        let allocation = |it: Option<&Claim>| it.and_then(|it| it.allocation.clone());
+        let (before, after) = (allocation(old), allocation(new.as_ref()));
+        let uid = old.map(|it| it.uid.clone());
+        let changed = match (old, &new) {
+            (Some(old), Some(new)) => {
+                old.uid != new.uid
+                    || old.reserved_for != new.reserved_for
+                    || before != after
+                    || old.going != new.going
+                    || old.controller != new.controller
+            }
+            _ => true,
+        };
+        if let Some(before) = &before {
+            self.allocated.give_back(before);
+        }
+        if let Some(after) = &after {
+            self.allocated.take(after);
+        }
+        // What was decided is said now, or is not to be had any more.
+        let done = after.is_some() || new.is_none();
+        if let Some(pending) = uid.filter(|_| done).and_then(|it| self.pending.remove(&it)) {
+            self.allocated.give_back(&pending.allocation);
+        }
+        match new {
+            Some(new) => drop(self.claims.insert(key.clone(), new)),
+            None => drop(self.claims.remove(key)),
+        }
+        match (before.is_some() && after.is_none(), changed) {
+            (true, _) => ClaimChange::GaveBack,
+            (false, true) => ClaimChange::Changed,
+            (false, false) => ClaimChange::Nothing,
+        }
+    }
+
+    /// Sets or forgets a class.
+    pub fn set_class(&mut self, name: &str, class: Option<&Value>) {
+        match class {
+            Some(class) => drop(self.classes.insert(name.into(), Class::from_value(class))),
+            None => drop(self.classes.remove(name)),
+        }
+    }
+
+    /// Sets or forgets a slice.
+    pub fn set_slice(&mut self, name: &str, slice: Option<&Value>) {
+        match slice {
+            Some(slice) => {
+                let slice = Arc::new(Slice::from_value(slice));
+                self.slices.set(name, Some(self.tainted(&slice)));
+                self.published.insert(name.into(), slice);
+            }
+            None => {
+                self.slices.set(name, None);
+                self.published.remove(name);
+            }
+        }
+    }
+
+    /// Sets or forgets a rule that taints devices.
+    pub fn set_rule(&mut self, name: &str, rule: Option<&Value>) {
+        match rule {
+            Some(rule) => drop(self.rules.insert(name.into(), Rule::from_value(rule))),
+            None => drop(self.rules.remove(name)),
+        }
+        for (name, slice) in &self.published {
+            self.slices.set(name, Some(self.tainted(slice)));
+        }
+    }
+
+    /// A slice with the taints that rules add.
+    fn tainted(&self, slice: &Arc<Slice>) -> Arc<Slice> {
+        let selects = |rule: &&Rule| slice.devices.iter().any(|it| rule.selects(&it.id));
+        let rules: Vec<&Rule> = self.rules.values().filter(selects).collect();
+        if rules.is_empty() {
+            return Arc::clone(slice);
+        }
+        let mut slice = Slice::clone(slice);
+        for device in &mut slice.devices {
+            let added = rules.iter().filter(|it| it.selects(&device.id));
+            device.taints.extend(added.map(|it| it.taint.clone()));
+        }
+        Arc::new(slice)
+    }
+}
+
+/// Gives shares of devices their names.
+pub(crate) fn name_shares(allocation: &mut Value, mut name: impl FnMut() -> String) {
+    for result in allocation.items_at_mut(&["devices", "results"]) {
+        if result.get("shareID").is_some() {
+            result.set_at(&["shareID"], name());
+        }
+    }
+}
