@@ -8,6 +8,7 @@ mod corpus;
 mod images;
 mod install;
 mod replay;
+mod simulate;
 mod test;
 mod tidy;
 
@@ -47,6 +48,8 @@ enum Command {
     Broken,
     /// Play upstream's recorded answers to a fresh server and compare
     Replay(replay::Options),
+    /// Run a whole cluster on virtual time under faults, from a seed, and check what must hold
+    Sim(simulate::Options),
 }
 
 /// Where things are.
@@ -89,5 +92,6 @@ fn main() -> Result<()> {
         Command::Corpus(options) => corpus::run_command(&places, &options),
         Command::Broken => broken::run(&places),
         Command::Replay(options) => replay::run(&places, &options),
+        Command::Sim(options) => simulate::run(&places, &options),
     }
 }

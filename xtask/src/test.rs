@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use owo_colors::OwoColorize;
 
 use crate::command;
-use crate::{Places, broken, corpus, install, replay, tidy};
+use crate::{Places, broken, corpus, install, replay, simulate, tidy};
 
 /// A check: its name and how it is done.
 type Step = (&'static str, fn(&Places) -> Result<()>);
@@ -27,6 +27,7 @@ const STEPS: &[Step] = &[
     ("tests", |places| {
         command::run("cargo", &["test", "--quiet", "--workspace", "--no-fail-fast"], &places.root)
     }),
+    ("simulation", simulate::run_fixed),
     ("broken manifests", broken::run),
     ("recorded answers", |places| replay::run(places, &replay::Options::default())),
     ("recorded controllers", |places| replay::run(places, &replay::Options::of_controllers())),

@@ -161,6 +161,7 @@ pub async fn keep(server: Arc<Server>, objects: Vec<Value>, stop: ShutdownSignal
             if failed { tokio::time::sleep(pause).await } else { std::future::pending().await }
         };
         tokio::select! {
+            biased;
             _ = futures::future::select_all(changed) => {}
             () = again => {}
             () = stop.requested() => return,

@@ -103,6 +103,7 @@ pub(crate) async fn follow(server: Arc<Server>) {
         }
         let retry = !follower.due.is_empty();
         tokio::select! {
+            biased;
             () = woken => {}
             () = stop.requested() => return,
             () = tokio::time::sleep(RETRY), if retry => {}
@@ -411,6 +412,7 @@ async fn clear(
             return Ok(());
         }
         tokio::select! {
+            biased;
             () = woken => {}
             () = server.stop.requested() => return Ok(()),
         }

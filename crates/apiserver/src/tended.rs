@@ -89,6 +89,7 @@ pub async fn run(server: Arc<Server>, stop: ShutdownSignal) {
         }
         loop {
             tokio::select! {
+                biased;
                 _ = &mut woken => break,
                 () = tokio::time::sleep_until(adjusting) => adjusting += ADJUSTING,
                 () = stop.requested() => return,

@@ -170,6 +170,7 @@ impl EventRecorder {
                 return;
             }
             tokio::select! {
+                biased;
                 () = self.wake.notified() => {}
                 () = stop.requested() => {}
             }

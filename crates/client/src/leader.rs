@@ -104,6 +104,7 @@ impl Candidate {
             }
             let pause = self.election.retry_period.mul_f64(1.0 + JITTER * self.random.fraction());
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => {}
                 () = stop.requested() => return None,
             }
@@ -217,6 +218,7 @@ impl Leader {
         let mut renewed = self.0.clock.monotonic();
         loop {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(self.0.election.retry_period) => {}
                 () = stop.requested() => {
                     self.release().await;

@@ -409,6 +409,7 @@ impl Reflector {
         loop {
             let before = self.store.revision();
             let result = tokio::select! {
+                biased;
                 result = self.follow(fresh) => result,
                 () = stop.requested() => return,
             };
@@ -432,6 +433,7 @@ impl Reflector {
             }
             let jitter = 0.5 + self.random.fraction();
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(backoff.mul_f64(jitter)) => {}
                 () = stop.requested() => return,
             }

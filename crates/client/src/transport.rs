@@ -58,8 +58,9 @@ impl Objects {
         Self(Arc::new(Mutex::new(Some(events))))
     }
 
-    /// The events, for the first who asks.
-    pub(crate) fn take(&self) -> Option<BoxStream<'static, WatchEvent>> {
+    /// The events, for the first who asks: the client, or a transport that stands before another one.
+    #[must_use]
+    pub fn take(&self) -> Option<BoxStream<'static, WatchEvent>> {
         self.0.lock().take()
     }
 }

@@ -124,6 +124,7 @@ impl<K: Ord + Clone> Queue<K> {
             match until {
                 Some(at) => {
                     tokio::select! {
+                        biased;
                         () = woken => {}
                         () = tokio::time::sleep_until(at) => {}
                     }

@@ -31,6 +31,10 @@ const MAX_PARALLEL_WRITES: usize = 16;
 /// How often a plan may ask for live reads before that counts as a failure.
 const MAX_FETCH_ROUNDS: usize = 4;
 
+/// Between two tries to see what became of a write.
+const MIN_FRESH_PAUSE: Duration = Duration::from_millis(50);
+const MAX_FRESH_PAUSE: Duration = Duration::from_secs(5);
+
 /// How long the read of a path may take: who answers may be somebody else's server.
 const MAX_READ_TIME: Duration = Duration::from_secs(30);
 
@@ -116,12 +120,14 @@ impl<C: Controller> Runner<C> {
         if let Some(defined) = watches.defined {
             let definitions = caches.store(&defined.by);
             tokio::select! {
+                biased;
                 () = definitions.reached(0) => self.follow(&definitions, defined),
                 () = stop.requested() => return,
             }
         }
         for store in &stores {
             tokio::select! {
+                biased;
                 () = store.reached(0) => {}
                 () = stop.requested() => return,
             }
@@ -138,6 +144,7 @@ impl<C: Controller> Runner<C> {
         self.environment.metrics.runs(C::NAME, true);
         let workers = (0..self.environment.workers.max(1)).map(|_| Arc::clone(&self).work());
         tokio::select! {
+            biased;
             _ = futures::future::join_all(workers) => {}
             () = stop.requested() => {}
         }
@@ -366,18 +373,25 @@ impl<C: Controller> Runner<C> {
         }
     }
 
-    /// A write may have happened: the cache must reach a version that is newer than any that it could have made.
+    /// A write may have happened: the cache must reach a version that is newer than any that it could have made. Without
+    /// that version nothing may be planned, so it is asked for until it is known.
     async fn fresh(&self, resource: &Resource) -> Vec<Condition> {
-        match self.environment.client.list(resource, "", &ListParams::default()).await {
-            Ok(list) => list
-                .resource_version
-                .parse()
-                .ok()
-                .map(|it| Condition::Reached(resource.clone(), it))
-                .into_iter()
-                .collect(),
-            // The next attempt fails the same way, and asks again.
-            Err(_) => Vec::new(),
+        let mut pause = MIN_FRESH_PAUSE;
+        loop {
+            match self.environment.client.list(resource, "", &ListParams::default()).await {
+                Ok(list) => {
+                    let version = list.resource_version.parse().ok();
+                    let reached = version.map(|it| Condition::Reached(resource.clone(), it));
+                    return reached.into_iter().collect();
+                }
+                // Whoever may not look, or has nothing to look at, does not plan by what lies there.
+                Err(error) if error.is_forbidden() || error.is_not_found() => return Vec::new(),
+                Err(error) => {
+                    tracing::debug!(resource = %resource.plural, %error, "could not see what became of a write");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_FRESH_PAUSE);
         }
     }
 
@@ -459,5 +473,79 @@ fn resource_of(action: &Action) -> &Resource {
         | Action::Delete { resource, .. }
         | Action::DeleteCollection { resource, .. }
         | Action::Subresource { resource, .. } => resource,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use client::transport::{ResponseStream, Transport, TransportError};
+    use component_base::{RealClock, SeededRandom, Shutdown};
+    use http::{Request, Response};
+
+    use super::*;
+    use crate::Snapshot;
+
+    /// Answers lists, but not the first of them.
+    #[derive(Debug, Default)]
+    struct Failing(AtomicUsize);
+
+    #[async_trait]
+    impl Transport for Failing {
+        async fn send(
+            &self,
+            _request: Request<Bytes>,
+        ) -> Result<Response<ResponseStream>, TransportError> {
+            if self.0.fetch_add(1, Ordering::Relaxed) < 3 {
+                return Err(TransportError::NotSent("no way".into()));
+            }
+            let list =
+                Bytes::from_static(b"{\"metadata\":{\"resourceVersion\":\"7\"},\"items\":[]}");
+            Ok(Response::new(futures::stream::iter([Ok(list)]).boxed()))
+        }
+    }
+
+    struct Nothing;
+
+    impl Controller for Nothing {
+        const NAME: &'static str = "nothing-controller";
+        type Key = client::ObjectKey;
+        type Observed = ();
+        type Memory = ();
+
+        fn watches(&self, watches: Watches<Self::Key>) -> Watches<Self::Key> {
+            watches
+        }
+
+        fn observe(&self, _snapshot: &Snapshot, _key: &Self::Key) -> Option<()> {
+            None
+        }
+
+        fn plan(&self, (): &(), (): &mut (), _now: jiff::Timestamp) -> Plan {
+            Plan::nothing()
+        }
+    }
+
+    /// Found by the simulation, seed 1020: the answer to a create was lost, then the list that should have told what became
+    /// of it; the plan was made again on a cache that did not have the pod, and a set had one pod too many.
+    #[tokio::test(start_paused = true)]
+    async fn what_became_of_a_write_is_asked_until_it_is_known() {
+        let client = Client::new(Arc::new(Failing::default()), "test");
+        let random: Arc<dyn component_base::Random> = Arc::new(SeededRandom::new(1));
+        let stop = Shutdown::new();
+        let environment = Environment {
+            caches: Caches::new(client.clone(), Arc::clone(&random), stop.signal()),
+            client,
+            events: EventRecorder::new("test", "", Arc::new(RealClock), random),
+            clock: Arc::new(RealClock),
+            metrics: crate::Metrics::default(),
+            workers: 1,
+        };
+        let pods = Resource::built_in("", "pods");
+        let found = Runner::new(Nothing, environment).fresh(&pods).await;
+        assert_eq!(found, [Condition::Reached(pods, 7)]);
     }
 }

@@ -97,9 +97,11 @@ fn aggregates(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
             .iter()
             .any(|selector| versions.iter().any(|it| selector.matches(&it.metadata)))
     };
-    let roles = snapshot.list::<ClusterRole>("");
-    let mut keys: Vec<ObjectKey> =
-        roles.iter().filter(|role| takes(role)).map(|role| key_of(&role.metadata)).collect();
+    // Few roles are made of others; only those are decoded, or a start would decode every role for every role.
+    let roles = snapshot.store::<ClusterRole>().list("");
+    let made = roles.iter().filter(|it| it.mentions("aggregationRule"));
+    let made = made.filter(|it| it.decode().is_some_and(|role| takes(&role)));
+    let mut keys: Vec<ObjectKey> = made.map(|it| it.key.clone()).collect();
     keys.push(change.key());
     keys.dedup();
     keys

@@ -138,6 +138,7 @@ impl Scheduler {
         }
         for store in &stores {
             tokio::select! {
+                biased;
                 () = store.reached(0) => {}
                 () = stop.requested() => return,
             }
@@ -248,6 +249,7 @@ impl Running {
                 }
             };
             tokio::select! {
+                biased;
                 () = self.inbox.wake.notified() => {}
                 () = due => {}
                 () = stop.requested() => return,

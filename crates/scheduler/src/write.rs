@@ -199,12 +199,14 @@ impl Writer {
             let next = self.refusals.pending.lock().pop_first();
             let Some((key, refusal)) = next else {
                 tokio::select! {
+                    biased;
                     () = self.refusals.wake.notified() => continue,
                     () = stop.requested() => return,
                 }
             };
             due = due.max(Instant::now()) + interval;
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(due - interval * REFUSALS_AT_ONCE) => {}
                 () = stop.requested() => return,
             }

@@ -67,6 +67,7 @@ pub(crate) async fn follow(server: Arc<Server>) {
         }
         let due = follower.due();
         tokio::select! {
+            biased;
             _ = woken => {}
             () = stop.requested() => return,
             () = async { tokio::time::sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {}

@@ -314,6 +314,7 @@ impl Watch {
     async fn history(&mut self) -> Option<Piece> {
         let Stage::History(stream) = &mut self.stage else { return None };
         let batch = tokio::select! {
+            biased;
             batch = stream.next() => batch?,
             () = tokio::time::sleep_until(self.deadline) => return None,
         };

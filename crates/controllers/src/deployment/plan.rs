@@ -167,7 +167,7 @@ impl Step<'_> {
         }
     }
 
-    /// Resizes a set and tells of it.
+    /// Resizes a set and tells of it; or notes only what it was sized for, where it has the size.
     pub(super) fn resize(&mut self, set: &ReplicaSet, size: i32) {
         let before = sets::replicas(set);
         let mut object = to_value(set);
@@ -179,7 +179,7 @@ impl Step<'_> {
         let event = self.event("ScalingReplicaSet", message);
         let planned: &mut PlannedAction =
             self.plan.act(Action::Update { resource: set_resource(), subresource: "", object });
-        planned.on_success = Some(event);
+        planned.on_success = (before != size).then_some(event);
         self.moved = true;
     }
 

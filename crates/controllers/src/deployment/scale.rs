@@ -17,7 +17,12 @@ pub(super) fn is_scaling(step: &Step<'_>) -> bool {
 pub(super) fn scale(step: &mut Step<'_>) {
     let wanted = sets::wanted(step.deployment);
     if let Some(only) = only_or_latest(step) {
-        return step.resize_if_needed(only, wanted);
+        // A set that was taken over may have the right size and say another: without its note put right, the deployment
+        // would be resizing for ever, and never roll (upstream does).
+        if sets::replicas(only) != wanted || !is_noted(only, wanted) {
+            step.resize(only, wanted);
+        }
+        return;
     }
     if let Some(new) = step.new.filter(|new| is_saturated(step, new)) {
         step.resize_if_needed(new, wanted);
@@ -27,7 +32,14 @@ pub(super) fn scale(step: &mut Step<'_>) {
         return;
     }
     if sets::is_rolling(step.deployment) {
-        in_proportion(step);
+        return in_proportion(step);
+    }
+    // Several sets at once, and a deployment that recreates: their notes are put right, and it goes on from there. Upstream
+    // leaves them, and stays at resizing for ever.
+    let active: Vec<&ReplicaSet> =
+        step.old.iter().copied().chain(step.new).filter(|set| sets::replicas(set) > 0).collect();
+    for set in active.into_iter().filter(|set| !is_noted(set, wanted)) {
+        step.resize(set, sets::replicas(set));
     }
 }
 
@@ -41,6 +53,11 @@ fn only_or_latest<'o>(step: &Step<'o>) -> Option<&'o ReplicaSet> {
         [one] => Some(one),
         _ => None,
     }
+}
+
+/// Whether a set says that it was sized for so many replicas of its deployment.
+fn is_noted(set: &ReplicaSet, wanted: i32) -> bool {
+    sets::annotation(set, sets::DESIRED) == Some(wanted.to_string().as_str())
 }
 
 fn is_saturated(step: &Step<'_>, set: &ReplicaSet) -> bool {
@@ -73,8 +90,7 @@ fn in_proportion(step: &mut Step<'_>) {
         *first = (*first + to_add - added).max(0);
     }
     for (set, size) in active.into_iter().zip(sizes) {
-        let noted = sets::annotation(set, sets::DESIRED) == Some(wanted.to_string().as_str());
-        if sets::replicas(set) != size || !noted {
+        if sets::replicas(set) != size || !is_noted(set, wanted) {
             step.resize(set, size);
         }
     }

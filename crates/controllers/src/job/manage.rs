@@ -130,7 +130,7 @@ fn event(round: &Round<'_>, kind: EventType, reason: &'static str, message: Stri
 fn remove(plan: &mut Plan, round: &Round<'_>, surplus: &[&Pod]) {
     plan.then();
     for pod in surplus.iter().filter(|pod| tracking::is_tracked(pod)) {
-        plan.act(tracking::release(pod));
+        plan.act(tracking::release_as_seen(pod));
     }
     delete(plan, round, surplus);
 }

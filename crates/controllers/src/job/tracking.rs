@@ -42,6 +42,18 @@ pub(super) fn release(pod: &Pod) -> Action {
     }
 }
 
+/// Takes the finalizer off a pod that is not to be counted, as long as it is in the state that was seen: it may have
+/// succeeded since, and would never be counted then (upstream's is not).
+pub(super) fn release_as_seen(pod: &Pod) -> Action {
+    let mut action = release(pod);
+    if let (Action::Patch { patch, .. }, Some(version)) =
+        (&mut action, &pod.metadata.resource_version)
+    {
+        patch.set_at(&["metadata", "resourceVersion"], version.as_str());
+    }
+    action
+}
+
 /// Whether pods are replaced only once they are really over.
 pub(super) fn replaces_failed_only(job: &Job) -> bool {
     let spec = job.spec.as_ref();

@@ -101,3 +101,45 @@ async fn a_rollout_that_does_not_move_says_so() {
         })
         .await;
 }
+
+/// Found by the simulation, seed 1: the set of a deployment that was deleted with its sets left behind.
+#[tokio::test(start_paused = true)]
+async fn a_set_that_was_sized_for_another_deployment_does_not_keep_its_new_one_from_rolling() {
+    let cluster = cluster(&["replicaset-controller", "deployment-controller"]).await;
+    let mut left = deployment(3);
+    left.set_at(&["kind"], "ReplicaSet");
+    left.set_at(&["metadata", "name"], "web-old");
+    left.set_at(&["metadata", "labels", "app"], "web");
+    left.set_at(&["metadata", "annotations", "deployment.kubernetes.io/desired-replicas"], "6");
+    for field in ["strategy", "progressDeadlineSeconds", "revisionHistoryLimit"] {
+        left.remove_at(&["spec", field]);
+    }
+    cluster.create("apps", "replicasets", left).await;
+    let mut new = deployment(3);
+    new.items_at_mut(&["spec", "template", "spec", "containers"])[0].set_at(&["image"], "i:2");
+    cluster.create("apps", "deployments", new).await;
+    rolled_out(&cluster, "i:2", 3).await;
+}
+
+/// Found by the simulation, seed 1022: two sets of a rollout that was under way, and a deployment that recreates.
+#[tokio::test(start_paused = true)]
+async fn sets_that_were_sized_for_another_number_do_not_keep_a_deployment_from_recreating() {
+    let cluster = cluster(&["replicaset-controller", "deployment-controller"]).await;
+    for (name, replicas) in [("web-a", 2), ("web-b", 3)] {
+        let mut left = deployment(replicas);
+        left.set_at(&["kind"], "ReplicaSet");
+        left.set_at(&["metadata", "name"], name);
+        left.set_at(&["metadata", "labels", "app"], "web");
+        left.set_at(&["metadata", "annotations", "deployment.kubernetes.io/desired-replicas"], "4");
+        for field in ["strategy", "progressDeadlineSeconds", "revisionHistoryLimit"] {
+            left.remove_at(&["spec", field]);
+        }
+        let containers = ["spec", "template", "spec", "containers"];
+        left.items_at_mut(&containers)[0].set_at(&["image"], name);
+        cluster.create("apps", "replicasets", left).await;
+    }
+    let mut new = deployment(1);
+    new.set_at(&["spec", "strategy"], value!({"type": "Recreate"}));
+    cluster.create("apps", "deployments", new).await;
+    rolled_out(&cluster, "i:1", 1).await;
+}

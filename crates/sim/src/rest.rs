@@ -1,0 +1,269 @@
+//! What is so once faults have stopped and everything has come to rest.
+//!
+//! Each check says what is not as it is to be, in words; nothing to say is rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use apimachinery::Value;
+use compact_str::CompactString;
+
+use crate::observer::{Place, State};
+use crate::reality::Reality;
+use crate::rules::{controller, is_active, is_deleting, is_ready, is_terminal, uid};
+use crate::workload::is_ours;
+
+/// A check, and what it is about.
+type Check = fn(&State, &mut Vec<String>);
+
+const CHECKS: &[Check] = &[
+    namespaces,
+    nodes,
+    deployments,
+    replica_sets,
+    stateful_sets,
+    daemon_sets,
+    jobs,
+    pods,
+    orphans,
+    budgets,
+    endpoints,
+];
+
+/// Everything that is not at rest.
+pub(crate) fn unrest(state: &State, reality: &Reality) -> Vec<String> {
+    let mut all = Vec::new();
+    CHECKS.iter().for_each(|check| check(state, &mut all));
+    processes(state, reality, &mut all);
+    all
+}
+
+fn number(object: &Value, path: &[&str]) -> i64 {
+    object.i64_at(path).unwrap_or(0)
+}
+
+/// The named counts of a status, each with what it is to be.
+fn counts(
+    kind: &str,
+    place: &Place,
+    object: &Value,
+    wanted: &[(&str, i64)],
+    all: &mut Vec<String>,
+) {
+    let Place { namespace, name } = place;
+    let generation = number(object, &["metadata", "generation"]);
+    let observed = number(object, &["status", "observedGeneration"]);
+    if observed != generation {
+        all.push(format!("{kind} {namespace}/{name}: {observed} of generation {generation} seen"));
+    }
+    for (field, wanted) in wanted {
+        let is = number(object, &["status", field]);
+        if is != *wanted {
+            all.push(format!("{kind} {namespace}/{name}: {field} is {is}, not {wanted}"));
+        }
+    }
+}
+
+fn namespaces(state: &State, all: &mut Vec<String>) {
+    let names: BTreeSet<&str> = state.all("Namespace").map(|it| it.0.name.as_str()).collect();
+    for (place, namespace) in state.all("Namespace") {
+        if is_deleting(namespace) {
+            all.push(format!("namespace {} is going", place.name));
+        }
+    }
+    for (kind, objects) in &state.kinds {
+        let lost = objects
+            .keys()
+            .filter(|it| !it.namespace.is_empty() && !names.contains(it.namespace.as_str()));
+        all.extend(lost.map(|it| format!("{kind} {}/{} has no namespace", it.namespace, it.name)));
+    }
+}
+
+fn nodes(state: &State, all: &mut Vec<String>) {
+    for (place, node) in state.all("Node") {
+        if !is_ready(node) || !node.items_at(&["spec", "taints"]).is_empty() {
+            all.push(format!("node {} is not ready, or tainted", place.name));
+        }
+        if node.items_at(&["spec", "podCIDRs"]).is_empty() {
+            all.push(format!("node {} has no range", place.name));
+        }
+    }
+}
+
+fn deployments(state: &State, all: &mut Vec<String>) {
+    for (place, it) in state.all("Deployment") {
+        let asked = it.i64_at(&["spec", "replicas"]).unwrap_or(1);
+        let fields = ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas"];
+        counts("deployment", place, it, &fields.map(|field| (field, asked)), all);
+    }
+}
+
+fn replica_sets(state: &State, all: &mut Vec<String>) {
+    for (place, it) in state.all("ReplicaSet") {
+        let asked = it.i64_at(&["spec", "replicas"]).unwrap_or(1);
+        let fields = ["replicas", "readyReplicas", "availableReplicas"];
+        counts("replica set", place, it, &fields.map(|field| (field, asked)), all);
+        let own =
+            state.all("Pod").filter(|(_, pod)| controller(pod, "ReplicaSet") == Some(uid(it)));
+        let own = own.filter(|(_, pod)| is_active(pod)).count();
+        if i64::try_from(own).unwrap_or(i64::MAX) != asked {
+            all.push(format!(
+                "replica set {}/{} has {own} pods, not {asked}",
+                place.namespace, place.name
+            ));
+        }
+    }
+}
+
+fn stateful_sets(state: &State, all: &mut Vec<String>) {
+    for (place, it) in state.all("StatefulSet") {
+        let asked = it.i64_at(&["spec", "replicas"]).unwrap_or(1);
+        let fields = ["replicas", "readyReplicas", "availableReplicas"];
+        counts("stateful set", place, it, &fields.map(|field| (field, asked)), all);
+        let partition = ["spec", "updateStrategy", "rollingUpdate", "partition"];
+        let kept = number(it, &partition).min(asked);
+        let (current, update) =
+            (it.str_at(&["status", "currentRevision"]), it.str_at(&["status", "updateRevision"]));
+        if kept == 0 && current != update {
+            let name = format!("{}/{}", place.namespace, place.name);
+            all.push(format!("stateful set {name} is at {current}, not at {update}"));
+        }
+    }
+}
+
+fn daemon_sets(state: &State, all: &mut Vec<String>) {
+    let nodes = i64::try_from(state.all("Node").count()).unwrap_or(i64::MAX);
+    for (place, it) in state.all("DaemonSet") {
+        let fields =
+            ["desiredNumberScheduled", "currentNumberScheduled", "numberReady", "numberAvailable"];
+        let mut wanted = fields.map(|field| (field, nodes)).to_vec();
+        if it.str_at(&["spec", "updateStrategy", "type"]) != "OnDelete" {
+            wanted.push(("updatedNumberScheduled", nodes));
+        }
+        counts("daemon set", place, it, &wanted, all);
+    }
+}
+
+fn jobs(state: &State, all: &mut Vec<String>) {
+    let mut uids = BTreeSet::new();
+    for (place, job) in state.all("Job") {
+        let conditions = job.items_at(&["status", "conditions"]);
+        let over = conditions.iter().any(|it| {
+            matches!(it.str_at(&["type"]), "Complete" | "Failed")
+                && it.str_at(&["status"]) == "True"
+        });
+        let name = format!("{}/{}", place.namespace, place.name);
+        if !over {
+            all.push(format!("job {name} is not over"));
+            uids.insert(uid(job));
+        }
+        let waiting = job.at(&["status", "uncountedTerminatedPods"]).and_then(Value::as_object);
+        if waiting.is_some_and(|it| {
+            it.iter().any(|(_, pods)| pods.as_array().is_some_and(|it| !it.is_empty()))
+        }) {
+            all.push(format!("job {name} has not counted all its pods"));
+        }
+    }
+    for (place, it) in state.all("CronJob") {
+        for active in it.items_at(&["status", "active"]) {
+            if !uids.contains(active.str_at(&["uid"])) {
+                let name = active.str_at(&["name"]);
+                all.push(format!(
+                    "cron job {}/{}: {name} is not active",
+                    place.namespace, place.name
+                ));
+            }
+        }
+    }
+}
+
+fn pods(state: &State, all: &mut Vec<String>) {
+    for (place, pod) in state.all("Pod").filter(|it| is_ours(it.0)) {
+        let name = format!("{}/{}", place.namespace, place.name);
+        if is_deleting(pod) {
+            all.push(format!("pod {name} is going"));
+        } else if !is_terminal(pod) && !is_ready(pod) {
+            let node = pod.str_at(&["spec", "nodeName"]);
+            all.push(format!("pod {name} on {node:?} is not ready"));
+        }
+    }
+}
+
+/// What belongs to nobody that is there.
+fn orphans(state: &State, all: &mut Vec<String>) {
+    let everything = state.kinds.values().flat_map(BTreeMap::values);
+    let uids: BTreeSet<&str> = everything.map(|it| uid(&it.value)).collect();
+    for (kind, objects) in &state.kinds {
+        for (place, known) in objects {
+            let owners = known.value.items_at(&["metadata", "ownerReferences"]);
+            let gone = |it: &Value| !uids.contains(it.str_at(&["uid"]));
+            if !owners.is_empty() && owners.iter().all(gone) {
+                all.push(format!("{kind} {}/{} belongs to nobody", place.namespace, place.name));
+            }
+            if is_deleting(&known.value) && kind != "Pod" && kind != "Namespace" {
+                all.push(format!("{kind} {}/{} is going", place.namespace, place.name));
+            }
+        }
+    }
+}
+
+/// Whether `labels` are among those of an object.
+fn has_labels(object: &Value, labels: Option<&Value>) -> bool {
+    let Some(labels) = labels.and_then(Value::as_object).filter(|it| !it.is_empty()) else {
+        return false;
+    };
+    let own = object.at(&["metadata", "labels"]);
+    labels.iter().all(|(key, value)| own.and_then(|it| it.get(key)) == Some(value))
+}
+
+fn budgets(state: &State, all: &mut Vec<String>) {
+    for (place, budget) in state.all("PodDisruptionBudget") {
+        let labels = budget.at(&["spec", "selector", "matchLabels"]);
+        let own = state
+            .all("Pod")
+            .filter(|(it, pod)| it.namespace == place.namespace && has_labels(pod, labels));
+        let healthy = own.filter(|(_, pod)| !is_deleting(pod) && is_ready(pod)).count();
+        let healthy = i64::try_from(healthy).unwrap_or(i64::MAX);
+        let expected = number(budget, &["status", "expectedPods"]);
+        let wanted = number(budget, &["status", "desiredHealthy"]);
+        let allowed = if expected == 0 { 0 } else { (healthy - wanted).max(0) };
+        let wanted = [("currentHealthy", healthy), ("disruptionsAllowed", allowed)];
+        counts("budget", place, budget, &wanted, all);
+    }
+}
+
+/// Endpoints that are ready are the pods that are.
+fn endpoints(state: &State, all: &mut Vec<String>) {
+    for (place, service) in state.all("Service").filter(|it| is_ours(it.0)) {
+        let labels = service.at(&["spec", "selector"]);
+        let own = state
+            .all("Pod")
+            .filter(|(it, pod)| it.namespace == place.namespace && has_labels(pod, labels));
+        let own = own.filter(|(_, pod)| is_active(pod) && is_ready(pod));
+        let wanted: BTreeSet<CompactString> = own.map(|(_, pod)| uid(pod).into()).collect();
+        let told = told_endpoints(state, place);
+        if told != wanted {
+            let name = format!("{}/{}", place.namespace, place.name);
+            all.push(format!("service {name} has {} endpoints, not {}", told.len(), wanted.len()));
+        }
+    }
+}
+
+fn told_endpoints(state: &State, service: &Place) -> BTreeSet<CompactString> {
+    let label = "kubernetes.io/service-name";
+    let slices = state.all("EndpointSlice").filter(|(place, it)| {
+        place.namespace == service.namespace
+            && it.str_at(&["metadata", "labels", label]) == service.name
+    });
+    let endpoints = slices.flat_map(|(_, it)| it.items_at(&["endpoints"]));
+    let ready = endpoints.filter(|it| it.bool_at(&["conditions", "ready"]));
+    ready.map(|it| it.str_at(&["targetRef", "uid"]).into()).collect()
+}
+
+/// What runs is what the API says.
+fn processes(state: &State, reality: &Reality, all: &mut Vec<String>) {
+    let running = state.all("Pod").filter(|(_, pod)| is_ready(pod) && is_active(pod));
+    let told: BTreeSet<CompactString> = running.map(|(_, pod)| uid(pod).into()).collect();
+    for uid in reality.uids().iter().filter(|it| !told.contains(*it)) {
+        all.push(format!("something runs for pod {uid}, which is not ready or not there"));
+    }
+}

@@ -1,0 +1,133 @@
+use std::time::Duration;
+
+use apimachinery::value;
+
+use super::*;
+use crate::ledger::Ledger;
+use crate::observer::{Place, State};
+
+/// Shows the rules these changes, a second after the other, in a world where nothing may be old; which rules were broken
+/// comes back.
+fn check(changes: &[(Option<Value>, Option<Value>)]) -> Vec<&'static str> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let (ledger, mut rules, mut state) = (Ledger::new(false), all(), State::default());
+        for (old, new) in changes {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let object = new.as_ref().or(old.as_ref()).unwrap();
+            let (kind, name) = (object.str_at(&["kind"]), object.str_at(&["metadata", "name"]));
+            let place = Place { namespace: "ns".into(), name: name.into() };
+            if let Some(new) = new {
+                state.put(kind, &place, new.clone());
+            }
+            let now = Instant::now();
+            let context = Context { state: &state, ledger: &ledger, now, since: now };
+            let change = Change { kind, place: &place, old: old.as_ref(), new: new.as_ref() };
+            rules.iter_mut().for_each(|rule| rule.see(&change, &context));
+        }
+        ledger.violations().iter().map(|it| it.rule).collect()
+    })
+}
+
+fn made(object: &Value) -> (Option<Value>, Option<Value>) {
+    (None, Some(object.clone()))
+}
+
+fn workload(kind: &str, spec: &Value) -> Value {
+    value!({"kind": kind, "metadata": {"name": "web", "uid": "w"}, "spec": (spec.clone())})
+}
+
+fn pod(name: &str, owner: &str) -> Value {
+    let owner = value!({"kind": owner, "name": "web", "uid": "w", "controller": true});
+    value!({"kind": "Pod", "metadata": {"name": name, "uid": name, "ownerReferences": [owner]},
+        "spec": {"containers": [{"resources": {"requests": {"cpu": "1500m"}}}]}, "status": {"phase": "Pending"}})
+}
+
+#[test]
+fn a_pod_too_many_of_a_replica_set_is_noticed() {
+    let set = workload("ReplicaSet", &value!({"replicas": 2}));
+    let [a, b, c] = ["a", "b", "c"].map(|name| pod(name, "ReplicaSet"));
+    assert_eq!(check(&[made(&set), made(&a), made(&b)]), [""; 0]);
+    let mut going = a.clone();
+    going.set_at(&["metadata", "deletionTimestamp"], "2026-01-01T00:00:00Z");
+    let replaced = [made(&set), made(&a), made(&b), (Some(a.clone()), Some(going)), made(&c)];
+    assert_eq!(check(&replaced), [""; 0]);
+    let all = check(&[made(&set), made(&a), made(&b), made(&c)]);
+    assert_eq!(all, ["no more pods than a ReplicaSet asks for"]);
+}
+
+#[test]
+fn ordinals_beyond_the_replicas_and_out_of_order_are_noticed() {
+    let set = workload("StatefulSet", &value!({"replicas": 2}));
+    let [first, second, third] = ["web-0", "web-1", "web-2"].map(|name| pod(name, "StatefulSet"));
+    let mut ready = first.clone();
+    ready.set_at(&["status", "conditions"], vec![value!({"type": "Ready", "status": "True"})]);
+    let in_order = [made(&set), made(&first), (Some(first.clone()), Some(ready)), made(&second)];
+    assert_eq!(check(&in_order), [""; 0]);
+    let hasty = check(&[made(&set), made(&first), made(&second)]);
+    assert_eq!(hasty, ["pods of an ordered StatefulSet come one after the other"]);
+    let parallel =
+        workload("StatefulSet", &value!({"replicas": 2, "podManagementPolicy": "Parallel"}));
+    let beyond = check(&[made(&parallel), made(&first), made(&second), made(&third)]);
+    assert_eq!(beyond, ["no more pods than a StatefulSet asks for"]);
+}
+
+#[test]
+fn a_node_that_holds_too_much_is_noticed() {
+    let bound = |name: &str| {
+        let (before, mut after) = (pod(name, "Other"), pod(name, "Other"));
+        after.set_at(&["spec", "nodeName"], "n");
+        (Some(before), Some(after))
+    };
+    let node = value!({"kind": "Node", "metadata": {"name": "n", "uid": "n"}});
+    assert_eq!(check(&[made(&node), bound("a"), bound("b")]), [""; 0]);
+    let full = check(&[made(&node), bound("a"), bound("b"), bound("c")]);
+    assert_eq!(full, ["the scheduler binds no more than a node can hold"]);
+}
+
+#[test]
+fn a_job_that_counts_what_did_not_succeed_is_noticed() {
+    let job = workload("Job", &value!({"completions": 2, "parallelism": 1}));
+    let mut told = job.clone();
+    told.set_at(&["status", "succeeded"], 1);
+    let (before, mut after) = (pod("a", "Job"), pod("a", "Job"));
+    after.set_at(&["status", "phase"], "Succeeded");
+    let counted = (Some(job.clone()), Some(told));
+    let right = [made(&job), made(&before), (Some(before.clone()), Some(after)), counted.clone()];
+    assert_eq!(check(&right), [""; 0]);
+    assert_eq!(check(&[made(&job), made(&before), counted]), ["Jobs count right"]);
+    let crowd = check(&[made(&job), made(&before), made(&pod("b", "Job"))]);
+    assert_eq!(crowd, ["no more pods than a Job asks for"]);
+}
+
+#[test]
+fn evictions_that_nobody_allowed_are_noticed() {
+    let budget = |allowed: i64, evicted: &[&str]| {
+        let evicted: Vec<(&str, Value)> =
+            evicted.iter().map(|it| (*it, Value::from("2026-01-01T00:00:00Z"))).collect();
+        let mut it = workload("PodDisruptionBudget", &value!({"minAvailable": 0}));
+        it.set_at(&["status", "disruptionsAllowed"], allowed);
+        for (name, at) in evicted {
+            it.set_at(&["status", "disruptedPods", name], at);
+        }
+        it
+    };
+    let right = [made(&budget(1, &[])), (Some(budget(1, &[])), Some(budget(0, &["a"])))];
+    assert_eq!(check(&right), [""; 0]);
+    for (before, after) in
+        [(budget(0, &[]), budget(-1, &["a"])), (budget(1, &[]), budget(1, &["a"]))]
+    {
+        let broken = check(&[made(&before), (Some(before.clone()), Some(after))]);
+        assert!(broken.contains(&"no eviction beyond disruptionsAllowed"), "{broken:?}");
+    }
+}
+
+#[test]
+fn addresses_that_two_services_have_are_noticed() {
+    let service = |name: &str| value!({"kind": "Service", "metadata": {"name": name, "uid": name}, "spec": {"clusterIPs": ["10.96.0.7"]}});
+    let again = [made(&service("a")), (Some(service("a")), None), made(&service("b"))];
+    assert_eq!(check(&again), [""; 0]);
+    let twice = check(&[made(&service("a")), made(&service("b"))]);
+    assert_eq!(twice, ["addresses, ports and ranges are given once"]);
+}
