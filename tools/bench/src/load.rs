@@ -108,7 +108,10 @@ impl Clients {
             request = request.header("content-type", ask.media_type);
         }
         let request = request.body(Full::new(ask.body.clone()))?;
-        let mut connection = self.connections[nth % self.connections.len()].clone();
+        // Servers close connections that are idle for long, as those are that only loads use.
+        let open = self.connections.iter().cycle().skip(nth % self.connections.len());
+        let open = open.take(self.connections.len()).find(|it| !it.is_closed());
+        let mut connection = open.context("the server has closed all connections")?.clone();
         connection.ready().await?;
         let response = connection.send_request(request).await?;
         if response.status().is_success() {
