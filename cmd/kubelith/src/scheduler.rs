@@ -231,10 +231,6 @@ async fn alone(options: Options) -> Result<()> {
     }
     let parts = Parts { client, clock, random, stop: shutdown.signal() };
     let mut works = Works { parts, config, metrics };
-    let ending = shutdown.clone();
-    tokio::spawn(async move {
-        signals.wait().await;
-        ending.request();
-    });
+    signals.end(&shutdown);
     works.until_stopped_or_lost().await
 }

@@ -163,11 +163,7 @@ async fn serve(options: Options) -> Result<()> {
     let held = data_dir::hold(&options.data_dir)?;
     let listener = bind(SocketAddr::new(options.bind_address, options.secure_port)).await?;
     let shutdown = Shutdown::new();
-    let ending = shutdown.clone();
-    tokio::spawn(async move {
-        signals.wait().await;
-        ending.request();
-    });
+    signals.end(&shutdown);
     let cluster = Box::pin(Cluster::start(options, &shutdown, &startup)).await?;
     let listening = cluster.listen(listener, &startup)?;
     let node = cluster.start_node(&startup).await?;
@@ -645,6 +641,15 @@ impl Signals {
             terminate: signal(SignalKind::terminate()).with_context(catching)?,
             interrupt: signal(SignalKind::interrupt()).with_context(catching)?,
         })
+    }
+
+    /// Asks for the end once one has come.
+    pub(crate) fn end(self, shutdown: &Shutdown) {
+        let ending = shutdown.clone();
+        tokio::spawn(async move {
+            self.wait().await;
+            ending.request();
+        });
     }
 
     /// Resolves when one has come.

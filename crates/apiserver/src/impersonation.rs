@@ -11,8 +11,8 @@ use auth::user::{
     ALL_AUTHENTICATED, ALL_SERVICE_ACCOUNTS, ALL_UNAUTHENTICATED, ANONYMOUS, MASTERS,
     NODE_NAME_KEY, NODE_PREFIX, NODES,
 };
-use auth::{Attributes, Authorizer, Decision, UserInfo};
-use http::{HeaderMap, HeaderValue};
+use auth::{Attributes, Authorizer, Decision, UserInfo, text_of};
+use http::HeaderMap;
 
 use crate::Server;
 use crate::audited;
@@ -108,12 +108,6 @@ fn clear(headers: &mut HeaderMap) {
     let extra = headers.keys().filter(|it| it.as_str().starts_with(EXTRA_PREFIX));
     let extra: Vec<_> = extra.cloned().collect();
     extra.into_iter().for_each(|it| drop(headers.remove(it)));
-}
-
-/// The text of a header. Names may have any letters: a header that is not understood must not count as absent, which
-/// would let the request pass as the impersonator's own.
-fn text_of(value: &HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
 /// The node of a user's name, where it is a node's.

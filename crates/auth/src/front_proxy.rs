@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use http::HeaderMap;
 
-use crate::{AuthenticationError, Authenticator, Credentials, Reviewed, UserInfo, user, x509};
+use crate::{AuthenticationError, Authenticator, Credentials, UserInfo, text_of, user, x509};
 
 /// Which proxies are believed, and in which headers they name users: `--requestheader-*`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,11 +70,6 @@ fn first(headers: &HeaderMap, names: &[String]) -> Option<String> {
     values.find(|it| !it.is_empty())
 }
 
-/// The text of a header, whatever letters it has.
-fn text_of(value: &http::HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
-}
-
 #[async_trait]
 impl Authenticator for FrontProxy {
     async fn authenticate(
@@ -88,14 +83,6 @@ impl Authenticator for FrontProxy {
             return Err(AuthenticationError(why));
         }
         Ok(self.user(credentials.headers))
-    }
-
-    async fn review(
-        &self,
-        _token: &str,
-        _audiences: &[String],
-    ) -> Result<Option<Reviewed>, AuthenticationError> {
-        Ok(None)
     }
 }
 

@@ -92,15 +92,24 @@ pub trait Authenticator: Send + Sync + std::fmt::Debug {
     ) -> Result<Option<UserInfo>, AuthenticationError>;
 
     /// Whose a token is, and for which of the wanted audiences it is good (`TokenReview`); `None` where it is not of
-    /// this way's sort. `audiences` empty means the API server's own.
+    /// this way's sort, as where it takes none. `audiences` empty means the API server's own.
     ///
     /// # Errors
     /// Where it is, and is not good.
     async fn review(
         &self,
-        token: &str,
-        audiences: &[String],
-    ) -> Result<Option<Reviewed>, AuthenticationError>;
+        _token: &str,
+        _audiences: &[String],
+    ) -> Result<Option<Reviewed>, AuthenticationError> {
+        Ok(None)
+    }
+}
+
+/// The text of a header, whatever letters it has: one that is not understood must not count as absent,
+/// which would let a request pass as the impersonator's own.
+#[must_use]
+pub fn text_of(value: &http::HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
 /// Whose a token is.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
-use crate::{AuthenticationError, Authenticator, Credentials, Reviewed, UserInfo};
+use crate::{AuthenticationError, Authenticator, Credentials, UserInfo};
 
 /// The attribute of a subject that tells a user's uid (upstream: `AllowParsingUserUIDFromCertAuth`).
 const UID: &str = "1.3.6.1.4.1.57683.2";
@@ -25,14 +25,6 @@ impl Authenticator for ClientCertificates {
     ) -> Result<Option<UserInfo>, AuthenticationError> {
         let Some(leaf) = credentials.certificates.first() else { return Ok(None) };
         user_of(leaf)
-    }
-
-    async fn review(
-        &self,
-        _token: &str,
-        _audiences: &[String],
-    ) -> Result<Option<Reviewed>, AuthenticationError> {
-        Ok(None)
     }
 }
 

@@ -31,6 +31,15 @@ struct State {
     given: BTreeMap<ObjectKey, Ipv4Addr>,
 }
 
+impl State {
+    /// Notes whether an address is taken; one of no node's range is nobody's.
+    fn mark(&mut self, address: Ipv4Addr, taken: bool) {
+        let Some((node, host)) = place(address) else { return };
+        let Some(hosts) = self.taken.get_mut(node) else { return };
+        *hosts = *hosts & !(1 << host) | u128::from(taken) << host;
+    }
+}
+
 /// The address of a node.
 pub(crate) fn of_node(number: u32) -> Ipv4Addr {
     // The first is not 198.18.0.0, which looks like a network's.
@@ -73,11 +82,7 @@ impl Addresses {
     pub(crate) fn told(&self, pod: &ObjectKey, address: Ipv4Addr) {
         let mut state = self.state.lock();
         state.given.remove(pod);
-        if let Some((node, host)) = place(address)
-            && let Some(taken) = state.taken.get_mut(node)
-        {
-            *taken |= 1 << host;
-        }
+        state.mark(address, true);
     }
 
     /// A pod is over: what it had is free.
@@ -85,11 +90,7 @@ impl Addresses {
         let mut state = self.state.lock();
         let given = state.given.remove(pod);
         for address in address.into_iter().chain(given) {
-            if let Some((node, host)) = place(address)
-                && let Some(taken) = state.taken.get_mut(node)
-            {
-                *taken &= !(1 << host);
-            }
+            state.mark(address, false);
         }
     }
 }

@@ -73,17 +73,14 @@ impl Controller for Pods {
         let pod = snapshot.store_for(&Resource::of::<Pod>()).get(key)?.value();
         let node = node_of(&pod)?;
         let known = address_of(&pod);
-        if lifecycle::is_over(&pod) {
-            self.addresses.free(key, known);
+        match known {
+            _ if lifecycle::is_over(&pod) => self.addresses.free(key, known),
+            Some(known) => self.addresses.told(key, known),
+            None => {}
         }
         let node_address = addresses::of_node(node);
         let address = match known {
-            Some(known) => {
-                if !lifecycle::is_over(&pod) {
-                    self.addresses.told(key, known);
-                }
-                Some(known)
-            }
+            Some(known) => Some(known),
             None if pod.bool_at(&["spec", "hostNetwork"]) => Some(node_address),
             None => self.addresses.give(key, node),
         };

@@ -41,7 +41,7 @@ pub(crate) fn status(number: u32, settings: &Settings, now: Timestamp) -> Value 
 }
 
 /// The conditions of a healthy node.
-pub(crate) fn conditions(now: Timestamp) -> Vec<Value> {
+fn conditions(now: Timestamp) -> Vec<Value> {
     let now = time::format_time(now);
     let of = |name: &str, status: &str, reason: &str, message: &str| {
         value!({"type": name, "status": status, "reason": reason, "message": message,

@@ -113,11 +113,7 @@ async fn alone(options: Options) -> Result<()> {
         }
     };
     let stop = shutdown.signal();
-    let ending = shutdown.clone();
-    tokio::spawn(async move {
-        signals.wait().await;
-        ending.request();
-    });
+    signals.end(&shutdown);
     let manager = Manager {
         client,
         client_for,
