@@ -112,6 +112,8 @@ enum Deep {
 
 struct Parser<'t> {
     text: &'t [u8],
+    /// The same, where all of it is UTF-8: its strings need not be looked at again.
+    characters: Option<&'t str>,
     position: usize,
     path: Vec<Step>,
     repeated: Vec<String>,
@@ -120,7 +122,8 @@ struct Parser<'t> {
 
 impl<'t> Parser<'t> {
     fn new(text: &'t [u8], deep: Deep) -> Self {
-        Self { text, position: 0, path: Vec::new(), repeated: Vec::new(), deep }
+        let characters = std::str::from_utf8(text).ok();
+        Self { text, characters, position: 0, path: Vec::new(), repeated: Vec::new(), deep }
     }
 
     fn all(mut self) -> Result<(Value, Vec<String>), JsonError> {
@@ -367,16 +370,21 @@ impl<'t> Parser<'t> {
         self.position += 1;
         let start = self.position;
         let rest = &self.text[start..];
-        let Some(offset) = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f)) else {
+        let end = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+        // Nothing else ends a string that is whole, and few hold anything that may not be in one.
+        let is_clean = !rest[..end].iter().fold(false, |found, byte| found | (*byte < 0x20));
+        let offset = if is_clean { Some(end) } else { rest.iter().position(|byte| *byte < 0x20) };
+        let Some(offset) = offset.filter(|it| *it < rest.len()) else {
             self.position = self.text.len();
             return Err(JsonError::End);
         };
         self.position += offset;
         match self.text[self.position] {
             b'"' => {
-                let text = &self.text[start..self.position];
+                let place = start..self.position;
                 self.position += 1;
-                Ok(lossy(text))
+                let text = self.characters.and_then(|it| it.get(place.clone()));
+                Ok(text.map_or_else(|| lossy(&self.text[place]), CompactString::from))
             }
             b'\\' => self.escaped_string(start),
             _ => Err(self.unexpected("in string literal")),

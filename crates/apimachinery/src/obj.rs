@@ -5,6 +5,7 @@
 //! the first member of metadata ([`Obj::write`]), so that one copy of the bytes serves the store, every list and
 //! every watcher. Kind and version stand in front, so that a list's items drop them by starting later.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -148,6 +149,46 @@ fn members_at(bytes: &[u8]) -> Option<usize> {
     memchr::memmem::find(head, METADATA).map(|at| at + METADATA.len())
 }
 
+/// Where the value ends that text of JSON begins with.
+fn value_end(text: &[u8]) -> usize {
+    let (mut depth, mut at) = (0_u32, 0);
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => at += string_end(&text[at..]),
+            b'{' | b'[' => {
+                depth += 1;
+                at += 1;
+            }
+            b'}' | b']' | b',' if depth == 0 => break,
+            b'}' | b']' => {
+                depth -= 1;
+                at += 1;
+            }
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    at.min(text.len())
+}
+
+/// Where the string ends that text of JSON begins with, its quotes included.
+fn string_end(text: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(found) = text.get(at..).and_then(|it| memchr::memchr2(b'"', b'\\', it)) {
+        at += found;
+        if text[at] == b'"' {
+            return at + 1;
+        }
+        at += 2;
+    }
+    text.len()
+}
+
 impl Obj {
     /// The object of these bytes. `fields` names the resource's selectable fields as paths.
     ///
@@ -186,6 +227,48 @@ impl Obj {
     #[must_use]
     pub fn mentions(&self, text: &str) -> bool {
         memchr::memmem::find(&self.bytes, text.as_bytes()).is_some()
+    }
+
+    /// The text of a member of metadata, which is far cheaper to find than what the object holds.
+    #[must_use]
+    pub fn metadata_text(&self, member: &str) -> Option<&[u8]> {
+        let (_, value) = self.find(member)?;
+        self.bytes.get(value)
+    }
+
+    /// Where a member of metadata begins, and where its value is.
+    fn find(&self, member: &str) -> Option<(usize, Range<usize>)> {
+        let mut at = self.members_at as usize;
+        while self.bytes.get(at) == Some(&b'"') {
+            let name = at + 1..at + string_end(&self.bytes[at..]) - 1;
+            let value = name.end + 2;
+            let end = value + value_end(self.bytes.get(value..)?);
+            if self.bytes.get(name)? == member.as_bytes() {
+                return Some((at, value..end));
+            }
+            at = end + 1;
+        }
+        None
+    }
+
+    /// Appends the object as a reader gets it, but for its managed fields: what nobody looks at need not be decoded.
+    pub fn write_unmanaged(&self, out: &mut Vec<u8>) {
+        let Some((start, managed)) = self.find("managedFields") else { return self.write(out) };
+        let (head, _) = self.split();
+        let mut before = &self.bytes[head.len()..start];
+        let mut after = &self.bytes[managed.end..];
+        // One comma goes with them: the one behind, or else the one before.
+        match (after.strip_prefix(b","), before.strip_suffix(b",")) {
+            (Some(rest), _) => after = rest,
+            (None, Some(rest)) => before = rest,
+            (None, None) => {}
+        }
+        out.reserve(self.bytes.len() + 48);
+        out.extend_from_slice(head);
+        self.write_version(if before.is_empty() { after } else { before }, out);
+        if !before.is_empty() {
+            out.extend_from_slice(after);
+        }
     }
 
     /// The object of these bytes for a reader that asks for nothing but the bytes: its facts are empty.
@@ -360,6 +443,40 @@ mod tests {
         let object = Obj::of(&large).unwrap();
         object.keep();
         assert!(!shared(&object), "too large to keep");
+    }
+
+    #[test]
+    fn members_are_found_in_the_text_and_managed_fields_left_out() {
+        let check = |metadata: &str, rest: &str| {
+            let text =
+                format!(r#"{{"kind":"K","apiVersion":"v1","metadata":{{{metadata}}}{rest}}}"#);
+            let object = Obj::unindexed(text.into_bytes().into(), 7).unwrap();
+            let mut out = Vec::new();
+            object.write_unmanaged(&mut out);
+            let mut expected = object.to_value().unwrap();
+            expected.remove_at(&["metadata", "managedFields"]);
+            assert_eq!(json::parse(&out).unwrap(), expected, "{metadata}");
+            let owners = object.metadata_text("ownerReferences").map(|it| json::parse(it).unwrap());
+            assert_eq!(
+                owners.as_ref(),
+                expected.at(&["metadata", "ownerReferences"]),
+                "{metadata}"
+            );
+        };
+        let managed =
+            r#""managedFields":[{"fieldsV1":{"f:a":{"k:{\"x\":\"]\"}":{}}},"manager":"m\\"}]"#;
+        check(managed, "");
+        check(managed, r#","spec":{"a":[1,2]}"#);
+        check(&format!(r#"{managed},"name":"x""#), "");
+        check(&format!(r#""name":"x",{managed}"#), r#","data":1"#);
+        let owners = r#""ownerReferences":[{"name":"o","uid":"u"}]"#;
+        check(
+            r#""annotations":{"ownerReferences":"[]"},"name":"x""#,
+            r#","spec":{"ownerReferences":[]}"#,
+        );
+        check(&format!(r#""a":"\"managedFields\":[",{managed},"name":"x",{owners}"#), "");
+        check(r#""name":"x""#, r#","data":true"#);
+        check("", "");
     }
 
     #[test]

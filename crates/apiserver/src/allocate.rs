@@ -137,8 +137,8 @@ impl Taken {
 
     fn start_again(&mut self, cache: &Cache, range: ServiceRange) {
         *self = Self::default();
-        let snapshot = cache.snapshot("", 0, |_| true);
-        for service in snapshot.objects {
+        let snapshot = cache.everything("", 0);
+        for service in snapshot.objects.iter() {
             let owner = cache_key(&service.facts.namespace, &service.facts.name);
             self.replace(owner, service.to_value().ok().as_ref(), range);
         }

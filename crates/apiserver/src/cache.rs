@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use apimachinery::obj::Obj;
 use bytes::Bytes;
@@ -15,6 +15,8 @@ use compact_str::CompactString;
 use parking_lot::{Mutex, RwLock};
 use registry::AnyResource;
 use tokio::sync::Notify;
+
+use crate::listing::{Listing, Pages};
 
 /// How many bytes of changes a resource keeps. Beyond this the oldest go, and a watcher that has not read them
 /// starts again from the store's own history.
@@ -159,7 +161,23 @@ struct State {
     early: Option<Vec<Early>>,
     /// What is stored and could not be decrypted.
     hidden: BTreeSet<CacheKey>,
+    /// How many objects each namespace has.
+    namespaces: BTreeMap<CompactString, u64>,
+    /// The lists of this moment that somebody reads.
+    listings: Mutex<Vec<Known>>,
 }
+
+/// A list that somebody reads: of which namespace, with which limit, and how many objects follow.
+#[derive(Debug)]
+struct Known {
+    namespace: CompactString,
+    limit: usize,
+    listing: Weak<Listing>,
+    remaining: u64,
+}
+
+/// How many lists of one moment are shared; those with other limits or namespaces are made for who asks.
+const MAX_LISTINGS: usize = 64;
 
 /// The cache of one resource.
 pub struct Cache {
@@ -177,6 +195,8 @@ pub struct Progress {
     moved: Notify,
     /// Somebody waits for progress.
     waiters: AtomicU64,
+    /// The pages that were read last.
+    pages: Pages,
 }
 
 impl Progress {
@@ -228,12 +248,12 @@ pub enum Next {
 #[derive(Debug)]
 pub struct Snapshot {
     /// The objects in order of their keys.
-    pub objects: Vec<Arc<Obj>>,
+    pub objects: Arc<Listing>,
     /// Changes after this snapshot are those after this cursor.
     pub cursor: Cursor,
     /// The revision it is of: every change up to it is here, and none after it.
     pub revision: u64,
-    /// How many objects follow, where a limit cut it.
+    /// How many objects follow, where a limit cut it; 1 for any number of selected ones.
     pub remaining: u64,
 }
 
@@ -304,7 +324,8 @@ impl Cache {
         self.len() == 0
     }
 
-    /// The objects of a namespace (of all, where it is empty) that `matches` takes, at most `limit` of them (0: all).
+    /// The objects of a namespace (of all, where it is empty) that `matches` takes, at most `limit` of them (0: all). Of
+    /// those that follow one is counted: whether there are any costs less than how many.
     #[must_use]
     pub fn snapshot(
         &self,
@@ -313,25 +334,44 @@ impl Cache {
         matches: impl Fn(&Obj) -> bool,
     ) -> Snapshot {
         let state = self.state.read();
-        let prefix =
-            if namespace.is_empty() { CacheKey::default() } else { cache_key(namespace, "") };
-        let range =
-            state.objects.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded));
-        let mut range =
-            range.take_while(|(key, _)| key.starts_with(prefix.as_str())).map(|(_, object)| object);
-        let mut objects = Vec::with_capacity(if namespace.is_empty() && limit == 0 {
-            state.objects.len()
-        } else {
-            0
-        });
-        for object in range.by_ref().filter(|object| matches(object)) {
-            objects.push(Arc::clone(object));
-            if limit > 0 && objects.len() == limit {
-                break;
-            }
+        let mut range = state.of_namespace(namespace).filter(|object| matches(object));
+        let most = if limit == 0 { usize::MAX } else { limit };
+        let objects: Vec<Arc<Obj>> = range.by_ref().take(most).cloned().collect();
+        let remaining = u64::from(limit > 0 && range.next().is_some());
+        drop(range);
+        self.as_of_now(&state, Arc::new(objects.into()), remaining)
+    }
+
+    /// All objects of a namespace (of all, where it is empty), at most `limit` of them (0: all). Whoever asks at the same
+    /// moment gets the same list.
+    #[must_use]
+    pub fn everything(&self, namespace: &str, limit: usize) -> Snapshot {
+        let state = self.state.read();
+        let mut listings = state.listings.lock();
+        let known = listings.iter().find(|it| it.limit == limit && it.namespace == namespace);
+        if let Some((listing, remaining)) =
+            known.and_then(|it| Some((it.listing.upgrade()?, it.remaining)))
+        {
+            drop(listings);
+            return self.as_of_now(&state, listing, remaining);
         }
-        let remaining =
-            if limit > 0 { range.filter(|object| matches(object)).count() as u64 } else { 0 };
+        let all = state.count(namespace);
+        let most = if limit == 0 { usize::MAX } else { limit };
+        let mut objects = Vec::with_capacity(most.min(usize::try_from(all).unwrap_or_default()));
+        objects.extend(state.of_namespace(namespace).take(most).cloned());
+        let remaining = all.saturating_sub(objects.len() as u64);
+        let listing = Arc::new(Listing::shared(objects, limit > 0));
+        listings.retain(|it| it.listing.strong_count() > 0);
+        if listings.len() < MAX_LISTINGS {
+            let (namespace, listing) = (namespace.into(), Arc::downgrade(&listing));
+            listings.push(Known { namespace, limit, listing, remaining });
+            drop(listings);
+        }
+        self.hub.pages.keep(&listing);
+        self.as_of_now(&state, listing, remaining)
+    }
+
+    fn as_of_now(&self, state: &State, objects: Arc<Listing>, remaining: u64) -> Snapshot {
         // A change is here a moment before the caches as a whole are said to be as far.
         let revision = self.hub.revision().max(state.last);
         Snapshot { objects, cursor: state.end(), revision, remaining }
@@ -403,7 +443,7 @@ impl Cache {
     /// Notes an object that cannot be read; says whether it is the first.
     pub(crate) fn hide(&self, key: CacheKey) -> bool {
         let mut state = self.state.write();
-        state.objects.remove(&key);
+        state.remove(&key);
         state.hidden.insert(key);
         state.hidden.len() == 1
     }
@@ -425,7 +465,7 @@ impl Cache {
         if state.hidden.remove(key)
             && let Some(object) = object
         {
-            state.objects.insert(key.clone(), object);
+            state.put(key.clone(), object);
         }
     }
 
@@ -499,13 +539,50 @@ impl State {
         Cursor(self.first + self.log.len() as u64)
     }
 
+    /// The objects of a namespace (of all, where it is empty) in order of their keys.
+    fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<Obj>> {
+        let prefix =
+            if namespace.is_empty() { CacheKey::default() } else { cache_key(namespace, "") };
+        let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
+        let range = self.objects.range::<str, _>(from);
+        range.take_while(move |(key, _)| key.starts_with(prefix.as_str())).map(|(_, object)| object)
+    }
+
+    /// How many objects a namespace has (all, where it is empty).
+    fn count(&self, namespace: &str) -> u64 {
+        match namespace {
+            "" => self.objects.len() as u64,
+            namespace => self.namespaces.get(namespace).copied().unwrap_or_default(),
+        }
+    }
+
     fn put(&mut self, key: CacheKey, object: Arc<Obj>) -> Option<Arc<Obj>> {
+        self.listings.get_mut().clear();
         self.bytes += object.weight() as u64;
+        let namespace = object.facts.namespace.clone();
         let previous = self.objects.insert(key, object);
-        if let Some(previous) = &previous {
-            self.bytes = self.bytes.saturating_sub(previous.weight() as u64);
+        match &previous {
+            Some(previous) => {
+                self.bytes = self.bytes.saturating_sub(previous.weight() as u64);
+            }
+            None if namespace.is_empty() => {}
+            None => *self.namespaces.entry(namespace).or_default() += 1,
         }
         previous
+    }
+
+    fn remove(&mut self, key: &CacheKey) -> Option<Arc<Obj>> {
+        self.listings.get_mut().clear();
+        let gone = self.objects.remove(key)?;
+        self.bytes = self.bytes.saturating_sub(gone.weight() as u64);
+        let namespace = &gone.facts.namespace;
+        if let Some(count) = self.namespaces.get_mut(namespace) {
+            *count -= 1;
+            if *count == 0 {
+                self.namespaces.remove(namespace);
+            }
+        }
+        Some(gone)
     }
 
     /// Takes a change: the event that it is, and whether every watcher is to be woken.
@@ -521,11 +598,8 @@ impl State {
         }
         let previous = match &object {
             Some(object) => self.put(key.clone(), Arc::clone(object)),
-            None => self.objects.remove(key),
+            None => self.remove(key),
         };
-        if let (None, Some(gone)) = (&object, &previous) {
-            self.bytes = self.bytes.saturating_sub(gone.weight() as u64);
-        }
         let event = Arc::new(Event::from_history(revision, object, previous)?);
         let wake_all = self.push(Arc::clone(&event));
         Some((event, wake_all))
@@ -577,9 +651,9 @@ mod tests {
         let object = Obj::with_facts(text.into(), 7, facts).expect("an object");
         // The change is applied, and the caches as a whole are not said to be as far.
         cache.apply(&cache_key("default", "new"), 7, Some(Arc::new(object)));
-        let snapshot = cache.snapshot("", 0, |_| true);
+        let snapshot = cache.everything("", 0);
         assert_eq!((snapshot.objects.len(), snapshot.revision), (1, 7));
         progress.advance(9);
-        assert_eq!(cache.snapshot("", 0, |_| true).revision, 9);
+        assert_eq!(cache.everything("", 0).revision, 9);
     }
 }

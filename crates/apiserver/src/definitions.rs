@@ -44,7 +44,7 @@ pub(crate) async fn install_all(
     resolver: &Arc<dyn Resolver>,
 ) -> Result<(), StorageError> {
     let Some(cache) = definitions_of(catalog, hub) else { return Ok(()) };
-    for object in cache.snapshot("", 0, |_| true).objects {
+    for object in cache.everything("", 0).objects.iter() {
         let Ok(value) = object.to_value() else { continue };
         if !names::holds(&value, "Established") {
             continue;
@@ -169,14 +169,14 @@ impl Follower {
     }
 
     fn take_all(&mut self) {
-        let snapshot = self.cache.snapshot("", 0, |_| true);
+        let snapshot = self.cache.everything("", 0);
         self.at = Some(snapshot.cursor);
         let there: BTreeSet<&CompactString> =
             snapshot.objects.iter().map(|it| &it.facts.name).collect();
         let gone: Vec<CompactString> =
             self.known.keys().filter(|it| !there.contains(it)).cloned().collect();
         gone.iter().for_each(|name| self.gone(name));
-        for object in &snapshot.objects {
+        for object in snapshot.objects.iter() {
             self.learn(object.facts.name.clone(), object);
         }
     }
@@ -382,11 +382,11 @@ async fn clear(
         let mut woken = std::pin::pin!(woken.notified());
         woken.as_mut().enable();
         server.hub.catch_up().await?;
-        let objects = cache.snapshot("", 0, |_| true).objects;
+        let objects = cache.everything("", 0).objects;
         if objects.is_empty() || cache.is_retired() {
             return Ok(());
         }
-        for object in objects {
+        for object in objects.iter() {
             let going = object
                 .to_value()
                 .is_ok_and(|it| it.at(&["metadata", "deletionTimestamp"]).is_some());

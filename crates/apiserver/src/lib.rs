@@ -30,6 +30,7 @@ mod impersonation;
 mod in_process;
 pub mod legacy_tokens;
 pub mod listen;
+pub mod listing;
 pub mod masterleases;
 pub mod metrics;
 pub mod negotiate;

@@ -180,7 +180,7 @@ fn wanted(
         return found.map(|it| vec![it]).ok_or_else(|| Status::not_found(of, &whose));
     }
     let selection = Selection::of(&exchange.query, target)?;
-    Ok(cache.snapshot(namespace, 0, |it| selection.matches(it)).objects)
+    Ok(cache.snapshot(namespace, 0, |it| selection.matches(it)).objects.into_objects())
 }
 
 /// The nodes whose agents know about these.

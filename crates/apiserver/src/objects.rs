@@ -75,9 +75,9 @@ struct CacheFeed {
 
 impl CacheFeed {
     fn all(&mut self) -> Changes {
-        let snapshot = self.cache.snapshot("", 0, |_| true);
+        let snapshot = self.cache.everything("", 0);
         self.at = Some(snapshot.cursor);
-        Changes::All(snapshot.objects)
+        Changes::All(snapshot.objects.into_objects())
     }
 }
 
@@ -117,7 +117,7 @@ impl auth::Objects for CachedObjects {
 
     fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Obj>> {
         let cache = self.cache(group, resource);
-        cache.map(|cache| cache.snapshot(namespace, 0, |_| true).objects).unwrap_or_default()
+        cache.map(|cache| cache.everything(namespace, 0).objects.into_objects()).unwrap_or_default()
     }
 
     fn feed(&self, group: &str, resource: &str) -> Option<Box<dyn Feed>> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use apimachinery::obj::Obj;
 use apimachinery::{Object, Status, Value, json, value};
 use bytes::Bytes;
+use futures::StreamExt;
 use http::header::{
     CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
@@ -14,12 +15,11 @@ use registry::AnyResource;
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::Exchange;
+use crate::listing::{self, Listing};
 use crate::negotiate::{Encoding, Form, Transform};
 use crate::persist::Written;
 use crate::target::Target;
 
-/// How large one piece of a streamed list is, in bytes.
-pub(crate) const CHUNK_BYTES: usize = 64 << 10;
 /// The most that warnings may take up in headers, in bytes (upstream's limit).
 const MAX_WARNING_BYTES: usize = 4 << 10;
 
@@ -241,47 +241,30 @@ fn column_definitions(target: &Target) -> Value {
         .collect()
 }
 
-/// A list's pieces: objects are written into chunks as they are sent, so that memory does not grow with the list.
-pub(crate) struct ListBody {
-    objects: std::vec::IntoIter<Arc<Obj>>,
-    tail: Option<Bytes>,
-    head: Option<Vec<u8>>,
-    first: bool,
-    /// Items say what they are.
-    whole: bool,
-}
-
-impl ListBody {
-    /// A list of these objects between a head that ends in `"items":[` and a tail that begins with `]`. Items that are
-    /// `whole` say what they are.
-    pub(crate) fn new(head: Vec<u8>, objects: Vec<Arc<Obj>>, tail: Bytes, whole: bool) -> Self {
-        let objects = objects.into_iter();
-        Self { objects, tail: Some(tail), head: Some(head), first: true, whole }
+/// A list of objects between a head that ends in `"items":[` and a tail that begins with `]`. A small one is one piece; of
+/// others pieces are written as they are sent, so that memory does not grow with the list.
+pub(crate) fn list(
+    mut head: Vec<u8>,
+    objects: &Arc<Listing>,
+    form: listing::Form,
+    tail: &'static [u8],
+) -> Body {
+    let (text, mut next) = objects.text(form, 0);
+    if next == objects.len() && text.len() < listing::PIECE_BYTES {
+        head.reserve(text.len() + tail.len());
+        head.extend_from_slice(&text);
+        head.extend_from_slice(tail);
+        return Body::full(head);
     }
-}
-
-impl Iterator for ListBody {
-    type Item = Bytes;
-
-    fn next(&mut self) -> Option<Bytes> {
-        self.tail.as_ref()?;
-        let mut chunk = self.head.take().unwrap_or_default();
-        chunk.reserve(CHUNK_BYTES + 4096);
-        while chunk.len() < CHUNK_BYTES {
-            let Some(object) = self.objects.next() else {
-                chunk.extend_from_slice(&self.tail.take().unwrap_or_default());
-                return Some(chunk.into());
-            };
-            if !self.first {
-                chunk.push(b',');
-            }
-            self.first = false;
-            if self.whole {
-                object.write(&mut chunk);
-            } else {
-                object.write_item(&mut chunk);
-            }
+    let (objects, mut tail) = (Arc::clone(objects), Some(Bytes::from_static(tail)));
+    let rest = std::iter::from_fn(move || {
+        if next == objects.len() {
+            return tail.take();
         }
-        Some(chunk.into())
-    }
+        let (text, end) = objects.text(form, next);
+        next = end;
+        Some(text)
+    });
+    let all = [Bytes::from(head), text].into_iter().chain(rest);
+    Body::Stream(futures::stream::iter(all).boxed())
 }

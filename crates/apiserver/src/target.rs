@@ -14,6 +14,7 @@ use crate::Server;
 use crate::cache::Cache;
 use crate::catalog::Found;
 use crate::conversion::{self, Conversion, Direction};
+use crate::listing::Listing;
 use crate::request::RequestInfo;
 
 /// The resource and version a request is about.
@@ -138,6 +139,19 @@ impl Target {
             self.resource().ingest(value);
         };
         conversion::objects(conversion, direction, &objects, with, ingest).await
+    }
+
+    /// The same of a list.
+    pub(crate) async fn all_listed(
+        &self,
+        server: &Server,
+        objects: Arc<Listing>,
+    ) -> Result<Arc<Listing>, Status> {
+        if self.conversion.is_none() {
+            return Ok(objects);
+        }
+        let converted = self.all_from_stored(server, objects.into_objects()).await?;
+        Ok(Arc::new(converted.into()))
     }
 
     /// An object that a request of `target` works on, in this version; `None` where it is that already.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use apimachinery::obj::Obj;
 use apimachinery::{Value, json};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -22,6 +23,7 @@ const MAX_ANSWER_BYTES: usize = 256 << 20;
 pub struct Client {
     transport: Arc<dyn Transport>,
     user_agent: Arc<str>,
+    in_brief: bool,
 }
 
 /// How a patch is written.
@@ -88,7 +90,14 @@ impl Client {
     /// A client over this transport, which names itself so in its user agent.
     #[must_use]
     pub fn new(transport: Arc<dyn Transport>, user_agent: &str) -> Self {
-        Self { transport, user_agent: user_agent.into() }
+        Self { transport, user_agent: user_agent.into(), in_brief: false }
+    }
+
+    /// The same client, whose answers to writes are read no further than who is meant: name, namespace, uid and resource
+    /// version of the object's metadata.
+    #[must_use]
+    pub fn in_brief(&self) -> Self {
+        Self { in_brief: true, ..self.clone() }
     }
 
     /// Sends any request; an answer of failure is an error.
@@ -144,7 +153,11 @@ impl Client {
         content_type: &str,
         body: Bytes,
     ) -> Result<Value, ClientError> {
+        let brief = self.in_brief && method != Method::GET;
         let bytes = self.bytes(method, path, content_type, body).await?;
+        if brief && let Ok(object) = Obj::unindexed(bytes.clone(), 0) {
+            return Ok(brief_of(&object));
+        }
         json::parse(&bytes).map_err(|error| ClientError::Decode(error.to_string()))
     }
 
@@ -358,6 +371,18 @@ impl Client {
         )
         .await
     }
+}
+
+/// An object as far as it says which one it is.
+fn brief_of(object: &Obj) -> Value {
+    let mut brief = Value::object();
+    for member in ["name", "namespace", "resourceVersion", "uid"] {
+        let value = object.metadata_text(member).and_then(|it| json::parse(it).ok());
+        if let Some(value) = value {
+            brief.set_at(&["metadata", member], value);
+        }
+    }
+    brief
 }
 
 fn encode<K: Serialize>(object: &K) -> Result<Bytes, ClientError> {

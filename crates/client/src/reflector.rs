@@ -3,8 +3,9 @@
 //! A [`Store`] is read under a short lock and never waits for the network. A [`Reflector`] keeps it up to date: it lists
 //! through the watch itself, resumes after a break where it was, and starts anew when the version is not kept any more.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use apimachinery::Value;
@@ -12,6 +13,7 @@ use apimachinery::obj::Obj;
 use compact_str::CompactString;
 use component_base::{Random, ShutdownSignal};
 use parking_lot::{Mutex, RwLock};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -30,6 +32,10 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// the next change of a young object needs them as its past.
 const RECENT: usize = 64;
 
+/// How much text the objects have whose typed forms a store keeps: those forms are some twice as large, and whoever works
+/// on many objects at once (the pods of a set) looks at them again after each change of one.
+const TYPED_BYTES: usize = 24 << 20;
+
 /// An object in a store.
 #[derive(Debug)]
 pub struct Cached {
@@ -41,6 +47,29 @@ pub struct Cached {
     pub resource_version: u64,
     /// The object as it was read; in the server's process the very one that its own cache holds.
     object: Arc<Obj>,
+    /// The object as a Rust type, while a store keeps it.
+    typed: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+    owners: OnceLock<Box<[Owner]>>,
+    /// What it lies under in the indexes of its store, each by its place among them.
+    entries: OnceLock<Box<[(usize, CompactString)]>>,
+}
+
+/// An owner that an object names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Owner {
+    /// `apps/v1`
+    pub api_version: CompactString,
+    /// `ReplicaSet`
+    pub kind: CompactString,
+    /// Its name.
+    pub name: CompactString,
+    /// Its uid.
+    pub uid: CompactString,
+    /// It controls the object.
+    pub controller: bool,
+    /// It cannot go before the object where it waits for its dependents.
+    pub block_owner_deletion: bool,
 }
 
 impl Cached {
@@ -59,6 +88,9 @@ impl Cached {
             uid: object.facts.uid.clone(),
             resource_version: object.resource_version,
             object,
+            typed: Mutex::default(),
+            owners: OnceLock::new(),
+            entries: OnceLock::new(),
         }
     }
 
@@ -81,11 +113,51 @@ impl Cached {
         self.object.mentions(text)
     }
 
-    /// The object as a Rust type; `None` where it does not fit, which the server's types prevent.
+    /// The value of a label.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.object.facts.label(key)
+    }
+
+    /// The labels, in order of their names.
+    #[must_use]
+    pub fn labels(&self) -> &[(CompactString, CompactString)] {
+        &self.object.facts.labels
+    }
+
+    /// Whether it is on its way out.
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        self.object.metadata_text("deletionTimestamp").is_some()
+    }
+
+    /// The finalizers that hold it.
+    #[must_use]
+    pub fn finalizers(&self) -> Vec<CompactString> {
+        let text = self.object.metadata_text("finalizers");
+        text.and_then(|it| serde_json::from_slice(it).ok()).unwrap_or_default()
+    }
+
+    /// The owners that it names.
+    #[must_use]
+    pub fn owners(&self) -> &[Owner] {
+        self.owners.get_or_init(|| {
+            let text = self.object.metadata_text("ownerReferences");
+            text.and_then(|it| serde_json::from_slice(it).ok()).unwrap_or_default()
+        })
+    }
+
+    /// The owner that controls it.
+    #[must_use]
+    pub fn controller(&self) -> Option<&Owner> {
+        self.owners().iter().find(|it| it.controller)
+    }
+
+    /// The object as a Rust type, without its managed fields; `None` where it does not fit, which the server's types prevent.
     #[must_use]
     pub fn decode<K: DeserializeOwned>(&self) -> Option<K> {
         let mut json = Vec::new();
-        self.object.write(&mut json);
+        self.object.write_unmanaged(&mut json);
         match serde_json::from_slice(&json) {
             Ok(object) => Some(object),
             Err(error) => {
@@ -114,6 +186,30 @@ impl StoreChange {
     #[must_use]
     pub fn key(&self) -> ObjectKey {
         self.new.as_ref().or(self.old.as_ref()).map(|it| it.key.clone()).unwrap_or_default()
+    }
+}
+
+/// The typed forms that a store keeps, the oldest first, each with the length of its text.
+#[derive(Default)]
+struct Typed {
+    objects: VecDeque<(Weak<Cached>, usize)>,
+    bytes: usize,
+}
+
+impl Typed {
+    /// Notes one, and gives up the oldest until the rest may be kept.
+    fn push(&mut self, object: &Arc<Cached>) {
+        let length = object.object.stored().len();
+        self.bytes += length;
+        self.objects.push_back((Arc::downgrade(object), length));
+        while self.bytes > TYPED_BYTES
+            && let Some((oldest, length)) = self.objects.pop_front()
+        {
+            self.bytes -= length;
+            if let Some(oldest) = oldest.upgrade() {
+                oldest.typed.lock().take();
+            }
+        }
     }
 }
 
@@ -146,6 +242,15 @@ struct Index {
 }
 
 impl Index {
+    fn remove(&mut self, value: &CompactString, key: &ObjectKey) {
+        if let Some(keys) = self.keys.get_mut(value) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.keys.remove(value);
+            }
+        }
+    }
+
     fn values(&self, object: &Cached) -> Vec<CompactString> {
         if object.mentions(self.indexer.mentions) {
             (self.indexer.values)(&object.value())
@@ -159,6 +264,7 @@ struct Shared {
     resource: Resource,
     state: RwLock<State>,
     listeners: Mutex<Vec<Listener>>,
+    typed: Mutex<Typed>,
     moved: Notify,
 }
 
@@ -189,6 +295,7 @@ impl Store {
             resource,
             state: RwLock::new(state),
             listeners: Mutex::default(),
+            typed: Mutex::default(),
             moved: Notify::new(),
         }))
     }
@@ -227,6 +334,31 @@ impl Store {
         let state = self.0.state.read();
         let keys = state.indexes.get(index).and_then(|index| index.keys.get(value));
         keys.into_iter().flatten().filter_map(|key| state.objects.get(key).cloned()).collect()
+    }
+
+    /// Whether a namespace has any object.
+    #[must_use]
+    pub fn has_any(&self, namespace: &str) -> bool {
+        let state = self.0.state.read();
+        let first = state.objects.range(ObjectKey::new(namespace, "")..).next();
+        first.is_some_and(|(key, _)| key.namespace == namespace)
+    }
+
+    /// An object of this store as a Rust type, decoded once for all who ask while it is kept; `None` where it does not fit.
+    #[must_use]
+    pub fn typed<K: DeserializeOwned + Send + Sync + 'static>(
+        &self,
+        object: &Arc<Cached>,
+    ) -> Option<Arc<K>> {
+        let mut slot = object.typed.lock();
+        if let Some(kept) = slot.clone().and_then(|it| it.downcast().ok()) {
+            return Some(kept);
+        }
+        let made = Arc::new(object.decode::<K>()?);
+        *slot = Some(Arc::clone(&made) as _);
+        drop(slot);
+        self.0.typed.lock().push(object);
+        Some(made)
     }
 
     /// How many objects an index has under a value.
@@ -360,21 +492,22 @@ impl State {
         if self.indexes.is_empty() {
             return;
         }
-        for index in self.indexes.values_mut() {
-            if let Some(old) = old {
-                for value in index.values(old) {
-                    let empty = index.keys.get_mut(&value).is_some_and(|keys| {
-                        keys.remove(key);
-                        keys.is_empty()
-                    });
-                    if empty {
-                        index.keys.remove(&value);
-                    }
+        let before = old.and_then(|it| it.entries.get()).map_or(&[][..], |it| it);
+        let mut now = Vec::new();
+        for (place, index) in self.indexes.values_mut().enumerate() {
+            let had = || before.iter().filter(|it| it.0 == place).map(|it| &it.1);
+            let values = new.map(|new| index.values(new)).unwrap_or_default();
+            had().filter(|it| !values.contains(it)).for_each(|it| index.remove(it, key));
+            for value in values {
+                if !had().any(|it| *it == value) {
+                    index.keys.entry(value.clone()).or_default().insert(key.clone());
                 }
+                now.push((place, value));
             }
-            for value in new.map(|new| index.values(new)).unwrap_or_default() {
-                index.keys.entry(value).or_default().insert(key.clone());
-            }
+        }
+        if let Some(new) = new {
+            // An object of a store comes into it once.
+            let _ = new.entries.set(now.into());
         }
     }
 }

@@ -22,7 +22,7 @@ pub use client::ObjectKey;
 pub use metrics::Metrics;
 pub use plan::{Action, Event, Fetch, Plan};
 pub use runner::{Environment, Runner};
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, Typed};
 pub use watches::Watches;
 
 /// A rule of the role that a controller's service account needs.

@@ -10,6 +10,11 @@ use serde::de::DeserializeOwned;
 
 use crate::plan::Fetch;
 
+/// A Rust type of a resource.
+pub trait Typed: k8s_openapi::Resource + DeserializeOwned + Send + Sync + 'static {}
+
+impl<K: k8s_openapi::Resource + DeserializeOwned + Send + Sync + 'static> Typed for K {}
+
 /// The caches as they are now. Reads are synchronous and never wait.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -37,24 +42,29 @@ impl Snapshot {
 
     /// An object.
     #[must_use]
-    pub fn get<K: k8s_openapi::Resource + DeserializeOwned>(&self, key: &ObjectKey) -> Option<K> {
+    pub fn get<K: Typed>(&self, key: &ObjectKey) -> Option<K> {
         self.store::<K>().get(key)?.decode()
+    }
+
+    /// An object, shared with whoever else looks at it.
+    #[must_use]
+    pub fn shared<K: Typed>(&self, key: &ObjectKey) -> Option<Arc<K>> {
+        let store = self.store::<K>();
+        store.typed(&store.get(key)?)
     }
 
     /// The objects of a namespace (of all, where it is empty).
     #[must_use]
-    pub fn list<K: k8s_openapi::Resource + DeserializeOwned>(&self, namespace: &str) -> Vec<K> {
-        decoded(&self.store::<K>().list(namespace))
+    pub fn list<K: Typed>(&self, namespace: &str) -> Vec<Arc<K>> {
+        let store = self.store::<K>();
+        typed(&store, &store.list(namespace))
     }
 
     /// The objects that an index has under a value.
     #[must_use]
-    pub fn by_index<K: k8s_openapi::Resource + DeserializeOwned>(
-        &self,
-        index: &str,
-        value: &str,
-    ) -> Vec<K> {
-        decoded(&self.store::<K>().by_index(index, value))
+    pub fn by_index<K: Typed>(&self, index: &str, value: &str) -> Vec<Arc<K>> {
+        let store = self.store::<K>();
+        typed(&store, &store.by_index(index, value))
     }
 
     /// What a live read that the last plan asked for has found: `None` where it was not asked for, `Some(None)` where
@@ -74,6 +84,6 @@ impl Snapshot {
     }
 }
 
-fn decoded<K: DeserializeOwned>(objects: &[Arc<Cached>]) -> Vec<K> {
-    objects.iter().filter_map(|object| object.decode()).collect()
+fn typed<K: Typed>(store: &Store, objects: &[Arc<Cached>]) -> Vec<Arc<K>> {
+    objects.iter().filter_map(|object| store.typed(object)).collect()
 }

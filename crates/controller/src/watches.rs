@@ -95,12 +95,9 @@ impl Watches<ObjectKey> {
 pub fn controllers(change: &StoreChange, kind: &str) -> Vec<ObjectKey> {
     let mut keys = Vec::new();
     for object in [&change.old, &change.new].into_iter().flatten() {
-        let value = object.value();
-        let owners = value.items_at(&["metadata", "ownerReferences"]);
-        let owner =
-            owners.iter().find(|it| it.bool_at(&["controller"]) && it.str_at(&["kind"]) == kind);
+        let owner = object.owners().iter().find(|it| it.controller && it.kind == kind);
         if let Some(owner) = owner {
-            let key = ObjectKey::new(object.key.namespace.clone(), owner.str_at(&["name"]));
+            let key = ObjectKey::new(object.key.namespace.clone(), owner.name.clone());
             if !keys.contains(&key) {
                 keys.push(key);
             }

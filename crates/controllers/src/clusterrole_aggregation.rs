@@ -1,6 +1,8 @@
 //! ClusterRoles that are made of others: their rules are those of every role that their selectors take. Upstream:
 //! `pkg/controller/clusterroleaggregation`.
 
+use std::sync::Arc;
+
 use apimachinery::{Value, value};
 use client::call::PatchKind;
 use client::reflector::StoreChange;
@@ -42,7 +44,7 @@ impl Controller for ClusterRoleAggregation {
         if selectors.is_empty() {
             return None;
         }
-        let others: Vec<ClusterRole> = snapshot.list("");
+        let others: Vec<Arc<ClusterRole>> = snapshot.list("");
         let mut rules: Vec<PolicyRule> = Vec::new();
         for selector in selectors {
             let taken = others.iter().filter(|other| {
@@ -90,7 +92,7 @@ fn selectors(role: &ClusterRole) -> Vec<Selector> {
 
 /// The role itself, and those that take it, or took it.
 fn aggregates(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
-    let versions: Vec<ClusterRole> =
+    let versions: Vec<Arc<ClusterRole>> =
         [&change.old, &change.new].into_iter().flatten().filter_map(|it| it.decode()).collect();
     let takes = |role: &ClusterRole| {
         selectors(role)

@@ -2,6 +2,8 @@
 
 mod plan;
 
+use std::sync::Arc;
+
 use client::ObjectKey;
 use client::indexes::BY_CONTROLLER;
 use controller::{Controller, Plan, Snapshot, Watches};
@@ -43,7 +45,7 @@ impl Metrics {
 pub struct Observed {
     cron_job: CronJob,
     /// The jobs that it controls.
-    jobs: Vec<Job>,
+    jobs: Vec<Arc<Job>>,
 }
 
 /// What is remembered of a cron job.

@@ -40,9 +40,9 @@ pub struct Observed {
     /// How its template is kept.
     pub kept: Kept,
     /// The pods that it controls, of whatever labels, and the orphans of its namespace that fit its selector.
-    pub pods: Vec<Pod>,
+    pub pods: Vec<Arc<Pod>>,
     /// The revisions that it controls, and the orphans that fit.
-    pub revisions: Vec<ControllerRevision>,
+    pub revisions: Vec<Arc<ControllerRevision>>,
     /// All nodes, by name.
     pub nodes: Vec<Arc<NodeFacts>>,
 }
@@ -70,10 +70,10 @@ impl Controller for DaemonSets {
         let template = cached.value().at(&["spec", "template"]).cloned().unwrap_or_default();
         let uid = set.metadata.uid.clone().unwrap_or_default();
         let selector = owner::selector(&set.spec.selector);
-        let mut pods: Vec<Pod> = snapshot.by_index(BY_CONTROLLER, &uid);
+        let mut pods: Vec<Arc<Pod>> = snapshot.by_index(BY_CONTROLLER, &uid);
         let orphans = snapshot.by_index::<Pod>(ORPHANS, &key.namespace);
         pods.extend(orphans.into_iter().filter(|pod| owner::matches(&selector, &pod.metadata)));
-        let mut revisions: Vec<ControllerRevision> = snapshot.by_index(BY_CONTROLLER, &uid);
+        let mut revisions: Vec<Arc<ControllerRevision>> = snapshot.by_index(BY_CONTROLLER, &uid);
         let orphans = snapshot.by_index::<ControllerRevision>(ORPHANS, &key.namespace);
         revisions.extend(orphans.into_iter().filter(|it| owner::matches(&selector, &it.metadata)));
         let collisions = set.status.as_ref().and_then(|status| status.collision_count);

@@ -6,6 +6,8 @@ mod scale;
 mod sets;
 mod status;
 
+use std::sync::Arc;
+
 use client::ObjectKey;
 use client::indexes::{BY_CONTROLLER, ORPHANS};
 use client::reflector::StoreChange;
@@ -27,7 +29,7 @@ pub struct Observed {
     /// The Deployment.
     pub deployment: Deployment,
     /// The sets that it controls, and the orphans of its namespace that fit its selector.
-    pub sets: Vec<ReplicaSet>,
+    pub sets: Vec<Arc<ReplicaSet>>,
     /// How many names of sets of its present template were taken by others.
     pub collisions: Option<i32>,
     /// How many pods of its sets exist and are not over, those on their way out too.
@@ -49,7 +51,7 @@ impl Controller for Deployments {
         let deployment: Deployment = snapshot.get(key)?;
         let uid = deployment.metadata.uid.clone().unwrap_or_default();
         let selector = owner::selector(&deployment.spec.selector);
-        let mut sets: Vec<ReplicaSet> = snapshot.by_index(BY_CONTROLLER, &uid);
+        let mut sets: Vec<Arc<ReplicaSet>> = snapshot.by_index(BY_CONTROLLER, &uid);
         let pods = sets.iter().flat_map(|set| {
             snapshot.by_index::<Pod>(BY_CONTROLLER, set.metadata.uid.as_deref().unwrap_or_default())
         });

@@ -49,7 +49,7 @@ pub enum Scale {
 #[derive(Debug)]
 pub enum Observed {
     /// A budget with its pods, each with how many its controller wants.
-    Budget(Box<PodDisruptionBudget>, Vec<(Pod, Scale)>),
+    Budget(Box<PodDisruptionBudget>, Vec<(Arc<Pod>, Scale)>),
     /// A pod.
     Pod(Box<Pod>),
 }
@@ -82,7 +82,7 @@ impl Controller for Disruption {
             Some(selector) => select::pods(snapshot, &key.namespace, &Selector::of(selector)),
             None => Vec::new(),
         };
-        let scaled = |pod: Pod| {
+        let scaled = |pod: Arc<Pod>| {
             let scale = scale(snapshot, &pod);
             (pod, scale)
         };

@@ -3,6 +3,8 @@
 mod plan;
 mod subsets;
 
+use std::sync::Arc;
+
 use client::ObjectKey;
 use controller::{Controller, Plan, Snapshot, Watches};
 use jiff::Timestamp;
@@ -31,7 +33,7 @@ pub enum Observed {
         /// The service.
         service: Box<Service>,
         /// The pods that its selector takes.
-        pods: Vec<Pod>,
+        pods: Vec<Arc<Pod>>,
         /// Its endpoints as they are.
         current: Option<Endpoints>,
     },

@@ -2,6 +2,8 @@
 
 mod plan;
 
+use std::sync::Arc;
+
 use client::ObjectKey;
 use client::indexes::{BY_SERVICE, service_entry};
 use client::reflector::StoreChange;
@@ -32,9 +34,9 @@ pub struct Observed {
     /// The service.
     pub service: Service,
     /// The pods that its selector takes.
-    pub pods: Vec<Pod>,
+    pub pods: Vec<Arc<Pod>>,
     /// The slices of the service that this controller manages.
-    pub slices: Vec<EndpointSlice>,
+    pub slices: Vec<Arc<EndpointSlice>>,
     /// The zones of the pods' nodes.
     pub zones: std::collections::BTreeMap<String, String>,
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use apimachinery::Value;
 use client::indexes::BY_OWNER;
-use client::reflector::StoreChange;
+use client::reflector::{Owner as Named, StoreChange};
 use client::{ObjectKey, Resource};
 use compact_str::CompactString;
 use controller::{Controller, Fetch, Plan, Snapshot, Watches};
@@ -35,7 +35,10 @@ pub type Key = (Resource, ObjectKey);
 #[derive(Debug, Clone)]
 pub enum Owner {
     /// It is there.
-    Present(Value),
+    Present {
+        /// It is going, and waits for its dependents to go first.
+        waits: bool,
+    },
     /// It is gone, by a live read.
     Gone,
     /// The caches do not have it: a live read has to tell.
@@ -50,7 +53,7 @@ pub struct Observed {
     pub(crate) resource: Resource,
     pub(crate) key: ObjectKey,
     /// The object as the cache has it.
-    pub(crate) object: Value,
+    pub(crate) object: Arc<Value>,
     /// Its owner references with what is known of each owner.
     pub(crate) owners: Vec<(Value, Owner)>,
     /// The objects that name it as an owner, where they matter: it is going, or an owner waits for it to go.
@@ -98,13 +101,16 @@ impl Controller for GarbageCollector {
     }
 
     fn observe(&self, snapshot: &Snapshot, (resource, key): &Key) -> Option<Observed> {
-        let object = snapshot.store_for(resource).get(key)?.to_value();
-        let owners = object.items_at(&["metadata", "ownerReferences"]).iter();
-        let owners: Vec<(Value, Owner)> = owners
-            .map(|reference| (reference.clone(), self.kinds.owner(snapshot, key, reference)))
+        let cached = snapshot.store_for(resource).get(key)?;
+        let object = cached.value();
+        let references = object.items_at(&["metadata", "ownerReferences"]).iter();
+        let owners: Vec<(Value, Owner)> = references
+            .zip(cached.owners())
+            .map(|(reference, named)| (reference.clone(), self.kinds.owner(snapshot, key, named)))
             .collect();
-        let deleting = object.at(&["metadata", "deletionTimestamp"]).is_some();
-        let awaited = owners.iter().any(|(_, owner)| plan::waits(owner));
+        let deleting = cached.is_deleting();
+        let awaited =
+            owners.iter().any(|(_, owner)| matches!(owner, Owner::Present { waits: true }));
         let uid = object.str_at(&["metadata", "uid"]);
         let matter = deleting || awaited;
         let dependents = if matter { self.kinds.dependents(snapshot, uid) } else { Vec::new() };
@@ -137,10 +143,9 @@ impl Kinds {
     }
 
     /// The resource of the owner that a reference names.
-    fn of(&self, reference: &Value) -> Option<Resource> {
-        let version = reference.str_at(&["apiVersion"]);
-        let group = version.split_once('/').map_or("", |(group, _)| group);
-        let kind = (group.into(), reference.str_at(&["kind"]).into());
+    fn of(&self, reference: &Named) -> Option<Resource> {
+        let group = reference.api_version.split_once('/').map_or("", |(group, _)| group);
+        let kind = (group.into(), reference.kind.clone());
         match self.by_kind.get(&kind) {
             Some(place) => Some(self.resources[*place].clone()),
             None => self.custom.of_kind(group, &kind.1),
@@ -148,28 +153,29 @@ impl Kinds {
     }
 
     /// Where the owner that a reference names lies.
-    fn key_of(&self, dependent: &ObjectKey, reference: &Value) -> Option<Key> {
+    fn key_of(&self, dependent: &ObjectKey, reference: &Named) -> Option<Key> {
         let resource = self.of(reference)?;
         let namespace = if resource.namespaced {
             dependent.namespace.clone()
         } else {
             CompactString::default()
         };
-        Some((resource, ObjectKey::new(namespace, reference.str_at(&["name"]))))
+        Some((resource, ObjectKey::new(namespace, reference.name.clone())))
     }
 
-    fn owner(&self, snapshot: &Snapshot, dependent: &ObjectKey, reference: &Value) -> Owner {
+    fn owner(&self, snapshot: &Snapshot, dependent: &ObjectKey, reference: &Named) -> Owner {
         let Some((resource, key)) = self.key_of(dependent, reference) else {
             return Owner::Foreign;
         };
-        let uid = reference.str_at(&["uid"]);
+        let uid = reference.uid.as_str();
         if let Some(cached) = snapshot.store_for(&resource).get(&key).filter(|it| it.uid == uid) {
-            return Owner::Present(cached.to_value());
+            let waits = cached.is_deleting() && plan::waits(&cached.value());
+            return Owner::Present { waits };
         }
         let fetch = Fetch::read(resource, key);
         match snapshot.fetched(&fetch) {
             Some(Some(value)) if value.str_at(&["metadata", "uid"]) == uid => {
-                Owner::Present(value.clone())
+                Owner::Present { waits: plan::waits(value) }
             }
             Some(_) => Owner::Gone,
             None => Owner::Unknown(fetch),
@@ -188,15 +194,11 @@ impl Kinds {
     /// The owners that an object held up and holds up no more.
     fn unblocked(&self, change: &StoreChange) -> Vec<Key> {
         let (Some(old), Some(new)) = (&change.old, &change.new) else { return Vec::new() };
-        let (before, now) = (old.value(), new.value());
-        let blocking = |value: &Value| -> Vec<Value> {
-            let references = value.items_at(&["metadata", "ownerReferences"]).iter();
-            references.filter(|it| it.bool_at(&["blockOwnerDeletion"])).cloned().collect()
+        let still = |it: &Named| {
+            new.owners().iter().any(|now| now.block_owner_deletion && now.uid == it.uid)
         };
-        let still = blocking(&now);
-        let still = |it: &Value| still.iter().any(|now| now.get("uid") == it.get("uid"));
-        let released = blocking(&before).into_iter().filter(|it| !still(it));
-        released.filter_map(|reference| self.key_of(&old.key, &reference)).collect()
+        let held = old.owners().iter().filter(|it| it.block_owner_deletion);
+        held.filter(|it| !still(it)).filter_map(|it| self.key_of(&old.key, it)).collect()
     }
 
     /// The object itself where it has owners or is going; its dependents when it is gone or going; its owners when it
@@ -209,10 +211,15 @@ impl Kinds {
     ) -> Vec<Key> {
         let mut keys = Vec::new();
         let Some(object) = change.new.as_ref().or(change.old.as_ref()) else { return keys };
-        let value = object.value();
-        let deleting = value.at(&["metadata", "deletionTimestamp"]).is_some();
-        let owners = value.items_at(&["metadata", "ownerReferences"]);
+        let (deleting, owners) = (object.is_deleting(), object.owners());
         if change.new.is_some() {
+            if let Some(old) = &change.old
+                && !deleting
+                && old.owners() == owners
+            {
+                // What else changes is no matter of owners.
+                return keys;
+            }
             keys.extend(self.unblocked(change));
             if !owners.is_empty() || deleting {
                 keys.push((resource.clone(), object.key.clone()));
@@ -221,13 +228,12 @@ impl Kinds {
                 return keys;
             }
         } else {
-            keys.extend(owners.iter().filter_map(|reference| self.key_of(&object.key, reference)));
+            keys.extend(owners.iter().filter_map(|it| self.key_of(&object.key, it)));
         }
-        let uid = value.str_at(&["metadata", "uid"]);
-        keys.extend(self.dependents(snapshot, uid).into_iter().map(|(resource, dependent)| {
-            let at = |member| dependent.str_at(&["metadata", member]);
-            (resource, ObjectKey::new(at("namespace"), at("name")))
-        }));
+        for resource in self.resources.iter().chain(&self.custom.all()) {
+            let dependents = snapshot.store_for(resource).by_index(BY_OWNER, &object.uid);
+            keys.extend(dependents.iter().map(|it| (resource.clone(), it.key.clone())));
+        }
         keys
     }
 }

@@ -12,6 +12,7 @@ mod metrics;
 mod plan;
 mod tracking;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use client::ObjectKey;
@@ -52,7 +53,7 @@ pub enum Key {
 #[derive(Debug)]
 pub enum Observed {
     /// A job, and the pods that it controls or might adopt.
-    Job(Box<Job>, Vec<Pod>),
+    Job(Box<Job>, Vec<Arc<Pod>>),
     /// A pod that nobody counts.
     Orphan(Box<Pod>),
 }
@@ -92,7 +93,7 @@ impl Controller for Jobs {
         if managed_by.is_some_and(|it| it != MANAGER) {
             return None;
         }
-        let mut pods: Vec<Pod> =
+        let mut pods: Vec<Arc<Pod>> =
             snapshot.by_index(BY_CONTROLLER, job.metadata.uid.as_deref().unwrap_or_default());
         let selector = selector(&job);
         let orphans = snapshot.by_index::<Pod>(ORPHANS, &key.namespace);

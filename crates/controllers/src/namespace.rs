@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::{Value, time, value};
+use client::reflector::{Cached, StoreChange};
 use client::{ObjectKey, Resource};
+use compact_str::CompactString;
 use controller::{Action, Controller, Fetch, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Namespace;
@@ -24,8 +26,9 @@ pub struct Namespaces {
 
 /// The finalizer that this controller takes away.
 const FINALIZER: &str = "kubernetes";
-/// How long nothing is done about a namespace that is going (upstream's).
-const GRACE: SignedDuration = SignedDuration::from_secs(5);
+/// How long nothing is done about a namespace that is going: until then every server has seen it (upstream: 5 s, for caches
+/// that are later than ours).
+const GRACE: SignedDuration = SignedDuration::from_secs(2);
 /// How soon a namespace whose content is still going is looked at again, in seconds.
 const LOOK_AGAIN_SECONDS: i64 = 1;
 
@@ -33,10 +36,59 @@ const LOOK_AGAIN_SECONDS: i64 = 1;
 #[derive(Debug)]
 pub struct Observed {
     namespace: Namespace,
-    /// What is in it, by resource; `None` where that was not asked for yet.
-    content: Vec<(Resource, Option<Vec<Value>>)>,
+    /// What is in it, by resource.
+    content: Vec<Left>,
+    /// What has to be read before that is known.
+    fetches: Vec<Fetch>,
     /// What other servers have in it.
     remote: Seen,
+}
+
+/// What a namespace has of a resource.
+#[derive(Debug)]
+struct Left {
+    resource: Resource,
+    count: usize,
+    finalizers: Vec<CompactString>,
+    /// All of it is on its way out.
+    is_going: bool,
+}
+
+impl Left {
+    fn cached(resource: Resource, objects: &[Arc<Cached>]) -> Self {
+        Self {
+            resource,
+            count: objects.len(),
+            finalizers: objects.iter().flat_map(|it| it.finalizers()).collect(),
+            is_going: objects.iter().all(|it| it.is_deleting()),
+        }
+    }
+
+    fn listed(resource: &Resource, objects: &[Value]) -> Self {
+        let finalizers = objects.iter().flat_map(|it| it.items_at(&["metadata", "finalizers"]));
+        Self {
+            resource: resource.clone(),
+            count: objects.len(),
+            finalizers: finalizers.filter_map(Value::as_str).map(Into::into).collect(),
+            is_going: objects.iter().all(|it| it.at(&["metadata", "deletionTimestamp"]).is_some()),
+        }
+    }
+}
+
+/// Events: nobody has a cache of them.
+fn is_event(resource: &Resource) -> bool {
+    resource.plural == "events"
+}
+
+/// A namespace that is going and has lost its last object of a resource.
+fn emptied(resource: &Resource, change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
+    let namespace = change.key().namespace;
+    if change.new.is_some() || snapshot.store_for(resource).has_any(&namespace) {
+        return Vec::new();
+    }
+    let key = ObjectKey::new("", namespace);
+    let is_going = snapshot.store::<Namespace>().get(&key).is_some_and(|it| it.is_deleting());
+    if is_going { vec![key] } else { Vec::new() }
 }
 
 /// Every namespaced resource that can be listed and deleted, each once.
@@ -70,8 +122,15 @@ impl Controller for Namespaces {
 
     fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
         let (custom, remotes) = (Arc::clone(&self.custom), Arc::clone(&self.remotes));
+        let watches = resources().into_iter().filter(|it| !is_event(it)).fold(
+            watches.own::<Namespace>(),
+            |watches, resource| {
+                watches.on_resource(resource.clone(), move |change, snapshot| {
+                    emptied(&resource, change, snapshot)
+                })
+            },
+        );
         watches
-            .own::<Namespace>()
             .on_resource(custom::definitions(), move |change, _| {
                 let _known = custom.learn(change);
                 Vec::new()
@@ -86,14 +145,15 @@ impl Controller for Namespaces {
         let namespace: Namespace = snapshot.get(key)?;
         namespace.metadata.deletion_timestamp.as_ref()?;
         let custom = self.custom.all().into_iter().filter(|it| it.namespaced);
-        let content = resources().into_iter().chain(custom).map(|resource| {
-            let found = snapshot.fetched(&fetch(&resource, &key.name));
-            let items =
-                found.map(|list| list.and_then(Value::as_array).unwrap_or_default().to_vec());
-            (resource, items)
-        });
+        let all: Vec<Resource> = resources().into_iter().chain(custom).collect();
+        let cached = cached(snapshot, &key.name, &all);
+        let (content, fetches) = if cached.is_empty() {
+            listed(snapshot, &key.name, &all)
+        } else {
+            (cached, Vec::new())
+        };
         let remote = self.remotes.look(snapshot, &key.name);
-        Some(Observed { content: content.collect(), remote, namespace })
+        Some(Observed { content, fetches, remote, namespace })
     }
 
     fn plan(&self, observed: &Observed, (): &mut (), now: Timestamp) -> Plan {
@@ -111,26 +171,22 @@ impl Controller for Namespaces {
             plan.requeue_by(due);
             return plan;
         }
-        let unknown = observed.content.iter().filter(|(_, items)| items.is_none());
-        plan.fetches = unknown.map(|(resource, _)| fetch(resource, &name)).collect();
+        plan.fetches.clone_from(&observed.fetches);
         plan.fetches.extend(observed.remote.fetches.iter().cloned());
         if !plan.fetches.is_empty() {
             return plan;
         }
-        let left: Vec<(&Resource, &Vec<Value>)> = observed
-            .content
-            .iter()
-            .filter_map(|(resource, items)| items.as_ref().map(|items| (resource, items)))
-            .chain(observed.remote.content.iter().map(|(resource, items)| (resource, items)))
-            .filter(|(_, items)| !items.is_empty())
-            .collect();
-        for (resource, items) in &left {
-            if items.iter().any(|item| item.at(&["metadata", "deletionTimestamp"]).is_none()) {
-                plan.act(Action::DeleteCollection {
-                    resource: (*resource).clone(),
-                    namespace: name.clone(),
-                });
-            }
+        let remote = observed.remote.content.iter();
+        let remote: Vec<Left> = remote.map(|(it, objects)| Left::listed(it, objects)).collect();
+        let left: Vec<&Left> =
+            observed.content.iter().chain(&remote).filter(|it| it.count > 0).collect();
+        let coming = left.iter().filter(|it| !it.is_going).map(|it| it.resource.clone());
+        let coming: Vec<Resource> = coming.collect();
+        // Events are told of what goes, and are not known before they are asked for.
+        let events = Resource::built_in("", "events");
+        let events = Some(events).filter(|it| !coming.is_empty() && !coming.contains(it));
+        for resource in coming.into_iter().chain(events) {
+            plan.act(Action::DeleteCollection { resource, namespace: name.clone() });
         }
         let mut object = to_value(namespace);
         let changed = set_conditions(&mut object, &left, &observed.remote, now);
@@ -160,24 +216,44 @@ impl Controller for Namespaces {
     }
 }
 
+/// What lists tell of a namespace, and which have to be read first.
+fn listed(snapshot: &Snapshot, namespace: &str, all: &[Resource]) -> (Vec<Left>, Vec<Fetch>) {
+    let (mut content, mut fetches) = (Vec::new(), Vec::new());
+    for resource in all {
+        let wanted = fetch(resource, namespace);
+        match snapshot.fetched(&wanted) {
+            Some(list) => {
+                let objects = list.and_then(Value::as_array).unwrap_or_default();
+                content.push(Left::listed(resource, objects));
+            }
+            None => fetches.push(wanted),
+        }
+    }
+    (content, fetches)
+}
+
+/// What the caches tell of a namespace. That nothing is left there has to be told by lists: caches may be late.
+fn cached(snapshot: &Snapshot, namespace: &str, all: &[Resource]) -> Vec<Left> {
+    let stores = all.iter().filter(|it| !is_event(it)).map(|it| (it, snapshot.store_for(it)));
+    let known = stores.filter(|(_, store)| store.is_synced() && store.has_any(namespace));
+    known.map(|(it, store)| Left::cached(it.clone(), &store.list(namespace))).collect()
+}
+
 /// A condition to be set: type, whether it holds, reason, message.
 type Wanted = (&'static str, bool, &'static str, String);
 
 /// Upstream's five conditions.
-fn conditions(left: &[(&Resource, &Vec<Value>)], remote: &Seen) -> [Wanted; 5] {
+fn conditions(left: &[&Left], remote: &Seen) -> [Wanted; 5] {
     let content: Vec<String> = left
         .iter()
-        .map(|(resource, items)| {
-            let (plural, group, count) = (&resource.plural, &resource.group, items.len());
+        .map(|Left { resource, count, .. }| {
+            let (plural, group) = (&resource.plural, &resource.group);
             format!("{plural}.{group} has {count} resource instances")
         })
         .collect();
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for item in left.iter().flat_map(|(_, items)| items.iter()) {
-        let finalizers = item.items_at(&["metadata", "finalizers"]).iter();
-        for finalizer in finalizers.filter_map(Value::as_str) {
-            *counts.entry(finalizer.to_owned()).or_default() += 1;
-        }
+    let mut counts: BTreeMap<&CompactString, usize> = BTreeMap::new();
+    for finalizer in left.iter().flat_map(|it| &it.finalizers) {
+        *counts.entry(finalizer).or_default() += 1;
     }
     let finalizers =
         counts.iter().map(|(name, count)| format!("{name} in {count} resource instances"));
@@ -242,12 +318,7 @@ fn finalizing(finalizers: &[String]) -> Wanted {
 }
 
 /// Sets the conditions; says whether any of them changed.
-fn set_conditions(
-    object: &mut Value,
-    left: &[(&Resource, &Vec<Value>)],
-    remote: &Seen,
-    now: Timestamp,
-) -> bool {
+fn set_conditions(object: &mut Value, left: &[&Left], remote: &Seen, now: Timestamp) -> bool {
     let old = object.items_at(&["status", "conditions"]).to_vec();
     let merged = |(kind, holds, reason, message): &Wanted| {
         let status = if *holds { "True" } else { "False" };

@@ -6,6 +6,7 @@
 mod metrics;
 mod zones;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use apimachinery::{Value, time, value};
@@ -21,7 +22,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 
 use parking_lot::Mutex;
 
-use crate::owner::{key_of, reference_to, to_value};
+use crate::owner::{key_of, reference_to};
 
 pub use metrics::Metrics;
 pub use zones::Rates;
@@ -104,11 +105,11 @@ pub enum Observed {
 /// What it sees of a node.
 #[derive(Debug)]
 pub struct Present {
-    node: Node,
+    node: Arc<Value>,
     /// The renew time of its lease, as text.
     lease: String,
     /// Its pods, where it is not ready.
-    pods: Vec<Pod>,
+    pods: Vec<Arc<Pod>>,
 }
 
 impl Controller for NodeLifecycle {
@@ -123,6 +124,7 @@ impl Controller for NodeLifecycle {
 
     fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
         let (zones, metrics) = (Arc::clone(&self.zones), self.metrics.clone());
+        let of_pods = Arc::clone(&self.zones);
         watches
             .on::<Node>(move |change, _| nodes_of(&mut zones.lock(), &metrics, change))
             .on::<Lease>(|change, _| {
@@ -130,11 +132,11 @@ impl Controller for NodeLifecycle {
                 let of_node = key.namespace == "kube-node-lease";
                 if of_node { vec![ObjectKey::new("", key.name)] } else { Vec::new() }
             })
-            .on::<Pod>(node_of)
+            .on::<Pod>(move |change, _| node_of(&of_pods, change))
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
-        let Some(node) = snapshot.get::<Node>(key) else {
+        let Some(node) = snapshot.store::<Node>().get(key).map(|it| it.value()) else {
             return Some(Observed::Gone(key.name.to_string()));
         };
         let lease =
@@ -142,7 +144,7 @@ impl Controller for NodeLifecycle {
         let lease = lease
             .map(|it| it.value().str_at(&["spec", "renewTime"]).to_owned())
             .unwrap_or_default();
-        let ready = ready_status(&to_value(&node)) == "True";
+        let ready = ready_status(&node) == "True";
         let pods = if ready { Vec::new() } else { snapshot.by_index(BY_NODE, &key.name) };
         Some(Observed::Present(Box::new(Present { node, lease, pods })))
     }
@@ -173,37 +175,37 @@ impl Controller for NodeLifecycle {
 impl NodeLifecycle {
     fn plan_node(&self, observed: &Present, memory: &mut Memory, now: Timestamp) -> Plan {
         let mut plan = Plan::nothing();
-        let object = to_value(&observed.node);
-        let name = observed.node.metadata.name.clone().unwrap_or_default();
-        let about = || reference_to("v1", "Node", &observed.node.metadata);
+        let object = &*observed.node;
+        let name = object.str_at(&["metadata", "name"]);
+        let about = || ObjectReference::of(object);
         if !std::mem::replace(&mut memory.registered, true) {
             let message = format!("Node {name} event: Registered Node {name} in Controller");
             plan.event(about(), EventType::Normal, "RegisteredNode", message);
         }
-        if label(&mut plan, &object) {
+        if label(&mut plan, object) {
             // What follows is planned from the node as it is then.
             return plan;
         }
-        let seen = self.last_seen(observed, &object, memory, now);
+        let seen = self.last_seen(observed, object, memory, now);
         let options = &self.options;
-        let grace = match has_reported(&object) {
+        let grace = match has_reported(object) {
             true => options.grace_seconds,
             false => options.startup_grace_seconds,
         };
         let deadline = seen.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
-        let mut wanted = object.clone();
+        let mut wanted = Cow::Borrowed(object);
         if deadline <= now {
-            silence(&mut wanted, now);
+            silence(wanted.to_mut(), now);
         } else {
             plan.requeue_by(deadline);
         }
-        if wanted.get("status") != object.get("status") {
+        if matches!(&wanted, Cow::Owned(wanted) if wanted.get("status") != object.get("status")) {
             plan.act(Action::Update {
                 resource: Resource::of::<Node>(),
                 subresource: "status",
-                object: wanted.clone(),
+                object: wanted.into_owned(),
             });
-            if ready_status(&object) == "True" {
+            if ready_status(object) == "True" {
                 let message = format!("Node {name} status is now: NodeNotReady");
                 plan.event(about(), EventType::Normal, "NodeNotReady", message);
             }
@@ -298,11 +300,13 @@ fn nodes_of(zones: &mut Zones, metrics: &Metrics, change: &StoreChange) -> Vec<O
     std::iter::once(key).chain(others).collect()
 }
 
-fn node_of(change: &StoreChange, _: &Snapshot) -> Vec<ObjectKey> {
+/// The node of a pod, unless it is ready: only on others pods matter.
+fn node_of(zones: &Mutex<Zones>, change: &StoreChange) -> Vec<ObjectKey> {
     let Some(pod) = &change.new else { return Vec::new() };
     let value = pod.value();
     match value.str_at(&["spec", "nodeName"]) {
         "" => Vec::new(),
+        name if zones.lock().is_ready(name) => Vec::new(),
         name => vec![ObjectKey::new("", name)],
     }
 }

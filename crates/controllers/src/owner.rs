@@ -1,5 +1,7 @@
 //! Who owns what: references, adoption and release.
 
+use std::sync::Arc;
+
 use apimachinery::labels::Selector;
 use apimachinery::{Value, value};
 use client::call::PatchKind;
@@ -59,12 +61,12 @@ pub fn claim<'o, T: Metadata<Ty = ObjectMeta>>(
     plan: &mut Plan,
     owner: &Owner<'_>,
     resource: &Resource,
-    objects: &'o [T],
+    objects: &'o [Arc<T>],
     fits: impl Fn(&T) -> bool,
 ) -> Vec<&'o T> {
     let deleting = is_deleting(owner.metadata);
     let mut mine = Vec::new();
-    for object in objects {
+    for object in objects.iter().map(AsRef::as_ref) {
         let metadata = object.metadata();
         match controller_of(metadata) {
             Some(_) if fits(object) => mine.push(object),

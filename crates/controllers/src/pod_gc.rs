@@ -1,6 +1,8 @@
 //! Pods that nobody else takes away: those of nodes that are gone, those that were to go and have no node, and the oldest
 //! of those that are over when there are too many. Upstream: `pkg/controller/podgc`.
 
+use std::sync::Arc;
+
 use apimachinery::{Value, time, value};
 use client::call::PatchKind;
 use client::indexes::{BY_NODE, BY_PHASE, OVER};
@@ -62,7 +64,7 @@ pub enum Observed {
     /// A pod with its node.
     Pod(Box<Pod>, NodeState),
     /// The pods that are over, as many as are too many, oldest first.
-    Surplus(Vec<Pod>),
+    Surplus(Vec<Arc<Pod>>),
 }
 
 impl Controller for PodGc {
@@ -106,13 +108,13 @@ impl Controller for PodGc {
 }
 
 impl PodGc {
-    fn surplus(&self, snapshot: &Snapshot) -> Option<Vec<Pod>> {
+    fn surplus(&self, snapshot: &Snapshot) -> Option<Vec<Arc<Pod>>> {
         let store = snapshot.store::<Pod>();
         let count = store.count_index(BY_PHASE, OVER);
         if self.terminated_threshold == 0 || count <= self.terminated_threshold {
             return None;
         }
-        let mut pods: Vec<Pod> = snapshot.by_index(BY_PHASE, OVER);
+        let mut pods: Vec<Arc<Pod>> = snapshot.by_index(BY_PHASE, OVER);
         pods.retain(|pod| !is_deleting(&pod.metadata));
         let evicted =
             |pod: &Pod| pod.status.as_ref().and_then(|it| it.reason.as_deref()) == Some("Evicted");

@@ -96,7 +96,7 @@ pub struct Observed {
     autoscaler: HorizontalPodAutoscaler,
     /// The resource that is scaled, or why it is none.
     target: Result<Resource, String>,
-    pods: Vec<Pod>,
+    pods: Vec<Arc<Pod>>,
     kinds: Arc<Kinds>,
     answers: BTreeMap<String, Value>,
     /// The targets' selectors of all autoscalers of the namespace, this one's too.
@@ -104,7 +104,7 @@ pub struct Observed {
 }
 
 impl Observed {
-    fn pods_of(&self, selector: &labels::Selector) -> Vec<Pod> {
+    fn pods_of(&self, selector: &labels::Selector) -> Vec<Arc<Pod>> {
         let pods = self.pods.iter().filter(|it| owner::matches(selector, &it.metadata));
         pods.cloned().collect()
     }

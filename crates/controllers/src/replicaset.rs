@@ -49,7 +49,7 @@ pub struct Observed {
     /// The ReplicaSet.
     pub set: ReplicaSet,
     /// The pods that it controls, of whatever labels, and the orphans of its namespace that fit its selector.
-    pub pods: Vec<Pod>,
+    pub pods: Vec<Arc<Pod>>,
     /// How many pods of the same owner run on the node of each of `pods`: of many on a node, one goes first.
     pub ranks: Vec<usize>,
 }
@@ -92,7 +92,7 @@ pub(crate) fn observe(
     let namespace = set.metadata.namespace.clone().unwrap_or_default();
     let uid = set.metadata.uid.clone().unwrap_or_default();
     let selector = owner::selector(&set.spec.selector);
-    let mut pods: Vec<Pod> = snapshot.by_index(BY_CONTROLLER, &uid);
+    let mut pods: Vec<Arc<Pod>> = snapshot.by_index(BY_CONTROLLER, &uid);
     let orphans = snapshot.by_index::<Pod>(ORPHANS, &namespace).into_iter().filter(|pod| {
         !owner::is_deleting(&pod.metadata) && owner::matches(&selector, &pod.metadata)
     });
@@ -111,9 +111,9 @@ fn concerned(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
 }
 
 /// Counts, for each pod, the active pods on its node that belong to the set or to another set of the same owner.
-fn ranks(snapshot: &Snapshot, set: &ReplicaSet, pods: &[Pod]) -> Vec<usize> {
+fn ranks(snapshot: &Snapshot, set: &ReplicaSet, pods: &[Arc<Pod>]) -> Vec<usize> {
     let owner = owner::controller_of(&set.metadata).map(|it| it.uid.clone());
-    let related: Vec<Pod> = match owner {
+    let related: Vec<Arc<Pod>> = match owner {
         None => pods.to_vec(),
         Some(uid) => snapshot
             .by_index::<ReplicaSet>(BY_CONTROLLER, &uid)

@@ -1,16 +1,16 @@
 //! Which pods a selector takes, and which selectors take a pod: by index, never by walking a namespace where a label tells.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use apimachinery::labels;
 use client::ObjectKey;
 use client::indexes::{BY_LABEL, BY_SELECTOR, any_label, label_entry};
 use client::reflector::{Cached, StoreChange};
-use controller::Snapshot;
+use controller::{Snapshot, Typed};
 use k8s_openapi::Metadata;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use serde::de::DeserializeOwned;
 
 use crate::owner;
 
@@ -52,7 +52,7 @@ impl Selector {
 
 /// The pods of a namespace that a selector takes.
 #[must_use]
-pub fn pods(snapshot: &Snapshot, namespace: &str, selector: &Selector) -> Vec<Pod> {
+pub fn pods(snapshot: &Snapshot, namespace: &str, selector: &Selector) -> Vec<Arc<Pod>> {
     let store = snapshot.store::<Pod>();
     let with = |(key, value): (&String, &String)| {
         store.by_index(BY_LABEL, &label_entry(namespace, key, value))
@@ -60,7 +60,7 @@ pub fn pods(snapshot: &Snapshot, namespace: &str, selector: &Selector) -> Vec<Po
     // The rarest label leaves the fewest to look at.
     let candidates = selector.labels.iter().map(with).min_by_key(Vec::len);
     let candidates = candidates.unwrap_or_else(|| store.list(namespace));
-    let decoded = candidates.iter().filter_map(|it| it.decode::<Pod>());
+    let decoded = candidates.iter().filter_map(|it| store.typed::<Pod>(it));
     decoded.filter(|pod| selector.matches(&pod.metadata)).collect()
 }
 
@@ -71,7 +71,7 @@ pub fn selecting<K>(
     selector: impl Fn(&K) -> Option<Selector>,
 ) -> Vec<ObjectKey>
 where
-    K: k8s_openapi::Resource + DeserializeOwned + Metadata<Ty = ObjectMeta>,
+    K: Typed + Metadata<Ty = ObjectMeta>,
 {
     let mut keys = Vec::new();
     for object in [&change.old, &change.new].into_iter().flatten() {
@@ -91,12 +91,10 @@ pub fn adopters<K>(
     selector: impl Fn(&K) -> Selector,
 ) -> Vec<ObjectKey>
 where
-    K: k8s_openapi::Resource + DeserializeOwned + Metadata<Ty = ObjectMeta>,
+    K: Typed + Metadata<Ty = ObjectMeta>,
 {
     let Some(object) = &change.new else { return Vec::new() };
-    let value = object.value();
-    let owners = value.items_at(&["metadata", "ownerReferences"]);
-    if owners.iter().any(|it| it.bool_at(&["controller"])) {
+    if object.controller().is_some() {
         return Vec::new();
     }
     takers(snapshot, object, &|it: &K| Some(selector(it)))
@@ -108,16 +106,11 @@ fn takers<K>(
     selector: &impl Fn(&K) -> Option<Selector>,
 ) -> Vec<ObjectKey>
 where
-    K: k8s_openapi::Resource + DeserializeOwned + Metadata<Ty = ObjectMeta>,
+    K: Typed + Metadata<Ty = ObjectMeta>,
 {
     let namespace = object.key.namespace.as_str();
-    let value = object.value();
-    let labels = value.at(&["metadata", "labels"]).and_then(apimachinery::Value::as_object);
-    let labels: BTreeMap<String, String> = labels
-        .into_iter()
-        .flat_map(apimachinery::Object::iter)
-        .filter_map(|(key, text)| Some((key.to_owned(), text.as_str()?.to_owned())))
-        .collect();
+    let labels = object.labels().iter().map(|(key, value)| (key.to_string(), value.to_string()));
+    let labels: BTreeMap<String, String> = labels.collect();
     let mut entries: Vec<_> =
         labels.iter().map(|(key, value)| label_entry(namespace, key, value)).collect();
     entries.push(any_label(namespace));

@@ -37,9 +37,9 @@ pub struct Observed {
     /// How its template is kept.
     pub kept: Kept,
     /// The pods that it controls, of whatever labels, and the orphans of its namespace that fit its selector and name.
-    pub pods: Vec<Pod>,
+    pub pods: Vec<Arc<Pod>>,
     /// The revisions that it controls, and the orphans that fit.
-    pub revisions: Vec<ControllerRevision>,
+    pub revisions: Vec<Arc<ControllerRevision>>,
     /// The numbers of pods that are not there and whose names others have.
     pub taken: BTreeSet<i32>,
     /// The claims of its pods, by name.
@@ -68,17 +68,17 @@ impl Controller for StatefulSets {
         let template = value.at(&["spec", "template"]).cloned().unwrap_or_default();
         let uid = set.metadata.uid.clone().unwrap_or_default();
         let selector = owner::selector(&set.spec.selector);
-        let mut pods: Vec<Pod> = snapshot.by_index(BY_CONTROLLER, &uid);
+        let mut pods: Vec<Arc<Pod>> = snapshot.by_index(BY_CONTROLLER, &uid);
         let orphans = snapshot.by_index::<Pod>(ORPHANS, &key.namespace).into_iter();
         pods.extend(orphans.filter(|pod| {
             owner::matches(&selector, &pod.metadata) && identity::is_member(&key.name, pod)
         }));
-        let mut revisions: Vec<ControllerRevision> = snapshot.by_index(BY_CONTROLLER, &uid);
+        let mut revisions: Vec<Arc<ControllerRevision>> = snapshot.by_index(BY_CONTROLLER, &uid);
         revisions.extend(snapshot.by_index::<ControllerRevision>(ORPHANS, &key.namespace));
         revisions.retain(|it| owner::matches(&selector, &it.metadata));
         let collisions = set.status.as_ref().and_then(|status| status.collision_count);
         let claim_templates = value.items_at(&["spec", "volumeClaimTemplates"]).to_vec();
-        let numbers: BTreeSet<i32> = pods.iter().filter_map(identity::ordinal).collect();
+        let numbers: BTreeSet<i32> = pods.iter().filter_map(|it| identity::ordinal(it)).collect();
         let wanted = identity::looked_at(&set, numbers.iter().copied(), plan::BURST);
         let store = snapshot.store::<Pod>();
         let is_taken = |ordinal: &i32| {

@@ -1,6 +1,8 @@
 //! Taints with the effect NoExecute: pods that do not tolerate them go, those that do for a while go after it. Upstream:
 //! `pkg/controller/tainteviction`.
 
+use std::sync::Arc;
+
 use apimachinery::{Value, time, value};
 use client::call::PatchKind;
 use client::events::EventType;
@@ -63,7 +65,7 @@ pub struct Memory {
 /// What it sees of a pod.
 #[derive(Debug)]
 pub struct Observed {
-    pod: Pod,
+    pod: Arc<Pod>,
     /// The taints of its node that evict.
     taints: Vec<Taint>,
 }
@@ -82,9 +84,10 @@ impl Controller for TaintEviction {
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
-        let pod: Pod = snapshot.get(key)?;
+        let pod: Arc<Pod> = snapshot.shared(key)?;
         let name = pod.spec.as_ref()?.node_name.clone().filter(|it| !it.is_empty())?;
-        let node = snapshot.store::<Node>().get(&ObjectKey::new("", name));
+        let nodes = snapshot.store::<Node>();
+        let node = nodes.get(&ObjectKey::new("", name)).filter(|it| it.mentions(NO_EXECUTE));
         let taints = node.map(|it| no_execute(&it.value())).unwrap_or_default();
         Some(Observed { pod, taints })
     }

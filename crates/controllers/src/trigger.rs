@@ -2,6 +2,7 @@
 //! `staging/src/k8s.io/endpointslice/trigger_time_tracker.go`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -20,7 +21,7 @@ pub struct Tracker {
 
 impl Tracker {
     /// The first of the changes since the last call; `None` where nothing that has a time changed.
-    pub fn changed(&mut self, service: &Service, pods: &[Pod]) -> Option<Timestamp> {
+    pub fn changed(&mut self, service: &Service, pods: &[Arc<Pod>]) -> Option<Timestamp> {
         let mut first: Option<Timestamp> = None;
         let mut see = |at: Timestamp, before: Option<&Timestamp>| {
             if before.is_none_or(|before| at > *before) {

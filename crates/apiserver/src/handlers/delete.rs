@@ -10,6 +10,7 @@ use http::Response;
 use jiff::SignedDuration;
 use registry::DeletionRule;
 use storage::Expect;
+use tokio::sync::Mutex;
 
 use super::admit::{Admission, admit, judge};
 use crate::Server;
@@ -50,7 +51,7 @@ pub(crate) async fn delete(
     let options = DeleteOptions::of(exchange, &body)?;
     let form = negotiate(&exchange.parts.headers)?;
     let name = exchange.info.name.clone();
-    let deleted = remove(server, exchange, target, &name, &options).await?;
+    let deleted = remove(server, &Asking::new(exchange), target, &name, &options).await?;
     Ok(match deleted {
         Deleted::Object(written) => respond::written(server, target, form, 200, written)?,
         Deleted::Status(status) => {
@@ -140,10 +141,13 @@ impl DeleteOptions {
     }
 }
 
+/// A request that deletes several objects at once: admission is asked about one after the other.
+pub(crate) type Asking<'e> = Mutex<&'e mut Exchange>;
+
 /// Deletes an object by name, for one delete and for each of a collection.
 pub(crate) async fn remove(
     server: &Arc<Server>,
-    exchange: &mut Exchange,
+    exchange: &Asking<'_>,
     target: &Target,
     name: &str,
     options: &DeleteOptions,
@@ -164,7 +168,7 @@ pub(crate) async fn remove_unasked(
 /// Tries until nobody else was faster; admission is asked about each state, in the name of `exchange`.
 async fn attempt(
     server: &Arc<Server>,
-    mut exchange: Option<&mut Exchange>,
+    exchange: Option<&Asking<'_>>,
     target: &Target,
     name: &str,
     options: &DeleteOptions,
@@ -172,7 +176,8 @@ async fn attempt(
     let mut current = persist::current(server, target, name).await?;
     for _ in 0..ATTEMPTS {
         check_preconditions(target, name, options, &current.value)?;
-        if let Some(exchange) = exchange.as_deref_mut() {
+        if let Some(exchange) = exchange {
+            let mut exchange = exchange.lock().await;
             let admission = Admission {
                 operation: Operation::Delete,
                 target,
@@ -181,8 +186,8 @@ async fn attempt(
                 dry_run: options.dry_run,
             };
             let (object, old) = (&mut Value::Null, Some(current.value.as_ref()));
-            admit(server, exchange, &admission, object, old).await?;
-            judge(server, exchange, &admission, object, old).await?;
+            admit(server, &mut exchange, &admission, object, old).await?;
+            judge(server, &mut exchange, &admission, object, old).await?;
         }
         match step(server, target, name, options, &current).await? {
             Step::Done(deleted) => return Ok(deleted),

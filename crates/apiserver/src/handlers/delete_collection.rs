@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use apimachinery::Status;
+use apimachinery::obj::Obj;
+use futures::{StreamExt, TryStreamExt};
 use http::Response;
 
-use super::delete::{DeleteOptions, Deleted, remove};
+use super::delete::{Asking, DeleteOptions, Deleted, remove};
 use super::list::{self, Selection};
 use crate::Server;
 use crate::body::Body;
@@ -13,6 +15,9 @@ use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
 use crate::options::ListOptions;
 use crate::target::Target;
+
+/// How many objects are deleted at once: a write takes as long alone as among others.
+const AT_ONCE: usize = 32;
 
 /// Deletes every object that the selectors take, as many as a list would have, and answers with what it deleted.
 pub(crate) async fn delete_collection(
@@ -27,16 +32,21 @@ pub(crate) async fn delete_collection(
     let options = DeleteOptions::of(exchange, &body)?;
     let form = negotiate(&exchange.parts.headers)?;
     let mut page = list::page(server, target, &wanted, &selection).await?;
-    page.objects = target.all_from_stored(server, page.objects).await?;
-    for object in std::mem::take(&mut page.objects) {
+    let objects =
+        target.all_listed(server, std::mem::take(&mut page.objects)).await?.into_objects();
+    let asking = Asking::new(exchange);
+    let deleted = objects.into_iter().map(|object| async {
         let one = Target { namespace: object.facts.namespace.to_string(), ..target.clone() };
-        match remove(server, exchange, &one, &object.facts.name, &options).await {
-            Ok(Deleted::Object(written)) => page.objects.push(Arc::new(written.into_object()?)),
-            Ok(Deleted::Status(_)) => page.objects.push(object),
+        match remove(server, &asking, &one, &object.facts.name, &options).await {
+            Ok(Deleted::Object(written)) => Ok(Some(Arc::new(written.into_object()?))),
+            Ok(Deleted::Status(_)) => Ok(Some(object)),
             // Somebody else was faster, which is as good.
-            Err(status) if status.reason == "NotFound" => {}
-            Err(status) => return Err(status),
+            Err(status) if status.reason == "NotFound" => Ok(None),
+            Err(status) => Err(status),
         }
-    }
+    });
+    let deleted: Vec<Option<Arc<Obj>>> =
+        futures::stream::iter(deleted).buffered(AT_ONCE).try_collect().await?;
+    page.objects = Arc::new(deleted.into_iter().flatten().collect::<Vec<_>>().into());
     list::answer(server, target, form, page)
 }

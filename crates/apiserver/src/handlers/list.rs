@@ -9,8 +9,6 @@ use apimachinery::obj::Obj;
 use apimachinery::{Object, Status, Value, fields, json, labels};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use bytes::Bytes;
-use futures::StreamExt;
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use storage::{At, Key, RangeReq, Rev, StorageError};
@@ -19,11 +17,12 @@ use crate::Server;
 use crate::body::Body;
 use crate::error;
 use crate::exchange::Exchange;
+use crate::listing::{self, Listing};
 use crate::negotiate::{Encoding, Form, Transform, negotiate};
 use crate::options::{ListAt, ListOptions};
 use crate::persist::objects_of;
 use crate::query::Query;
-use crate::respond::{self, ListBody};
+use crate::respond;
 use crate::target::Target;
 
 /// How long a list waits for a version that the caches do not have yet, in seconds (upstream: 3).
@@ -124,7 +123,7 @@ fn unknown_field(name: &str, target: &Target) -> String {
 
 /// A page of a list.
 pub(super) struct Page {
-    pub(super) objects: Vec<Arc<Obj>>,
+    pub(super) objects: Arc<Listing>,
     revision: u64,
     /// The key after which the next page begins, and how many objects follow (where that is known).
     more: Option<(String, Option<u64>)>,
@@ -164,7 +163,7 @@ pub(crate) async fn list(
         check_partial(exchange, target)?;
     }
     let mut page = page(server, target, &options, &selection).await?;
-    page.objects = target.all_from_stored(server, page.objects).await?;
+    page.objects = target.all_listed(server, page.objects).await?;
     answer(server, target, form, page)
 }
 
@@ -243,8 +242,12 @@ pub(crate) async fn wait_for(server: &Server, revision: u64) -> Result<(), Statu
 }
 
 fn from_cache(target: &Target, options: &ListOptions, selection: &Selection) -> Page {
-    let snapshot =
-        target.cache.snapshot(&target.namespace, options.limit, |object| selection.matches(object));
+    let (namespace, limit) = (&target.namespace, options.limit);
+    let snapshot = if selection.is_everything() {
+        target.cache.everything(namespace, limit)
+    } else {
+        target.cache.snapshot(namespace, limit, |object| selection.matches(object))
+    };
     let last = snapshot.objects.last();
     let more = last.filter(|_| snapshot.remaining > 0).map(|last| {
         let after = crate::cache::cache_key(&last.facts.namespace, &last.facts.name).to_string();
@@ -289,7 +292,8 @@ async fn from_store(
         if !page.more || full {
             let remaining = selection.is_everything().then_some(page.remaining);
             let more = last.filter(|_| page.more).map(|after| (after, remaining));
-            return Ok(Page { objects: found, revision: page.rev.0, more });
+            let objects = Arc::new(found.into());
+            return Ok(Page { objects, revision: page.rev.0, more });
         }
         request.after = page.kvs.last().map(|kv| kv.key.clone());
         request.at = At::Exactly(page.rev);
@@ -375,7 +379,7 @@ pub(super) fn answer(
     let direct =
         form.transform == Transform::None && form.encoding == Encoding::Json && !form.pretty;
     if direct && target.is_storage_version() {
-        return Ok(streamed(target, &metadata, page.objects));
+        return Ok(streamed(target, &metadata, &page.objects));
     }
     let values = page.objects.iter().map(|object| object.to_value().map_err(Status::internal));
     if let Transform::Table(version) = form.transform {
@@ -431,7 +435,7 @@ fn item(target: &Target, form: Form, mut value: Value) -> Value {
 }
 
 /// The list as it is written from stored bytes.
-fn streamed(target: &Target, metadata: &Object, objects: Vec<Arc<Obj>>) -> Response<Body> {
+fn streamed(target: &Target, metadata: &Object, objects: &Arc<Listing>) -> Response<Body> {
     let facts = target.served.facts;
     let mut head = format!(
         "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":",
@@ -442,14 +446,8 @@ fn streamed(target: &Target, metadata: &Object, objects: Vec<Arc<Obj>>) -> Respo
     json::write_object(metadata, &mut head);
     head.extend_from_slice(b",\"items\":[");
     let whole = target.resource().is_custom();
-    let mut pieces = ListBody::new(head, objects, Bytes::from_static(b"]}\n"), whole);
-    let first = pieces.next().unwrap_or_default();
-    let body = match pieces.next() {
-        None => Body::full(first),
-        Some(second) => {
-            Body::Stream(futures::stream::iter([first, second].into_iter().chain(pieces)).boxed())
-        }
-    };
+    let form = if whole { listing::Form::WholeItems } else { listing::Form::Items };
+    let body = respond::list(head, objects, form, b"]}\n");
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

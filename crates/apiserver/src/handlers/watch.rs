@@ -31,6 +31,7 @@ use crate::cache::{self, Change, Cursor, Event, Next, Scope};
 use crate::error;
 use crate::exchange::Exchange;
 use crate::fairness::Seat;
+use crate::listing::{self, Listing};
 use crate::metrics::Held;
 use crate::negotiate::{Encoding, Form, Transform, negotiate};
 use crate::options::{ListOptions, parse_version};
@@ -92,7 +93,9 @@ enum Piece {
 enum Stage {
     /// The objects there are, then maybe a bookmark that says so.
     Initial {
-        objects: std::vec::IntoIter<Arc<Obj>>,
+        objects: Arc<Listing>,
+        /// The first that is not sent yet.
+        next: usize,
         bookmark: bool,
         /// Where changes after these objects begin.
         then: Cursor,
@@ -206,13 +209,16 @@ async fn first_stage(
         }
         let readable = server.hub.reveal(&target.cache, &target.namespace).await;
         readable.map_err(|error| error::general(&error))?;
-        let snapshot =
-            target.cache.snapshot(&target.namespace, 0, |object| selection.matches(object));
+        let snapshot = if selection.is_everything() {
+            target.cache.everything(&target.namespace, 0)
+        } else {
+            target.cache.snapshot(&target.namespace, 0, |object| selection.matches(object))
+        };
         let bookmark = options.send_initial_events == Some(true) && options.bookmarks;
-        let objects = if initial { snapshot.objects } else { Vec::new() };
-        let objects = target.all_from_stored(server, objects).await?;
+        let objects = if initial { snapshot.objects } else { Arc::default() };
         return Ok(Stage::Initial {
-            objects: objects.into_iter(),
+            objects: target.all_listed(server, objects).await?,
+            next: 0,
             bookmark,
             then: snapshot.cursor,
             revision: snapshot.revision,
@@ -291,12 +297,24 @@ impl Watch {
     }
 
     fn initial(&mut self) -> Piece {
+        if let Stage::Initial { objects, next, .. } = &mut self.stage
+            && self.shared_frames
+            && !self.wants_objects
+            && *next < objects.len()
+        {
+            // All who begin to watch now send the same bytes.
+            let (text, end) = objects.text(listing::Form::Frames, *next);
+            self.sent.inc_by((end - std::mem::replace(next, end)) as u64);
+            return Piece::Shared(text);
+        }
         let mut out = self.piece();
         while !out.is_full() {
-            let Stage::Initial { objects, bookmark, then, revision } = &mut self.stage else {
+            let Stage::Initial { objects, next, bookmark, then, revision } = &mut self.stage else {
                 break;
             };
-            let Some(object) = objects.next() else {
+            let object = objects.get(*next).cloned();
+            *next += 1;
+            let Some(object) = object else {
                 let (bookmark, then, revision) = (*bookmark, *then, *revision);
                 self.stage = Stage::Live(then);
                 self.seen = revision;

@@ -1,5 +1,7 @@
 //! Approves what nodes ask for themselves. Upstream: `pkg/controller/certificates/approver`.
 
+use std::sync::Arc;
+
 use apimachinery::{Value, time, value};
 use client::{ObjectKey, Resource};
 use controller::{Action, Controller, Fetch, Plan, Snapshot, Watches};
@@ -99,10 +101,10 @@ impl Controller for Approver {
         // A node's addresses may come after its request.
         watches.own::<CertificateSigningRequest>().on::<Node>(|change, snapshot| {
             let user = format!("{NODE_USER}{}", change.key().name);
-            let all: Vec<CertificateSigningRequest> = snapshot.list("");
+            let all: Vec<Arc<CertificateSigningRequest>> = snapshot.list("");
             let waiting = all.into_iter().filter(|it| !is_signed(it));
             let own = waiting.filter(|it| it.spec.username.as_deref() == Some(&user));
-            own.filter_map(|it| it.metadata.name).map(|it| ObjectKey::new("", it)).collect()
+            own.filter_map(|it| it.metadata.name.clone()).map(|it| ObjectKey::new("", it)).collect()
         })
     }
 

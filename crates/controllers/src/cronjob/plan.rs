@@ -1,5 +1,7 @@
 //! What is to be done for a cron job: its list of active jobs, old jobs to take away, and a job that is due.
 
+use std::sync::Arc;
+
 use apimachinery::cron::Schedule;
 use apimachinery::{Value, value};
 use client::events::EventType;
@@ -30,12 +32,17 @@ struct Step<'c> {
     now: Timestamp,
 }
 
-pub(super) fn plan(cron_job: &CronJob, jobs: &[Job], memory: &mut Memory, now: Timestamp) -> Plan {
+pub(super) fn plan(
+    cron_job: &CronJob,
+    jobs: &[Arc<Job>],
+    memory: &mut Memory,
+    now: Timestamp,
+) -> Plan {
     let spec = &cron_job.spec;
     let mut step = Step {
         cron_job,
         spec,
-        jobs: jobs.iter().collect(),
+        jobs: jobs.iter().map(AsRef::as_ref).collect(),
         status: cron_job.status.clone().unwrap_or_default(),
         plan: Plan::nothing(),
         now,
@@ -353,14 +360,14 @@ mod tests {
         serde_json::from_str(&text).unwrap()
     }
 
-    fn job(name: &str, condition: &str) -> Job {
+    fn job(name: &str, condition: &str) -> Arc<Job> {
         let text = format!(
             r#"{{"metadata":{{"name":"{name}","uid":"{name}"}},"status":{{"completionTime":"2026-01-01T02:30:00Z","conditions":[{{"type":"{condition}","status":"True"}}]}}}}"#
         );
-        serde_json::from_str(&text).unwrap()
+        Arc::new(serde_json::from_str(&text).unwrap())
     }
 
-    fn did(cron_job: &CronJob, jobs: &[Job], now: &str) -> String {
+    fn did(cron_job: &CronJob, jobs: &[Arc<Job>], now: &str) -> String {
         let plan = plan(cron_job, jobs, &mut Memory::default(), now.parse().unwrap());
         let actions = plan.stages.iter().flat_map(|it| &it.actions);
         let mut did: Vec<String> = actions
@@ -406,7 +413,7 @@ mod tests {
     fn jobs_of_before_are_followed() {
         let active = r#"{"lastScheduleTime":"2026-01-01T01:00:00Z","active":[{"name":"c-29453820","uid":"c-29453820"}]}"#;
         let running = [job("c-29453820", "Suspended")];
-        let check = |spec: &str, jobs: &[Job], expected: &str| {
+        let check = |spec: &str, jobs: &[Arc<Job>], expected: &str| {
             let now = "2026-01-01T02:00:00Z";
             assert_eq!(did(&cron_job(spec, active), jobs, now), expected, "{spec}");
         };

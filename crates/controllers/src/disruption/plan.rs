@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use apimachinery::{Value, time, value};
 use client::Resource;
@@ -32,7 +33,11 @@ struct Counts {
     unmanaged: bool,
 }
 
-pub(super) fn budget(budget: &PodDisruptionBudget, pods: &[(Pod, Scale)], now: Timestamp) -> Plan {
+pub(super) fn budget(
+    budget: &PodDisruptionBudget,
+    pods: &[(Arc<Pod>, Scale)],
+    now: Timestamp,
+) -> Plan {
     let mut plan = Plan::nothing();
     let about = || reference_to("policy/v1", "PodDisruptionBudget", &budget.metadata);
     if pods.is_empty() {
@@ -73,7 +78,7 @@ pub(super) fn budget(budget: &PodDisruptionBudget, pods: &[(Pod, Scale)], now: T
 }
 
 /// How many pods there should be, and how many of them healthy.
-fn counts(budget: &PodDisruptionBudget, pods: &[(Pod, Scale)]) -> Result<Counts, String> {
+fn counts(budget: &PodDisruptionBudget, pods: &[(Arc<Pod>, Scale)]) -> Result<Counts, String> {
     let spec = budget.spec.as_ref();
     let most_away = spec.and_then(|it| it.max_unavailable.as_ref());
     let least = spec.and_then(|it| it.min_available.as_ref());
@@ -97,7 +102,7 @@ fn counts(budget: &PodDisruptionBudget, pods: &[(Pod, Scale)]) -> Result<Counts,
 }
 
 /// The sum of what the controllers of the pods want; whether some pods have none.
-fn expected(pods: &[(Pod, Scale)]) -> Result<(i64, bool), String> {
+fn expected(pods: &[(Arc<Pod>, Scale)]) -> Result<(i64, bool), String> {
     let (mut sum, mut unmanaged, mut seen) = (0, false, BTreeSet::new());
     for (_, scale) in pods {
         match scale {
@@ -129,7 +134,7 @@ fn scaled(amount: &IntOrString, whole: i64) -> Result<i64, String> {
 fn waiting(
     plan: &mut Plan,
     budget: &PodDisruptionBudget,
-    pods: &[(Pod, Scale)],
+    pods: &[(Arc<Pod>, Scale)],
     now: Timestamp,
 ) -> BTreeMap<String, Time> {
     let mut waiting = BTreeMap::new();
@@ -288,20 +293,20 @@ pub(super) fn stayed(pod: &Pod, now: Timestamp) -> Plan {
 mod tests {
     use super::*;
 
-    fn pod(name: &str, ready: bool) -> Pod {
+    fn pod(name: &str, ready: bool) -> Arc<Pod> {
         let status = if ready { "True" } else { "False" };
         let text = format!(
             r#"{{"metadata":{{"name":"{name}","namespace":"ns"}},"status":{{"conditions":[{{"type":"Ready","status":"{status}"}}]}}}}"#
         );
-        serde_json::from_str(&text).unwrap()
+        Arc::new(serde_json::from_str(&text).unwrap())
     }
 
-    fn owned(count: usize, ready: usize, replicas: i32) -> Vec<(Pod, Scale)> {
+    fn owned(count: usize, ready: usize, replicas: i32) -> Vec<(Arc<Pod>, Scale)> {
         let scale = Scale::Wanted { uid: "u".into(), replicas };
         (0..count).map(|it| (pod(&format!("p{it}"), it < ready), scale.clone())).collect()
     }
 
-    fn allowed(spec: &str, pods: &[(Pod, Scale)]) -> String {
+    fn allowed(spec: &str, pods: &[(Arc<Pod>, Scale)]) -> String {
         let text = format!(
             r#"{{"metadata":{{"name":"b","namespace":"ns","generation":1}},"spec":{{"selector":{{}},{spec}}}}}"#
         );
@@ -322,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_budget_allows_what_is_more_than_wanted() {
-        let check = |spec: &str, pods: &[(Pod, Scale)], expected: &str| {
+        let check = |spec: &str, pods: &[(Arc<Pod>, Scale)], expected: &str| {
             assert_eq!(allowed(spec, pods), expected, "{spec}");
         };
         check(r#""minAvailable":3"#, &owned(5, 5, 5), "5 healthy, 3 wanted of 5: 2");

@@ -1,6 +1,7 @@
 //! What is to be done for a service: its Endpoints.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use apimachinery::{Value, value};
 use client::Resource;
@@ -29,7 +30,7 @@ pub(super) fn delete(endpoints: &Endpoints) -> Plan {
 
 pub(super) fn bring(
     service: &Service,
-    pods: &[Pod],
+    pods: &[Arc<Pod>],
     current: Option<&Endpoints>,
     changed: Option<Timestamp>,
 ) -> Plan {

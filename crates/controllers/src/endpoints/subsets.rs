@@ -1,6 +1,7 @@
 //! Subsets: addresses with the ports that all of them have. A pod may resolve a named port differently from its sibling.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use apimachinery::{Object, Value, value};
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -33,7 +34,7 @@ impl Subset {
 }
 
 /// The subsets of a service: ports that the same addresses have stand together.
-pub(super) fn of(service: &Service, pods: &[Pod]) -> Vec<Subset> {
+pub(super) fn of(service: &Service, pods: &[Arc<Pod>]) -> Vec<Subset> {
     // By port, as text: which pods have it, and whether each is ready.
     let mut by_port: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     let members: Vec<(usize, Value)> = pods
@@ -61,7 +62,7 @@ pub(super) fn of(service: &Service, pods: &[Pod]) -> Vec<Subset> {
 
 fn subset(
     service: &Service,
-    pods: &[Pod],
+    pods: &[Arc<Pod>],
     addresses: &BTreeMap<usize, Value>,
     places: &BTreeSet<usize>,
     ports: &[String],
@@ -183,13 +184,13 @@ mod tests {
         serde_json::from_str(&format!(r#"{{"metadata":{{"name":"s"}},"spec":{spec}}}"#)).unwrap()
     }
 
-    fn pod(name: &str, ip: &str, ready: bool, port: i32) -> Pod {
+    fn pod(name: &str, ip: &str, ready: bool, port: i32) -> Arc<Pod> {
         let ready = if ready { "True" } else { "False" };
         let text = format!(
             r#"{{"metadata":{{"name":"{name}","uid":"{name}"}},"spec":{{"containers":[{{"name":"c","ports":[{{"name":"http","containerPort":{port}}}]}}]}},
             "status":{{"phase":"Running","podIP":"{ip}","conditions":[{{"type":"Ready","status":"{ready}"}}]}}}}"#
         );
-        serde_json::from_str(&text).unwrap()
+        Arc::new(serde_json::from_str(&text).unwrap())
     }
 
     fn shown(subsets: &[Subset]) -> Vec<String> {
@@ -229,7 +230,7 @@ mod tests {
 
     #[test]
     fn ready_addresses_stay_when_there_are_too_many() {
-        let pods: Vec<Pod> = (0..12)
+        let pods: Vec<Arc<Pod>> = (0..12)
             .map(|it| pod(&format!("p{it:02}"), &format!("10.0.0.{it:02}"), it < 8, 80))
             .collect();
         let left = |most: usize| {

@@ -61,7 +61,7 @@ pub(super) fn plan(observed: &Observed, changed: Option<Timestamp>) -> Plan {
         }
     }
     let mut plan = Plan::nothing();
-    let mut unused: Vec<&EndpointSlice> = observed.slices.iter().collect();
+    let mut unused: Vec<&EndpointSlice> = observed.slices.iter().map(AsRef::as_ref).collect();
     for (group, endpoints) in groups {
         let existing = take_group(&mut unused, &group);
         reconcile(&mut plan, &round, &group, endpoints, existing);

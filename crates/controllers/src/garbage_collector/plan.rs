@@ -40,8 +40,8 @@ fn has_finalizer(object: &Value, name: &str) -> bool {
 }
 
 /// Whether an owner is going and waits for its dependents.
-pub(super) fn waits(owner: &Owner) -> bool {
-    matches!(owner, Owner::Present(owner) if is_deleting(owner) && has_finalizer(owner, FOREGROUND))
+pub(super) fn waits(owner: &Value) -> bool {
+    is_deleting(owner) && has_finalizer(owner, FOREGROUND)
 }
 
 fn uid(object: &Value) -> String {
@@ -53,8 +53,8 @@ fn owned(plan: &mut Plan, observed: &Observed) {
     let (mut solid, mut gone, mut waiting) = (0, Vec::new(), Vec::new());
     for (reference, owner) in &observed.owners {
         match owner {
-            Owner::Present(_) if waits(owner) => waiting.push(reference),
-            Owner::Present(_) | Owner::Foreign => solid += 1,
+            Owner::Present { waits: true } => waiting.push(reference),
+            Owner::Present { waits: false } | Owner::Foreign => solid += 1,
             Owner::Gone | Owner::Unknown(_) => gone.push(reference),
         }
     }
@@ -211,6 +211,8 @@ fn without_finalizer(observed: &Observed, name: &str) -> Action {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -223,7 +225,9 @@ mod tests {
             let observed = Observed {
                 resource: Resource::built_in("", "configmaps"),
                 key: ObjectKey::new("ns", "x"),
-                object: parse(r#"{"metadata":{"name":"x","uid":"X","resourceVersion":"7"}}"#),
+                object: Arc::new(parse(
+                    r#"{"metadata":{"name":"x","uid":"X","resourceVersion":"7"}}"#,
+                )),
                 owners: owners.map(|(place, it)| (reference(place), it.clone())).collect(),
                 dependents: dependents
                     .iter()
@@ -248,9 +252,10 @@ mod tests {
             });
             assert_eq!(shown.collect::<Vec<_>>().join(", "), expected);
         };
-        let there = Owner::Present(parse(r#"{"metadata":{"uid":"o"}}"#));
+        let present = |text: &str| Owner::Present { waits: super::waits(&parse(text)) };
+        let there = present(r#"{"metadata":{"uid":"o"}}"#);
         let going = r#"{"metadata":{"deletionTimestamp":"x","finalizers":["foregroundDeletion"]}}"#;
-        let waits = Owner::Present(parse(going));
+        let waits = present(going);
         check(&[], &[], "");
         check(std::slice::from_ref(&there), &[], "");
         check(&[Owner::Gone], &[], "delete 7 Background");

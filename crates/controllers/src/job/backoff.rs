@@ -1,6 +1,7 @@
 //! Pauses after failed pods: ten seconds, then twice as long each time, forgotten with the first success.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -26,9 +27,10 @@ pub struct Failures {
 
 impl Failures {
     /// Takes finished pods that are not counted yet into account, in the order in which they finished.
-    pub(super) fn note(&mut self, pods: &[Pod], finished: &[&Pod]) {
+    pub(super) fn note(&mut self, pods: &[Arc<Pod>], finished: &[&Pod]) {
         let uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default();
-        let present: BTreeSet<String> = pods.iter().map(uid).collect();
+        let present: BTreeSet<&String> =
+            pods.iter().filter_map(|pod| pod.metadata.uid.as_ref()).collect();
         self.seen.retain(|it| present.contains(it));
         let mut new: Vec<&Pod> =
             finished.iter().copied().filter(|pod| !self.seen.contains(&uid(pod))).collect();
@@ -100,11 +102,11 @@ mod tests {
             let text = format!(
                 r#"{{"metadata":{{"name":"{name}","uid":"{name}"}},"status":{{"phase":"{phase}","conditions":[{{"type":"Ready","status":"False","lastTransitionTime":"{at}"}}]}}}}"#
             );
-            serde_json::from_str::<Pod>(&text).unwrap()
+            Arc::new(serde_json::from_str::<Pod>(&text).unwrap())
         };
         let pods = [pod("a", "Failed", 5), pod("b", "Failed", 9), pod("c", "Succeeded", 7)];
         let mut failures = Failures::default();
-        let all: Vec<&Pod> = pods.iter().collect();
+        let all: Vec<&Pod> = pods.iter().map(AsRef::as_ref).collect();
         failures.note(&pods, &all);
         failures.note(&pods, &all);
         assert_eq!((failures.count, failures.until().map(Timestamp::as_second)), (1, Some(19)));

@@ -1,6 +1,7 @@
 //! What is to be done for a job: its status first, then the finalizers of the pods it counts, then pods to make or take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use apimachinery::Value;
 use client::Resource;
@@ -40,7 +41,7 @@ pub(super) struct Round<'j> {
     pub(super) delayed: BTreeMap<u32, &'j Pod>,
 }
 
-pub(super) fn plan(job: &Job, pods: &[Pod], failures: &mut Failures, now: Timestamp) -> Plan {
+pub(super) fn plan(job: &Job, pods: &[Arc<Pod>], failures: &mut Failures, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     let Some(spec) = job.spec.as_ref() else { return plan };
     let mine = adopt(&mut plan, job, pods);
@@ -86,12 +87,12 @@ pub(super) fn plan(job: &Job, pods: &[Pod], failures: &mut Failures, now: Timest
 }
 
 /// The pods of the job; those are taken in that fit, and let go that do not.
-fn adopt<'j>(plan: &mut Plan, job: &'j Job, pods: &'j [Pod]) -> Vec<&'j Pod> {
+fn adopt<'j>(plan: &mut Plan, job: &'j Job, pods: &'j [Arc<Pod>]) -> Vec<&'j Pod> {
     let owner = Owner { api_version: "batch/v1", kind: "Job", metadata: &job.metadata };
     let selector = super::selector(job);
     let deleting = is_deleting(&job.metadata);
     let mut mine = Vec::new();
-    for pod in pods {
+    for pod in pods.iter().map(AsRef::as_ref) {
         let fits = selector.matches(&pod.metadata);
         match owner::controller_of(&pod.metadata) {
             Some(_) if fits || deleting => mine.push(pod),
@@ -110,10 +111,13 @@ fn adopt<'j>(plan: &mut Plan, job: &'j Job, pods: &'j [Pod]) -> Vec<&'j Pod> {
 
 /// Moves pods that wait in the status, and have lost their finalizer since, into its counts.
 fn move_counted(status: &mut JobStatus, pods: &[&Pod]) {
-    let waits = |uid: &String| {
-        pods.iter().any(|pod| pod.metadata.uid.as_ref() == Some(uid) && tracking::is_tracked(pod))
-    };
     let Some(uncounted) = &mut status.uncounted_terminated_pods else { return };
+    let tracked: BTreeSet<&String> = pods
+        .iter()
+        .filter(|pod| tracking::is_tracked(pod))
+        .filter_map(|pod| pod.metadata.uid.as_ref())
+        .collect();
+    let waits = |uid: &String| tracked.contains(uid);
     let lists = [
         (&mut uncounted.succeeded, &mut status.succeeded),
         (&mut uncounted.failed, &mut status.failed),
@@ -200,13 +204,13 @@ impl<'j> Round<'j> {
     fn newly_finished(&self, status: &JobStatus) -> Vec<&'j Pod> {
         let uncounted = status.uncounted_terminated_pods.as_ref();
         let lists = uncounted.into_iter().flat_map(|it| [&it.succeeded, &it.failed]);
-        let known: Vec<&String> = lists.flatten().flatten().collect();
+        let known: BTreeSet<&String> = lists.flatten().flatten().collect();
         self.pods
             .iter()
             .copied()
             .filter(|pod| tracking::is_tracked(pod))
             .filter(|pod| pods::phase(pod) == "Succeeded" || tracking::is_failed(self.job, pod))
-            .filter(|pod| !pod.metadata.uid.as_ref().is_some_and(|it| known.contains(&it)))
+            .filter(|pod| !pod.metadata.uid.as_ref().is_some_and(|it| known.contains(it)))
             .collect()
     }
 

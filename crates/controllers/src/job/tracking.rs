@@ -1,6 +1,6 @@
 //! Which finished pods are counted, and which may lose their finalizer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use apimachinery::value;
 use client::Resource;
@@ -131,6 +131,14 @@ pub(super) fn count<'j>(
     let all_go = verdict.is_some() || is_deleting(&round.job.metadata);
     let every_one_failed = verdict.is_some_and(|it| !it.success);
     let mut released = Vec::new();
+    let known: BTreeSet<String> = [&uncounted.succeeded, &uncounted.failed]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .cloned()
+        .collect();
+    let kept: BTreeSet<&str> =
+        round.delayed.values().filter_map(|it| it.metadata.uid.as_deref()).collect();
     for pod in round.pods.iter().copied().filter(|pod| is_tracked(pod)) {
         let succeeded = pods::phase(pod) == "Succeeded";
         // Once the job goes, its pods are deleted with it: that is no failure of theirs.
@@ -139,14 +147,12 @@ pub(super) fn count<'j>(
         } else {
             is_failed(round.job, pod)
         };
-        let kept = || round.delayed.values().any(|it| it.metadata.uid == pod.metadata.uid);
-        if !all_go && !succeeded && (!failed || kept()) {
+        let uid = pod.metadata.uid.clone().unwrap_or_default();
+        if !all_go && !succeeded && (!failed || kept.contains(uid.as_str())) {
             continue;
         }
         released.push(pod);
-        let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let known = |list: &Option<Vec<String>>| list.iter().flatten().any(|it| *it == uid);
-        if known(&uncounted.succeeded) || known(&uncounted.failed) {
+        if known.contains(&uid) {
             continue;
         }
         let index =

@@ -199,6 +199,11 @@ impl Zones {
         self.nodes.iter().filter(|(_, (_, ready))| !ready).map(|(name, _)| name.as_str())
     }
 
+    /// Whether a node is known to be ready.
+    pub(super) fn is_ready(&self, node: &str) -> bool {
+        self.nodes.get(node).is_some_and(|(_, ready)| *ready)
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.nodes.keys().map(CompactString::as_str)
     }

@@ -3,6 +3,7 @@
 //! Values are thousandths, as quantities are compared upstream. Knows nothing of where they come from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use apimachinery::quantity::Quantity;
 use jiff::{SignedDuration, Timestamp};
@@ -43,7 +44,7 @@ pub(super) type PodMetrics = BTreeMap<String, PodMetric>;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Setting<'a> {
     /// The pods that the scale's selector takes.
-    pub pods: &'a [Pod],
+    pub pods: &'a [Arc<Pod>],
     /// How many replicas are asked for now.
     pub current: i32,
     /// What is near enough.
@@ -247,7 +248,7 @@ fn fill(
 /// # Errors
 /// When a container requests nothing.
 pub(super) fn requests(
-    pods: &[Pod],
+    pods: &[Arc<Pod>],
     container: Option<&str>,
     resource: &str,
 ) -> Result<BTreeMap<String, i64>, String> {
@@ -255,7 +256,7 @@ pub(super) fn requests(
         let name = pod.metadata.name.clone().unwrap_or_default();
         Ok((name.clone(), request_of(pod, &name, container, resource)?))
     };
-    pods.iter().map(one).collect()
+    pods.iter().map(|pod| one(pod)).collect()
 }
 
 fn request_of(
@@ -313,7 +314,7 @@ pub(super) fn of_value(setting: &Setting<'_>, usage: i64, target: i64) -> Result
     if setting.pods.is_empty() {
         return Err(format!("unable to calculate ready pods: {NO_PODS}"));
     }
-    let is_ready = |pod: &&Pod| pods::phase(pod) == "Running" && pods::is_ready(pod);
+    let is_ready = |pod: &&Arc<Pod>| pods::phase(pod) == "Running" && pods::is_ready(pod);
     let ready = setting.pods.iter().filter(is_ready).count();
     propose(up(ratio * f64::from(u32::try_from(ready).unwrap_or(u32::MAX))))
 }

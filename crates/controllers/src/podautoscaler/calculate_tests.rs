@@ -12,7 +12,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 /// `r` running and ready, `u` running and never ready, `p` pending, `f` failed, `n` started just now and ready.
-fn pod(index: usize, state: char, request: &str) -> Pod {
+fn pod(index: usize, state: char, request: &str) -> Arc<Pod> {
     let time = |seconds| apimachinery::time::format_time(at(seconds)).to_string();
     let (phase, ready, started, since) = match state {
         'r' => ("Running", "True", NOW - 3600, NOW - 3600),
@@ -27,14 +27,14 @@ fn pod(index: usize, state: char, request: &str) -> Pod {
         "status": {"phase": phase, "startTime": (time(started)), "conditions": [
             {"type": "Ready", "status": ready, "lastTransitionTime": (time(since))}]}
     });
-    serde_json::from_str(&apimachinery::json::to_string(&pod)).unwrap()
+    Arc::new(serde_json::from_str(&apimachinery::json::to_string(&pod)).unwrap())
 }
 
-fn pods(states: &str) -> Vec<Pod> {
+fn pods(states: &str) -> Vec<Arc<Pod>> {
     states.chars().enumerate().map(|(index, state)| pod(index, state, "1000m")).collect()
 }
 
-fn setting(pods: &[Pod], current: i32) -> Setting<'_> {
+fn setting(pods: &[Arc<Pod>], current: i32) -> Setting<'_> {
     Setting {
         pods,
         current,

@@ -24,11 +24,11 @@ pub(super) fn of_set(
     snapshot: &Snapshot,
     set: &StatefulSet,
     templates: &[Value],
-    pods: &[Pod],
+    pods: &[Arc<Pod>],
 ) -> BTreeMap<String, Arc<Value>> {
     let store = snapshot.store::<PersistentVolumeClaim>();
     let namespace = set.metadata.namespace.clone().unwrap_or_default();
-    let numbers = || pods.iter().filter_map(identity::ordinal);
+    let numbers = || pods.iter().filter_map(|pod| identity::ordinal(pod));
     let wanted = identity::looked_at(set, numbers(), super::plan::BURST);
     let others = numbers().filter(|it| !identity::is_in_range(set, *it));
     let mut claims = BTreeMap::new();

@@ -48,7 +48,7 @@ pub(super) fn find<'o>(
     for orphan in orphans.filter(|_| !deleting) {
         plan.act(owner.adopt(history::resource(), &orphan.metadata));
     }
-    let mut all: Vec<&ControllerRevision> = observed.revisions.iter().collect();
+    let mut all: Vec<&ControllerRevision> = observed.revisions.iter().map(AsRef::as_ref).collect();
     history::sort(&mut all);
     let next = all.last().map_or(0, |it| number(it)) + 1;
     let equal = all.iter().rposition(|it| history::is_of(it, &observed.kept));

@@ -68,8 +68,8 @@ fn observed(strategy: &str, pods: &[&str]) -> Observed {
             collisions: None,
             existing: None,
         },
-        pods: pods.iter().map(|it| pod(it)).collect(),
-        revisions: vec![revision],
+        pods: pods.iter().map(|it| pod(it).into()).collect(),
+        revisions: vec![revision.into()],
         nodes: nodes(),
     }
 }

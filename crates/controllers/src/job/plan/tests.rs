@@ -5,7 +5,7 @@ use super::*;
 /// The job, its pods, and what was told.
 struct World {
     job: Job,
-    pods: Vec<Pod>,
+    pods: Vec<Arc<Pod>>,
     failures: Failures,
     now: Timestamp,
     made: usize,
@@ -61,17 +61,25 @@ impl World {
                 pod.set_at(&["status", "phase"], "Pending");
                 let mut pod: Pod = typed(&pod);
                 pod.metadata.creation_timestamp = Some(Time(self.now));
-                self.pods.push(pod);
+                self.pods.push(pod.into());
             }
             Action::Update { object, .. } => self.job = typed(object),
             Action::Delete { key, .. } => {
-                let pod = self.pods.iter_mut().find(|it| owner::key_of(&it.metadata) == *key);
+                let pod = self
+                    .pods
+                    .iter_mut()
+                    .map(Arc::make_mut)
+                    .find(|it| owner::key_of(&it.metadata) == *key);
                 if let Some(pod) = pod {
                     pod.metadata.deletion_timestamp = Some(Time(self.now));
                 }
             }
             Action::Patch { key, .. } => {
-                let pod = self.pods.iter_mut().find(|it| owner::key_of(&it.metadata) == *key);
+                let pod = self
+                    .pods
+                    .iter_mut()
+                    .map(Arc::make_mut)
+                    .find(|it| owner::key_of(&it.metadata) == *key);
                 if let Some(pod) = pod {
                     pod.metadata.finalizers = None;
                 }
@@ -82,7 +90,7 @@ impl World {
 
     /// Ends a live pod in this phase, then lets the controller work.
     fn end(&mut self, place: usize, phase: &str) {
-        let mut live = self.pods.iter_mut().filter(|pod| pods::is_active(pod));
+        let mut live = self.pods.iter_mut().map(Arc::make_mut).filter(|pod| pods::is_active(pod));
         let pod = live.nth(place).unwrap();
         pod.status.as_mut().unwrap().phase = Some(phase.into());
         self.settle();
@@ -230,7 +238,7 @@ fn pods_that_do_not_count_are_replaced_without_end() {
     let spec = r#"{"backoffLimit":0,"podFailurePolicy":{"rules":[{"action":"Ignore","onPodConditions":[{"type":"DisruptionTarget","status":"True"}]}]}}"#;
     let mut world = World::new(spec);
     let condition = serde_json::from_str(r#"{"type":"DisruptionTarget","status":"True"}"#).unwrap();
-    world.pods[0].status.as_mut().unwrap().conditions = Some(vec![condition]);
+    Arc::make_mut(&mut world.pods[0]).status.as_mut().unwrap().conditions = Some(vec![condition]);
     world.end(0, "Failed");
     world.pass(600);
     assert_eq!(world.shown(), "active 1, tracked 1");
@@ -250,7 +258,7 @@ fn fewer_pods_run_when_less_parallelism_is_wanted() {
 #[test]
 fn a_pod_too_many_is_let_go_only_in_the_state_that_was_seen() {
     let mut world = World::new(r#"{"parallelism":2,"completions":5}"#);
-    for pod in &mut world.pods {
+    for pod in world.pods.iter_mut().map(Arc::make_mut) {
         pod.metadata.resource_version = Some("7".into());
     }
     world.job.spec.as_mut().unwrap().parallelism = Some(1);

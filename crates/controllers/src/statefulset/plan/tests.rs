@@ -58,7 +58,7 @@ fn observed(spec: &str, pods: &[&str]) -> Observed {
             collisions: None,
             existing: None,
         },
-        pods: pods.iter().map(|it| pod(it)).collect(),
+        pods: pods.iter().map(|it| pod(it).into()).collect(),
         revisions: vec![revision("s-old", 1), revision("s-new", 2)],
         taken: [].into(),
         claims: [].into(),
@@ -167,7 +167,12 @@ fn a_name_that_somebody_else_has_is_waited_for() {
 #[test]
 fn a_pod_s_labels_are_put_right() {
     let mut observed = observed("{}", &["0 ready", "1 ready", "2 ready"]);
-    observed.pods[1].metadata.labels.as_mut().unwrap().remove("statefulset.kubernetes.io/pod-name");
+    std::sync::Arc::make_mut(&mut observed.pods[1])
+        .metadata
+        .labels
+        .as_mut()
+        .unwrap()
+        .remove("statefulset.kubernetes.io/pod-name");
     let plan = plan(&observed, NOW.parse().unwrap());
     assert_eq!(did(&plan), "~s-1");
 }
