@@ -21,7 +21,7 @@ use auth::jwt::{SigningKey, VerifyingKey};
 use auth::metrics::Metrics;
 use auth::node::NodeAuthorizer;
 use auth::rbac::Rbac;
-use auth::service_account::{LegacyUses, ServiceAccountTokens, TokenIssuer};
+use auth::service_account::{ExternalSigner, LegacyUses, ServiceAccountTokens, TokenIssuer};
 use auth::static_token::StaticTokens;
 use auth::token_webhook::TokenWebhook;
 use auth::x509::ClientCertificates;
@@ -35,6 +35,9 @@ use authorization::AuthorizationOptions;
 
 /// A documentation address: asking the way to it tells our own address, and sends nothing.
 const FAR_AWAY: (Ipv4Addr, u16) = (Ipv4Addr::new(192, 0, 2, 1), 9);
+
+/// The file of the key that signs service accounts' tokens, where no other is given.
+const OWN_KEY: &str = "service-account.key";
 
 /// What the cluster's own front proxy, which is this server, is called.
 const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
@@ -59,6 +62,9 @@ pub(crate) struct Options {
     /// Key that signs the tokens of service accounts (default: one of its own, below DATA_DIR/pki)
     #[arg(long, value_name = "FILE")]
     service_account_signing_key_file: Option<PathBuf>,
+    /// Socket of a signer that keeps the key and is asked for each token, in place of key files
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["service_account_signing_key_file", "service_account_key_file"])]
+    service_account_signing_endpoint: Option<PathBuf>,
     /// Further keys that service accounts' tokens may be signed with
     #[arg(long, value_name = "FILE")]
     service_account_key_file: Vec<PathBuf>,
@@ -67,7 +73,7 @@ pub(crate) struct Options {
     api_audiences: Vec<String>,
     /// Whether requests without credentials are those of system:anonymous
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
-    anonymous_auth: bool,
+    pub(crate) anonymous_auth: bool,
     /// Certificate by which this server proves itself to API servers behind it (default: one of its own)
     #[arg(long, value_name = "FILE", requires = "proxy_client_key_file")]
     proxy_client_cert_file: Option<PathBuf>,
@@ -132,10 +138,12 @@ struct FrontProxyOptions {
 }
 
 impl FrontProxyOptions {
-    fn settings(&self, pki: &Directory) -> Result<FrontProxySettings> {
-        let authority = match &self.requestheader_client_ca_file {
-            Some(path) => read(path)?,
-            None => pki.authority("front-proxy-ca", "front-proxy-ca")?.certificate,
+    /// Nothing, where no authority is given and none is made.
+    fn settings(&self, pki: Option<&Directory>) -> Result<Option<FrontProxySettings>> {
+        let authority = match (&self.requestheader_client_ca_file, pki) {
+            (Some(path), _) => read(path)?,
+            (None, Some(pki)) => pki.authority("front-proxy-ca", "front-proxy-ca")?.certificate,
+            (None, None) => return Ok(None),
         };
         let list = |all: &[String]| all.iter().filter(|it| !it.is_empty()).cloned().collect();
         let proxy = FrontProxy {
@@ -145,7 +153,7 @@ impl FrontProxyOptions {
             group_headers: list(&self.requestheader_group_headers),
             extra_header_prefixes: list(&self.requestheader_extra_headers_prefix),
         };
-        Ok(FrontProxySettings { authority, proxy })
+        Ok(Some(FrontProxySettings { authority, proxy }))
     }
 }
 
@@ -200,7 +208,7 @@ pub(crate) struct Credentials {
     issuer: Arc<TokenIssuer>,
     issuers: Option<Arc<ConfiguredIssuers>>,
     webhook: Option<TokenWebhook>,
-    front_proxy: Arc<FrontProxy>,
+    front_proxy: Option<Arc<FrontProxy>>,
     anonymous: Anonymous,
     authorizers: Prepared,
     abac: Abac,
@@ -216,6 +224,10 @@ pub(crate) struct Setting {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Metrics,
     pub(crate) stop: ShutdownSignal,
+    /// Whether nodes may join by tokens that are Secrets.
+    pub(crate) takes_bootstrap_tokens: bool,
+    /// Which plugins a write must pass.
+    pub(crate) plugins: crate::operating::Plugins,
 }
 
 /// The shortest limit of how long tokens live, in seconds, and the longest (upstream's limits).
@@ -223,19 +235,22 @@ const TOKEN_SECONDS: std::ops::RangeInclusive<i64> = 3_600..=1 << 32;
 
 impl Options {
     /// The authority of front proxies, and what they are believed.
-    pub(crate) fn front_proxy(&self, pki: &Directory) -> Result<FrontProxySettings> {
+    pub(crate) fn front_proxy(
+        &self,
+        pki: Option<&Directory>,
+    ) -> Result<Option<FrontProxySettings>> {
         self.front_proxy.settings(pki)
     }
 
-    /// Reads tokens, keys and configurations; makes the signing key where there is none.
-    pub(crate) fn credentials(
+    /// Reads tokens, keys and configurations; makes the signing key in `pki` where there is none.
+    pub(crate) async fn credentials(
         &self,
-        pki: &Directory,
-        front_proxy: &FrontProxySettings,
+        pki: Option<&Directory>,
+        front_proxy: Option<&FrontProxySettings>,
         setting: &Setting,
     ) -> Result<Credentials> {
         let tokens = self.token_auth_file.as_deref().map(read).transpose()?.unwrap_or_default();
-        let issuer = Arc::new(self.issuer(pki)?);
+        let issuer = Arc::new(self.issuer(pki, setting).await?);
         let authentication = self.authentication.configured(issuer.issuers())?;
         let authorization = self.authorization.configured()?;
         let authorizers = Prepared::new(authorization.configuration, &setting.metrics);
@@ -251,7 +266,7 @@ impl Options {
             })?,
             webhook: self.authentication.webhook(issuer.audiences())?,
             issuer,
-            front_proxy: Arc::new(front_proxy.proxy.clone()),
+            front_proxy: front_proxy.map(|it| Arc::new(it.proxy.clone())),
             anonymous: authentication.anonymous(self.anonymous_auth),
             authentication_file: authentication.file.clone(),
             issuers: authentication.issuers(parts)?,
@@ -263,23 +278,7 @@ impl Options {
     }
 
     /// Who makes the tokens of service accounts.
-    fn issuer(&self, pki: &Directory) -> Result<TokenIssuer> {
-        let key = match &self.service_account_signing_key_file {
-            Some(path) => read(path)?,
-            None => pki.secret("service-account.key", || {
-                Ok(rcgen::KeyPair::generate()?.serialize_pem())
-            })?,
-        };
-        let key = SigningKey::from_pem(&key).with_context(|| {
-            let own = pki.path("service-account.key");
-            let file = self.service_account_signing_key_file.as_ref().unwrap_or(&own);
-            format!("could not use the key of service accounts in {}", file.display())
-        })?;
-        let mut verifying = Vec::new();
-        for path in &self.service_account_key_file {
-            let keys = VerifyingKey::all_from_pem(&read(path)?);
-            verifying.extend(keys.with_context(|| format!("could not use {}", path.display()))?);
-        }
+    async fn issuer(&self, pki: Option<&Directory>, setting: &Setting) -> Result<TokenIssuer> {
         let Some((first, former)) = self.service_account_issuer.split_first() else {
             bail!("service-account-issuer is a required flag");
         };
@@ -290,24 +289,73 @@ impl Options {
                 "the service-account-max-token-expiration must be between 1 hour and 2^32 seconds"
             );
         }
-        let issuer = TokenIssuer::new(key, verifying, first, self.api_audiences.clone());
         let extends = self.service_account_extend_token_expiration;
-        Ok(issuer.with_former(former).with_limits(limit, extends))
+        let Some(socket) = &self.service_account_signing_endpoint else {
+            let issuer = self.own_issuer(pki, first)?;
+            return Ok(issuer.with_former(former).with_limits(limit, extends));
+        };
+        let signer = ExternalSigner::start(socket.clone()).await.map_err(|why| anyhow!("{why}"))?;
+        let most = signer.max_seconds();
+        if limit.is_some_and(|it| it > most) {
+            bail!(
+                "service-account-max-token-expiration cannot be set longer than the token expiration supported by \
+                 service-account-signing-endpoint: {most} s"
+            );
+        }
+        tokio::spawn(Arc::clone(&signer).follow(setting.stop.clone()));
+        let issuer = TokenIssuer::external(signer, first, self.api_audiences.clone());
+        Ok(issuer.with_former(former).with_limits(Some(limit.unwrap_or(most)), extends))
+    }
+
+    /// Signs with a key of a file, or of its own.
+    fn own_issuer(&self, pki: Option<&Directory>, issuer: &str) -> Result<TokenIssuer> {
+        let (text, file) = match (&self.service_account_signing_key_file, pki) {
+            (Some(path), _) => (read(path)?, path.clone()),
+            (None, Some(pki)) => {
+                let make = || Ok(rcgen::KeyPair::generate()?.serialize_pem());
+                (pki.secret(OWN_KEY, make)?, pki.path(OWN_KEY))
+            }
+            (None, None) => bail!("service-account-signing-key-file is a required flag"),
+        };
+        let key = SigningKey::from_pem(&text).with_context(|| {
+            format!("could not use the key of service accounts in {}", file.display())
+        })?;
+        let mut verifying = Vec::new();
+        for path in &self.service_account_key_file {
+            let keys = VerifyingKey::all_from_pem(&read(path)?);
+            verifying.extend(keys.with_context(|| format!("could not use {}", path.display()))?);
+        }
+        Ok(TokenIssuer::new(key, verifying, issuer, self.api_audiences.clone()))
     }
 
     /// What this server proves itself by to API servers behind it.
-    pub(crate) fn proxy_client(&self, pki: &Directory) -> Result<ProxyClient> {
+    pub(crate) fn proxy_client(&self, pki: Option<&Directory>) -> Result<Option<ProxyClient>> {
         let (Some(certificate), Some(key)) =
             (&self.proxy_client_cert_file, &self.proxy_client_key_file)
         else {
+            let Some(pki) = pki else { return Ok(None) };
             let authority = pki.authority("front-proxy-ca", "front-proxy-ca")?;
             let subject = Subject::Client { name: FRONT_PROXY_CLIENT, groups: &[] };
-            return pki.identity("front-proxy-client", &authority, &subject)?.proxy_client();
+            return pki
+                .identity("front-proxy-client", &authority, &subject)?
+                .proxy_client()
+                .map(Some);
         };
         let identity = Identity { certificate: read(certificate)?, key: read(key)? };
-        identity.proxy_client().with_context(|| {
+        let client = identity.proxy_client().with_context(|| {
             format!("could not use {} with {}", certificate.display(), key.display())
-        })
+        })?;
+        Ok(Some(client))
+    }
+
+    /// Lets everybody do everything, as upstream does where nobody says otherwise.
+    pub(crate) fn allow_always(&mut self) {
+        self.authorization.allow_always();
+    }
+
+    /// Whether everybody may do everything.
+    pub(crate) fn allows_always(&self) -> bool {
+        self.authorization.allows_always()
     }
 
     /// The address that other machines are told, the node's where nothing else is given; loopback where this machine has
@@ -325,6 +373,14 @@ impl Options {
 }
 
 impl Credentials {
+    /// The same where others tell of the keys of tokens.
+    pub(crate) fn with_keys_url(mut self, url: Option<String>) -> Self {
+        if let Some(issuer) = Arc::get_mut(&mut self.issuer) {
+            issuer.set_keys_url(url);
+        }
+        self
+    }
+
     /// Who makes tokens.
     pub(crate) fn issuer(&self) -> Arc<TokenIssuer> {
         Arc::clone(&self.issuer)
@@ -362,8 +418,10 @@ impl Credentials {
                 ServiceAccountTokens::new(Arc::clone(&self.issuer), read(), Arc::clone(&clock))
                     .with_uses(uses),
             ),
-            Arc::new(BootstrapTokens::new(read(), Arc::clone(&clock))),
         ];
+        if self.setting.takes_bootstrap_tokens {
+            authenticators.push(Arc::new(BootstrapTokens::new(read(), Arc::clone(&clock))));
+        }
         if let Some(issuers) = self.issuers {
             if let Some(file) = self.authentication_file {
                 follow_issuers(file, Arc::clone(&issuers), self.setting.stop.clone());
@@ -383,8 +441,8 @@ impl Credentials {
         Access {
             authenticators,
             authorizer,
-            admission: Chain::standard(&parts),
-            front_proxy: Some(self.front_proxy),
+            admission: self.setting.plugins.of(Chain::standard(&parts)),
+            front_proxy: self.front_proxy,
             anonymous: self.anonymous,
             metrics: self.setting.metrics,
             tokens: Some(self.issuer),

@@ -123,7 +123,8 @@ struct WebhookOptions {
     audit_webhook_version: String,
 }
 
-fn span(text: &str) -> Result<Duration, String> {
+/// A span of time, which may be none.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let parsed =
         apimachinery::duration::Duration::parse(text).map_err(|error| error.to_string())?;
     let nanos = u64::try_from(parsed.as_nanos()).map_err(|_| "must not be negative")?;

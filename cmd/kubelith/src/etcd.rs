@@ -137,7 +137,7 @@ pub(crate) fn membership(
     let hash = Sha256::digest(hostname.as_bytes());
     let identity = format!("apiserver-{}", base32(&hash[..IDENTITY_BYTES]));
     let holder = format!("{identity}_{}", random.uid());
-    Membership { address, port, hostname, identity, holder }
+    Membership { address, port, hostname, tells_endpoints: true, identity, holder }
 }
 
 /// Lower case, without padding.

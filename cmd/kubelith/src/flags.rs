@@ -42,7 +42,7 @@ pub(crate) struct PartArguments {
 }
 
 /// The parts that run alone where the program is called by their name.
-const ALONE: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
+const ALONE: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
 /// `kube-scheduler ...` is `kubelith kube-scheduler ...`.
 pub(crate) fn by_name(mut arguments: Vec<String>) -> Vec<String> {

@@ -16,12 +16,15 @@ mod gates;
 mod http;
 mod image;
 mod join;
+mod kube_apiserver;
 mod kubeconfig;
 mod leading;
 mod log;
 mod memory;
 mod node;
+mod operating;
 mod pki;
+mod presenting;
 mod renew;
 mod scheduler;
 mod server;
@@ -50,6 +53,9 @@ enum Command {
     Server(Box<server::Options>),
     /// Run a node: its agent, container runtime and pod network.
     Agent(Box<agent::Options>),
+    /// Run an API server alone, in place of upstream's; also by this name as that of the program.
+    #[command(name = "kube-apiserver", args_override_self = true)]
+    ApiServer(Box<kube_apiserver::Options>),
     /// Run a scheduler alone, for an API server elsewhere; also by this name as that of the program.
     #[command(name = "kube-scheduler")]
     Scheduler(Box<scheduler::Options>),
@@ -91,8 +97,19 @@ fn run() -> anyhow::Result<()> {
     }
     let arguments = std::env::args_os().map(|it| it.to_string_lossy().into_owned()).collect();
     let arguments = flags::by_name(arguments);
-    let arguments = flags::expand(arguments, &Options::command())?;
+    let mut given = kube_apiserver::flags::Given::default();
+    let arguments = if arguments.get(1).is_some_and(|it| it == kube_apiserver::NAME) {
+        let Some(read) = kube_apiserver::flags::Given::read(&arguments[2..])? else {
+            println!("Kubernetes {VERSION}");
+            return Ok(());
+        };
+        given = read;
+        arguments[..2].iter().cloned().chain(given.arguments()).collect()
+    } else {
+        flags::expand(arguments, &Options::command())?
+    };
     match Options::parse_from(arguments).command {
+        Command::ApiServer(options) => kube_apiserver::run(*options, &given),
         Command::Server(options) => server::run(*options),
         Command::Agent(options) => agent::run(*options),
         Command::Scheduler(options) => scheduler::run(*options),

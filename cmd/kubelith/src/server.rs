@@ -4,7 +4,7 @@ mod node;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -13,7 +13,7 @@ use apiserver::bootstrap::FrontProxySettings;
 use apiserver::client_certificates::Speaking;
 use apiserver::{NodeDialer, Server, Version, bootstrap};
 use component_base::{Clock, Random, RealClock, Shutdown, SystemRandom};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use storage::Store;
 use storage::memory::MemoryStore;
 use storage_embedded::EmbeddedStore;
@@ -23,7 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::access::Setting;
 use crate::pki::{Authority, Directory, Identity, Subject};
 use crate::startup::Startup;
-use crate::{control_plane, data_dir, datastore, files, join, log, memory, tls};
+use crate::{control_plane, data_dir, datastore, join, log, memory, presenting, tls};
 
 /// How long the audit may take to send what waits, when the server ends.
 const AUDIT_END: std::time::Duration = std::time::Duration::from_secs(10);
@@ -82,6 +82,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     etcd: crate::etcd::EtcdOptions,
     #[command(flatten)]
+    operating: crate::operating::OperatingOptions,
+    #[command(flatten)]
     encryption: crate::at_rest::EncryptionOptions,
     #[command(flatten)]
     manager: crate::controller_manager::ManagerOptions,
@@ -135,6 +137,37 @@ impl Options {
         self.manager.node_ranges(&self.node.cluster_cidr, &self.node.service_cidr)
     }
 
+    fn setting(
+        &self,
+        clock: &Arc<dyn Clock>,
+        metrics: auth::metrics::Metrics,
+        shutdown: &Shutdown,
+    ) -> Result<Setting> {
+        Ok(Setting {
+            clock: Arc::clone(clock),
+            metrics,
+            stop: shutdown.signal(),
+            takes_bootstrap_tokens: true,
+            plugins: self.operating.plugins()?,
+        })
+    }
+
+    fn operated(
+        &self,
+        given: (&Arc<dyn Clock>, &Arc<dyn Random>),
+        ends: &Ends,
+    ) -> Result<apiserver::Operating> {
+        let tracer = self.operating.tracer(given, ends)?;
+        Ok(apiserver::Operating { tracer, ..self.operating.operating()? })
+    }
+
+    fn registry(&self) -> registry::Registry {
+        match self.serve_removed_apis {
+            true => registry::Registry::with_removed_versions(),
+            false => registry::Registry::built_in(),
+        }
+    }
+
     fn kubeconfig(&self) -> PathBuf {
         self.write_kubeconfig.clone().unwrap_or_else(|| self.data_dir.join("kubeconfig"))
     }
@@ -142,6 +175,9 @@ impl Options {
     /// What cannot be, before anything is begun.
     fn check(&self) -> Result<()> {
         crate::gates::check(&self.feature_gates)?;
+        self.operating.operating()?;
+        self.operating.plugins()?;
+        self.operating.check_apis(&self.registry())?;
         self.manager.check()?;
         if self.runs(Part::Scheduler) {
             self.scheduler.configuration(self.etcd.is_wanted())?;
@@ -162,9 +198,9 @@ async fn serve(options: Options) -> Result<()> {
     let startup = Startup::begin("server");
     let held = data_dir::hold(&options.data_dir)?;
     let listener = bind(SocketAddr::new(options.bind_address, options.secure_port)).await?;
-    let shutdown = Shutdown::new();
-    signals.end(&shutdown);
-    let cluster = Box::pin(Cluster::start(options, &shutdown, &startup)).await?;
+    let ends = Ends::default();
+    signals.end(&ends.shutdown);
+    let cluster = Box::pin(Cluster::start(options, &ends, &startup)).await?;
     let listening = cluster.listen(listener, &startup)?;
     let node = cluster.start_node(&startup).await?;
     cluster.tell(&startup);
@@ -172,16 +208,45 @@ async fn serve(options: Options) -> Result<()> {
     if let Some(node) = node {
         node.ended().await;
     }
-    if let Some(living) = cluster.living {
-        // The others go on without it, now or a little later.
-        let _ = tokio::time::timeout(GOODBYE, living).await;
-    }
-    if let Some(audit) = &cluster.audit {
-        // What waits is sent, if somebody takes it.
-        let _ = tokio::time::timeout(AUDIT_END, audit.finish()).await;
-    }
+    ends.last(cluster.living, cluster.audit.as_deref()).await;
     drop(held);
     Ok(())
+}
+
+/// The two ends of a server: it is told to stop, and then everything it had begun is over.
+#[derive(Debug, Default)]
+pub(crate) struct Ends {
+    pub(crate) shutdown: Shutdown,
+    /// The caches follow the store until here: writes wait for them.
+    pub(crate) over: Shutdown,
+    /// What is not over before that.
+    late: parking_lot::Mutex<Vec<tokio::task::JoinHandle<()>>>,
+}
+
+impl Ends {
+    /// The last that is done, once nobody is answered any more.
+    pub(crate) async fn last(
+        &self,
+        living: Option<tokio::task::JoinHandle<()>>,
+        audit: Option<&audit::Audit>,
+    ) {
+        if let Some(living) = living {
+            // The others go on without it, now or a little later.
+            let _ = tokio::time::timeout(GOODBYE, living).await;
+        }
+        if let Some(audit) = audit {
+            // What waits is sent, if somebody takes it.
+            let _ = tokio::time::timeout(AUDIT_END, audit.finish()).await;
+        }
+        self.over.request();
+        let late = std::mem::take(&mut *self.late.lock());
+        let _ = tokio::time::timeout(GOODBYE, futures::future::join_all(late)).await;
+    }
+
+    /// Has something end last that goes on until everything else is over.
+    pub(crate) fn wait_for(&self, task: tokio::task::JoinHandle<()>) {
+        self.late.lock().push(task);
+    }
 }
 
 /// Starts the engines that run in this process.
@@ -204,7 +269,7 @@ fn start_engines(options: &Options, parts: &control_plane::Parts) -> Result<()> 
 }
 
 /// The socket, before anything is written: whether it can be had is known at once.
-async fn bind(address: SocketAddr) -> Result<TcpListener> {
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
     let advice = |kind| match kind {
         ErrorKind::AddrInUse => "; end what listens there, or choose another --secure-port",
         ErrorKind::AddrNotAvailable => "; this machine does not have it: see --bind-address",
@@ -234,7 +299,8 @@ struct Cluster {
 }
 
 impl Cluster {
-    async fn start(options: Options, shutdown: &Shutdown, startup: &Startup) -> Result<Self> {
+    async fn start(options: Options, ends: &Ends, startup: &Startup) -> Result<Self> {
+        let shutdown = &ends.shutdown;
         let clock: Arc<dyn Clock> = Arc::new(RealClock);
         let random: Arc<dyn Random> = Arc::new(SystemRandom::new());
         let pki = Directory::new(options.data_dir.join("pki"))?;
@@ -247,12 +313,15 @@ impl Cluster {
         let store = apiserver::StoredForms::over(kept.store, options.etcd.write_as());
         let audit = options.audit.start(&clock, &random)?;
         startup.up("store", &options.data_dir.display().to_string());
-        let front_proxy = options.access.front_proxy(&pki)?;
+        let front_proxy = options.access.front_proxy(Some(&pki))?;
+        let front_proxy = front_proxy.context("the front proxy's authority is made")?;
         let metrics = auth::metrics::Metrics::new(&network.advertised.to_string());
-        let setting = Setting { clock: Arc::clone(&clock), metrics, stop: shutdown.signal() };
-        let credentials = options.access.credentials(&pki, &front_proxy, &setting)?;
+        let setting = options.setting(&clock, metrics, shutdown)?;
+        let credentials =
+            options.access.credentials(Some(&pki), Some(&front_proxy), &setting).await?;
         let config = apiserver::Config {
-            proxy_client: Some(options.access.proxy_client(&pki)?),
+            proxy_client: options.access.proxy_client(Some(&pki))?,
+            operating: options.operated((&clock, &random), ends)?,
             audit: audit.clone(),
             checks: kept.checks,
             ..config(&options, store, (&clock, &random), &network, dialer(&pki, &authority)?)
@@ -265,12 +334,9 @@ impl Cluster {
         let server = Server::start(config, shutdown.signal(), access).await;
         let server = server.context("could not load the store")?;
         kept.encrypted.iter().for_each(|kept| server.metrics().register(|it| kept.register(it)));
-        follow_store(&server, shutdown);
+        follow_store(&server, ends);
         let settings = network.settings(&authority.certificate, &front_proxy, shares_store);
-        let made = bootstrap::ensure(&server, &settings).await?;
-        tracing::info!(made.created, made.updated, "what every cluster has is there");
-        tokio::spawn(apiserver::legacy_tokens::write(Arc::clone(&server), used, shutdown.signal()));
-        tokio::spawn(apiserver::tended::run(Arc::clone(&server), shutdown.signal()));
+        furnish(&server, &settings, used, shutdown).await?;
         let parts = control_plane::Parts {
             server: Arc::clone(&server),
             clock,
@@ -317,73 +383,50 @@ impl Cluster {
         let text =
             crate::kubeconfig::text(&url, &self.authority.certificate, "kubernetes-admin", &admin);
         crate::pki::write_secret(&options.kubeconfig(), text.as_bytes())?;
-        let certificate = self.presented()?;
-        let tls = self.speaking(&certificate)?;
-        let (server, stop) = (Arc::clone(&self.server), self.shutdown.signal());
+        let tls = self.speaking()?;
+        let server = Arc::clone(&self.server);
         startup.up("API server", &url);
-        Ok(tokio::spawn(apiserver::listen::listen(server, listener, tls, stop)))
+        Ok(tokio::spawn(apiserver::listen::listen(server, listener, tls)))
     }
 
-    /// What the server presents: its own certificate, renewed before it ends, or one of files, read again when they change.
-    fn presented(&self) -> Result<tls::Serving> {
-        let stop = self.shutdown.signal();
-        let Some((identity, files)) = self.options.access.presented()? else {
-            let certificate = tls::Serving::new(&self.serving)?;
-            let (pki, authority) = (self.pki.clone(), Arc::clone(&self.authority));
-            let names = self.names.clone();
-            let renew = move || serving_identity(&pki, &authority, &names);
-            certificate.keep_fresh(renew, stop);
-            return Ok(certificate);
-        };
-        let certificate = tls::Serving::new(&identity)
-            .with_context(|| format!("could not use {files:?} as the server's certificate"))?;
-        let (access, following) = (self.options.access.clone(), certificate.clone());
-        tokio::spawn(files::follow(files, stop, async move |_| {
-            let presented = access.presented().and_then(|it| it.context("there is none"));
-            match presented.and_then(|(identity, _)| following.replace(&identity)) {
-                Ok(()) => tracing::info!("the server's certificate has changed"),
-                Err(error) => tracing::error!(
-                    error = format!("{error:#}"),
-                    "the server's certificate has changed, and cannot be used"
-                ),
+    /// What the server presents, its own certificate renewed before it ends, and whose certificates it believes.
+    fn speaking(&self) -> Result<Speaking> {
+        let (access, stop) = (&self.options.access, self.shutdown.signal());
+        let certificate = match presenting::of_files(access, &stop)? {
+            Some(certificate) => certificate,
+            None => {
+                let certificate = tls::Serving::new(&self.serving)?;
+                let (pki, authority) = (self.pki.clone(), Arc::clone(&self.authority));
+                let names = self.names.clone();
+                let renew = move || serving_identity(&pki, &authority, &names);
+                certificate.keep_fresh(renew, stop.clone());
+                certificate
             }
-        }));
-        Ok(certificate)
-    }
-
-    /// Whose certificates are good, read again when their files change.
-    fn speaking(&self, certificate: &tls::Serving) -> Result<Speaking> {
+        };
+        // The cluster's own authority signs the certificates of nodes.
         let own = format!("{}\n", self.authority.certificate.trim_end());
         let front_proxies = self.front_proxy.authority.clone();
-        let (access, certificate) = (self.options.access.clone(), certificate.clone());
-        let files = access.authority_files();
-        let make = move || {
-            let authorities = access.authorities(&own, &front_proxies)?;
-            certificate.api_server_tls(&authorities.clients, &authorities.front_proxies)
-        };
-        let speaking = Speaking::from(make()?);
-        if !files.is_empty() {
-            let following = speaking.clone();
-            tokio::spawn(files::follow(files, self.shutdown.signal(), async move |_| {
-                match make() {
-                    Ok(tls) => {
-                        following.replace(tls);
-                        tracing::info!("the authorities of clients have changed");
-                    }
-                    Err(error) => tracing::error!(
-                        error = format!("{error:#}"),
-                        "the authorities of clients have changed, and cannot be used"
-                    ),
-                }
-            }));
-        }
-        Ok(speaking)
+        presenting::speaking(access, &certificate, (own, front_proxies), stop)
     }
 
     fn tell(&self, startup: &Startup) {
         startup.next(&format!("export KUBECONFIG={}", self.options.kubeconfig().display()));
         startup.next("kubectl get nodes");
     }
+}
+
+/// Makes what every cluster has, and goes on to keep what the server keeps by itself.
+pub(crate) async fn furnish(
+    server: &Arc<Server>,
+    settings: &bootstrap::Settings,
+    used: apiserver::legacy_tokens::Waiting,
+    shutdown: &Shutdown,
+) -> Result<()> {
+    let made = bootstrap::ensure(server, settings).await?;
+    tracing::info!(made.created, made.updated, "what every cluster has is there");
+    tokio::spawn(apiserver::legacy_tokens::write(Arc::clone(server), used, shutdown.signal()));
+    tokio::spawn(apiserver::tended::run(Arc::clone(server), shutdown.signal()));
+    Ok(())
 }
 
 /// Makes what nodes join by, later where it cannot be encrypted yet.
@@ -457,18 +500,24 @@ impl Names {
     }
 }
 
+/// The range of services' addresses.
+pub(crate) fn service_range(ranges: &[IpNet], flag: &str) -> Result<Ipv4Net> {
+    let v4 = ranges.iter().find_map(|it| match it {
+        IpNet::V4(it) => Some(it.trunc()),
+        IpNet::V6(_) => None,
+    });
+    let Some(range) = v4 else {
+        bail!("{flag} has no IPv4 range; IPv6 services are not built yet");
+    };
+    if !(8..=28).contains(&range.prefix_len()) {
+        bail!("{flag} {range}: the prefix must be between /8 and /28");
+    }
+    Ok(range)
+}
+
 impl Network {
     fn of(options: &Options) -> Result<Self> {
-        let v4 = options.node.service_cidr.iter().find_map(|it| match it {
-            IpNet::V4(it) => Some(it.trunc()),
-            IpNet::V6(_) => None,
-        });
-        let Some(range) = v4 else {
-            bail!("--service-cidr has no IPv4 range; IPv6 services are not built yet");
-        };
-        if !(8..=28).contains(&range.prefix_len()) {
-            bail!("--service-cidr {range}: the prefix must be between /8 and /28");
-        }
+        let range = service_range(&options.node.service_cidr, "--service-cidr")?;
         let services = ServiceRange::new(range.addr(), range.prefix_len());
         let advertised = options.access.advertised(options.bind_address, &options.node.node_ip);
         let own = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(services.address(1)), advertised];
@@ -542,10 +591,7 @@ fn config(
 ) -> apiserver::Config {
     apiserver::Config {
         store,
-        registry: match options.serve_removed_apis {
-            true => registry::Registry::with_removed_versions(),
-            false => registry::Registry::built_in(),
-        },
+        registry: options.registry(),
         clock: Arc::clone(clock),
         random: Arc::clone(random),
         max_mutating_in_flight: options.access.max_mutating_requests_inflight,
@@ -560,6 +606,7 @@ fn config(
         checks: Vec::new(),
         store_check_timeout: options.etcd.etcd_healthcheck_timeout,
         shares_store: options.etcd.is_wanted(),
+        operating: apiserver::Operating::default(),
         version: Version { major: "1".into(), minor: "37".into(), git: crate::VERSION.into() },
     }
 }
@@ -576,9 +623,9 @@ fn dialer(pki: &Directory, authority: &Authority) -> Result<NodeDialer> {
 }
 
 /// Feeds the caches from the store; the process ends where that cannot go on.
-fn follow_store(server: &Arc<Server>, shutdown: &Shutdown) {
+pub(crate) fn follow_store(server: &Arc<Server>, ends: &Ends) {
     let hub = Arc::clone(server.hub());
-    let (stop, ending) = (shutdown.signal(), shutdown.clone());
+    let (stop, ending) = (ends.over.signal(), ends.shutdown.clone());
     tokio::spawn(Arc::clone(server).follow_definitions());
     tokio::spawn(Arc::clone(server).follow_api_services());
     tokio::spawn(async move {
@@ -606,25 +653,26 @@ async fn open_store(
     }
     match options.storage {
         Storage::Memory => Ok(Arc::new(MemoryStore::new(Arc::clone(clock)))),
-        Storage::Embedded => {
-            let ending = shutdown.clone();
-            let fatal = move |why: &str| {
-                tracing::error!(
-                    why,
-                    "the store has failed: stopping, nothing that was acknowledged is lost"
-                );
-                ending.request();
-            };
-            let dir = options.data_dir.join("store");
-            let store = EmbeddedStore::open(&storage_embedded::Options::new(dir, Arc::new(fatal)))
-                .with_context(|| {
-                    format!("could not open the data directory {}", options.data_dir.display())
-                })?;
-            let store = Arc::new(store);
-            datastore::serve(&options.data_dir, &store, shutdown.signal());
-            Ok(store)
-        }
+        Storage::Embedded => open_embedded(&options.data_dir, shutdown),
     }
+}
+
+/// The store in a data directory. Where it fails the process ends.
+pub(crate) fn open_embedded(data_dir: &Path, shutdown: &Shutdown) -> Result<Arc<dyn Store>> {
+    let ending = shutdown.clone();
+    let fatal = move |why: &str| {
+        tracing::error!(
+            why,
+            "the store has failed: stopping, nothing that was acknowledged is lost"
+        );
+        ending.request();
+    };
+    let options = storage_embedded::Options::new(data_dir.join("store"), Arc::new(fatal));
+    let store = EmbeddedStore::open(&options)
+        .with_context(|| format!("could not open the data directory {}", data_dir.display()))?;
+    let store = Arc::new(store);
+    datastore::serve(data_dir, &store, shutdown.signal());
+    Ok(store)
 }
 
 /// The signals that ask for an end, caught from now on.

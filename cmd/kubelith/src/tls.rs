@@ -9,13 +9,18 @@ use apiserver::client_certificates::{self, Tls};
 use arc_swap::ArcSwap;
 use component_base::ShutdownSignal;
 use component_base::tls::Trust;
-use rustls::crypto::ring;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::danger::ClientCertVerifier;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::version::TLS13;
+use rustls::{
+    ALL_VERSIONS, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName,
+    RootCertStore, ServerConfig, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
+};
 
 use crate::pki::Identity;
 
@@ -31,9 +36,23 @@ pub(crate) fn roots(pem: &[u8]) -> Result<RootCertStore> {
     Ok(roots)
 }
 
+/// What of TLS a server speaks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Limits {
+    /// Nothing older than TLS 1.3.
+    pub(crate) only_newest: bool,
+    /// The suites of TLS 1.2, where not all; those of 1.3 are always there.
+    pub(crate) suites: Option<Vec<CipherSuite>>,
+    /// HTTP/1.1 alone.
+    pub(crate) without_http2: bool,
+}
+
 /// A server's certificate, which may be replaced while it serves.
 #[derive(Clone)]
-pub(crate) struct Serving(Arc<ArcSwap<CertifiedKey>>);
+pub(crate) struct Serving {
+    current: Arc<ArcSwap<CertifiedKey>>,
+    limits: Limits,
+}
 
 impl std::fmt::Debug for Serving {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -43,19 +62,24 @@ impl std::fmt::Debug for Serving {
 
 impl ResolvesServerCert for Serving {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+        Some(self.current.load_full())
     }
 }
 
 impl Serving {
     pub(crate) fn new(identity: &Identity) -> Result<Self> {
         let key = Arc::new(identity.certified()?);
-        Ok(Self(Arc::new(ArcSwap::new(key))))
+        Ok(Self { current: Arc::new(ArcSwap::new(key)), limits: Limits::default() })
+    }
+
+    /// The same where only so much of TLS is spoken.
+    pub(crate) fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// New connections get this one from now on.
     pub(crate) fn replace(&self, identity: &Identity) -> Result<()> {
-        self.0.store(Arc::new(identity.certified()?));
+        self.current.store(Arc::new(identity.certified()?));
         Ok(())
     }
 
@@ -97,18 +121,33 @@ impl Serving {
 
     /// The same for the API server, which answers clients whose certificates are no good.
     pub(crate) fn api_server_tls(&self, clients: &str, front_proxies: &str) -> Result<Tls> {
+        // Who believes nobody's certificate asks for none.
+        let asks = !(clients.trim().is_empty() && front_proxies.trim().is_empty());
         let clients = client_verifier(clients)?;
         let front_proxies = Some(client_verifier(front_proxies)?);
-        let config = self.config(client_certificates::accepting(Arc::clone(&clients)))?;
+        let config = self.config(match asks {
+            true => client_certificates::accepting(Arc::clone(&clients)),
+            false => WebPkiClientVerifier::no_client_auth(),
+        })?;
         Ok(Tls { config: Arc::new(config), clients, front_proxies })
     }
 
     fn config(&self, clients: Arc<dyn ClientCertVerifier>) -> Result<ServerConfig> {
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
+        let mut provider = ring::default_provider();
+        if let Some(suites) = &self.limits.suites {
+            let newest = |it: &SupportedCipherSuite| it.tls13().is_some();
+            provider.cipher_suites.retain(|it| newest(it) || suites.contains(&it.suite()));
+        }
+        let versions: &[&SupportedProtocolVersion] =
+            if self.limits.only_newest { &[&TLS13] } else { ALL_VERSIONS };
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(versions)?
             .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::new(self.clone()));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        if self.limits.without_http2 {
+            config.alpn_protocols.remove(0);
+        }
         Ok(config)
     }
 }
@@ -116,10 +155,61 @@ impl Serving {
 /// Believes certificates of these authorities; none is needed.
 fn client_verifier(authorities: &str) -> Result<Arc<dyn ClientCertVerifier>> {
     let provider = Arc::new(ring::default_provider());
-    let roots = roots(authorities.as_bytes())?.into();
+    let roots = roots(authorities.as_bytes())?;
+    if roots.is_empty() {
+        return Ok(Arc::new(Nobody(provider)));
+    }
+    let roots = roots.into();
     Ok(WebPkiClientVerifier::builder_with_provider(roots, provider)
         .allow_unauthenticated()
         .build()?)
+}
+
+/// Believes no certificate: there is no authority.
+#[derive(Debug)]
+struct Nobody(Arc<CryptoProvider>);
+
+impl ClientCertVerifier for Nobody {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _leaf: &CertificateDer<'_>,
+        _others: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Err(rustls::CertificateError::UnknownIssuer.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 impl Identity {
@@ -144,7 +234,11 @@ impl Identity {
 
     /// What a TLS client presents to servers whose certificates are `authority`'s.
     pub(crate) fn client_config(&self, authority: &str) -> Result<ClientConfig> {
-        let trust = Trust::Authorities(roots(authority.as_bytes())?);
+        self.client_of(Trust::Authorities(roots(authority.as_bytes())?))
+    }
+
+    /// What a TLS client presents to servers that are trusted so.
+    pub(crate) fn client_of(&self, trust: Trust) -> Result<ClientConfig> {
         let chain: Result<Vec<_>, _> =
             CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect();
         let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes())?;

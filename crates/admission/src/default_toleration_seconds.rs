@@ -1,4 +1,4 @@
-//! DefaultTolerationSeconds: pods stay five minutes on a node that is not ready or cannot be reached.
+//! DefaultTolerationSeconds: pods stay five minutes, or as long as the operator says, on a node that is not ready or cannot be reached.
 
 use apimachinery::{Status, Value, value};
 use async_trait::async_trait;
@@ -9,8 +9,18 @@ use crate::{Attributes, Operation, Plugin};
 const SECONDS: i64 = 300;
 const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 
-#[derive(Debug)]
-pub(crate) struct DefaultTolerationSeconds;
+/// How many seconds pods stay that do not say so.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DefaultTolerationSeconds {
+    pub(crate) not_ready: i64,
+    pub(crate) unreachable: i64,
+}
+
+impl Default for DefaultTolerationSeconds {
+    fn default() -> Self {
+        Self { not_ready: SECONDS, unreachable: SECONDS }
+    }
+}
 
 /// Whether a toleration is for the taint `key:NoExecute`.
 fn covers(toleration: &Value, key: &str) -> bool {
@@ -33,13 +43,15 @@ impl Plugin for DefaultTolerationSeconds {
     async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         let mut tolerations = attributes.object.items_at(&["spec", "tolerations"]).to_vec();
         let before = tolerations.len();
-        let missing: Vec<&str> = TAINTS
+        let seconds = [self.not_ready, self.unreachable];
+        let missing: Vec<(&str, i64)> = TAINTS
             .into_iter()
-            .filter(|key| !tolerations.iter().any(|it| covers(it, key)))
+            .zip(seconds)
+            .filter(|(key, _)| !tolerations.iter().any(|it| covers(it, key)))
             .collect();
-        for key in missing {
+        for (key, seconds) in missing {
             tolerations.push(value!({"key": key, "operator": "Exists", "effect": "NoExecute",
-                "tolerationSeconds": SECONDS}));
+                "tolerationSeconds": seconds}));
         }
         if tolerations.len() > before {
             attributes.object.set_at(&["spec", "tolerations"], tolerations);

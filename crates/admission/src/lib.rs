@@ -42,6 +42,7 @@ use component_base::{Clock, Random};
 use tokio::time::Instant;
 
 pub use context::{Context, Reinvocation};
+use default_toleration_seconds::DefaultTolerationSeconds;
 use metrics::{Metrics, Step, Timers};
 use policies::Policies;
 use webhooks::Webhooks;
@@ -237,7 +238,7 @@ impl Chain {
             Arc::new(taint_nodes::TaintNodesByCondition),
             Arc::new(pod_security::PodSecurity::new(objects(), Arc::clone(&parts.clock))),
             Arc::new(priority::Priority::new(objects())),
-            Arc::new(default_toleration_seconds::DefaultTolerationSeconds),
+            Arc::new(DefaultTolerationSeconds::default()),
             Arc::new(default_class::storage(objects())),
             Arc::new(object_in_use::StorageObjectInUseProtection),
             Arc::new(claim_resize::ClaimResize::new(objects())),
@@ -269,6 +270,30 @@ impl Chain {
         ];
         let plugins = plugins.into_iter().map(|plugin| Placed { plugin, timers: Arc::default() });
         Self { plugins: plugins.collect(), metrics, timers: Arc::default() }
+    }
+
+    /// The same without plugins of these names.
+    #[must_use]
+    pub fn without(mut self, names: &[String]) -> Self {
+        self.plugins.retain(|it| !names.iter().any(|name| name == it.plugin.name()));
+        self
+    }
+
+    /// The same where pods stay so many seconds on a node that is not ready, and on one that cannot be reached.
+    #[must_use]
+    pub fn with_default_tolerations(mut self, not_ready: i64, unreachable: i64) -> Self {
+        let plugin = DefaultTolerationSeconds { not_ready, unreachable };
+        for placed in &mut self.plugins {
+            if placed.plugin.name() == plugin.name() {
+                placed.plugin = Arc::new(plugin);
+            }
+        }
+        self
+    }
+
+    /// The plugins' names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.plugins.iter().map(|it| it.plugin.name())
     }
 
     /// What the plugins count.

@@ -333,7 +333,7 @@ async fn classes_become_numbers_and_tolerations_have_defaults() {
     ] {
         assert_eq!(create(&priority, "pods", &with(spec)).await, expected, "{spec}");
     }
-    let tolerations = default_toleration_seconds::DefaultTolerationSeconds;
+    let tolerations = DefaultTolerationSeconds::default();
     let own = r#"{"tolerations":[{"key":"node.kubernetes.io/not-ready","operator":"Exists"}]}"#;
     let pod = parse(&create(&tolerations, "pods", &with(own)).await);
     assert_eq!(pod.items_at(&["spec", "tolerations"]).len(), 2);

@@ -20,8 +20,6 @@ use crate::Server;
 use crate::cache::{Cache, CacheKey, Change, Cursor, Next, cache_key};
 use crate::target::Target;
 
-/// The first and last node port (upstream's default range).
-const NODE_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
 /// How many random addresses or ports are tried before the free ones are searched in order.
 const RANDOM_ATTEMPTS: usize = 16;
 /// How many changes of services are looked at in one go.
@@ -69,6 +67,8 @@ type Port = (u16, &'static str);
 #[derive(Debug)]
 pub struct Allocator {
     range: ServiceRange,
+    /// The first and last port of nodes that services may have.
+    node_ports: std::ops::RangeInclusive<u16>,
     state: Mutex<State>,
 }
 
@@ -105,8 +105,8 @@ struct Held {
 impl Allocator {
     /// Nothing is reserved.
     #[must_use]
-    pub fn new(range: ServiceRange) -> Self {
-        Self { range, state: Mutex::default() }
+    pub fn new(range: ServiceRange, node_ports: std::ops::RangeInclusive<u16>) -> Self {
+        Self { range, node_ports, state: Mutex::default() }
     }
 }
 
@@ -259,6 +259,7 @@ fn allocate(server: &Arc<Server>, target: &Target, value: &mut Value) -> Result<
     let mut request = Request {
         random: server.random.as_ref(),
         range: server.allocator.range,
+        node_ports: server.allocator.node_ports.clone(),
         taken: &state.taken,
         pending: &mut state.pending,
         owner,
@@ -304,6 +305,7 @@ fn protocol(port: &Value) -> &'static str {
 struct Request<'r> {
     random: &'r dyn Random,
     range: ServiceRange,
+    node_ports: std::ops::RangeInclusive<u16>,
     taken: &'r Taken,
     pending: &'r mut Pending,
     owner: CacheKey,
@@ -426,11 +428,12 @@ impl Request<'_> {
         at: &Path<'_>,
         errors: &mut FieldErrors,
     ) -> Option<u16> {
-        let Some(number) = u16::try_from(asked).ok().filter(|it| NODE_PORTS.contains(it)) else {
+        let Some(number) = u16::try_from(asked).ok().filter(|it| self.node_ports.contains(it))
+        else {
             let detail = format!(
                 "provided port is not in the valid range. The range of valid ports is {}-{}",
-                NODE_PORTS.start(),
-                NODE_PORTS.end()
+                self.node_ports.start(),
+                self.node_ports.end()
             );
             errors.invalid(at, &Value::from(asked), &detail);
             return None;
@@ -449,7 +452,7 @@ impl Request<'_> {
 
     /// A port that is free for every protocol.
     fn any_port(&self) -> Result<u16, Status> {
-        let range = u32::from(*NODE_PORTS.start())..u32::from(*NODE_PORTS.end()) + 1;
+        let range = u32::from(*self.node_ports.start())..u32::from(*self.node_ports.end()) + 1;
         let free = |number: &u32| {
             let number = u16::try_from(*number);
             let all = ["TCP", "UDP", "SCTP"];

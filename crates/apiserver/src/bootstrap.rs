@@ -52,7 +52,7 @@ pub struct Settings {
     pub service_range: String,
     /// The address of the service `kubernetes`.
     pub service_address: IpAddr,
-    /// The certificates, as PEM, that client certificates are checked with.
+    /// The certificates, as PEM, that client certificates are checked with; empty where none are.
     pub client_authority: String,
     /// Whom servers of other APIs may take this one for; none, where it does not say who asks.
     pub front_proxy: Option<FrontProxySettings>,
@@ -73,7 +73,9 @@ impl Settings {
     /// The data of that object.
     fn authentication_data(&self) -> Object {
         let mut data = Object::new();
-        data.insert("client-ca-file", self.client_authority.as_str());
+        if !self.client_authority.is_empty() {
+            data.insert("client-ca-file", self.client_authority.as_str());
+        }
         let Some(front) = &self.front_proxy else { return data };
         data.insert("requestheader-client-ca-file", front.authority.as_str());
         let proxy = &front.proxy;

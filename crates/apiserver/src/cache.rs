@@ -186,6 +186,8 @@ pub struct Cache {
     waiting: Mutex<BTreeMap<Scope, Arc<Notify>>>,
     hub: Arc<Progress>,
     retired: AtomicBool,
+    /// How many changes it was told of.
+    received: AtomicU64,
 }
 
 /// How far the hub has come; shared by all caches.
@@ -261,8 +263,18 @@ impl Cache {
     /// An empty cache.
     #[must_use]
     pub fn new(resource: Arc<dyn AnyResource>, hub: Arc<Progress>) -> Self {
-        let (state, waiting, retired) = Default::default();
-        Self { resource, state, waiting, hub, retired }
+        let (state, waiting, retired, received) = Default::default();
+        Self { resource, state, waiting, hub, retired, received }
+    }
+
+    /// A change has come from the store.
+    pub(crate) fn receive(&self) {
+        self.received.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many have come.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// One whose objects are still to be read: changes wait until [`Cache::fill`].

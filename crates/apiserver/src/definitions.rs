@@ -49,7 +49,7 @@ pub(crate) async fn install_all(
         if !names::holds(&value, "Established") {
             continue;
         }
-        match Definition::new(&value, &object) {
+        match Definition::new(&value, object) {
             Ok(definition) => {
                 let ending = names::is_ending(&value);
                 let name = &object.facts.name;

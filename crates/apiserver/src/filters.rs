@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::Server;
 use crate::audited;
+use crate::deadline;
 use crate::exchange::Exchange;
 use crate::fairness::{self, Step};
 use crate::impersonation;
@@ -34,6 +35,8 @@ impl Verdict<'_> {
 const FILTERS: &[(&str, Filter)] = &[
     // First, so that every answer, refusals too, carries the id that the audit log knows it by.
     ("audit-id", audit_id),
+    // What cannot be meant is refused before anybody is asked about it.
+    ("deadline", deadline),
     // Before anything that depends on who asks.
     ("authentication", authentication),
     // As soon as it is known who asks, and before anything is refused or done in somebody's name.
@@ -54,6 +57,7 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         if let Some((server, mutating)) = &self.0 {
             counter(server, *mutating).0.fetch_sub(1, Ordering::AcqRel);
+            server.ending.request_over();
         }
     }
 }
@@ -78,6 +82,11 @@ pub(crate) async fn run(server: &Arc<Server>, exchange: &mut Exchange) -> Result
     admit(server, exchange)
 }
 
+/// `?timeout=`.
+fn deadline<'a>(_: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
+    Verdict::Now(deadline::check(exchange))
+}
+
 /// Begins to record the request, where there is an audit.
 fn audit<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
     if server.audit.is_none() {
@@ -95,7 +104,7 @@ fn impersonation<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Ver
 }
 
 /// Whether a request lasts as long as its client likes: it would hold a place for ever.
-fn is_stream(exchange: &Exchange) -> bool {
+pub(crate) fn is_stream(exchange: &Exchange) -> bool {
     let sub = exchange.info.subresource.as_str();
     matches!(sub, "log" | "exec" | "attach" | "portforward" | "proxy")
 }

@@ -10,7 +10,7 @@ use crate::Server;
 use crate::body::Body;
 use crate::exchange::Exchange;
 use crate::negotiate::plain as form_of;
-use crate::respond;
+use crate::{respond, zpages};
 
 /// Something whose health is told, and whether it is well.
 struct Check<'c> {
@@ -63,6 +63,11 @@ pub(crate) async fn answer(server: &Server, exchange: &Exchange) -> Result<Respo
         }
         ("openid", "v1/jwks" | "v1/jwks/") => key_set(server),
         ("version", "") => Ok(version(server, exchange)),
+        ("statusz", "") => zpages::status(server, exchange),
+        ("flagz", "") => zpages::flags(server, exchange),
+        ("debug", rest) if rest == "pprof" || rest.starts_with("pprof/") => {
+            Ok(zpages::profile(server))
+        }
         ("metrics", "") => Ok(crate::metrics::answer(server)),
         ("", "") => Ok(root(exchange)),
         ("api", _) => Err(Status::no_route()),
@@ -78,7 +83,7 @@ fn not_found() -> Response<Body> {
 
 async fn health(server: &Server, exchange: &Exchange, one: &str) -> Result<Response<Body>, Status> {
     let which = exchange.info.path.split('/').nth(1).unwrap_or_default();
-    let stopping = server.stop.is_requested();
+    let stopping = server.ending.is_asked();
     let asked = tokio::time::timeout(server.store_check_timeout, server.hub.store().progress());
     let store = matches!(asked.await, Ok(Ok(_)));
     let mut checks = vec![
@@ -92,6 +97,9 @@ async fn health(server: &Server, exchange: &Exchange, one: &str) -> Result<Respo
     }
     if which == "readyz" {
         checks.push(Check { name: "shutdown", healthy: !stopping });
+    }
+    for check in &checks {
+        server.metrics.health.checked(which, check.name, check.healthy);
     }
     if !one.is_empty() {
         return Ok(match checks.iter().find(|check| check.name == one) {
@@ -164,6 +172,6 @@ fn version(server: &Server, exchange: &Exchange) -> Response<Body> {
 }
 
 fn root(exchange: &Exchange) -> Response<Body> {
-    let document = value!({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]});
+    let document = value!({"paths": ["/api", "/apis", "/flagz", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/statusz", "/version"]});
     respond::plain(form_of(&exchange.parts.headers), 200, &document)
 }

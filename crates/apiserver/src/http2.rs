@@ -24,13 +24,10 @@ use tokio_rustls::server::TlsStream;
 use crate::body::Incoming;
 use crate::client_certificates::Judged;
 use crate::coalesce::Coalesced;
-use crate::idle::Requests;
+use crate::idle::{Requests, Running};
 use crate::listen::{self, HANDSHAKE, HEADERS, MAX_HEADER_BYTES};
 use crate::{Body, Peer, Server};
 
-/// Streams of one connection (upstream: 100). A client that holds many watches on one connection still gets its writes
-/// through; what a stream may buffer is bounded by its window.
-const MAX_STREAMS: u32 = 1_000;
 /// How much of a request's body may be on its way, in bytes.
 const STREAM_WINDOW: u32 = 1 << 20;
 /// How much of all bodies of a connection may be.
@@ -58,7 +55,7 @@ pub(crate) async fn serve(
 ) -> Result<(), String> {
     let mut builder = h2::server::Builder::new();
     builder
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(server.operating.http2_max_streams)
         .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -77,6 +74,7 @@ pub(crate) async fn serve(
     let mut stopped = std::pin::pin!(stop.requested());
     let requests = Arc::new(Requests::default());
     let mut idle = std::pin::pin!(requests.silence(HEADERS, IDLE));
+    let mut last = std::pin::pin!(requests.last());
     let (mut stopping, mut ending) = (false, false);
     loop {
         tokio::select! {
@@ -85,7 +83,7 @@ pub(crate) async fn serve(
                 let (request, respond) = accepted?;
                 let (server, peer, running) = (Arc::clone(&server), peer.now(), requests.begin());
                 tokio::spawn(async move {
-                    exchange(server, peer, request, respond).await;
+                    exchange(server, peer, request, respond, &running).await;
                     drop(running);
                 });
             }
@@ -97,6 +95,11 @@ pub(crate) async fn serve(
                 connection.graceful_shutdown();
             }
             () = &mut stopped, if !stopping => {
+                stopping = true;
+                connection.graceful_shutdown();
+            }
+            // Requests that are on their way are answered; the client makes another connection for the next.
+            () = &mut last, if !stopping => {
                 stopping = true;
                 connection.graceful_shutdown();
             }
@@ -147,6 +150,7 @@ async fn exchange(
     peer: Peer,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
+    running: &Running,
 ) {
     let head = request.method() == Method::HEAD;
     let request = request.map(Incoming::http2);
@@ -156,7 +160,11 @@ async fn exchange(
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };
     let (mut parts, body) = answer.into_parts();
-    parts.headers.remove(header::CONNECTION);
+    // What HTTP/1.1 says in a header is a frame here. Some connections end by chance, so that their clients spread again.
+    let closes = parts.headers.remove(header::CONNECTION).is_some_and(|it| it == "close");
+    if closes || ends_by_chance(&server) {
+        running.is_last();
+    }
     add_date(&server, &mut parts.headers);
     let length = http_body::Body::size_hint(&body).exact();
     if let Some(length) = length {
@@ -170,6 +178,12 @@ async fn exchange(
         Body::Full(bytes) => stream.send_data(bytes.unwrap_or_default(), true),
         Body::Stream(pieces) => send_pieces(pieces, &mut stream).await,
     };
+}
+
+/// Whether a connection is to be made anew after this request.
+fn ends_by_chance(server: &Server) -> bool {
+    let chance = server.operating.goaway_chance;
+    chance > 0.0 && server.random.fraction() < chance
 }
 
 fn add_date(server: &Server, headers: &mut HeaderMap) {

@@ -273,6 +273,7 @@ impl Hub {
         key: &CompactString,
         event: &storage::Event,
     ) -> Result<Option<Arc<Obj>>, StorageError> {
+        cache.receive();
         let object = match &event.value {
             Some(kv) => match self.written(cache.resource().as_ref(), kv) {
                 Ok(object) => Some(object),

@@ -12,6 +12,8 @@ pub(crate) struct Requests {
     begun: AtomicUsize,
     running: AtomicUsize,
     changed: Notify,
+    /// An answer says that the connection is to end.
+    last: Notify,
 }
 
 impl Requests {
@@ -27,6 +29,11 @@ impl Requests {
     /// Whether there has been none yet.
     pub(crate) fn never(&self) -> bool {
         self.begun.load(Ordering::Relaxed) == 0
+    }
+
+    /// Resolves once an answer says that the connection is to end.
+    pub(crate) async fn last(&self) {
+        self.last.notified().await;
     }
 
     /// Ends when the first request has not come for `first`, or there has been none for `further` since the last.
@@ -50,6 +57,13 @@ impl Requests {
 /// A request that goes on until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Running(Arc<Requests>);
+
+impl Running {
+    /// No further request is to come on this connection.
+    pub(crate) fn is_last(&self) {
+        self.0.last.notify_one();
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {

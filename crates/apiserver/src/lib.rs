@@ -13,9 +13,12 @@ mod catalog;
 pub mod client_certificates;
 mod coalesce;
 mod conversion;
+mod cors;
+mod deadline;
 mod decode;
 mod definitions;
 mod discovery;
+mod ending;
 mod error;
 mod exchange;
 mod fairness;
@@ -38,9 +41,11 @@ pub mod node_metrics;
 mod noted;
 mod objects;
 mod openapi;
+mod operating;
 mod options;
 mod persist;
 mod posted;
+mod privileged;
 mod proto;
 pub mod query;
 pub mod request;
@@ -49,11 +54,13 @@ mod shown;
 mod stored;
 mod target;
 pub mod tended;
+pub mod traces;
 mod unbuilt;
 mod yaml;
+mod zpages;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use admission::Chain;
@@ -67,12 +74,14 @@ use storage::{StorageError, Store};
 
 pub use aggregator::ProxyClient;
 pub use body::Body;
+pub use cors::Cors;
 pub use exchange::RequestBody;
 pub use handlers::connect::NodeDialer;
 pub use health::HealthCheck;
 pub use hub::Hub;
 pub use in_process::InProcess;
 pub use objects::CachedObjects;
+pub use operating::{Component, Operating, ShutdownPlan};
 pub use stored::{StoredForms, WriteAs};
 
 /// How many bytes a request's body may have (upstream: `MaxRequestBodyBytes`).
@@ -116,6 +125,8 @@ pub struct Config {
     pub store_check_timeout: Duration,
     /// Whether other servers write to the store too.
     pub shares_store: bool,
+    /// How long things may take, and how the server ends.
+    pub operating: Operating,
 }
 
 /// The version a server says it is.
@@ -161,7 +172,10 @@ pub struct Server {
     /// Nothing, where requests are only counted.
     fairness: Option<Arc<fairness::Fairness>>,
     version: Version,
+    /// Nothing new is taken any more.
     stop: ShutdownSignal,
+    ending: Arc<ending::Ending>,
+    operating: Operating,
     metrics: metrics::Metrics,
     allocator: allocate::Allocator,
     nodes: Option<NodeDialer>,
@@ -174,6 +188,8 @@ pub struct Server {
     checks: Vec<HealthCheck>,
     store_check_timeout: Duration,
     shares_store: bool,
+    /// When it was started.
+    began: tokio::time::Instant,
 }
 
 #[derive(Debug)]
@@ -200,7 +216,8 @@ pub struct Peer {
 }
 
 impl Server {
-    /// A server whose caches are filled. `access` is made once the caches are there to read from.
+    /// A server whose caches are filled. `access` is made once the caches are there to read from. Once `stop` is
+    /// requested it ends stage by stage, as [`Operating::shutdown`] says.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -239,7 +256,8 @@ impl Server {
             metrics.register(|it| fairness.register(it));
             tended::digest(fairness, objects.as_ref());
         }
-        Ok(Arc::new(Self {
+        let ending = Arc::new(ending::Ending::new(stop.clone()));
+        let server = Arc::new(Self {
             aggregator,
             fairness,
             metrics,
@@ -255,7 +273,10 @@ impl Server {
                 reading: AtomicUsize::new(0),
                 max_reading: config.max_in_flight,
             },
-            allocator: allocate::Allocator::new(config.service_range),
+            allocator: allocate::Allocator::new(
+                config.service_range,
+                config.operating.node_ports.clone(),
+            ),
             reviews: handlers::reviews::Reviews::new(),
             external: config.external_address,
             audit: config.audit,
@@ -265,8 +286,19 @@ impl Server {
             version: config.version,
             nodes: config.nodes,
             node_metrics,
-            stop,
-        }))
+            stop: ending.draining(),
+            ending,
+            operating: config.operating,
+            began: tokio::time::Instant::now(),
+        });
+        tokio::spawn(ending::run(Arc::downgrade(&server), stop));
+        Ok(server)
+    }
+
+    /// How many requests hold a place among those in flight.
+    fn in_flight(&self) -> usize {
+        let count = |it: &AtomicUsize| it.load(Ordering::Acquire);
+        count(&self.limits.mutating) + count(&self.limits.reading)
     }
 
     /// The caches, whose [`Hub::run`] the caller spawns.
@@ -302,26 +334,52 @@ impl Server {
         let began = tokio::time::Instant::now();
         let (parts, body) = request.into_parts();
         let mut exchange = exchange::Exchange::new(parts, peer);
-        let answer = if self.audit.is_some() {
-            audited::guarded(self, &mut exchange, body).await
-        } else {
-            self.answer(&mut exchange, body).await
+        let tracer = self.operating.tracer.as_ref();
+        let trace = tracer.and_then(|it| it.begin(&exchange.parts.headers));
+        let work = async {
+            if self.audit.is_some() {
+                audited::guarded(self, &mut exchange, body).await
+            } else {
+                self.answer(&mut exchange, body).await
+            }
         };
+        let answer = traces::within(trace.as_ref(), std::pin::pin!(work)).await;
         let (mut response, failure) = match answer {
             Ok(response) => (response, None),
             Err(status) if exchange.turned_away => (respond::turned_away(&status), Some(status)),
             Err(status) => (respond::failure(&exchange, &status), Some(status)),
         };
         respond::add_headers(&exchange, response.headers_mut());
-        self.metrics.answered(&exchange, response.status().as_u16(), began.elapsed());
+        response = self.metrics.answered(&exchange, response, began.elapsed());
+        if let Some(trace) = &trace {
+            trace.end(&exchange, response.status().as_u16());
+        }
         if exchange.audit.is_some() {
             return audited::answered(&mut exchange, failure, response).await;
         }
         response
     }
 
-    /// Filters, then the handler.
+    /// The answer, within the time that the request has.
     async fn answer(
+        self: &Arc<Self>,
+        exchange: &mut exchange::Exchange,
+        body: RequestBody,
+    ) -> Result<Response<Body>, Status> {
+        let limit = deadline::limit(self, exchange);
+        // In its place once and for all: it is large, and would be there twice otherwise.
+        let work = std::pin::pin!(self.carry_out(exchange, body));
+        match limit {
+            None => work.await,
+            Some(limit) => {
+                let answer = tokio::time::timeout(limit, work).await;
+                answer.unwrap_or_else(|_| Err(deadline::exceeded()))
+            }
+        }
+    }
+
+    /// Filters, then the handler.
+    async fn carry_out(
         self: &Arc<Self>,
         exchange: &mut exchange::Exchange,
         body: RequestBody,

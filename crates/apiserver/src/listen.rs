@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use component_base::{ShutdownSignal, with_causes};
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::header::{
+    CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
+    X_CONTENT_TYPE_OPTIONS,
+};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,7 +22,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::body::Incoming;
 use crate::client_certificates::{Judged, Speaking, Tls};
-use crate::{Body, Peer, RequestBody, Server};
+use crate::{Body, Peer, RequestBody, Server, cors};
 
 /// How many connections there may be at once. Further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 20_000;
@@ -28,8 +31,15 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long the headers of a request may take to arrive, also where a connection has had requests; on HTTP/2 those of
 /// the first (upstream: `ReadHeaderTimeout`).
 pub(crate) const HEADERS: Duration = Duration::from_secs(30);
-/// How long requests may go on after the server was asked to stop.
+/// How long connections may go on after the last request was answered: to send it, and for what lasts as long as its client
+/// likes.
 const GRACE: Duration = Duration::from_secs(10);
+/// What is answered while the server ends, to who comes again soon (upstream: `WithRetryAfter`).
+const ENDING: &str = "The apiserver is shutting down, please try again later.\n";
+/// After how many seconds they may come again.
+const RETRY_SECONDS: &str = "5";
+/// What is answered to the end: whoever looks after this server asks there.
+const ANSWERED_TO_THE_END: [&str; 2] = ["/readyz", "/livez"];
 /// The longest headers of a request, in bytes: beyond it 431 (upstream: `DefaultMaxHeaderBytes`). URLs end at 64 KiB.
 pub(crate) const MAX_HEADER_BYTES: usize = 1 << 20;
 /// How many headers a request may have: each group that is impersonated is one. Upstream counts bytes only.
@@ -41,7 +51,7 @@ const PLAIN_HTTP: [&[u8]; 5] = [b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO"
 const NOT_TLS: &str =
     "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
-/// Accepts connections until `stop`, then lets requests finish for a bounded time.
+/// Accepts connections until the server takes none any more, then lets requests finish for a bounded time.
 ///
 /// # Errors
 /// When the socket cannot accept any more.
@@ -49,9 +59,13 @@ pub async fn listen(
     server: Arc<Server>,
     listener: TcpListener,
     tls: impl Into<Speaking>,
-    stop: ShutdownSignal,
 ) -> std::io::Result<()> {
     let tls = tls.into();
+    // Where clients are told to come again, connections are taken as long as there is something to be done.
+    let stop = match server.operating.shutdown.sends_retry_after {
+        true => server.ending.quiet(),
+        false => server.ending.draining(),
+    };
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let permit = Arc::clone(&permits).acquire_owned().await.map_err(std::io::Error::other)?;
@@ -77,6 +91,7 @@ pub async fn listen(
         });
     }
     drop(listener);
+    server.ending.quiet().requested().await;
     // Watches end by themselves when the server stops; a connection gives its permit back when it is done.
     let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
     let _ = tokio::time::timeout(GRACE, permits.acquire_many(all)).await;
@@ -131,10 +146,40 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
     peer: Peer,
 ) -> Response<Body> {
-    match refused(&request) {
-        Some(refusal) => refusal,
-        None => server.serve(request.map(RequestBody::Incoming), peer).await,
+    if server.ending.is_draining() && is_too_late(server, request.uri().path()) {
+        return come_again();
     }
+    if let Some(refusal) = refused(&request) {
+        return refusal;
+    }
+    let operating = &server.operating;
+    let origin = operating.cors.as_ref().and_then(|it| it.origin(&request)).cloned();
+    let preflight = origin.as_ref().and_then(|_| cors::preflight(request.method()));
+    let mut response = match preflight {
+        Some(answer) => answer,
+        None => server.serve(request.map(RequestBody::Incoming), peer).await,
+    };
+    if let Some(origin) = origin {
+        cors::allow(response.headers_mut(), origin);
+    }
+    if let Some(directives) = &operating.transport_security {
+        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, directives.clone());
+    }
+    response
+}
+
+fn is_too_late(server: &Server, path: &str) -> bool {
+    server.operating.shutdown.sends_retry_after
+        && !ANSWERED_TO_THE_END.iter().any(|it| path.starts_with(it))
+}
+
+/// The server ends: others may take the request, on another connection.
+fn come_again() -> Response<Body> {
+    let mut response = plain(StatusCode::TOO_MANY_REQUESTS, ENDING);
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// Agrees on keys; tells a client that speaks without any that it should not, as Go's server does.

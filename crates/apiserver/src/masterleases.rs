@@ -41,6 +41,8 @@ pub struct Membership {
     pub port: u16,
     /// The name of its machine.
     pub hostname: String,
+    /// Whether the endpoints of the service `kubernetes` are its business (`--endpoint-reconciler-type`).
+    pub tells_endpoints: bool,
     /// Its identity: `apiserver-` and a hash of the machine's name.
     pub identity: String,
     /// The same with what tells it from the server before it on the same machine.
@@ -63,6 +65,9 @@ pub async fn run(server: Arc<Server>, membership: Membership, stop: ShutdownSign
             () = stop.requested() => break,
         }
     }
+    if !membership.tells_endpoints {
+        return;
+    }
     // Who cannot say goodbye is left out a little later.
     let store = server.hub.store();
     if store.delete(membership.key(), Expect::Any).await.is_ok()
@@ -73,6 +78,13 @@ pub async fn run(server: Arc<Server>, membership: Membership, stop: ShutdownSign
 }
 
 async fn round(server: &Arc<Server>, membership: &Membership) -> Result<(), String> {
+    if membership.tells_endpoints {
+        say_that_it_lives(server, membership).await?;
+    }
+    identify(server, membership).await.map_err(|error| error.to_string())
+}
+
+async fn say_that_it_lives(server: &Arc<Server>, membership: &Membership) -> Result<(), String> {
     let address = membership.address.to_string();
     let lease = value!({"kind": "Endpoints", "apiVersion": "v1", "metadata": {},
         "subsets": [{"addresses": [{"ip": (address.as_str())}]}]});
@@ -83,8 +95,7 @@ async fn round(server: &Arc<Server>, membership: &Membership) -> Result<(), Stri
         Some(TTL),
     );
     put.await.map_err(|error| error.to_string())?;
-    reconcile(server, membership, true).await?;
-    identify(server, membership).await.map_err(|error| error.to_string())
+    reconcile(server, membership, true).await
 }
 
 impl Membership {
@@ -251,6 +262,7 @@ mod tests {
     fn what_is_told_is_read_back() {
         let addresses = BTreeSet::from(["10.0.0.1", "10.0.0.2"].map(|it| it.parse().unwrap()));
         let membership = Membership {
+            tells_endpoints: true,
             address: "10.0.0.1".parse().unwrap(),
             port: 6443,
             hostname: "a".into(),

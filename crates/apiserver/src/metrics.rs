@@ -2,11 +2,14 @@
 //!
 //! Labels are text that lives as long as the program, so that counting a request allocates nothing.
 
+mod state;
+
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use api::ResourceFacts;
 use component_base::metrics;
+use futures::StreamExt;
 use http::{Method, Response};
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -28,16 +31,21 @@ const DURATIONS: [f64; 23] = [
     0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
     10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
 ];
+/// Upstream's buckets of `apiserver_watch_list_duration_seconds`.
+const WATCH_LISTS: [f64; 17] =
+    [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
 /// Paths that are counted by name; others would let a client make labels at will.
-const PATHS: [&str; 10] = [
+const PATHS: [&str; 12] = [
     "/api",
     "/apis",
+    "/flagz",
     "/healthz",
     "/livez",
     "/metrics",
     "/openapi/v2",
     "/openapi/v3",
     "/readyz",
+    "/statusz",
     "/version",
     "/",
 ];
@@ -73,6 +81,14 @@ struct Lasting {
 struct OfResource {
     group: &'static str,
     resource: &'static str,
+    version: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchList {
+    group: &'static str,
+    resource: &'static str,
+    scope: &'static str,
     version: &'static str,
 }
 
@@ -126,6 +142,36 @@ pub struct Metrics {
     objects: Family<Stored, Gauge<i64, AtomicI64>>,
     deprecated: Family<Deprecated, Gauge<i64, AtomicI64>>,
     conversions: Family<Converted, Histogram, fn() -> Histogram>,
+    reading: Reading,
+    /// What health checks have found.
+    pub(crate) health: state::Health,
+}
+
+/// What is counted of those who read.
+#[derive(Debug)]
+struct Reading {
+    response_sizes: Family<About, Histogram, fn() -> Histogram>,
+    watch_lists: Family<WatchList, Histogram, fn() -> Histogram>,
+}
+
+impl Reading {
+    fn new(registry: &mut Registry) -> Self {
+        let response_sizes: Family<About, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(1000.0, 10.0, 7)));
+        registry.register(
+            "apiserver_response_sizes",
+            "How many bytes answers to readers have, watches and streams aside",
+            Family::clone(&response_sizes),
+        );
+        let watch_lists: Family<WatchList, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(WATCH_LISTS));
+        registry.register(
+            "apiserver_watch_list_duration_seconds",
+            "How long it took until watchers were told that they have what there was",
+            Family::clone(&watch_lists),
+        );
+        Self { response_sizes, watch_lists }
+    }
 }
 
 impl Metrics {
@@ -179,8 +225,13 @@ impl Metrics {
             "How long webhooks took to convert custom resources",
             Family::clone(&conversions),
         );
+        let reading = Reading::new(&mut registry);
+        let health = state::Health::default();
+        health.register(&mut registry);
         let registry = Mutex::new(registry);
         Self {
+            reading,
+            health,
             registry,
             requests,
             durations,
@@ -198,15 +249,21 @@ impl Metrics {
         register(&mut self.registry.lock());
     }
 
-    /// Counts a request that was answered.
-    pub(crate) fn answered(&self, exchange: &Exchange, code: u16, took: Duration) {
-        let about = About::of(exchange);
+    /// Counts a request that was answered, and the bytes of its answer as they are written.
+    pub(crate) fn answered(
+        &self,
+        exchange: &Exchange,
+        response: Response<Body>,
+        took: Duration,
+    ) -> Response<Body> {
+        let (about, code) = (About::of(exchange), response.status().as_u16());
         let dry_run = if exchange.query.get("dryRun").is_some() { "All" } else { "" };
         self.requests.get_or_create(&Done { code, dry_run, about }).inc();
         if !is_long_running(about.verb) {
             let seconds = took.as_secs_f64();
             self.durations.get_or_create(&Lasting { dry_run, about }).observe(seconds);
         }
+        self.sized(about, response)
     }
 
     /// Counts a call that converts objects of a custom resource.
@@ -241,11 +298,62 @@ impl Metrics {
         Held(gauge)
     }
 
+    fn sized(&self, about: About, response: Response<Body>) -> Response<Body> {
+        if !matches!(about.verb, "GET" | "LIST") {
+            return response;
+        }
+        let histogram = self.reading.response_sizes.get_or_create_owned(&about);
+        response.map(|body| match body {
+            Body::Full(bytes) => {
+                observe(&histogram, bytes.as_ref().map_or(0, bytes::Bytes::len));
+                Body::Full(bytes)
+            }
+            Body::Stream(pieces) => {
+                let mut sized = Sized { histogram, bytes: 0 };
+                let counted = pieces.map(move |piece| {
+                    sized.add(piece.len());
+                    piece
+                });
+                Body::Stream(counted.boxed())
+            }
+        })
+    }
+
+    /// A watcher was told that it has what there was.
+    pub(crate) fn watch_listed(&self, facts: &ResourceFacts, scope: &'static str, took: Duration) {
+        let ResourceFacts { group, resource, version, .. } = *facts;
+        let of = WatchList { group, resource, scope, version };
+        self.reading.watch_lists.get_or_create(&of).observe(took.as_secs_f64());
+    }
+
     /// The counter of a resource's events.
     pub(crate) fn events_of(&self, facts: &'static ResourceFacts) -> Counter<u64, AtomicU64> {
         let ResourceFacts { group, resource, version, .. } = *facts;
         self.watch_events.get_or_create_owned(&OfResource { group, resource, version })
     }
+}
+
+/// An answer in pieces: its size is known when it is over.
+struct Sized {
+    histogram: Histogram,
+    bytes: usize,
+}
+
+impl Sized {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+}
+
+impl Drop for Sized {
+    fn drop(&mut self) {
+        observe(&self.histogram, self.bytes);
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "an answer has less than 2^52 bytes")]
+fn observe(histogram: &Histogram, bytes: usize) {
+    histogram.observe(bytes as f64);
 }
 
 /// Whether requests of this verb last as long as the client likes.
@@ -341,6 +449,7 @@ pub(crate) fn answer(server: &Server) -> Response<Body> {
         metrics.objects.get_or_create(&Stored { group, resource }).set(count);
     }
     let mut text = metrics::text(&metrics.registry.lock());
+    text.push_str(&state::text(server));
     text.push_str(&metrics::process());
     respond::bytes(200, metrics::TEXT, text)
 }

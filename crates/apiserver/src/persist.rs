@@ -13,6 +13,7 @@ use crate::error;
 use crate::hub::object_of;
 use crate::options::WriteOptions;
 use crate::target::Target;
+use crate::traces;
 
 /// An object as the store has it, decoded.
 #[derive(Debug, Clone)]
@@ -43,8 +44,10 @@ pub(crate) async fn try_current(
     name: &str,
 ) -> Result<Option<Current>, Status> {
     let key = target.key(name)?;
-    let (kv, _) =
-        server.hub.store().get(&key, At::Latest).await.map_err(|error| error::general(&error))?;
+    let part = traces::part("storage", "get");
+    let read = server.hub.store().get(&key, At::Latest).await;
+    drop(part);
+    let (kv, _) = read.map_err(|error| error::general(&error))?;
     let Some(kv) = kv else { return Ok(None) };
     // Who writes to what has just changed finds it decoded.
     let cached = target.cache.get(&cache_key(&target.namespace, name));
@@ -229,16 +232,20 @@ async fn put(
     if !resource.is_custom() || target.is_storage_version() {
         server.hub.note(resource, value, &bytes);
     }
-    let put = server.hub.store().put(key, bytes.clone(), expect, ttl(target)).await;
+    let part = traces::part("storage", "put");
+    let put = server.hub.store().put(key, bytes.clone(), expect, ttl(server, target)).await;
+    drop(part);
     if put.is_err() {
         server.hub.forget(&bytes);
     }
     put
 }
 
-fn ttl(target: &Target) -> Option<Ttl> {
-    let seconds = target.resource().rules().ttl_seconds;
-    (seconds > 0).then_some(Ttl { seconds })
+/// How long an object is kept: what there is of that sort is events.
+fn ttl(server: &Server, target: &Target) -> Option<Ttl> {
+    let expires = target.resource().rules().ttl_seconds > 0;
+    let seconds = u32::try_from(server.operating.event_ttl.as_secs()).unwrap_or(u32::MAX);
+    expires.then_some(Ttl { seconds: seconds.max(1) })
 }
 
 /// The objects of a page of the store.

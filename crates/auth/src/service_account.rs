@@ -3,6 +3,9 @@
 //! A token is bound to its account by uid, and may be bound to a pod, a secret or a node: it dies with them.
 
 mod authenticator;
+mod external;
+
+use std::sync::Arc;
 
 use apimachinery::{Object, Value, value};
 use jiff::Timestamp;
@@ -11,6 +14,7 @@ use crate::jwt::{JwtError, SigningKey, VerifyingKey};
 use crate::user::SERVICE_ACCOUNT_PREFIX;
 
 pub use authenticator::ServiceAccountTokens;
+pub use external::ExternalSigner;
 
 /// Who says it made a token from a secret, before tokens were requested.
 pub const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
@@ -76,8 +80,7 @@ pub struct TokenSpec<'s> {
 /// Who makes tokens.
 #[derive(Debug)]
 pub struct TokenIssuer {
-    key: SigningKey,
-    verifying: Vec<VerifyingKey>,
+    signer: Signer,
     issuer: String,
     /// Who made tokens before, which are good still.
     former: Vec<String>,
@@ -86,6 +89,19 @@ pub struct TokenIssuer {
     max_seconds: Option<i64>,
     /// Whether tokens live longer of those who do not know that they expire.
     extends: bool,
+    /// Where its keys are, where not at this server.
+    keys_url: Option<String>,
+}
+
+/// Who has the key.
+#[derive(Debug)]
+enum Signer {
+    Own {
+        key: Box<SigningKey>,
+        /// What tokens are checked with: this key's, and those of keys that were used before.
+        verifying: Arc<Vec<VerifyingKey>>,
+    },
+    External(Arc<ExternalSigner>),
 }
 
 impl TokenIssuer {
@@ -96,22 +112,34 @@ impl TokenIssuer {
         key: SigningKey,
         mut verifying: Vec<VerifyingKey>,
         issuer: &str,
-        mut audiences: Vec<String>,
+        audiences: Vec<String>,
     ) -> Self {
         if !verifying.contains(key.public()) {
             verifying.insert(0, key.public().clone());
         }
+        let verifying = Arc::new(verifying);
+        Self::of(Signer::Own { key: Box::new(key), verifying }, issuer, audiences)
+    }
+
+    /// Has somebody else sign as `issuer`; no token lives longer than they allow.
+    #[must_use]
+    pub fn external(signer: Arc<ExternalSigner>, issuer: &str, audiences: Vec<String>) -> Self {
+        let max_seconds = Some(signer.max_seconds());
+        Self { max_seconds, ..Self::of(Signer::External(signer), issuer, audiences) }
+    }
+
+    fn of(signer: Signer, issuer: &str, mut audiences: Vec<String>) -> Self {
         if audiences.is_empty() {
             audiences.push(issuer.into());
         }
         Self {
-            key,
-            verifying,
+            signer,
             issuer: issuer.into(),
             former: Vec::new(),
             audiences,
             max_seconds: None,
             extends: true,
+            keys_url: None,
         }
     }
 
@@ -130,6 +158,11 @@ impl TokenIssuer {
     #[must_use]
     pub fn with_limits(self, max_seconds: Option<i64>, extends: bool) -> Self {
         Self { max_seconds, extends, ..self }
+    }
+
+    /// Others than this server tell of its keys, where a place is given.
+    pub fn set_keys_url(&mut self, url: Option<String>) {
+        self.keys_url = url;
     }
 
     /// How long a token may live, in seconds, if that is limited.
@@ -168,18 +201,35 @@ impl TokenIssuer {
         &self.issuer
     }
 
-    /// The keys that its tokens are checked with.
-    #[must_use]
-    pub fn verifying(&self) -> &[VerifyingKey] {
-        &self.verifying
+    /// The keys that a token is checked with which names this one.
+    pub async fn verifying(&self, id: &str) -> Arc<Vec<VerifyingKey>> {
+        match &self.signer {
+            Signer::Own { verifying, .. } => Arc::clone(verifying),
+            Signer::External(signer) => signer.keys_with(id).await,
+        }
+    }
+
+    /// The keys that others are told of.
+    fn told(&self) -> Vec<VerifyingKey> {
+        match &self.signer {
+            Signer::Own { verifying, .. } => verifying.to_vec(),
+            Signer::External(signer) => {
+                let keys = signer.keys();
+                keys.iter().filter(|it| signer.is_told(it.id())).cloned().collect()
+            }
+        }
     }
 
     /// A signed token.
     ///
     /// # Errors
     /// When it cannot be signed.
-    pub fn issue(&self, spec: &TokenSpec<'_>, now: Timestamp) -> Result<String, JwtError> {
-        self.key.sign(&claims(&self.issuer, spec, now.as_second()))
+    pub async fn issue(&self, spec: &TokenSpec<'_>, now: Timestamp) -> Result<String, String> {
+        let claims = claims(&self.issuer, spec, now.as_second());
+        match &self.signer {
+            Signer::Own { key, .. } => key.sign(&claims).map_err(|error| error.to_string()),
+            Signer::External(signer) => signer.sign(&claims).await,
+        }
     }
 
     /// The token of a secret of type `kubernetes.io/service-account-token`: it never expires.
@@ -199,14 +249,19 @@ impl TokenIssuer {
         claims.insert("kubernetes.io/serviceaccount/secret.name", secret);
         claims.insert("kubernetes.io/serviceaccount/service-account.name", account.name.as_str());
         claims.insert("kubernetes.io/serviceaccount/service-account.uid", account.uid.as_str());
-        self.key.sign(&Value::Object(claims))
+        match &self.signer {
+            Signer::Own { key, .. } => key.sign(&Value::Object(claims)),
+            // Upstream asks no signer for tokens that never end either.
+            Signer::External(_) => Err(JwtError::Signing),
+        }
     }
 
-    /// The document at `/.well-known/openid-configuration`.
+    /// The document at `/.well-known/openid-configuration`. `keys_url` is where this server tells of its keys.
     #[must_use]
     pub fn discovery(&self, keys_url: &str) -> Value {
+        let keys_url = self.keys_url.as_deref().unwrap_or(keys_url);
         let mut algorithms: Vec<&str> =
-            self.verifying.iter().map(|it| it.algorithm().name()).collect();
+            self.told().iter().map(|it| it.algorithm().name()).collect();
         algorithms.sort_unstable();
         algorithms.dedup();
         let algorithms: Value = algorithms.into_iter().collect();
@@ -218,7 +273,7 @@ impl TokenIssuer {
     /// The document at `/openid/v1/jwks`.
     #[must_use]
     pub fn key_set(&self) -> Value {
-        let keys: Value = self.verifying.iter().map(VerifyingKey::to_jwk).collect();
+        let keys: Value = self.told().iter().map(VerifyingKey::to_jwk).collect();
         value!({"keys": keys})
     }
 }

@@ -17,10 +17,9 @@ use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
 use crate::cipher::{Cipher, SEED_BYTES};
-use crate::grpc;
 use crate::metrics::Metrics;
 use crate::provider::Opened;
-use crate::wire::{Field, fields, write_bytes, write_entry, write_number};
+use grpc::wire::{Field, fields, write_bytes, write_entry, write_number};
 
 /// How long a seed may be used to write after the plugin has last said that its key is the current one.
 const WRITE_SECONDS: i64 = 180;
@@ -189,7 +188,7 @@ impl Kms {
         Self {
             name: name.to_owned(),
             prefix: format!("k8s:enc:kms:v2:{name}:"),
-            client: grpc::Client::new(socket, timeout),
+            client: grpc::Client::new(grpc::Place::Unix(socket), timeout),
             clock: Arc::clone(&setup.clock),
             random: Arc::clone(&setup.random),
             metrics: Arc::clone(&setup.metrics),

@@ -5,13 +5,11 @@
 
 mod cipher;
 mod config;
-mod grpc;
 mod kms;
 mod metrics;
 mod provider;
 mod reload;
 mod store;
-pub mod wire;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -10,7 +10,7 @@ use super::*;
 
 #[path = "../../../../crates/storage-etcd/tests/it/cluster.rs"]
 #[allow(dead_code, reason = "the store's own tests ask more of it")]
-mod cluster;
+pub(crate) mod cluster;
 
 use cluster::Cluster;
 

@@ -8,6 +8,7 @@
 )]
 
 mod etcd;
+mod kube_apiserver;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};

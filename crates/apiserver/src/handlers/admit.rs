@@ -14,6 +14,7 @@ use crate::exchange::Exchange;
 use crate::posted;
 use crate::query::Query;
 use crate::target::Target;
+use crate::traces;
 
 /// What the plugins are told of a write.
 #[derive(Debug)]
@@ -38,6 +39,7 @@ pub(crate) async fn admit(
     let asked = Asked::new(server, admission, &exchange.query);
     let told = (&mut exchange.warnings, &mut exchange.annotations, &mut reinvocation);
     let mut attributes = attributes(&asked, &user, (object, old), told);
+    let _part = traces::part("admission", "mutate");
     server.access.admission.mutate(&mut attributes).await
 }
 
@@ -54,6 +56,7 @@ pub(crate) async fn judge(
     let asked = Asked::new(server, admission, &exchange.query);
     let told = (&mut exchange.warnings, &mut exchange.annotations, &mut reinvocation);
     let mut attributes = attributes(&asked, &user, (object, old), told);
+    let _part = traces::part("admission", "validate");
     server.access.admission.validate(&mut attributes).await
 }
 

@@ -32,10 +32,15 @@ use crate::target::Target;
 const REFUSAL_BYTES: usize = 50_000;
 /// The port of a node's agent, where its status names no other.
 const AGENT_PORT: u16 = 10_250;
+/// Which of a node's addresses are tried, where nothing else is said.
+const ADDRESS_TYPES: [&str; 2] = ["InternalIP", "ExternalIP"];
+
 /// How the server speaks to nodes.
 #[derive(Clone)]
 pub struct NodeDialer {
     tls: Arc<ClientConfig>,
+    /// Which of a node's addresses are tried, the first that it has.
+    address_types: Arc<[String]>,
 }
 
 impl std::fmt::Debug for NodeDialer {
@@ -48,7 +53,31 @@ impl NodeDialer {
     /// Speaks TLS with this certificate and these roots.
     #[must_use]
     pub fn new(tls: Arc<ClientConfig>) -> Self {
-        Self { tls }
+        Self { tls, address_types: ADDRESS_TYPES.map(str::to_owned).into() }
+    }
+
+    /// The same where nodes are reached by the first of their addresses of these types.
+    #[must_use]
+    pub fn with_address_types(self, types: Vec<String>) -> Self {
+        Self { address_types: types.into(), ..self }
+    }
+
+    /// Where a path of a node's agent is.
+    async fn onward(&self, node: &Value, path: String) -> Result<Onward, String> {
+        let addresses = node.items_at(&["status", "addresses"]);
+        let of = |kind: &String| addresses.iter().find(|it| it.str_at(&["type"]) == kind);
+        let found = self.address_types.iter().find_map(of).map(|it| it.str_at(&["address"]));
+        let found = found.ok_or("its status names no address that is preferred")?;
+        let port = port_of(node);
+        if let Ok(address) = found.parse::<IpAddr>() {
+            let tls = Some((Arc::clone(&self.tls), ServerName::from(address)));
+            return Ok(Onward { address: SocketAddr::new(address, port), tls, path });
+        }
+        let name = ServerName::try_from(found.to_owned()).map_err(|error| error.to_string())?;
+        let resolved = tokio::net::lookup_host((found, port)).await;
+        let first = resolved.map_err(|error| format!("lookup {found}: {error}"))?.next();
+        let address = first.ok_or_else(|| format!("lookup {found}: no such host"))?;
+        Ok(Onward { address, tls: Some((Arc::clone(&self.tls), name)), path })
     }
 
     /// Reads something of a node's agent, up to `limit` bytes.
@@ -58,13 +87,11 @@ impl NodeDialer {
         path: &str,
         limit: usize,
     ) -> Result<Bytes, String> {
-        let (address, port) = address_of(node)?;
-        let address = SocketAddr::new(address, port);
-        let tls = Some((Arc::clone(&self.tls), ServerName::from(address.ip())));
-        let request = Request::get(path).header(HOST, address.to_string());
+        let onward = self.onward(node, path.to_owned()).await?;
+        let request = Request::get(path).header(HOST, onward.address.to_string());
         let request =
             request.body(forward::full(Bytes::new())).map_err(|error| error.to_string())?;
-        let answer = forward::ask(&Onward { address, tls, path: path.to_owned() }, request).await?;
+        let answer = forward::ask(&onward, request).await?;
         let code = answer.status();
         let body = Limited::new(answer.into_body(), limit).collect().await;
         let body = body.map_err(|error| error.to_string())?.to_bytes();
@@ -114,7 +141,7 @@ pub(crate) async fn connect(
         Method::HEAD => Method::GET,
         ref other => other.clone(),
     };
-    let passed = match agent_of(server, &node, path) {
+    let passed = match agent_of(server, &node, path).await {
         Ok(to) => forward::forward(exchange, &to, method, forward::full(body)).await,
         Err(why) => Err(why),
     };
@@ -318,22 +345,25 @@ pub(super) fn address_of(node: &Value) -> Result<(IpAddr, u16), String> {
     };
     let address = find("InternalIP").or_else(|| find("ExternalIP"));
     let address = address.ok_or("its status names no address")?;
+    Ok((address, port_of(node)))
+}
+
+fn port_of(node: &Value) -> u16 {
     let port = node.i64_at(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]);
-    Ok((
-        address,
-        port.and_then(|it| u16::try_from(it).ok()).filter(|it| *it > 0).unwrap_or(AGENT_PORT),
-    ))
+    port.and_then(|it| u16::try_from(it).ok()).filter(|it| *it > 0).unwrap_or(AGENT_PORT)
 }
 
 /// Where a path of a node's agent is.
 ///
 /// # Errors
 /// When the node tells no address, or this server has no way to nodes.
-pub(super) fn agent_of(server: &Server, node: &Value, path: String) -> Result<Onward, String> {
-    let dialer = server.nodes.clone().ok_or("this server has no way to nodes")?;
-    let (address, port) = address_of(node)?;
-    let tls = Some((dialer.tls, ServerName::from(address)));
-    Ok(Onward { address: SocketAddr::new(address, port), tls, path })
+pub(super) async fn agent_of(
+    server: &Server,
+    node: &Value,
+    path: String,
+) -> Result<Onward, String> {
+    let dialer = server.nodes.as_ref().ok_or("this server has no way to nodes")?;
+    dialer.onward(node, path).await
 }
 
 #[cfg(test)]

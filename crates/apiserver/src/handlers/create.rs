@@ -20,6 +20,7 @@ use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
 use crate::options::WriteOptions;
 use crate::persist::{self, Written};
+use crate::privileged;
 use crate::respond;
 use crate::shown;
 use crate::target::Target;
@@ -119,7 +120,8 @@ async fn attempt_create(
     }
     let name = value.str_at(&["metadata", "name"]).to_owned();
     admission.name.clone_from(&name);
-    let errors = target.resource().validate(&target.served, &value);
+    let mut errors = target.resource().validate(&target.served, &value);
+    privileged::check(server, target.served.facts, &value, &mut errors);
     if !errors.is_empty() {
         let facts = target.storage().facts;
         return Err(Status::invalid(facts.group, facts.kind, &name, &errors));

@@ -23,6 +23,7 @@ use crate::options;
 use crate::persist::{self, Current, Replaced, Written};
 use crate::respond;
 use crate::target::Target;
+use crate::traces;
 
 /// How often a delete that lost a race is tried again.
 const ATTEMPTS: usize = 10;
@@ -400,7 +401,10 @@ async fn take_away(
         return Ok(Step::Done(answer(target, value)));
     }
     let expect = Expect::ModRev(current.kv.mod_rev);
-    match server.hub.store().delete(current.kv.key.clone(), expect).await {
+    let part = traces::part("storage", "delete");
+    let deleted = server.hub.store().delete(current.kv.key.clone(), expect).await;
+    drop(part);
+    match deleted {
         Ok(deleted) => {
             persist::settle(server, target, deleted.rev).await;
             value.set_at(&["metadata", "resourceVersion"], deleted.rev.0.to_string());

@@ -48,5 +48,5 @@ pub(crate) async fn delete_collection(
     let deleted: Vec<Option<Arc<Obj>>> =
         futures::stream::iter(deleted).buffered(AT_ONCE).try_collect().await?;
     page.objects = Arc::new(deleted.into_iter().flatten().collect::<Vec<_>>().into());
-    list::answer(server, target, form, page)
+    list::answer(server, target, form, &page)
 }

@@ -14,6 +14,7 @@ use crate::hub::object_of;
 use crate::negotiate::negotiate;
 use crate::respond;
 use crate::target::Target;
+use crate::traces;
 
 /// Answers with the object.
 pub(crate) async fn get(
@@ -27,7 +28,9 @@ pub(crate) async fn get(
     let form = negotiate(&exchange.parts.headers)?;
     let name = &exchange.info.name;
     let key = target.key(name)?;
+    let part = traces::part("storage", "get");
     let read = server.hub.store().get(&key, At::Latest).await;
+    drop(part);
     let (kv, _) = read.map_err(|error| error::general(&error))?;
     let kv = kv.ok_or_else(|| Status::not_found(target.group_resource(), name))?;
     if target.resource().is_custom() {

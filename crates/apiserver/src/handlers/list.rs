@@ -164,7 +164,7 @@ pub(crate) async fn list(
     }
     let mut page = page(server, target, &options, &selection).await?;
     page.objects = target.all_listed(server, page.objects).await?;
-    answer(server, target, form, page)
+    answer(server, target, form, &page)
 }
 
 /// Lists may be watches, and so are told with the media types of watches besides.
@@ -370,7 +370,7 @@ pub(super) fn answer(
     server: &Arc<Server>,
     target: &Target,
     form: Form,
-    page: Page,
+    page: &Page,
 ) -> Result<Response<Body>, Status> {
     let mut metadata = page.metadata(target);
     if form.transform != Transform::None && page.more.is_none() {

@@ -67,7 +67,7 @@ pub(super) async fn proxy(
     let to = match resource {
         "pods" => pod(&asked, &current.value, onward)?,
         "services" => service(server, &asked, &current.value, onward)?,
-        _ => node(server, &asked, &current.value, onward)?,
+        _ => node(server, &asked, &current.value, onward).await?,
     };
     tell_origin(exchange, &path);
     let method = exchange.parts.method.clone();
@@ -213,12 +213,17 @@ fn endpoints_of(server: &Server, service: &Value) -> Option<Value> {
 }
 
 /// A node's agent, or another port of the node.
-fn node(server: &Server, asked: &Asked<'_>, node: &Value, path: String) -> Result<Onward, Status> {
+async fn node(
+    server: &Server,
+    asked: &Asked<'_>,
+    node: &Value,
+    path: String,
+) -> Result<Onward, Status> {
     let unreachable =
         |why: String| Status::service_unavailable(format!("error trying to reach service: {why}"));
     let (address, agent) = address_of(node).map_err(unreachable)?;
     if asked.port.is_empty() || asked.port == agent.to_string() {
-        return agent_of(server, node, path).map_err(unreachable);
+        return agent_of(server, node, path).await.map_err(unreachable);
     }
     asked.onward(address, asked.port()?, path)
 }

@@ -87,7 +87,7 @@ pub(crate) async fn create(
     let uid = account.str_at(&["metadata", "uid"]).to_owned();
     let spec = spec(&tokens, &request, target, Named { name, uid }, bound);
     let spec = TokenSpec { id: server.random.uid().to_string(), ..spec };
-    let token = tokens.issue(&spec, now).map_err(Status::internal)?;
+    let token = tokens.issue(&spec, now).await.map_err(Status::internal)?;
     let seconds = request.i64_at(&["spec", "expirationSeconds"]).unwrap_or_default();
     let expires = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
     if request.at(&["spec", "boundObjectRef"]).is_none() {

@@ -19,6 +19,7 @@ use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
 use crate::options::WriteOptions;
 use crate::persist::{self, Current, Replaced, Written};
+use crate::privileged;
 use crate::respond;
 use crate::shown;
 use crate::target::Target;
@@ -232,7 +233,8 @@ impl Write<'_> {
         value.set_at(&["metadata", "resourceVersion"], version);
         target.resource().prepare_update(part, &mut value, old);
         move_generation(target, part, &mut value, old);
-        let errors = target.resource().validate_update(part, &value, old);
+        let mut errors = target.resource().validate_update(part, &value, old);
+        privileged::check(server, target.served.facts, &value, &mut errors);
         if !errors.is_empty() {
             let facts = target.storage().facts;
             return Err(Status::invalid(facts.group, facts.kind, self.name, &errors));

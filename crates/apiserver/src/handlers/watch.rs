@@ -44,8 +44,6 @@ const EVENTS_PER_PIECE: usize = 500;
 const PIECE_BYTES: usize = 64 << 10;
 /// Seconds between bookmarks on a quiet watch (upstream: about a minute).
 const BOOKMARK_SECONDS: u64 = 60;
-/// The shortest time a watch without a timeout of its own lives, in seconds; up to twice that (upstream: 1800).
-const MIN_TIMEOUT_SECONDS: u64 = 1800;
 
 /// A watch being served.
 struct Watch {
@@ -54,6 +52,7 @@ struct Watch {
     selection: Selection,
     form: Form,
     bookmarks: bool,
+    begun: Instant,
     deadline: Instant,
     next_bookmark: Instant,
     /// Wakes at the deadline, or when a bookmark is due.
@@ -145,15 +144,15 @@ pub(crate) async fn watch(
         Err(future) => Stage::Refused(future),
     };
     let now = Instant::now();
-    let random = server.random.below(MIN_TIMEOUT_SECONDS);
-    let timeout = options.timeout_seconds.unwrap_or(MIN_TIMEOUT_SECONDS + random);
+    let shortest = server.operating.min_request_timeout_seconds;
+    let random = server.random.below(shortest);
+    let timeout = options.timeout_seconds.unwrap_or(shortest.saturating_add(random));
     let shared_frames = form.transform == Transform::None
         && form.encoding == Encoding::Json
         && target.is_storage_version();
     let deadline = now + Duration::from_secs(timeout);
     let next_bookmark = now + Duration::from_secs(BOOKMARK_SECONDS);
     let first = if options.bookmarks { deadline.min(next_bookmark) } else { deadline };
-    let stop = server.stop.clone();
     let wants_objects = shared_frames && exchange.parts.extensions.get::<WantsObjects>().is_some();
     let watch = Watch {
         seat: Some(seat),
@@ -164,10 +163,11 @@ pub(crate) async fn watch(
         selection,
         form,
         bookmarks: options.bookmarks,
+        begun: now,
         deadline,
         next_bookmark,
         timer: Box::pin(tokio::time::sleep_until(first)),
-        stop: async move { stop.requested().await }.boxed(),
+        stop: its_end(server),
         seen: version,
         stage,
         woken,
@@ -177,6 +177,22 @@ pub(crate) async fn watch(
         _audited: exchange.audit.clone(),
     };
     Ok(watch.into_response())
+}
+
+/// When this watch is to end because the server does: somewhere within the time that watches are given, so that not all
+/// clients come to the next server at once.
+fn its_end(server: &Server) -> BoxFuture<'static, ()> {
+    let stop = server.stop.clone();
+    let grace = server.operating.shutdown.watch_grace;
+    let share =
+        if grace.is_zero() { Duration::ZERO } else { grace.mul_f64(server.random.fraction()) };
+    async move {
+        stop.requested().await;
+        if !share.is_zero() {
+            tokio::time::sleep(share).await;
+        }
+    }
+    .boxed()
 }
 
 fn scope(target: &Target, selection: &Selection) -> Scope {
@@ -320,6 +336,9 @@ impl Watch {
                 self.seen = revision;
                 if bookmark {
                     self.write_bookmark(true, &mut out);
+                    let (facts, took) = (self.target.served.facts, self.begun.elapsed());
+                    let scope = self.scope();
+                    self.server.metrics.watch_listed(facts, scope, took);
                 }
                 break;
             };
@@ -517,6 +536,15 @@ impl Watch {
                 out.extend_from_slice(crate::yaml::to_string(&Value::Object(frame)).as_bytes());
                 out.extend_from_slice(b"---\n");
             }
+        }
+    }
+
+    /// What the watch is about, as metrics name it.
+    fn scope(&self) -> &'static str {
+        match self.selection.name() {
+            Some(_) => "resource",
+            None if self.target.namespace.is_empty() => "cluster",
+            None => "namespace",
         }
     }
 

@@ -36,6 +36,8 @@ pub(crate) struct Cluster {
     pub(crate) issuer: Arc<TokenIssuer>,
     store: Arc<dyn Store>,
     stop: Shutdown,
+    /// The caches follow the store until here.
+    over: Shutdown,
 }
 
 /// What a server may have besides, or in place of what it has.
@@ -44,6 +46,8 @@ pub(crate) struct With {
     pub(crate) nodes: Option<NodeDialer>,
     pub(crate) registry: Option<registry::Registry>,
     pub(crate) audit: Option<Arc<audit::Audit>>,
+    /// How it is operated, where not as usual.
+    pub(crate) operating: Option<apiserver::Operating>,
     /// For requests, instead of what it has.
     pub(crate) authorizer: Option<Arc<dyn Authorizer>>,
     pub(crate) proxy_client: Option<ProxyClient>,
@@ -69,6 +73,7 @@ pub(crate) fn memory() -> Arc<dyn Store> {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.stop.request();
+        self.over.request();
     }
 }
 
@@ -221,6 +226,7 @@ impl Cluster {
             store_check_timeout: std::time::Duration::from_secs(2),
             shares_store: false,
             proxy_client,
+            operating: with.operating.take().unwrap_or_default(),
         };
         let (issuer, of_server) = (issuer(), stop.signal());
         let made = Arc::clone(&issuer);
@@ -232,13 +238,19 @@ impl Cluster {
         };
         let server = Server::start(config, of_server, access);
         let server = server.await.unwrap();
-        let (hub, signal) = (Arc::clone(server.hub()), stop.signal());
+        let over = Shutdown::new();
+        let (hub, signal) = (Arc::clone(server.hub()), over.signal());
         tokio::spawn(async move { hub.run(signal).await });
         tokio::spawn(Arc::clone(&server).follow_definitions());
         tokio::spawn(Arc::clone(&server).follow_api_services());
-        let cluster = Self { server, issuer, store, stop };
+        let cluster = Self { server, issuer, store, stop, over };
         cluster.bootstrap().await;
         cluster
+    }
+
+    /// Asks the server to end.
+    pub(crate) fn end(&self) {
+        self.stop.request();
     }
 
     /// Told when this is dropped.

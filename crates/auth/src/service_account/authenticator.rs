@@ -79,8 +79,9 @@ impl ServiceAccountTokens {
         if !legacy && !self.issuer.is_known(parsed.issuer()) {
             return Ok(None);
         }
+        let keys = self.issuer.verifying(parsed.key_id()).await;
         let claims = parsed
-            .verify(self.issuer.verifying())
+            .verify(&keys)
             .map_err(|error| refused(format!("service account token: {error}")))?;
         self.check_times(&claims)?;
         let audiences = if legacy { self.issuer.audiences().to_vec() } else { audiences(&claims) };

@@ -70,7 +70,7 @@ fn tokens(issuer: &Arc<TokenIssuer>, objects: &FixedObjects, later: i64) -> Serv
 #[tokio::test]
 async fn a_bound_token_names_account_pod_and_node() {
     let (issuer, objects) = (issuer(key()), objects());
-    let token = issuer.issue(&spec(), start()).unwrap();
+    let token = issuer.issue(&spec(), start()).await.unwrap();
     let reviewed = tokens(&issuer, &objects, 1).review(&token, &[]).await.unwrap().unwrap();
     let user = reviewed.user;
     assert_eq!(
@@ -102,14 +102,15 @@ async fn refusal(tokens: &ServiceAccountTokens, token: &str) -> String {
 #[tokio::test]
 async fn a_token_is_good_in_its_time_only() {
     let (issuer, objects) = (issuer(key()), objects());
-    let token = issuer.issue(&spec(), start()).unwrap();
+    let token = issuer.issue(&spec(), start()).await.unwrap();
     for (later, good) in [(-11, false), (-9, true), (0, true), (610, true), (611, false)] {
         let result = tokens(&issuer, &objects, later).review(&token, &[]).await;
         assert_eq!(result.is_ok(), good, "{later} seconds later");
     }
     let endless = value!({"iss": "https://me", "sub": "system:serviceaccount:ns:robot", "aud": ["https://me"],
         "kubernetes.io": {"namespace": "ns", "serviceaccount": {"name": "robot", "uid": "u-robot"}}});
-    let token = issuer.key.sign(&endless).unwrap();
+    let Signer::Own { key, .. } = &issuer.signer else { unreachable!("it has its own key") };
+    let token = key.sign(&endless).unwrap();
     let tokens = tokens(&issuer, &objects, 0);
     assert_eq!(refusal(&tokens, &token).await, "service account token does not expire");
 }
@@ -119,13 +120,13 @@ async fn tokens_for_others_and_by_others_are_refused() {
     let (issuer, objects) = (issuer(key()), objects());
     let tokens = tokens(&issuer, &objects, 1);
     let vault = TokenSpec { audiences: vec!["vault".into()], ..spec() };
-    let vault = issuer.issue(&vault, start()).unwrap();
+    let vault = issuer.issue(&vault, start()).await.unwrap();
     assert!(refusal(&tokens, &vault).await.contains("is invalid for the target audiences"));
-    let forged = self::issuer(key()).issue(&spec(), start()).unwrap();
+    let forged = self::issuer(key()).issue(&spec(), start()).await.unwrap();
     assert!(refusal(&tokens, &forged).await.contains("signature does not verify"));
     // Somebody else's tokens are somebody else's business.
     let elsewhere = TokenIssuer::new(key(), Vec::new(), "https://other", Vec::new());
-    let elsewhere = elsewhere.issue(&spec(), start()).unwrap();
+    let elsewhere = elsewhere.issue(&spec(), start()).await.unwrap();
     assert_eq!(tokens.review(&elsewhere, &[]).await.unwrap(), None);
     assert_eq!(tokens.review("no token", &[]).await.unwrap(), None);
 }
@@ -133,7 +134,7 @@ async fn tokens_for_others_and_by_others_are_refused() {
 #[tokio::test]
 async fn a_token_dies_with_what_it_is_bound_to() {
     let issuer = issuer(key());
-    let token = issuer.issue(&spec(), start()).unwrap();
+    let token = issuer.issue(&spec(), start()).await.unwrap();
     let check = async |change: &dyn Fn(&FixedObjects), expected: &str| {
         let objects = objects();
         change(&objects);
@@ -163,7 +164,7 @@ async fn an_old_key_still_verifies_and_an_old_token_must_match_its_secret() {
     let old_issuer = issuer(old);
     let new = Arc::new(TokenIssuer::new(key(), vec![old_public], "https://me", Vec::new()));
     let objects = objects();
-    let token = old_issuer.issue(&spec(), start()).unwrap();
+    let token = old_issuer.issue(&spec(), start()).await.unwrap();
     let tokens = tokens(&new, &objects, 1);
     assert!(tokens.review(&token, &[]).await.unwrap().is_some());
 

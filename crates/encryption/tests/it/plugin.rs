@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use encryption::wire::{Field, fields, write_bytes, write_entry};
+use grpc::wire::{Field, fields, write_bytes, write_entry};
 use h2::server::SendResponse;
 use http::{HeaderMap, Request, Response};
 use parking_lot::Mutex;

@@ -15,6 +15,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -69,8 +70,10 @@ pub(crate) struct Answer {
 pub(crate) struct Front {
     pub(crate) cluster: Cluster,
     pub(crate) authority: Authority,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     before: Mark,
+    /// Over when the server takes nothing any more, and everything is answered.
+    pub(crate) listening: JoinHandle<std::io::Result<()>>,
 }
 
 /// What must be the same after broken requests as before.
@@ -95,10 +98,10 @@ impl Front {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = tls(&authority);
-        let (server, stop) = (Arc::clone(&cluster.server), cluster.stopping());
-        tokio::spawn(async move { apiserver::listen::listen(server, listener, tls, stop).await });
+        let server = Arc::clone(&cluster.server);
+        let listening = tokio::spawn(apiserver::listen::listen(server, listener, tls));
         let before = Mark { objects: Vec::new(), resident: 0 };
-        let mut front = Self { cluster, authority, address, before };
+        let mut front = Self { cluster, authority, address, before, listening };
         front.mark().await;
         front
     }

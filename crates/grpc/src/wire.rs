@@ -1,4 +1,4 @@
-//! The few protobuf messages that KMS plugins and stored values are made of, field by field.
+//! Protobuf messages, written and read field by field.
 
 /// A field of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,14 +26,27 @@ pub fn write_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     }
 }
 
+/// Appends a number of eight bytes; nothing for 0.
+pub fn write_fixed(out: &mut Vec<u8>, number: u32, value: u64) {
+    if value != 0 {
+        write_varint(out, u64::from(number) << 3 | 1);
+        out.extend_from_slice(&value.to_le_bytes());
+    }
+}
+
+/// Appends a message, also one with nothing in it.
+pub fn write_message(out: &mut Vec<u8>, number: u32, message: &[u8]) {
+    write_varint(out, u64::from(number) << 3 | 2);
+    write_varint(out, message.len() as u64);
+    out.extend_from_slice(message);
+}
+
 /// Appends an entry of a map from text to bytes.
 pub fn write_entry(out: &mut Vec<u8>, number: u32, (key, value): (&str, &[u8])) {
     let mut entry = Vec::new();
     write_bytes(&mut entry, 1, key.as_bytes());
     write_bytes(&mut entry, 2, value);
-    write_varint(out, u64::from(number) << 3 | 2);
-    write_varint(out, entry.len() as u64);
-    out.extend_from_slice(&entry);
+    write_message(out, number, &entry);
 }
 
 fn write_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -101,6 +114,7 @@ mod tests {
         write_bytes(&mut out, 2, b"");
         write_number(&mut out, 5, 300);
         write_entry(&mut out, 4, ("k", b"v"));
+        write_fixed(&mut out, 7, 0);
         assert_eq!(out, b"\x0a\x03abc\x28\xac\x02\x22\x06\x0a\x01k\x12\x01v");
         let entry = b"\x0a\x01k\x12\x01v";
         let expected = vec![

@@ -1,5 +1,6 @@
-//! Calls of a gRPC server on a Unix socket: one message there, one back. Upstream's plugins speak nothing else.
+//! A client of one server: on a Unix socket, as upstream's plugins are, or on a port without TLS, as its collectors are.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,18 +8,22 @@ use bytes::{Buf, Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, header};
 use parking_lot::Mutex;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 /// The largest answer, in bytes (gRPC's own limit).
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// Why a call has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Status {
+pub struct Status {
     /// `Unavailable`
-    pub(crate) code: &'static str,
-    pub(crate) message: String,
+    pub code: &'static str,
+    /// What the server says.
+    pub message: String,
 }
+
+impl std::error::Error for Status {}
 
 impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -50,21 +55,44 @@ fn unavailable(message: impl std::fmt::Display) -> Status {
     Status { code: "Unavailable", message: message.to_string() }
 }
 
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A socket in the file system.
+    Unix(PathBuf),
+    /// `host:port`, without TLS.
+    Tcp(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix {}", path.display()),
+            Self::Tcp(address) => write!(f, "tcp {address}"),
+        }
+    }
+}
+
 /// A server's client. Its connection is opened when it is needed.
 #[derive(Debug)]
-pub(crate) struct Client {
-    socket: PathBuf,
+pub struct Client {
+    place: Place,
     timeout: Duration,
     connection: Mutex<Option<SendRequest<Bytes>>>,
 }
 
 impl Client {
-    pub(crate) fn new(socket: PathBuf, timeout: Duration) -> Self {
-        Self { socket, timeout, connection: Mutex::new(None) }
+    /// Calls this server, and waits for an answer so long.
+    #[must_use]
+    pub fn new(place: Place, timeout: Duration) -> Self {
+        Self { place, timeout, connection: Mutex::new(None) }
     }
 
     /// Calls a method: `/package.Service/Method`.
-    pub(crate) async fn call(&self, method: &str, message: &[u8]) -> Result<Bytes, Status> {
+    ///
+    /// # Errors
+    /// The server does not answer in time, or refuses.
+    pub async fn call(&self, method: &str, message: &[u8]) -> Result<Bytes, Status> {
         match tokio::time::timeout(self.timeout, self.exchange(method, message)).await {
             Ok(answer) => answer,
             Err(_) => {
@@ -99,19 +127,34 @@ impl Client {
     async fn open(&self) -> Result<SendRequest<Bytes>, Status> {
         let dialing = |error: &dyn std::fmt::Display| {
             unavailable(format!(
-                "connection error: desc = \"transport: error while dialing: dial unix {}: {error}\"",
-                self.socket.display()
+                "connection error: desc = \"transport: error while dialing: dial {}: {error}\"",
+                self.place
             ))
         };
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| dialing(&error))?;
-        let (sender, connection) =
-            h2::client::handshake(stream).await.map_err(|error| dialing(&error))?;
-        // Ends with the last sender, or when the other side closes.
-        tokio::spawn(connection);
-        let sender = sender.ready().await.map_err(|error| dialing(&error))?;
+        let sender = match &self.place {
+            Place::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(|error| dialing(&error))?;
+                speak(stream).await
+            }
+            Place::Tcp(address) => {
+                let stream = TcpStream::connect(address).await.map_err(|error| dialing(&error))?;
+                speak(stream).await
+            }
+        };
+        let sender = sender.map_err(|error| dialing(&error))?;
         *self.connection.lock() = Some(sender.clone());
         Ok(sender)
     }
+}
+
+/// Begins to speak HTTP/2.
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<SendRequest<Bytes>, h2::Error> {
+    let (sender, connection) = h2::client::handshake(stream).await?;
+    // Ends with the last sender, or when the other side closes.
+    tokio::spawn(connection);
+    sender.ready().await
 }
 
 async fn send(

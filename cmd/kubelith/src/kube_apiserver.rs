@@ -1,0 +1,455 @@
+//! `kubelith kube-apiserver`: an API server alone, in place of upstream's, with upstream's flags.
+//!
+//! Nothing is made that has to be there before: keys, certificates and authorities are files that somebody else keeps.
+
+pub(crate) mod flags;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use apiserver::allocate::ServiceRange;
+use apiserver::bootstrap::FrontProxySettings;
+use apiserver::client_certificates::Speaking;
+use apiserver::{Component, NodeDialer, Operating, Server, Version, bootstrap};
+use component_base::tls::Trust;
+use component_base::{Clock, Random, RealClock, SystemRandom};
+use ipnet::{IpNet, Ipv4Net};
+use rustls::CipherSuite;
+use storage::Store;
+
+use crate::access::Setting;
+use crate::pki::Identity;
+use crate::server::{Ends, Signals};
+use crate::startup::Startup;
+use crate::{data_dir, log, memory, presenting, server, tls};
+use flags::Given;
+
+/// What the program is called.
+pub(crate) const NAME: &str = "kube-apiserver";
+/// The certificate and its key in `--cert-dir`.
+const CERTIFICATE: (&str, &str) = ("apiserver.crt", "apiserver.key");
+
+/// Flags of `kubelith kube-apiserver`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Where the embedded store is kept, in place of --etcd-servers
+    #[arg(long, value_name = "DIR", value_parser = data_dir::place)]
+    data_dir: Option<PathBuf>,
+    /// Address to listen on
+    #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
+    bind_address: IpAddr,
+    /// Port to listen on
+    #[arg(long, default_value_t = 6443, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    secure_port: u16,
+    /// Where the certificate is that is presented, or made, where --tls-cert-file gives none
+    #[arg(long, default_value = "/var/run/kubernetes", value_name = "DIR")]
+    cert_dir: PathBuf,
+    /// Under which name clients elsewhere reach this server
+    #[arg(long, value_name = "NAME")]
+    external_hostname: Option<String>,
+    /// The range of services' addresses (default: 10.0.0.0/24)
+    #[arg(long, value_delimiter = ',', value_name = "CIDR")]
+    service_cluster_ip_range: Vec<IpNet>,
+    /// Whether containers may be privileged
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
+    allow_privileged: bool,
+    /// Whether nodes may join by tokens that are Secrets
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
+    enable_bootstrap_token_auth: bool,
+    /// How the endpoints of the service `kubernetes` are kept right
+    #[arg(long, value_enum, default_value_t = Endpoints::Lease, value_name = "TYPE")]
+    endpoint_reconciler_type: Endpoints,
+    /// Certificate by which this server proves itself to nodes' agents
+    #[arg(long, value_name = "FILE", requires = "kubelet_client_key")]
+    kubelet_client_certificate: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "kubelet_client_certificate")]
+    kubelet_client_key: Option<PathBuf>,
+    /// Authority of the agents' certificates (default: none, whoever answers is taken for the agent)
+    #[arg(long, value_name = "FILE")]
+    kubelet_certificate_authority: Option<PathBuf>,
+    /// By which of its addresses a node is reached: the first that it has
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "Hostname,InternalDNS,InternalIP,ExternalDNS,ExternalIP",
+        value_name = "TYPES"
+    )]
+    kubelet_preferred_address_types: Vec<String>,
+    /// Where others are told that the keys of service accounts' tokens are
+    #[arg(long, value_name = "URL")]
+    service_account_jwks_uri: Option<String>,
+    /// The oldest TLS that is spoken: VersionTLS12 or VersionTLS13
+    #[arg(long, value_name = "VERSION")]
+    tls_min_version: Option<String>,
+    /// The suites of TLS 1.2
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    tls_cipher_suites: Vec<String>,
+    /// Whether HTTP/1.1 alone is spoken
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
+    disable_http2_serving: bool,
+    /// Features of upstream to switch: Name=true,Other=false
+    #[arg(long, value_name = "GATES")]
+    feature_gates: Vec<String>,
+    #[command(flatten)]
+    access: crate::access::Options,
+    #[command(flatten)]
+    audit: crate::audit_log::AuditOptions,
+    #[command(flatten)]
+    etcd: crate::etcd::EtcdOptions,
+    #[command(flatten)]
+    encryption: crate::at_rest::EncryptionOptions,
+    #[command(flatten)]
+    operating: crate::operating::OperatingOptions,
+    #[command(flatten)]
+    log: log::Options,
+}
+
+/// How the endpoints of the service `kubernetes` are kept right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Endpoints {
+    /// Each server says in the store that it lives
+    Lease,
+    /// They are somebody else's business
+    None,
+    /// Upstream's old way, which is not built
+    MasterCount,
+}
+
+/// Runs until it is told to stop.
+pub(crate) fn run(options: Options, given: &Given) -> Result<()> {
+    options.log.start()?;
+    for warning in given.warnings()? {
+        tracing::warn!("{warning}");
+    }
+    memory::give_back();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(options, given))
+}
+
+async fn serve(mut options: Options, given: &Given) -> Result<()> {
+    options.settle(given)?;
+    let signals = Signals::catch()?;
+    let startup = Startup::begin(NAME);
+    let held = options.embedded().map(data_dir::hold).transpose()?;
+    let address = SocketAddr::new(options.bind_address, options.secure_port);
+    let listener = server::bind(address).await?;
+    let ends = Ends::default();
+    signals.end(&ends.shutdown);
+    let started = Box::pin(start(&options, given, &ends)).await?;
+    startup.up("API server", &format!("https://{address}"));
+    let Started { server, speaking, living, audit } = started;
+    apiserver::listen::listen(server, listener, speaking).await?;
+    ends.last(living, audit.as_deref()).await;
+    drop(held);
+    Ok(())
+}
+
+/// A server that is ready to be asked.
+struct Started {
+    server: Arc<Server>,
+    speaking: Speaking,
+    /// Tells other servers that this one lives, and last that it goes.
+    living: Option<tokio::task::JoinHandle<()>>,
+    audit: Option<Arc<audit::Audit>>,
+}
+
+async fn start(options: &Options, given: &Given, ends: &Ends) -> Result<Started> {
+    let shutdown = &ends.shutdown;
+    let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) =
+        (Arc::new(RealClock), Arc::new(SystemRandom::new()));
+    let advertised = options.access.advertised(options.bind_address, &[]);
+    let front_proxy = options.access.front_proxy(None)?;
+    let authority = options.access.authorities("", "")?.clients;
+    let speaking = options.speaking(advertised, front_proxy.as_ref(), ends)?;
+    let store = options.open_store(ends).await?;
+    let kept = options.encryption.wrap(store, (&clock, &random), shutdown.signal()).await?;
+    let store = apiserver::StoredForms::over(kept.store, options.etcd.write_as());
+    let audit = options.audit.start(&clock, &random)?;
+    let setting = options.setting(&clock, advertised, ends)?;
+    let credentials = options.access.credentials(None, front_proxy.as_ref(), &setting).await?;
+    let credentials = credentials.with_keys_url(options.service_account_jwks_uri.clone());
+    let (uses, used) = apiserver::legacy_tokens::channel();
+    let range = options.service_range()?;
+    let config = apiserver::Config {
+        audit: audit.clone(),
+        checks: kept.checks,
+        operating: Operating {
+            tracer: options.operating.tracer((&clock, &random), ends)?,
+            ..options.operated(given)?
+        },
+        ..options.config(store, (&clock, &random), (advertised, range))?
+    };
+    let access = |objects: &Arc<apiserver::CachedObjects>| {
+        credentials.access(objects, Arc::clone(&clock), Arc::clone(&random), uses)
+    };
+    let server = Server::start(config, shutdown.signal(), access).await;
+    let server = server.context("could not load the store")?;
+    kept.encrypted.iter().for_each(|kept| server.metrics().register(|it| kept.register(it)));
+    server::follow_store(&server, ends);
+    let settings = options.settings(authority, front_proxy, (advertised, range));
+    server::furnish(&server, &settings, used, shutdown).await?;
+    let lasting = bootstrap::lasting(&server, &settings);
+    tokio::spawn(bootstrap::keep(Arc::clone(&server), lasting, shutdown.signal()));
+    let living = options.etcd.is_wanted().then(|| {
+        let reached = (advertised, options.secure_port);
+        let membership = apiserver::masterleases::Membership {
+            tells_endpoints: options.endpoint_reconciler_type == Endpoints::Lease,
+            ..crate::etcd::membership(reached, random.as_ref())
+        };
+        let server = Arc::clone(&server);
+        tokio::spawn(apiserver::masterleases::run(server, membership, shutdown.signal()))
+    });
+    Ok(Started { server, speaking, living, audit })
+}
+
+impl Options {
+    /// What cannot be, before anything is begun; and what follows from what was not said.
+    fn settle(&mut self, given: &Given) -> Result<()> {
+        crate::gates::check(&self.feature_gates)?;
+        self.operating.operating()?;
+        self.operating.plugins()?;
+        self.operating.check_apis(&registry::Registry::built_in())?;
+        match (self.etcd.is_wanted(), &self.data_dir) {
+            (false, None) => {
+                bail!("--etcd-servers must be specified, or --data-dir for a store of its own")
+            }
+            (true, Some(_)) => bail!("--etcd-servers and --data-dir are two stores: give one"),
+            _ => {}
+        }
+        if !given.has("service-account-issuer") {
+            bail!("service-account-issuer is a required flag");
+        }
+        if self.endpoint_reconciler_type == Endpoints::MasterCount {
+            bail!("--endpoint-reconciler-type=master-count is not built: give lease or none");
+        }
+        if let Some(v6) = self.service_cluster_ip_range.iter().find(|it| it.addr().is_ipv6()) {
+            bail!("--service-cluster-ip-range {v6}: IPv6 services are not built yet");
+        }
+        // Upstream's own, where nobody says who is asked.
+        if !given.has("authorization-mode") && !given.has("authorization-config") {
+            self.access.allow_always();
+        }
+        if self.access.allows_always() && self.access.anonymous_auth {
+            tracing::warn!(
+                "AnonymousAuth is not allowed with the AlwaysAllow authorizer. Resetting AnonymousAuth to false. \
+                 You should use a different authorizer"
+            );
+            self.access.anonymous_auth = false;
+        }
+        Ok(())
+    }
+
+    /// The data directory of the embedded store, where that is used.
+    fn embedded(&self) -> Option<&Path> {
+        self.data_dir.as_deref()
+    }
+
+    async fn open_store(&self, ends: &Ends) -> Result<Arc<dyn Store>> {
+        match self.embedded() {
+            Some(data_dir) => server::open_embedded(data_dir, &ends.shutdown),
+            None => self.etcd.open(ends.shutdown.signal()).await,
+        }
+    }
+
+    fn setting(&self, clock: &Arc<dyn Clock>, advertised: IpAddr, ends: &Ends) -> Result<Setting> {
+        Ok(Setting {
+            clock: Arc::clone(clock),
+            metrics: auth::metrics::Metrics::new(&advertised.to_string()),
+            stop: ends.shutdown.signal(),
+            takes_bootstrap_tokens: self.enable_bootstrap_token_auth,
+            // Upstream has it on where it is asked for only.
+            plugins: self.operating.plugins()?.unless_enabled("NodeRestriction", &self.operating),
+        })
+    }
+
+    fn operated(&self, given: &Given) -> Result<Operating> {
+        Ok(Operating {
+            component: Component { flags: given.all() },
+            allow_privileged: self.allow_privileged,
+            ..self.operating.operating()?
+        })
+    }
+
+    fn service_range(&self) -> Result<Ipv4Net> {
+        let usual = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 24);
+        match self.service_cluster_ip_range.as_slice() {
+            [] => Ok(usual),
+            given => server::service_range(given, "--service-cluster-ip-range"),
+        }
+    }
+
+    fn config(
+        &self,
+        store: Arc<dyn Store>,
+        (clock, random): (&Arc<dyn Clock>, &Arc<dyn Random>),
+        (advertised, range): (IpAddr, Ipv4Net),
+    ) -> Result<apiserver::Config> {
+        let reached = SocketAddr::new(advertised, self.secure_port).to_string();
+        let external = self.external_hostname.as_ref();
+        Ok(apiserver::Config {
+            store,
+            registry: registry::Registry::built_in(),
+            clock: Arc::clone(clock),
+            random: Arc::clone(random),
+            max_mutating_in_flight: self.access.max_mutating_requests_inflight,
+            max_in_flight: self.access.max_requests_inflight,
+            priority_and_fairness: self.access.enable_priority_and_fairness,
+            service_range: ServiceRange::new(range.addr(), range.prefix_len()),
+            external_address: match external {
+                Some(name) => format!("{name}:{}", self.secure_port),
+                None => reached,
+            },
+            nodes: Some(self.nodes()?),
+            proxy_client: self.access.proxy_client(None)?,
+            metrics_resolution: None,
+            audit: None,
+            checks: Vec::new(),
+            store_check_timeout: self.etcd.etcd_healthcheck_timeout,
+            shares_store: self.etcd.is_wanted(),
+            operating: Operating::default(),
+            version: Version { major: "1".into(), minor: "37".into(), git: crate::VERSION.into() },
+        })
+    }
+
+    fn settings(
+        &self,
+        client_authority: String,
+        front_proxy: Option<FrontProxySettings>,
+        (advertised, range): (IpAddr, Ipv4Net),
+    ) -> bootstrap::Settings {
+        let services = ServiceRange::new(range.addr(), range.prefix_len());
+        bootstrap::Settings {
+            front_proxy,
+            address: advertised,
+            port: self.secure_port,
+            service_range: range.to_string(),
+            service_address: IpAddr::V4(services.address(1)),
+            client_authority,
+            // Endpoints are told together with other servers', or by somebody else.
+            shares_store: self.etcd.is_wanted() || self.endpoint_reconciler_type == Endpoints::None,
+        }
+    }
+
+    /// How nodes' agents are reached.
+    fn nodes(&self) -> Result<NodeDialer> {
+        let trust = match &self.kubelet_certificate_authority {
+            Some(file) => Trust::Authorities(tls::roots(read(file)?.as_bytes())?),
+            None => Trust::Anybody,
+        };
+        let files = self.kubelet_client_certificate.as_ref().zip(self.kubelet_client_key.as_ref());
+        let mut config = match files {
+            Some((certificate, key)) => {
+                let identity = Identity { certificate: read(certificate)?, key: read(key)? };
+                identity.client_of(trust).with_context(|| {
+                    format!("could not use {} with {}", certificate.display(), key.display())
+                })?
+            }
+            None => component_base::tls::client(trust)?.with_no_client_auth(),
+        };
+        // Upgrades are of HTTP/1.1.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let dialer = NodeDialer::new(Arc::new(config));
+        Ok(dialer.with_address_types(self.kubelet_preferred_address_types.clone()))
+    }
+
+    /// What is presented, and whose certificates are believed.
+    fn speaking(
+        &self,
+        advertised: IpAddr,
+        front_proxy: Option<&FrontProxySettings>,
+        ends: &Ends,
+    ) -> Result<Speaking> {
+        let stop = ends.shutdown.signal();
+        let certificate = match presenting::of_files(&self.access, &stop)? {
+            Some(certificate) => certificate,
+            None => tls::Serving::new(&self.own_certificate(advertised)?)?,
+        };
+        let certificate = certificate.with_limits(self.limits()?);
+        let front_proxies = front_proxy.map(|it| it.authority.clone()).unwrap_or_default();
+        presenting::speaking(&self.access, &certificate, (String::new(), front_proxies), stop)
+    }
+
+    /// The certificate in `--cert-dir`, made where there is none.
+    fn own_certificate(&self, advertised: IpAddr) -> Result<Identity> {
+        let (certificate, key) =
+            (self.cert_dir.join(CERTIFICATE.0), self.cert_dir.join(CERTIFICATE.1));
+        if certificate.exists() && key.exists() {
+            return Ok(Identity { certificate: read(&certificate)?, key: read(&key)? });
+        }
+        let mut names: Vec<String> =
+            ["kubernetes.default.svc", "kubernetes.default", "kubernetes", "localhost"]
+                .map(str::to_owned)
+                .into();
+        names.extend([advertised.to_string(), Ipv4Addr::LOCALHOST.to_string()]);
+        names.extend(self.external_hostname.clone());
+        let made = rcgen::generate_simple_self_signed(names)?;
+        let identity =
+            Identity { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() };
+        std::fs::create_dir_all(&self.cert_dir)
+            .with_context(|| format!("could not make {}", self.cert_dir.display()))?;
+        crate::pki::write_secret(&key, identity.key.as_bytes())?;
+        crate::pki::write_secret(&certificate, identity.certificate.as_bytes())?;
+        tracing::info!(
+            certificate = %certificate.display(),
+            key = %key.display(),
+            "made a certificate that nobody has signed"
+        );
+        Ok(identity)
+    }
+
+    /// What of TLS is spoken.
+    fn limits(&self) -> Result<tls::Limits> {
+        let only_newest = match self.tls_min_version.as_deref() {
+            None | Some("" | "VersionTLS12") => false,
+            Some("VersionTLS13") => true,
+            Some(old @ ("VersionTLS10" | "VersionTLS11")) => {
+                bail!("--tls-min-version {old}: nothing older than TLS 1.2 is spoken here")
+            }
+            Some(other) => bail!("unknown tls version {other:?}"),
+        };
+        let suites = match self.tls_cipher_suites.as_slice() {
+            [] => None,
+            names => {
+                let suites = names.iter().map(|it| suite(it));
+                Some(suites.collect::<Result<_>>()?)
+            }
+        };
+        Ok(tls::Limits { only_newest, suites, without_http2: self.disable_http2_serving })
+    }
+}
+
+/// A suite by the name that upstream gives it.
+fn suite(name: &str) -> Result<CipherSuite> {
+    Ok(match name {
+        "TLS_AES_128_GCM_SHA256" => CipherSuite::TLS13_AES_128_GCM_SHA256,
+        "TLS_AES_256_GCM_SHA384" => CipherSuite::TLS13_AES_256_GCM_SHA384,
+        "TLS_CHACHA20_POLY1305_SHA256" => CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" => {
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+        }
+        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384" => {
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+        }
+        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305"
+        | "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256" => {
+            CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+        }
+        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256" => {
+            CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        }
+        "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384" => {
+            CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
+        }
+        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305" | "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256" => {
+            CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+        }
+        other => bail!("--tls-cipher-suites: cipher suite {other} not supported or doesn't exist"),
+    })
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
+}

@@ -1,0 +1,366 @@
+//! Flags of how an API server is operated, by upstream's names: how long things may take, how it ends, what is refused.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use admission::Chain;
+use anyhow::{Context, Result, anyhow, bail};
+use apiserver::traces::{Tracer, TracingConfiguration};
+use apiserver::{Component, Cors, Operating, ShutdownPlan};
+use component_base::{Clock, Random};
+use http::HeaderValue;
+use registry::Registry;
+
+use crate::audit_log::span;
+use crate::control_plane::period;
+use crate::server::Ends;
+
+/// The largest part of requests that end a connection (upstream's limit).
+const MAX_GOAWAY_CHANCE: f64 = 0.02;
+/// Plugins of upstream's that are not among those that are built here.
+const NOT_BUILT: [&str; 15] = [
+    "AlwaysAdmit",
+    "AlwaysDeny",
+    "AlwaysPullImages",
+    "ClusterTrustBundleAttest",
+    "DenyServiceExternalIPs",
+    "EventRateLimit",
+    "ExtendedResourceToleration",
+    "ImagePolicyWebhook",
+    "LimitPodHardAntiAffinityTopology",
+    "NamespaceAutoProvision",
+    "NamespaceExists",
+    "NodeDeclaredFeatureValidator",
+    "OwnerReferencesPermissionEnforcement",
+    "PodNodeSelector",
+    "PodTolerationRestriction",
+];
+/// Those that are built and can be switched.
+const BUILT: [&str; 22] = [
+    "CertificateApproval",
+    "CertificateSigning",
+    "CertificateSubjectRestriction",
+    "DefaultIngressClass",
+    "DefaultStorageClass",
+    "DefaultTolerationSeconds",
+    "LimitRanger",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionWebhook",
+    "NamespaceLifecycle",
+    "NodeRestriction",
+    "PersistentVolumeClaimResize",
+    "PodSecurity",
+    "PodTopologyLabels",
+    "Priority",
+    "ResourceQuota",
+    "RuntimeClass",
+    "ServiceAccount",
+    "StorageObjectInUseProtection",
+    "TaintNodesByCondition",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionWebhook",
+];
+
+/// Upstream's flags of operating.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "operating")]
+#[command(next_help_heading = "kube-apiserver")]
+pub(crate) struct OperatingOptions {
+    /// How long a request may take, watches and other streams aside
+    #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = period)]
+    request_timeout: Duration,
+    /// How many seconds a watch lives at least that does not say so itself; at most twice as long
+    #[arg(long, default_value_t = 1800, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    min_request_timeout: u32,
+    /// The part of requests after which an HTTP/2 connection is to be made anew, at most 0.02
+    #[arg(long, default_value_t = 0.0, value_name = "PART")]
+    goaway_chance: f64,
+    /// Streams of one HTTP/2 connection; 0 is 1000
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    http2_max_streams_per_connection: u32,
+    /// How long the server goes on after it was told to stop, while /readyz says that it ends
+    #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = span)]
+    shutdown_delay_duration: Duration,
+    /// Whether the server answers 429 while it ends, instead of not listening any more
+    #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    shutdown_send_retry_after: bool,
+    /// Over how long the ends of watches are spread when the server ends
+    #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = span)]
+    shutdown_watch_termination_grace_period: Duration,
+    /// How long events are kept
+    #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = period)]
+    event_ttl: Duration,
+    /// The ports of nodes that services may have: FIRST-LAST or FIRST+MORE
+    #[arg(long, default_value = "30000-32767", value_name = "RANGE", value_parser = ports)]
+    service_node_port_range: RangeInclusive<u16>,
+    /// Which pages of other sites may ask from a browser: patterns of their origins
+    #[arg(long, value_delimiter = ',', value_name = "PATTERNS")]
+    cors_allowed_origins: Vec<String>,
+    /// Directives of the header Strict-Transport-Security
+    #[arg(long, value_delimiter = ',', value_name = "DIRECTIVES")]
+    strict_transport_security_directives: Vec<String>,
+    /// Whether /debug/pprof is there, which says that profiles are not built
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    profiling: bool,
+    /// Where spans of requests are sent, and of how many: a TracingConfiguration of apiserver.config.k8s.io
+    #[arg(long, value_name = "FILE")]
+    tracing_config_file: Option<PathBuf>,
+    /// How many seconds pods stay on a node that is not ready, where they do not say so
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    default_not_ready_toleration_seconds: i64,
+    /// The same on a node that cannot be reached
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    default_unreachable_toleration_seconds: i64,
+    /// Admission plugins that are on besides those that are anyway
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    enable_admission_plugins: Vec<String>,
+    /// Admission plugins that are off
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    disable_admission_plugins: Vec<String>,
+    /// Which versions of APIs are served: GROUP/VERSION=BOOL. What is served here cannot be switched; asking for something
+    /// else is refused
+    #[arg(long, value_delimiter = ',', value_name = "API=BOOL")]
+    runtime_config: Vec<String>,
+}
+
+/// Which admission plugins run, and what they are told.
+#[derive(Debug, Clone)]
+pub(crate) struct Plugins {
+    off: Vec<String>,
+    not_ready: i64,
+    unreachable: i64,
+}
+
+impl Plugins {
+    /// Those of the chain that are on.
+    pub(crate) fn of(&self, chain: Chain) -> Chain {
+        chain.without(&self.off).with_default_tolerations(self.not_ready, self.unreachable)
+    }
+
+    /// The same without one, unless it was asked for.
+    pub(crate) fn unless_enabled(mut self, name: &str, options: &OperatingOptions) -> Self {
+        if !options.enable_admission_plugins.iter().any(|it| it == name) {
+            self.off.push(name.to_owned());
+        }
+        self
+    }
+}
+
+impl OperatingOptions {
+    /// What the server is told.
+    pub(crate) fn operating(&self) -> Result<Operating> {
+        if !(0.0..=MAX_GOAWAY_CHANCE).contains(&self.goaway_chance) {
+            bail!("--goaway-chance can not be less than 0 or greater than 0.02");
+        }
+        let usual = Operating::default();
+        let streams = match self.http2_max_streams_per_connection {
+            0 => usual.http2_max_streams,
+            given => given,
+        };
+        let cors = match self.cors_allowed_origins.as_slice() {
+            [] => None,
+            patterns => Some(Cors::new(patterns).map_err(|why| {
+                anyhow!("--cors-allowed-origins has an invalid regular expression: {why}")
+            })?),
+        };
+        Ok(Operating {
+            request_timeout: self.request_timeout,
+            min_request_timeout_seconds: u64::from(self.min_request_timeout),
+            goaway_chance: self.goaway_chance,
+            http2_max_streams: streams,
+            shutdown: ShutdownPlan {
+                delay: self.shutdown_delay_duration,
+                sends_retry_after: self.shutdown_send_retry_after,
+                watch_grace: self.shutdown_watch_termination_grace_period,
+            },
+            event_ttl: self.event_ttl,
+            node_ports: self.service_node_port_range.clone(),
+            allow_privileged: true,
+            profiling: self.profiling,
+            cors,
+            transport_security: self.transport_security()?,
+            tracer: None,
+            component: Component::default(),
+        })
+    }
+
+    fn transport_security(&self) -> Result<Option<HeaderValue>> {
+        const FLAG: &str = "--strict-transport-security-directives";
+        let all = &self.strict_transport_security_directives;
+        for directive in all {
+            let age = directive.strip_prefix("max-age=");
+            let known = matches!(directive.as_str(), "includeSubDomains" | "preload");
+            if !known && age.is_none_or(|it| it.is_empty()) {
+                bail!(
+                    "{FLAG} invalid, allowed values: max-age=expireTime, includeSubDomains, preload"
+                );
+            }
+        }
+        if all.is_empty() {
+            return Ok(None);
+        }
+        HeaderValue::try_from(all.join("; ")).map(Some).context(FLAG)
+    }
+
+    /// Follows requests, where that is wanted.
+    pub(crate) fn tracer(
+        &self,
+        (clock, random): (&Arc<dyn Clock>, &Arc<dyn Random>),
+        ends: &Ends,
+    ) -> Result<Option<Arc<Tracer>>> {
+        let Some(file) = &self.tracing_config_file else { return Ok(None) };
+        let shown = file.display();
+        let text = std::fs::read(file).with_context(|| format!("could not read {shown}"))?;
+        let configuration = TracingConfiguration::parse(&text)
+            .map_err(|why| anyhow!("could not use the tracing configuration {shown}: {why}"))?;
+        let given = (Arc::clone(clock), Arc::clone(random));
+        let instance = crate::leading::hostname();
+        let (tracer, sending) = Tracer::start(&configuration, given, &instance, ends.over.signal());
+        ends.wait_for(sending);
+        Ok(Some(tracer))
+    }
+
+    /// Which admission plugins run.
+    pub(crate) fn plugins(&self) -> Result<Plugins> {
+        let (on, off) = (&self.enable_admission_plugins, &self.disable_admission_plugins);
+        for (flag, names) in [("enable", on), ("disable", off)] {
+            for name in names {
+                let name = name.as_str();
+                match (BUILT.contains(&name), NOT_BUILT.contains(&name)) {
+                    (false, false) => bail!("{flag}-admission-plugins plugin {name:?} is unknown"),
+                    (false, true) if flag == "enable" => {
+                        bail!("--enable-admission-plugins {name}: this plugin is not built yet")
+                    }
+                    _ => {}
+                }
+            }
+        }
+        if let Some(both) = on.iter().find(|it| off.contains(it)) {
+            bail!("{both:?} in enable-admission-plugins and disable-admission-plugins overlapped");
+        }
+        Ok(Plugins {
+            off: off.clone(),
+            not_ready: self.default_not_ready_toleration_seconds,
+            unreachable: self.default_unreachable_toleration_seconds,
+        })
+    }
+
+    /// Whether what is served is what is asked for.
+    pub(crate) fn check_apis(&self, registry: &Registry) -> Result<()> {
+        for asked in self.runtime_config.iter().filter(|it| !it.is_empty()) {
+            let (api, value) = asked.split_once('=').unwrap_or((asked, "true"));
+            let wanted = match value.to_lowercase().as_str() {
+                "true" | "" => true,
+                "false" => false,
+                _ => bail!("--runtime-config: invalid value {asked}"),
+            };
+            let served = served(registry, api)?;
+            if served != wanted {
+                let state = if served { "on" } else { "off" };
+                bail!(
+                    "--runtime-config {asked}: kubelith cannot switch this yet; it is always {state}"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an API is served: `v1`, `apps/v1`, `apps/v1/deployments`, `api/ga`.
+fn served(registry: &Registry, api: &str) -> Result<bool> {
+    let parts: Vec<&str> = api.split('/').collect();
+    let (group, version, resource) = match parts.as_slice() {
+        ["api", "ga"] => return Ok(true),
+        ["api", "all" | "beta" | "alpha" | "legacy"] => {
+            bail!("--runtime-config {api}: kubelith cannot switch this yet")
+        }
+        [version] => ("", *version, ""),
+        [group, version] => (*group, *version, ""),
+        [group, version, resource] => (*group, *version, *resource),
+        _ => bail!("--runtime-config: {api:?} is no API"),
+    };
+    let all = registry.resources().iter().flat_map(|it| it.served());
+    let mut facts = all.map(|it| it.facts);
+    Ok(facts.any(|it| {
+        it.group == group
+            && it.version == version
+            && (resource.is_empty() || it.resource == resource)
+    }))
+}
+
+/// `30000-32767`, `30000+2767`.
+fn ports(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let number = |it: &str| it.trim().parse::<u16>().map_err(|_| format!("unable to parse {it:?}"));
+    let range = if let Some((first, last)) = text.split_once('-') {
+        number(first)?..=number(last)?
+    } else if let Some((first, more)) = text.split_once('+') {
+        let first = number(first)?;
+        first..=first.saturating_add(number(more)?)
+    } else {
+        return Err("it is FIRST-LAST".into());
+    };
+    if *range.start() == 0 || range.is_empty() {
+        return Err("it has no ports".into());
+    }
+    Ok(range)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: OperatingOptions,
+    }
+
+    fn refusal(line: &str) -> String {
+        let words = std::iter::once("x").chain(line.split_whitespace());
+        let options = Line::parse_from(words).options;
+        let done = options.operating().and_then(|_| options.plugins());
+        let done = done.and_then(|_| options.check_apis(&Registry::built_in()));
+        done.err().map(|it| format!("{it:#}")).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused() {
+        for (line, expected) in [
+            ("", ""),
+            ("--goaway-chance 0.5", "can not be less than 0 or greater than 0.02"),
+            ("--cors-allowed-origins (", "invalid regular expression"),
+            ("--strict-transport-security-directives max-age=5,preload", ""),
+            ("--strict-transport-security-directives now", "invalid, allowed values"),
+            ("--enable-admission-plugins NodeRestriction,PodSecurity", ""),
+            ("--enable-admission-plugins Nope", "plugin \"Nope\" is unknown"),
+            ("--enable-admission-plugins AlwaysPullImages", "not built"),
+            (
+                "--enable-admission-plugins Priority --disable-admission-plugins Priority",
+                "overlapped",
+            ),
+            ("--runtime-config v1=true,apps/v1,api/ga=true", ""),
+            ("--runtime-config apps/v1=false", "it is always on"),
+            ("--runtime-config apps/v9=true", "it is always off"),
+            ("--runtime-config api/all=true", "cannot switch"),
+        ] {
+            let said = refusal(line);
+            assert!(
+                said.contains(expected) && said.is_empty() == expected.is_empty(),
+                "{line}: {said}"
+            );
+        }
+    }
+
+    #[test]
+    fn ports_are_a_range() {
+        assert_eq!(ports("30000-32767"), Ok(30_000..=32_767));
+        assert_eq!(ports("100+5"), Ok(100..=105));
+        for bad in ["", "5", "9-2", "0-4", "a-b", "1-70000"] {
+            assert!(ports(bad).is_err(), "{bad}");
+        }
+    }
+}

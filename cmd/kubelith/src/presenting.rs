@@ -1,0 +1,58 @@
+//! What an API server presents and whose certificates it believes, of files that are read again when they change.
+
+use anyhow::{Context, Result};
+use apiserver::client_certificates::Speaking;
+use component_base::ShutdownSignal;
+
+use crate::access::Options;
+use crate::{files, tls};
+
+/// The certificate of the flags, where there is one.
+pub(crate) fn of_files(access: &Options, stop: &ShutdownSignal) -> Result<Option<tls::Serving>> {
+    let Some((identity, files)) = access.presented()? else { return Ok(None) };
+    let certificate = tls::Serving::new(&identity)
+        .with_context(|| format!("could not use {files:?} as the server's certificate"))?;
+    let (access, following) = (access.clone(), certificate.clone());
+    tokio::spawn(files::follow(files, stop.clone(), async move |_| {
+        let presented = access.presented().and_then(|it| it.context("there is none"));
+        match presented.and_then(|(identity, _)| following.replace(&identity)) {
+            Ok(()) => tracing::info!("the server's certificate has changed"),
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "the server's certificate has changed, and cannot be used"
+            ),
+        }
+    }));
+    Ok(Some(certificate))
+}
+
+/// Whose certificates are good: of clients by these authorities of the server's own and those of the flags, and of front
+/// proxies.
+pub(crate) fn speaking(
+    access: &Options,
+    certificate: &tls::Serving,
+    (own, front_proxies): (String, String),
+    stop: ShutdownSignal,
+) -> Result<Speaking> {
+    let (access, certificate) = (access.clone(), certificate.clone());
+    let files = access.authority_files();
+    let make = move || {
+        let authorities = access.authorities(&own, &front_proxies)?;
+        certificate.api_server_tls(&authorities.clients, &authorities.front_proxies)
+    };
+    let speaking = Speaking::from(make()?);
+    if !files.is_empty() {
+        let following = speaking.clone();
+        tokio::spawn(files::follow(files, stop, async move |_| match make() {
+            Ok(tls) => {
+                following.replace(tls);
+                tracing::info!("the authorities of clients have changed");
+            }
+            Err(error) => tracing::error!(
+                error = format!("{error:#}"),
+                "the authorities of clients have changed, and cannot be used"
+            ),
+        }));
+    }
+    Ok(speaking)
+}

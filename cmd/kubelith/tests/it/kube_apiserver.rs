@@ -1,0 +1,310 @@
+//! Called as `kube-apiserver`: keys as kubeadm lays them out, etcd, and the other parts of a control plane beside it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    SanType,
+};
+
+use super::*;
+use crate::etcd::cluster::Cluster;
+
+/// How long a state may take to come.
+const PATIENCE: Duration = Duration::from_secs(90);
+const DEPLOYMENT: &str = r#"{"metadata":{"name":"web"},"spec":{"replicas":3,
+    "selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},
+    "spec":{"containers":[{"name":"c","image":"i"}]}}}}"#;
+const NODE: &str = r#"{"metadata":{"name":"n"}}"#;
+const NODE_STATUS: &str = r#"{"status":{
+    "capacity":{"cpu":"4","memory":"8Gi","pods":"110"},"allocatable":{"cpu":"4","memory":"8Gi","pods":"110"},
+    "conditions":[{"type":"Ready","status":"True","reason":"x","message":"x",
+        "lastHeartbeatTime":"2040-01-01T00:00:00Z","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}"#;
+
+/// The directory `/etc/kubernetes/pki` of kubeadm, and kubeconfigs beside it.
+struct Pki {
+    directory: TempDir,
+}
+
+struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Pki {
+    fn make() -> Self {
+        let pki = Self { directory: tempfile::tempdir().unwrap() };
+        let ca = pki.authority("ca", "kubernetes");
+        let front = pki.authority("front-proxy-ca", "front-proxy-ca");
+        pki.leaf(&ca, "apiserver", "kube-apiserver", "");
+        pki.leaf(
+            &ca,
+            "apiserver-kubelet-client",
+            "kube-apiserver-kubelet-client",
+            "system:masters",
+        );
+        pki.leaf(&front, "front-proxy-client", "front-proxy-client", "");
+        pki.leaf(&ca, "admin", "kubernetes-admin", "system:masters");
+        pki.leaf(&ca, "controller-manager", "system:kube-controller-manager", "");
+        pki.leaf(&ca, "scheduler", "system:kube-scheduler", "");
+        let key = KeyPair::generate().unwrap();
+        pki.write("sa.key", &key.serialize_pem());
+        pki.write("sa.pub", &key.public_key_pem());
+        pki
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn authority(&self, file: &str, name: &str) -> Authority {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        self.write(&format!("{file}.crt"), &pem);
+        self.write(&format!("{file}.key"), &key.serialize_pem());
+        Authority { pem, issuer: Issuer::new(params, key) }
+    }
+
+    fn leaf(&self, authority: &Authority, file: &str, name: &str, group: &str) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        if !group.is_empty() {
+            params.distinguished_name.push(DnType::OrganizationName, group);
+        }
+        params.subject_alt_names = vec![SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST))];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let certificate = params.signed_by(&key, &authority.issuer).unwrap().pem();
+        assert!(authority.pem.contains("CERTIFICATE"));
+        self.write(&format!("{file}.crt"), &certificate);
+        self.write(&format!("{file}.key"), &key.serialize_pem());
+    }
+
+    /// The kubeconfig of one of the leaves.
+    fn kubeconfig(&self, name: &str, port: u16) -> String {
+        let [ca, certificate, key] =
+            ["ca.crt".to_owned(), format!("{name}.crt"), format!("{name}.key")]
+                .map(|it| self.path(&it));
+        let file = format!("{name}.conf");
+        self.write(
+            &file,
+            &format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+                 clusters: [{{name: k, cluster: {{server: 'https://127.0.0.1:{port}', certificate-authority: {ca}}}}}]\n\
+                 users: [{{name: u, user: {{client-certificate: {certificate}, client-key: {key}}}}}]\n\
+                 contexts: [{{name: c, context: {{cluster: k, user: u}}}}]\n"
+            ),
+        );
+        self.path(&file)
+    }
+
+    /// kubeadm's flags.
+    fn flags(&self, port: u16) -> Vec<String> {
+        let file = |name: &str| self.path(name);
+        [
+            "--advertise-address=127.0.0.1".to_owned(),
+            "--bind-address=127.0.0.1".into(),
+            "--allow-privileged=true".into(),
+            "--authorization-mode=Node,RBAC".into(),
+            format!("--client-ca-file={}", file("ca.crt")),
+            "--enable-admission-plugins=NodeRestriction".into(),
+            "--enable-bootstrap-token-auth=true".into(),
+            format!("--kubelet-client-certificate={}", file("apiserver-kubelet-client.crt")),
+            format!("--kubelet-client-key={}", file("apiserver-kubelet-client.key")),
+            "--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname".into(),
+            format!("--proxy-client-cert-file={}", file("front-proxy-client.crt")),
+            format!("--proxy-client-key-file={}", file("front-proxy-client.key")),
+            "--requestheader-allowed-names=front-proxy-client".into(),
+            format!("--requestheader-client-ca-file={}", file("front-proxy-ca.crt")),
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-".into(),
+            "--requestheader-group-headers=X-Remote-Group".into(),
+            "--requestheader-username-headers=X-Remote-User".into(),
+            format!("--secure-port={port}"),
+            "--service-account-issuer=https://kubernetes.default.svc.cluster.local".into(),
+            format!("--service-account-key-file={}", file("sa.pub")),
+            format!("--service-account-signing-key-file={}", file("sa.key")),
+            "--service-cluster-ip-range=10.96.0.0/12".into(),
+            format!("--tls-cert-file={}", file("apiserver.crt")),
+            format!("--tls-private-key-file={}", file("apiserver.key")),
+        ]
+        .into()
+    }
+}
+
+/// A part of a control plane; killed when it is dropped.
+struct Part(Child);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Part {
+    /// Starts it, and waits until it says so.
+    fn start(arguments: &[String], says: &str) -> Self {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut process = kubelith(&arguments).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let up = lines.map_while(Result::ok).any(|line| line.contains(says));
+        let mut part = Self(process);
+        if !up {
+            let _ = part.0.kill();
+            let mut log = String::new();
+            part.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+            panic!("it did not start: {log}");
+        }
+        part
+    }
+}
+
+struct Admin<'p> {
+    pki: &'p Pki,
+    port: u16,
+}
+
+impl Admin<'_> {
+    fn ask(&self, method: &str, path: &str, body: Option<&str>) -> String {
+        let file = |name: &str| self.pki.path(name);
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--max-time", "30", "--request", method]);
+        command.args(["--cacert", &file("ca.crt"), "--cert", &file("admin.crt")]);
+        command.args(["--key", &file("admin.key")]);
+        if let Some(body) = body {
+            let media = match method {
+                "PATCH" => "Content-Type: application/merge-patch+json",
+                _ => "Content-Type: application/json",
+            };
+            command.args(["--header", media, "--data", body]);
+        }
+        command.arg(format!("https://127.0.0.1:{}{path}", self.port));
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        said + &String::from_utf8_lossy(&output.stderr)
+    }
+
+    fn until(&self, what: &str, path: &str, holds: impl Fn(&str) -> bool) {
+        let begun = Instant::now();
+        loop {
+            let answer = self.ask("GET", path, None);
+            if holds(&answer) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{what} does not come: {answer}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn it_replaces_upstream_s_beside_other_parts() {
+    let etcd = Cluster::start(1);
+    let (pki, port) = (Pki::make(), free_port());
+    let mut arguments = vec!["kube-apiserver".to_owned()];
+    arguments.extend(pki.flags(port));
+    arguments.push(format!("--etcd-servers={}", etcd.urls().join(",")));
+    arguments.extend(["--watch-cache-sizes".to_owned(), "pods#100".into()]);
+    let mut server = Part::start(&arguments, "API server");
+    let alone = |name: &str, config: &str, more: &[String]| {
+        let mut arguments = vec![name.to_owned(), format!("--kubeconfig={config}")];
+        arguments.extend(["--secure-port=0".to_owned(), "--leader-elect=true".into()]);
+        arguments.extend_from_slice(more);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut command = kubelith(&arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Part(command.spawn().unwrap())
+    };
+    let of_manager = [
+        format!("--service-account-private-key-file={}", pki.path("sa.key")),
+        format!("--root-ca-file={}", pki.path("ca.crt")),
+        format!("--cluster-signing-cert-file={}", pki.path("ca.crt")),
+        format!("--cluster-signing-key-file={}", pki.path("ca.key")),
+        "--use-service-account-credentials=true".to_owned(),
+    ];
+    let config = pki.kubeconfig("controller-manager", port);
+    let _manager = alone("kube-controller-manager", &config, &of_manager);
+    let _scheduler = alone("kube-scheduler", &pki.kubeconfig("scheduler", port), &[]);
+    let admin = Admin { pki: &pki, port };
+    let pods = "/api/v1/namespaces/default/pods";
+    admin.ask("POST", "/api/v1/nodes", Some(NODE));
+    admin.ask("PATCH", "/api/v1/nodes/n/status", Some(NODE_STATUS));
+    admin.until("the account of pods", "/api/v1/namespaces/default/serviceaccounts", |it| {
+        it.contains("\"name\":\"default\"")
+    });
+    admin.ask("POST", "/apis/apps/v1/namespaces/default/deployments", Some(DEPLOYMENT));
+    admin.until("the pods' node", pods, |it| it.matches("\"nodeName\":\"n\"").count() == 3);
+    // What it was started with is told, and what it is.
+    let flags = admin.ask("GET", "/flagz", None);
+    assert!(flags.contains("authorization-mode=[Node,RBAC]\n"), "{flags}");
+    assert!(flags.contains("request-timeout=1m0s\n"), "{flags}");
+    let issuer = admin.ask("GET", "/.well-known/openid-configuration", None);
+    assert!(issuer.contains("https://kubernetes.default.svc.cluster.local"), "{issuer}");
+    // It ends when it is told to, and has said what means nothing here.
+    let id = rustix::process::Pid::from_raw(i32::try_from(server.0.id()).unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert!(server.0.wait().unwrap().success());
+    let mut log = String::new();
+    server.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(log.contains("--watch-cache-sizes has no meaning here"), "{log}");
+}
+
+#[test]
+fn it_has_a_store_of_its_own_where_it_is_told_so() {
+    let (pki, port) = (Pki::make(), free_port());
+    let data: PathBuf = pki.directory.path().join("data");
+    let mut arguments = vec!["kube-apiserver".to_owned()];
+    arguments.extend(pki.flags(port));
+    arguments.extend(["--data-dir".to_owned(), data.display().to_string()]);
+    let mut server = Part::start(&arguments, "API server");
+    let admin = Admin { pki: &pki, port };
+    assert_eq!(admin.ask("GET", "/readyz", None), "ok");
+    // Nothing is made that somebody else keeps.
+    assert!(!data.join("pki").exists() && !data.join("kubeconfig").exists());
+    server.0.kill().unwrap();
+    server.0.wait().unwrap();
+}
+
+#[test]
+fn what_is_wrong_is_said_as_upstream_says_it() {
+    let pki = Pki::make();
+    let flags = pki.flags(free_port());
+    let with = |more: &[&str]| {
+        let all = ["kube-apiserver"].into_iter().chain(flags.iter().map(String::as_str));
+        let all: Vec<&str> = all.chain(more.iter().copied()).collect();
+        complaint(&all)
+    };
+    for (more, expected) in [
+        (
+            ["--nope=1"].as_slice(),
+            "error: unknown flag: --nope\nSee 'kube-apiserver --help' for usage.\n",
+        ),
+        (&["--etcd-servers"], "error: flag needs an argument: --etcd-servers"),
+        (&[], "error: --etcd-servers must be specified"),
+        (
+            &["--egress-selector-config-file=x"],
+            "error: --egress-selector-config-file=x: this is not built yet",
+        ),
+        (&["--feature-gates=Nope=true", "--data-dir=/nowhere"], "unrecognized feature gate: Nope"),
+    ] {
+        let said = with(more);
+        assert!(said.contains(expected), "{more:?}: {said}");
+    }
+    let output = kubelith(&["kube-apiserver", "--version"]).output().unwrap();
+    assert!(output.status.success());
+    assert!(String::from_utf8(output.stdout).unwrap().starts_with("Kubernetes v1.37."));
+}

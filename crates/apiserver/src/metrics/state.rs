@@ -1,0 +1,118 @@
+//! What is so and need not be counted: the build, the features, how healthy the server was found.
+
+use std::fmt::Write as _;
+use std::sync::atomic::AtomicI64;
+
+use component_base::feature_gates::{KUBERNETES, Stage};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::{Server, Version};
+
+/// The minor version that features are those of.
+const MINOR: u16 = 37;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Checked {
+    name: String,
+    r#type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    name: String,
+    status: &'static str,
+    r#type: &'static str,
+}
+
+/// What health checks have found.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    now: Family<Checked, Gauge<i64, AtomicI64>>,
+    all: Family<Outcome, Counter>,
+}
+
+impl Health {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "kubernetes_healthcheck",
+            "Whether a check found the server well when it was last made",
+            Family::clone(&self.now),
+        );
+        registry.register(
+            "kubernetes_healthchecks",
+            "Checks that were made",
+            Family::clone(&self.all),
+        );
+    }
+
+    /// A check was made for `/healthz`, `/livez` or `/readyz`.
+    pub(crate) fn checked(&self, endpoint: &str, name: &str, is_well: bool) {
+        let kind = match endpoint {
+            "livez" => "livez",
+            "readyz" => "readyz",
+            _ => "healthz",
+        };
+        let of = Checked { name: name.to_owned(), r#type: kind };
+        self.now.get_or_create(&of).set(i64::from(is_well));
+        let status = if is_well { "success" } else { "error" };
+        self.all.get_or_create(&Outcome { name: of.name, status, r#type: kind }).inc();
+    }
+}
+
+/// What was built, which of upstream's features are on, and how many changes of each resource the caches were told of.
+pub(super) fn text(server: &Server) -> String {
+    let mut out = String::new();
+    build(&server.version, &mut out);
+    features(&mut out);
+    events(server, &mut out);
+    out
+}
+
+fn build(version: &Version, out: &mut String) {
+    let Version { major, minor, git } = version;
+    let _ = writeln!(
+        out,
+        "# HELP kubernetes_build_info What was built\n# TYPE kubernetes_build_info gauge\n\
+         kubernetes_build_info{{build_date=\"\",compiler=\"rustc\",git_commit=\"\",git_tree_state=\"\",\
+         git_version=\"{git}\",go_version=\"\",major=\"{major}\",minor=\"{minor}\",platform=\"linux/amd64\"}} 1"
+    );
+}
+
+fn features(out: &mut String) {
+    out.push_str(
+        "# HELP kubernetes_feature_enabled Whether a feature is on\n\
+         # TYPE kubernetes_feature_enabled gauge\n",
+    );
+    for gate in KUBERNETES {
+        let Some(spec) = gate.history.iter().rev().find(|it| it.since_minor <= MINOR) else {
+            continue;
+        };
+        let stage = match spec.stage {
+            Stage::Alpha => "ALPHA",
+            Stage::Beta => "BETA",
+            Stage::GenerallyAvailable => "",
+            Stage::Deprecated => "DEPRECATED",
+        };
+        let (name, on) = (gate.name, u8::from(spec.default));
+        let _ =
+            writeln!(out, "kubernetes_feature_enabled{{name=\"{name}\",stage=\"{stage}\"}} {on}");
+    }
+}
+
+fn events(server: &Server, out: &mut String) {
+    const NAME: &str = "apiserver_storage_events_received_total";
+    let _ =
+        writeln!(out, "# HELP {NAME} Changes that the caches were told of\n# TYPE {NAME} counter");
+    let custom = server.catalog.custom();
+    let custom = custom.installed().map(|it| &it.cache);
+    for cache in server.hub.caches().iter().chain(custom) {
+        let Some(served) = cache.resource().served().first() else { continue };
+        let (group, resource, count) =
+            (served.facts.group, served.facts.resource, cache.received());
+        let _ = writeln!(out, "{NAME}{{group=\"{group}\",resource=\"{resource}\"}} {count}");
+    }
+}
