@@ -29,6 +29,8 @@ use crate::tls;
 #[derive(Debug, Default)]
 pub(crate) struct Access {
     server: String,
+    /// The context's namespace; empty for none.
+    namespace: String,
     authority: Vec<u8>,
     identity: Option<(Vec<u8>, Vec<u8>)>,
     token: Option<String>,
@@ -57,6 +59,7 @@ impl Access {
         let key = material(&user, "client-key")?;
         Ok(Self {
             server: cluster.str_at(&["server"]).to_owned(),
+            namespace: context.str_at(&["namespace"]).to_owned(),
             authority: material(&cluster, "certificate-authority")?.unwrap_or_default(),
             identity: certificate.zip(key),
             token: Some(user.str_at(&["token"]).to_owned()).filter(|it| !it.is_empty()),
@@ -67,6 +70,7 @@ impl Access {
     pub(crate) fn by_token(server: &str, authority: &str, token: &str) -> Self {
         Self {
             server: server.to_owned(),
+            namespace: String::new(),
             authority: authority.as_bytes().to_vec(),
             identity: None,
             token: Some(token.to_owned()),
@@ -91,6 +95,11 @@ impl Access {
     /// The server's address.
     pub(crate) fn server(&self) -> &str {
         &self.server
+    }
+
+    /// The namespace of the context; empty where it names none.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// The authority of the cluster's certificates, in PEM.

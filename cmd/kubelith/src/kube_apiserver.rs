@@ -310,6 +310,8 @@ impl Options {
             store_check_timeout: self.etcd.etcd_healthcheck_timeout,
             shares_store: self.etcd.is_wanted(),
             operating: Operating::default(),
+            // Its scheduler is elsewhere: by the defaults.
+            explain: Some(Arc::new(crate::explain::FromCaches(why::Explainer::default()))),
             version: Version { major: "1".into(), minor: "37".into(), git: crate::VERSION.into() },
         })
     }

@@ -10,6 +10,7 @@ mod controller_manager;
 mod data_dir;
 mod datastore;
 mod etcd;
+mod explain;
 mod files;
 mod flags;
 mod gates;
@@ -25,6 +26,7 @@ mod node;
 mod operating;
 mod pki;
 mod presenting;
+mod reach;
 mod renew;
 mod scheduler;
 mod server;
@@ -32,6 +34,8 @@ mod serving;
 mod startup;
 mod tls;
 mod uninstall;
+mod what_if;
+mod why;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -66,6 +70,10 @@ enum Command {
     Image(image::Options),
     /// Copy all objects into one file, and put them back.
     Datastore(datastore::Options),
+    /// Say why an object is as it is: a pod that waits, a namespace that stays, a rollout that does not move
+    Why(why::Options),
+    /// Say what would happen if nodes were drained or lost, or a manifest applied
+    WhatIf(what_if::Options),
     /// Print the administrator's kubeconfig of the server on this machine.
     Kubeconfig {
         /// The server's data directory
@@ -116,6 +124,8 @@ fn run() -> anyhow::Result<()> {
         Command::ControllerManager(options) => controller_manager::run(*options),
         Command::Image(options) => image::run(&options),
         Command::Datastore(options) => datastore::run(&options),
+        Command::Why(options) => why::run(&options),
+        Command::WhatIf(options) => what_if::run(&options),
         Command::Kubeconfig { data_dir } => {
             let path = data_dir.join("kubeconfig");
             let text = std::fs::read_to_string(&path).with_context(|| {

@@ -168,6 +168,13 @@ impl Options {
         }
     }
 
+    /// Who says why objects are as they are: by the configuration of the scheduler.
+    fn explain(&self) -> Result<Arc<dyn apiserver::explain::Explain>> {
+        let config = self.scheduler.configuration(self.etcd.is_wanted())?;
+        let profiles = config.profiles().map_err(|error| anyhow!(error))?;
+        Ok(Arc::new(crate::explain::FromCaches(why::Explainer::new(profiles))))
+    }
+
     fn kubeconfig(&self) -> PathBuf {
         self.write_kubeconfig.clone().unwrap_or_else(|| self.data_dir.join("kubeconfig"))
     }
@@ -324,6 +331,7 @@ impl Cluster {
             operating: options.operated((&clock, &random), ends)?,
             audit: audit.clone(),
             checks: kept.checks,
+            explain: Some(options.explain()?),
             ..config(&options, store, (&clock, &random), &network, dialer(&pki, &authority)?)
         };
         let tokens = Arc::new(control_plane::SecretTokens(credentials.issuer()));
@@ -607,6 +615,7 @@ fn config(
         store_check_timeout: options.etcd.etcd_healthcheck_timeout,
         shares_store: options.etcd.is_wanted(),
         operating: apiserver::Operating::default(),
+        explain: None,
         version: Version { major: "1".into(), minor: "37".into(), git: crate::VERSION.into() },
     }
 }

@@ -9,8 +9,9 @@ use http::{Method, Response};
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
+use crate::request::WHY;
 use crate::target::Target;
-use crate::{aggregator, discovery, fairness, health, node_metrics, openapi};
+use crate::{aggregator, discovery, explain, fairness, health, node_metrics, openapi};
 
 pub(crate) mod admit;
 pub(crate) mod apply;
@@ -132,6 +133,11 @@ pub(crate) async fn handle(
         without_protobuf(exchange)?;
     }
     warn_of_deprecation(server, exchange, &target);
+    if exchange.info.subresource == WHY
+        && let Some(explanations) = &server.explanations
+    {
+        return explain::answer(server, exchange, explanations, &target).await;
+    }
     let info = &exchange.info;
     let verbs = match info.subresource.as_str() {
         "" => facts.verbs,

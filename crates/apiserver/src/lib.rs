@@ -21,6 +21,7 @@ mod discovery;
 mod ending;
 mod error;
 mod exchange;
+pub mod explain;
 mod fairness;
 mod filters;
 mod forward;
@@ -127,6 +128,8 @@ pub struct Config {
     pub shares_store: bool,
     /// How long things may take, and how the server ends.
     pub operating: Operating,
+    /// Says why objects are as they are; without it `.../NAME/why` is not there.
+    pub explain: Option<Arc<dyn explain::Explain>>,
 }
 
 /// The version a server says it is.
@@ -190,6 +193,7 @@ pub struct Server {
     shares_store: bool,
     /// When it was started.
     began: tokio::time::Instant,
+    explanations: Option<explain::Explanations>,
 }
 
 #[derive(Debug)]
@@ -242,6 +246,8 @@ impl Server {
         let resolver: Arc<dyn webhook::Resolver> = Arc::new(objects::Services::new(&objects));
         definitions::install_all(&catalog, &hub, &resolver).await?;
         let access = access(&objects);
+        let explanations =
+            config.explain.map(|it| explain::Explanations::new(it, Arc::clone(&objects)));
         let metrics = metrics::Metrics::new();
         metrics.register(|it| access.admission.metrics().register(it));
         metrics.register(|it| access.metrics.register(it));
@@ -283,6 +289,7 @@ impl Server {
             checks: config.checks,
             store_check_timeout: config.store_check_timeout,
             shares_store: config.shares_store,
+            explanations,
             version: config.version,
             nodes: config.nodes,
             node_metrics,

@@ -47,6 +47,16 @@ impl CachedObjects {
             None => self.catalog.custom_cache(group, resource).map(Cow::Owned),
         }
     }
+
+    /// Every resource that has objects, in the version in which they are stored: built-in ones, then custom ones.
+    #[must_use]
+    pub fn resources(&self) -> Vec<&'static ResourceFacts> {
+        let built_in = self.catalog.built_in().resources().iter();
+        let built_in = built_in.filter_map(|it| it.served().first()).map(|it| it.facts);
+        let custom = self.catalog.custom();
+        let custom = custom.installed().map(|it| it.definition.storage().facts());
+        built_in.chain(custom).collect()
+    }
 }
 
 /// Finds services without keeping the caches, which know who asks.

@@ -32,6 +32,9 @@ pub struct RequestInfo {
 /// Subresources that are about a namespace and not in one.
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
+/// The subresource of every object that says why it is as it is.
+pub(crate) const WHY: &str = "why";
+
 impl RequestInfo {
     /// What `method uri` asks for.
     #[must_use]
@@ -75,6 +78,8 @@ impl RequestInfo {
                 match more {
                     [] => rest,
                     [sub, ..] if NAMESPACE_SUBRESOURCES.contains(sub) => rest,
+                    // Of the core group only: elsewhere it may be somebody's resource.
+                    [WHY] if self.group.is_empty() => rest,
                     _ => more,
                 }
             }
@@ -183,6 +188,16 @@ mod tests {
             "PUT",
             "/api/v1/namespaces/a/finalize",
             "update /v1 namespaces ns=a name=a sub=finalize rest= true",
+        );
+        check(
+            "GET",
+            "/api/v1/namespaces/a/why",
+            "get /v1 namespaces ns=a name=a sub=why rest= true",
+        );
+        check(
+            "GET",
+            "/apis/x.io/v1/namespaces/a/why",
+            "list x.io/v1 why ns=a name= sub= rest= true",
         );
         check(
             "DELETE",

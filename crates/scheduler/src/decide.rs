@@ -134,17 +134,31 @@ pub fn feasible(cycle: Cycle<'_>, profile: &Profile, how: How<'_>) -> Vec<Compac
 /// left out, and nothing is remembered.
 #[must_use]
 pub fn verdicts(cycle: Cycle<'_>, profile: &Profile) -> Vec<Verdict> {
-    let texts = |it: &Rejection| it.reasons.iter().map(ToString::to_string).collect();
+    let checks = prepare(cycle, profile);
     let rows = cycle.cluster.rows().iter();
-    let all = |refused: &dyn Fn(&Row) -> Option<Refused>| -> Vec<Verdict> {
-        rows.map(|row| Verdict { node: row.node.name.clone(), refused: refused(row) }).collect()
-    };
-    match prepare(cycle, profile) {
-        Err((_, whole)) => all(&|_| Some((whole.name, texts(&whole.rejection)))),
-        Ok(checks) => all(&|row| {
-            let refused = check_with_nominated(cycle, &checks, row).err();
-            refused.map(|(name, rejection)| (name, texts(&rejection)))
-        }),
+    rows.map(|row| Verdict { node: row.node.name.clone(), refused: judge(cycle, &checks, row) })
+        .collect()
+}
+
+/// What becomes of a pod on one node, as [`verdicts`]; `None` where it will do.
+#[must_use]
+pub fn verdict_on(cycle: Cycle<'_>, profile: &Profile, row: &Row) -> Option<Refused> {
+    judge(cycle, &prepare(cycle, profile), row)
+}
+
+/// What is told of a node, once every filter has looked at the pod.
+fn judge<'a>(
+    cycle: Cycle<'a>,
+    prepared: &Result<Checks<'a>, (Checks<'a>, Whole)>,
+    row: &Row,
+) -> Option<Refused> {
+    let told = |name, it: &Rejection| (name, it.reasons.iter().map(ToString::to_string).collect());
+    match prepared {
+        Err((_, whole)) => Some(told(whole.name, &whole.rejection)),
+        Ok(checks) => {
+            let refused = check_with_nominated(cycle, checks, row).err();
+            refused.map(|(name, rejection)| told(name, &rejection))
+        }
     }
 }
 

@@ -114,6 +114,7 @@ fn config(parent: &Parent) -> Config {
         checks: Vec::new(),
         store_check_timeout: Duration::from_secs(2),
         shares_store: false,
+        explain: None,
         proxy_client: None,
         operating: apiserver::Operating::default(),
         version: Version { major: "1".into(), minor: "37".into(), git: "v1.37.1".into() },

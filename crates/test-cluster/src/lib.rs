@@ -62,6 +62,7 @@ impl TestCluster {
             checks: Vec::new(),
             store_check_timeout: std::time::Duration::from_secs(2),
             shares_store: false,
+            explain: None,
             proxy_client: None,
             operating: apiserver::Operating::default(),
             version: Version { major: "1".into(), minor: "37".into(), git: "v1.37.1".into() },

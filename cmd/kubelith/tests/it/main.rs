@@ -9,6 +9,8 @@
 
 mod etcd;
 mod kube_apiserver;
+mod raw;
+mod why;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -48,12 +50,17 @@ impl Drop for Server {
 impl Server {
     /// Starts one by a configuration file, and waits until it listens.
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same, with more lines in its configuration file.
+    fn start_with(more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = directory.path().join("config.yaml");
         let text = format!(
             "data-dir: {}\nsecure-port: {port}\nbind-address: 127.0.0.1\nstorage: embedded\n\
-             disable: [agent, proxy, dns]\nkube-apiserver-arg: [max-requests-inflight=50]\n",
+             disable: [agent, proxy, dns]\nkube-apiserver-arg: [max-requests-inflight=50]\n{more}",
             directory.path().join("data").display()
         );
         fs::write(&config, text).unwrap();

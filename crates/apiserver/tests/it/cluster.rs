@@ -225,6 +225,7 @@ impl Cluster {
             checks: Vec::new(),
             store_check_timeout: std::time::Duration::from_secs(2),
             shares_store: false,
+            explain: None,
             proxy_client,
             operating: with.operating.take().unwrap_or_default(),
         };

@@ -1,0 +1,84 @@
+//! The scheduler's picture of a cluster, made of its objects. Knows no watch.
+
+use std::sync::Arc;
+
+use apimachinery::Value;
+use scheduler::{Cluster, NodeLite, PodLite};
+
+use crate::objects::{Objects, key_of};
+
+/// The resources that a picture is made of, by group and plural name.
+pub const NEEDED: [(&str, &str); 18] = [
+    ("", "nodes"),
+    ("", "namespaces"),
+    ("", "services"),
+    ("", "replicationcontrollers"),
+    ("apps", "replicasets"),
+    ("apps", "statefulsets"),
+    ("policy", "poddisruptionbudgets"),
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csistoragecapacities"),
+    ("storage.k8s.io", "volumeattachments"),
+    ("resource.k8s.io", "deviceclasses"),
+    ("resource.k8s.io", "resourceslices"),
+    ("resource.k8s.io", "resourceclaims"),
+    ("", "pods"),
+];
+
+/// The cluster as the scheduler sees it.
+#[must_use]
+pub fn of(objects: &dyn Objects) -> Cluster {
+    let mut cluster = Cluster::default();
+    for (group, resource) in NEEDED {
+        for object in objects.list(group, resource, "") {
+            put(&mut cluster, resource, &object);
+        }
+    }
+    cluster
+}
+
+fn put(cluster: &mut Cluster, resource: &str, object: &Value) {
+    let key = key_of(object);
+    let it = Some(object);
+    match resource {
+        "nodes" => cluster.set_node(NodeLite::from_value(object)),
+        "namespaces" => cluster.set_namespace(&key.name, it),
+        "services" => cluster.set_service(&key, it),
+        "replicationcontrollers" => cluster.set_workload("ReplicationController", &key, it),
+        "replicasets" => cluster.set_workload("ReplicaSet", &key, it),
+        "statefulsets" => cluster.set_workload("StatefulSet", &key, it),
+        "poddisruptionbudgets" => cluster.set_budget(&key, it),
+        "persistentvolumeclaims" => cluster.volumes.set_claim(&key, it),
+        "persistentvolumes" => cluster.volumes.set_volume(&key.name, it),
+        "storageclasses" => cluster.volumes.set_class(&key.name, it),
+        "csinodes" => cluster.volumes.set_csi_node(&key.name, it),
+        "csidrivers" => cluster.volumes.set_csi_driver(&key.name, it),
+        "csistoragecapacities" => cluster.volumes.set_capacity(&key, it),
+        "volumeattachments" => cluster.volumes.set_attachment(&key.name, it),
+        "deviceclasses" => cluster.devices.set_class(&key.name, it),
+        "resourceslices" => cluster.devices.set_slice(&key.name, it),
+        "resourceclaims" => drop(cluster.devices.set_claim(&key, it)),
+        "pods" => put_pod(cluster, object),
+        other => unreachable!("because NEEDED has no {other}"),
+    }
+}
+
+/// A pod is where it is bound, or waits for the node that is being emptied for it.
+fn put_pod(cluster: &mut Cluster, pod: &Value) {
+    let bound = !pod.str_at(&["spec", "nodeName"]).is_empty();
+    let promised = !pod.str_at(&["status", "nominatedNodeName"]).is_empty();
+    if PodLite::has_ended(pod) || !(bound || promised) {
+        return;
+    }
+    let pod = Arc::new(PodLite::from_value(pod));
+    if bound {
+        cluster.set_pod(pod);
+    } else {
+        let node = pod.ask.nominated_node.clone();
+        cluster.nominate(&pod, Some(&node));
+    }
+}
