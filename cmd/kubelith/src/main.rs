@@ -22,6 +22,7 @@ mod kubeconfig;
 mod leading;
 mod log;
 mod memory;
+mod metrics_adapter;
 mod node;
 mod operating;
 mod pki;

@@ -92,6 +92,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     scheduler: crate::scheduler::EmbeddedOptions,
     #[command(flatten)]
+    adapter: crate::metrics_adapter::AdapterOptions,
+    #[command(flatten)]
     node: crate::node::Options,
 }
 
@@ -186,6 +188,7 @@ impl Options {
         self.operating.plugins()?;
         self.operating.check_apis(&self.registry())?;
         self.manager.check()?;
+        self.adapter.source()?;
         if self.runs(Part::Scheduler) {
             self.scheduler.configuration(self.etcd.is_wanted())?;
         }
@@ -305,6 +308,12 @@ struct Cluster {
     shutdown: Shutdown,
 }
 
+/// Makes anew what somebody deletes of the objects that every cluster has.
+fn keep_objects(server: &Arc<Server>, settings: &bootstrap::Settings, shutdown: &Shutdown) {
+    let lasting = bootstrap::lasting(server, settings);
+    tokio::spawn(bootstrap::keep(Arc::clone(server), lasting, shutdown.signal()));
+}
+
 impl Cluster {
     async fn start(options: Options, ends: &Ends, startup: &Startup) -> Result<Self> {
         let shutdown = &ends.shutdown;
@@ -359,10 +368,9 @@ impl Cluster {
         let joining = network.joining(&options, &pki, &authority, parts.random.as_ref())?;
         make_joining(&server, joining, kept.encrypted.is_some(), shutdown).await?;
         bootstrap::ensure_all(&server, apiserver::node_metrics::objects(&server)).await?;
-        let lasting = bootstrap::lasting(&server, &settings);
-        tokio::spawn(bootstrap::keep(Arc::clone(&server), lasting, shutdown.signal()));
+        crate::metrics_adapter::start(&parts, &options.adapter, &options.manager).await?;
+        keep_objects(&server, &settings, shutdown);
         let living = shares_store.then(|| network.tell_of(&server, &parts, shutdown));
-        let (names, shutdown) = (network.names, shutdown.clone());
         Ok(Self {
             options,
             server,
@@ -371,10 +379,10 @@ impl Cluster {
             authority,
             front_proxy,
             serving,
-            names,
+            names: network.names,
             audit,
             living,
-            shutdown,
+            shutdown: shutdown.clone(),
         })
     }
 

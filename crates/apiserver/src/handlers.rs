@@ -11,7 +11,7 @@ use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
 use crate::request::WHY;
 use crate::target::Target;
-use crate::{aggregator, discovery, explain, fairness, health, node_metrics, openapi};
+use crate::{aggregator, computed, discovery, explain, fairness, health, node_metrics, openapi};
 
 pub(crate) mod admit;
 pub(crate) mod apply;
@@ -34,7 +34,7 @@ const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// Custom resources have no protobuf: what a client sends may not be that, and what it accepts is something else. Their
 /// metadata has one.
-fn without_protobuf(exchange: &mut Exchange) -> Result<(), Status> {
+pub(crate) fn without_protobuf(exchange: &mut Exchange) -> Result<(), Status> {
     if exchange.header(CONTENT_TYPE).starts_with(PROTOBUF) {
         return Err(Status::unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
@@ -108,9 +108,21 @@ pub(crate) async fn handle(
         }
         return aggregator::pass(server, exchange, &remote, body).await;
     }
+    if let Some(answer) = computed::answer(server, exchange).await {
+        return answer;
+    }
     if !exchange.info.is_resource {
         return handle_path(server, exchange).await;
     }
+    handle_resource(server, exchange, body).await
+}
+
+/// The same of what is about a resource.
+async fn handle_resource(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
     let info = &exchange.info;
     if let Some(review) = server.reviews.find(info) {
         exchange.facts = Some(review.facts());

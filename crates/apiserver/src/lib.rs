@@ -12,6 +12,7 @@ pub mod cache;
 mod catalog;
 pub mod client_certificates;
 mod coalesce;
+pub mod computed;
 mod conversion;
 mod cors;
 mod deadline;
@@ -183,6 +184,7 @@ pub struct Server {
     allocator: allocate::Allocator,
     nodes: Option<NodeDialer>,
     node_metrics: Option<node_metrics::NodeMetrics>,
+    computed: arc_swap::ArcSwapOption<Arc<dyn computed::Computed>>,
     reviews: handlers::reviews::Reviews,
     /// Finds the services that convert custom resources.
     resolver: Arc<dyn webhook::Resolver>,
@@ -217,6 +219,13 @@ pub struct Peer {
     pub address: Option<std::net::IpAddr>,
     /// Set for clients in the process, which need no credentials: who they are.
     pub user: Option<Arc<UserInfo>>,
+}
+
+impl Limits {
+    fn new(max_mutating: usize, max_reading: usize) -> Self {
+        let (mutating, reading) = Default::default();
+        Self { mutating, max_mutating, reading, max_reading }
+    }
 }
 
 impl Server {
@@ -263,6 +272,7 @@ impl Server {
             tended::digest(fairness, objects.as_ref());
         }
         let ending = Arc::new(ending::Ending::new(stop.clone()));
+        let limits = Limits::new(config.max_mutating_in_flight, config.max_in_flight);
         let server = Arc::new(Self {
             aggregator,
             fairness,
@@ -273,12 +283,7 @@ impl Server {
             clock: config.clock,
             random: config.random,
             access,
-            limits: Limits {
-                mutating: AtomicUsize::new(0),
-                max_mutating: config.max_mutating_in_flight,
-                reading: AtomicUsize::new(0),
-                max_reading: config.max_in_flight,
-            },
+            limits,
             allocator: allocate::Allocator::new(
                 config.service_range,
                 config.operating.node_ports.clone(),
@@ -293,6 +298,7 @@ impl Server {
             version: config.version,
             nodes: config.nodes,
             node_metrics,
+            computed: arc_swap::ArcSwapOption::empty(),
             stop: ending.draining(),
             ending,
             operating: config.operating,

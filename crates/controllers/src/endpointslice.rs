@@ -1,6 +1,7 @@
 //! EndpointSlices of services with a selector. Upstream: `pkg/controller/endpointslice` and `staging/.../endpointslice`.
 
 mod plan;
+mod topology;
 
 use std::sync::Arc;
 
@@ -39,10 +40,13 @@ pub struct Observed {
     pub slices: Vec<Arc<EndpointSlice>>,
     /// The zones of the pods' nodes.
     pub zones: std::collections::BTreeMap<String, String>,
+    /// The parts of all zones, where the service asks for hints by them.
+    parts: Option<topology::Parts>,
 }
 
 impl Controller for EndpointSlices {
     const NAME: &'static str = "endpointslice-controller";
+    const SOURCE: &'static str = "endpoint-slice-controller";
     const QUEUE: &'static str = "endpoint_slice";
     type Key = ObjectKey;
     type Observed = Observed;
@@ -53,7 +57,7 @@ impl Controller for EndpointSlices {
             .own::<Service>()
             .on::<Pod>(services_of_pod)
             .on::<EndpointSlice>(service_of_slice)
-            .on::<Node>(|_, _| Vec::new())
+            .on::<Node>(hinted_services)
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
@@ -80,12 +84,32 @@ impl Controller for EndpointSlices {
                 zones.insert(name, zone);
             }
         }
-        Some(Observed { slices: slices.collect(), service, pods, zones })
+        let parts = plan::hints_by_zones(service.metadata.annotations.as_ref()).then(|| {
+            let nodes = snapshot.store::<Node>().list("");
+            topology::parts(nodes.iter().filter_map(|it| topology::NodeFacts::of(it)))
+        });
+        Some(Observed { slices: slices.collect(), service, pods, zones, parts })
     }
 
     fn plan(&self, observed: &Observed, memory: &mut Tracker, _now: Timestamp) -> Plan {
         plan::plan(observed, memory.changed(&observed.service, &observed.pods))
     }
+}
+
+/// The services whose hints go by the sizes of zones, where a node changes these.
+fn hinted_services(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
+    let facts = |it: &Option<_>| it.as_deref().and_then(topology::NodeFacts::of);
+    if facts(&change.old) == facts(&change.new) {
+        return Vec::new();
+    }
+    let services = snapshot.store::<Service>().list("");
+    let hinted = services.iter().filter(|it| {
+        let value = it.value();
+        plan::TOPOLOGY_MODES
+            .iter()
+            .any(|mode| matches!(value.str_at(&["metadata", "annotations", mode]), "Auto" | "auto"))
+    });
+    hinted.map(|it| it.key.clone()).collect()
 }
 
 /// The services whose selectors take a pod, before or after a change.

@@ -38,6 +38,7 @@ pub mod replicationcontroller;
 pub mod resource_quota;
 pub mod resourceclaim;
 pub mod root_ca;
+pub mod scaledobject;
 pub mod select;
 pub mod service_cidr;
 pub mod serviceaccount;
@@ -66,8 +67,11 @@ pub use tokio_util::task::TaskTracker;
 pub const ROOT_ACCOUNT: &str = "";
 
 /// Controllers that run only where they are asked for by name, as upstream's.
-pub const OFF_BY_DEFAULT: &[&str] =
-    &[bootstrap::BootstrapSigner::NAME, bootstrap::TokenCleaner::NAME];
+pub const OFF_BY_DEFAULT: &[&str] = &[
+    bootstrap::BootstrapSigner::NAME,
+    bootstrap::TokenCleaner::NAME,
+    scaledobject::ScaledObjects::NAME,
+];
 
 /// What the controllers are given.
 pub struct Setup {
@@ -206,8 +210,8 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (pvc_protection::PvcProtection::NAME, |setup| start(setup, pvc_protection::PvcProtection, 1)),
     (pv_protection::PvProtection::NAME, |setup| start(setup, pv_protection::PvProtection, 1)),
     (podautoscaler::HorizontalPodAutoscalers::NAME, |setup| {
-        let options = setup.podautoscaler.clone();
-        start(setup, podautoscaler::HorizontalPodAutoscalers::new(options), 5);
+        let (options, metrics) = (setup.podautoscaler.clone(), setup.metrics.podautoscaler.clone());
+        start(setup, podautoscaler::HorizontalPodAutoscalers::new(options, metrics), 5);
     }),
     (legacy_tokens::LegacyTokenCleaner::NAME, |setup| start(setup, setup.legacy_tokens, 1)),
     (storage_version_migrator::StorageVersionMigrator::NAME, |setup| {
@@ -222,6 +226,9 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     }),
     (bootstrap::BootstrapSigner::NAME, |setup| start(setup, bootstrap::BootstrapSigner, 1)),
     (bootstrap::TokenCleaner::NAME, |setup| start(setup, bootstrap::TokenCleaner, 1)),
+    (scaledobject::ScaledObjects::NAME, |setup| {
+        start(setup, scaledobject::ScaledObjects::default(), 5);
+    }),
 ];
 
 /// Starts the controllers whose names `enabled` takes.

@@ -2,7 +2,7 @@
 
 use prometheus_client::registry::Registry;
 
-use crate::{attach_detach, cronjob, job, node_lifecycle, taint_eviction};
+use crate::{attach_detach, cronjob, job, node_lifecycle, podautoscaler, taint_eviction};
 
 /// The metrics of all controllers. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +17,8 @@ pub struct Metrics {
     pub cronjob: cronjob::Metrics,
     /// Those of evictions.
     pub taint_eviction: taint_eviction::Metrics,
+    /// Those of autoscalers.
+    pub podautoscaler: podautoscaler::Metrics,
     /// Those of zones.
     pub node_lifecycle: node_lifecycle::Metrics,
 }
@@ -29,6 +31,7 @@ impl Metrics {
         self.job.register(registry);
         self.cronjob.register(registry);
         self.taint_eviction.register(registry);
+        self.podautoscaler.register(registry);
         self.node_lifecycle.register(registry);
     }
 }

@@ -5,10 +5,12 @@
 
 mod calculate;
 mod evaluate;
+mod metrics;
 mod normalize;
 mod plan;
 mod sources;
 
+pub use metrics::Metrics;
 pub use plan::span;
 
 use std::collections::BTreeMap;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{Value, labels};
+use client::reflector::StoreChange;
 use client::{ObjectKey, Resource};
 use controller::{Controller, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
@@ -57,6 +60,7 @@ impl Default for Options {
 #[derive(Debug, Default)]
 pub struct HorizontalPodAutoscalers {
     options: Options,
+    metrics: Metrics,
     kinds: Arc<Kinds>,
     /// The selectors of the targets of autoscalers, as they were last seen.
     selectors: Mutex<BTreeMap<ObjectKey, labels::Selector>>,
@@ -67,7 +71,12 @@ pub struct HorizontalPodAutoscalers {
 pub struct Kinds(CustomResources);
 
 impl Kinds {
-    fn find(&self, api_version: &str, kind: &str) -> Result<Resource, String> {
+    /// Takes a change of a definition of a custom resource.
+    pub(crate) fn learn(&self, change: &StoreChange) -> Option<Resource> {
+        self.0.learn(change)
+    }
+
+    pub(crate) fn find(&self, api_version: &str, kind: &str) -> Result<Resource, String> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
         let built_in = api::resources().iter().find(|it| it.group == group && it.kind == kind);
         let found = match built_in {
@@ -145,13 +154,19 @@ pub struct Memory {
     next: Option<Timestamp>,
     history: normalize::History,
     written: Option<Written>,
+    /// How the look went, once it is over.
+    went: Option<metrics::Went>,
+    /// How its metrics went, by their types.
+    computed: Vec<(String, metrics::Went)>,
+    /// How long the look took until now.
+    spent: Duration,
 }
 
 impl HorizontalPodAutoscalers {
     /// The controller with these settings.
     #[must_use]
-    pub fn new(options: Options) -> Self {
-        Self { options, ..Self::default() }
+    pub fn new(options: Options, metrics: Metrics) -> Self {
+        Self { options, metrics, ..Self::default() }
     }
 
     /// Remembers what the pods of an autoscaler's target are selected by.
@@ -183,7 +198,7 @@ impl Controller for HorizontalPodAutoscalers {
         watches.own::<HorizontalPodAutoscaler>().on::<Pod>(|_, _| Vec::new()).on_resource(
             custom::definitions(),
             move |change, _| {
-                kinds.0.learn(change);
+                kinds.learn(change);
                 Vec::new()
             },
         )
@@ -219,5 +234,17 @@ impl Controller for HorizontalPodAutoscalers {
         if let Some(written) = &mut memory.written {
             written.failure = failure.map(str::to_owned);
         }
+    }
+
+    fn timed(&self, memory: &mut Memory, failure: Option<&str>, took: Duration) {
+        self.applied(memory, failure);
+        // Metrics of a look are read side by side: each took as long as all.
+        for (kind, went) in std::mem::take(&mut memory.computed) {
+            self.metrics.computed(&kind, went, took);
+        }
+        memory.spent = memory.spent.saturating_add(took);
+        let Some(went) = memory.went.take() else { return };
+        let fault = if failure.is_some() { metrics::Fault::Internal } else { went.fault };
+        self.metrics.looked(metrics::Went { fault, ..went }, std::mem::take(&mut memory.spent));
     }
 }

@@ -10,6 +10,26 @@ use crate::service::{PROXY_NAME_LABEL, Protocol, ServiceKey};
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
+/// Where a proxy is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place<'a> {
+    /// The node's name.
+    pub node: &'a str,
+    /// The node's zone; empty where it has none.
+    pub zone: &'a str,
+}
+
+/// For whom an endpoint is, as its slice hints: for all, where nobody is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hint {
+    /// Nobody is named.
+    Absent,
+    /// Others are named.
+    Elsewhere,
+    /// Who is here is named.
+    Here,
+}
+
 /// One endpoint of a slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
@@ -21,6 +41,10 @@ pub struct Endpoint {
     pub serving_terminating: bool,
     /// Whether it is on this node.
     pub local: bool,
+    /// Whether it is for this node.
+    pub node_hint: Hint,
+    /// Whether it is for this node's zone.
+    pub zone_hint: Hint,
 }
 
 /// One port of a slice.
@@ -46,7 +70,7 @@ pub struct SliceSpec {
 impl SliceSpec {
     /// The Service it belongs to and what rules follow from; `None` where it is not for this proxy.
     #[must_use]
-    pub fn project(slice: &EndpointSlice, node_name: &str) -> Option<(ServiceKey, Self)> {
+    pub fn project(slice: &EndpointSlice, place: Place<'_>) -> Option<(ServiceKey, Self)> {
         let labels = slice.metadata.labels.as_ref()?;
         if labels.contains_key(PROXY_NAME_LABEL) || labels.contains_key(HEADLESS_LABEL) {
             return None;
@@ -57,7 +81,7 @@ impl SliceSpec {
             return None;
         }
         let endpoints =
-            slice.endpoints.iter().flatten().filter_map(|one| endpoint(one, node_name)).collect();
+            slice.endpoints.iter().flatten().filter_map(|one| endpoint(one, place)).collect();
         let ports = slice.ports.iter().flatten().filter_map(|port| {
             Some(EndpointPort {
                 name: port.name.as_deref().unwrap_or_default().into(),
@@ -70,17 +94,32 @@ impl SliceSpec {
     }
 }
 
-fn endpoint(endpoint: &ApiEndpoint, node_name: &str) -> Option<Endpoint> {
+fn endpoint(endpoint: &ApiEndpoint, place: Place<'_>) -> Option<Endpoint> {
     // The addresses of one endpoint are the same endpoint; as upstream, the first one is used.
     let ip = endpoint.addresses.first()?.parse().ok()?;
     let conditions = endpoint.conditions.as_ref();
     let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
     let serving = conditions.and_then(|conditions| conditions.serving).unwrap_or(ready);
     let terminating = conditions.and_then(|conditions| conditions.terminating).unwrap_or(false);
+    let hints = endpoint.hints.as_ref();
+    let nodes = hints.iter().flat_map(|it| it.for_nodes.iter().flatten());
+    let nodes = nodes.map(|it| it.name.as_str());
+    let zones = hints.iter().flat_map(|it| it.for_zones.iter().flatten());
+    let zones = zones.map(|it| it.name.as_str());
     Some(Endpoint {
         ip,
         ready,
         serving_terminating: serving && terminating,
-        local: endpoint.node_name.as_deref() == Some(node_name),
+        local: endpoint.node_name.as_deref() == Some(place.node),
+        node_hint: hint(nodes, place.node),
+        zone_hint: hint(zones, place.zone),
     })
+}
+
+fn hint<'a>(mut names: impl Iterator<Item = &'a str>, here: &str) -> Hint {
+    match names.next() {
+        None => Hint::Absent,
+        Some(first) if first == here || names.any(|it| it == here) => Hint::Here,
+        Some(_) => Hint::Elsewhere,
+    }
 }

@@ -19,7 +19,7 @@ mod skeleton;
 mod store;
 
 pub use diff::{Transaction, diff};
-pub use endpoints::{Endpoint, EndpointPort, SliceSpec};
+pub use endpoints::{Endpoint, EndpointPort, Hint, Place, SliceSpec};
 pub use error::{Problem, ProxyError};
 pub use proxy::{Applied, Config, NodePortAddresses, Proxy};
 pub use resolve::{Backend, ResolvedPort, resolve};

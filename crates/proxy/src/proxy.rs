@@ -13,7 +13,7 @@ use sys::nftables::{Batch, Conntrack, Family, Nftables};
 use crate::conntrack::{self, UdpFronts};
 use crate::diff::{Transaction, diff};
 use crate::encode::{self, Direction};
-use crate::endpoints::SliceSpec;
+use crate::endpoints::{Place, SliceSpec};
 use crate::error::{Problem, ProxyError};
 use crate::layout::{IP, IP6};
 use crate::rules::Facts;
@@ -86,6 +86,8 @@ pub struct Applied {
 #[derive(Debug)]
 pub struct Proxy {
     config: Config,
+    /// The node's zone, which slices may hint at.
+    zone: String,
     nftables: Nftables,
     conntrack: Conntrack,
     store: Store,
@@ -109,6 +111,7 @@ impl Proxy {
         let conntrack = Conntrack::open(&config.namespace).map_err(ProxyError::Open)?;
         Ok(Self {
             config,
+            zone: String::new(),
             nftables,
             conntrack,
             store: Store::default(),
@@ -165,8 +168,23 @@ impl Proxy {
         let name = slice.metadata.name.as_deref().unwrap_or_default();
         let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
         let key = ServiceKey::new(namespace, name);
-        self.store.tell_slice(&key, SliceSpec::project(slice, &self.config.node_name));
+        let place = Place { node: &self.config.node_name, zone: &self.zone };
+        self.store.tell_slice(&key, SliceSpec::project(slice, place));
         key
+    }
+
+    /// The name of the node that it is on.
+    #[must_use]
+    pub fn node_name(&self) -> &str {
+        &self.config.node_name
+    }
+
+    /// Takes the node's zone; empty is none. Where it is another one than before all slices are to be told again: says
+    /// whether that is so.
+    pub fn set_zone(&mut self, zone: &str) -> bool {
+        let changed = self.zone != zone;
+        zone.clone_into(&mut self.zone);
+        changed
     }
 
     /// Takes that a slice, known by its own namespace and name, is gone.

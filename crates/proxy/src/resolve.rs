@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use sys::nftables::Family;
 
-use crate::endpoints::{Endpoint, SliceSpec};
+use crate::endpoints::{Endpoint, Hint, SliceSpec};
 use crate::service::{PortSpec, ServiceSpec, family_of};
 
 /// An endpoint that gets connections.
@@ -88,22 +88,43 @@ fn endpoints(port: &PortSpec, family: Family, slices: &[&SliceSpec]) -> Candidat
                 entry.ready |= endpoint.ready;
                 entry.serving_terminating |= endpoint.serving_terminating;
                 entry.local |= endpoint.local;
+                entry.node_hint = entry.node_hint.max(endpoint.node_hint);
+                entry.zone_hint = entry.zone_hint.max(endpoint.zone_hint);
             }
         }
     }
     all
 }
 
-/// The ready ones; where there are none, those that still serve while they end.
+/// The ready ones, as far as they are for clients here; where there are none, those that still serve while they end.
 fn usable(all: &Candidates, local: bool) -> Vec<Backend> {
-    let pick = |wanted: fn(&Endpoint) -> bool| -> Vec<Backend> {
+    let pick = |wanted: &dyn Fn(&Endpoint) -> bool| -> Vec<Backend> {
         all.iter()
             .filter(|(_, endpoint)| wanted(endpoint) && (!local || endpoint.local))
             .map(|((ip, port), endpoint)| Backend { ip: *ip, port: *port, local: endpoint.local })
             .collect()
     };
-    let ready = pick(|endpoint| endpoint.ready);
-    if ready.is_empty() { pick(|endpoint| endpoint.serving_terminating) } else { ready }
+    // Who wants endpoints of this node gets all of them: hints are for who may go anywhere.
+    let hinted = if local { None } else { hints(all) };
+    let here = |it: &Endpoint| hinted.is_none_or(|hint| hint(it) == Hint::Here);
+    let ready = pick(&|endpoint| endpoint.ready && here(endpoint));
+    if ready.is_empty() { pick(&|endpoint| endpoint.serving_terminating) } else { ready }
+}
+
+type HintOf = fn(&Endpoint) -> Hint;
+
+/// Which hints count: those for nodes, then those for zones, if each ready endpoint has one and one is for here.
+fn hints(all: &Candidates) -> Option<HintOf> {
+    let of: [HintOf; 2] = [|it| it.node_hint, |it| it.zone_hint];
+    of.into_iter().find(|hint| {
+        let mut ready = all.values().filter(|it| it.ready).map(hint);
+        let (mut any_here, mut all_hinted) = (false, true);
+        for hint in &mut ready {
+            any_here |= hint == Hint::Here;
+            all_hinted &= hint != Hint::Absent;
+        }
+        any_here && all_hinted
+    })
 }
 
 /// `wanted` (sorted) in an order where as many as possible stay in the place they had.
@@ -129,6 +150,42 @@ mod tests {
     fn backends(numbers: &[u8]) -> Vec<Backend> {
         let backend = |n: &u8| Backend { ip: IpAddr::from([10, 0, 0, *n]), port: 80, local: false };
         numbers.iter().map(backend).collect()
+    }
+
+    #[test]
+    fn hints_count_where_all_have_them_and_one_is_for_here() {
+        use Hint::{Absent, Elsewhere, Here};
+        for (hints, expected) in [
+            (&[(Absent, Absent), (Absent, Absent)][..], &[0, 1][..]),
+            (&[(Absent, Here), (Absent, Elsewhere)], &[0]),
+            // One without a hint: none counts.
+            (&[(Absent, Here), (Absent, Absent)], &[0, 1]),
+            // None is for here.
+            (&[(Absent, Elsewhere), (Absent, Elsewhere)], &[0, 1]),
+            // Nodes go before zones, and zones are what is left.
+            (&[(Here, Here), (Elsewhere, Here)], &[0]),
+            (&[(Elsewhere, Here), (Elsewhere, Elsewhere)], &[0]),
+        ] {
+            let endpoint = |nth: usize, (node_hint, zone_hint): (Hint, Hint)| {
+                let last = u8::try_from(nth).unwrap();
+                let ip = IpAddr::from([10, 0, 0, last]);
+                let it = Endpoint {
+                    ip,
+                    ready: true,
+                    serving_terminating: false,
+                    local: false,
+                    node_hint,
+                    zone_hint,
+                };
+                ((ip, 80), it)
+            };
+            let mut all: Candidates =
+                hints.iter().enumerate().map(|(nth, it)| endpoint(nth, *it)).collect();
+            // What is not ready has no say.
+            let (key, ending) = endpoint(9, (Absent, Absent));
+            all.insert(key, Endpoint { ready: false, serving_terminating: true, ..ending });
+            assert_eq!(usable(&all, false), backends(expected), "{hints:?}");
+        }
     }
 
     #[test]

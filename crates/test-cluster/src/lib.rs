@@ -17,6 +17,9 @@ use component_base::{Clock, Random, SeededRandom, Shutdown, ShutdownSignal, Virt
 use registry::Registry;
 use storage::memory::MemoryStore;
 
+/// For tests that play a part of the server.
+pub use apiserver;
+
 /// How long [`TestCluster::eventually`] waits, in virtual seconds.
 const PATIENCE_SECONDS: u64 = 3_600;
 /// How often it looks.

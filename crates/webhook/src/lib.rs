@@ -23,7 +23,7 @@ use connection::{Answered, Connections};
 pub use error::{CallError, handshake};
 use kubeconfig::Authorization;
 pub use kubeconfig::Kubeconfig;
-pub use tls::trusting;
+pub use tls::{trusting, with_authorities};
 
 /// How many bytes an answer may have. The objects of a request have 3 MiB at most, a patch is written in base64.
 pub const MAX_ANSWER_BYTES: usize = 16 << 20;

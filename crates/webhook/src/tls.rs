@@ -54,8 +54,11 @@ pub(crate) fn config(bundle: &str) -> Result<Arc<ClientConfig>, String> {
     trusting(bundle).map(anonymous)
 }
 
-/// TLS to a server of authorities in PEM.
-pub(crate) fn with_authorities(pem: &[u8]) -> Result<Arc<ClientConfig>, String> {
+/// TLS to a server of authorities in PEM; of the machine's where there are none.
+///
+/// # Errors
+/// When there is no certificate in what is given.
+pub fn with_authorities(pem: &[u8]) -> Result<Arc<ClientConfig>, String> {
     trusting_pem(pem).map(anonymous)
 }
 

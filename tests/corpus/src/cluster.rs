@@ -188,6 +188,12 @@ fn server(
         .args(node_flags(lab, machine, name))
         .arg(format!("--advertise-address={}", machine.address))
         .arg(format!("--kube-controller-manager-arg=cluster-signing-duration={SIGNED_FOR}"))
+        // So that autoscaling is seen within the patience of a test.
+        .args(["--metrics-resolution=5s", "--horizontal-pod-autoscaler-sync-period=5s"])
+        .args([
+            "--horizontal-pod-autoscaler-initial-readiness-delay=1s",
+            "--horizontal-pod-autoscaler-cpu-initialization-period=5s",
+        ])
         .arg(format!("--token-auth-file={}", lab.path("tokens").display()))
         .arg(format!("--write-kubeconfig={}", kubeconfig.display()));
     let mut server = Background::start(&server, &lab.path("server.log"))?;

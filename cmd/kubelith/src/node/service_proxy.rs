@@ -11,7 +11,7 @@ use std::time::Duration;
 use client::reflector::Caches;
 use client::{ObjectKey, Store};
 use component_base::ShutdownSignal;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
 use proxy::{Proxy, ServiceKey};
@@ -19,6 +19,8 @@ use tokio::sync::Notify;
 
 use super::removed::Removed;
 
+/// The label that tells a node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
 /// How long the proxy waits after the kernel refused a change.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -27,6 +29,7 @@ const RETRY: Duration = Duration::from_secs(1);
 struct Changes {
     services: Mutex<BTreeSet<ObjectKey>>,
     slices: Mutex<BTreeSet<ObjectKey>>,
+    nodes: Mutex<BTreeSet<ObjectKey>>,
     wake: Notify,
 }
 
@@ -50,14 +53,17 @@ pub(crate) async fn run(
 ) {
     let services = caches.store_of::<Service>();
     let slices = caches.store_of::<EndpointSlice>();
+    let nodes = caches.store_of::<Node>();
     tokio::select! {
-        () = async { services.reached(0).await; slices.reached(0).await } => {}
+        () = async { services.reached(0).await; slices.reached(0).await; nodes.reached(0).await } => {}
         () = stop.requested() => return,
     }
     let changes = Arc::new(Changes::default());
     changes.follow(&services, |it| &it.services);
     changes.follow(&slices, |it| &it.slices);
+    follow_node(&changes, &nodes, proxy.node_name());
     loop {
+        take_zone(&mut proxy, &changes, (&nodes, &slices));
         take(&mut proxy, &changes, (&services, &slices));
         if let Err(error) = proxy.apply() {
             tracing::error!(%error, "could not change the rules of services, will replace them all");
@@ -77,6 +83,29 @@ pub(crate) async fn run(
                 Err(error) => tracing::error!(%error, "could not look at the rules of services"),
             },
             () = stop.requested() => return,
+        }
+    }
+}
+
+/// Follows the proxy's own node alone: others say nothing of where this one is.
+fn follow_node(changes: &Arc<Changes>, nodes: &Store, name: &str) {
+    let (changes, own) = (Arc::clone(changes), ObjectKey::new("", name));
+    nodes.listen(Arc::new(move |change| {
+        if change.key() == own {
+            changes.nodes.lock().insert(change.key());
+            changes.wake.notify_one();
+        }
+    }));
+}
+
+/// Takes the zone of the node; where it is another one, what slices hint means something else.
+fn take_zone(proxy: &mut Proxy, changes: &Changes, (nodes, slices): (&Store, &Store)) {
+    for key in std::mem::take(&mut *changes.nodes.lock()) {
+        let node = nodes.get(&key).map(|it| it.value());
+        let zone = node.as_ref().map(|it| it.str_at(&["metadata", "labels", ZONE]));
+        if proxy.set_zone(zone.unwrap_or_default()) {
+            let all = slices.list("").into_iter().map(|it| it.key.clone());
+            changes.slices.lock().extend(all);
         }
     }
 }

@@ -69,7 +69,7 @@ fn parse(body: &[u8]) -> Result<Value, String> {
 }
 
 /// Resources of the old form in the new one, where subresources are inside what they belong to.
-fn aggregated(resources: &[Value]) -> Vec<Value> {
+pub(super) fn aggregated(resources: &[Value]) -> Vec<Value> {
     let mut all: Vec<Value> = Vec::new();
     let (subs, whole): (Vec<&Value>, Vec<&Value>) =
         resources.iter().partition(|it| it.str_at(&["name"]).contains('/'));

@@ -20,6 +20,7 @@ use super::{availability, discovery, openapi};
 use crate::Server;
 use crate::bootstrap::Bootstrap;
 use crate::cache::{Cache, Scope};
+use crate::computed::ComputedVersion;
 use crate::objects::CachedObjects;
 use crate::tended::Condition;
 
@@ -112,6 +113,8 @@ struct Follower {
     checks: JoinSet<Found>,
     /// APIServices without a service that were not looked at yet.
     turned_local: BTreeMap<CompactString, Value>,
+    /// What this process computes, as it was told last.
+    computed: Vec<ComputedVersion>,
     /// When registration is tried again.
     registration_due: Option<Instant>,
 }
@@ -119,8 +122,17 @@ struct Follower {
 impl Follower {
     fn new(server: Arc<Server>, objects: CachedObjects) -> Self {
         let (known, servers, checks) = (BTreeMap::new(), BTreeMap::new(), JoinSet::new());
-        let turned_local = BTreeMap::new();
-        Self { server, objects, known, servers, checks, turned_local, registration_due: None }
+        let (turned_local, computed) = (BTreeMap::new(), Vec::new());
+        Self {
+            server,
+            objects,
+            known,
+            servers,
+            checks,
+            turned_local,
+            computed,
+            registration_due: None,
+        }
     }
 
     /// When something is to be done that nothing wakes for.
@@ -130,11 +142,15 @@ impl Follower {
     }
 
     async fn look(&mut self) {
-        if self.take() {
+        let computed = self.server.computed_versions();
+        let computes_others = computed != self.computed;
+        self.computed = computed;
+        if self.take() || computes_others {
             self.route();
             self.tell();
-            self.tell_local().await;
         }
+        self.look_at_computed();
+        self.tell_local().await;
         let known = self.known.iter().map(|(name, (_, known, _))| (name.clone(), known.clone()));
         let good = registration::keep(&self.server, &known.collect()).await;
         self.registration_due = (!good).then(|| Instant::now() + MAX_PAUSE);
@@ -219,7 +235,7 @@ impl Follower {
 
     /// Says what discovery and OpenAPI tell from now on.
     fn tell(&self) {
-        if self.servers.is_empty() {
+        if self.servers.is_empty() && self.computed.is_empty() {
             self.server.catalog.set_remote(View::default());
             return;
         }
@@ -235,7 +251,14 @@ impl Follower {
             let (version, group) = name.split_once('.')?;
             Some(((group.into(), version.into()), *priority))
         });
-        let view = View { versions: versions.collect(), priorities: priorities.collect() };
+        let mut versions: Vec<Version> = versions.collect();
+        let computed = self.computed.iter().map(computed_version);
+        let elsewhere = |it: &Version| {
+            versions.iter().any(|other| other.group == it.group && other.version == it.version)
+        };
+        let computed: Vec<Version> = computed.filter(|it| !elsewhere(it)).collect();
+        versions.extend(computed);
+        let view = View { versions, priorities: priorities.collect() };
         if self.server.catalog.set_remote(view) {
             self.server.aggregator.metrics.merged();
         }
@@ -326,10 +349,28 @@ impl Follower {
         }
     }
 
+    /// Takes the APIServices of what this process computes: whether that can be asked changes without them.
+    fn look_at_computed(&mut self) {
+        for it in &self.computed {
+            let name: CompactString = format!("{}.{}", it.version, it.group).into();
+            if self.servers.contains_key(&name) || self.turned_local.contains_key(&name) {
+                continue;
+            }
+            let found = self.objects.get(GROUP, PLURAL, "", &name);
+            if let Some(object) = found.and_then(|it| it.to_value().ok()) {
+                self.turned_local.insert(name, object);
+            }
+        }
+    }
+
     /// What this server answers itself is available, also where that was another's until now.
     async fn tell_local(&mut self) {
         for (name, mut object) in std::mem::take(&mut self.turned_local) {
-            let condition = availability::local();
+            let of = |member| object.str_at(&["spec", member]);
+            let condition = match self.server.computed_available(of("group"), of("version")) {
+                Some(Err(why)) => availability::condition(false, "FailedDiscoveryCheck", why),
+                Some(Ok(())) | None => availability::local(),
+            };
             if condition.is_told_by(&object) {
                 continue;
             }
@@ -341,5 +382,17 @@ impl Follower {
                 tracing::debug!(%error, "a condition could not be written");
             }
         }
+    }
+}
+
+/// What discovery tells of what this process computes.
+fn computed_version(it: &ComputedVersion) -> Version {
+    Version {
+        group: it.group.as_str().into(),
+        version: it.version.as_str().into(),
+        resources: discovery::aggregated(&it.resources),
+        stale: false,
+        openapi: String::new(),
+        openapi_v2: None,
     }
 }

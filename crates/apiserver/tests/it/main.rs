@@ -9,6 +9,7 @@ mod authn;
 mod authz;
 mod bad_input;
 mod cluster;
+mod computed;
 mod conversions;
 mod custom;
 mod encrypted;

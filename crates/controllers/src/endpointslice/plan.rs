@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use apimachinery::{Object, Value, value};
 use client::Resource;
+use client::events::EventType;
+use controller::plan::PlannedAction;
 use controller::{Action, Plan};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::topology::{Outcome, Slices};
 use super::{MANAGED_BY, MANAGER, Observed, SERVICE_NAME};
 use crate::owner::{self, Owner, key_of, to_value};
 use crate::pods;
@@ -20,7 +23,7 @@ const MAX_ENDPOINTS: usize = 100;
 /// The label of slices of headless services.
 const HEADLESS: &str = "service.kubernetes.io/headless";
 /// The annotations that ask for hints by the sizes of zones, which goes before the service's own wish.
-const TOPOLOGY_MODES: &[&str] =
+pub(super) const TOPOLOGY_MODES: &[&str] =
     &["service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints"];
 /// Labels that a service does not hand to its slices.
 const OWN_LABELS: &[&str] = &[SERVICE_NAME, MANAGED_BY, HEADLESS];
@@ -76,8 +79,106 @@ pub(super) fn plan(observed: &Observed, changed: Option<Timestamp>) -> Plan {
             resource_version: String::new(),
         });
     }
+    hint_by_zones(&mut plan, &round);
     reuse(&mut plan, observed);
     plan
+}
+
+/// Whether hints are asked for by the sizes of zones.
+pub(super) fn hints_by_zones(annotations: Option<&BTreeMap<String, String>>) -> bool {
+    TOPOLOGY_MODES.iter().any(|key| {
+        let mode = annotations.and_then(|it| it.get(*key)).map(String::as_str);
+        matches!(mode, Some("Auto" | "auto"))
+    })
+}
+
+/// The hints of an existing slice's zones.
+fn has_zone_hints(slice: &EndpointSlice) -> bool {
+    let mut hints = slice.endpoints.iter().flatten().filter_map(|it| it.hints.as_ref());
+    hints.any(|it| it.for_zones.as_ref().is_some_and(|it| !it.is_empty()))
+}
+
+/// Gives slices hints by the sizes of zones, where the service asks for that, and tells whether it could be.
+fn hint_by_zones(plan: &mut Plan, round: &Round<'_>) {
+    let service = &round.observed.service;
+    let about = || owner::reference_to("v1", "Service", &service.metadata);
+    let had_hints = round.observed.slices.iter().any(|it| has_zone_hints(it));
+    let Some(parts) = &round.observed.parts else {
+        let others = service.spec.as_ref().and_then(|it| it.traffic_distribution.as_ref());
+        if had_hints && others.is_none() {
+            let told = "Topology Aware Hints has been disabled";
+            plan.event(about(), EventType::Warning, "TopologyAwareHintsDisabled", told);
+        }
+        return;
+    };
+    for family in families(service) {
+        let mut slices = slices_of(plan, round, family);
+        let before = slices.unchanged.clone();
+        let outcome = slices.hint(parts);
+        put_back(plan, round, slices, &before);
+        let of_family = |what: &str| format!("{what}, addressType: {family}");
+        match outcome {
+            Outcome::Hinted if had_hints => {}
+            Outcome::Hinted => {
+                let told = of_family("Topology Aware Hints has been enabled");
+                plan.event(about(), EventType::Normal, "TopologyAwareHintsEnabled", told);
+            }
+            Outcome::Without(why) => {
+                let told = of_family(&why);
+                plan.event(about(), EventType::Warning, "TopologyAwareHintsDisabled", told);
+            }
+        }
+    }
+}
+
+/// The slice that a write makes or changes, where it is one of this family.
+fn written<'p>(planned: &'p mut PlannedAction, family: &str) -> Option<&'p mut Value> {
+    match &mut planned.action {
+        Action::Create { object, .. } | Action::Update { object, .. } => {
+            (object.str_at(&["addressType"]) == family).then_some(object)
+        }
+        _ => None,
+    }
+}
+
+/// Takes the slices of a family: those that are written come first, in the order of their writes.
+fn slices_of(plan: &mut Plan, round: &Round<'_>, family: &str) -> Slices {
+    let actions = plan.stages.iter_mut().flat_map(|it| it.actions.iter_mut());
+    let mut touched: BTreeSet<String> = BTreeSet::new();
+    let mut slices = Slices::default();
+    for planned in actions {
+        if let Action::Delete { key, .. } = &planned.action {
+            touched.insert(key.name.to_string());
+        }
+        if let Some(object) = written(planned, family) {
+            touched.insert(object.str_at(&["metadata", "name"]).to_owned());
+            slices.written.push(object.clone());
+        }
+    }
+    let left = round.observed.slices.iter().filter(|it| {
+        let name = it.metadata.name.as_deref().unwrap_or_default();
+        it.address_type == family && !touched.contains(name)
+    });
+    slices.unchanged = left.map(to_value).collect();
+    slices
+}
+
+/// Puts slices back into their writes; those that were not to be written and are now get one.
+fn put_back(plan: &mut Plan, round: &Round<'_>, slices: Slices, before: &[Value]) {
+    let mut rest = slices.written.into_iter();
+    let family = rest.as_slice().first().map(|it| it.str_at(&["addressType"]).to_owned());
+    let Some(family) = family else { return };
+    let actions = plan.stages.iter_mut().flat_map(|it| it.actions.iter_mut());
+    for object in actions.filter_map(|it| written(it, &family)) {
+        if let Some(hinted) = rest.next() {
+            *object = hinted;
+        }
+    }
+    for mut object in rest.filter(|it| !before.contains(it)) {
+        annotate(round, &mut object);
+        let resource = Resource::of::<EndpointSlice>();
+        plan.act(Action::Update { resource, subresource: "", object });
+    }
 }
 
 /// A slice that would go becomes one that would be made, where the kind of addresses is the same.
@@ -183,11 +284,7 @@ fn endpoint(observed: &Observed, pod: &Pod, address: &str) -> Value {
 
 /// Says whose traffic an endpoint is for, where the service prefers that of its own zone or node.
 fn hint(endpoint: &mut Value, service: &Service) {
-    let annotations = service.metadata.annotations.as_ref();
-    let by_size = TOPOLOGY_MODES.iter().any(|key| {
-        let mode = annotations.and_then(|it| it.get(*key)).map(String::as_str);
-        matches!(mode, Some("Auto" | "auto"))
-    });
+    let by_size = hints_by_zones(service.metadata.annotations.as_ref());
     let wanted = service.spec.as_ref().and_then(|it| it.traffic_distribution.as_deref());
     let node = match wanted.filter(|_| !by_size) {
         Some("PreferSameNode") => endpoint.str_at(&["nodeName"]).to_owned(),
@@ -273,7 +370,13 @@ fn reconcile(
     for slice in existing {
         let present: Vec<Value> =
             to_value(&slice.endpoints).as_array().unwrap_or_default().to_vec();
-        let still = present.iter().filter_map(|it| left.remove(&name(it))).collect();
+        let by_size = round.observed.parts.is_some();
+        let take = |it: &Value| {
+            let new = left.remove(&name(it))?;
+            // Hints of what is otherwise the same are looked at later.
+            Some(if by_size && is_same_but_for_hints(it, &new) { it.clone() } else { new })
+        };
+        let still = present.iter().filter_map(take).collect();
         kept.push((slice, still));
     }
     // What is new fills slices that have room, the fullest first.
@@ -297,6 +400,12 @@ fn reconcile(
     for chunk in new.chunks(MAX_ENDPOINTS) {
         create(plan, round, group, chunk.to_vec());
     }
+}
+
+fn is_same_but_for_hints(old: &Value, new: &Value) -> bool {
+    let mut old = old.clone();
+    old.remove_at(&["hints"]);
+    old == *new
 }
 
 fn delete(plan: &mut Plan, slice: &EndpointSlice) {

@@ -11,6 +11,7 @@ use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscaler
 
 use super::calculate::{Setting, Tolerances};
 use super::evaluate::{self, Asked, Invalid, Scene};
+use super::metrics::{Direction, Fault, Went};
 use super::normalize::Wish;
 use super::sources::{self, Lack, Reader};
 use super::{Memory, Observed, Options, Written};
@@ -101,9 +102,11 @@ pub(super) fn plan(
     if let Some(written) = memory.written.take() {
         return look.after_scaling(memory, written);
     }
-    match memory.next {
-        Some(next) if next > now => Plan { requeue_at: Some(next), ..Plan::nothing() },
-        _ => look.reconcile(memory),
+    // A new one is looked at a period after it came, as upstream.
+    let next = *memory.next.get_or_insert_with(|| look.after_a_period());
+    match next > now {
+        true => Plan { requeue_at: Some(next), ..Plan::nothing() },
+        false => look.reconcile(memory),
     }
 }
 
@@ -116,14 +119,19 @@ impl Look<'_> {
         )
     }
 
+    fn after_a_period(&self) -> Timestamp {
+        self.now.checked_add(self.options.sync_period).unwrap_or(Timestamp::MAX)
+    }
+
     fn warn(&mut self, reason: &'static str, message: &str) {
         self.plan.event(self.reference(), EventType::Warning, reason, message);
     }
 
     /// Ends the look: writes the status where it changed. The next look is a period away, whatever comes of this one.
     fn end(mut self, memory: &mut Memory, status: Value) -> Plan {
-        let next = self.now.checked_add(self.options.sync_period).unwrap_or(Timestamp::MAX);
+        let next = self.after_a_period();
         memory.next = Some(next);
+        memory.went.get_or_insert(Went { direction: Direction::None, fault: Fault::None });
         self.plan.requeue_by(next);
         if self.status.old != status {
             let mut object = owner::to_value(&self.seen.autoscaler);
@@ -143,6 +151,9 @@ impl Look<'_> {
     }
 
     fn no_scale(mut self, memory: &mut Memory, error: &str) -> Plan {
+        // A kind that there is none of is what somebody wrote.
+        let fault = if self.seen.target.is_err() { Fault::Spec } else { Fault::Internal };
+        memory.went = Some(Went { direction: Direction::None, fault });
         self.warn("FailedGetScale", error);
         let message =
             format!("the HPA controller was unable to get the target's current scale: {error}");
@@ -230,6 +241,8 @@ impl Look<'_> {
         for invalid in said.iter().filter_map(|it| it.as_ref().err()) {
             self.warn(invalid.reason, &invalid.why);
         }
+        let computed = specs_of(spec).zip(&said);
+        memory.computed = computed.map(|(kind, it)| (kind.to_owned(), went(it, current))).collect();
         self.decide(memory, target, min, &said)
     }
 
@@ -270,6 +283,7 @@ impl Look<'_> {
         error: &str,
     ) -> Plan {
         self.warn("FailedComputeMetricsReplicas", error);
+        memory.went = Some(Went { direction: Direction::None, fault: Fault::Internal });
         let status = self.status.done(current, self.status.desired_before(), metrics, false);
         self.end(memory, status)
     }
@@ -380,6 +394,8 @@ impl Look<'_> {
 
     fn after_scaling(mut self, memory: &mut Memory, written: Written) -> Plan {
         let Written { status, metrics, current, desired, failure } = written;
+        let fault = if failure.is_some() { Fault::Internal } else { Fault::None };
+        memory.went = Some(Went { direction: Direction::of(current, desired), fault });
         self.status = Status { old: self.status.old, ..status };
         if let Some(error) = failure {
             let message =
@@ -395,6 +411,24 @@ impl Look<'_> {
         memory.history.scaled(behavior, current, desired, self.now);
         let status = self.status.done(current, desired, &metrics, true);
         self.end(memory, status)
+    }
+}
+
+fn specs_of(
+    spec: &k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscalerSpec,
+) -> impl Iterator<Item = &str> {
+    spec.metrics.iter().flatten().map(|it| it.type_.as_str())
+}
+
+/// How a metric went: which way it alone would go.
+fn went(said: &Result<Asked, Invalid>, current: i32) -> Went {
+    match said {
+        Ok(asked) => Went { direction: Direction::of(current, asked.replicas), fault: Fault::None },
+        Err(invalid) => {
+            let of_spec = invalid.reason == "InvalidMetricSourceType";
+            let fault = if of_spec { Fault::Spec } else { Fault::Internal };
+            Went { direction: Direction::None, fault }
+        }
     }
 }
 

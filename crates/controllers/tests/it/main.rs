@@ -4,6 +4,7 @@
 
 mod attach;
 mod binder;
+mod computed;
 mod cronjob;
 mod custom;
 mod daemonset;
@@ -26,6 +27,7 @@ mod quota;
 mod replicaset;
 mod replicationcontroller;
 mod roles;
+mod scaledobject;
 mod statefulset;
 mod tokens;
 

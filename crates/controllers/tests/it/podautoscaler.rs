@@ -151,3 +151,40 @@ async fn custom_metrics_that_nobody_serves_are_told() {
     );
     assert_eq!(autoscaler.items_at(&["status", "currentMetrics"]).len(), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_metric_api_that_hangs_is_told_and_costs_no_writes() {
+    let cluster = cluster(CONTROLLERS).await;
+    let metrics = crate::computed::Metrics::serve(&cluster, true);
+    cluster.create("apps", "deployments", deployment(2)).await;
+    let external = value!([{"type": "External", "external": {"metric": {"name": "m"},
+        "target": {"type": "AverageValue", "averageValue": "5"}}}]);
+    cluster
+        .create("autoscaling", "horizontalpodautoscalers", autoscaler("h", "Deployment", external))
+        .await;
+    let (before, message) = told(&cluster, "h", "ScalingActive", "FailedGetExternalMetric").await;
+    assert!(message.ends_with("context deadline exceeded"), "{message}");
+    let asked = || metrics.asked.load(std::sync::atomic::Ordering::Relaxed);
+    let begun = asked();
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    let after =
+        cluster.get("autoscaling", "horizontalpodautoscalers", "default", "h").await.unwrap();
+    let version = |it: &Value| it.str_at(&["metadata", "resourceVersion"]).to_owned();
+    assert_eq!(version(&before), version(&after));
+    // A look takes thirty seconds of patience, and the next comes a period of fifteen after it.
+    let looks = asked() - begun;
+    assert!((10..=30).contains(&looks), "{looks} looks in 900 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_one_is_looked_at_a_period_later() {
+    let cluster = cluster(CONTROLLERS).await;
+    cluster.create("apps", "deployments", deployment(6)).await;
+    let begun = tokio::time::Instant::now();
+    cluster
+        .create("autoscaling", "horizontalpodautoscalers", autoscaler("h", "Deployment", cpu()))
+        .await;
+    told(&cluster, "h", "AbleToScale", "SucceededRescale").await;
+    let waited = begun.elapsed().as_secs();
+    assert!((15..=16).contains(&waited), "{waited} s");
+}

@@ -1,7 +1,7 @@
 //! Rules as text.
 
 use expect_test::{Expect, expect};
-use proxy::{Facts, ResolvedPort, ServiceSpec, SliceSpec, diff, resolve, rules};
+use proxy::{Facts, Place, ResolvedPort, ServiceSpec, SliceSpec, diff, resolve, rules};
 
 use crate::objects::{endpoints, objects, service, slice};
 
@@ -19,7 +19,7 @@ fn resolved(yaml: &str, previous: &[ResolvedPort]) -> Planned {
     let slices: Vec<_> = objects
         .slices
         .iter()
-        .filter_map(|slice| SliceSpec::project(slice, "here"))
+        .filter_map(|slice| SliceSpec::project(slice, Place { node: "here", zone: "" }))
         .map(|(_, slice)| slice)
         .collect();
     let mut id = 0;

@@ -1,5 +1,6 @@
 //! All tests. A new one is a function in one of these files and a line in its list.
 
+mod autoscaling;
 mod clients;
 mod configuration;
 mod copying;
@@ -17,6 +18,7 @@ use crate::runner::Test;
 /// Those that take longest first, so that they do not stand alone at the end.
 pub(crate) fn all() -> Vec<Test> {
     let lists = [
+        autoscaling::TESTS,
         lifecycle::TESTS,
         clients::TESTS,
         workloads::TESTS,
