@@ -26,9 +26,8 @@ pub struct Namespaces {
 
 /// The finalizer that this controller takes away.
 const FINALIZER: &str = "kubernetes";
-/// How long nothing is done about a namespace that is going: until then every server has seen it (upstream: 5 s, for caches
-/// that are later than ours).
-const GRACE: SignedDuration = SignedDuration::from_secs(2);
+/// How long nothing is done about a namespace that is going: until then every server has seen it (upstream's).
+const GRACE: SignedDuration = SignedDuration::from_secs(5);
 /// How soon a namespace whose content is still going is looked at again, in seconds.
 const LOOK_AGAIN_SECONDS: i64 = 1;
 
