@@ -16,7 +16,8 @@ use crate::command::program;
 
 /// How the controllers ran when the stories were recorded, as far as we have the flags.
 const FLAGS: &[&str] = &[
-    "--disable=agent,proxy,dns,scheduler",
+    "--disable=agent,proxy,dns,scheduler,metrics",
+    "--horizontal-pod-autoscaler-sync-period=2s",
     "--node-monitor-grace-period=4s",
     "--node-startup-grace-period=6s",
     "--node-eviction-rate=50",
