@@ -6,8 +6,8 @@ use apimachinery::Value;
 use apiserver::CachedObjects;
 use apiserver::explain::{Explain, Question};
 use auth::Objects as _;
-use client::ObjectKey;
-use why::{Explainer, Kind, Subject};
+use client::{ObjectKey, Resource};
+use why::{Explainer, Subject};
 
 /// Explains as the scheduler of this process decides.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(crate) struct FromCaches(pub(crate) Explainer);
 impl Explain for FromCaches {
     fn explain(&self, objects: &CachedObjects, question: &Question) -> Option<Value> {
         let key = ObjectKey::new(question.namespace.as_str(), question.name.as_str());
-        let subject = Subject { kind: kind_of(question.facts), key };
+        let subject = Subject { kind: question.facts.into(), key };
         let explanation = self.0.explain(&Caches(objects), &subject, question.now);
         explanation.map(|it| it.to_value())
     }
@@ -36,18 +36,7 @@ impl why::Objects for Caches<'_> {
         all.filter_map(|it| it.value().ok()).collect()
     }
 
-    fn kinds(&self) -> Vec<Kind> {
-        self.0.resources().into_iter().map(kind_of).collect()
-    }
-}
-
-/// A kind as the table of resources tells it.
-pub(crate) fn kind_of(facts: &api::ResourceFacts) -> Kind {
-    Kind {
-        group: facts.group.into(),
-        version: facts.version.into(),
-        resource: facts.resource.into(),
-        kind: facts.kind.into(),
-        namespaced: facts.namespaced,
+    fn kinds(&self) -> Vec<Resource> {
+        self.0.resources().into_iter().map(Into::into).collect()
     }
 }

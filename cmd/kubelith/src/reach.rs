@@ -10,8 +10,8 @@ use client::call::ListParams;
 use client::transport::Transport;
 use client::{Client, ClientError, Resource};
 use futures::{StreamExt as _, stream};
+use why::Gathered;
 use why::text::{Style, render};
-use why::{Gathered, Kind};
 
 use crate::http::{Access, HttpTransport};
 
@@ -96,10 +96,10 @@ impl Reached {
     /// Lists these resources, in all namespaces. What the cluster does not serve has no objects; what may not be read is
     /// told of, since the answer may be wrong without it.
     #[allow(clippy::print_stderr, reason = "warnings of a command go there")]
-    pub(crate) async fn gather(&self, kinds: &[Kind], of: &[Kind]) -> Result<Gathered> {
+    pub(crate) async fn gather(&self, kinds: &[Resource], of: &[Resource]) -> Result<Gathered> {
         let mut gathered = Gathered::serving(kinds.to_vec());
-        let read = |kind: Kind| async move {
-            let list = self.client.list(&resource_of(&kind), "", &ListParams::default()).await;
+        let read = |kind: Resource| async move {
+            let list = self.client.list(&kind, "", &ListParams::default()).await;
             (kind, list)
         };
         let mut lists = stream::iter(of.iter().cloned().map(read)).buffer_unordered(LISTS_AT_ONCE);
@@ -109,7 +109,7 @@ impl Reached {
                 Ok(list) => list
                     .items
                     .into_iter()
-                    .for_each(|it| gathered.set(&kind.group, &kind.resource, it)),
+                    .for_each(|it| gathered.set(&kind.group, &kind.plural, it)),
                 Err(error) if is_absent(&error) => {}
                 Err(error) if is_refused(&error) => refused.push(kind.full_name()),
                 Err(error) => {
@@ -130,7 +130,7 @@ impl Reached {
     }
 
     /// Every kind that the cluster serves and lists, in its preferred version.
-    pub(crate) async fn kinds(&self) -> Result<Vec<Kind>> {
+    pub(crate) async fn kinds(&self) -> Result<Vec<Resource>> {
         let groups = self.client.read("/apis").await.context("could not read what is served")?;
         let preferred = groups.items_at(&["groups"]).iter();
         let mut paths: Vec<String> = preferred
@@ -145,7 +145,7 @@ impl Reached {
 }
 
 /// What a discovery document lists.
-fn listed(document: &Value) -> Vec<Kind> {
+fn listed(document: &Value) -> Vec<Resource> {
     let (group, version) = match document.str_at(&["groupVersion"]).split_once('/') {
         Some((group, version)) => (group, version),
         None => ("", document.str_at(&["groupVersion"])),
@@ -154,10 +154,10 @@ fn listed(document: &Value) -> Vec<Kind> {
         let verbs = it.items_at(&["verbs"]);
         verbs.iter().any(|it| it.as_str() == Some("list")) && !it.str_at(&["name"]).contains('/')
     });
-    let kind = |it: &Value| Kind {
+    let kind = |it: &Value| Resource {
         group: group.into(),
         version: version.into(),
-        resource: it.str_at(&["name"]).into(),
+        plural: it.str_at(&["name"]).into(),
         kind: it.str_at(&["kind"]).into(),
         namespaced: it.bool_at(&["namespaced"]),
     };
@@ -165,15 +165,17 @@ fn listed(document: &Value) -> Vec<Kind> {
 }
 
 /// The built-in kinds of these names.
-pub(crate) fn built_in(names: impl IntoIterator<Item = (&'static str, &'static str)>) -> Vec<Kind> {
+pub(crate) fn built_in(
+    names: impl IntoIterator<Item = (&'static str, &'static str)>,
+) -> Vec<Resource> {
     let facts = |(group, name): (&str, &str)| {
         api::resources().iter().find(|it| it.group == group && it.resource == name)
     };
-    names.into_iter().filter_map(facts).map(crate::explain::kind_of).collect()
+    names.into_iter().filter_map(facts).map(Resource::from).collect()
 }
 
 /// The kind of this name: plural, singular, short, the kind itself, or `deployments.apps`.
-pub(crate) async fn kind_named(reached: &Reached, name: &str) -> Result<Kind> {
+pub(crate) async fn kind_named(reached: &Reached, name: &str) -> Result<Resource> {
     let lower = name.to_lowercase();
     let same = |it: &api::ResourceFacts| {
         lower == it.resource
@@ -183,26 +185,15 @@ pub(crate) async fn kind_named(reached: &Reached, name: &str) -> Result<Kind> {
             || lower == format!("{}.{}", it.resource, it.group)
     };
     if let Some(found) = api::resources().iter().find(|it| same(it)) {
-        return Ok(crate::explain::kind_of(found));
+        return Ok(found.into());
     }
     let kinds = reached.kinds().await?;
-    let same = |it: &&Kind| {
-        lower == it.resource.as_str() || lower == it.kind.to_lowercase() || lower == it.full_name()
+    let same = |it: &&Resource| {
+        lower == it.plural.as_str() || lower == it.kind.to_lowercase() || lower == it.full_name()
     };
     match kinds.iter().find(same) {
         Some(kind) => Ok(kind.clone()),
         None => bail!("the cluster has no resource {name:?}"),
-    }
-}
-
-/// The resource of a kind, for calls.
-pub(crate) fn resource_of(kind: &Kind) -> Resource {
-    Resource {
-        group: kind.group.clone(),
-        version: kind.version.clone(),
-        plural: kind.resource.clone(),
-        kind: kind.kind.clone(),
-        namespaced: kind.namespaced,
     }
 }
 

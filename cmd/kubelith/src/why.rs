@@ -2,13 +2,11 @@
 //! listed, and the same code explains them here.
 
 use anyhow::{Context, Result, bail};
-use client::ObjectKey;
+use client::{ObjectKey, Resource};
 use component_base::{Clock as _, RealClock};
-use why::{Explainer, Kind, Subject, picture, what_if};
+use why::{Explainer, Subject, picture, what_if};
 
-use crate::reach::{
-    ReachOptions, Reached, built_in, is_absent, is_refused, kind_named, resource_of,
-};
+use crate::reach::{ReachOptions, Reached, built_in, is_absent, is_refused, kind_named};
 
 /// What an explanation is made of besides [`picture::NEEDED`] and [`what_if::NEEDED_TOO`].
 const NEEDED_TOO: [(&str, &str); 3] = [
@@ -50,12 +48,11 @@ async fn explain(options: &Options) -> Result<()> {
     let (kind, name) = options.object()?;
     let reached = options.reach.reach()?;
     let kind = kind_named(&reached, kind).await?;
-    let resource = resource_of(&kind);
     let namespace = if kind.namespaced { reached.namespace.as_str() } else { "" };
     let what = format!("{} {name}", kind.full_name());
-    let object = reached.client.get(&resource, namespace, name).await;
+    let object = reached.client.get(&kind, namespace, name).await;
     let object = object.with_context(|| format!("could not read {what}"))?;
-    match reached.client.read(&resource.path(namespace, name, "why")).await {
+    match reached.client.read(&kind.path(namespace, name, "why")).await {
         Ok(answer) => return reached.print(&answer),
         // Where the server has no such answer, or not for this user, what the user may list is explained here.
         Err(error) if is_absent(&error) || is_refused(&error) => {}
@@ -69,7 +66,7 @@ async fn explain(options: &Options) -> Result<()> {
 /// Explains an object of a cluster that does not itself.
 async fn here(reached: &Reached, subject: &Subject, going: bool) -> Result<()> {
     let kinds = reached.kinds().await?;
-    let mut wanted: Vec<Kind> =
+    let mut wanted: Vec<Resource> =
         built_in(picture::NEEDED.into_iter().chain(what_if::NEEDED_TOO).chain(NEEDED_TOO));
     wanted.push(subject.kind.clone());
     if going {
@@ -77,8 +74,8 @@ async fn here(reached: &Reached, subject: &Subject, going: bool) -> Result<()> {
         wanted.extend(kinds.iter().cloned());
     }
     // A kind that is served in several versions is listed once.
-    wanted.sort_by(|a, b| (&a.group, &a.resource).cmp(&(&b.group, &b.resource)));
-    wanted.dedup_by(|a, b| a.group == b.group && a.resource == b.resource);
+    wanted.sort_by(|a, b| (&a.group, &a.plural).cmp(&(&b.group, &b.plural)));
+    wanted.dedup_by(|a, b| a.group == b.group && a.plural == b.plural);
     let gathered = reached.gather(&kinds, &wanted).await?;
     let explainer = Explainer::default();
     match explainer.explain(&gathered, subject, RealClock.now()) {

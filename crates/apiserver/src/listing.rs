@@ -16,6 +16,8 @@ use crate::cache::{Change, write_frame};
 
 /// How large one piece of text is, in bytes; it may be larger by one object.
 pub(crate) const PIECE_BYTES: usize = 64 << 10;
+/// What an object's text has besides what is stored, in bytes: its version, and what stands around it.
+const ROOM_BYTES: usize = 96;
 /// The largest page whose text is kept when nobody sends it, in bytes.
 const MAX_PAGE_BYTES: usize = 1 << 20;
 /// How much all pages have that are kept so.
@@ -130,7 +132,14 @@ impl Listing {
     }
 
     fn write(&self, form: Form, from: usize) -> (Vec<u8>, usize) {
-        let mut text = Vec::with_capacity(PIECE_BYTES + 4096);
+        let mut room = 0;
+        for object in self.objects.iter().skip(from) {
+            room += object.stored().len() + ROOM_BYTES;
+            if room > PIECE_BYTES {
+                break;
+            }
+        }
+        let mut text = Vec::with_capacity(room);
         let mut end = from;
         while text.len() < PIECE_BYTES
             && let Some(object) = self.objects.get(end)

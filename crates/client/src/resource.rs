@@ -19,6 +19,18 @@ pub struct Resource {
     pub namespaced: bool,
 }
 
+impl From<&api::ResourceFacts> for Resource {
+    fn from(facts: &api::ResourceFacts) -> Self {
+        Self {
+            group: facts.group.into(),
+            version: facts.version.into(),
+            plural: facts.resource.into(),
+            kind: facts.kind.into(),
+            namespaced: facts.namespaced,
+        }
+    }
+}
+
 impl Resource {
     /// The resource of a built-in kind, such as `("apps", "deployments")`, in the version that is stored.
     ///
@@ -30,13 +42,7 @@ impl Resource {
             .iter()
             .find(|it| it.group == group && it.resource == plural)
             .expect("because callers name resources of the built-in API");
-        Self {
-            group: facts.group.into(),
-            version: facts.version.into(),
-            plural: facts.resource.into(),
-            kind: facts.kind.into(),
-            namespaced: facts.namespaced,
-        }
+        facts.into()
     }
 
     /// The resource of a Rust type.
@@ -46,13 +52,7 @@ impl Resource {
             .iter()
             .find(|it| it.group == K::GROUP && it.version == K::VERSION && it.kind == K::KIND)
             .expect("because the generated types and the table are of one version");
-        Self {
-            group: facts.group.into(),
-            version: facts.version.into(),
-            plural: facts.resource.into(),
-            kind: facts.kind.into(),
-            namespaced: facts.namespaced,
-        }
+        facts.into()
     }
 
     /// `apps/v1`, or `v1` for the core group.
@@ -63,6 +63,21 @@ impl Resource {
         } else {
             format!("{}/{}", self.group, self.version)
         }
+    }
+
+    /// `deployments.apps`, or `pods` for the core group.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        match self.group.as_str() {
+            "" => self.plural.to_string(),
+            group => format!("{}.{group}", self.plural),
+        }
+    }
+
+    /// Whether this is the resource, in whatever version.
+    #[must_use]
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.group == group && self.plural == plural
     }
 
     /// The path of a collection, of an object (where `name` is given) or of what lies below it.

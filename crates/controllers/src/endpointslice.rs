@@ -84,7 +84,7 @@ impl Controller for EndpointSlices {
                 zones.insert(name, zone);
             }
         }
-        let parts = plan::hints_by_zones(service.metadata.annotations.as_ref()).then(|| {
+        let parts = plan::hints_by_zones(|key| plan::annotation(&service, key)).then(|| {
             let nodes = snapshot.store::<Node>().list("");
             topology::parts(nodes.iter().filter_map(|it| topology::NodeFacts::of(it)))
         });
@@ -105,9 +105,7 @@ fn hinted_services(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> 
     let services = snapshot.store::<Service>().list("");
     let hinted = services.iter().filter(|it| {
         let value = it.value();
-        plan::TOPOLOGY_MODES
-            .iter()
-            .any(|mode| matches!(value.str_at(&["metadata", "annotations", mode]), "Auto" | "auto"))
+        plan::hints_by_zones(|key| value.at(&["metadata", "annotations", key])?.as_str())
     });
     hinted.map(|it| it.key.clone()).collect()
 }

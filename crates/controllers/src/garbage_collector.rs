@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use apimachinery::Value;
 use client::indexes::BY_OWNER;
-use client::reflector::{Owner as Named, StoreChange};
+use client::reflector::{Cached, Owner as Named, StoreChange};
 use client::{ObjectKey, Resource};
 use compact_str::CompactString;
 use controller::{Controller, Fetch, Plan, Snapshot, Watches};
@@ -114,7 +114,14 @@ impl Controller for GarbageCollector {
         let uid = object.str_at(&["metadata", "uid"]);
         let matter = deleting || awaited;
         let dependents = if matter { self.kinds.dependents(snapshot, uid) } else { Vec::new() };
-        Some(Observed { resource: resource.clone(), key: key.clone(), object, owners, dependents })
+        let dependents = dependents.into_iter().map(|(resource, it)| (resource, it.to_value()));
+        Some(Observed {
+            resource: resource.clone(),
+            key: key.clone(),
+            dependents: dependents.collect(),
+            object,
+            owners,
+        })
     }
 
     fn plan(&self, observed: &Observed, (): &mut (), _now: Timestamp) -> Plan {
@@ -182,11 +189,12 @@ impl Kinds {
         }
     }
 
-    fn dependents(&self, snapshot: &Snapshot, uid: &str) -> Vec<(Resource, Value)> {
+    /// The objects that name an owner.
+    fn dependents(&self, snapshot: &Snapshot, uid: &str) -> Vec<(Resource, Arc<Cached>)> {
         let mut found = Vec::new();
         for resource in self.resources.iter().chain(&self.custom.all()) {
             let objects = snapshot.store_for(resource).by_index(BY_OWNER, uid);
-            found.extend(objects.iter().map(|object| (resource.clone(), object.to_value())));
+            found.extend(objects.into_iter().map(|object| (resource.clone(), object)));
         }
         found
     }
@@ -230,10 +238,8 @@ impl Kinds {
         } else {
             keys.extend(owners.iter().filter_map(|it| self.key_of(&object.key, it)));
         }
-        for resource in self.resources.iter().chain(&self.custom.all()) {
-            let dependents = snapshot.store_for(resource).by_index(BY_OWNER, &object.uid);
-            keys.extend(dependents.iter().map(|it| (resource.clone(), it.key.clone())));
-        }
+        let dependents = self.dependents(snapshot, &object.uid).into_iter();
+        keys.extend(dependents.map(|(resource, it)| (resource, it.key.clone())));
         keys
     }
 }

@@ -109,16 +109,14 @@ where
     K: Typed + Metadata<Ty = ObjectMeta>,
 {
     let namespace = object.key.namespace.as_str();
-    let labels = object.labels().iter().map(|(key, value)| (key.to_string(), value.to_string()));
-    let labels: BTreeMap<String, String> = labels.collect();
+    let labels = object.labels().iter();
     let mut entries: Vec<_> =
-        labels.iter().map(|(key, value)| label_entry(namespace, key, value)).collect();
+        labels.map(|(key, value)| label_entry(namespace, key, value)).collect();
     entries.push(any_label(namespace));
-    let metadata = ObjectMeta { labels: Some(labels), ..ObjectMeta::default() };
     entries
         .iter()
         .flat_map(|entry| snapshot.by_index::<K>(BY_SELECTOR, entry))
-        .filter(|taker| selector(taker).is_some_and(|it| it.matches(&metadata)))
+        .filter(|taker| selector(taker).is_some_and(|it| it.whole.matches(|key| object.label(key))))
         .map(|taker| owner::key_of(taker.metadata()))
         .collect()
 }

@@ -365,6 +365,30 @@ impl Cluster {
         }
     }
 
+    /// Sets or forgets an object of a resource that says something about nodes or pods; nodes, pods and resource claims,
+    /// of which more follows, have ways of their own.
+    pub fn set(&mut self, plural: &str, key: &ObjectKey, object: Option<&Value>) {
+        match plural {
+            "namespaces" => self.set_namespace(&key.name, object),
+            "services" => self.set_service(key, object),
+            "replicationcontrollers" => self.set_workload("ReplicationController", key, object),
+            "replicasets" => self.set_workload("ReplicaSet", key, object),
+            "statefulsets" => self.set_workload("StatefulSet", key, object),
+            "poddisruptionbudgets" => self.set_budget(key, object),
+            "persistentvolumeclaims" => self.volumes.set_claim(key, object),
+            "persistentvolumes" => self.volumes.set_volume(&key.name, object),
+            "storageclasses" => self.volumes.set_class(&key.name, object),
+            "csinodes" => self.volumes.set_csi_node(&key.name, object),
+            "csidrivers" => self.volumes.set_csi_driver(&key.name, object),
+            "csistoragecapacities" => self.volumes.set_capacity(key, object),
+            "volumeattachments" => self.volumes.set_attachment(&key.name, object),
+            "deviceclasses" => self.devices.set_class(&key.name, object),
+            "resourceslices" => self.devices.set_slice(&key.name, object),
+            "devicetaintrules" => self.devices.set_rule(&key.name, object),
+            other => unreachable!("because nobody brings {other} here"),
+        }
+    }
+
     /// Sets or forgets a namespace's labels.
     pub fn set_namespace(&mut self, name: &str, namespace: Option<&Value>) {
         let labels = namespace.map(|it| Labels::from_value(it.at(&["metadata", "labels"])));

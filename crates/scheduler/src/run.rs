@@ -88,6 +88,19 @@ const VOLUMES: usize = 8;
 /// Where resource claims are.
 const RESOURCE_CLAIMS: usize = PODS - 1;
 
+/// What a change of an object means to pods that wait, where it means something.
+fn happened(plural: &str) -> Option<Happened> {
+    match plural {
+        "deviceclasses" | "resourceslices" | "devicetaintrules" => Some(Happened::Devices),
+        "services"
+        | "replicationcontrollers"
+        | "replicasets"
+        | "statefulsets"
+        | "poddisruptionbudgets" => None,
+        _ => Some(Happened::Other),
+    }
+}
+
 /// What changed since the loop looked last. Each object is in it once, so that it is bounded by the objects there are.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
@@ -308,41 +321,6 @@ impl Running {
         }
     }
 
-    /// Something about volumes changed; false where the resource is another.
-    fn storage_changed(&mut self, plural: &str, key: &ObjectKey, value: Option<&Value>) -> bool {
-        let volumes = &mut self.state.cluster.volumes;
-        match plural {
-            "persistentvolumeclaims" => volumes.set_claim(key, value),
-            "persistentvolumes" => volumes.set_volume(&key.name, value),
-            "storageclasses" => volumes.set_class(&key.name, value),
-            "csinodes" => volumes.set_csi_node(&key.name, value),
-            "csidrivers" => volumes.set_csi_driver(&key.name, value),
-            "csistoragecapacities" => volumes.set_capacity(key, value),
-            "volumeattachments" => volumes.set_attachment(&key.name, value),
-            _ => return false,
-        }
-        self.state.queue.happened(Happened::Other, self.scheduler.clock.monotonic());
-        true
-    }
-
-    /// Something about devices changed; false where the resource is another.
-    fn devices_changed(&mut self, plural: &str, key: &ObjectKey, value: Option<&Value>) -> bool {
-        let devices = &mut self.state.cluster.devices;
-        match plural {
-            "deviceclasses" => devices.set_class(&key.name, value),
-            "resourceslices" => devices.set_slice(&key.name, value),
-            "devicetaintrules" => devices.set_rule(&key.name, value),
-            "resourceclaims" => {
-                self.claim_changed(key, value);
-                return true;
-            }
-            _ => return false,
-        }
-        let now = self.scheduler.clock.monotonic();
-        self.state.queue.happened(Happened::Devices, now);
-        true
-    }
-
     /// Tells those who wait for a resource claim, and all who wait for devices where it gave some back.
     fn claim_changed(&mut self, key: &ObjectKey, value: Option<&Value>) {
         let change = self.state.cluster.devices.set_claim(key, value);
@@ -370,32 +348,26 @@ impl Running {
     }
 
     fn changed(&mut self, plural: &str, key: &ObjectKey, value: Option<&Value>) {
-        if self.storage_changed(plural, key, value) || self.devices_changed(plural, key, value) {
-            return;
-        }
-        let now = self.scheduler.clock.monotonic();
-        let (cluster, queue) = (&mut self.state.cluster, &mut self.state.queue);
         match plural {
-            "nodes" => match value {
-                Some(value) => {
-                    let node = NodeLite::from_value(value);
-                    if cluster.row(&node.name).is_none_or(|row| *row.node != node) {
-                        cluster.set_node(node);
-                        queue.happened(Happened::Node, now);
-                    }
+            "nodes" => self.node_changed(key, value),
+            "resourceclaims" => self.claim_changed(key, value),
+            "pods" => self.pod_changed(key, value.filter(|it| !PodLite::has_ended(it))),
+            _ => {
+                self.state.cluster.set(plural, key, value);
+                if let Some(happened) = happened(plural) {
+                    self.state.queue.happened(happened, self.scheduler.clock.monotonic());
                 }
-                None => cluster.remove_node(&key.name),
-            },
-            "namespaces" => {
-                cluster.set_namespace(&key.name, value);
-                queue.happened(Happened::Other, now);
             }
-            "services" => cluster.set_service(key, value),
-            "replicationcontrollers" => cluster.set_workload("ReplicationController", key, value),
-            "replicasets" => cluster.set_workload("ReplicaSet", key, value),
-            "statefulsets" => cluster.set_workload("StatefulSet", key, value),
-            "poddisruptionbudgets" => cluster.set_budget(key, value),
-            _ => self.pod_changed(key, value.filter(|it| !PodLite::has_ended(it))),
+        }
+    }
+
+    fn node_changed(&mut self, key: &ObjectKey, value: Option<&Value>) {
+        let (cluster, queue) = (&mut self.state.cluster, &mut self.state.queue);
+        let Some(value) = value else { return cluster.remove_node(&key.name) };
+        let node = NodeLite::from_value(value);
+        if cluster.row(&node.name).is_none_or(|row| *row.node != node) {
+            cluster.set_node(node);
+            queue.happened(Happened::Node, self.scheduler.clock.monotonic());
         }
     }
 

@@ -1,9 +1,7 @@
 //! What is told of an object, and its form in JSON: `why.kubelith.io/v1alpha1`, kind `Explanation`.
 
 use apimachinery::{Object, Value, value};
-use client::ObjectKey;
-
-use crate::objects::Kind;
+use client::{ObjectKey, Resource};
 
 /// The version of everything that this crate tells.
 pub const API_VERSION: &str = "why.kubelith.io/v1alpha1";
@@ -17,7 +15,7 @@ pub const MAX_NAMED: usize = 5;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
     /// Its kind.
-    pub kind: Kind,
+    pub kind: Resource,
     /// Where it lies.
     pub key: ObjectKey,
 }

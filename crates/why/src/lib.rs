@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use scheduler::{Cluster, Profile};
 
 pub use explanation::{Explanation, Finding, State, Subject};
-pub use objects::{Gathered, Kind, Objects};
+pub use objects::{Gathered, Objects};
 
 /// Explains, as the schedulers of these profiles decide.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Explainer {
         now: Timestamp,
     ) -> Option<Explanation> {
         let kind = &subject.kind;
-        let object = objects.get(&kind.group, &kind.resource, &subject.key)?;
+        let object = objects.get(&kind.group, &kind.plural, &subject.key)?;
         let picture = RefCell::new(None);
         let case =
             Case { explainer: self, objects, subject, object: &object, now, picture: &picture };
@@ -85,7 +85,7 @@ impl Case<'_> {
             return deletion::explain(self);
         }
         let kind = &self.subject.kind;
-        match (kind.group.as_str(), kind.resource.as_str()) {
+        match (kind.group.as_str(), kind.plural.as_str()) {
             ("", "pods") => pods::explain(self),
             ("", "services") => services::explain(self),
             ("", "persistentvolumeclaims") => claims::explain(self),

@@ -4,49 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::Value;
-use client::ObjectKey;
+use client::{ObjectKey, Resource};
 use compact_str::CompactString;
-
-/// A kind that a cluster serves.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Kind {
-    /// The group; empty for the core one.
-    pub group: CompactString,
-    /// The version in which its objects are told of.
-    pub version: CompactString,
-    /// The plural name.
-    pub resource: CompactString,
-    /// The kind.
-    pub kind: CompactString,
-    /// Whether its objects lie in namespaces.
-    pub namespaced: bool,
-}
-
-impl Kind {
-    /// `apps/v1`, or `v1` for the core group.
-    #[must_use]
-    pub fn api_version(&self) -> String {
-        match self.group.as_str() {
-            "" => self.version.to_string(),
-            group => format!("{group}/{}", self.version),
-        }
-    }
-
-    /// `deployments.apps`, or `pods` for the core group.
-    #[must_use]
-    pub fn full_name(&self) -> String {
-        match self.group.as_str() {
-            "" => self.resource.to_string(),
-            group => format!("{}.{group}", self.resource),
-        }
-    }
-
-    /// Whether this is the resource.
-    #[must_use]
-    pub fn is(&self, group: &str, resource: &str) -> bool {
-        self.group == group && self.resource == resource
-    }
-}
 
 /// The objects of a cluster at one moment.
 pub trait Objects {
@@ -57,20 +16,20 @@ pub trait Objects {
     fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Value>>;
 
     /// Every kind that is served.
-    fn kinds(&self) -> Vec<Kind>;
+    fn kinds(&self) -> Vec<Resource>;
 }
 
 /// Objects that somebody has gathered.
 #[derive(Debug, Clone, Default)]
 pub struct Gathered {
-    kinds: Vec<Kind>,
+    kinds: Vec<Resource>,
     objects: BTreeMap<(CompactString, CompactString), BTreeMap<ObjectKey, Arc<Value>>>,
 }
 
 impl Gathered {
     /// A cluster that serves these kinds and has no objects yet.
     #[must_use]
-    pub fn serving(kinds: Vec<Kind>) -> Self {
+    pub fn serving(kinds: Vec<Resource>) -> Self {
         Self { kinds, objects: BTreeMap::new() }
     }
 
@@ -97,7 +56,7 @@ impl Objects for Gathered {
         wanted.map(|(_, object)| Arc::clone(object)).collect()
     }
 
-    fn kinds(&self) -> Vec<Kind> {
+    fn kinds(&self) -> Vec<Resource> {
         self.kinds.clone()
     }
 }

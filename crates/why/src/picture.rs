@@ -43,27 +43,11 @@ pub fn of(objects: &dyn Objects) -> Cluster {
 
 fn put(cluster: &mut Cluster, resource: &str, object: &Value) {
     let key = key_of(object);
-    let it = Some(object);
     match resource {
         "nodes" => cluster.set_node(NodeLite::from_value(object)),
-        "namespaces" => cluster.set_namespace(&key.name, it),
-        "services" => cluster.set_service(&key, it),
-        "replicationcontrollers" => cluster.set_workload("ReplicationController", &key, it),
-        "replicasets" => cluster.set_workload("ReplicaSet", &key, it),
-        "statefulsets" => cluster.set_workload("StatefulSet", &key, it),
-        "poddisruptionbudgets" => cluster.set_budget(&key, it),
-        "persistentvolumeclaims" => cluster.volumes.set_claim(&key, it),
-        "persistentvolumes" => cluster.volumes.set_volume(&key.name, it),
-        "storageclasses" => cluster.volumes.set_class(&key.name, it),
-        "csinodes" => cluster.volumes.set_csi_node(&key.name, it),
-        "csidrivers" => cluster.volumes.set_csi_driver(&key.name, it),
-        "csistoragecapacities" => cluster.volumes.set_capacity(&key, it),
-        "volumeattachments" => cluster.volumes.set_attachment(&key.name, it),
-        "deviceclasses" => cluster.devices.set_class(&key.name, it),
-        "resourceslices" => cluster.devices.set_slice(&key.name, it),
-        "resourceclaims" => drop(cluster.devices.set_claim(&key, it)),
+        "resourceclaims" => drop(cluster.devices.set_claim(&key, Some(object))),
         "pods" => put_pod(cluster, object),
-        other => unreachable!("because NEEDED has no {other}"),
+        other => cluster.set(other, &key, Some(object)),
     }
 }
 

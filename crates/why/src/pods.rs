@@ -277,14 +277,8 @@ fn readiness_gates(pod: &Value) -> Vec<Finding> {
 /// Why another pod is not ready, in a line and its findings: for those whose pods they are.
 pub(crate) fn of_pod(case: &Case<'_>, pod: &Value) -> Finding {
     let key = key_of(pod);
-    let kinds = crate::objects::Kind {
-        group: "".into(),
-        version: "v1".into(),
-        resource: "pods".into(),
-        kind: "Pod".into(),
-        namespaced: true,
-    };
-    let subject = crate::Subject { kind: kinds, key: key.clone() };
+    let kind = client::Resource::built_in("", "pods");
+    let subject = crate::Subject { kind, key: key.clone() };
     let explanation = Case { subject: &subject, object: pod, ..*case }.explain();
     let reason = match explanation.state {
         State::Unschedulable => "PodUnschedulable",

@@ -220,11 +220,9 @@ impl ConcurrencyOptions {
 
 /// Names of controllers that upstream has and this program has not, each for its reason in docs/gaps.md.
 const NOT_BUILT: &[&str] = &[
-    "device-taint-eviction-controller",
     "kube-apiserver-serving-clustertrustbundle-publisher-controller",
     "podcertificaterequest-cleaner-controller",
     "podgroup-protection-controller",
-    "resourceclaim-controller",
     "resourcepoolstatusrequest-controller",
     "selinux-warning-controller",
     "storageversion-garbage-collector-controller",

@@ -23,7 +23,7 @@ const MAX_ENDPOINTS: usize = 100;
 /// The label of slices of headless services.
 const HEADLESS: &str = "service.kubernetes.io/headless";
 /// The annotations that ask for hints by the sizes of zones, which goes before the service's own wish.
-pub(super) const TOPOLOGY_MODES: &[&str] =
+const TOPOLOGY_MODES: &[&str] =
     &["service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints"];
 /// Labels that a service does not hand to its slices.
 const OWN_LABELS: &[&str] = &[SERVICE_NAME, MANAGED_BY, HEADLESS];
@@ -85,11 +85,13 @@ pub(super) fn plan(observed: &Observed, changed: Option<Timestamp>) -> Plan {
 }
 
 /// Whether hints are asked for by the sizes of zones.
-pub(super) fn hints_by_zones(annotations: Option<&BTreeMap<String, String>>) -> bool {
-    TOPOLOGY_MODES.iter().any(|key| {
-        let mode = annotations.and_then(|it| it.get(*key)).map(String::as_str);
-        matches!(mode, Some("Auto" | "auto"))
-    })
+pub(super) fn hints_by_zones<'s>(annotation: impl Fn(&str) -> Option<&'s str>) -> bool {
+    TOPOLOGY_MODES.iter().any(|key| matches!(annotation(key), Some("Auto" | "auto")))
+}
+
+/// An annotation of a service.
+pub(super) fn annotation<'s>(service: &'s Service, key: &str) -> Option<&'s str> {
+    service.metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
 /// The hints of an existing slice's zones.
@@ -284,7 +286,7 @@ fn endpoint(observed: &Observed, pod: &Pod, address: &str) -> Value {
 
 /// Says whose traffic an endpoint is for, where the service prefers that of its own zone or node.
 fn hint(endpoint: &mut Value, service: &Service) {
-    let by_size = hints_by_zones(service.metadata.annotations.as_ref());
+    let by_size = hints_by_zones(|key| annotation(service, key));
     let wanted = service.spec.as_ref().and_then(|it| it.traffic_distribution.as_deref());
     let node = match wanted.filter(|_| !by_size) {
         Some("PreferSameNode") => endpoint.str_at(&["nodeName"]).to_owned(),

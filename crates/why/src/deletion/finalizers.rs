@@ -54,9 +54,9 @@ fn owned(case: &Case<'_>, blocking: bool) -> Vec<(String, Arc<Value>)> {
     let kinds = case.objects.kinds();
     let kinds = kinds.iter().filter(|it| namespace.is_empty() || it.namespaced);
     for kind in kinds {
-        let of_kind = case.objects.list(&kind.group, &kind.resource, namespace);
+        let of_kind = case.objects.list(&kind.group, &kind.plural, namespace);
         let owned = of_kind.into_iter().filter(|it| names(it));
-        all.extend(owned.map(|it| (kind.resource.to_string(), it)));
+        all.extend(owned.map(|it| (kind.plural.to_string(), it)));
     }
     all
 }

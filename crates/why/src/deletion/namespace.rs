@@ -67,14 +67,14 @@ fn remaining(case: &Case<'_>) -> Vec<Finding> {
     let namespace = &case.subject.key.name;
     let mut all = Vec::new();
     for kind in case.objects.kinds().iter().filter(|it| it.namespaced) {
-        let left = case.objects.list(&kind.group, &kind.resource, namespace);
+        let left = case.objects.list(&kind.group, &kind.plural, namespace);
         // Events are of others, and go last.
-        if left.is_empty() || kind.resource == "events" {
+        if left.is_empty() || kind.plural == "events" {
             continue;
         }
         let held = left.iter().filter(|it| !it.items_at(&["metadata", "finalizers"]).is_empty());
         let because: Vec<Finding> =
-            held.clone().take(MAX_NAMED).filter_map(|it| keeps(&kind.resource, it)).collect();
+            held.clone().take(MAX_NAMED).filter_map(|it| keeps(&kind.plural, it)).collect();
         let names: Vec<String> = left.iter().map(|it| key_of(it).name.to_string()).collect();
         let held = match held.count() {
             0 => String::new(),

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use apimachinery::{Value, yaml};
-use client::ObjectKey;
+use client::{ObjectKey, Resource};
 use jiff::Timestamp;
 use scheduler::decide::How;
 use scheduler::framework::Cycle;
 use scheduler::{Decision, PodLite, Profile, decide};
 use why::objects::key_of;
-use why::{Explainer, Gathered, Kind, Objects, Subject, picture};
+use why::{Explainer, Gathered, Objects, Subject, picture};
 
 /// Kinds by name: group, version, plural, whether in namespaces.
 const KINDS: [(&str, &str, &str, &str, bool); 22] = [
@@ -37,13 +37,13 @@ const KINDS: [(&str, &str, &str, &str, bool); 22] = [
     ("Widget", "example.com", "v1", "widgets", true),
 ];
 
-fn kind(name: &str) -> Kind {
+fn kind(name: &str) -> Resource {
     let (kind, group, version, resource, namespaced) =
         KINDS.into_iter().find(|it| it.0 == name).unwrap_or_else(|| panic!("no kind {name}"));
-    Kind {
+    Resource {
         group: group.into(),
         version: version.into(),
-        resource: resource.into(),
+        plural: resource.into(),
         kind: kind.into(),
         namespaced,
     }
@@ -60,7 +60,7 @@ pub(crate) fn objects(text: &str) -> Vec<Value> {
         if kind.namespaced {
             it.default_at(&["metadata", "namespace"], "default");
         }
-        let uid = format!("{}-{}", kind.resource, it.str_at(&["metadata", "name"]));
+        let uid = format!("{}-{}", kind.plural, it.str_at(&["metadata", "name"]));
         it.default_at(&["metadata", "uid"], uid);
     }
     all
@@ -71,7 +71,7 @@ pub(crate) fn cluster(text: &str) -> Gathered {
     let mut gathered = Gathered::serving(KINDS.iter().map(|it| kind(it.0)).collect());
     for object in objects(text) {
         let kind = kind(object.str_at(&["kind"]));
-        gathered.set(&kind.group, &kind.resource, object);
+        gathered.set(&kind.group, &kind.plural, object);
     }
     gathered
 }
@@ -191,10 +191,9 @@ pub(crate) fn change(
 ) {
     let kind = kind(of);
     let namespace = if kind.namespaced { "default" } else { "" };
-    let object =
-        cluster.get(&kind.group, &kind.resource, &ObjectKey::new(namespace, name)).unwrap();
+    let object = cluster.get(&kind.group, &kind.plural, &ObjectKey::new(namespace, name)).unwrap();
     let mut object = Arc::unwrap_or_clone(object);
     change(&mut object);
     assert_eq!(key_of(&object).name, name);
-    cluster.set(&kind.group, &kind.resource, object);
+    cluster.set(&kind.group, &kind.plural, object);
 }
