@@ -9,7 +9,7 @@ use http::{Method, Response};
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
-use crate::request::WHY;
+use crate::request::{RequestInfo, WHY};
 use crate::target::Target;
 use crate::{aggregator, computed, discovery, explain, fairness, health, node_metrics, openapi};
 
@@ -117,6 +117,25 @@ pub(crate) async fn handle(
     handle_resource(server, exchange, body).await
 }
 
+/// Refuses verbs that have no meaning where the request is sent to: over all namespaces one can look, and nothing else.
+/// (Upstream routes no other method there; its server of custom resources hands such requests on to nobody.)
+fn check_place(info: &RequestInfo, target: &Target) -> Result<(), Status> {
+    let custom = target.resource().is_custom();
+    let of_many = matches!(info.verb, "list" | "watch" | "deletecollection");
+    if target.served.facts.namespaced && info.namespace.is_empty() {
+        return match info.verb {
+            "list" | "watch" => Ok(()),
+            _ if custom || !(of_many || info.name.is_empty()) => Err(Status::no_route()),
+            _ => Err(Status::method_not_allowed()),
+        };
+    }
+    if of_many || info.verb == "create" || !info.name.is_empty() {
+        return Ok(());
+    }
+    let unnamed = || Status::bad_request("name must be provided");
+    Err(if custom { unnamed() } else { Status::method_not_allowed() })
+}
+
 /// The same of what is about a resource.
 async fn handle_resource(
     server: &Arc<Server>,
@@ -159,6 +178,7 @@ async fn handle_resource(
     if head || !verbs.contains(&info.verb) {
         return Err(Status::method_not_allowed());
     }
+    check_place(info, &target)?;
     if connect::is_stream(facts.resource, &info.subresource) {
         return connect::connect(server, exchange, &target, body).await;
     }

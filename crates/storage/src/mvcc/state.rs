@@ -119,6 +119,7 @@ pub(super) struct State {
     log: VecDeque<Arc<Version>>,
     /// The place of `log[0]`; places count writes since the store was opened and never restart.
     first_place: u64,
+    /// What the log holds on to: its own versions, and those before them that nothing else keeps any more.
     log_bytes: usize,
     log_bytes_max: usize,
     current: Rev,
@@ -237,9 +238,17 @@ impl State {
         self.count_in(&version);
         if let Some(older) = self.index.insert(version.key().clone(), Arc::clone(&version)) {
             self.count_out(&older);
+            if !self.is_logged(&older) {
+                self.log_bytes += older.bytes();
+            }
             *version.older.lock() = Some(older);
         }
         self.log.push_back(version);
+    }
+
+    /// Whether the log has a place for this write still.
+    fn is_logged(&self, version: &Version) -> bool {
+        self.log.front().is_some_and(|first| first.rev() <= version.rev())
     }
 
     fn count_in(&mut self, version: &Version) {
@@ -295,15 +304,18 @@ impl State {
     fn evict_oldest(&mut self, forgotten: &mut Vec<Arc<Version>>) {
         let Some(version) = self.log.pop_front() else { return };
         self.first_place += 1;
-        self.log_bytes -= version.bytes();
         self.kept_from = version.rev();
+        // It left the log before, and only this write still kept it.
         if let Some(older) = version.older.lock().take() {
+            self.log_bytes -= older.bytes();
             forgotten.push(older);
         }
         let key = version.key().as_bytes();
-        let is_newest = || self.index.get(key).is_some_and(|newest| Arc::ptr_eq(newest, &version));
-        if version.deleted && is_newest() {
-            self.index.remove(key);
+        if self.index.get(key).is_some_and(|newest| Arc::ptr_eq(newest, &version)) {
+            self.log_bytes -= version.bytes();
+            if version.deleted {
+                self.index.remove(key);
+            }
         }
         forgotten.push(version);
     }

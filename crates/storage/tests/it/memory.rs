@@ -119,6 +119,39 @@ async fn history_is_bounded_by_bytes_and_the_state_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn history_counts_the_values_that_deletes_hold() {
+    const KEYS: usize = 100;
+    let store = store_with_history(64 << 10);
+    let first = put(&store, "/b/x", "1").await;
+    let value = "v".repeat(10 << 10);
+    for n in 0..KEYS {
+        put(&store, &format!("/a/{n}"), &value).await;
+    }
+    for n in 0..KEYS {
+        store.delete(format!("/a/{n}").as_str().into(), Expect::Any).await.unwrap();
+    }
+    let read = store.get(&"/b/x".into(), At::Exactly(first)).await;
+    let Err(StorageError::Compacted { oldest }) = read else { panic!("{read:?}") };
+    let mut held = 0;
+    let mut watch = store.watch("/a/".into(), oldest);
+    while let Some(batch) = watch.next().now_or_never() {
+        let events = batch.unwrap().unwrap().events;
+        held += events
+            .iter()
+            .filter_map(|it| it.previous.as_ref())
+            .map(|it| it.value.len())
+            .sum::<usize>();
+    }
+    assert!((10 << 10..=64 << 10).contains(&held), "{held} bytes of deleted values are kept");
+    // And of what is written afterwards as much as before.
+    let oldest = put(&store, "/b/x", "2").await;
+    for n in 0..100 {
+        put(&store, "/b/x", &n.to_string()).await;
+    }
+    assert!(store.get(&"/b/x".into(), At::Exactly(oldest)).await.unwrap().0.is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_written_very_often_can_be_dropped() {
     let store = store();
     for n in 0..100_000 {

@@ -44,6 +44,21 @@ pub(super) fn paths() -> Vec<Case> {
         case("HEAD /readyz", &[], "", 200, ""),
         case("BREW /api", &[], "", 405, NO_METHOD),
         case("HEAD /apis/apps/v1", &[], "", 405, ""),
+        // Over all namespaces one can look, and nothing else.
+        case("DELETE /api/v1/configmaps", &[], "", 405, NO_METHOD),
+        case("POST /api/v1/configmaps", &[], "{}", 405, NO_METHOD),
+        case("PUT /api/v1/configmaps", &[], "{}", 405, NO_METHOD),
+        case("DELETE /api/v1/configmaps/a", &[], "", 404, NO_ROUTE),
+        get("/api/v1/configmaps/a", 404, NO_ROUTE),
+        case(&format!("PUT {MAPS}"), &[], "{}", 405, NO_METHOD),
+        case(
+            &format!("PATCH {MAPS}"),
+            &["Content-Type: application/merge-patch+json"],
+            "{}",
+            405,
+            NO_METHOD,
+        ),
+        case("PUT /api/v1/nodes", &[], "{}", 405, NO_METHOD),
         case(
             "DELETE /api/v1/namespaces/kube-system",
             &[],
