@@ -8,6 +8,7 @@ pub mod error;
 pub mod events;
 pub mod indexes;
 pub mod leader;
+pub mod pod;
 pub mod reflector;
 pub mod resource;
 pub mod transport;

@@ -21,6 +21,7 @@ use tokio::task::AbortHandle;
 use crate::call::{Client, ListParams};
 use crate::error::ClientError;
 use crate::indexes::indexes;
+use crate::pod::PodBrief;
 use crate::resource::{ObjectKey, Resource};
 use crate::watch::{Watch, WatchEvent};
 
@@ -50,6 +51,7 @@ pub struct Cached {
     /// The object as a Rust type, while a store keeps it.
     typed: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     owners: OnceLock<Box<[Owner]>>,
+    brief: OnceLock<Box<PodBrief>>,
     /// What it lies under in the indexes of its store, each by its place among them.
     entries: OnceLock<Box<[(usize, CompactString)]>>,
 }
@@ -90,6 +92,7 @@ impl Cached {
             object,
             typed: Mutex::default(),
             owners: OnceLock::new(),
+            brief: OnceLock::new(),
             entries: OnceLock::new(),
         }
     }
@@ -151,6 +154,16 @@ impl Cached {
     #[must_use]
     pub fn controller(&self) -> Option<&Owner> {
         self.owners().iter().find(|it| it.controller)
+    }
+
+    /// What is looked at of every pod of many, read once from the text; empty of what is no pod.
+    #[must_use]
+    pub fn pod(&self) -> &PodBrief {
+        self.brief.get_or_init(|| {
+            let mut json = Vec::new();
+            self.object.write_unmanaged(&mut json);
+            Box::new(PodBrief::of(&json))
+        })
     }
 
     /// The object as a Rust type, without its managed fields; `None` where it does not fit, which the server's types prevent.
@@ -238,17 +251,22 @@ struct State {
 
 struct Index {
     indexer: Indexer,
-    keys: BTreeMap<CompactString, BTreeSet<ObjectKey>>,
+    /// The objects themselves: whoever asks for ten thousand of them does not want as many searches.
+    objects: BTreeMap<CompactString, BTreeMap<ObjectKey, Arc<Cached>>>,
 }
 
 impl Index {
     fn remove(&mut self, value: &CompactString, key: &ObjectKey) {
-        if let Some(keys) = self.keys.get_mut(value) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.keys.remove(value);
+        if let Some(objects) = self.objects.get_mut(value) {
+            objects.remove(key);
+            if objects.is_empty() {
+                self.objects.remove(value);
             }
         }
+    }
+
+    fn put(&mut self, value: CompactString, object: &Arc<Cached>) {
+        self.objects.entry(value).or_default().insert(object.key.clone(), Arc::clone(object));
     }
 
     fn values(&self, object: &Cached) -> Vec<CompactString> {
@@ -289,7 +307,7 @@ impl Store {
     pub fn new(resource: Resource, indexes: &[(&'static str, Indexer)]) -> Self {
         let indexes = indexes
             .iter()
-            .map(|(name, indexer)| (*name, Index { indexer: *indexer, keys: BTreeMap::new() }));
+            .map(|(name, indexer)| (*name, Index { indexer: *indexer, objects: BTreeMap::new() }));
         let state = State { indexes: indexes.collect(), ..State::default() };
         Self(Arc::new(Shared {
             resource,
@@ -332,8 +350,8 @@ impl Store {
     #[must_use]
     pub fn by_index(&self, index: &str, value: &str) -> Vec<Arc<Cached>> {
         let state = self.0.state.read();
-        let keys = state.indexes.get(index).and_then(|index| index.keys.get(value));
-        keys.into_iter().flatten().filter_map(|key| state.objects.get(key).cloned()).collect()
+        let objects = state.indexes.get(index).and_then(|index| index.objects.get(value));
+        objects.map(|it| it.values().cloned().collect()).unwrap_or_default()
     }
 
     /// Whether a namespace has any object.
@@ -365,8 +383,8 @@ impl Store {
     #[must_use]
     pub fn count_index(&self, index: &str, value: &str) -> usize {
         let state = self.0.state.read();
-        let keys = state.indexes.get(index).and_then(|index| index.keys.get(value));
-        keys.map_or(0, BTreeSet::len)
+        let objects = state.indexes.get(index).and_then(|index| index.objects.get(value));
+        objects.map_or(0, BTreeMap::len)
     }
 
     /// How many objects there are.
@@ -435,7 +453,7 @@ impl Store {
             if let Some(old) = &old {
                 old.object.keep();
             }
-            state.reindex(key, old.as_deref(), new.as_deref());
+            state.reindex(key, old.as_deref(), new.as_ref());
             StoreChange { old, new }
         };
         if change.old.is_some() || change.new.is_some() {
@@ -488,7 +506,7 @@ impl State {
         }
     }
 
-    fn reindex(&mut self, key: &ObjectKey, old: Option<&Cached>, new: Option<&Cached>) {
+    fn reindex(&mut self, key: &ObjectKey, old: Option<&Cached>, new: Option<&Arc<Cached>>) {
         if self.indexes.is_empty() {
             return;
         }
@@ -498,10 +516,8 @@ impl State {
             let had = || before.iter().filter(|it| it.0 == place).map(|it| &it.1);
             let values = new.map(|new| index.values(new)).unwrap_or_default();
             had().filter(|it| !values.contains(it)).for_each(|it| index.remove(it, key));
-            for value in values {
-                if !had().any(|it| *it == value) {
-                    index.keys.entry(value.clone()).or_default().insert(key.clone());
-                }
+            for (value, new) in values.into_iter().zip(std::iter::repeat(new).flatten()) {
+                index.put(value.clone(), new);
                 now.push((place, value));
             }
         }

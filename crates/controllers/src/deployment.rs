@@ -52,11 +52,11 @@ impl Controller for Deployments {
         let uid = deployment.metadata.uid.clone().unwrap_or_default();
         let selector = owner::selector(&deployment.spec.selector);
         let mut sets: Vec<Arc<ReplicaSet>> = snapshot.by_index(BY_CONTROLLER, &uid);
+        let store = snapshot.store::<Pod>();
         let pods = sets.iter().flat_map(|set| {
-            snapshot.by_index::<Pod>(BY_CONTROLLER, set.metadata.uid.as_deref().unwrap_or_default())
+            store.by_index(BY_CONTROLLER, set.metadata.uid.as_deref().unwrap_or_default())
         });
-        let running_pods =
-            pods.filter(|pod| !matches!(crate::pods::phase(pod), "Succeeded" | "Failed")).count();
+        let running_pods = pods.filter(|it| !it.pod().is_over()).count();
         let orphans = snapshot.by_index::<ReplicaSet>(ORPHANS, &key.namespace);
         let orphans = orphans.into_iter().filter(|set| {
             !owner::is_deleting(&set.metadata) && owner::matches(&selector, &set.metadata)
@@ -83,10 +83,7 @@ fn concerned(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
 
 /// A pod that is gone or over may be what a Recreate deployment waits for.
 fn owner_of_gone_pod(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
-    let over = change
-        .new
-        .as_ref()
-        .is_none_or(|it| matches!(it.value().str_at(&["status", "phase"]), "Succeeded" | "Failed"));
+    let over = change.new.as_ref().is_none_or(|it| it.pod().is_over());
     if !over {
         return Vec::new();
     }

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use client::ObjectKey;
 use client::indexes::{BY_CONTROLLER, ORPHANS};
-use client::reflector::StoreChange;
+use client::pod::Phase;
+use client::reflector::{Cached, StoreChange};
 use controller::{Controller, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -52,7 +53,7 @@ pub enum Key {
 /// What it sees.
 #[derive(Debug)]
 pub enum Observed {
-    /// A job, and the pods that it controls or might adopt.
+    /// A job, and the pods that it controls or might adopt, but for those that it has nothing left to do with.
     Job(Box<Job>, Vec<Arc<Pod>>),
     /// A pod that nobody counts.
     Orphan(Box<Pod>),
@@ -93,15 +94,14 @@ impl Controller for Jobs {
         if managed_by.is_some_and(|it| it != MANAGER) {
             return None;
         }
-        let mut pods: Vec<Arc<Pod>> =
-            snapshot.by_index(BY_CONTROLLER, job.metadata.uid.as_deref().unwrap_or_default());
         let selector = selector(&job);
-        let orphans = snapshot.by_index::<Pod>(ORPHANS, &key.namespace);
-        pods.extend(
-            orphans.into_iter().filter(|pod| {
-                !owner::is_deleting(&pod.metadata) && selector.matches(&pod.metadata)
-            }),
-        );
+        let store = snapshot.store::<Pod>();
+        let uid = job.metadata.uid.as_deref().unwrap_or_default();
+        let mut pods = store.by_index(BY_CONTROLLER, uid);
+        pods.retain(|pod| !is_settled(pod, &selector));
+        let orphans = store.by_index(ORPHANS, &key.namespace).into_iter();
+        pods.extend(orphans.filter(|pod| !pod.is_deleting() && selector.takes(pod)));
+        let pods = pods.iter().filter_map(|pod| store.typed(pod)).collect();
         Some(Observed::Job(Box::new(job), pods))
     }
 
@@ -125,6 +125,12 @@ impl Controller for Jobs {
             }
         }
     }
+}
+
+/// Whether a job's pod has succeeded and is counted: of ten thousand of a job, most.
+fn is_settled(pod: &Cached, selector: &Selector) -> bool {
+    let over = pod.pod().phase == Phase::Succeeded && !pod.is_deleting();
+    over && !pod.mentions(FINALIZER) && selector.takes(pod)
 }
 
 fn selector(job: &Job) -> Selector {

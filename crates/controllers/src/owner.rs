@@ -42,16 +42,27 @@ impl Owner<'_> {
     /// Takes an orphan whose labels fit.
     #[must_use]
     pub fn adopt(&self, resource: Resource, orphan: &ObjectMeta) -> Action {
-        let patch = value!({"metadata": {"ownerReferences": [(self.reference())], "uid": (orphan.uid.clone().unwrap_or_default())}});
-        patch_of(resource, orphan, patch)
+        self.adopt_at(resource, key_of(orphan), orphan.uid.as_deref().unwrap_or_default())
+    }
+
+    /// The same of an orphan that only its place and uid are known of.
+    #[must_use]
+    pub fn adopt_at(&self, resource: Resource, key: ObjectKey, uid: &str) -> Action {
+        let owners = value!([(self.reference())]);
+        patch_at(resource, key, owners, uid)
     }
 
     /// Lets go of an object whose labels do not fit any more.
     #[must_use]
     pub fn release(&self, resource: Resource, object: &ObjectMeta) -> Action {
-        let patch = value!({"metadata": {
-            "ownerReferences": [{"$patch": "delete", "uid": (self.uid())}], "uid": (object.uid.clone().unwrap_or_default())}});
-        patch_of(resource, object, patch)
+        self.release_at(resource, key_of(object), object.uid.as_deref().unwrap_or_default())
+    }
+
+    /// The same of an object that only its place and uid are known of.
+    #[must_use]
+    pub fn release_at(&self, resource: Resource, key: ObjectKey, uid: &str) -> Action {
+        let owners = value!([{"$patch": "delete", "uid": (self.uid())}]);
+        patch_at(resource, key, owners, uid)
     }
 }
 
@@ -109,13 +120,13 @@ pub fn delete_at(resource: Resource, key: ObjectKey, uid: String) -> Action {
     }
 }
 
-fn patch_of(resource: Resource, metadata: &ObjectMeta, patch: Value) -> Action {
+fn patch_at(resource: Resource, key: ObjectKey, owners: Value, uid: &str) -> Action {
     Action::Patch {
         resource,
-        key: key_of(metadata),
+        key,
         subresource: "",
         kind: PatchKind::Strategic,
-        patch,
+        patch: value!({"metadata": {"ownerReferences": (owners), "uid": (uid)}}),
         gone_is_fine: true,
     }
 }

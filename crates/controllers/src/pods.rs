@@ -1,8 +1,9 @@
 //! What controllers ask of pods. Upstream: `pkg/controller/controller_utils.go` and `pkg/api/v1/pod`.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 
 use apimachinery::{Value, value};
+use client::pod::{DELETION_COST, Phase, PodBrief};
 use controller::Plan;
 use controller::plan::PlannedAction;
 use jiff::{SignedDuration, Timestamp};
@@ -51,6 +52,16 @@ pub fn available_at(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
     ready_since(pod)?.checked_add(SignedDuration::from_secs(i64::from(min_ready_seconds))).ok()
 }
 
+/// When a pod of many counts as available; `None` where it is not ready.
+#[must_use]
+pub fn brief_available_at(pod: &PodBrief, min_ready_seconds: i32) -> Option<Timestamp> {
+    pod.ready.then_some(())?;
+    if min_ready_seconds == 0 {
+        return Some(Timestamp::MIN);
+    }
+    pod.ready_since?.checked_add(SignedDuration::from_secs(i64::from(min_ready_seconds))).ok()
+}
+
 /// Whether a pod is available now.
 #[must_use]
 pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
@@ -91,51 +102,60 @@ pub fn slow_start(plan: &mut Plan, creations: impl IntoIterator<Item = PlannedAc
     }
 }
 
-/// The order in which a scale-down takes pods: those first that are the least loss. Upstream: `ActivePodsWithRanks`.
-#[must_use]
-pub fn deletion_order(a: (&Pod, usize), b: (&Pod, usize), now: Timestamp) -> Ordering {
-    let ((a, rank_a), (b, rank_b)) = (a, b);
-    let assigned = |pod: &Pod| {
-        pod.spec
-            .as_ref()
-            .and_then(|spec| spec.node_name.as_deref())
-            .is_some_and(|name| !name.is_empty())
-    };
-    let phase_rank = |pod: &Pod| match phase(pod) {
-        "Pending" => 0,
-        "Running" => 2,
-        _ => 1,
-    };
-    let cost = |pod: &Pod| {
-        let text = pod
-            .metadata
-            .annotations
-            .as_ref()
-            .and_then(|it| it.get("controller.kubernetes.io/pod-deletion-cost"));
-        text.and_then(|text| text.parse::<i32>().ok()).unwrap_or_default()
-    };
-    // Times are compared by their logarithm, so that which pod goes is a matter of chance among those of like age.
-    let log_age = |since: Option<Timestamp>| {
-        let seconds = since.map_or(0, |since| now.duration_since(since).as_secs().max(1));
-        seconds.checked_ilog2().unwrap_or_default()
-    };
-    let restarts = |pod: &Pod| {
-        let statuses =
-            pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-        statuses.map(|status| status.restart_count).max().unwrap_or_default()
-    };
-    assigned(a)
-        .cmp(&assigned(b))
-        .then_with(|| phase_rank(a).cmp(&phase_rank(b)))
-        .then_with(|| is_ready(a).cmp(&is_ready(b)))
-        .then_with(|| cost(a).cmp(&cost(b)))
-        .then_with(|| rank_b.cmp(&rank_a))
-        .then_with(|| log_age(ready_since(a)).cmp(&log_age(ready_since(b))))
-        .then_with(|| restarts(b).cmp(&restarts(a)))
-        .then_with(|| log_age(created(a)).cmp(&log_age(created(b))))
-        .then_with(|| a.metadata.uid.cmp(&b.metadata.uid))
+/// How much is lost with a pod, the least first: the order in which a scale-down takes pods. Upstream: `ActivePodsWithRanks`.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Loss<'p> {
+    assigned: bool,
+    phase: u8,
+    ready: bool,
+    cost: i32,
+    rank: Reverse<usize>,
+    ready_for: u32,
+    restarts: Reverse<i32>,
+    age: u32,
+    uid: &'p str,
 }
 
-fn created(pod: &Pod) -> Option<Timestamp> {
-    pod.metadata.creation_timestamp.as_ref().map(|time| time.0)
+impl<'p> Loss<'p> {
+    /// Of a pod among others: `rank` is how many of its owner's pods run on its node.
+    #[must_use]
+    pub fn of(pod: &PodBrief, uid: &'p str, rank: usize, now: Timestamp) -> Self {
+        // Times are compared by their logarithm, so that which pod goes is a matter of chance among those of like age.
+        let log_age = |since: Option<Timestamp>| {
+            let seconds = since.map_or(0, |since| now.duration_since(since).as_secs().max(1));
+            seconds.checked_ilog2().unwrap_or_default()
+        };
+        Self {
+            assigned: !pod.node.is_empty(),
+            phase: match pod.phase {
+                Phase::Pending => 0,
+                Phase::Running => 2,
+                Phase::Succeeded | Phase::Failed | Phase::Unknown => 1,
+            },
+            ready: pod.ready,
+            cost: pod.deletion_cost,
+            rank: Reverse(rank),
+            ready_for: log_age(pod.ready_since),
+            restarts: Reverse(pod.restarts),
+            age: log_age(pod.created),
+            uid,
+        }
+    }
+}
+
+/// What is looked at of a decoded pod.
+#[must_use]
+pub fn brief(pod: &Pod) -> PodBrief {
+    let statuses = pod.status.iter().flat_map(|it| it.container_statuses.iter().flatten());
+    let cost = pod.metadata.annotations.as_ref().and_then(|it| it.get(DELETION_COST));
+    PodBrief {
+        phase: Phase::of(phase(pod)),
+        deleting: pod.metadata.deletion_timestamp.is_some(),
+        ready: is_ready(pod),
+        ready_since: ready_since(pod),
+        created: pod.metadata.creation_timestamp.as_ref().map(|time| time.0),
+        node: pod.spec.as_ref().and_then(|it| it.node_name.as_deref()).unwrap_or_default().into(),
+        restarts: statuses.map(|it| it.restart_count).max().unwrap_or_default(),
+        deletion_cost: cost.and_then(|it| it.parse().ok()).unwrap_or_default(),
+    }
 }

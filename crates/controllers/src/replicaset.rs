@@ -2,12 +2,14 @@
 
 mod plan;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::Value;
 use client::ObjectKey;
 use client::indexes::{BY_CONTROLLER, ORPHANS};
-use client::reflector::StoreChange;
+use client::reflector::{Cached, StoreChange};
+use compact_str::CompactString;
 use controller::{Controller, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
@@ -49,9 +51,9 @@ pub struct Observed {
     /// The ReplicaSet.
     pub set: ReplicaSet,
     /// The pods that it controls, of whatever labels, and the orphans of its namespace that fit its selector.
-    pub pods: Vec<Arc<Pod>>,
-    /// How many pods of the same owner run on the node of each of `pods`: of many on a node, one goes first.
-    pub ranks: Vec<usize>,
+    pub pods: Vec<Arc<Cached>>,
+    /// How many pods of the same owner run on each node, where pods are to go: of many on a node, one goes first.
+    pub on_node: BTreeMap<CompactString, usize>,
 }
 
 impl Controller for ReplicaSets {
@@ -92,13 +94,14 @@ pub(crate) fn observe(
     let namespace = set.metadata.namespace.clone().unwrap_or_default();
     let uid = set.metadata.uid.clone().unwrap_or_default();
     let selector = owner::selector(&set.spec.selector);
-    let mut pods: Vec<Arc<Pod>> = snapshot.by_index(BY_CONTROLLER, &uid);
-    let orphans = snapshot.by_index::<Pod>(ORPHANS, &namespace).into_iter().filter(|pod| {
-        !owner::is_deleting(&pod.metadata) && owner::matches(&selector, &pod.metadata)
-    });
-    pods.extend(orphans);
-    let ranks = ranks(snapshot, &set, &pods);
-    Observed { kind, object, set, pods, ranks }
+    let store = snapshot.store::<Pod>();
+    let mut pods = store.by_index(BY_CONTROLLER, &uid);
+    let orphans = store.by_index(ORPHANS, &namespace).into_iter();
+    pods.extend(orphans.filter(|pod| !pod.is_deleting() && selector.matches(|it| pod.label(it))));
+    let wanted = usize::try_from(set.spec.replicas.unwrap_or(1)).unwrap_or_default();
+    let surplus = pods.len() > wanted;
+    let on_node = if surplus { on_node(snapshot, &set, &pods) } else { BTreeMap::new() };
+    Observed { kind, object, set, pods, on_node }
 }
 
 /// The sets that a change of a pod concerns: its controller's, or those that might adopt it.
@@ -110,27 +113,23 @@ fn concerned(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
     keys
 }
 
-/// Counts, for each pod, the active pods on its node that belong to the set or to another set of the same owner.
-fn ranks(snapshot: &Snapshot, set: &ReplicaSet, pods: &[Arc<Pod>]) -> Vec<usize> {
-    let owner = owner::controller_of(&set.metadata).map(|it| it.uid.clone());
-    let related: Vec<Arc<Pod>> = match owner {
+/// Counts the active pods on each node that belong to the set or to another set of the same owner.
+fn on_node(
+    snapshot: &Snapshot,
+    set: &ReplicaSet,
+    pods: &[Arc<Cached>],
+) -> BTreeMap<CompactString, usize> {
+    let store = snapshot.store::<Pod>();
+    let related: Vec<Arc<Cached>> = match owner::controller_of(&set.metadata) {
         None => pods.to_vec(),
-        Some(uid) => snapshot
-            .by_index::<ReplicaSet>(BY_CONTROLLER, &uid)
-            .iter()
-            .flat_map(|sibling| {
-                snapshot.by_index::<Pod>(
-                    BY_CONTROLLER,
-                    sibling.metadata.uid.as_deref().unwrap_or_default(),
-                )
-            })
-            .collect(),
+        Some(owner) => {
+            let siblings = snapshot.store::<ReplicaSet>().by_index(BY_CONTROLLER, &owner.uid);
+            siblings.iter().flat_map(|it| store.by_index(BY_CONTROLLER, &it.uid)).collect()
+        }
     };
-    let node =
-        |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-    let mut counts = std::collections::BTreeMap::new();
-    for pod in related.iter().filter(|pod| crate::pods::is_active(pod)) {
-        *counts.entry(node(pod)).or_insert(0) += 1;
+    let mut counts = BTreeMap::new();
+    for pod in related.iter().map(|it| it.pod()).filter(|it| it.is_active()) {
+        *counts.entry(pod.node.clone()).or_insert(0) += 1;
     }
-    pods.iter().map(|pod| counts.get(&node(pod)).copied().unwrap_or_default()).collect()
+    counts
 }

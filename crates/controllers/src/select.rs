@@ -43,6 +43,12 @@ impl Selector {
         Self::of(&selector)
     }
 
+    /// Whether it takes an object of a cache.
+    #[must_use]
+    pub fn takes(&self, object: &Cached) -> bool {
+        self.whole.matches(|key| object.label(key))
+    }
+
     /// Whether it takes an object.
     #[must_use]
     pub fn matches(&self, metadata: &ObjectMeta) -> bool {
@@ -116,7 +122,7 @@ where
     entries
         .iter()
         .flat_map(|entry| snapshot.by_index::<K>(BY_SELECTOR, entry))
-        .filter(|taker| selector(taker).is_some_and(|it| it.whole.matches(|key| object.label(key))))
+        .filter(|taker| selector(taker).is_some_and(|it| it.takes(object)))
         .map(|taker| owner::key_of(taker.metadata()))
         .collect()
 }

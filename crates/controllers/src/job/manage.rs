@@ -80,7 +80,10 @@ fn wanted(round: &Round<'_>) -> usize {
 /// least loss.
 fn surplus<'j>(round: &Round<'j>, least: usize, now: Timestamp) -> Vec<&'j Pod> {
     let mut order: Vec<&'j Pod> = round.active.clone();
-    order.sort_by(|a, b| pods::deletion_order((*a, 0), (*b, 0), now));
+    order.sort_by_cached_key(|pod| {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        pods::Loss::of(&pods::brief(pod), uid, 0, now)
+    });
     let (mut out, mut left) = (Vec::new(), Vec::new());
     if round.indexed {
         let mut seen = Indexes::new();

@@ -3,6 +3,7 @@
 use apimachinery::{Value, time, value};
 use client::Resource;
 use client::events::EventType;
+use client::reflector::Cached;
 use controller::plan::PlannedAction;
 use controller::{Action, Event, Plan};
 use jiff::Timestamp;
@@ -26,35 +27,32 @@ pub(crate) fn plan(observed: &Observed, failure: Option<&str>, now: Timestamp) -
     };
     let selector = owner::selector(&spec.selector);
     let deleting = owner::is_deleting(&set.metadata);
-    let mut mine: Vec<(&Pod, usize)> = Vec::new();
-    for (pod, rank) in observed.pods.iter().zip(&observed.ranks) {
-        let fits = owner::matches(&selector, &pod.metadata);
-        match owner::controller_of(&pod.metadata) {
-            Some(_) if fits => mine.push((pod, *rank)),
+    let mut mine: Vec<&Cached> = Vec::new();
+    for pod in observed.pods.iter().map(AsRef::as_ref) {
+        let fits = selector.matches(|key| pod.label(key));
+        match pod.controller() {
+            Some(_) if fits => mine.push(pod),
             Some(_) if !deleting => {
-                plan.act(owner.release(pod_resource(), &pod.metadata));
+                plan.act(owner.release_at(pod_resource(), pod.key.clone(), &pod.uid));
             }
-            None if fits && !deleting && pods::is_active(pod) => {
-                plan.act(owner.adopt(pod_resource(), &pod.metadata));
-                mine.push((pod, *rank));
+            None if fits && !deleting && pod.pod().is_active() => {
+                plan.act(owner.adopt_at(pod_resource(), pod.key.clone(), &pod.uid));
+                mine.push(pod);
             }
             Some(_) | None => {}
         }
     }
-    let mut active: Vec<(&Pod, usize)> =
-        mine.iter().copied().filter(|(pod, _)| pods::is_active(pod)).collect();
+    let mut active: Vec<&Cached> = mine.iter().copied().filter(|it| it.pod().is_active()).collect();
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
     if !deleting {
         if active.len() < wanted {
             create(&mut plan, observed, &owner, (wanted - active.len()).min(BURST));
         } else if active.len() > wanted {
-            active.sort_by(|a, b| pods::deletion_order(*a, *b, now));
-            let surplus: Vec<&Pod> = active
-                .iter()
-                .take((active.len() - wanted).min(BURST))
-                .map(|(pod, _)| *pod)
-                .collect();
-            delete(&mut plan, observed, &surplus);
+            active.sort_by_cached_key(|it| {
+                let rank = observed.on_node.get(&it.pod().node).copied().unwrap_or_default();
+                pods::Loss::of(it.pod(), &it.uid, rank, now)
+            });
+            delete(&mut plan, observed, &active[..(active.len() - wanted).min(BURST)]);
         }
     }
     let shortage =
@@ -126,11 +124,12 @@ fn event(observed: &Observed, kind: EventType, reason: &'static str, message: St
     Event { about, kind, reason, message }
 }
 
-fn delete(plan: &mut Plan, observed: &Observed, surplus: &[&Pod]) {
+fn delete(plan: &mut Plan, observed: &Observed, surplus: &[&Cached]) {
     plan.then();
     for pod in surplus {
-        let name = pod.metadata.name.clone().unwrap_or_default();
-        let planned = plan.act(owner::delete(pod_resource(), &pod.metadata));
+        let name = &pod.key.name;
+        let planned =
+            plan.act(owner::delete_at(pod_resource(), pod.key.clone(), pod.uid.to_string()));
         planned.on_success = Some(event(
             observed,
             EventType::Normal,
@@ -150,7 +149,7 @@ fn delete(plan: &mut Plan, observed: &Observed, surplus: &[&Pod]) {
 fn status(
     plan: &mut Plan,
     observed: &Observed,
-    mine: &[(&Pod, usize)],
+    mine: &[&Cached],
     conditions: Option<Value>,
     now: Timestamp,
 ) {
@@ -163,26 +162,19 @@ fn status(
         .and_then(|it| it.metadata.as_ref())
         .and_then(|it| it.labels.clone())
         .unwrap_or_default();
-    let active: Vec<&Pod> =
-        mine.iter().map(|(pod, _)| *pod).filter(|pod| pods::is_active(pod)).collect();
-    let count = |test: &dyn Fn(&Pod) -> bool| {
-        i64::try_from(active.iter().filter(|pod| test(pod)).count()).unwrap_or(i64::MAX)
+    let active: Vec<&Cached> = mine.iter().copied().filter(|it| it.pod().is_active()).collect();
+    let count = |test: &dyn Fn(&Cached) -> bool| {
+        i64::try_from(active.iter().filter(|it| test(it)).count()).unwrap_or(i64::MAX)
     };
-    let full = count(&|pod| {
-        let labels = pod.metadata.labels.as_ref();
-        template_labels.iter().all(|(key, value)| labels.and_then(|it| it.get(key)) == Some(value))
-    });
-    let terminating = mine
-        .iter()
-        .filter(|(pod, _)| {
-            owner::is_deleting(&pod.metadata) && !matches!(pods::phase(pod), "Succeeded" | "Failed")
-        })
-        .count();
+    let full =
+        count(&|pod| template_labels.iter().all(|(key, value)| pod.label(key) == Some(value)));
+    let terminating = mine.iter().filter(|it| it.pod().deleting && !it.pod().is_over()).count();
+    let available_at = |pod: &Cached| pods::brief_available_at(pod.pod(), min_ready);
     let mut status = value!({"replicas": (count(&|_| true))});
     let counts = [
         ("fullyLabeledReplicas", full),
-        ("readyReplicas", count(&pods::is_ready)),
-        ("availableReplicas", count(&|pod| pods::is_available(pod, min_ready, now))),
+        ("readyReplicas", count(&|pod| pod.pod().ready)),
+        ("availableReplicas", count(&|pod| available_at(pod).is_some_and(|at| at <= now))),
     ];
     for (name, number) in counts.into_iter().filter(|(_, number)| *number != 0) {
         status.set_at(&[name], number);
@@ -199,11 +191,7 @@ fn status(
         status.set_at(&["observedGeneration"], generation);
     }
     // When the next ready pod becomes available, the status changes although nothing else does.
-    let next = active
-        .iter()
-        .filter_map(|pod| pods::available_at(pod, min_ready))
-        .filter(|at| *at > now)
-        .min();
+    let next = active.iter().filter_map(|pod| available_at(pod)).filter(|at| *at > now).min();
     if let Some(at) = next {
         plan.requeue_by(at);
     }
@@ -228,6 +216,8 @@ fn write_first(plan: &mut Plan, observed: &Observed, object: Value) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -239,7 +229,8 @@ mod tests {
             let set = serde_json::from_str(&text).unwrap();
             let object = apimachinery::json::parse(text.as_bytes()).unwrap().into();
             let kind = &super::super::REPLICA_SET;
-            let observed = Observed { kind, object, set, pods: Vec::new(), ranks: Vec::new() };
+            let observed =
+                Observed { kind, object, set, pods: Vec::new(), on_node: BTreeMap::new() };
             let plan = plan(&observed, failure, Timestamp::UNIX_EPOCH);
             let Action::Update { object, .. } = &plan.stages[0].actions[0].action else {
                 return assert_eq!("no status", expected);
