@@ -1,9 +1,9 @@
 //! What shared caches can be looked up by besides the key, so that nobody walks a namespace to find what belongs together.
 
-use apimachinery::{Object, Value};
+use apimachinery::Value;
 use compact_str::{CompactString, format_compact};
 
-use crate::reflector::Indexer;
+use crate::reflector::{Cached, Indexer};
 use crate::resource::Resource;
 use crate::volumes;
 
@@ -47,8 +47,6 @@ pub const BY_ATTACHED: &str = "volumesAttached";
 /// The index of token secrets by their account, as [`account_entry`] writes it.
 pub const BY_SERVICE_ACCOUNT: &str = "serviceAccount";
 
-/// The member of metadata that names the owners.
-const OWNERS: &str = "ownerReferences";
 /// The type of secrets that hold the tokens of accounts.
 const TOKEN_TYPE: &str = "kubernetes.io/service-account-token";
 /// Where a pod says which nodes it must run on.
@@ -65,51 +63,38 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The indexes that the shared cache of a resource has.
 #[must_use]
 pub fn indexes(resource: &Resource) -> Vec<(&'static str, Indexer)> {
-    let mut indexes = vec![
-        (BY_CONTROLLER, Indexer { mentions: OWNERS, values: controller_uid }),
-        (BY_OWNER, Indexer { mentions: OWNERS, values: owner_uids }),
-    ];
-    let orphans = (ORPHANS, Indexer { mentions: "", values: orphan });
-    let by_selector = (BY_SELECTOR, Indexer { mentions: "selector", values: selector });
+    let mut indexes: Vec<(&'static str, Indexer)> =
+        vec![(BY_CONTROLLER, controller_uid), (BY_OWNER, owner_uids)];
     match (resource.group.as_str(), resource.plural.as_str()) {
         ("", "pods") => {
-            indexes.push((BY_NODE, Indexer { mentions: "nodeName", values: node_name }));
-            indexes.push((BY_LABEL, Indexer { mentions: "labels", values: labels }));
-            indexes.extend([orphans, (BY_PHASE, Indexer { mentions: "phase", values: over })]);
-            indexes.push((BY_CLAIM, Indexer { mentions: "volumes", values: claims }));
-            indexes.push((BY_DAEMON_NODE, Indexer { mentions: "DaemonSet", values: daemon_node }));
+            indexes.extend([(BY_NODE, node_of_pod as Indexer), (BY_LABEL, labels)]);
+            indexes.extend([(ORPHANS, orphan as Indexer), (BY_PHASE, over)]);
+            indexes.extend([(BY_CLAIM, claims as Indexer), (BY_DAEMON_NODE, daemon_node)]);
         }
         ("", plural @ ("persistentvolumeclaims" | "persistentvolumes")) => {
-            let values = attributes_classes;
-            indexes.push((BY_ATTRIBUTES_CLASS, Indexer { mentions: "AttributesClass", values }));
+            indexes.push((BY_ATTRIBUTES_CLASS, classes));
             if plural == "persistentvolumes" {
-                indexes.push((FOR_CLAIM, Indexer { mentions: "claimRef", values: for_claim }));
-                indexes.push((UNBOUND, Indexer { mentions: "", values: unbound_volume }));
+                indexes.extend([(FOR_CLAIM, for_claim as Indexer), (UNBOUND, unbound_volume)]);
             } else {
-                indexes.push((UNBOUND, Indexer { mentions: "", values: unbound_claim }));
+                indexes.push((UNBOUND, unbound_claim));
             }
         }
-        ("", "secrets") => {
-            indexes.push((BY_SERVICE_ACCOUNT, Indexer { mentions: TOKEN_TYPE, values: account }));
-        }
+        ("", "secrets") => indexes.push((BY_SERVICE_ACCOUNT, account)),
         ("", "nodes") => {
-            indexes.push((BY_POD_CIDR, Indexer { mentions: "podCIDR", values: pod_ranges }));
-            indexes.push((BY_ATTACHED, Indexer { mentions: BY_ATTACHED, values: attached }));
+            indexes.extend([(BY_POD_CIDR, pod_ranges as Indexer), (BY_ATTACHED, attached)]);
         }
         ("storage.k8s.io", "volumeattachments") => {
-            let values = attached_volume;
-            indexes.push((BY_VOLUME, Indexer { mentions: "persistentVolumeName", values }));
-            indexes.push((BY_NODE, Indexer { mentions: "nodeName", values: node_name }));
+            indexes.extend([(BY_VOLUME, attached_volume as Indexer), (BY_NODE, node_name)]);
         }
-        ("apps", "replicasets") => indexes.extend([orphans, by_selector]),
-        ("apps", "controllerrevisions") => indexes.push(orphans),
-        ("discovery.k8s.io", "endpointslices") => {
-            indexes.push((BY_SERVICE, Indexer { mentions: SERVICE_NAME, values: service }));
+        ("apps", "replicasets") => {
+            indexes.extend([(ORPHANS, orphan as Indexer), (BY_SELECTOR, selector)]);
         }
+        ("apps", "controllerrevisions") => indexes.push((ORPHANS, orphan)),
+        ("discovery.k8s.io", "endpointslices") => indexes.push((BY_SERVICE, service)),
         ("", "services" | "replicationcontrollers")
         | ("apps", "deployments" | "daemonsets" | "statefulsets")
         | ("batch", "jobs")
-        | ("policy", "poddisruptionbudgets") => indexes.push(by_selector),
+        | ("policy", "poddisruptionbudgets") => indexes.push((BY_SELECTOR, selector)),
         _ => {}
     }
     indexes
@@ -189,7 +174,19 @@ pub fn attributes_classes(value: &Value) -> Vec<CompactString> {
     names
 }
 
-fn for_claim(value: &Value) -> Vec<CompactString> {
+fn classes(object: &Cached) -> Vec<CompactString> {
+    if object.mentions("AttributesClass") {
+        attributes_classes(&object.value())
+    } else {
+        Vec::new()
+    }
+}
+
+fn for_claim(volume: &Cached) -> Vec<CompactString> {
+    if !volume.mentions("claimRef") {
+        return Vec::new();
+    }
+    let value = volume.value();
     let claim = |member| value.str_at(&["spec", "claimRef", member]);
     match claim("name") {
         "" => Vec::new(),
@@ -197,60 +194,67 @@ fn for_claim(value: &Value) -> Vec<CompactString> {
     }
 }
 
-fn unbound_volume(value: &Value) -> Vec<CompactString> {
+fn unbound_volume(volume: &Cached) -> Vec<CompactString> {
+    let value = volume.value();
     let free = value.at(&["spec", "claimRef"]).is_none_or(Value::is_null);
-    if free { vec![unbound_entry(volumes::class(value))] } else { Vec::new() }
+    if free { vec![unbound_entry(volumes::class(&value))] } else { Vec::new() }
 }
 
-fn unbound_claim(value: &Value) -> Vec<CompactString> {
+fn unbound_claim(claim: &Cached) -> Vec<CompactString> {
+    let value = claim.value();
     match value.str_at(&["spec", "volumeName"]) {
         _ if value.at(&["metadata", "annotations", volumes::BIND_COMPLETED]).is_some() => {
             Vec::new()
         }
-        "" => vec![unbound_entry(volumes::class(value))],
+        "" => vec![unbound_entry(volumes::class(&value))],
         name => vec![volume_entry(name)],
     }
 }
 
-fn namespace(value: &Value) -> &str {
-    value.str_at(&["metadata", "namespace"])
+fn owner_uids(object: &Cached) -> Vec<CompactString> {
+    object.owners().iter().map(|owner| owner.uid.clone()).collect()
 }
 
-fn owner_uids(value: &Value) -> Vec<CompactString> {
-    let owners = value.items_at(&["metadata", "ownerReferences"]);
-    owners.iter().map(|owner| owner.str_at(&["uid"]).into()).collect()
+fn controller_uid(object: &Cached) -> Vec<CompactString> {
+    object.controller().map(|owner| owner.uid.clone()).into_iter().collect()
 }
 
-fn controller(value: &Value) -> Option<&Value> {
-    let owners = value.items_at(&["metadata", "ownerReferences"]);
-    owners.iter().find(|owner| owner.bool_at(&["controller"]))
+fn orphan(object: &Cached) -> Vec<CompactString> {
+    if object.controller().is_some() { Vec::new() } else { vec![object.key.namespace.clone()] }
 }
 
-fn controller_uid(value: &Value) -> Vec<CompactString> {
-    controller(value).map(|owner| owner.str_at(&["uid"]).into()).into_iter().collect()
+fn node_of_pod(pod: &Cached) -> Vec<CompactString> {
+    let node = &pod.pod().node;
+    if node.is_empty() { Vec::new() } else { vec![node.clone()] }
 }
 
-fn orphan(value: &Value) -> Vec<CompactString> {
-    if controller(value).is_some() { Vec::new() } else { vec![namespace(value).into()] }
-}
-
-fn node_name(value: &Value) -> Vec<CompactString> {
+fn node_name(attachment: &Cached) -> Vec<CompactString> {
+    let value = attachment.value();
     let name = value.str_at(&["spec", "nodeName"]);
     if name.is_empty() { Vec::new() } else { vec![name.into()] }
 }
 
-fn attached(value: &Value) -> Vec<CompactString> {
+fn attached(node: &Cached) -> Vec<CompactString> {
+    if !node.mentions(BY_ATTACHED) {
+        return Vec::new();
+    }
+    let value = node.value();
     let volumes = value.items_at(&["status", "volumesAttached"]).iter();
     volumes.map(|it| it.str_at(&["name"]).into()).collect()
 }
 
-fn attached_volume(value: &Value) -> Vec<CompactString> {
+fn attached_volume(attachment: &Cached) -> Vec<CompactString> {
+    let value = attachment.value();
     let name = value.str_at(&["spec", "source", "persistentVolumeName"]);
     if name.is_empty() { Vec::new() } else { vec![name.into()] }
 }
 
-fn claims(value: &Value) -> Vec<CompactString> {
-    claims_of_pod(value).iter().map(|name| claim_entry(namespace(value), name)).collect()
+fn claims(pod: &Cached) -> Vec<CompactString> {
+    if !pod.mentions("persistentVolumeClaim") && !pod.mentions("ephemeral") {
+        return Vec::new();
+    }
+    let names = claims_of_pod(&pod.value());
+    names.iter().map(|name| claim_entry(&pod.key.namespace, name)).collect()
 }
 
 /// The node that a pod is on or meant for: its affinity to the node's name says so.
@@ -266,26 +270,34 @@ pub fn target_node(pod: &Value) -> Option<&str> {
     named.into_iter().find_map(|it| it.items_at(&["values"]).first()?.as_str())
 }
 
-fn daemon_node(value: &Value) -> Vec<CompactString> {
-    let daemon = controller(value).is_some_and(|it| it.str_at(&["kind"]) == "DaemonSet");
-    let target = target_node(value).filter(|_| daemon);
-    target.map(CompactString::from).into_iter().collect()
+fn daemon_node(pod: &Cached) -> Vec<CompactString> {
+    if pod.controller().is_none_or(|it| it.kind != "DaemonSet") {
+        return Vec::new();
+    }
+    target_node(&pod.value()).map(CompactString::from).into_iter().collect()
 }
 
-fn account(value: &Value) -> Vec<CompactString> {
+fn account(secret: &Cached) -> Vec<CompactString> {
+    if !secret.mentions(TOKEN_TYPE) {
+        return Vec::new();
+    }
+    let value = secret.value();
     if value.str_at(&["type"]) != TOKEN_TYPE {
         return Vec::new();
     }
     let annotations = ["metadata", "annotations", "kubernetes.io/service-account.name"];
-    vec![account_entry(namespace(value), value.str_at(&annotations))]
+    vec![account_entry(&secret.key.namespace, value.str_at(&annotations))]
 }
 
-fn over(value: &Value) -> Vec<CompactString> {
-    let over = matches!(value.str_at(&["status", "phase"]), "Succeeded" | "Failed");
-    if over { vec![OVER.into()] } else { Vec::new() }
+fn over(pod: &Cached) -> Vec<CompactString> {
+    if pod.pod().is_over() { vec![OVER.into()] } else { Vec::new() }
 }
 
-fn pod_ranges(value: &Value) -> Vec<CompactString> {
+fn pod_ranges(node: &Cached) -> Vec<CompactString> {
+    if !node.mentions("podCIDR") {
+        return Vec::new();
+    }
+    let value = node.value();
     let ranges = value.items_at(&["spec", "podCIDRs"]).iter().filter_map(Value::as_str);
     let mut ranges: Vec<CompactString> = ranges.map(CompactString::from).collect();
     let first = value.str_at(&["spec", "podCIDR"]);
@@ -295,15 +307,17 @@ fn pod_ranges(value: &Value) -> Vec<CompactString> {
     ranges
 }
 
-fn labels(value: &Value) -> Vec<CompactString> {
-    let labels = value.at(&["metadata", "labels"]).and_then(Value::as_object);
-    let entry =
-        |(key, text): (&str, &Value)| Some(label_entry(namespace(value), key, text.as_str()?));
-    labels.into_iter().flat_map(Object::iter).filter_map(entry).collect()
+fn labels(object: &Cached) -> Vec<CompactString> {
+    let namespace = &object.key.namespace;
+    object.labels().iter().map(|(key, value)| label_entry(namespace, key, value)).collect()
 }
 
 /// One label that the selector cannot do without. A selector of labels is a plain map in the oldest kinds.
-fn selector(value: &Value) -> Vec<CompactString> {
+fn selector(object: &Cached) -> Vec<CompactString> {
+    if !object.mentions("selector") {
+        return Vec::new();
+    }
+    let (namespace, value) = (&object.key.namespace, object.value());
     let Some(selector) = value.at(&["spec", "selector"]).and_then(Value::as_object) else {
         return Vec::new();
     };
@@ -316,15 +330,14 @@ fn selector(value: &Value) -> Vec<CompactString> {
         Some(selector)
     };
     let first = labels.and_then(|labels| labels.iter().next());
-    let entry =
-        first.and_then(|(key, text)| Some(label_entry(namespace(value), key, text.as_str()?)));
-    vec![entry.unwrap_or_else(|| any_label(namespace(value)))]
+    let entry = first.and_then(|(key, text)| Some(label_entry(namespace, key, text.as_str()?)));
+    vec![entry.unwrap_or_else(|| any_label(namespace))]
 }
 
-fn service(value: &Value) -> Vec<CompactString> {
-    match value.str_at(&["metadata", "labels", SERVICE_NAME]) {
-        "" => Vec::new(),
-        name => vec![service_entry(namespace(value), name)],
+fn service(slice: &Cached) -> Vec<CompactString> {
+    match slice.label(SERVICE_NAME) {
+        None | Some("") => Vec::new(),
+        Some(name) => vec![service_entry(&slice.key.namespace, name)],
     }
 }
 
@@ -334,9 +347,10 @@ mod tests {
 
     #[test]
     fn objects_lie_where_they_are_looked_for() {
-        let check = |indexer: fn(&Value) -> Vec<CompactString>, object: &str, expected: &[&str]| {
-            let value = apimachinery::json::parse(object.as_bytes()).unwrap();
-            assert_eq!(indexer(&value), expected, "{object}");
+        let check = |indexer: Indexer, object: &str, expected: &[&str]| {
+            let text = object.replacen('{', r#"{"apiVersion":"v1","kind":"K","#, 1);
+            let value = apimachinery::json::parse(text.as_bytes()).unwrap();
+            assert_eq!(indexer(&Cached::new(value)), expected, "{object}");
         };
         let of = r#"{"metadata":{"namespace":"ns","labels":{"a":"1","b":"2"},"ownerReferences":[{"uid":"u"},{"uid":"c","controller":true}]}}"#;
         check(labels, of, &["ns/a=1", "ns/b=2"]);
@@ -357,6 +371,8 @@ mod tests {
         let daemon = r#"{"metadata":{"ownerReferences":[{"kind":"DaemonSet","controller":true}]},"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchFields":[{"key":"metadata.name","operator":"In","values":["n1"]}]}]}}}}}"#;
         check(daemon_node, daemon, &["n1"]);
         check(daemon_node, r#"{"spec":{"nodeName":"n1"}}"#, &[]);
+        check(node_of_pod, r#"{"spec":{"nodeName":"n1"}}"#, &["n1"]);
+        check(over, r#"{"status":{"phase":"Failed"}}"#, &[OVER]);
         let meant = r#"{"spec":{"claimRef":{"namespace":"ns","name":"c"},"storageClassName":"s"}}"#;
         check(for_claim, meant, &["ns/c"]);
         check(unbound_volume, meant, &[]);
@@ -366,6 +382,6 @@ mod tests {
         let complete = r#"{"metadata":{"annotations":{"pv.kubernetes.io/bind-completed":"yes"}},"spec":{"volumeName":"v"}}"#;
         check(unbound_claim, complete, &[]);
         let classes = r#"{"spec":{"volumeAttributesClassName":"x"},"status":{"currentVolumeAttributesClassName":"x","modifyVolumeStatus":{"targetVolumeAttributesClassName":"y"}}}"#;
-        check(attributes_classes, classes, &["x", "y"]);
+        check(super::classes, classes, &["x", "y"]);
     }
 }

@@ -3,8 +3,8 @@
 //! A [`Store`] is read under a short lock and never waits for the network. A [`Reflector`] keeps it up to date: it lists
 //! through the watch itself, resumes after a break where it was, and starts anew when the version is not kept any more.
 
-use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ pub struct Cached {
     object: Arc<Obj>,
     /// The object as a Rust type, while a store keeps it.
     typed: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
+    deleting: OnceLock<bool>,
+    finalizers: OnceLock<Box<[CompactString]>>,
     owners: OnceLock<Box<[Owner]>>,
     brief: OnceLock<Box<PodBrief>>,
     /// What it lies under in the indexes of its store, each by its place among them.
@@ -91,6 +93,8 @@ impl Cached {
             resource_version: object.resource_version,
             object,
             typed: Mutex::default(),
+            deleting: OnceLock::new(),
+            finalizers: OnceLock::new(),
             owners: OnceLock::new(),
             brief: OnceLock::new(),
             entries: OnceLock::new(),
@@ -131,14 +135,16 @@ impl Cached {
     /// Whether it is on its way out.
     #[must_use]
     pub fn is_deleting(&self) -> bool {
-        self.object.metadata_text("deletionTimestamp").is_some()
+        *self.deleting.get_or_init(|| self.object.metadata_text("deletionTimestamp").is_some())
     }
 
     /// The finalizers that hold it.
     #[must_use]
-    pub fn finalizers(&self) -> Vec<CompactString> {
-        let text = self.object.metadata_text("finalizers");
-        text.and_then(|it| serde_json::from_slice(it).ok()).unwrap_or_default()
+    pub fn finalizers(&self) -> &[CompactString] {
+        self.finalizers.get_or_init(|| {
+            let text = self.object.metadata_text("finalizers");
+            text.and_then(|it| serde_json::from_slice(it).ok()).unwrap_or_default()
+        })
     }
 
     /// The owners that it names.
@@ -229,14 +235,9 @@ impl Typed {
 /// Called for each change, in order, from the reflector's task: must be quick.
 pub type Listener = Arc<dyn Fn(&StoreChange) + Send + Sync>;
 
-/// Finds the values under which an object is looked up.
-#[derive(Debug, Clone, Copy)]
-pub struct Indexer {
-    /// What the text of an object has in it that lies under any value; objects without it need not be decoded.
-    pub mentions: &'static str,
-    /// The values of an object.
-    pub values: fn(&Value) -> Vec<CompactString>,
-}
+/// Finds the values under which an object is looked up. It should not decode those that lie under none: see
+/// [`Cached::mentions`].
+pub type Indexer = fn(&Cached) -> Vec<CompactString>;
 
 #[derive(Default)]
 struct State {
@@ -267,14 +268,6 @@ impl Index {
 
     fn put(&mut self, value: CompactString, object: &Arc<Cached>) {
         self.objects.entry(value).or_default().insert(object.key.clone(), Arc::clone(object));
-    }
-
-    fn values(&self, object: &Cached) -> Vec<CompactString> {
-        if object.mentions(self.indexer.mentions) {
-            (self.indexer.values)(&object.value())
-        } else {
-            Vec::new()
-        }
     }
 }
 
@@ -514,7 +507,7 @@ impl State {
         let mut now = Vec::new();
         for (place, index) in self.indexes.values_mut().enumerate() {
             let had = || before.iter().filter(|it| it.0 == place).map(|it| &it.1);
-            let values = new.map(|new| index.values(new)).unwrap_or_default();
+            let values = new.map(|new| (index.indexer)(new)).unwrap_or_default();
             had().filter(|it| !values.contains(it)).for_each(|it| index.remove(it, key));
             for (value, new) in values.into_iter().zip(std::iter::repeat(new).flatten()) {
                 index.put(value.clone(), new);
@@ -662,13 +655,15 @@ pub struct Caches {
     random: Arc<dyn Random>,
     stop: ShutdownSignal,
     stores: Mutex<BTreeMap<Resource, (Store, AbortHandle)>>,
+    /// The same of built-in resources, which are never forgotten, by their Rust types.
+    typed: RwLock<HashMap<TypeId, Store>>,
 }
 
 impl Caches {
     /// No caches yet; each begins when it is first asked for.
     #[must_use]
     pub fn new(client: Client, random: Arc<dyn Random>, stop: ShutdownSignal) -> Arc<Self> {
-        Arc::new(Self { client, random, stop, stores: Mutex::default() })
+        Arc::new(Self { client, random, stop, stores: Mutex::default(), typed: RwLock::default() })
     }
 
     /// The cache of a resource, whose reflector runs from now on. It has the indexes of [`indexes`].
@@ -698,8 +693,14 @@ impl Caches {
     }
 
     /// The cache of a Rust type's resource.
-    pub fn store_of<K: k8s_openapi::Resource>(&self) -> Store {
-        self.store(&Resource::of::<K>())
+    pub fn store_of<K: k8s_openapi::Resource + 'static>(&self) -> Store {
+        let of = TypeId::of::<K>();
+        if let Some(store) = self.typed.read().get(&of) {
+            return store.clone();
+        }
+        let store = self.store(&Resource::of::<K>());
+        self.typed.write().insert(of, store.clone());
+        store
     }
 
     /// Waits until every cache that was asked for is synced.

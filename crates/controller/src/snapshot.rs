@@ -30,7 +30,7 @@ impl Snapshot {
     /// The cache of a Rust type's resource. Only resources that the controller watches are kept up to date before
     /// it runs.
     #[must_use]
-    pub fn store<K: k8s_openapi::Resource>(&self) -> Store {
+    pub fn store<K: k8s_openapi::Resource + 'static>(&self) -> Store {
         self.caches.store_of::<K>()
     }
 

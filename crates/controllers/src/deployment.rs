@@ -89,13 +89,10 @@ fn owner_of_gone_pod(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey
     }
     controller::watches::controllers(change, "ReplicaSet")
         .iter()
-        .filter_map(|key| snapshot.get::<ReplicaSet>(key))
+        .filter_map(|key| snapshot.store::<ReplicaSet>().get(key))
         .filter_map(|set| {
-            let owner = owner::controller_of(&set.metadata).filter(|it| it.kind == "Deployment")?;
-            Some(ObjectKey::new(
-                set.metadata.namespace.clone().unwrap_or_default(),
-                owner.name.clone(),
-            ))
+            let owner = set.controller().filter(|it| it.kind == "Deployment")?;
+            Some(ObjectKey::new(set.key.namespace.clone(), owner.name.clone()))
         })
         .collect()
 }

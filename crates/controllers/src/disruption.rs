@@ -100,7 +100,7 @@ impl Controller for Disruption {
 /// The budgets that select a pod, and the pod itself where it was to go.
 fn of_pod(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     let mut keys: Vec<Key> = budgets(snapshot, change).into_iter().map(Key::Budget).collect();
-    let targeted = change.new.as_ref().is_some_and(|it| {
+    let targeted = change.new.as_ref().filter(|it| it.mentions(plan::TARGET)).is_some_and(|it| {
         let pod = it.value();
         let conditions = pod.items_at(&["status", "conditions"]);
         conditions.iter().any(|it| it.str_at(&["type"]) == plan::TARGET)

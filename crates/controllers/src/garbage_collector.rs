@@ -3,7 +3,7 @@
 
 mod plan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use apimachinery::Value;
@@ -13,6 +13,7 @@ use client::{ObjectKey, Resource};
 use compact_str::CompactString;
 use controller::{Controller, Fetch, Plan, Snapshot, Watches};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use crate::custom::{self, CustomResources};
 
@@ -129,6 +130,11 @@ impl Controller for GarbageCollector {
     }
 }
 
+/// The owners that an object names, where there is one.
+fn named_by(object: &Option<Arc<Cached>>) -> &[Named] {
+    object.as_ref().map_or(&[], |it| it.owners())
+}
+
 /// The resources that take part: the built-in ones, derived once, and the custom ones.
 #[derive(Debug)]
 struct Kinds {
@@ -136,6 +142,8 @@ struct Kinds {
     resources: Vec<Resource>,
     /// Places in `resources` by group and kind.
     by_kind: BTreeMap<(CompactString, CompactString), usize>,
+    /// How many objects name each owner, by its uid: most objects that go own nothing, in any resource.
+    owned: Mutex<HashMap<CompactString, usize>>,
 }
 
 impl Kinds {
@@ -146,7 +154,7 @@ impl Kinds {
             .enumerate()
             .map(|(place, it)| ((it.group.clone(), it.kind.clone()), place))
             .collect();
-        Self { resources, by_kind, custom: CustomResources::default() }
+        Self { resources, by_kind, custom: CustomResources::default(), owned: Mutex::default() }
     }
 
     /// The resource of the owner that a reference names.
@@ -189,9 +197,32 @@ impl Kinds {
         }
     }
 
+    /// Counts who names whom. Of resources that are defined no more the counts stay, which only costs a search.
+    fn count(&self, change: &StoreChange) {
+        let (old, new) = (named_by(&change.old), named_by(&change.new));
+        if old == new {
+            return;
+        }
+        let mut owned = self.owned.lock();
+        for owner in new {
+            *owned.entry(owner.uid.clone()).or_default() += 1;
+        }
+        for owner in old {
+            if let Some(count) = owned.get_mut(&owner.uid) {
+                *count -= 1;
+                if *count == 0 {
+                    owned.remove(&owner.uid);
+                }
+            }
+        }
+    }
+
     /// The objects that name an owner.
     fn dependents(&self, snapshot: &Snapshot, uid: &str) -> Vec<(Resource, Arc<Cached>)> {
         let mut found = Vec::new();
+        if !self.owned.lock().contains_key(uid) {
+            return found;
+        }
         for resource in self.resources.iter().chain(&self.custom.all()) {
             let objects = snapshot.store_for(resource).by_index(BY_OWNER, uid);
             found.extend(objects.into_iter().map(|object| (resource.clone(), object)));
@@ -217,6 +248,7 @@ impl Kinds {
         change: &StoreChange,
         snapshot: &Snapshot,
     ) -> Vec<Key> {
+        self.count(change);
         let mut keys = Vec::new();
         let Some(object) = change.new.as_ref().or(change.old.as_ref()) else { return keys };
         let (deleting, owners) = (object.is_deleting(), object.owners());
@@ -229,7 +261,9 @@ impl Kinds {
                 return keys;
             }
             keys.extend(self.unblocked(change));
-            if !owners.is_empty() || deleting {
+            // What goes is worked on where it waits for its dependents.
+            let works = if deleting { plan::works_on(object) } else { !owners.is_empty() };
+            if works {
                 keys.push((resource.clone(), object.key.clone()));
             }
             if !deleting {

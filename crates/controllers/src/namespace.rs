@@ -58,7 +58,7 @@ impl Left {
         Self {
             resource,
             count: objects.len(),
-            finalizers: objects.iter().flat_map(|it| it.finalizers()).collect(),
+            finalizers: objects.iter().flat_map(|it| it.finalizers()).cloned().collect(),
             is_going: objects.iter().all(|it| it.is_deleting()),
         }
     }

@@ -148,7 +148,8 @@ fn fetch(node: &str) -> Fetch {
 }
 
 fn out_of_service(node: &Option<std::sync::Arc<client::reflector::Cached>>) -> bool {
-    let Some(node) = node.as_ref().map(|it| it.value()) else { return false };
+    let Some(node) = node.as_ref().filter(|it| it.mentions(OUT_OF_SERVICE)) else { return false };
+    let node = node.value();
     let has = |list: &[&str], test: &dyn Fn(&Value) -> bool| node.items_at(list).iter().any(test);
     has(&["spec", "taints"], &|it| it.str_at(&["key"]) == OUT_OF_SERVICE)
         && !has(&["status", "conditions"], &|it| {
@@ -158,15 +159,18 @@ fn out_of_service(node: &Option<std::sync::Arc<client::reflector::Cached>>) -> b
 
 fn of_pod(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     let Some(pod) = change.new.as_ref() else { return Vec::new() };
-    let value = pod.value();
-    if matches!(value.str_at(&["status", "phase"]), "Succeeded" | "Failed") {
+    if pod.pod().is_over() {
         return vec![Key::Over, Key::Pod(change.key())];
     }
-    let node = value.str_at(&["spec", "nodeName"]);
-    let deleting = value.at(&["metadata", "deletionTimestamp"]).is_some();
-    let lost =
-        !node.is_empty() && snapshot.store::<Node>().get(&ObjectKey::new("", node)).is_none();
-    if deleting || lost { vec![Key::Pod(change.key())] } else { Vec::new() }
+    // Of a node that is there and in service nothing is to be done for a pod: should it go, its pods are looked at then.
+    let concerned = match pod.pod().node.as_str() {
+        "" => pod.is_deleting(),
+        name => match snapshot.store::<Node>().get(&ObjectKey::new("", name)) {
+            None => true,
+            node => pod.is_deleting() && out_of_service(&node),
+        },
+    };
+    if concerned { vec![Key::Pod(change.key())] } else { Vec::new() }
 }
 
 fn plan_pod(pod: &Pod, node: NodeState, since: &mut Option<Timestamp>, now: Timestamp) -> Plan {

@@ -199,6 +199,10 @@ fn claim_names(pod: &Value) -> Vec<String> {
 
 /// The pod, and its claims where it does not need them any more.
 fn of_pod(change: &StoreChange, _: &Snapshot) -> Vec<Key> {
+    let has = change.new.as_ref().or(change.old.as_ref());
+    if has.is_none_or(|it| !it.mentions("resourceClaims")) {
+        return Vec::new();
+    }
     let value = |it: &Option<Arc<client::reflector::Cached>>| it.as_ref().map(|it| it.value());
     let (old, new) = (value(&change.old), value(&change.new));
     let either = new.as_ref().or(old.as_ref());

@@ -137,10 +137,14 @@ impl Controller for TaintEviction {
     }
 }
 
-fn assigned(change: &StoreChange, _: &Snapshot) -> Vec<ObjectKey> {
-    let pod = change.new.as_ref().or(change.old.as_ref());
-    let assigned = pod.is_some_and(|it| !it.value().str_at(&["spec", "nodeName"]).is_empty());
-    if assigned { vec![change.key()] } else { Vec::new() }
+/// A pod of a node with taints that evict, and one that is gone.
+fn assigned(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
+    let nodes = snapshot.store::<Node>();
+    let tainted = change.new.as_ref().is_none_or(|pod| {
+        let node = nodes.get(&ObjectKey::new("", pod.pod().node.clone()));
+        node.is_some_and(|it| it.mentions(NO_EXECUTE))
+    });
+    if tainted { vec![change.key()] } else { Vec::new() }
 }
 
 /// The pods of a node whose evicting taints changed.

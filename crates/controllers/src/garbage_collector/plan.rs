@@ -2,6 +2,7 @@
 
 use apimachinery::{Value, value};
 use client::call::PatchKind;
+use client::reflector::Cached;
 use client::{ObjectKey, Resource};
 use controller::{Action, Plan};
 
@@ -37,6 +38,11 @@ fn is_deleting(object: &Value) -> bool {
 
 fn has_finalizer(object: &Value, name: &str) -> bool {
     object.items_at(&["metadata", "finalizers"]).iter().any(|it| it.as_str() == Some(name))
+}
+
+/// Whether an object that goes waits for its dependents, or is to leave them orphans.
+pub(super) fn works_on(object: &Cached) -> bool {
+    object.finalizers().iter().any(|it| it == FOREGROUND || it == ORPHAN)
 }
 
 /// Whether an owner is going and waits for its dependents.

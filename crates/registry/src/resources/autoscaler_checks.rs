@@ -75,7 +75,8 @@ fn metric(metric: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let kind = metric.str_at(&["type"]);
     if kind.is_empty() {
         errors.required(&path.child("type"), "must specify a metric source type");
-    } else if !TYPES.contains(&kind) {
+    }
+    if !TYPES.contains(&kind) {
         // Upstream says so where it checks the name and again where it looks for the source.
         check::one_of(metric, "type", &TYPES, path, errors);
         check::one_of(metric, "type", &TYPES, path, errors);
