@@ -59,7 +59,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
 }
 
 async fn serve(options: Options) -> Result<()> {
-    crate::gates::check(&options.feature_gates)?;
+    crate::gates::parse(&options.feature_gates)?;
     options.node.check(&options.data_dir)?;
     let signals = Signals::catch()?;
     let startup = Startup::begin("agent");

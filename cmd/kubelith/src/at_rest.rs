@@ -85,7 +85,10 @@ impl EncryptionOptions {
 
 /// Whose the keys of the built-in resources are.
 fn layout() -> Layout {
-    let registry = registry::Registry::built_in();
+    // What is off now may be asked for later, and may be stored.
+    let all = registry::Apis::default().configure(&["api/all=true".to_owned()]);
+    let features = registry::Features { generic_workload: true };
+    let registry = registry::Registry::of(all.unwrap_or_default().with_features(features));
     let of = |resource: &Arc<dyn registry::AnyResource>| {
         let facts = resource.served().first()?.facts;
         // Events are stored as those of the core group.

@@ -9,6 +9,7 @@ use auth::UserInfo;
 use auth::service_account::{Named, TokenIssuer};
 use client::Client;
 use client::leader::Election;
+use component_base::feature_gates::FeatureGates;
 use component_base::{Clock, Random, ShutdownSignal};
 use controllers::certificates::CertificateSigner;
 use controllers::node_ipam::NodeRanges;
@@ -84,6 +85,7 @@ pub(crate) fn start_controllers(
     parts: &Parts,
     options: &ManagerOptions,
     election: Option<Election>,
+    features: &Arc<FeatureGates>,
 ) {
     let metrics = controllers::Metrics::default();
     parts.server.metrics().register(|registry| metrics.register(registry));
@@ -102,6 +104,8 @@ pub(crate) fn start_controllers(
         tokens: Some(Arc::clone(&parts.tokens)),
         metrics,
         options: options.clone(),
+        features: Arc::clone(features),
+        more: parts.server.optional_resources(),
         election,
         stop: parts.stop.clone(),
     };

@@ -11,6 +11,7 @@ use anyhow::{Result, bail};
 use client::Client;
 use client::leader::Election;
 use client::reflector::Caches;
+use component_base::feature_gates::FeatureGates;
 use component_base::{Clock, Random, Shutdown, ShutdownSignal};
 use controllers::Setup;
 use controllers::certificates::CertificateSigner;
@@ -127,6 +128,9 @@ pub(crate) struct Manager {
     pub(crate) tokens: Option<Arc<dyn TokenSigner>>,
     pub(crate) metrics: controllers::Metrics,
     pub(crate) options: ManagerOptions,
+    pub(crate) features: Arc<FeatureGates>,
+    /// What the API server serves besides what every server does.
+    pub(crate) more: Vec<client::Resource>,
     /// None where there is nobody else.
     pub(crate) election: Option<Election>,
     pub(crate) stop: ShutdownSignal,
@@ -187,6 +191,8 @@ impl Manager {
             legacy_tokens: options.legacy_tokens(),
             attach_detach: options.attach_detach(),
             workers: options.workers(),
+            features: Arc::clone(&self.features),
+            more: self.more.clone(),
             metrics: self.metrics.clone(),
             tasks: controllers::TaskTracker::new(),
             stop,

@@ -13,6 +13,7 @@ use apiserver::allocate::ServiceRange;
 use apiserver::bootstrap::FrontProxySettings;
 use apiserver::client_certificates::Speaking;
 use apiserver::{Component, NodeDialer, Operating, Server, Version, bootstrap};
+use component_base::feature_gates::FeatureGates;
 use component_base::tls::Trust;
 use component_base::{Clock, Random, RealClock, SystemRandom};
 use ipnet::{IpNet, Ipv4Net};
@@ -173,13 +174,15 @@ async fn start(options: &Options, given: &Given, ends: &Ends) -> Result<Started>
     let credentials = credentials.with_keys_url(options.service_account_jwks_uri.clone());
     let (uses, used) = apiserver::legacy_tokens::channel();
     let range = options.service_range()?;
+    let features = crate::gates::parse(&options.feature_gates)?;
     let config = apiserver::Config {
         audit: audit.clone(),
         checks: kept.checks,
         operating: Operating {
             tracer: options.operating.tracer((&clock, &random), ends)?,
-            ..options.operated(given)?
+            ..options.operated(given, &features)?
         },
+        registry: options.operating.registry(&features, false)?,
         ..options.config(store, (&clock, &random), (advertised, range))?
     };
     let access = |objects: &Arc<apiserver::CachedObjects>| {
@@ -208,10 +211,12 @@ async fn start(options: &Options, given: &Given, ends: &Ends) -> Result<Started>
 impl Options {
     /// What cannot be, before anything is begun; and what follows from what was not said.
     fn settle(&mut self, given: &Given) -> Result<()> {
-        crate::gates::check(&self.feature_gates)?;
-        self.operating.operating()?;
+        let features = crate::gates::parse(&self.feature_gates)?;
+        self.operating.operating(&features)?;
         self.operating.plugins()?;
-        self.operating.check_apis(&registry::Registry::built_in())?;
+        if let Err(missing) = self.operating.check_features(&features) {
+            tracing::warn!("{missing:#}");
+        }
         match (self.etcd.is_wanted(), &self.data_dir) {
             (false, None) => {
                 bail!("--etcd-servers must be specified, or --data-dir for a store of its own")
@@ -265,11 +270,11 @@ impl Options {
         })
     }
 
-    fn operated(&self, given: &Given) -> Result<Operating> {
+    fn operated(&self, given: &Given, features: &Arc<FeatureGates>) -> Result<Operating> {
         Ok(Operating {
             component: Component { flags: given.all() },
             allow_privileged: self.allow_privileged,
-            ..self.operating.operating()?
+            ..self.operating.operating(features)?
         })
     }
 

@@ -9,12 +9,14 @@ use admission::Chain;
 use anyhow::{Context, Result, anyhow, bail};
 use apiserver::traces::{Tracer, TracingConfiguration};
 use apiserver::{Component, Cors, Operating, ShutdownPlan};
+use component_base::feature_gates::FeatureGates;
 use component_base::{Clock, Random};
 use http::HeaderValue;
-use registry::Registry;
+use registry::{Apis, Features, Registry};
 
 use crate::audit_log::span;
 use crate::control_plane::period;
+use crate::gates::GENERIC_WORKLOAD;
 use crate::server::Ends;
 
 /// The largest part of requests that end a connection (upstream's limit).
@@ -38,7 +40,7 @@ const NOT_BUILT: [&str; 15] = [
     "PodTolerationRestriction",
 ];
 /// Those that are built and can be switched.
-const BUILT: [&str; 22] = [
+const BUILT: [&str; 23] = [
     "CertificateApproval",
     "CertificateSigning",
     "CertificateSubjectRestriction",
@@ -51,6 +53,7 @@ const BUILT: [&str; 22] = [
     "NamespaceLifecycle",
     "NodeRestriction",
     "PersistentVolumeClaimResize",
+    "PodGroupProtection",
     "PodSecurity",
     "PodTopologyLabels",
     "Priority",
@@ -119,8 +122,8 @@ pub(crate) struct OperatingOptions {
     /// Admission plugins that are off
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     disable_admission_plugins: Vec<String>,
-    /// Which versions of APIs are served: GROUP/VERSION=BOOL. What is served here cannot be switched; asking for something
-    /// else is refused
+    /// Which APIs are served: GROUP/VERSION=BOOL, GROUP/VERSION/RESOURCE=BOOL, api/all=BOOL, api/ga=BOOL, api/beta=BOOL,
+    /// api/alpha=BOOL; what is generally available is served, and nothing else, where nothing is said
     #[arg(long, value_delimiter = ',', value_name = "API=BOOL")]
     runtime_config: Vec<String>,
 }
@@ -150,7 +153,7 @@ impl Plugins {
 
 impl OperatingOptions {
     /// What the server is told.
-    pub(crate) fn operating(&self) -> Result<Operating> {
+    pub(crate) fn operating(&self, features: &Arc<FeatureGates>) -> Result<Operating> {
         if !(0.0..=MAX_GOAWAY_CHANCE).contains(&self.goaway_chance) {
             bail!("--goaway-chance can not be less than 0 or greater than 0.02");
         }
@@ -183,6 +186,7 @@ impl OperatingOptions {
             transport_security: self.transport_security()?,
             tracer: None,
             component: Component::default(),
+            features: Arc::clone(features),
         })
     }
 
@@ -247,47 +251,34 @@ impl OperatingOptions {
         })
     }
 
-    /// Whether what is served is what is asked for.
-    pub(crate) fn check_apis(&self, registry: &Registry) -> Result<()> {
-        for asked in self.runtime_config.iter().filter(|it| !it.is_empty()) {
-            let (api, value) = asked.split_once('=').unwrap_or((asked, "true"));
-            let wanted = match value.to_lowercase().as_str() {
-                "true" | "" => true,
-                "false" => false,
-                _ => bail!("--runtime-config: invalid value {asked}"),
-            };
-            let served = served(registry, api)?;
-            if served != wanted {
-                let state = if served { "on" } else { "off" };
-                bail!(
-                    "--runtime-config {asked}: kubelith cannot switch this yet; it is always {state}"
-                );
-            }
+    /// Which APIs are served.
+    fn apis(&self, features: &FeatureGates, removed: bool) -> Result<Apis> {
+        let features = Features { generic_workload: features.enabled(GENERIC_WORKLOAD) };
+        let apis = Apis::default().with_features(features).with_removed(removed);
+        Ok(apis.configure(&self.runtime_config)?)
+    }
+
+    /// The resources that are served, in their versions, with those that upstream has removed or without; what is asked for
+    /// and not built is told in the log.
+    pub(crate) fn registry(&self, features: &FeatureGates, removed: bool) -> Result<Registry> {
+        let apis = self.apis(features, removed)?;
+        for api in apis.not_built() {
+            tracing::warn!(api, "--runtime-config: not built yet, and not served");
+        }
+        Ok(Registry::of(apis))
+    }
+
+    /// What features need of the API and would wait for without end.
+    pub(crate) fn check_features(&self, features: &FeatureGates) -> Result<()> {
+        let registry = Registry::of(self.apis(features, true)?);
+        let group = registry.find("scheduling.k8s.io", "v1beta1", "podgroups");
+        if features.enabled(GENERIC_WORKLOAD) && group.is_none() {
+            bail!(
+                "--feature-gates GenericWorkload=true needs its API: add --runtime-config scheduling.k8s.io/v1beta1=true"
+            );
         }
         Ok(())
     }
-}
-
-/// Whether an API is served: `v1`, `apps/v1`, `apps/v1/deployments`, `api/ga`.
-fn served(registry: &Registry, api: &str) -> Result<bool> {
-    let parts: Vec<&str> = api.split('/').collect();
-    let (group, version, resource) = match parts.as_slice() {
-        ["api", "ga"] => return Ok(true),
-        ["api", "all" | "beta" | "alpha" | "legacy"] => {
-            bail!("--runtime-config {api}: kubelith cannot switch this yet")
-        }
-        [version] => ("", *version, ""),
-        [group, version] => (*group, *version, ""),
-        [group, version, resource] => (*group, *version, *resource),
-        _ => bail!("--runtime-config: {api:?} is no API"),
-    };
-    let all = registry.resources().iter().flat_map(|it| it.served());
-    let mut facts = all.map(|it| it.facts);
-    Ok(facts.any(|it| {
-        it.group == group
-            && it.version == version
-            && (resource.is_empty() || it.resource == resource)
-    }))
 }
 
 /// `30000-32767`, `30000+2767`.
@@ -322,8 +313,9 @@ mod tests {
     fn refusal(line: &str) -> String {
         let words = std::iter::once("x").chain(line.split_whitespace());
         let options = Line::parse_from(words).options;
-        let done = options.operating().and_then(|_| options.plugins());
-        let done = done.and_then(|_| options.check_apis(&Registry::built_in()));
+        let features = Arc::default();
+        let done = options.operating(&features).and_then(|_| options.plugins());
+        let done = done.and_then(|_| options.registry(&features, false));
         done.err().map(|it| format!("{it:#}")).unwrap_or_default()
     }
 
@@ -342,10 +334,10 @@ mod tests {
                 "--enable-admission-plugins Priority --disable-admission-plugins Priority",
                 "overlapped",
             ),
-            ("--runtime-config v1=true,apps/v1,api/ga=true", ""),
-            ("--runtime-config apps/v1=false", "it is always on"),
-            ("--runtime-config apps/v9=true", "it is always off"),
-            ("--runtime-config api/all=true", "cannot switch"),
+            ("--runtime-config apps/v1,api/ga=true,api/beta=true", ""),
+            ("--runtime-config autoscaling/v1=false", ""),
+            ("--runtime-config apps/v9=true", "group version apps/v9 that has not been registered"),
+            ("--runtime-config lifecycle.k8s.io/v1alpha1=true", "has not built"),
         ] {
             let said = refusal(line);
             assert!(
@@ -353,6 +345,18 @@ mod tests {
                 "{line}: {said}"
             );
         }
+    }
+
+    #[test]
+    fn a_feature_needs_its_api() {
+        let check = |line: &str| {
+            let words = std::iter::once("x").chain(line.split_whitespace());
+            let gates = crate::gates::parse(&["GenericWorkload=true".to_owned()]).unwrap();
+            Line::parse_from(words).options.check_features(&gates).map_err(|it| it.to_string())
+        };
+        assert!(check("").unwrap_err().contains("scheduling.k8s.io/v1beta1=true"));
+        assert_eq!(check("--runtime-config scheduling.k8s.io/v1beta1=true"), Ok(()));
+        assert_eq!(check("--runtime-config api/beta=true"), Ok(()));
     }
 
     #[test]

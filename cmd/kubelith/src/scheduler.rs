@@ -9,10 +9,12 @@ use client::Client;
 use client::leader::Election;
 use client::reflector::Caches;
 use client::transport::Transport;
+use component_base::feature_gates::FeatureGates;
 use component_base::{Clock, Random, RealClock, Shutdown, ShutdownSignal, SystemRandom};
 use prometheus_client::registry::Registry;
 use scheduler::{Configuration, Extender, Metrics, Scheduler};
 
+use crate::gates::GENERIC_WORKLOAD;
 use crate::http::{Access, ExtenderPost, HttpTransport};
 use crate::leading::{self, ElectionOptions, Member};
 use crate::server::Signals;
@@ -47,8 +49,13 @@ pub(crate) struct Parts {
 
 impl EmbeddedOptions {
     /// The configuration, where it can be had.
-    pub(crate) fn configuration(&self, shares_store: bool) -> Result<Configuration> {
+    pub(crate) fn configuration(
+        &self,
+        shares_store: bool,
+        features: &FeatureGates,
+    ) -> Result<Configuration> {
         let mut config = read(self.kube_scheduler_config.as_deref())?;
+        config.pod_groups = features.enabled(GENERIC_WORKLOAD);
         // There is one scheduler in this process. Where it is the only server others are asked for by name.
         let elect = self.kube_scheduler_leader_elect.or(config.leader_election.leader_elect);
         config.leader_election.leader_elect = Some(elect.unwrap_or(shares_store));
@@ -108,6 +115,7 @@ impl Works {
             profiles: self.config.profiles().map_err(|error| anyhow!(error))?,
             extenders: self.extenders()?,
             backoff: self.config.backoff(),
+            pod_groups: self.config.pod_groups,
             metrics: self.metrics.clone(),
         })
     }
@@ -206,8 +214,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
 }
 
 async fn alone(options: Options) -> Result<()> {
-    crate::gates::check(&options.feature_gates)?;
+    let features = crate::gates::parse(&options.feature_gates)?;
     let mut config = read(options.config.as_deref())?;
+    config.pod_groups = features.enabled(GENERIC_WORKLOAD);
     elect(&options.election, &mut config)?;
     let said = Some(PathBuf::from(&config.client_connection.kubeconfig));
     let said = said.filter(|it| !it.as_os_str().is_empty());

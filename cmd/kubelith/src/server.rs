@@ -12,6 +12,7 @@ use apiserver::allocate::ServiceRange;
 use apiserver::bootstrap::FrontProxySettings;
 use apiserver::client_certificates::Speaking;
 use apiserver::{NodeDialer, Server, Version, bootstrap};
+use component_base::feature_gates::FeatureGates;
 use component_base::{Clock, Random, RealClock, Shutdown, SystemRandom};
 use ipnet::{IpNet, Ipv4Net};
 use storage::Store;
@@ -157,22 +158,20 @@ impl Options {
     fn operated(
         &self,
         given: (&Arc<dyn Clock>, &Arc<dyn Random>),
+        features: &Arc<FeatureGates>,
         ends: &Ends,
     ) -> Result<apiserver::Operating> {
         let tracer = self.operating.tracer(given, ends)?;
-        Ok(apiserver::Operating { tracer, ..self.operating.operating()? })
+        Ok(apiserver::Operating { tracer, ..self.operating.operating(features)? })
     }
 
-    fn registry(&self) -> registry::Registry {
-        match self.serve_removed_apis {
-            true => registry::Registry::with_removed_versions(),
-            false => registry::Registry::built_in(),
-        }
+    fn registry(&self, features: &FeatureGates) -> Result<registry::Registry> {
+        self.operating.registry(features, self.serve_removed_apis)
     }
 
     /// Who says why objects are as they are: by the configuration of the scheduler.
-    fn explain(&self) -> Result<Arc<dyn apiserver::explain::Explain>> {
-        let config = self.scheduler.configuration(self.etcd.is_wanted())?;
+    fn explain(&self, features: &FeatureGates) -> Result<Arc<dyn apiserver::explain::Explain>> {
+        let config = self.scheduler.configuration(self.etcd.is_wanted(), features)?;
         let profiles = config.profiles().map_err(|error| anyhow!(error))?;
         Ok(Arc::new(crate::explain::FromCaches(why::Explainer::new(profiles))))
     }
@@ -183,14 +182,14 @@ impl Options {
 
     /// What cannot be, before anything is begun.
     fn check(&self) -> Result<()> {
-        crate::gates::check(&self.feature_gates)?;
-        self.operating.operating()?;
+        let features = crate::gates::parse(&self.feature_gates)?;
+        self.operating.operating(&features)?;
         self.operating.plugins()?;
-        self.operating.check_apis(&self.registry())?;
+        self.operating.check_features(&features)?;
         self.manager.check()?;
         self.adapter.source()?;
         if self.runs(Part::Scheduler) {
-            self.scheduler.configuration(self.etcd.is_wanted())?;
+            self.scheduler.configuration(self.etcd.is_wanted(), &features)?;
         }
         if self.runs(Part::Agent) && !rustix::process::geteuid().is_root() {
             bail!("a node needs root: run as root, or with --disable agent,proxy,dns");
@@ -260,16 +259,20 @@ impl Ends {
 }
 
 /// Starts the engines that run in this process.
-fn start_engines(options: &Options, parts: &control_plane::Parts) -> Result<()> {
+fn start_engines(
+    options: &Options,
+    parts: &control_plane::Parts,
+    features: &Arc<FeatureGates>,
+) -> Result<()> {
     // By turns with those of other servers, where there may be some.
     let shares_store = options.etcd.is_wanted();
     if options.runs(Part::Controllers) {
         let random = parts.random.as_ref();
         let election = options.manager_election.election(shares_store, random)?;
-        control_plane::start_controllers(parts, &options.manager, election);
+        control_plane::start_controllers(parts, &options.manager, election, features);
     }
     if options.runs(Part::Scheduler) {
-        let config = options.scheduler.configuration(shares_store)?;
+        let config = options.scheduler.configuration(shares_store, features)?;
         control_plane::start_scheduler(parts, config)?;
     }
     if options.fake_nodes > 0 {
@@ -335,12 +338,14 @@ impl Cluster {
         let setting = options.setting(&clock, metrics, shutdown)?;
         let credentials =
             options.access.credentials(Some(&pki), Some(&front_proxy), &setting).await?;
+        let features = crate::gates::parse(&options.feature_gates)?;
         let config = apiserver::Config {
             proxy_client: options.access.proxy_client(Some(&pki))?,
-            operating: options.operated((&clock, &random), ends)?,
+            operating: options.operated((&clock, &random), &features, ends)?,
+            registry: options.registry(&features)?,
             audit: audit.clone(),
             checks: kept.checks,
-            explain: Some(options.explain()?),
+            explain: Some(options.explain(&features)?),
             ..config(&options, store, (&clock, &random), &network, dialer(&pki, &authority)?)
         };
         let tokens = Arc::new(control_plane::SecretTokens(credentials.issuer()));
@@ -364,7 +369,7 @@ impl Cluster {
             tokens,
             stop: shutdown.signal(),
         };
-        start_engines(&options, &parts)?;
+        start_engines(&options, &parts, &features)?;
         let joining = network.joining(&options, &pki, &authority, parts.random.as_ref())?;
         make_joining(&server, joining, kept.encrypted.is_some(), shutdown).await?;
         bootstrap::ensure_all(&server, apiserver::node_metrics::objects(&server)).await?;
@@ -607,7 +612,7 @@ fn config(
 ) -> apiserver::Config {
     apiserver::Config {
         store,
-        registry: options.registry(),
+        registry: registry::Registry::built_in(),
         clock: Arc::clone(clock),
         random: Arc::clone(random),
         max_mutating_in_flight: options.access.max_mutating_requests_inflight,

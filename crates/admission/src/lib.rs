@@ -17,6 +17,7 @@ pub mod metrics;
 mod namespace_lifecycle;
 mod node_restriction;
 mod object_in_use;
+mod pod_group_protection;
 mod pod_security;
 mod pod_topology_labels;
 mod policies;
@@ -111,6 +112,15 @@ impl Attributes<'_> {
     #[must_use]
     pub fn forbid(&self, why: &str) -> Status {
         Status::forbidden(self.group_resource(), self.object_name(), why)
+    }
+
+    /// Gives the object a finalizer, where it has not got it.
+    pub(crate) fn add_finalizer(&mut self, name: &str) {
+        let mut finalizers = self.object.items_at(&["metadata", "finalizers"]).to_vec();
+        if !finalizers.iter().any(|it| it.as_str() == Some(name)) {
+            finalizers.push(name.into());
+            self.object.set_at(&["metadata", "finalizers"], finalizers);
+        }
     }
 
     /// The name the object has or, while it is to be generated, what it will begin with.
@@ -241,6 +251,7 @@ impl Chain {
             Arc::new(DefaultTolerationSeconds::default()),
             Arc::new(default_class::storage(objects())),
             Arc::new(object_in_use::StorageObjectInUseProtection),
+            Arc::new(pod_group_protection::PodGroupProtection),
             Arc::new(claim_resize::ClaimResize::new(objects())),
             Arc::new(runtime_class::RuntimeClass::new(objects())),
             Arc::new(certificates::approval(Arc::clone(&parts.authorizer))),

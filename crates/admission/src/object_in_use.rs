@@ -29,11 +29,7 @@ impl Plugin for StorageObjectInUseProtection {
 
     async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         let Some(name) = finalizer(attributes) else { return Ok(()) };
-        let mut finalizers = attributes.object.items_at(&["metadata", "finalizers"]).to_vec();
-        if !finalizers.iter().any(|it| it.as_str() == Some(name)) {
-            finalizers.push(name.into());
-            attributes.object.set_at(&["metadata", "finalizers"], finalizers);
-        }
+        attributes.add_finalizer(name);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! Priority: the class of a pod becomes a number; there is one default class at most.
+//! Priority: the class of a pod, or of a group of pods, becomes a number; there is one default class at most.
 
 use std::sync::Arc;
 
@@ -77,15 +77,21 @@ impl Priority {
         if name.is_empty() && !class.name.is_empty() {
             attributes.object.set_at(&["spec", "priorityClassName"], class.name.as_str());
         }
+        let is_group = is_group(attributes);
         let given = attributes.object.i64_at(&["spec", "priority"]);
         if given.is_some_and(|it| it != class.value) {
+            let whose = if is_group { "pod group" } else { "pod" };
             return Err(attributes.forbid(&format!(
-                "the integer value of priority ({}) must not be provided in pod spec; priority admission controller computed {} from the given PriorityClass name",
+                "the integer value of priority ({}) must not be provided in {whose} spec; priority admission controller computed {} from the given PriorityClass name",
                 given.unwrap_or_default(),
                 class.value
             )));
         }
         attributes.object.set_at(&["spec", "priority"], class.value);
+        if is_group {
+            // Groups have a policy of preemption behind a feature that is off.
+            return Ok(());
+        }
         let policy = attributes.object.str_at(&["spec", "preemptionPolicy"]).to_owned();
         if !policy.is_empty() && policy != class.preemption {
             return Err(attributes.forbid(&format!(
@@ -98,6 +104,11 @@ impl Priority {
     }
 }
 
+/// Whether it is about a group of pods itself.
+fn is_group(attributes: &Attributes<'_>) -> bool {
+    attributes.is(GROUP, "podgroups")
+}
+
 #[async_trait]
 impl Plugin for Priority {
     fn name(&self) -> &'static str {
@@ -106,11 +117,14 @@ impl Plugin for Priority {
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         matches!(attributes.operation, Operation::Create | Operation::Update)
-            && (attributes.is("", "pods") || attributes.is(GROUP, "priorityclasses"))
+            && (attributes.is("", "pods")
+                || attributes.is(GROUP, "priorityclasses")
+                || is_group(attributes))
     }
 
     async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        if attributes.is_new_pod() {
+        let is_new_group = is_group(attributes) && attributes.operation == Operation::Create;
+        if attributes.is_new_pod() || is_new_group {
             return self.resolve(attributes).await;
         }
         if attributes.is("", "pods") {

@@ -61,7 +61,7 @@ impl Objects for Fixed {
         version: &str,
         kind: &str,
     ) -> Option<&'static api::ResourceFacts> {
-        let mut all = api::resources().iter();
+        let mut all = api::all_resources();
         all.find(|it| it.group == group && it.version == version && it.kind == kind)
     }
 

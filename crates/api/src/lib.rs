@@ -38,6 +38,17 @@ pub fn resources() -> &'static [ResourceFacts] {
     generated::resources::RESOURCES
 }
 
+/// Every resource in versions, alpha and beta ones, that a server serves where it is asked to.
+#[must_use]
+pub fn optional_resources() -> &'static [ResourceFacts] {
+    generated::resources::OPTIONAL
+}
+
+/// Both, those of a default server first.
+pub fn all_resources() -> impl Iterator<Item = &'static ResourceFacts> + Clone {
+    resources().iter().chain(optional_resources())
+}
+
 /// What every fresh server holds, in the order in which it is made: namespaces, priority classes and levels, flow
 /// schemas, roles and their bindings.
 pub fn bootstrap_objects() -> impl Iterator<Item = apimachinery::Value> {

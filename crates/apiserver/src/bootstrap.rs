@@ -4,6 +4,8 @@
 //! any other. Roles and bindings that say `autoupdate` get back what they lack; what somebody added or changed otherwise
 //! stays.
 
+mod groups;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -201,8 +203,12 @@ fn told_objects(server: &Server, settings: &Settings) -> Vec<Value> {
 /// When an object cannot be written.
 pub async fn ensure(server: &Arc<Server>, settings: &Settings) -> Result<Summary, BootstrapError> {
     let bootstrap = Bootstrap::new(server);
+    let mut known: Vec<Value> = api::bootstrap_objects().collect();
+    if server.catalog.built_in().features().generic_workload {
+        groups::add(&mut known);
+    }
     let (namespaces, mut rest): (Vec<_>, Vec<_>) =
-        api::bootstrap_objects().partition(|it| it.str_at(&["kind"]) == "Namespace");
+        known.into_iter().partition(|it| it.str_at(&["kind"]) == "Namespace");
     rest.extend(told_objects(server, settings));
     let mut summary = Summary::default();
     // Objects in namespaces need them; all others are made at once, so that they share the store's batches.
@@ -251,19 +257,24 @@ fn own_objects(settings: &Settings, now: &str) -> Vec<Value> {
 
 /// The role of the controller that stores objects anew, which every server has since 1.37.
 fn migrator() -> [Value; 2] {
-    let name = "system:controller:storage-version-migrator-controller";
-    let metadata = value!({"name": name, "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+    let rules = value!([
+        {"verbs": ["create", "list", "patch"], "apiGroups": ["*"], "resources": ["*"]},
+        {"verbs": ["update"], "apiGroups": ["storagemigration.k8s.io"],
+            "resources": ["storageversionmigrations/status"]}]);
+    controller_role("storage-version-migrator-controller", rules)
+}
+
+/// What a controller may, and the binding to its account.
+fn controller_role(controller: &str, rules: Value) -> [Value; 2] {
+    let name = format!("system:controller:{controller}");
+    let metadata = value!({"name": (name.as_str()), "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
         "annotations": {"rbac.authorization.kubernetes.io/autoupdate": "true"}});
     [
-        value!({"kind": "ClusterRole", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": (metadata.clone()),
-            "rules": [
-                {"verbs": ["create", "list", "patch"], "apiGroups": ["*"], "resources": ["*"]},
-                {"verbs": ["update"], "apiGroups": ["storagemigration.k8s.io"],
-                    "resources": ["storageversionmigrations/status"]}]}),
+        value!({"kind": "ClusterRole", "apiVersion": "rbac.authorization.k8s.io/v1",
+            "metadata": (metadata.clone()), "rules": rules}),
         value!({"kind": "ClusterRoleBinding", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": metadata,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "namespace": "kube-system",
-                "name": "storage-version-migrator-controller"}]}),
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": (name.as_str())},
+            "subjects": [{"kind": "ServiceAccount", "namespace": "kube-system", "name": controller}]}),
     ]
 }
 

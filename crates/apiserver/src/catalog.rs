@@ -37,6 +37,8 @@ pub(crate) struct Catalog {
     /// What is answered and never stored, with what each was made of.
     computed: Vec<Made>,
     built_in_documents: openapi::BuiltIn,
+    /// Whether discovery tells of the version in which each resource is stored.
+    tells_storage: bool,
 }
 
 /// The custom resources at one moment, and what is told of all resources then.
@@ -91,6 +93,7 @@ impl Catalog {
         hub: Arc<Hub>,
         server_version: &str,
         computed: Vec<Made>,
+        tells_storage: bool,
     ) -> Self {
         let facts = discovery::documented(&built_in);
         Self {
@@ -101,6 +104,7 @@ impl Catalog {
             computed,
             built_in,
             hub,
+            tells_storage,
         }
     }
 
@@ -151,7 +155,7 @@ impl Catalog {
     /// The versions in which a resource is served.
     pub(crate) fn versions(&self, target: &Target) -> Vec<&'static ResourceFacts> {
         if !target.resource().is_custom() {
-            return target.resource().served().iter().map(|it| it.facts).collect();
+            return self.built_in.versions(target.resource()).map(|it| it.facts).collect();
         }
         let facts = target.served.facts;
         let installed = self.installed(&format_compact!("{}.{}", facts.resource, facts.group));
@@ -168,7 +172,8 @@ impl Catalog {
     ) -> Option<&'static ResourceFacts> {
         let same =
             |it: &ResourceFacts| it.group == group && it.version == version && it.kind == kind;
-        let built_in = self.built_in.resources().iter().flat_map(|it| it.served());
+        let all = self.built_in.resources().iter();
+        let built_in = all.flat_map(|it| self.built_in.versions(it.as_ref()));
         if let Some(found) = built_in.map(|it| it.facts).find(|it| same(it)) {
             return Some(found);
         }
@@ -199,7 +204,9 @@ impl Catalog {
             let computed = self.computed.iter().map(|(it, _)| Arc::clone(it));
             let more = custom.installed().map(|it| Arc::clone(&it.definition));
             let more: Vec<_> = computed.chain(more).collect();
-            discovery::Documents::new(discovery::built_in(&self.built_in), &more, &custom.remote)
+            let facts = discovery::built_in(&self.built_in);
+            let documents = discovery::Documents::new(facts, &more, &custom.remote);
+            if self.tells_storage { documents } else { documents.without_storage() }
         }))
     }
 

@@ -66,7 +66,7 @@ pub(crate) async fn install_all(
 }
 
 fn definitions_of(catalog: &Catalog, hub: &Hub) -> Option<Arc<Cache>> {
-    let (place, _) = catalog.built_in().find(GROUP, "v1", PLURAL)?;
+    let place = catalog.built_in().place(GROUP, PLURAL)?;
     Some(Arc::clone(hub.cache(place)))
 }
 

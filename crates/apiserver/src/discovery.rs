@@ -34,6 +34,8 @@ pub(crate) struct Documents {
     stored: BTreeMap<(&'static str, &'static str), &'static str>,
     core: Aggregated,
     groups: Aggregated,
+    /// Whether the version in which each resource is stored is told of.
+    tells_storage: bool,
 }
 
 #[derive(Debug)]
@@ -74,7 +76,12 @@ impl Documents {
         let (core, others): (Vec<_>, Vec<_>) = layout.iter().partition(|(it, _)| it.is_empty());
         let core = Aggregated::new(aggregated(&facts, &core, remote));
         let groups = Aggregated::new(aggregated(&facts, &others, remote));
-        Self { facts, layout, stored, core, groups }
+        Self { facts, layout, stored, core, groups, tells_storage: true }
+    }
+
+    /// The same without the versions in which resources are stored.
+    pub(crate) fn without_storage(self) -> Self {
+        Self { tells_storage: false, ..self }
     }
 
     fn is_custom(&self, group: &str) -> bool {
@@ -85,7 +92,7 @@ impl Documents {
 /// The built-in resources that are told, those of versions that are no more last.
 pub(crate) fn built_in(registry: &Registry) -> Vec<&'static ResourceFacts> {
     let removed = registry.resources().iter().flat_map(|resource| {
-        let gone = |it: &&Served| resource.removed_in(it).is_some();
+        let gone = |it: &&Served| resource.removed_in(it).is_some() && registry.serves(it.facts);
         resource.served().iter().filter(gone).map(|it| it.facts).collect::<Vec<_>>()
     });
     documented(registry).into_iter().chain(removed).collect()
@@ -93,12 +100,13 @@ pub(crate) fn built_in(registry: &Registry) -> Vec<&'static ResourceFacts> {
 
 /// The built-in resources that have types of their own.
 pub(crate) fn documented(registry: &Registry) -> Vec<&'static ResourceFacts> {
-    let served: Vec<_> =
-        registry.resources().iter().flat_map(|it| it.served().iter().map(|it| it.facts)).collect();
+    let all = registry.resources().iter();
+    let served: Vec<_> = all.flat_map(|it| it.served().iter().map(|it| it.facts)).collect();
     let is_served = |facts: &&ResourceFacts| {
-        served.iter().any(|it| std::ptr::eq(*it, *facts)) || !facts.verbs.contains(&"watch")
+        let known = served.iter().any(|it| std::ptr::eq(*it, *facts));
+        (known || !facts.verbs.contains(&"watch")) && registry.serves(facts)
     };
-    api::resources().iter().filter(is_served).collect()
+    api::all_resources().filter(is_served).collect()
 }
 
 /// Those of custom resources: groups by name, their versions the preferred first.
@@ -247,7 +255,8 @@ fn resource_document(documents: &Documents, facts: &ResourceFacts) -> Value {
     if !facts.categories.is_empty() {
         document.insert("categories", strings(facts.categories));
     }
-    if facts.verbs.contains(&"list") && facts.verbs.contains(&"watch") {
+    let is_stored = facts.verbs.contains(&"list") && facts.verbs.contains(&"watch");
+    if is_stored && documents.tells_storage {
         document.insert("storageVersionHash", storage_version_hash(documents, facts));
     }
     Value::Object(document)

@@ -143,6 +143,9 @@ async fn handle_resource(
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
     let info = &exchange.info;
+    if server.catalog.built_in().is_off(&info.group, &info.version, &info.resource) {
+        return Err(Status::no_route());
+    }
     if let Some(review) = server.reviews.find(info) {
         exchange.facts = Some(review.facts());
         return reviews::create(server, exchange, review, body).await;

@@ -63,13 +63,13 @@ pub(crate) async fn answer(server: &Server, exchange: &Exchange) -> Result<Respo
         }
         ("openid", "v1/jwks" | "v1/jwks/") => key_set(server),
         ("version", "") => Ok(version(server, exchange)),
-        ("statusz", "") => zpages::status(server, exchange),
-        ("flagz", "") => zpages::flags(server, exchange),
+        ("statusz", "") if zpages::tells_status(server) => zpages::status(server, exchange),
+        ("flagz", "") if zpages::tells_flags(server) => zpages::flags(server, exchange),
         ("debug", rest) if rest == "pprof" || rest.starts_with("pprof/") => {
             Ok(zpages::profile(server))
         }
         ("metrics", "") => Ok(crate::metrics::answer(server)),
-        ("", "") => Ok(root(exchange)),
+        ("", "") => Ok(root(server, exchange)),
         ("api", _) => Err(Status::no_route()),
         ("apis", _) if path.split('/').count() > 3 => Err(Status::no_route()),
         _ => Ok(not_found()),
@@ -171,7 +171,10 @@ fn version(server: &Server, exchange: &Exchange) -> Response<Body> {
     respond::plain(form_of(&exchange.parts.headers), 200, &document)
 }
 
-fn root(exchange: &Exchange) -> Response<Body> {
-    let document = value!({"paths": ["/api", "/apis", "/flagz", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/statusz", "/version"]});
+fn root(server: &Server, exchange: &Exchange) -> Response<Body> {
+    let documents = ["/api", "/apis", "/openapi/v2", "/openapi/v3"];
+    let mut paths: Vec<&str> = documents.into_iter().chain(zpages::paths(server)).collect();
+    paths.sort_unstable();
+    let document = value!({"paths": (paths.into_iter().collect::<apimachinery::Value>())});
     respond::plain(form_of(&exchange.parts.headers), 200, &document)
 }

@@ -249,6 +249,7 @@ impl Server {
             Arc::clone(&hub),
             &config.version.git,
             computed.unwrap_or_default(),
+            config.operating.features.enabled("StorageVersionHash"),
         );
         let catalog = Arc::new(catalog);
         let objects = Arc::new(CachedObjects::new(Arc::clone(&hub), Arc::clone(&catalog)));
@@ -312,6 +313,19 @@ impl Server {
     fn in_flight(&self) -> usize {
         let count = |it: &AtomicUsize| it.load(Ordering::Acquire);
         count(&self.limits.mutating) + count(&self.limits.reading)
+    }
+
+    /// The resources that are served besides those of a server that is told nothing of its APIs.
+    #[must_use]
+    pub fn optional_resources(&self) -> Vec<client::Resource> {
+        let built_in = self.catalog.built_in();
+        let usual = |facts: &api::ResourceFacts| {
+            let mut all = api::resources().iter();
+            all.any(|it| (it.group, it.resource) == (facts.group, facts.resource))
+        };
+        let all = built_in.resources().iter();
+        let first = all.filter_map(|it| built_in.versions(it.as_ref()).next());
+        first.map(|it| it.facts).filter(|it| !usual(it)).map(Into::into).collect()
     }
 
     /// The caches, whose [`Hub::run`] the caller spawns.

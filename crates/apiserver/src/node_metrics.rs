@@ -168,8 +168,8 @@ fn wanted(
         Kind::Node => "nodes",
         Kind::Pod => "pods",
     };
-    let cache = server.catalog.built_in().find("", "v1", resource);
-    let Some(cache) = cache.map(|(place, _)| server.hub.cache(place)) else {
+    let cache = server.catalog.built_in().place("", resource);
+    let Some(cache) = cache.map(|place| server.hub.cache(place)) else {
         return Ok(Vec::new());
     };
     let (namespace, name) = (&target.namespace, &exchange.info.name);
@@ -191,8 +191,8 @@ fn nodes_of(server: &Server, kind: Kind, objects: &[Arc<Obj>]) -> Vec<Value> {
     }
     let names: std::collections::BTreeSet<String> =
         decoded.map(|pod| pod.str_at(&["spec", "nodeName"]).to_owned()).collect();
-    let cache = server.catalog.built_in().find("", "v1", "nodes");
-    let Some(cache) = cache.map(|(place, _)| server.hub.cache(place)) else { return Vec::new() };
+    let cache = server.catalog.built_in().place("", "nodes");
+    let Some(cache) = cache.map(|place| server.hub.cache(place)) else { return Vec::new() };
     names.iter().filter_map(|name| cache.get(name)?.to_value().ok()).collect()
 }
 

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use component_base::feature_gates::FeatureGates;
 use http::HeaderValue;
 
 use crate::cors::Cors;
@@ -44,6 +45,8 @@ pub struct Operating {
     pub tracer: Option<Arc<Tracer>>,
     /// What `/statusz` and `/flagz` tell.
     pub component: Component,
+    /// Which of upstream's features are on.
+    pub features: Arc<FeatureGates>,
 }
 
 /// How a server ends that is asked to.
@@ -80,6 +83,7 @@ impl Default for Operating {
             transport_security: None,
             tracer: None,
             component: Component::default(),
+            features: Arc::default(),
         }
     }
 }

@@ -24,6 +24,26 @@ const VERSION: &str = "v1beta1";
 const PATHS: [&str; 7] =
     ["/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version"];
 
+/// Whether `/statusz` is there.
+pub(crate) fn tells_status(server: &Server) -> bool {
+    server.operating.features.enabled("ComponentStatusz")
+}
+
+/// Whether `/flagz` is there.
+pub(crate) fn tells_flags(server: &Server) -> bool {
+    server.operating.features.enabled("ComponentFlagz")
+}
+
+/// The paths that tell something.
+pub(crate) fn paths(server: &Server) -> impl Iterator<Item = &'static str> {
+    let (status, flags) = (tells_status(server), tells_flags(server));
+    PATHS.into_iter().filter(move |it| match *it {
+        "/statusz" => status,
+        "/flagz" => flags,
+        _ => true,
+    })
+}
+
 /// What the client takes: text, or the object in this encoding.
 fn form(exchange: &Exchange, kind: &str) -> Result<Option<Encoding>, Status> {
     let accepted = exchange.header(ACCEPT);
@@ -79,7 +99,7 @@ pub(crate) fn status(server: &Server, exchange: &Exchange) -> Result<Response<Bo
         ("Up", format!("{hours} hr {minutes:02} min {seconds:02} sec")),
         ("Binary version", binary.to_owned()),
         ("Emulation version", emulated.clone()),
-        ("Paths", PATHS.join(" ")),
+        ("Paths", paths(server).collect::<Vec<_>>().join(" ")),
     ];
     for (name, value) in lines {
         let _ = writeln!(text, "{name}: {value}");
@@ -89,7 +109,7 @@ pub(crate) fn status(server: &Server, exchange: &Exchange) -> Result<Response<Bo
     object.set_at(&["uptimeSeconds"], i64::try_from(up).unwrap_or(i64::MAX));
     object.set_at(&["binaryVersion"], binary);
     object.set_at(&["emulationVersion"], emulated);
-    object.set_at(&["paths"], PATHS.into_iter().collect::<Value>());
+    object.set_at(&["paths"], paths(server).collect::<Value>());
     Ok(answer(encoding, text, &object))
 }
 

@@ -38,8 +38,7 @@ impl Resource {
     /// Where the built-in API has no such resource: the names are constants of the caller.
     #[must_use]
     pub fn built_in(group: &str, plural: &str) -> Self {
-        let facts = api::resources()
-            .iter()
+        let facts = api::all_resources()
             .find(|it| it.group == group && it.resource == plural)
             .expect("because callers name resources of the built-in API");
         facts.into()
@@ -48,8 +47,7 @@ impl Resource {
     /// The resource of a Rust type.
     #[must_use]
     pub fn of<K: k8s_openapi::Resource>() -> Self {
-        let facts = api::resources()
-            .iter()
+        let facts = api::all_resources()
             .find(|it| it.group == K::GROUP && it.version == K::VERSION && it.kind == K::KIND)
             .expect("because the generated types and the table are of one version");
         facts.into()

@@ -78,10 +78,20 @@ pub enum GateError {
     },
 }
 
+/// The minor version of Kubernetes whose gates these are.
+pub const MINOR: u16 = 37;
+
 /// The gates of one process, at one version.
 #[derive(Debug, Clone)]
 pub struct FeatureGates {
     states: BTreeMap<&'static str, (bool, &'static Spec)>,
+}
+
+/// Upstream's gates with the defaults they have at 1.[`MINOR`].
+impl Default for FeatureGates {
+    fn default() -> Self {
+        Self::at_minor(KUBERNETES, MINOR)
+    }
 }
 
 impl FeatureGates {
@@ -99,6 +109,11 @@ impl FeatureGates {
     #[must_use]
     pub fn enabled(&self, name: &str) -> bool {
         self.states.get(name).is_some_and(|(on, _)| *on)
+    }
+
+    /// The gates by name: stage, and whether each is on.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Stage, bool)> {
+        self.states.iter().map(|(name, (on, spec))| (*name, spec.stage, *on))
     }
 
     /// The gates whose state differs from `other`'s, by name, with their state here.
@@ -193,6 +208,22 @@ mod tests {
         assert!(gates.enabled("Old"));
         assert!(!gates.enabled("Young"));
         assert!(!FeatureGates::at_minor(GATES, 29).enabled("Old"));
+    }
+
+    #[test]
+    fn upstreams_gates_are_those_of_the_version_that_is_served() {
+        let gates = FeatureGates::default();
+        for (name, on) in
+            [("DRADeviceTaintRules", true), ("GenericWorkload", false), ("GangScheduling", false)]
+        {
+            assert_eq!(gates.enabled(name), on, "{name}");
+        }
+        // Generally available, and still to be switched off.
+        assert_eq!(gates.clone().set("DRADeviceTaintRules=false"), Ok(()));
+        let gone = gates.clone().set("GangScheduling=true");
+        assert_eq!(gone, Err(GateError::Unknown("GangScheduling".into())));
+        let names: Vec<&str> = KUBERNETES.iter().map(|it| it.name).collect();
+        assert!(names.is_sorted(), "{names:?}");
     }
 
     #[test]

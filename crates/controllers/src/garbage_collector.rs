@@ -78,6 +78,14 @@ pub fn resources() -> Vec<Resource> {
     resources
 }
 
+impl GarbageCollector {
+    /// One that knows these resources too.
+    #[must_use]
+    pub fn new(more: &[Resource]) -> Self {
+        Self { kinds: Arc::new(Kinds::with(more)) }
+    }
+}
+
 impl Controller for GarbageCollector {
     const NAME: &'static str = "garbage-collector-controller";
     const ACCOUNT: &'static str = "generic-garbage-collector";
@@ -148,7 +156,12 @@ struct Kinds {
 
 impl Kinds {
     fn built_in() -> Self {
-        let resources = resources();
+        Self::with(&[])
+    }
+
+    fn with(more: &[Resource]) -> Self {
+        let mut resources = resources();
+        resources.extend_from_slice(more);
         let by_kind = resources
             .iter()
             .enumerate()

@@ -28,6 +28,7 @@ pub mod owner;
 pub mod persistentvolume_binder;
 pub mod persistentvolume_expander;
 pub mod pod_gc;
+pub mod pod_group_protection;
 pub mod podautoscaler;
 pub mod pods;
 pub mod policy_status;
@@ -57,7 +58,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::reflector::Caches;
-use client::{Client, EventRecorder};
+use client::{Client, EventRecorder, Resource};
+use component_base::feature_gates::FeatureGates;
 use component_base::{Clock, Random, ShutdownSignal};
 use controller::{Controller, Environment, Runner};
 pub use metrics::Metrics;
@@ -108,6 +110,10 @@ pub struct Setup {
     pub attach_detach: attach_detach::Options,
     /// What they count.
     pub metrics: Metrics,
+    /// Which of upstream's features are on.
+    pub features: Arc<FeatureGates>,
+    /// Resources that the API server serves besides those that every server does.
+    pub more: Vec<Resource>,
     /// What they do side by side.
     pub tasks: TaskTracker,
     /// When to stop.
@@ -131,16 +137,18 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (root_ca::RootCaPublisher::NAME, |setup| {
         start(setup, root_ca::RootCaPublisher { root_ca: Arc::clone(&setup.root_ca) }, 1);
     }),
-    (namespace::Namespaces::NAME, |setup| start(setup, namespace::Namespaces::default(), 10)),
+    (namespace::Namespaces::NAME, |setup| {
+        start(setup, namespace::Namespaces::new(&setup.more), 10);
+    }),
     (resource_quota::ResourceQuotas::NAME, |setup| {
-        start(setup, resource_quota::ResourceQuotas::default(), 5);
+        start(setup, resource_quota::ResourceQuotas::new(&setup.more), 5);
     }),
     // Before those who own it: a set acts on what it is told before that is taken back.
     (replicaset::ReplicaSets::NAME, |setup| start(setup, replicaset::ReplicaSets, 5)),
     (deployment::Deployments::NAME, |setup| start(setup, deployment::Deployments, 5)),
     (disruption::Disruption::NAME, |setup| start(setup, disruption::Disruption, 1)),
     (garbage_collector::GarbageCollector::NAME, |setup| {
-        start(setup, garbage_collector::GarbageCollector::default(), 20);
+        start(setup, garbage_collector::GarbageCollector::new(&setup.more), 20);
     }),
     (node_lifecycle::NodeLifecycle::NAME, |setup| {
         let metrics = setup.metrics.node_lifecycle.clone();
@@ -218,6 +226,11 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, storage_version_migrator::StorageVersionMigrator::default(), 1);
     }),
     (policy_status::PolicyStatus::NAME, |setup| start(setup, policy_status::PolicyStatus, 5)),
+    (pod_group_protection::PodGroupProtection::NAME, |setup| {
+        if setup.features.enabled("GenericWorkload") {
+            start(setup, pod_group_protection::PodGroupProtection, 1);
+        }
+    }),
     (vac_protection::VacProtection::NAME, |setup| start(setup, vac_protection::VacProtection, 1)),
     (service_cidr::ServiceCidrs::NAME, |setup| start(setup, service_cidr::ServiceCidrs, 5)),
     (resourceclaim::ResourceClaims::NAME, |setup| start(setup, resourceclaim::ResourceClaims, 10)),

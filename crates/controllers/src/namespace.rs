@@ -22,6 +22,22 @@ use remote::{Remotes, Seen};
 pub struct Namespaces {
     custom: Arc<CustomResources>,
     remotes: Arc<Remotes>,
+    /// Resources that the server has besides those of every server.
+    more: Vec<Resource>,
+}
+
+impl Namespaces {
+    /// One that knows these resources too.
+    #[must_use]
+    pub fn new(more: &[Resource]) -> Self {
+        let more = more.iter().filter(|it| it.namespaced).cloned().collect();
+        Self { more, ..Self::default() }
+    }
+
+    /// Every built-in resource in which namespaces may have something.
+    fn built_in(&self) -> impl Iterator<Item = Resource> + '_ {
+        resources().into_iter().chain(self.more.iter().cloned())
+    }
 }
 
 /// The finalizer that this controller takes away.
@@ -121,7 +137,7 @@ impl Controller for Namespaces {
 
     fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
         let (custom, remotes) = (Arc::clone(&self.custom), Arc::clone(&self.remotes));
-        let watches = resources().into_iter().filter(|it| !is_event(it)).fold(
+        let watches = self.built_in().filter(|it| !is_event(it)).fold(
             watches.own::<Namespace>(),
             |watches, resource| {
                 watches.on_resource(resource.clone(), move |change, snapshot| {
@@ -144,7 +160,7 @@ impl Controller for Namespaces {
         let namespace: Namespace = snapshot.get(key)?;
         namespace.metadata.deletion_timestamp.as_ref()?;
         let custom = self.custom.all().into_iter().filter(|it| it.namespaced);
-        let all: Vec<Resource> = resources().into_iter().chain(custom).collect();
+        let all: Vec<Resource> = self.built_in().chain(custom).collect();
         let cached = cached(snapshot, &key.name, &all);
         let (content, fetches) = if cached.is_empty() {
             listed(snapshot, &key.name, &all)

@@ -47,6 +47,16 @@ impl Default for ResourceQuotas {
     }
 }
 
+impl ResourceQuotas {
+    /// One that counts these resources too.
+    #[must_use]
+    pub fn new(more: &[Resource]) -> Self {
+        let mut resources = countable();
+        resources.extend(more.iter().filter(|it| it.namespaced).cloned());
+        Self { resources, custom: Arc::default() }
+    }
+}
+
 /// Every namespaced resource, each once.
 fn countable() -> Vec<Resource> {
     let listed = |facts: &&api::ResourceFacts| {

@@ -10,8 +10,9 @@ use apimachinery::{FieldErrors, Value};
 use compact_str::CompactString;
 use jiff::Timestamp;
 
+use crate::apis::Features;
 use crate::removed::{self, Removed};
-use crate::{AnyResource, Part, Rules, Served, metadata};
+use crate::{AnyResource, Part, Rules, Served, gated, metadata};
 
 /// When `metadata.generation` moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,14 +80,53 @@ pub struct Alternative {
     pub group: &'static str,
     /// Its version.
     pub version: &'static str,
-    /// Sets its defaults.
-    pub default: fn(&mut Value),
+    /// Sets its defaults, where they are not those of the storage version.
+    pub default: Option<fn(&mut Value)>,
     /// What else is wrong with a new object that was written in this version; the object is of the storage version.
     pub validate: fn(&Value, &mut FieldErrors),
     /// Converts it to the storage version.
     pub to_storage: fn(&mut Value),
     /// Converts the storage version to it.
     pub from_storage: fn(&mut Value),
+}
+
+impl Alternative {
+    /// A version whose objects look as the stored ones do.
+    #[must_use]
+    pub const fn same(group: &'static str, version: &'static str) -> Self {
+        Self {
+            group,
+            version,
+            default: None,
+            validate: |_, _| {},
+            to_storage: |_| {},
+            from_storage: |_| {},
+        }
+    }
+}
+
+/// Alpha and beta versions that are to go, all kinds of a version or one: group, version, plural name, the minor releases
+/// since which it is deprecated and without it. Upstream: three and six releases after a version came.
+const GOING: &[(&str, &str, &str, u16, u16)] = &[
+    ("admissionregistration.k8s.io", "v1alpha1", "", 35, 38),
+    ("admissionregistration.k8s.io", "v1beta1", "", 37, 40),
+    ("certificates.k8s.io", "v1beta1", "clustertrustbundles", 36, 39),
+    ("coordination.k8s.io", "v1alpha2", "", 35, 38),
+    ("coordination.k8s.io", "v1beta1", "leasecandidates", 36, 39),
+    ("resource.k8s.io", "v1alpha3", "devicetaintrules", 36, 39),
+    ("resource.k8s.io", "v1beta1", "", 35, 38),
+    ("resource.k8s.io", "v1beta2", "deviceclasses", 36, 39),
+    ("resource.k8s.io", "v1beta2", "resourceclaims", 36, 39),
+    ("resource.k8s.io", "v1beta2", "resourceclaimtemplates", 36, 39),
+    ("resource.k8s.io", "v1beta2", "resourceslices", 36, 39),
+];
+
+/// When a version goes that is served today.
+fn going(facts: &ResourceFacts) -> Option<(u16, u16)> {
+    let same = |it: &&(&str, &str, &str, u16, u16)| {
+        (it.0, it.1) == (facts.group, facts.version) && (it.2.is_empty() || it.2 == facts.resource)
+    };
+    GOING.iter().find(same).map(|it| (it.3, it.4))
 }
 
 /// Kinds of the core group that upstream warns of: version, kind, warning.
@@ -233,21 +273,22 @@ pub struct BuiltIn {
     removed: Vec<(&'static Removed, Served)>,
     prefix: String,
     fields: Vec<CompactString>,
+    /// Fields of features that are off: written anew they are dropped.
+    dropped: &'static [&'static [&'static str]],
     /// What Go writes for an object of which nothing is set.
     zero: OnceLock<Value>,
 }
 
 /// The facts of a resource in the table.
 fn facts(group: &str, version: &str, resource: &str) -> Option<&'static ResourceFacts> {
-    api::resources()
-        .iter()
+    api::all_resources()
         .find(|it| it.group == group && it.version == version && it.resource == resource)
 }
 
 impl BuiltIn {
     /// The declaration joined with the generated tables; `None` where they do not know it.
     #[must_use]
-    pub fn new(declaration: Declaration) -> Option<Self> {
+    pub fn new(declaration: Declaration, features: Features) -> Option<Self> {
         let own = (declaration.group, declaration.version);
         let others = declaration.alternatives.iter().map(|it| (it.group, it.version));
         let served = std::iter::once(own).chain(others).map(|(group, version)| {
@@ -262,6 +303,7 @@ impl BuiltIn {
             removed: Vec::new(),
             prefix: format!("/registry/{name}/"),
             fields: declaration.fields.iter().map(|field| field.name.into()).collect(),
+            dropped: gated::dropped(declaration.group, declaration.resource, features),
             zero: OnceLock::new(),
             declaration,
         })
@@ -327,10 +369,8 @@ impl AnyResource for BuiltIn {
         if let Some((removed, _)) = self.removed(served) {
             (removed.shape.default)(value);
         }
-        match self.alternative(served) {
-            Some(alternative) => (alternative.default)(value),
-            None => (self.declaration.default)(value),
-        }
+        let own = self.alternative(served).and_then(|it| it.default);
+        own.unwrap_or(self.declaration.default)(value);
     }
 
     fn to_storage(&self, served: &Served, value: &mut Value) {
@@ -368,6 +408,13 @@ impl AnyResource for BuiltIn {
         if let Some((removed, now)) = self.removed(served) {
             return Some(removed.warning(facts.kind, &now.facts.api_version()).into());
         }
+        if let Some((deprecated, removed)) = going(facts) {
+            let (version, kind) = (facts.api_version(), facts.kind);
+            let warning = format!(
+                "{version} {kind} is deprecated in v1.{deprecated}+, unavailable in v1.{removed}+"
+            );
+            return Some(warning.into());
+        }
         let known = DEPRECATED.iter().find(|it| (it.0, it.1) == (facts.version, facts.kind));
         known.filter(|_| facts.group.is_empty()).map(|it| it.2.into())
     }
@@ -377,6 +424,7 @@ impl AnyResource for BuiltIn {
     }
 
     fn prepare_create(&self, value: &mut Value) {
+        gated::drop_new(self.dropped, value);
         conform::empty_lists_are_null(api::schema(), self.served[0].node, value);
         if self.declaration.rules.has_status && !self.declaration.created_with_status {
             let zero = || conform::zero(api::schema(), self.served[0].node);
@@ -389,6 +437,7 @@ impl AnyResource for BuiltIn {
         conform::empty_lists_are_null(api::schema(), self.served[0].node, value);
         match part {
             Part::Main => {
+                gated::drop_changed(self.dropped, value, old);
                 if self.declaration.rules.has_status {
                     reset(value, "status", old);
                 }

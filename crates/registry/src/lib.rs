@@ -3,10 +3,12 @@
 //! Facts only: no I/O, no clock. The server sees [`AnyResource`]; a built-in resource is a [`Declaration`] in a file of
 //! its own under [`resources`], a custom one makes the same of its schema at run time.
 
+pub mod apis;
 mod check;
 pub mod custom;
 pub mod declaration;
 pub mod expressions;
+mod gated;
 mod go;
 pub mod metadata;
 mod pod_spec;
@@ -27,6 +29,7 @@ use apimachinery::{FieldErrors, Value};
 use compact_str::CompactString;
 use jiff::Timestamp;
 
+pub use apis::{Apis, Features};
 pub use declaration::{Declaration, DeletionRule, Generation, Scale};
 
 /// One version of a resource as it is served.
@@ -53,7 +56,7 @@ pub enum Part<'p> {
 ///
 /// Values are of the storage version unless a method says otherwise.
 pub trait AnyResource: Send + Sync + Debug {
-    /// The versions it is served in, the storage version's first.
+    /// The versions it can be served in, the storage version's first.
     fn served(&self) -> &[Served];
 
     /// What every key of this resource begins with: `/registry/pods/`.
@@ -193,31 +196,68 @@ pub struct Registry {
     resources: Vec<Arc<dyn AnyResource>>,
     /// Group, version and plural name to a place among the resources, and the version there.
     names: BTreeMap<(&'static str, &'static str, &'static str), (usize, Served)>,
+    apis: Apis,
 }
 
 impl Registry {
-    /// The built-in resources.
+    /// The built-in resources as a server serves them that is told nothing else.
     #[must_use]
     pub fn built_in() -> Self {
-        Self::of(resources::all(false))
+        Self::of(Apis::default())
     }
 
     /// The built-in resources, in versions too that upstream does not serve any more.
     #[must_use]
     pub fn with_removed_versions() -> Self {
-        Self::of(resources::all(true))
+        Self::of(Apis::default().with_removed(true))
     }
 
-    fn of(resources: Vec<Arc<dyn AnyResource>>) -> Self {
+    /// The built-in resources in the versions in which they are to be served.
+    #[must_use]
+    pub fn of(apis: Apis) -> Self {
+        let resources = resources::all(&apis);
         let mut names = BTreeMap::new();
         for (index, resource) in resources.iter().enumerate() {
-            for served in resource.served() {
+            for served in resource.served().iter().filter(|it| apis.serves(it.facts)) {
                 let facts = served.facts;
                 let name = (facts.group, facts.version, facts.resource);
                 names.entry(name).or_insert((index, *served));
             }
         }
-        Self { resources, names }
+        Self { resources, names, apis }
+    }
+
+    /// Whether a resource is served in a version. Objects are stored in a version that need not be.
+    #[must_use]
+    pub fn serves(&self, facts: &ResourceFacts) -> bool {
+        self.apis.serves(facts)
+    }
+
+    /// The versions in which one of these resources is served.
+    pub fn versions<'r>(
+        &'r self,
+        resource: &'r dyn AnyResource,
+    ) -> impl Iterator<Item = Served> + 'r {
+        resource.served().iter().copied().filter(|it| self.serves(it.facts))
+    }
+
+    /// Whether a resource of upstream's is switched off in a version.
+    #[must_use]
+    pub fn is_off(&self, group: &str, version: &str, resource: &str) -> bool {
+        self.apis.is_off(group, version, resource)
+    }
+
+    /// The features that declarations know of.
+    #[must_use]
+    pub fn features(&self) -> Features {
+        self.apis.features
+    }
+
+    /// Where a resource stands among [`Registry::resources`], in whatever version it is served.
+    #[must_use]
+    pub fn place(&self, group: &str, resource: &str) -> Option<usize> {
+        let same = |it: &Served| (it.facts.group, it.facts.resource) == (group, resource);
+        self.resources.iter().position(|it| it.served().iter().any(same))
     }
 
     /// The resources, each once.
@@ -226,7 +266,7 @@ impl Registry {
         &self.resources
     }
 
-    /// The resource and version a path names.
+    /// The resource and version a path names, where it is served.
     #[must_use]
     pub fn find(&self, group: &str, version: &str, resource: &str) -> Option<(usize, Served)> {
         self.names.get(&(group, version, resource)).copied()

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::AnyResource;
+use crate::apis::{Apis, Features};
 use crate::declaration::{BuiltIn, Declaration};
 
 mod admission_policies;
@@ -19,6 +20,7 @@ mod csi;
 mod customresourcedefinition;
 mod daemonset;
 mod deployment;
+mod device_versions;
 mod devices;
 mod endpoints;
 mod endpointslice;
@@ -30,6 +32,7 @@ mod ingressclass;
 mod job;
 mod job_checks;
 mod lease;
+mod lease_candidate;
 mod limitrange;
 mod migration;
 mod namespace;
@@ -39,6 +42,8 @@ mod node;
 mod persistentvolume;
 mod persistentvolumeclaim;
 mod pod;
+mod pod_group;
+mod pod_group_checks;
 mod pod_row;
 mod pod_update;
 mod poddisruptionbudget;
@@ -143,13 +148,25 @@ const VIRTUAL: &[&str] = &[
     "subjectaccessreviews",
 ];
 
-/// Every built-in resource that is stored, with or without versions that are no more.
+/// Those that are there where they are asked for, or where a feature is on.
+const OPTIONAL: &[(fn(Features) -> bool, fn() -> Declaration)] = &[
+    (|_| true, lease_candidate::resource),
+    (|it| it.generic_workload, pod_group::resource),
+    (|it| it.generic_workload, pod_group::workload),
+];
+
+/// Every built-in resource that is stored, with or without versions that are no more. One that is served in no version
+/// unless it is asked for is left out where it is not.
 #[must_use]
-pub fn all(with_removed: bool) -> Vec<Arc<dyn AnyResource>> {
-    DECLARATIONS
-        .iter()
-        .filter_map(|make| BuiltIn::new(make()))
-        .map(|built_in| if with_removed { built_in.with_removed() } else { built_in })
+pub fn all(apis: &Apis) -> Vec<Arc<dyn AnyResource>> {
+    let features = apis.features;
+    let always = DECLARATIONS.iter().filter_map(|make| BuiltIn::new(make(), features));
+    let optional = OPTIONAL.iter().filter(|it| (it.0)(features));
+    let optional = optional.filter_map(|it| BuiltIn::new((it.1)(), features));
+    let optional = optional.filter(|it| it.served().iter().any(|it| apis.serves(it.facts)));
+    always
+        .chain(optional)
+        .map(|built_in| if apis.removed { built_in.with_removed() } else { built_in })
         .map(|built_in| Arc::new(built_in) as Arc<dyn AnyResource>)
         .collect()
 }
@@ -160,12 +177,14 @@ mod tests {
 
     #[test]
     fn every_resource_of_the_table_has_a_declaration() {
-        let all = all(false);
+        let features = Features { generic_workload: true };
+        let asked = ["api/all=true".to_owned()];
+        let apis = Apis::default().with_features(features).configure(&asked).unwrap();
+        let all = all(&apis);
         let declared = |facts: &api::ResourceFacts| {
             all.iter().any(|it| it.served().iter().any(|served| std::ptr::eq(served.facts, facts)))
         };
-        let missing: Vec<&str> = api::resources()
-            .iter()
+        let missing: Vec<&str> = api::all_resources()
             .filter(|facts| !VIRTUAL.contains(&facts.resource) && !declared(facts))
             .map(|facts| facts.resource)
             .collect();

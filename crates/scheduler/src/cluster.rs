@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use crate::alike::Alike;
 use crate::devices::Devices;
+use crate::groups::Groups;
 use crate::labels::Labels;
 use crate::node::{NodeLite, Row};
 use crate::pod::PodLite;
@@ -98,6 +99,8 @@ pub struct Cluster {
     pub volumes: Volumes,
     /// Devices, and claims of them.
     pub devices: Devices,
+    /// Groups of pods that are scheduled together.
+    pub groups: Groups,
 }
 
 static NO_LABELS: std::sync::LazyLock<Arc<Labels>> = std::sync::LazyLock::new(Arc::default);
@@ -313,12 +316,13 @@ impl Cluster {
 
     /// Puts a pod on the node that it names, or moves it there.
     pub fn set_pod(&mut self, pod: Arc<PodLite>) {
+        self.groups.placed(&pod);
         if let Some(index) = self.placed.get(&pod.key).and_then(|it| self.position(it))
             && self.rows[index].replace(&pod)
         {
             return;
         }
-        self.remove_pod(&pod.key);
+        self.take_pod(&pod.key);
         self.placed.insert(pod.key.clone(), pod.node.clone());
         match self.position(&pod.node) {
             Some(index) => {
@@ -330,8 +334,20 @@ impl Cluster {
         }
     }
 
-    /// Takes a pod off its node.
+    /// Takes a pod off its node, and out of its group.
     pub fn remove_pod(&mut self, key: &ObjectKey) -> Option<Arc<PodLite>> {
+        self.groups.gone(key);
+        self.take_pod(key)
+    }
+
+    /// A pod that has a node, where that node is known.
+    #[must_use]
+    pub fn pod(&self, key: &ObjectKey) -> Option<&PodLite> {
+        let row = self.row(self.placed.get(key)?)?;
+        row.pods.iter().find(|it| it.key == *key).map(|it| it.as_ref())
+    }
+
+    fn take_pod(&mut self, key: &ObjectKey) -> Option<Arc<PodLite>> {
         let node = self.placed.remove(key)?;
         if let Some(index) = self.position(&node) {
             let pod = self.rows[index].pods.iter().find(|it| it.key == *key).cloned()?;

@@ -52,6 +52,8 @@ pub struct Configuration {
     pub extenders: Vec<ExtenderConfig>,
     /// Whether caches are filled only once this is the leader.
     pub delay_cache_until_active: bool,
+    /// Whether pods are scheduled in groups: the feature `GenericWorkload`, of which a configuration's text says nothing.
+    pub pod_groups: bool,
 }
 
 /// Who of several works.
@@ -293,6 +295,7 @@ fn read(reader: &mut Reader<'_>, problems: &mut Problems) -> Configuration {
         delay_cache_until_active: reader
             .flag("delayCacheUntilActive", problems)
             .unwrap_or_default(),
+        pod_groups: false,
     }
 }
 

@@ -295,6 +295,8 @@ pub struct Profile {
     pub devices: DynamicResourcesArgs,
     /// How many nodes suffice.
     pub percentage: Percentage,
+    /// Whether of a group that asks for it all pods get a node, or none does.
+    pub gangs: bool,
 }
 
 impl Default for Profile {

@@ -12,6 +12,7 @@ pub mod decide;
 pub mod devices;
 pub mod extender;
 pub mod framework;
+pub mod groups;
 pub mod labels;
 pub mod metrics;
 pub mod node;

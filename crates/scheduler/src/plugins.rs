@@ -3,6 +3,7 @@
 
 mod dynamic_resources;
 mod fit;
+mod gang_scheduling;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -30,6 +31,7 @@ const PLUGINS: &[(&str, &[&str])] = &[
         "DynamicResources",
         &["preEnqueue", "preFilter", "filter", "postFilter", "score", "reserve", "preBind"],
     ),
+    (GANG_SCHEDULING, &["preEnqueue", "permit"]),
     ("ImageLocality", &["score"]),
     ("InterPodAffinity", &["preFilter", "filter", "preScore", "score"]),
     ("NodeAffinity", &["preFilter", "filter", "preScore", "score"]),
@@ -49,6 +51,9 @@ const PLUGINS: &[(&str, &[&str])] = &[
     ("VolumeZone", &["preFilter", "filter"]),
 ];
 
+/// The plugin that is there only where pods are scheduled in groups.
+pub(crate) const GANG_SCHEDULING: &str = "GangScheduling";
+
 /// Where a plugin is asked; `None` where there is no such plugin.
 pub(crate) fn points(name: &str) -> Option<&'static [&'static str]> {
     PLUGINS.iter().find(|(it, _)| *it == name).map(|(_, points)| *points)
@@ -63,6 +68,7 @@ pub(crate) fn asked_at(name: &str, point: &str) -> bool {
 pub(crate) fn pre_enqueue(name: &str, args: &Args) -> Option<Box<dyn PreEnqueue>> {
     match name {
         "SchedulingGates" => Some(Box::new(scheduling_gates::SchedulingGates)),
+        GANG_SCHEDULING => Some(Box::new(gang_scheduling::GangScheduling)),
         "DynamicResources" => Some(Box::new(DynamicResources(args.devices))),
         // DefaultPreemption holds back pods whose preemption is still being written.
         _ => None,

@@ -61,6 +61,8 @@ pub struct Ask {
     pub disks: Vec<Disk>,
     /// What its node must be able to do, as nodes declare it.
     pub features: Vec<&'static str>,
+    /// The group that it is scheduled with.
+    pub group: Option<CompactString>,
 }
 
 /// A disk that only so many pods of a node may have.
@@ -197,6 +199,13 @@ impl PodLite {
             && self.ask.disks == other.ask.disks
     }
 
+    /// The group that it is scheduled with, where there is one.
+    #[must_use]
+    pub fn group(&self) -> Option<ObjectKey> {
+        let name = self.ask.group.clone()?;
+        Some(ObjectKey::new(self.key.namespace.clone(), name))
+    }
+
     /// Whether it has ended, so that it holds nothing of its node.
     #[must_use]
     pub fn has_ended(pod: &Value) -> bool {
@@ -251,6 +260,11 @@ fn ask(pod: &Value, spec: &Value, labels: &Labels) -> Ask {
         claims: claims(pod, spec),
         disks: spec.items_at(&["volumes"]).iter().filter_map(disk).collect(),
         features: features(spec),
+        group: spec
+            .at(&["schedulingGroup", "podGroupName"])
+            .and_then(Value::as_str)
+            .filter(|it| !it.is_empty())
+            .map(Into::into),
     }
 }
 

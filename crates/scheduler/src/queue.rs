@@ -53,6 +53,8 @@ pub enum Happened {
     PodGone,
     /// Devices came or changed, or were given back.
     Devices,
+    /// A group of pods came or changed, or one of its pods came.
+    Group,
     /// Something else that a decision looks at changed: a namespace, a claim, a volume.
     Other,
 }
@@ -64,7 +66,7 @@ impl Happened {
             Self::Node => "NodeUpdate",
             Self::PodPlaced => "AssignedPodAdd",
             Self::PodGone => "AssignedPodDelete",
-            Self::Devices | Self::Other => "Update",
+            Self::Devices | Self::Group | Self::Other => "Update",
         }
     }
 
@@ -83,6 +85,7 @@ impl Happened {
                     | "NodeVolumeLimits"
             ),
             Self::Devices => plugin == "DynamicResources",
+            Self::Group => plugin == "GangScheduling",
             Self::Other => {
                 matches!(
                     plugin,
@@ -222,6 +225,20 @@ impl Queue {
         entry.place = Place::Out;
         entry.attempts = entry.attempts.saturating_add(1);
         Some(Arc::clone(&entry.pod))
+    }
+
+    /// Takes a pod out to be tried that is not on its turn, since one of its group is. Pods that a plugin does not let in
+    /// stay where they are, and so do those that are being tried.
+    pub fn pop_waiting(&mut self, key: &ObjectKey) -> Option<Arc<PodLite>> {
+        let place = self.entries.get(key).map(|it| it.place.clone());
+        if matches!(place, None | Some(Place::Gated | Place::Out)) {
+            return None;
+        }
+        let mut entry = self.take(key)?;
+        entry.attempts = entry.attempts.saturating_add(1);
+        let pod = Arc::clone(&entry.pod);
+        self.insert(key.clone(), entry, Place::Out, "");
+        Some(pod)
     }
 
     /// A pod was tried and these plugins refused nodes. It waits for something that helps.

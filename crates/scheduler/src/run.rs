@@ -4,6 +4,8 @@
 //! One task owns cluster and queue, so that a decision always sees the one before it (the pod is assumed on its node
 //! until the watch tells of it).
 
+mod gang;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -54,6 +56,8 @@ pub struct Scheduler {
     pub backoff: Backoff,
     /// What is counted.
     pub metrics: Metrics,
+    /// Whether pods are scheduled in groups: the feature `GenericWorkload`.
+    pub pod_groups: bool,
 }
 
 /// What is watched, in the order in which changes are taken over: nodes before pods.
@@ -78,6 +82,9 @@ const WATCHED: &[(&str, &str)] = &[
     ("resource.k8s.io", "resourceclaims"),
     ("", "pods"),
 ];
+
+/// What is watched besides where pods are scheduled in groups. It comes last.
+const GROUPS: (&str, &str) = ("scheduling.k8s.io", "podgroups");
 
 /// Where pods are in [`WATCHED`].
 const PODS: usize = WATCHED.len() - 1;
@@ -129,16 +136,20 @@ impl Inbox {
 impl Scheduler {
     /// Fills the caches, so that a later start need not wait for them.
     pub fn warm(&self) {
-        for (group, plural) in WATCHED {
+        for (group, plural) in self.watched() {
             self.caches.store(&Resource::built_in(group, plural));
         }
+    }
+
+    fn watched(&self) -> impl Iterator<Item = (&'static str, &'static str)> + use<> {
+        WATCHED.iter().copied().chain(Some(GROUPS).filter(|_| self.pod_groups))
     }
 
     /// Runs until `stop`.
     pub async fn run(self, stop: ShutdownSignal) {
         let inbox = Arc::new(Inbox::default());
-        let stores: Vec<Store> = WATCHED
-            .iter()
+        let stores: Vec<Store> = self
+            .watched()
             .map(|(group, plural)| self.caches.store(&Resource::built_in(group, plural)))
             .collect();
         for (index, store) in stores.iter().enumerate() {
@@ -278,7 +289,8 @@ impl Running {
         }
         for (index, key) in changed {
             let value = self.stores[index].get(&key).map(|it| it.value());
-            self.changed(WATCHED[index].1, &key, value.as_deref());
+            let plural = WATCHED.get(index).map_or(GROUPS.1, |it| it.1);
+            self.changed(plural, &key, value.as_deref());
         }
         let written = std::mem::take(&mut *self.inbox.written.lock());
         for (key, claim) in written {
@@ -294,6 +306,7 @@ impl Running {
                 let pod = self.state.cluster.remove_pod(&key);
                 if let Some(pod) = pod {
                     self.unreserve(&pod);
+                    self.state.cluster.groups.waits(&pod);
                 }
                 self.state.queue.retry(&key, now);
                 self.state.queue.happened(Happened::PodGone, now);
@@ -351,6 +364,7 @@ impl Running {
         match plural {
             "nodes" => self.node_changed(key, value),
             "resourceclaims" => self.claim_changed(key, value),
+            "podgroups" => self.group_changed(key, value),
             "pods" => self.pod_changed(key, value.filter(|it| !PodLite::has_ended(it))),
             _ => {
                 self.state.cluster.set(plural, key, value);
@@ -403,14 +417,27 @@ impl Running {
         if !nominated.is_empty() {
             state.cluster.nominate(&pod, Some(nominated));
         }
-        let gated = self.is_gated(&pod);
+        let joins = self.state.cluster.groups.waits(&pod);
+        let (gated, group) = (self.is_gated(&pod), self.group_of(&pod));
         self.state.queue.put(pod, gated, now);
+        if let Some(group) = group.filter(|_| joins) {
+            self.reconsider_group(&group);
+        }
+    }
+
+    /// The cache of groups, where pods are scheduled in groups.
+    fn groups_store(&self) -> Option<&Store> {
+        self.stores.get(WATCHED.len())
     }
 
     /// Decides about the next pod; false where none is ready.
     async fn decide_next(&mut self) -> bool {
         let begun = self.scheduler.clock.monotonic();
         let Some(pod) = self.state.queue.pop(begun) else { return false };
+        if let Some(group) = self.group_of(&pod) {
+            self.decide_group(pod, &group, begun).await;
+            return true;
+        }
         let Some(profile) = self.profile_of(&pod) else { return true };
         let decision = self.decide(&pod, &profile).await;
         self.scheduler.metrics.decided(self.scheduler.clock.monotonic() - begun);
@@ -463,11 +490,8 @@ impl Running {
         begun: Instant,
     ) {
         let now = self.scheduler.clock.monotonic();
-        let mut assumed = PodLite::clone(pod);
-        assumed.node = placement.node;
-        let assumed = Arc::new(assumed);
-        let reserved = match self.reserve(&assumed, profile) {
-            Ok(reserved) => reserved,
+        let (assumed, reserved) = match self.hold(pod, profile, placement.node) {
+            Ok(held) => held,
             Err(error) => {
                 let name = &profile.scheduler_name;
                 self.scheduler.metrics.attempted(name, Outcome::Error, now - begun);
@@ -475,18 +499,48 @@ impl Running {
                 return self.state.queue.retry(&pod.key, now);
             }
         };
+        self.bind_held(assumed, reserved, profile, begun).await;
+    }
+
+    /// Thinks a pod onto a node, and takes what it needs besides.
+    ///
+    /// # Errors
+    /// When that cannot be had after all.
+    fn hold(
+        &mut self,
+        pod: &Arc<PodLite>,
+        profile: &Profile,
+        node: CompactString,
+    ) -> Result<(Arc<PodLite>, Vec<ReservedWrites>), String> {
+        let mut held = PodLite::clone(pod);
+        held.node = node;
+        let held = Arc::new(held);
+        let reserved = self.reserve(&held, profile)?;
+        self.state.cluster.set_pod(Arc::clone(&held));
+        Ok((held, reserved))
+    }
+
+    /// Has a pod bound to the node that it is thought onto.
+    async fn bind_held(
+        &mut self,
+        pod: Arc<PodLite>,
+        reserved: Vec<ReservedWrites>,
+        profile: &Profile,
+        begun: Instant,
+    ) {
+        let now = self.scheduler.clock.monotonic();
         self.state.assumed.insert(pod.key.clone(), pod.uid.clone());
-        self.state.cluster.nominate(&assumed, None);
-        self.state.cluster.set_pod(Arc::clone(&assumed));
+        self.state.cluster.nominate(&pod, None);
         self.state.queue.happened(Happened::PodPlaced, now);
         let (attempts, since) = self.state.queue.tried(&pod.key).unwrap_or((1, begun));
         let (volume_timeout, devices) = (profile.volume_timeout, profile.devices);
-        let to_bind = ToBind { pod: assumed, begun, attempts, since, volume_timeout, devices };
+        let uid = pod.uid.clone();
+        let to_bind = ToBind { pod, begun, attempts, since, volume_timeout, devices };
         let asked = |it: &ReservedWrites| profile.pre_bind.iter().any(|name| name == it.plugin());
         let (reserved, kept): (Vec<_>, Vec<_>) = reserved.into_iter().partition(asked);
         if kept.iter().any(|it| matches!(it, ReservedWrites::Claims(_))) {
             // Nobody will ever write it.
-            self.state.cluster.devices.unreserve(&pod.uid);
+            self.state.cluster.devices.unreserve(&uid);
         }
         if reserved.is_empty() {
             self.writer.bind(to_bind).await;
@@ -570,6 +624,7 @@ impl State {
         self.seen.remove(key);
         self.assumed.remove(key);
         self.cluster.volumes.unreserve(key);
+        self.cluster.groups.gone(key);
         if let Some(pod) = self.queue.get(key).cloned() {
             self.cluster.nominate(&pod, None);
             self.queue.remove(key);

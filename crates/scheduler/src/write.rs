@@ -51,6 +51,52 @@ impl Refusal {
     }
 }
 
+/// Whether a group's pods have got their nodes.
+#[derive(Debug, Clone)]
+pub(crate) struct GroupCondition {
+    status: &'static str,
+    reason: &'static str,
+    message: String,
+}
+
+impl GroupCondition {
+    /// They have.
+    pub(crate) fn scheduled() -> Self {
+        Self { status: "True", reason: "Scheduled", message: String::new() }
+    }
+
+    /// They have not.
+    pub(crate) fn refused(reason: &'static str, message: String) -> Self {
+        Self { status: "False", reason, message }
+    }
+
+    /// What is to be written into a group's status; `None` where it says so already. Once its pods had their nodes that
+    /// stays so.
+    fn patch(&self, group: &Value, now: &str) -> Option<Value> {
+        const TYPE: &str = "PodGroupInitiallyScheduled";
+        let Self { status, reason, message } = self;
+        let conditions = group.items_at(&["status", "conditions"]);
+        let old = conditions.iter().find(|it| it.str_at(&["type"]) == TYPE);
+        let said = |member: &str| old.map_or("", |it| it.str_at(&[member]));
+        let same_status = said("status") == *status;
+        if (said("status") == "True" && !same_status)
+            || (same_status && said("reason") == *reason && said("message") == message)
+        {
+            return None;
+        }
+        let since = if same_status { said("lastTransitionTime") } else { now };
+        let mut condition = value!({
+            "type": TYPE, "status": (*status), "reason": (*reason), "message": (message.as_str()),
+            "lastTransitionTime": since
+        });
+        if let Some(generation) = group.i64_at(&["metadata", "generation"]) {
+            condition.set_at(&["observedGeneration"], generation);
+        }
+        let uid = group.str_at(&["metadata", "uid"]);
+        Some(value!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}}))
+    }
+}
+
 /// Pods that fit nowhere, with the reason, until they are told. Bounded by the pods there are.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
@@ -227,6 +273,36 @@ impl Writer {
             drop(permit);
             writer.make_room(&pod, &by).await;
         });
+    }
+
+    /// Tells a group whether its pods have got their nodes.
+    pub(crate) async fn tell_group(
+        &self,
+        groups: Store,
+        key: ObjectKey,
+        condition: GroupCondition,
+    ) {
+        let permit = self.permit().await;
+        let writer = self.clone();
+        tokio::spawn(async move {
+            writer.tell_group_now(&groups, &key, &condition).await;
+            drop(permit);
+        });
+    }
+
+    async fn tell_group_now(&self, groups: &Store, key: &ObjectKey, condition: &GroupCondition) {
+        let Some(group) = groups.get(key).map(|it| it.value()) else { return };
+        let now = time::format_time(self.clock.now());
+        let Some(patch) = condition.patch(&group, &now) else { return };
+        let resource = Resource::built_in("scheduling.k8s.io", "podgroups");
+        let (namespace, name) = (key.namespace.as_str(), key.name.as_str());
+        let kind = PatchKind::Strategic;
+        let told = self.client.patch(&resource, namespace, name, "status", kind, &patch).await;
+        if let Err(error) = told.map(drop)
+            && !error.is_not_found()
+        {
+            tracing::warn!(group = %key, %error, "could not write the condition of a pod group");
+        }
     }
 
     /// Removes pods, several at once.

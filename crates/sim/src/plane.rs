@@ -167,6 +167,7 @@ impl Body {
             Part::Scheduler => {
                 let config = Configuration::default();
                 let scheduler = Scheduler {
+                    pod_groups: false,
                     client: caches_client,
                     caches,
                     clock: Arc::clone(&self.clock),
@@ -184,6 +185,8 @@ impl Body {
     fn setup(&self, caches: Arc<Caches>, leading: &ShutdownSignal) -> Setup {
         let (slot, link) = (Arc::clone(&self.slot), Arc::clone(&self.link));
         Setup {
+            features: Arc::default(),
+            more: Vec::new(),
             caches,
             client_for: Box::new(move |account| {
                 let user = match account {

@@ -19,6 +19,8 @@ use storage::memory::MemoryStore;
 
 /// For tests that play a part of the server.
 pub use apiserver;
+/// For tests of what is served where it is asked for.
+pub use registry;
 
 /// How long [`TestCluster::eventually`] waits, in virtual seconds.
 const PATIENCE_SECONDS: u64 = 3_600;
@@ -45,13 +47,21 @@ impl TestCluster {
     /// # Panics
     /// Where the server does not start: that fails the test.
     pub async fn new(seed: u64) -> Self {
+        Self::serving(seed, Registry::built_in()).await
+    }
+
+    /// The same whose server serves these resources.
+    ///
+    /// # Panics
+    /// Where the server does not start: that fails the test.
+    pub async fn serving(seed: u64, registry: Registry) -> Self {
         let epoch = "2026-01-01T00:00:00Z".parse().expect("because it is a time");
         let clock: Arc<dyn Clock> = Arc::new(VirtualClock::starting_at(epoch));
         let random: Arc<dyn Random> = Arc::new(SeededRandom::new(seed));
         let shutdown = Shutdown::new();
         let config = Config {
             store: Arc::new(MemoryStore::new(Arc::clone(&clock))),
-            registry: Registry::built_in(),
+            registry,
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
             max_mutating_in_flight: 1_000,

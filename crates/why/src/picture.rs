@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::Value;
+use scheduler::groups::GroupSpec;
 use scheduler::{Cluster, NodeLite, PodLite};
 
 use crate::objects::{Objects, key_of};
@@ -29,11 +30,14 @@ pub const NEEDED: [(&str, &str); 18] = [
     ("", "pods"),
 ];
 
+/// What it is made of besides, where a cluster has groups of pods.
+const GROUPS: (&str, &str) = ("scheduling.k8s.io", "podgroups");
+
 /// The cluster as the scheduler sees it.
 #[must_use]
 pub fn of(objects: &dyn Objects) -> Cluster {
     let mut cluster = Cluster::default();
-    for (group, resource) in NEEDED {
+    for (group, resource) in NEEDED.into_iter().chain([GROUPS]) {
         for object in objects.list(group, resource, "") {
             put(&mut cluster, resource, &object);
         }
@@ -47,6 +51,7 @@ fn put(cluster: &mut Cluster, resource: &str, object: &Value) {
         "nodes" => cluster.set_node(NodeLite::from_value(object)),
         "resourceclaims" => drop(cluster.devices.set_claim(&key, Some(object))),
         "pods" => put_pod(cluster, object),
+        "podgroups" => drop(cluster.groups.set(&key, Some(GroupSpec::from_value(object)))),
         other => cluster.set(other, &key, Some(object)),
     }
 }
@@ -55,13 +60,16 @@ fn put(cluster: &mut Cluster, resource: &str, object: &Value) {
 fn put_pod(cluster: &mut Cluster, pod: &Value) {
     let bound = !pod.str_at(&["spec", "nodeName"]).is_empty();
     let promised = !pod.str_at(&["status", "nominatedNodeName"]).is_empty();
-    if PodLite::has_ended(pod) || !(bound || promised) {
+    let is_member = pod.at(&["spec", "schedulingGroup"]).is_some();
+    if PodLite::has_ended(pod) || !(bound || promised || is_member) {
         return;
     }
     let pod = Arc::new(PodLite::from_value(pod));
     if bound {
-        cluster.set_pod(pod);
-    } else {
+        return cluster.set_pod(pod);
+    }
+    cluster.groups.waits(&pod);
+    if promised {
         let node = pod.ask.nominated_node.clone();
         cluster.nominate(&pod, Some(&node));
     }

@@ -53,9 +53,11 @@ fn unbound(case: &Case<'_>) -> Explanation {
     let mut free = pod.clone();
     free.remove_at(&["spec", "schedulingGates"]);
     let outcome = scheduling::outcome(&Around::of(case.objects), cluster, profile, &free);
+    let group = lite.group().filter(|_| profile.gangs);
     if blocked.is_empty() {
-        return decided(case, outcome);
+        return decided(case, outcome, group.as_ref());
     }
+    let by_group = group.is_some() && blocked.iter().any(|it| it.0 == "GangScheduling");
     let mut findings: Vec<Finding> = blocked
         .into_iter()
         .map(|(plugin, message)| Finding::new("Gated", format!("{plugin}: {message}")))
@@ -68,6 +70,7 @@ fn unbound(case: &Case<'_>) -> Explanation {
     let gates: Vec<&str> =
         pod.items_at(&["spec", "schedulingGates"]).iter().map(|it| it.str_at(&["name"])).collect();
     let what = match gates.is_empty() {
+        true if by_group => "its group and enough pods in it".to_owned(),
         true => "what its resource claims need".to_owned(),
         false => format!("its scheduling gates {} to be removed", some_of(&gates)),
     };
@@ -76,7 +79,7 @@ fn unbound(case: &Case<'_>) -> Explanation {
     Explanation::new(case.subject, State::Gated, summary).with(findings)
 }
 
-fn decided(case: &Case<'_>, outcome: Outcome) -> Explanation {
+fn decided(case: &Case<'_>, outcome: Outcome, group: Option<&ObjectKey>) -> Explanation {
     let name = case.name();
     match outcome {
         Outcome::Fits(node) => {
@@ -86,8 +89,15 @@ fn decided(case: &Case<'_>, outcome: Outcome) -> Explanation {
                 let message = format!("when it was last looked at: {told}");
                 findings.push(Finding::new("LastAttempt", message));
             }
-            let summary =
-                format!("{name} fits on node {node} now: it waits for the scheduler to look at it");
+            let summary = match group {
+                Some(group) => format!(
+                    "{name} alone fits on node {node} now: it waits for its group {} to get nodes together",
+                    group.name
+                ),
+                None => format!(
+                    "{name} fits on node {node} now: it waits for the scheduler to look at it"
+                ),
+            };
             Explanation::new(case.subject, State::Waiting, summary).with(findings)
         }
         Outcome::Failed(error) => {

@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 const ADDED: &str = include_str!("added-in-1.37.json");
+/// Versions that are off by default.
+const OPTIONAL: &str = include_str!("optional-in-1.37.json");
 
 /// The text of `resources.rs`.
 pub(super) fn generate(reference: &Path) -> Result<String> {
@@ -34,18 +36,29 @@ pub(super) fn generate(reference: &Path) -> Result<String> {
             }
         }
     }
-    let added: Value = serde_json::from_str(ADDED).context("added-in-1.37.json")?;
-    for group in list(&added) {
+    group_versions(&mut out, ADDED, &columns).context("added-in-1.37.json")?;
+    out.push_str(
+        "];\n\n/// Every resource in versions that a server serves where it is asked to: groups in discovery order, versions by\n\
+         /// preference.\n\
+         pub static OPTIONAL: &[ResourceFacts] = &[\n",
+    );
+    group_versions(&mut out, OPTIONAL, &columns).context("optional-in-1.37.json")?;
+    out.push_str("];\n");
+    Ok(out)
+}
+
+fn group_versions(out: &mut String, text: &str, columns: &Columns) -> Result<()> {
+    let groups: Value = serde_json::from_str(text)?;
+    for group in list(&groups) {
         group_version(
-            &mut out,
+            out,
             text_of(&group["group"]),
             text_of(&group["version"]),
             &group["resources"],
-            &columns,
+            columns,
         )?;
     }
-    out.push_str("];\n");
-    Ok(out)
+    Ok(())
 }
 
 type Columns = BTreeMap<(String, String, String), Vec<String>>;
@@ -72,8 +85,11 @@ fn group_version(
 ) -> Result<()> {
     for resource in list(resources) {
         let name = text_of(&resource["resource"]);
-        let key = (group.to_owned(), version.to_owned(), name.to_owned());
-        let cells = columns.get(&key).map(|columns| columns.join(", ")).unwrap_or_default();
+        // Columns are those of a kind, whatever its version.
+        let of =
+            |version: &str| columns.get(&(group.to_owned(), version.to_owned(), name.to_owned()));
+        let cells = of(version).or_else(|| of("v1"));
+        let cells = cells.map(|columns| columns.join(", ")).unwrap_or_default();
         writeln!(
             out,
             "    ResourceFacts {{ group: {group:?}, version: {version:?}, resource: {name:?}, singular: {:?}, kind: {:?}, namespaced: {}, verbs: &{}, short_names: &{}, categories: &{}, columns: &[{cells}], subresources: &[",

@@ -8,6 +8,7 @@ use auth::jwt::SigningKey;
 use auth::service_account::TokenIssuer;
 use client::Client;
 use client::transport::Transport;
+use component_base::feature_gates::FeatureGates;
 use component_base::{Clock, Random, RealClock, Shutdown, SystemRandom};
 use controllers::certificates::CertificateSigner;
 use controllers::node_ipam::NodeRanges;
@@ -85,7 +86,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
 }
 
 async fn alone(options: Options) -> Result<()> {
-    crate::gates::check(&options.feature_gates)?;
+    let features = crate::gates::parse(&options.feature_gates)?;
     options.manager.check()?;
     let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) =
         (Arc::new(RealClock), Arc::new(SystemRandom::new()));
@@ -125,10 +126,19 @@ async fn alone(options: Options) -> Result<()> {
         tokens,
         metrics,
         options: options.manager,
+        more: of_features(&features),
+        features,
         election,
         stop,
     };
     manager.until_stopped_or_lost().await
+}
+
+/// What an API server serves besides, where these features are on.
+fn of_features(features: &FeatureGates) -> Vec<client::Resource> {
+    let groups = ["podgroups", "workloads"].into_iter();
+    let groups = groups.filter(|_| features.enabled(crate::gates::GENERIC_WORKLOAD));
+    groups.map(|it| client::Resource::built_in("scheduling.k8s.io", it)).collect()
 }
 
 /// Clients under the controllers' own accounts.

@@ -197,3 +197,59 @@ pub static RESOURCES: &[ResourceFacts] = &[
         SubresourceFacts { name: "status", group: "", version: "", kind: "StorageVersionMigration", verbs: &["get", "patch", "update"] },
     ] },
 ];
+
+/// Every resource in versions that a server serves where it is asked to: groups in discovery order, versions by
+/// preference.
+pub static OPTIONAL: &[ResourceFacts] = &[
+    ResourceFacts { group: "certificates.k8s.io", version: "v1beta1", resource: "clustertrustbundles", singular: "clustertrustbundle", kind: "ClusterTrustBundle", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[], subresources: &[
+    ] },
+    ResourceFacts { group: "admissionregistration.k8s.io", version: "v1beta1", resource: "mutatingadmissionpolicies", singular: "mutatingadmissionpolicy", kind: "MutatingAdmissionPolicy", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[Column { name: "Name", kind: "string", format: "name", priority: 0 }, Column { name: "Mutations", kind: "integer", format: "", priority: 0 }, Column { name: "ParamKind", kind: "string", format: "", priority: 0 }, Column { name: "Age", kind: "string", format: "", priority: 0 }], subresources: &[
+    ] },
+    ResourceFacts { group: "admissionregistration.k8s.io", version: "v1beta1", resource: "mutatingadmissionpolicybindings", singular: "mutatingadmissionpolicybinding", kind: "MutatingAdmissionPolicyBinding", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[Column { name: "Name", kind: "string", format: "name", priority: 0 }, Column { name: "PolicyName", kind: "string", format: "", priority: 0 }, Column { name: "ParamRef", kind: "string", format: "", priority: 0 }, Column { name: "Age", kind: "string", format: "", priority: 0 }], subresources: &[
+    ] },
+    ResourceFacts { group: "admissionregistration.k8s.io", version: "v1alpha1", resource: "mutatingadmissionpolicies", singular: "mutatingadmissionpolicy", kind: "MutatingAdmissionPolicy", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[Column { name: "Name", kind: "string", format: "name", priority: 0 }, Column { name: "Mutations", kind: "integer", format: "", priority: 0 }, Column { name: "ParamKind", kind: "string", format: "", priority: 0 }, Column { name: "Age", kind: "string", format: "", priority: 0 }], subresources: &[
+    ] },
+    ResourceFacts { group: "admissionregistration.k8s.io", version: "v1alpha1", resource: "mutatingadmissionpolicybindings", singular: "mutatingadmissionpolicybinding", kind: "MutatingAdmissionPolicyBinding", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[Column { name: "Name", kind: "string", format: "name", priority: 0 }, Column { name: "PolicyName", kind: "string", format: "", priority: 0 }, Column { name: "ParamRef", kind: "string", format: "", priority: 0 }, Column { name: "Age", kind: "string", format: "", priority: 0 }], subresources: &[
+    ] },
+    ResourceFacts { group: "scheduling.k8s.io", version: "v1beta1", resource: "podgroups", singular: "podgroup", kind: "PodGroup", namespaced: true, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[], subresources: &[
+        SubresourceFacts { name: "status", group: "", version: "", kind: "PodGroup", verbs: &["get", "patch", "update"] },
+    ] },
+    ResourceFacts { group: "scheduling.k8s.io", version: "v1beta1", resource: "workloads", singular: "workload", kind: "Workload", namespaced: true, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[], subresources: &[
+    ] },
+    ResourceFacts { group: "scheduling.k8s.io", version: "v1alpha3", resource: "podgroups", singular: "podgroup", kind: "PodGroup", namespaced: true, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[], subresources: &[
+        SubresourceFacts { name: "status", group: "", version: "", kind: "PodGroup", verbs: &["get", "patch", "update"] },
+    ] },
+    ResourceFacts { group: "scheduling.k8s.io", version: "v1alpha3", resource: "workloads", singular: "workload", kind: "Workload", namespaced: true, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[], subresources: &[
+    ] },
+    ResourceFacts { group: "coordination.k8s.io", version: "v1beta1", resource: "leasecandidates", singular: "leasecandidate", kind: "LeaseCandidate", namespaced: true, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[], subresources: &[
+    ] },
+    ResourceFacts { group: "coordination.k8s.io", version: "v1alpha2", resource: "leasecandidates", singular: "leasecandidate", kind: "LeaseCandidate", namespaced: true, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[], subresources: &[
+    ] },
+    ResourceFacts { group: "resource.k8s.io", version: "v1beta2", resource: "deviceclasses", singular: "deviceclass", kind: "DeviceClass", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[Column { name: "Name", kind: "string", format: "name", priority: 0 }, Column { name: "Age", kind: "string", format: "", priority: 0 }], subresources: &[
+    ] },
+    ResourceFacts { group: "resource.k8s.io", version: "v1beta2", resource: "devicetaintrules", singular: "devicetaintrule", kind: "DeviceTaintRule", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[], subresources: &[
+        SubresourceFacts { name: "status", group: "", version: "", kind: "DeviceTaintRule", verbs: &["get", "patch", "update"] },
+    ] },
+    ResourceFacts { group: "resource.k8s.io", version: "v1beta2", resource: "resourceclaims", singular: "resourceclaim", kind: "ResourceClaim", namespaced: true, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[Column { name: "Name", kind: "string", format: "name", priority: 0 }, Column { name: "State", kind: "string", format: "", priority: 0 }, Column { name: "Age", kind: "string", format: "", priority: 0 }], subresources: &[
+        SubresourceFacts { name: "status", group: "", version: "", kind: "ResourceClaim", verbs: &["get", "patch", "update"] },
+    ] },
+    ResourceFacts { group: "resource.k8s.io", version: "v1beta2", resource: "resourceclaimtemplates", singular: "resourceclaimtemplate", kind: "ResourceClaimTemplate", namespaced: true, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[Column { name: "Name", kind: "string", format: "name", priority: 0 }, Column { name: "Age", kind: "string", format: "", priority: 0 }], subresources: &[
+    ] },
+    ResourceFacts { group: "resource.k8s.io", version: "v1beta2", resource: "resourceslices", singular: "resourceslice", kind: "ResourceSlice", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[Column { name: "Name", kind: "string", format: "name", priority: 0 }, Column { name: "Node", kind: "string", format: "", priority: 0 }, Column { name: "Driver", kind: "string", format: "", priority: 0 }, Column { name: "Pool", kind: "string", format: "", priority: 0 }, Column { name: "Age", kind: "string", format: "", priority: 0 }], subresources: &[
+    ] },
+    ResourceFacts { group: "resource.k8s.io", version: "v1beta1", resource: "deviceclasses", singular: "deviceclass", kind: "DeviceClass", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[Column { name: "Name", kind: "string", format: "name", priority: 0 }, Column { name: "Age", kind: "string", format: "", priority: 0 }], subresources: &[
+    ] },
+    ResourceFacts { group: "resource.k8s.io", version: "v1beta1", resource: "resourceclaims", singular: "resourceclaim", kind: "ResourceClaim", namespaced: true, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[Column { name: "Name", kind: "string", format: "name", priority: 0 }, Column { name: "State", kind: "string", format: "", priority: 0 }, Column { name: "Age", kind: "string", format: "", priority: 0 }], subresources: &[
+        SubresourceFacts { name: "status", group: "", version: "", kind: "ResourceClaim", verbs: &["get", "patch", "update"] },
+    ] },
+    ResourceFacts { group: "resource.k8s.io", version: "v1beta1", resource: "resourceclaimtemplates", singular: "resourceclaimtemplate", kind: "ResourceClaimTemplate", namespaced: true, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[Column { name: "Name", kind: "string", format: "name", priority: 0 }, Column { name: "Age", kind: "string", format: "", priority: 0 }], subresources: &[
+    ] },
+    ResourceFacts { group: "resource.k8s.io", version: "v1beta1", resource: "resourceslices", singular: "resourceslice", kind: "ResourceSlice", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[Column { name: "Name", kind: "string", format: "name", priority: 0 }, Column { name: "Node", kind: "string", format: "", priority: 0 }, Column { name: "Driver", kind: "string", format: "", priority: 0 }, Column { name: "Pool", kind: "string", format: "", priority: 0 }, Column { name: "Age", kind: "string", format: "", priority: 0 }], subresources: &[
+    ] },
+    ResourceFacts { group: "resource.k8s.io", version: "v1alpha3", resource: "devicetaintrules", singular: "devicetaintrule", kind: "DeviceTaintRule", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[], subresources: &[
+        SubresourceFacts { name: "status", group: "", version: "", kind: "DeviceTaintRule", verbs: &["get", "patch", "update"] },
+    ] },
+    ResourceFacts { group: "storagemigration.k8s.io", version: "v1beta1", resource: "storageversionmigrations", singular: "storageversionmigration", kind: "StorageVersionMigration", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[], subresources: &[
+        SubresourceFacts { name: "status", group: "", version: "", kind: "StorageVersionMigration", verbs: &["get", "patch", "update"] },
+    ] },
+];

@@ -279,8 +279,8 @@ fn node_of(server: &Server, pod: &Value) -> Result<Value, Status> {
     let found = server
         .catalog
         .built_in()
-        .find("", "v1", "nodes")
-        .and_then(|(index, _)| server.hub.cache(index).get(node));
+        .place("", "nodes")
+        .and_then(|index| server.hub.cache(index).get(node));
     let found = found.ok_or_else(|| {
         // Upstream says `pods` here, with the name of the node.
         Status::not_found(apimachinery::status::GroupResource { group: "", resource: "pods" }, node)

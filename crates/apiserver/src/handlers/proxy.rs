@@ -206,7 +206,7 @@ fn service(
 }
 
 fn endpoints_of(server: &Server, service: &Value) -> Option<Value> {
-    let (index, _) = server.catalog.built_in().find("", "v1", "endpoints")?;
+    let index = server.catalog.built_in().place("", "endpoints")?;
     let namespace = service.str_at(&["metadata", "namespace"]);
     let key = crate::cache::cache_key(namespace, service.str_at(&["metadata", "name"]));
     server.hub.cache(index).get(&key)?.to_value().ok()

@@ -6,8 +6,8 @@ use apimachinery::field::{ErrorType, FieldError};
 use apimachinery::{FieldErrors, Object, Path, Status, Value, json, time, validation, value};
 use auth::{Attributes, UserInfo};
 use http::Response;
-use registry::Served;
 use registry::declaration::{BuiltIn, Declaration};
+use registry::{Features, Served};
 
 use super::create::place_in_namespace;
 use crate::Server;
@@ -60,7 +60,8 @@ impl Reviews {
     pub(crate) fn new() -> Self {
         let made = KINDS.into_iter().filter_map(|(group, resource, kind)| {
             let declaration = Declaration { group, resource, ..Declaration::PLAIN };
-            let resource: Arc<dyn registry::AnyResource> = Arc::new(BuiltIn::new(declaration)?);
+            let resource: Arc<dyn registry::AnyResource> =
+                Arc::new(BuiltIn::new(declaration, Features::default())?);
             let served = *resource.served().first()?;
             Some((kind, served, Arc::new(Cache::new(resource, Arc::new(Progress::default())))))
         });

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::AtomicI64;
 
-use component_base::feature_gates::{KUBERNETES, Stage};
+use component_base::feature_gates::{FeatureGates, Stage};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -11,9 +11,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::{Server, Version};
-
-/// The minor version that features are those of.
-const MINOR: u16 = 37;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Checked {
@@ -67,7 +64,7 @@ impl Health {
 pub(super) fn text(server: &Server) -> String {
     let mut out = String::new();
     build(&server.version, &mut out);
-    features(&mut out);
+    features(&server.operating.features, &mut out);
     events(server, &mut out);
     out
 }
@@ -82,22 +79,19 @@ fn build(version: &Version, out: &mut String) {
     );
 }
 
-fn features(out: &mut String) {
+fn features(gates: &FeatureGates, out: &mut String) {
     out.push_str(
         "# HELP kubernetes_feature_enabled Whether a feature is on\n\
          # TYPE kubernetes_feature_enabled gauge\n",
     );
-    for gate in KUBERNETES {
-        let Some(spec) = gate.history.iter().rev().find(|it| it.since_minor <= MINOR) else {
-            continue;
-        };
-        let stage = match spec.stage {
+    for (name, stage, on) in gates.iter() {
+        let stage = match stage {
             Stage::Alpha => "ALPHA",
             Stage::Beta => "BETA",
             Stage::GenerallyAvailable => "",
             Stage::Deprecated => "DEPRECATED",
         };
-        let (name, on) = (gate.name, u8::from(spec.default));
+        let on = u8::from(on);
         let _ =
             writeln!(out, "kubernetes_feature_enabled{{name=\"{name}\",stage=\"{stage}\"}} {on}");
     }

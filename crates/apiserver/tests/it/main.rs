@@ -4,6 +4,7 @@
 
 mod access;
 mod aggregation;
+mod apis;
 mod audits;
 mod authn;
 mod authz;
@@ -17,6 +18,7 @@ mod ending;
 mod extension;
 mod fairness;
 mod hooks;
+mod pod_groups;
 mod pod_security;
 mod policies;
 mod proxies;

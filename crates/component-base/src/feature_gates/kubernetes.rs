@@ -1,22 +1,36 @@
-//! Upstream's feature gates and what they are at 1.36, the last version whose list is at hand.
+//! Upstream's feature gates as of 1.37.
 //!
-//! Source: `pkg/features/kube_features.go` of Kubernetes v1.36. Gates that are generally available count as locked.
+//! Sources: `pkg/features/kube_features.go` of Kubernetes v1.36; the scheduler's gates of v1.37
+//! (`k8s.io/component-helpers`' and `pkg/scheduler`'s lists); the features that v1.37's announcement names as stable. Other gates
+//! that 1.37 moved from alpha to beta stand as they were in 1.36. Gates that are generally available count as locked,
+//! but for those that say otherwise.
 
 use super::Stage::{Alpha, Beta, Deprecated, GenerallyAvailable};
 use super::{Gate, Spec, Stage};
 
-const SINCE: u16 = 36;
+macro_rules! spec {
+    ($since:literal, $stage:ident, $default:literal) => {
+        spec!($since, $stage, $default, matches!($stage, Stage::GenerallyAvailable))
+    };
+    ($since:literal, $stage:ident, $default:literal, $locked:expr) => {
+        Spec { since_minor: $since, stage: $stage, default: $default, locked: $locked }
+    };
+}
 
 macro_rules! gate {
     ($name:literal, $stage:ident, $default:literal) => {
+        Gate { name: $name, history: &[spec!(36, $stage, $default)] }
+    };
+    ($name:literal, new $stage:ident, $default:literal) => {
+        Gate { name: $name, history: &[spec!(37, $stage, $default)] }
+    };
+    ($name:literal, $stage:ident, $default:literal => $now:ident, $on:literal) => {
+        Gate { name: $name, history: &[spec!(36, $stage, $default), spec!(37, $now, $on)] }
+    };
+    ($name:literal, $stage:ident, $default:literal => unlocked) => {
         Gate {
             name: $name,
-            history: &[Spec {
-                since_minor: SINCE,
-                stage: $stage,
-                default: $default,
-                locked: matches!($stage, Stage::GenerallyAvailable),
-            }],
+            history: &[spec!(36, $stage, $default), spec!(37, GenerallyAvailable, true, false)],
         }
     };
 }
@@ -35,7 +49,6 @@ pub static KUBERNETES: &[Gate] = &[
     gate!("AllowServiceExternalIPs", GenerallyAvailable, true),
     gate!("AllowUnsafeMalformedObjectDeletion", Alpha, false),
     gate!("AnonymousAuthConfigurableEndpoints", GenerallyAvailable, true),
-    gate!("AnyVolumeDataSource", GenerallyAvailable, true),
     gate!("AuthorizeNodeWithSelectors", GenerallyAvailable, true),
     gate!("AuthorizePodWebsocketUpgradeCreatePermission", Beta, true),
     gate!("AuthorizeWithSelectors", GenerallyAvailable, true),
@@ -53,10 +66,11 @@ pub static KUBERNETES: &[Gate] = &[
     gate!("ClearingNominatedNodeNameAfterBinding", Beta, true),
     gate!("CloudControllerManagerWatchBasedRoutesReconciliation", Alpha, false),
     gate!("CloudControllerManagerWebhook", Alpha, false),
-    gate!("ClusterTrustBundle", Beta, false),
-    gate!("ClusterTrustBundleProjection", Beta, false),
+    gate!("ClusterTrustBundle", Beta, false => GenerallyAvailable, true),
+    gate!("ClusterTrustBundleProjection", Beta, false => GenerallyAvailable, true),
     gate!("ComponentFlagz", Beta, true),
     gate!("ComponentStatusz", Beta, true),
+    gate!("CompositePodGroup", new Alpha, false),
     gate!("ConcurrentWatchObjectDecode", Beta, false),
     gate!("ConsistentListFromCache", GenerallyAvailable, true),
     gate!("ConstrainedImpersonation", Beta, true),
@@ -68,19 +82,23 @@ pub static KUBERNETES: &[Gate] = &[
     gate!("CustomResourceFieldSelectors", GenerallyAvailable, true),
     gate!("DRAAdminAccess", GenerallyAvailable, true),
     gate!("DRAConsumableCapacity", Beta, true),
+    gate!("DRADerivedAttributes", new Alpha, false),
     gate!("DRADeviceBindingConditions", Beta, true),
-    gate!("DRADeviceTaintRules", Beta, false),
-    gate!("DRADeviceTaints", Beta, true),
-    gate!("DRAExtendedResource", Beta, true),
+    gate!("DRADeviceCompatibilityGroups", new Alpha, false),
+    gate!("DRADeviceTaintRules", Beta, false => unlocked),
+    gate!("DRADeviceTaints", Beta, true => unlocked),
+    gate!("DRAExtendedResource", Beta, true => GenerallyAvailable, true),
+    gate!("DRAFractionalCapacityRange", new Beta, true),
     gate!("DRAListTypeAttributes", Alpha, false),
     gate!("DRANodeAllocatableResources", Alpha, false),
+    gate!("DRAOptionalNodeOperations", new Alpha, false),
     gate!("DRAPartitionableDevices", Beta, true),
     gate!("DRAPrioritizedList", GenerallyAvailable, true),
-    gate!("DRAResourceClaimDeviceStatus", Beta, true),
+    gate!("DRAResourceClaimDeviceStatus", Beta, true => GenerallyAvailable, true),
     gate!("DRAResourceClaimGranularStatusAuthorization", Beta, true),
     gate!("DRAResourcePoolStatus", Alpha, false),
     gate!("DRASchedulerFilterTimeout", Beta, true),
-    gate!("DRAWorkloadResourceClaims", Alpha, false),
+    gate!("DRAWorkloadResourceClaims", Alpha, false => Beta, false),
     gate!("DeclarativeValidation", GenerallyAvailable, true),
     gate!("DeclarativeValidationBeta", Beta, true),
     gate!("DeclarativeValidationTakeover", Deprecated, false),
@@ -90,19 +108,19 @@ pub static KUBERNETES: &[Gate] = &[
     gate!("DisableCPUQuotaWithExclusiveCPUs", Deprecated, true),
     gate!("DisableNodeKubeProxyVersion", Deprecated, true),
     gate!("DynamicResourceAllocation", GenerallyAvailable, true),
-    gate!("EnvFiles", Beta, true),
+    gate!("EnvFiles", Beta, true => GenerallyAvailable, true),
     gate!("EventedPLEG", Alpha, false),
+    gate!("EvictionRequestAPI", new Alpha, false),
     gate!("ExecProbeTimeout", GenerallyAvailable, true),
     gate!("ExtendWebSocketsToKubelet", Beta, true),
     gate!("ExternalServiceAccountTokenSigner", GenerallyAvailable, true),
-    gate!("GangScheduling", Alpha, false),
-    gate!("GenericWorkload", Alpha, false),
+    gate!("GenericWorkload", Alpha, false => Beta, false),
     gate!("GitRepoVolumeDriver", Deprecated, false),
     gate!("GracefulNodeShutdown", Beta, true),
     gate!("GracefulNodeShutdownBasedOnPodPriority", Beta, true),
-    gate!("HPAConfigurableTolerance", Beta, true),
+    gate!("HPAConfigurableTolerance", Beta, true => GenerallyAvailable, true),
     gate!("HPAScaleToZero", Alpha, false),
-    gate!("HostnameOverride", Beta, true),
+    gate!("HostnameOverride", Beta, true => GenerallyAvailable, true),
     gate!("ImageMaximumGCAge", GenerallyAvailable, true),
     gate!("ImageVolume", GenerallyAvailable, true),
     gate!("ImageVolumeWithDigest", Alpha, false),
@@ -111,6 +129,8 @@ pub static KUBERNETES: &[Gate] = &[
     gate!("InPlacePodVerticalScalingExclusiveCPUs", Alpha, false),
     gate!("InPlacePodVerticalScalingExclusiveMemory", Alpha, false),
     gate!("InPlacePodVerticalScalingInitContainers", Beta, true),
+    gate!("InPlacePodVerticalScalingSchedulerPreemption", new Alpha, false),
+    gate!("InterPodAffinityHostnameFastPath", new Alpha, false),
     gate!("JobBackoffLimitPerIndex", GenerallyAvailable, true),
     gate!("JobManagedBy", GenerallyAvailable, true),
     gate!("JobPodReplacementPolicy", GenerallyAvailable, true),
@@ -145,7 +165,7 @@ pub static KUBERNETES: &[Gate] = &[
     gate!("MutableSchedulingDirectivesForSuspendedJobs", Beta, true),
     gate!("MutatingAdmissionPolicy", GenerallyAvailable, true),
     gate!("NFTablesProxyMode", GenerallyAvailable, true),
-    gate!("NodeDeclaredFeatures", Beta, true),
+    gate!("NodeDeclaredFeatures", Beta, true => GenerallyAvailable, true),
     gate!("NodeInclusionPolicyInPodTopologySpread", GenerallyAvailable, true),
     gate!("NodeLogQuery", GenerallyAvailable, true),
     gate!("NodeSwap", GenerallyAvailable, true),
@@ -156,15 +176,16 @@ pub static KUBERNETES: &[Gate] = &[
     gate!("PLEGOnDemandRelist", Beta, true),
     gate!("PersistentVolumeClaimUnusedSinceTime", Alpha, false),
     gate!("PodAndContainerStatsFromCRI", Alpha, false),
-    gate!("PodCertificateRequest", Beta, false),
+    gate!("PodCertificateRequest", Beta, false => GenerallyAvailable, true),
     gate!("PodDeletionCost", Beta, true),
+    gate!("PodGroupPreemptionPolicy", new Alpha, false),
     gate!("PodLevelResourceManagers", Alpha, false),
     gate!("PodLevelResources", Beta, true),
     gate!("PodLifecycleSleepAction", GenerallyAvailable, true),
     gate!("PodLifecycleSleepActionAllowZero", GenerallyAvailable, true),
     gate!("PodLogsQuerySplitStreams", Alpha, false),
     gate!("PodObservedGenerationTracking", GenerallyAvailable, true),
-    gate!("PodReadyToStartContainersCondition", Beta, true),
+    gate!("PodReadyToStartContainersCondition", Beta, true => GenerallyAvailable, true),
     gate!("PodSchedulingReadiness", GenerallyAvailable, true),
     gate!("PodTopologyLabelsAdmission", Beta, true),
     gate!("PodsAPI", Alpha, false),
@@ -178,7 +199,7 @@ pub static KUBERNETES: &[Gate] = &[
     gate!("ReduceDefaultCrashLoopBackOffDecay", Alpha, false),
     gate!("RelaxedDNSSearchValidation", GenerallyAvailable, true),
     gate!("RelaxedEnvironmentVariableValidation", GenerallyAvailable, true),
-    gate!("RelaxedServiceNameValidation", Beta, true),
+    gate!("RelaxedServiceNameValidation", Beta, true => GenerallyAvailable, true),
     gate!("ReloadKubeletClientCAFile", Beta, true),
     gate!("ReloadKubeletServerCertificateFile", Beta, true),
     gate!("RemoteRequestHeaderUID", Beta, true),
@@ -190,11 +211,12 @@ pub static KUBERNETES: &[Gate] = &[
     gate!("RotateKubeletServerCertificate", Beta, true),
     gate!("RuntimeClassInImageCriAPI", Alpha, false),
     gate!("SELinuxChangePolicy", GenerallyAvailable, true),
-    gate!("SELinuxMount", Beta, false),
+    gate!("SELinuxMount", Beta, false => GenerallyAvailable, true),
     gate!("SELinuxMountReadWriteOncePod", GenerallyAvailable, true),
     gate!("SchedulerAsyncAPICalls", Beta, false),
     gate!("SchedulerAsyncPreemption", Beta, true),
     gate!("SchedulerPopFromBackoffQ", Beta, true),
+    gate!("SchedulerPreQueueingHints", new Alpha, false),
     gate!("SchedulerQueueingHints", GenerallyAvailable, true),
     gate!("SeparateCacheWatchRPC", Deprecated, false),
     gate!("SeparateTaintEvictionController", GenerallyAvailable, true),
@@ -212,11 +234,11 @@ pub static KUBERNETES: &[Gate] = &[
     gate!("StaleControllerConsistencyReplicaSet", Beta, true),
     gate!("StaleControllerConsistencyStatefulSet", Beta, true),
     gate!("StatefulSetSemanticRevisionComparison", Beta, true),
-    gate!("StorageCapacityScoring", Alpha, false),
+    gate!("StorageCapacityScoring", Alpha, false => Beta, true),
     gate!("StorageNamespaceIndex", Deprecated, true),
     gate!("StorageVersionAPI", Alpha, false),
     gate!("StorageVersionHash", Beta, true),
-    gate!("StorageVersionMigrator", Beta, false),
+    gate!("StorageVersionMigrator", Beta, false => GenerallyAvailable, true),
     gate!("StreamingCollectionEncodingToJSON", GenerallyAvailable, true),
     gate!("StreamingCollectionEncodingToProtobuf", GenerallyAvailable, true),
     gate!("StrictIPCIDRValidation", Beta, true),
@@ -237,7 +259,7 @@ pub static KUBERNETES: &[Gate] = &[
     gate!("UserNamespacesHostNetworkSupport", Alpha, false),
     gate!("UserNamespacesSupport", GenerallyAvailable, true),
     gate!("VolumeAttributesClass", GenerallyAvailable, true),
-    gate!("VolumeLimitScaling", Alpha, false),
+    gate!("VolumeLimitScaling", Alpha, false => Beta, true),
     gate!("WatchCacheInitializationPostStartHook", Beta, true),
     gate!("WatchList", Beta, true),
     gate!("WinDSR", GenerallyAvailable, true),
@@ -245,6 +267,5 @@ pub static KUBERNETES: &[Gate] = &[
     gate!("WindowsCPUAndMemoryAffinity", Alpha, false),
     gate!("WindowsGracefulNodeShutdown", Beta, true),
     gate!("WindowsHostNetwork", Deprecated, false),
-    gate!("WorkloadAwarePreemption", Alpha, false),
     gate!("WorkloadWithJob", Alpha, false),
 ];

@@ -20,6 +20,7 @@ mod mirroring;
 mod namespaces;
 mod node_lifecycle;
 mod nodes;
+mod pod_groups;
 mod podautoscaler;
 mod policy_status;
 mod protection;
@@ -44,8 +45,16 @@ use test_cluster::TestCluster;
 /// A cluster with these controllers.
 async fn cluster(names: &'static [&'static str]) -> TestCluster {
     let cluster = TestCluster::new(1).await;
+    controllers::start_all(&setup(&cluster), |name| names.contains(&name));
+    cluster
+}
+
+/// What the controllers of a cluster are given.
+fn setup(cluster: &TestCluster) -> controllers::Setup {
     let client = cluster.client.clone();
-    let setup = controllers::Setup {
+    controllers::Setup {
+        features: Arc::default(),
+        more: Vec::new(),
         caches: cluster.caches(),
         client_for: Box::new(move |_| client.clone()),
         clock: Arc::clone(&cluster.clock),
@@ -64,9 +73,7 @@ async fn cluster(names: &'static [&'static str]) -> TestCluster {
         metrics: Default::default(),
         tasks: controllers::TaskTracker::new(),
         stop: cluster.stop(),
-    };
-    controllers::start_all(&setup, |name| names.contains(&name));
-    cluster
+    }
 }
 
 /// Signs tokens that say whose they are.

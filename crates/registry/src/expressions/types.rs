@@ -138,7 +138,7 @@ fn kinds(spec: &Value, custom: &dyn Definitions) -> BTreeSet<Kind> {
 }
 
 fn kind_of(group: &str, version: &str, resource: &str, custom: &dyn Definitions) -> Option<Kind> {
-    let mut all = api::resources().iter();
+    let mut all = api::all_resources();
     let known =
         all.find(|it| it.group == group && it.version == version && it.resource == resource);
     let kind = match known {

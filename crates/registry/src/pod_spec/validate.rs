@@ -64,8 +64,22 @@ pub(crate) fn pod_spec(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) 
     if let Some(overhead) = spec.get("overhead") {
         resource_checks::overhead(overhead, &path.child("overhead"), errors);
     }
+    if let Some(group) = spec.get("schedulingGroup") {
+        scheduling_group(group, &path.child("schedulingGroup"), errors);
+    }
     if spec.get("os").is_some() {
         operating_system(spec, &path.child("os"), errors);
+    }
+}
+
+/// The group of pods that a pod is a member of.
+fn scheduling_group(group: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    match group.get("podGroupName").and_then(Value::as_str) {
+        None => errors.invalid_text(path, "", "must specify one of: `podGroupName`"),
+        Some(name) => {
+            let at = path.child("podGroupName");
+            errors.invalid_all(&at, name, validation::dns1123_subdomain(name));
+        }
     }
 }
 

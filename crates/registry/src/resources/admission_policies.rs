@@ -4,7 +4,7 @@ use apimachinery::{FieldErrors, Path, Value, validation};
 use jiff::Timestamp;
 
 use super::webhooks::{self, FAILURE_POLICIES, GROUP, REINVOCATION};
-use crate::declaration::{Declaration, Generation, MetadataChecks};
+use crate::declaration::{Alternative, Declaration, Generation, MetadataChecks};
 use crate::rules::{self, each};
 use crate::{Rules, check, expressions, table};
 
@@ -15,6 +15,10 @@ const REASONS: &[&str] = &["Forbidden", "Invalid", "RequestEntityTooLarge", "Una
 const MUTABLE: &[&str] = &["*", "CONNECT", "CREATE", "UPDATE"];
 /// How many audit annotations a policy may make.
 const ANNOTATIONS_MAX: usize = 20;
+
+/// Where else those that mutate are served.
+const MUTATING: &[Alternative] =
+    &[Alternative::same(GROUP, "v1beta1"), Alternative::same(GROUP, "v1alpha1")];
 
 /// What the four kinds share.
 const COMMON: Declaration = Declaration {
@@ -47,6 +51,7 @@ pub(super) fn validating() -> Declaration {
 pub(super) fn mutating() -> Declaration {
     Declaration {
         resource: "mutatingadmissionpolicies",
+        alternatives: MUTATING,
         default,
         validate: |it, errors| {
             let path = Path::new("spec");
@@ -76,6 +81,7 @@ pub(super) fn validating_binding() -> Declaration {
 pub(super) fn mutating_binding() -> Declaration {
     Declaration {
         resource: "mutatingadmissionpolicybindings",
+        alternatives: MUTATING,
         default: binding_default,
         validate: |it, errors| binding(&it["spec"], &Path::new("spec"), errors),
         row: binding_row,

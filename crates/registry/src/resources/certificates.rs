@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::certificatesigningrequest::signer_name;
-use crate::declaration::{Declaration, FieldLabel};
+use crate::declaration::{Alternative, Declaration, FieldLabel};
 use crate::{Rules, check, rules};
 
 const GROUP: &str = "certificates.k8s.io";
@@ -25,6 +25,7 @@ pub(super) fn trust_bundle() -> Declaration {
     Declaration {
         group: GROUP,
         resource: "clustertrustbundles",
+        alternatives: const { &[Alternative::same(GROUP, "v1beta1")] },
         validate: validate_bundle,
         validate_update: |it, old, errors| {
             let path = Path::new("spec");

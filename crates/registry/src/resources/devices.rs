@@ -2,6 +2,7 @@
 
 use apimachinery::{FieldErrors, Path, Value, validation};
 
+use super::device_versions;
 use crate::declaration::{Declaration, Generation, NameUse};
 use crate::rules::{self, each};
 use crate::{Rules, check, expressions, go, metadata, table};
@@ -23,6 +24,7 @@ pub(super) fn claim() -> Declaration {
     Declaration {
         group: GROUP,
         resource: "resourceclaims",
+        alternatives: device_versions::CLAIM,
         default: |it| {
             if let Some(spec) = it.get_mut("spec") {
                 request_defaults(spec);
@@ -44,6 +46,7 @@ pub(super) fn template() -> Declaration {
     Declaration {
         group: GROUP,
         resource: "resourceclaimtemplates",
+        alternatives: device_versions::TEMPLATE,
         default: |it| {
             if let Some(spec) = it.at_mut(&["spec", "spec"]) {
                 request_defaults(spec);
@@ -63,6 +66,7 @@ pub(super) fn class() -> Declaration {
     Declaration {
         group: GROUP,
         resource: "deviceclasses",
+        alternatives: device_versions::SAME,
         name: class_name,
         validate: validate_class,
         row: super::printing::name_and_age,
@@ -97,7 +101,7 @@ fn request_defaults(spec: &mut Value) {
     }
 }
 
-fn one_device(request: &mut Value) {
+pub(super) fn one_device(request: &mut Value) {
     request.default_at(&["allocationMode"], "ExactCount");
     if request.str_at(&["allocationMode"]) == "ExactCount" {
         request.default_at(&["count"], 1);

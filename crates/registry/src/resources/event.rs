@@ -44,7 +44,7 @@ pub(super) fn resource() -> Declaration {
         alternatives: &[Alternative {
             group: "events.k8s.io",
             version: "v1",
-            default: |_| {},
+            default: Some(|_| {}),
             validate: validate_newer,
             to_storage: |value| {
                 rename(value, RENAMED.iter().map(|(core, events)| (*events, *core)))

@@ -23,7 +23,7 @@ pub(super) fn resource() -> Declaration {
         alternatives: &[Alternative {
             group: "autoscaling",
             version: "v1",
-            default: default_v1,
+            default: Some(default_v1),
             validate: |_, _| {},
             to_storage,
             from_storage,

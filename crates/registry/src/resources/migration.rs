@@ -2,14 +2,15 @@
 
 use apimachinery::{FieldErrors, Path, Value, validation};
 
-use super::{devices, printing};
-use crate::declaration::{Declaration, Generation};
+use super::{device_versions, devices, printing};
+use crate::declaration::{Alternative, Declaration, Generation};
 use crate::{Rules, check, rules};
 
 pub(super) fn storage_version_migration() -> Declaration {
     Declaration {
         group: "storagemigration.k8s.io",
         resource: "storageversionmigrations",
+        alternatives: const { &[Alternative::same("storagemigration.k8s.io", "v1beta1")] },
         validate: |it, errors| {
             let (path, resource) = (Path::new("spec"), &it["spec"]["resource"]);
             let at = path.child("resource");
@@ -28,6 +29,7 @@ pub(super) fn device_taint_rule() -> Declaration {
     Declaration {
         group: devices::GROUP,
         resource: "devicetaintrules",
+        alternatives: device_versions::TAINT_RULE,
         validate: |it, errors| taint(&it["spec"], &Path::new("spec"), errors),
         row: printing::name_and_age,
         rules: Rules { generation: Generation::Spec, has_status: true, ..Declaration::PLAIN.rules },

@@ -4,7 +4,7 @@ use apimachinery::{FieldErrors, Path, Value, validation};
 use compact_str::CompactString;
 use jiff::Timestamp;
 
-use super::{devices, slice_device};
+use super::{device_versions, devices, slice_device};
 use crate::declaration::{Declaration, FieldLabel, Generation, MetadataChecks};
 use crate::pod_spec::scheduling;
 use crate::rules::{self, each};
@@ -25,6 +25,7 @@ pub(super) fn resource() -> Declaration {
     Declaration {
         group: devices::GROUP,
         resource: "resourceslices",
+        alternatives: device_versions::SLICE,
         validate: |it, errors| validate(&it["spec"], &Path::new("spec"), errors),
         validate_update,
         fields: FIELDS,

@@ -107,15 +107,32 @@ impl Plugins {
         static NOTHING: PluginSet = PluginSet { enabled: Vec::new(), disabled: Vec::new() };
         self.0.get(point).unwrap_or(&NOTHING)
     }
+}
+
+/// The sets of a profile, where pods are scheduled in groups or are not.
+#[derive(Debug, Clone, Copy)]
+struct Sets<'p> {
+    given: &'p Plugins,
+    pod_groups: bool,
+}
+
+impl Sets<'_> {
+    /// Where a plugin is asked; `None` where there is no such plugin.
+    fn points(self, name: &str) -> Option<&'static [&'static str]> {
+        let is_there = self.pod_groups || name != plugins::GANG_SCHEDULING;
+        plugins::points(name).filter(|_| is_there)
+    }
 
     /// The plugins that are asked wherever they have something to say: the defaults that are left, some with another
     /// weight, then the others.
-    fn everywhere(&self) -> Vec<Plugin> {
-        let own = self.at(MULTI_POINT);
+    fn everywhere(self) -> Vec<Plugin> {
+        let own = self.given.at(MULTI_POINT);
         let off = |name: &str| own.disabled.iter().any(|it| it == name || it == "*");
         let mut replaced = BTreeSet::new();
         let mut all = Vec::new();
-        for (name, weight) in DEFAULTS.iter().filter(|(name, _)| !off(name)) {
+        let of_groups = [(plugins::GANG_SCHEDULING, None)];
+        let of_groups = of_groups.iter().filter(|_| self.pod_groups);
+        for (name, weight) in DEFAULTS.iter().chain(of_groups).filter(|(name, _)| !off(name)) {
             // Of several of one name the last replaces the default; the others are found to be too many.
             match own.enabled.iter().rposition(|it| it.name == *name) {
                 Some(place) => {
@@ -135,12 +152,12 @@ impl Plugins {
     ///
     /// # Errors
     /// When one does not exist, has nothing to say there, or is named twice.
-    fn asked(&self, (point, called): (&str, &str)) -> Result<Vec<Plugin>, String> {
-        let own = self.at(point);
+    fn asked(self, (point, called): (&str, &str)) -> Result<Vec<Plugin>, String> {
+        let own = self.given.at(point);
         let mut named = BTreeSet::new();
         for plugin in &own.enabled {
             let name = plugin.name.as_str();
-            if plugins::points(name).is_none() {
+            if self.points(name).is_none() {
                 return Err(format!("{called} \"{name}\" does not exist"));
             }
             if !plugins::asked_at(name, point) {
@@ -156,7 +173,7 @@ impl Plugins {
         let mut middle = Vec::new();
         for plugin in &everywhere {
             let name = plugin.name.as_str();
-            if plugins::points(name).is_none() {
+            if self.points(name).is_none() {
                 return Err(format!("plugin \"{name}\" does not exist"));
             }
             if !plugins::asked_at(name, point) || off(name) {
@@ -175,7 +192,7 @@ impl Plugins {
     }
 
     /// The names at one point.
-    fn names(&self, point: &'static str) -> Result<Vec<String>, String> {
+    fn names(self, point: &'static str) -> Result<Vec<String>, String> {
         Ok(self.asked(called(point))?.into_iter().map(|it| it.name).collect())
     }
 }
@@ -202,10 +219,11 @@ impl Configuration {
     }
 
     fn build(&self, config: &ProfileConfig) -> Result<Profile, String> {
-        let (sets, name) = (&config.plugins, &config.scheduler_name);
-        if let Some(point) = GROUP_POINTS.iter().find(|it| !sets.at(it).enabled.is_empty()) {
+        let name = &config.scheduler_name;
+        let sets = Sets { given: &config.plugins, pod_groups: self.pod_groups };
+        if let Some(point) = GROUP_POINTS.iter().find(|it| !sets.given.at(it).enabled.is_empty()) {
             return Err(format!(
-                "plugins at {point} are not built: pod groups are not scheduled as groups here"
+                "plugins at {point} are not built: groups of pods have no placements and preempt nobody here"
             ));
         }
         for point in POINTS {
@@ -260,6 +278,7 @@ impl Configuration {
             pre_bind: sets.names("preBind")?.iter().map(|it| it.as_str().into()).collect(),
             volume_timeout: args.volume_binding.timeout,
             devices: args.devices,
+            gangs: sets.names("permit")?.iter().any(|it| it == plugins::GANG_SCHEDULING),
             percentage: Percentage(share.unwrap_or(self.percentage_of_nodes_to_score)),
         })
     }

@@ -31,6 +31,7 @@ async fn measured(config: &str, ways: &[Arc<dyn Post>], metrics: Metrics) -> Tes
         profiles: config.profiles().unwrap(),
         extenders: extenders.map(|(it, way)| Extender::new(it, Arc::clone(way))).collect(),
         backoff: config.backoff(),
+        pod_groups: config.pod_groups,
         metrics,
     };
     tokio::spawn(scheduler.run(cluster.stop()));

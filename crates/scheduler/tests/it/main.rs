@@ -6,6 +6,7 @@ mod cluster;
 mod config;
 mod devices;
 mod extenders;
+mod gangs;
 mod leader;
 mod remembered;
 mod replay;

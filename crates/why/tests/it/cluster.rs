@@ -12,7 +12,8 @@ use why::objects::key_of;
 use why::{Explainer, Gathered, Objects, Subject, picture};
 
 /// Kinds by name: group, version, plural, whether in namespaces.
-const KINDS: [(&str, &str, &str, &str, bool); 22] = [
+const KINDS: [(&str, &str, &str, &str, bool); 23] = [
+    ("PodGroup", "scheduling.k8s.io", "v1beta1", "podgroups", true),
     ("Node", "", "v1", "nodes", false),
     ("Namespace", "", "v1", "namespaces", false),
     ("Pod", "", "v1", "pods", true),
@@ -83,10 +84,15 @@ pub(crate) fn now() -> Timestamp {
 
 /// The explanation of an object of the namespace `default`, as JSON.
 pub(crate) fn explain(cluster: &Gathered, of: &str, name: &str) -> Value {
+    explain_by(&Explainer::default(), cluster, of, name)
+}
+
+/// The same as other schedulers decide.
+pub(crate) fn explain_by(by: &Explainer, cluster: &Gathered, of: &str, name: &str) -> Value {
     let kind = kind(of);
     let namespace = if kind.namespaced { "default" } else { "" };
     let subject = Subject { kind, key: ObjectKey::new(namespace, name) };
-    let explanation = Explainer::default().explain(cluster, &subject, now());
+    let explanation = by.explain(cluster, &subject, now());
     explanation.unwrap_or_else(|| panic!("there is no {of} {name}")).to_value()
 }
 

@@ -1,6 +1,6 @@
 //! Pods that wait for a node, for others, or for themselves.
 
-use crate::cluster::{change, cluster, explain, findings, has, node, pod, running};
+use crate::cluster::{change, cluster, explain, explain_by, findings, has, node, pod, running};
 
 /// The state of a pod `p`, and what its summary says.
 fn check(text: &str, state: &str, wanted: &[&str]) {
@@ -26,6 +26,27 @@ fn one_that_fits_waits_for_the_scheduler_and_one_of_another_scheduler_for_that()
     check(&[a.clone(), pod("p", "1", "")].concat(), "Waiting", &["fits on node a now"]);
     let other = pod("p", "1", "  schedulerName: volcano");
     check(&[a, other].concat(), "Waiting", &["waits for scheduler volcano"]);
+}
+
+#[test]
+fn a_member_waits_for_its_group() {
+    let config = scheduler::Configuration { pod_groups: true, ..Default::default() };
+    let explainer = why::Explainer::new(config.profiles().unwrap());
+    let check = |text: &str, state: &str, wanted: &[&str]| {
+        let explanation = explain_by(&explainer, &cluster(text), "Pod", "p");
+        assert_eq!(explanation.str_at(&["state"]), state, "{explanation:?}");
+        has(explanation.str_at(&["summary"]), wanted);
+    };
+    let member = "  schedulingGroup: {podGroupName: g}";
+    let mut text = [node("a", "1", "4Gi"), pod("p", "1", member)].concat();
+    check(&text, "Gated", &["waits for its group and enough pods in it", "would fit on node a"]);
+    text += "apiVersion: scheduling.k8s.io/v1beta1\nkind: PodGroup\nmetadata: {name: g}\n\
+             spec: {schedulingPolicy: {gang: {minCount: 2}}}\n---\n";
+    check(&text, "Gated", &["waits for its group and enough pods in it"]);
+    text += &pod("q", "1", member);
+    check(&text, "Waiting", &["alone fits on node a now", "its group g"]);
+    // Where nobody schedules in groups none is waited for.
+    self::check(&text, "Waiting", &["waits for the scheduler"]);
 }
 
 #[test]

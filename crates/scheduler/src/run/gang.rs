@@ -1,0 +1,260 @@
+//! A group of pods is decided about as one: each member in turn, as if those before it were on their nodes, and then all
+//! that found a node are bound, or none.
+//!
+//! Upstream: `podGroupCycle` of `pkg/scheduler/schedule_one_podgroup.go`, without its preemption for whole groups and
+//! without placements by topology.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use client::ObjectKey;
+use tokio::time::Instant;
+
+use super::Running;
+use crate::decide::{Decision, Diagnosis};
+use crate::framework::{Profile, ReservedWrites};
+use crate::groups::Progress;
+use crate::metrics::Outcome;
+use crate::pod::PodLite;
+use crate::queue::Happened;
+use crate::write::{GroupCondition, Refusal};
+
+/// Who keeps a pod back whose group cannot be had.
+const GANG: &str = "GangScheduling";
+
+/// What became of a member.
+enum Verdict {
+    /// It is thought onto its node, with what it needs besides.
+    Held(Arc<PodLite>, Vec<ReservedWrites>),
+    /// No node will do.
+    Refused(Diagnosis),
+    /// It was not asked about any more.
+    Unasked,
+}
+
+/// What became of the group.
+enum Outcomes {
+    /// Those that found a node get it.
+    Placed,
+    /// None does, and why.
+    Unschedulable(String),
+    /// It could not be found out.
+    Failed(String),
+}
+
+impl Running {
+    /// The group that a pod is decided about with.
+    pub(super) fn group_of(&self, pod: &PodLite) -> Option<ObjectKey> {
+        pod.group().filter(|_| self.scheduler.pod_groups)
+    }
+
+    /// A group's object came, changed or went.
+    pub(super) fn group_changed(&mut self, key: &ObjectKey, group: Option<&apimachinery::Value>) {
+        let spec = group.map(crate::groups::GroupSpec::from_value);
+        if self.state.cluster.groups.set(key, spec) {
+            self.reconsider_group(key);
+        }
+    }
+
+    /// Lets in the members that nothing holds back any more, and tries those again that were refused for their group.
+    pub(super) fn reconsider_group(&mut self, key: &ObjectKey) {
+        let now = self.scheduler.clock.monotonic();
+        let mine = |pod: &PodLite| pod.group().as_ref() == Some(key);
+        self.state.queue.happened_to(Happened::Group, now, mine);
+        for pod in self.state.queue.gated_pods() {
+            if mine(&pod) && !self.is_gated(&pod) {
+                self.state.queue.put(pod, false, now);
+            }
+        }
+    }
+
+    /// Decides about all members of a group that wait, of which one is ready.
+    pub(super) async fn decide_group(
+        &mut self,
+        first: Arc<PodLite>,
+        key: &ObjectKey,
+        begun: Instant,
+    ) {
+        let members = self.members(first, key);
+        let (verdicts, outcome) = match self.judge_members(&members, key) {
+            Ok((profile, progress)) => self.try_members(&members, &profile, progress).await,
+            Err(why) => (Vec::new(), Outcomes::Failed(why)),
+        };
+        self.scheduler.metrics.decided(self.scheduler.clock.monotonic() - begun);
+        let mut verdicts = verdicts.into_iter();
+        for pod in &members {
+            let verdict = verdicts.next().unwrap_or(Verdict::Unasked);
+            self.settle(pod, verdict, &outcome, begun).await;
+        }
+        let condition = match outcome {
+            Outcomes::Placed => GroupCondition::scheduled(),
+            Outcomes::Unschedulable(why) => GroupCondition::refused("Unschedulable", why),
+            Outcomes::Failed(why) => GroupCondition::refused("SchedulerError", why),
+        };
+        if let Some(groups) = self.groups_store() {
+            self.writer.tell_group(groups.clone(), key.clone(), condition).await;
+        }
+    }
+
+    /// The members that wait, the most important first, then the one that waits longest.
+    fn members(&mut self, first: Arc<PodLite>, key: &ObjectKey) -> Vec<Arc<PodLite>> {
+        let group = self.state.cluster.groups.get(key);
+        let others = group.map(|it| it.waiting.clone()).unwrap_or_default();
+        let others = others.into_iter().filter(|it| *it != first.key).collect::<Vec<_>>();
+        let mut members = vec![first];
+        members.extend(others.iter().filter_map(|it| self.state.queue.pop_waiting(it)));
+        let since = |pod: &PodLite| self.state.queue.tried(&pod.key).map(|it| it.1);
+        members.sort_by_cached_key(|it| (Reverse(it.priority), since(it), it.key.clone()));
+        members
+    }
+
+    /// Whether a group and its members fit together: the profile that decides, and how far the group has come.
+    ///
+    /// # Errors
+    /// What does not fit, in upstream's words.
+    fn judge_members(
+        &self,
+        members: &[Arc<PodLite>],
+        key: &ObjectKey,
+    ) -> Result<(Profile, Progress), String> {
+        let group = self.state.cluster.groups.get(key);
+        let Some((group, spec)) = group.and_then(|it| Some((it, it.spec?))) else {
+            return Err(format!("podgroup.scheduling.k8s.io \"{}\" not found", key.name));
+        };
+        let cluster = &self.state.cluster;
+        let placed = group.placed.iter().filter_map(|it| cluster.pod(it));
+        let waiting = members.iter().map(|it| it.as_ref());
+        let name = members.first().map_or("", |it| it.ask.scheduler_name.as_str());
+        let never = members.first().is_some_and(|it| it.ask.never_preempts);
+        let policy = |never| if never { "Never" } else { "PreemptLowerPriority" };
+        for pod in waiting.chain(placed) {
+            let other = pod.ask.scheduler_name.as_str();
+            if other != name {
+                return Err(format!(
+                    "all pods in a single pod group should have the same .spec.schedulerName set, got: \"{other}\" and \"{name}\""
+                ));
+            }
+            if i64::from(pod.priority) != spec.priority {
+                return Err(format!(
+                    "all pods in a single pod group should have the same priority as the pod group's priority, got {} and {}",
+                    pod.priority, spec.priority
+                ));
+            }
+            if pod.ask.never_preempts != never {
+                return Err(format!(
+                    "all pods in a single pod group should have the same preemption policy, got {} and {}",
+                    policy(pod.ask.never_preempts),
+                    policy(never)
+                ));
+            }
+        }
+        let profile = self
+            .profiles
+            .get(name)
+            .ok_or_else(|| format!("profile not found for scheduler name \"{name}\""))?;
+        let min_count = match spec.min_count.filter(|_| profile.gangs) {
+            Some(count) => usize::try_from(count).unwrap_or_default(),
+            None => 1,
+        };
+        // What helps one pod is no help where all are needed.
+        let profile = Profile { post_filters: Arc::new([]), ..Profile::clone(profile) };
+        let progress =
+            Progress { min_count, scheduled: group.placed.len(), remaining: members.len() };
+        Ok((profile, progress))
+    }
+
+    /// Thinks one member after the other onto a node. Where the group cannot be had all of them are taken off again.
+    async fn try_members(
+        &mut self,
+        members: &[Arc<PodLite>],
+        profile: &Profile,
+        mut progress: Progress,
+    ) -> (Vec<Verdict>, Outcomes) {
+        let mut verdicts = Vec::with_capacity(members.len());
+        let (mut failed, mut held) = (None, 0);
+        for pod in members {
+            if progress.hopeless().is_some() {
+                break;
+            }
+            progress.remaining -= 1;
+            let decision = match self.decide(pod, profile).await {
+                Ok(Decision::Place(placement)) => {
+                    let held = self.hold(pod, profile, placement.node);
+                    held.map(|(pod, reserved)| Verdict::Held(pod, reserved))
+                }
+                Ok(Decision::Reject(diagnosis)) => Ok(Verdict::Refused(diagnosis)),
+                Ok(Decision::Fail(error)) | Err(error) => Err(error),
+            };
+            match decision {
+                Ok(verdict) => {
+                    let is_held = matches!(verdict, Verdict::Held(..));
+                    progress.scheduled += usize::from(is_held);
+                    held += usize::from(is_held);
+                    verdicts.push(verdict);
+                }
+                Err(error) => {
+                    failed =
+                        Some(format!("failed to schedule other pod from a pod group: {error}"));
+                    break;
+                }
+            }
+        }
+        let outcome = match (failed, progress.hopeless()) {
+            (Some(error), _) => Outcomes::Failed(error),
+            (None, Some(why)) => Outcomes::Unschedulable(why),
+            (None, None) if held == 0 => Outcomes::Unschedulable("no pods were schedulable".into()),
+            (None, None) => return (verdicts, Outcomes::Placed),
+        };
+        for verdict in &verdicts {
+            if let Verdict::Held(pod, _) = verdict {
+                self.let_go(pod);
+            }
+        }
+        (verdicts, outcome)
+    }
+
+    /// Takes a member off the node that it was thought onto.
+    fn let_go(&mut self, pod: &PodLite) {
+        self.unreserve(pod);
+        self.state.cluster.remove_pod(&pod.key);
+        self.state.cluster.groups.waits(pod);
+    }
+
+    /// What follows for a member.
+    async fn settle(
+        &mut self,
+        pod: &Arc<PodLite>,
+        verdict: Verdict,
+        outcome: &Outcomes,
+        begun: Instant,
+    ) {
+        let now = self.scheduler.clock.monotonic();
+        let name = &pod.ask.scheduler_name;
+        let metrics = &self.scheduler.metrics;
+        match (outcome, verdict) {
+            (Outcomes::Placed, Verdict::Held(assumed, reserved)) => {
+                if let Some(profile) = self.profile_of(pod) {
+                    self.bind_held(assumed, reserved, &profile, begun).await;
+                }
+            }
+            (Outcomes::Failed(error), _) => {
+                metrics.attempted(name, Outcome::Error, now - begun);
+                self.state.queue.retry(&pod.key, now);
+                self.writer.refused(pod.key.clone(), Refusal::error(error.clone()));
+            }
+            (_, Verdict::Refused(Diagnosis { message, plugins, hopeless, .. })) => {
+                metrics.attempted(name, Outcome::Unschedulable, now - begun);
+                self.state.queue.failed(&pod.key, plugins, now);
+                let refusal = Refusal::unschedulable(message, hopeless);
+                self.writer.refused(pod.key.clone(), refusal);
+            }
+            (Outcomes::Unschedulable(why), Verdict::Held(..) | Verdict::Unasked) => {
+                metrics.attempted(name, Outcome::Unschedulable, now - begun);
+                self.state.queue.failed(&pod.key, vec![GANG], now);
+                let refusal = Refusal::unschedulable(why.clone(), false);
+                self.writer.refused(pod.key.clone(), refusal);
+            }
+            (Outcomes::Placed, Verdict::Unasked) => self.state.queue.retry(&pod.key, now),
+        }
+    }
+}

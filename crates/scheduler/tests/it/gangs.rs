@@ -1,0 +1,210 @@
+//! Groups of pods on a real API server, in virtual time: all get a node, or none does.
+
+use std::sync::Arc;
+
+use apimachinery::{Value, value};
+use client::Resource;
+use client::call::{DeleteParams, PatchKind};
+use scheduler::{Configuration, Metrics, Scheduler};
+use test_cluster::TestCluster;
+use test_cluster::registry::{Apis, Features, Registry};
+
+use crate::cluster::{event, node, on_node, pod, refused};
+
+const NEEDS_FOUR: &str = "minCount (4) cannot be satisfied: 3 scheduled, 0 remaining";
+
+/// A cluster where pods are scheduled in groups.
+async fn cluster() -> TestCluster {
+    let features = Features { generic_workload: true };
+    let asked = ["scheduling.k8s.io/v1beta1=true".to_owned()];
+    let apis = Apis::default().with_features(features).configure(&asked).unwrap();
+    let cluster = TestCluster::serving(1, Registry::of(apis)).await;
+    let config = Configuration { pod_groups: true, ..Configuration::default() };
+    let scheduler = Scheduler {
+        client: cluster.client_named("system:kube-scheduler"),
+        caches: cluster.caches(),
+        clock: Arc::clone(&cluster.clock),
+        random: Arc::clone(&cluster.random),
+        profiles: config.profiles().unwrap(),
+        extenders: Vec::new(),
+        backoff: config.backoff(),
+        pod_groups: config.pod_groups,
+        metrics: Metrics::default(),
+    };
+    tokio::spawn(scheduler.run(cluster.stop()));
+    cluster
+}
+
+async fn group(cluster: &TestCluster, name: &str, policy: Value) {
+    let group = value!({"apiVersion": "scheduling.k8s.io/v1beta1", "kind": "PodGroup",
+        "metadata": {"name": name, "namespace": "default"}, "spec": {"schedulingPolicy": policy}});
+    cluster.create("scheduling.k8s.io", "podgroups", group).await;
+}
+
+async fn gang(cluster: &TestCluster, name: &str, count: i64) {
+    group(cluster, name, value!({"gang": {"minCount": count}})).await;
+}
+
+fn member(name: &str, group: &str, cpu: &str) -> Value {
+    let mut member = pod(name, cpu, 0);
+    member.set_at(&["spec", "schedulingGroup"], value!({"podGroupName": group}));
+    member
+}
+
+async fn members(cluster: &TestCluster, group: &str, names: &[&str]) {
+    for name in names {
+        cluster.create("", "pods", member(name, group, "1")).await;
+    }
+}
+
+/// The pods that have a node.
+async fn placed(cluster: &TestCluster) -> Vec<String> {
+    let pods = cluster.list("", "pods", "default").await;
+    let placed = pods.iter().filter(|it| !it.str_at(&["spec", "nodeName"]).is_empty());
+    placed.map(|it| it.str_at(&["metadata", "name"]).to_owned()).collect()
+}
+
+/// Status, reason and message of a group's condition, once its status is that.
+async fn condition(cluster: &TestCluster, name: &str, status: &str) -> (String, String) {
+    let what = format!("{name} is scheduled: {status}");
+    let found = cluster.eventually(&what, async |it| {
+        let group = it.get("scheduling.k8s.io", "podgroups", "default", name).await?;
+        let conditions = group.items_at(&["status", "conditions"]);
+        let said = |it: &&Value| it.str_at(&["type"]) == "PodGroupInitiallyScheduled";
+        let said = conditions.iter().find(said)?;
+        let same = said.str_at(&["status"]) == status;
+        same.then(|| (said.str_at(&["reason"]).into(), said.str_at(&["message"]).into()))
+    });
+    found.await
+}
+
+/// Waits until a pod's condition says this.
+async fn told(cluster: &TestCluster, name: &str, message: &str) {
+    let what = format!("{name} is told: {message}");
+    let said = cluster.eventually(&what, async |it| {
+        let (_, said) = refused(it, name).await;
+        (said == message).then_some(())
+    });
+    said.await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gang_of_four_that_fits_three_gets_no_node_and_all_four_when_a_node_comes() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "3").await;
+    gang(&cluster, "g", 4).await;
+    members(&cluster, "g", &["a", "b", "c", "d"]).await;
+    let (reason, message) = condition(&cluster, "g", "False").await;
+    assert_eq!((reason.as_str(), message.as_str()), ("Unschedulable", NEEDS_FOUR));
+    assert_eq!(refused(&cluster, "a").await, ("Unschedulable".into(), NEEDS_FOUR.into()));
+    let (_, last) = refused(&cluster, "d").await;
+    assert_eq!(last, "0/1 nodes are available: 1 Insufficient cpu.");
+    assert_eq!(event(&cluster, "a", "FailedScheduling").await, NEEDS_FOUR);
+    // Others are not in the way of what the gang was thought onto.
+    cluster.create("", "pods", pod("other", "3", 0)).await;
+    assert_eq!(on_node(&cluster, "other").await, "n1");
+    assert_eq!(placed(&cluster).await, ["other"]);
+    node(&cluster, "n2", "2").await;
+    told(&cluster, "a", "minCount (4) cannot be satisfied: 2 scheduled, 1 remaining").await;
+    assert_eq!(placed(&cluster).await, ["other"]);
+    node(&cluster, "n3", "2").await;
+    for name in ["a", "b", "c", "d"] {
+        on_node(&cluster, name).await;
+    }
+    assert_eq!(condition(&cluster, "g", "True").await.0, "Scheduled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_ever_sees_a_part_of_a_gang_bound() {
+    let cluster = cluster().await;
+    let pods = Resource::built_in("", "pods");
+    gang(&cluster, "g", 4).await;
+    members(&cluster, "g", &["a", "b", "c"]).await;
+    node(&cluster, "n1", "3").await;
+    // Three of four: they are not looked at.
+    cluster.create("", "pods", pod("other", "1", 0)).await;
+    on_node(&cluster, "other").await;
+    assert_eq!(placed(&cluster).await, ["other"]);
+    members(&cluster, "g", &["d"]).await;
+    condition(&cluster, "g", "False").await;
+    assert_eq!(placed(&cluster).await, ["other"]);
+    // What was in the way goes, which is not enough; a smaller gang is.
+    let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    cluster.client.delete(&pods, "default", "other", &at_once).await.unwrap();
+    told(&cluster, "a", NEEDS_FOUR).await;
+    assert_eq!(placed(&cluster).await, Vec::<String>::new());
+    let groups = Resource::built_in("scheduling.k8s.io", "podgroups");
+    let patch = value!({"spec": {"schedulingPolicy": {"gang": {"minCount": 3}}}});
+    let kind = PatchKind::Merge;
+    cluster.client.patch(&groups, "default", "g", "", kind, &patch).await.unwrap();
+    condition(&cluster, "g", "True").await;
+    let three = cluster.eventually("three are bound", async |it| {
+        let placed = placed(it).await;
+        (placed.len() == 3).then_some(placed)
+    });
+    assert_eq!(three.await, ["a", "b", "c"]);
+    // Whoever is left gets a node once there is one: the gang has its three.
+    node(&cluster, "n2", "1").await;
+    assert_eq!(on_node(&cluster, "d").await, "n2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_wait_for_their_group() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "4").await;
+    members(&cluster, "late", &["a", "b"]).await;
+    cluster.create("", "pods", pod("other", "1", 0)).await;
+    on_node(&cluster, "other").await;
+    assert_eq!(placed(&cluster).await, ["other"]);
+    gang(&cluster, "late", 2).await;
+    on_node(&cluster, "a").await;
+    on_node(&cluster, "b").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_group_without_a_gang_those_that_fit_get_a_node() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "2").await;
+    group(&cluster, "g", value!({"basic": {}})).await;
+    members(&cluster, "g", &["a", "b", "c"]).await;
+    on_node(&cluster, "a").await;
+    on_node(&cluster, "b").await;
+    assert_eq!(refused(&cluster, "c").await.0, "Unschedulable");
+    assert_eq!(condition(&cluster, "g", "True").await.0, "Scheduled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_that_do_not_fit_together_are_told_so() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "4").await;
+    gang(&cluster, "g", 2).await;
+    let mut important = member("a", "g", "1");
+    important.set_at(&["spec", "priority"], 7);
+    cluster.create("", "pods", important).await;
+    cluster.create("", "pods", member("b", "g", "1")).await;
+    let expected = "all pods in a single pod group should have the same priority as the pod group's priority, got 7 and 0";
+    assert_eq!(condition(&cluster, "g", "False").await, ("SchedulerError".into(), expected.into()));
+    assert_eq!(refused(&cluster, "b").await, ("SchedulerError".into(), expected.into()));
+    assert_eq!(placed(&cluster).await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_gangs_do_not_share_what_is_enough_for_one() {
+    let cluster = cluster().await;
+    for name in ["n1", "n2", "n3"] {
+        node(&cluster, name, "1").await;
+    }
+    gang(&cluster, "g", 3).await;
+    gang(&cluster, "h", 3).await;
+    for (one, other) in [("g1", "h1"), ("g2", "h2"), ("g3", "h3")] {
+        members(&cluster, "g", &[one]).await;
+        members(&cluster, "h", &[other]).await;
+    }
+    condition(&cluster, "g", "True").await;
+    let (reason, _) = condition(&cluster, "h", "False").await;
+    assert_eq!(reason, "Unschedulable");
+    for name in ["g1", "g2", "g3"] {
+        on_node(&cluster, name).await;
+    }
+    assert_eq!(placed(&cluster).await, ["g1", "g2", "g3"]);
+}
