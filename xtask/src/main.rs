@@ -5,6 +5,7 @@ mod broken;
 mod codegen;
 mod command;
 mod corpus;
+mod fuzz;
 mod images;
 mod install;
 mod replay;
@@ -48,6 +49,8 @@ enum Command {
     Broken,
     /// Play upstream's recorded answers to a fresh server and compare
     Replay(replay::Options),
+    /// Run fuzz targets one after the other
+    Fuzz(fuzz::Options),
     /// Run a whole cluster on virtual time under faults, from a seed, and check what must hold
     Sim(simulate::Options),
 }
@@ -92,6 +95,7 @@ fn main() -> Result<()> {
         Command::Corpus(options) => corpus::run_command(&places, &options),
         Command::Broken => broken::run(&places),
         Command::Replay(options) => replay::run(&places, &options),
+        Command::Fuzz(options) => fuzz::run(&places, &options),
         Command::Sim(options) => simulate::run(&places, &options),
     }
 }

@@ -10,8 +10,13 @@ use component_base::feature_gates::FeatureGates;
 pub(crate) const GENERIC_WORKLOAD: &str = "GenericWorkload";
 
 /// Those that something consults.
-const CONSULTED: [&str; 4] =
-    ["ComponentFlagz", "ComponentStatusz", GENERIC_WORKLOAD, "StorageVersionHash"];
+const CONSULTED: [&str; 5] = [
+    "CBORServingAndStorage",
+    "ComponentFlagz",
+    "ComponentStatusz",
+    GENERIC_WORKLOAD,
+    "StorageVersionHash",
+];
 
 /// The gates that `--feature-gates` asks for.
 ///
@@ -39,8 +44,9 @@ mod tests {
 
     #[test]
     fn a_gate_that_is_consulted_is_switched_and_another_taken_at_its_default() {
-        let gates = parse(&["WatchList=true,GenericWorkload=true".to_owned()]).unwrap();
-        assert!(gates.enabled("GenericWorkload"));
+        let flags = "WatchList=true,GenericWorkload=true,CBORServingAndStorage=true";
+        let gates = parse(&[flags.to_owned()]).unwrap();
+        assert!(gates.enabled("GenericWorkload") && gates.enabled("CBORServingAndStorage"));
         for (flag, wanted) in [
             ("Nope=true", "unrecognized feature gate: Nope"),
             ("WatchList=false", "cannot switch"),

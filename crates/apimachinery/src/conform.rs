@@ -327,7 +327,7 @@ fn text_of(
 }
 
 /// Standard base64 with padding; line breaks are dropped, as Go drops them.
-fn canonical_base64(text: &str) -> Canonical {
+pub(crate) fn canonical_base64(text: &str) -> Canonical {
     let clean: Option<CompactString> = text
         .contains(['\n', '\r'])
         .then(|| text.chars().filter(|c| !matches!(c, '\n' | '\r')).collect());

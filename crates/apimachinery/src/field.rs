@@ -173,6 +173,11 @@ impl FieldErrors {
         self.0.extend(other.0);
     }
 
+    /// Puts all errors of another collection before those that are here.
+    pub fn extend_front(&mut self, other: Self) {
+        self.0.splice(0..0, other.0);
+    }
+
     fn add(&mut self, kind: ErrorType, path: &Path<'_>, body: String) {
         self.0.push(FieldError { kind, field: path.to_string(), body });
     }

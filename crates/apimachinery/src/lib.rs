@@ -2,6 +2,7 @@
 //!
 //! Layer 0: facts and pure functions. No async, no I/O, no clock; knows no kind by name.
 
+pub mod cbor;
 pub mod conform;
 pub mod cron;
 pub mod duration;

@@ -160,6 +160,7 @@ impl Audited {
                 json::parse(bytes).ok()?
             }
             "application/yaml" => yaml::parse(bytes).ok()?,
+            crate::cbor::MEDIA_TYPE => crate::cbor::decode_own(bytes).ok()?,
             crate::proto::MEDIA_TYPE => crate::proto::decode(bytes, ("", "")).ok()?,
             _ => return None,
         };

@@ -117,7 +117,7 @@ async fn read(computed: &dyn Computed, exchange: &mut Exchange) -> Result<Respon
         return Err(Status::method_not_allowed());
     }
     without_protobuf(exchange)?;
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     // There are no columns and no metadata to tell; who takes the object as well gets that.
     let form = Form { transform: Transform::None, ..form };
     let document = computed.answer(&exchange.info, &exchange.query).await?;

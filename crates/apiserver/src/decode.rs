@@ -1,6 +1,7 @@
 //! From a request's bytes to an object: media type, syntax, kind, types, defaults.
 
 use api::ResourceFacts;
+use apimachinery::cbor::CborError;
 use apimachinery::conform::{ConformError, conform};
 use apimachinery::patch::go_text;
 use apimachinery::{FieldErrors, Path, Status, Value, json, yaml};
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 
 use crate::exchange::Exchange;
+use crate::negotiate::media_types;
 use crate::options::FieldValidation;
 use crate::posted;
 use crate::target::Target;
@@ -50,6 +52,7 @@ pub(crate) enum Syntax {
     Json,
     Yaml,
     Protobuf,
+    Cbor,
 }
 
 /// The syntax a request says its body is in.
@@ -59,9 +62,11 @@ pub(crate) fn syntax_of(exchange: &Exchange) -> Result<Syntax, Status> {
         "" | "application/json" => Ok(Syntax::Json),
         "application/yaml" => Ok(Syntax::Yaml),
         crate::proto::MEDIA_TYPE => Ok(Syntax::Protobuf),
-        _ => Err(Status::unsupported_media_type(
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf",
-        )),
+        crate::cbor::MEDIA_TYPE if exchange.cbor => Ok(Syntax::Cbor),
+        _ => Err(Status::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            media_types(exchange.cbor)
+        ))),
     }
 }
 
@@ -73,6 +78,12 @@ fn parse(
     default: (&str, &str),
 ) -> Result<(Value, Vec<String>), String> {
     let (value, repeated) = match syntax {
+        // Only options come this way: what they do not know is dropped without a word.
+        Syntax::Cbor => {
+            let node = crate::cbor::type_of_body(bytes, default)?;
+            let value = crate::cbor::decode(bytes, node).map_err(|error| error.to_string())?;
+            (value, Vec::new())
+        }
         Syntax::Protobuf => {
             let value = crate::proto::decode(bytes, default).map_err(|error| error.to_string())?;
             (value, Vec::new())
@@ -178,8 +189,11 @@ fn of_kind(
     conform: Conform<'_>,
 ) -> Result<Value, Status> {
     let syntax = syntax_of(exchange)?;
-    let (mut value, repeated) = parse(syntax, body, (&facts.api_version(), facts.kind))
-        .map_err(|why| unrecognized(facts.kind, &why, body))?;
+    let (mut value, repeated) = match syntax {
+        Syntax::Cbor => cbor_body(facts, body, validation)?,
+        syntax => parse(syntax, body, (&facts.api_version(), facts.kind))
+            .map_err(|why| unrecognized(facts.kind, &why, body))?,
+    };
     check(&mut value, facts, also)?;
     let cannot = |why: String| cannot_handle(facts.kind, facts.version, facts.kind, why);
     let unknown = conform(&mut value).map_err(|error| cannot(error.to_string()))?;
@@ -196,6 +210,31 @@ fn of_kind(
             Ok(value)
         }
     }
+}
+
+/// A body in CBOR, which is read into its type where that is built in, and what strict validation says of unknown fields.
+fn cbor_body(
+    facts: &ResourceFacts,
+    body: &[u8],
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), Status> {
+    let default = (&*facts.api_version(), facts.kind);
+    let unrecognized = |why: String| unrecognized(facts.kind, &why, body);
+    let node = crate::cbor::type_of_body(body, default).map_err(unrecognized)?;
+    let cannot = |error: CborError| cannot_handle(facts.kind, facts.version, facts.kind, error);
+    let unknown = match validation {
+        FieldValidation::Ignore => None,
+        FieldValidation::Strict | FieldValidation::Warn => {
+            crate::cbor::unknown_field(body, node).map_err(cannot)?
+        }
+    };
+    let value = crate::cbor::decode(body, node).map_err(cannot)?;
+    let value = match value {
+        Value::Null => Value::object(),
+        Value::Object(object) => Value::Object(object),
+        other => return Err(unrecognized(crate::cbor::no_map(body, &other))),
+    };
+    Ok((value, unknown.into_iter().collect()))
 }
 
 /// Decodes the options in the body of a delete, which are the same in every version. Unknown fields are dropped.

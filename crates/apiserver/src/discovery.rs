@@ -171,7 +171,7 @@ fn answer_from(
         ["apis", group, version] => resource_list(documents, group, version)?,
         _ => return None,
     };
-    Some(Ok(respond::plain(form_of(&exchange.parts.headers), 200, &document)))
+    Some(Ok(respond::plain(form_of(exchange), 200, &document)))
 }
 
 fn aggregated_answer(exchange: &Exchange, aggregated: &Aggregated) -> Option<Response<Body>> {

@@ -53,6 +53,8 @@ pub(crate) struct Exchange {
     pub(crate) seat: Seat,
     /// It found no place among the requests in flight.
     pub(crate) turned_away: bool,
+    /// The server reads and writes CBOR.
+    pub(crate) cbor: bool,
 }
 
 impl Exchange {
@@ -74,6 +76,7 @@ impl Exchange {
             flow: None,
             seat: Seat::default(),
             turned_away: false,
+            cbor: false,
         }
     }
 

@@ -66,7 +66,7 @@ pub(crate) async fn answer(
     if exchange.parts.method != Method::GET || info.verb != "get" || !info.rest.is_empty() {
         return Err(Status::method_not_allowed());
     }
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     // It has no protobuf.
     let encoding = match form.encoding {
         Encoding::Protobuf => Encoding::Json,

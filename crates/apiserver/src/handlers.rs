@@ -36,9 +36,10 @@ const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// metadata has one.
 pub(crate) fn without_protobuf(exchange: &mut Exchange) -> Result<(), Status> {
     if exchange.header(CONTENT_TYPE).starts_with(PROTOBUF) {
-        return Err(Status::unsupported_media_type(
-            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml",
-        ));
+        return Err(Status::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml{}",
+            also(exchange)
+        )));
     }
     let accept = exchange.header(ACCEPT);
     if !accept.contains(PROTOBUF) {
@@ -47,14 +48,20 @@ pub(crate) fn without_protobuf(exchange: &mut Exchange) -> Result<(), Status> {
     let good = |it: &&str| !it.contains(PROTOBUF) || it.contains("as=");
     let rest: Vec<&str> = accept.split(',').filter(good).collect();
     if rest.is_empty() {
-        return Err(Status::not_acceptable(
-            "only the following media types are accepted: application/json, application/yaml",
-        ));
+        return Err(Status::not_acceptable(format!(
+            "only the following media types are accepted: application/json, application/yaml{}",
+            also(exchange)
+        )));
     }
     if let Ok(rest) = HeaderValue::from_str(&rest.join(",")) {
         exchange.parts.headers.insert(ACCEPT, rest);
     }
     Ok(())
+}
+
+/// CBOR, where the server has it.
+fn also(exchange: &Exchange) -> &'static str {
+    if exchange.cbor { ", application/cbor" } else { "" }
 }
 
 /// Tells a client that it should ask for another version, and counts that it did not.

@@ -168,7 +168,7 @@ fn version(server: &Server, exchange: &Exchange) -> Response<Body> {
         "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "rustc",
         "platform": "linux/amd64"
     });
-    respond::plain(form_of(&exchange.parts.headers), 200, &document)
+    respond::plain(form_of(exchange), 200, &document)
 }
 
 fn root(server: &Server, exchange: &Exchange) -> Response<Body> {
@@ -176,5 +176,5 @@ fn root(server: &Server, exchange: &Exchange) -> Response<Body> {
     let mut paths: Vec<&str> = documents.into_iter().chain(zpages::paths(server)).collect();
     paths.sort_unstable();
     let document = value!({"paths": (paths.into_iter().collect::<apimachinery::Value>())});
-    respond::plain(form_of(&exchange.parts.headers), 200, &document)
+    respond::plain(form_of(exchange), 200, &document)
 }

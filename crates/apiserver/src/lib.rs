@@ -10,6 +10,7 @@ pub mod body;
 pub mod bootstrap;
 pub mod cache;
 mod catalog;
+mod cbor;
 pub mod client_certificates;
 mod coalesce;
 pub mod computed;
@@ -196,6 +197,7 @@ pub struct Server {
     /// When it was started.
     began: tokio::time::Instant,
     explanations: Option<explain::Explanations>,
+    cbor: bool,
 }
 
 #[derive(Debug)]
@@ -302,6 +304,7 @@ impl Server {
             computed: arc_swap::ArcSwapOption::empty(),
             stop: ending.draining(),
             ending,
+            cbor: config.operating.features.enabled("CBORServingAndStorage"),
             operating: config.operating,
             began: tokio::time::Instant::now(),
         });
@@ -361,6 +364,7 @@ impl Server {
         let began = tokio::time::Instant::now();
         let (parts, body) = request.into_parts();
         let mut exchange = exchange::Exchange::new(parts, peer);
+        exchange.cbor = self.cbor;
         let tracer = self.operating.tracer.as_ref();
         let trace = tracer.and_then(|it| it.begin(&exchange.parts.headers));
         let work = async {

@@ -1,9 +1,10 @@
 //! Which form an answer takes: what the client accepts against what the server can write.
 
-use http::HeaderMap;
 use http::header::ACCEPT;
 
 use apimachinery::Status;
+
+use crate::exchange::Exchange;
 
 /// How bytes are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub enum Encoding {
     Yaml,
     /// `application/vnd.kubernetes.protobuf`
     Protobuf,
+    /// `application/cbor`, where the server has it.
+    Cbor,
 }
 
 /// What is written.
@@ -38,8 +41,13 @@ pub struct Form {
     pub pretty: bool,
 }
 
-/// What the server can write for most requests, as it is told to clients that accept none of it.
+/// What the server can write and read for most requests, as it is told to clients that want something else.
 const MEDIA_TYPES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+/// The media types of objects, by whether CBOR is among them.
+pub(crate) fn media_types(cbor: bool) -> String {
+    if cbor { format!("{MEDIA_TYPES}, {}", crate::cbor::MEDIA_TYPE) } else { MEDIA_TYPES.into() }
+}
 
 impl Encoding {
     /// Its media type.
@@ -49,6 +57,7 @@ impl Encoding {
             Self::Json => "application/json",
             Self::Yaml => "application/yaml",
             Self::Protobuf => crate::proto::MEDIA_TYPE,
+            Self::Cbor => crate::cbor::MEDIA_TYPE,
         }
     }
 }
@@ -70,11 +79,12 @@ struct Clause<'h> {
 
 impl Clause<'_> {
     /// Whether the router lets it pass: `application/*` is none of the types it knows.
-    fn is_known(&self) -> bool {
-        matches!(
-            (self.kind, self.sub),
-            ("*", "*") | ("application", "json" | "yaml" | "vnd.kubernetes.protobuf")
-        )
+    fn is_known(&self, cbor: bool) -> bool {
+        match (self.kind, self.sub) {
+            ("*", "*") | ("application", "json" | "yaml" | "vnd.kubernetes.protobuf") => true,
+            ("application", "cbor") => cbor,
+            _ => false,
+        }
     }
 
     fn param(&self, name: &str) -> &str {
@@ -112,33 +122,42 @@ fn wildness(clause: &Clause<'_>) -> u8 {
 ///
 /// # Errors
 /// 406 where the client accepts nothing the server can write.
-pub fn negotiate(headers: &HeaderMap) -> Result<Form, Status> {
-    choose(headers, true)
+pub(crate) fn negotiate(exchange: &Exchange) -> Result<Form, Status> {
+    choose(exchange.header(ACCEPT), Offered { transforms: true, cbor: exchange.cbor })
 }
 
 /// The form of an answer that is always the object itself, errors included: what is not understood is JSON.
 #[must_use]
-pub fn plain(headers: &HeaderMap) -> Form {
-    choose(headers, false).unwrap_or_default()
+pub(crate) fn plain(exchange: &Exchange) -> Form {
+    let offered = Offered { transforms: false, cbor: exchange.cbor };
+    choose(exchange.header(ACCEPT), offered).unwrap_or_default()
 }
 
-fn choose(headers: &HeaderMap, transforms: bool) -> Result<Form, Status> {
-    let header = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+/// What there is to choose from besides objects as JSON, YAML and protobuf.
+#[derive(Debug, Clone, Copy)]
+struct Offered {
+    /// Tables and metadata alone.
+    transforms: bool,
+    cbor: bool,
+}
+
+fn choose(header: &str, offered: Offered) -> Result<Form, Status> {
     if header.is_empty() {
         return Ok(Form::default());
     }
     let clauses = clauses(header);
-    if transforms && !clauses.iter().any(Clause::is_known) {
-        return Err(no_representation());
+    if offered.transforms && !clauses.iter().any(|it| it.is_known(offered.cbor)) {
+        return Err(no_representation(offered.cbor));
     }
     for clause in clauses {
         let encoding = match (clause.kind, clause.sub) {
             ("application" | "*", "json") | ("*", "*") => Encoding::Json,
             ("application", "yaml") => Encoding::Yaml,
             ("application", "vnd.kubernetes.protobuf") => Encoding::Protobuf,
+            ("application", "cbor") if offered.cbor => Encoding::Cbor,
             _ => continue,
         };
-        let Some(transform) = transform_of(&clause, transforms) else { continue };
+        let Some(transform) = transform_of(&clause, offered.transforms) else { continue };
         // A table holds what protobuf has no message for.
         if matches!((encoding, transform), (Encoding::Protobuf, Transform::Table(_))) {
             continue;
@@ -147,16 +166,18 @@ fn choose(headers: &HeaderMap, transforms: bool) -> Result<Form, Status> {
         return Ok(Form { encoding, transform, pretty });
     }
     Err(Status::not_acceptable(format!(
-        "only the following media types are accepted: {MEDIA_TYPES}"
+        "only the following media types are accepted: {}",
+        media_types(offered.cbor)
     )))
 }
 
 /// 406 of the router, which upstream asks before any handler: nothing that is produced here is accepted.
-fn no_representation() -> Status {
+fn no_representation(cbor: bool) -> Status {
     Status {
         details: Some(Box::default()),
         ..Status::not_acceptable(format!(
-            "406: Not Acceptable\n\nAvailable representations: {MEDIA_TYPES}"
+            "406: Not Acceptable\n\nAvailable representations: {}",
+            media_types(cbor)
         ))
     }
 }
@@ -184,9 +205,11 @@ mod tests {
     use super::*;
 
     fn check(accept: &str, expected: &str) {
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, accept.parse().unwrap());
-        let text = match negotiate(&headers) {
+        check_of(false, accept, expected);
+    }
+
+    fn check_of(cbor: bool, accept: &str, expected: &str) {
+        let text = match choose(accept, Offered { transforms: true, cbor }) {
             Ok(form) => format!("{} {:?}", form.encoding.media_type(), form.transform),
             Err(status) => status.code.to_string(),
         };
@@ -219,5 +242,18 @@ mod tests {
             "application/json None",
         );
         check("text/html", "406");
+    }
+
+    #[test]
+    fn cbor_is_taken_where_the_server_has_it() {
+        let table = "application/cbor;as=Table;v=v1;g=meta.k8s.io";
+        check("application/cbor", "406");
+        check("application/cbor, application/json;q=0.9", "application/json None");
+        check_of(true, "application/cbor", "application/cbor None");
+        check_of(true, "application/cbor-seq", "406");
+        check_of(true, "application/cbor, application/json;q=0.9", "application/cbor None");
+        check_of(true, "application/cbor;q=0.5, application/json", "application/json None");
+        check_of(true, table, r#"application/cbor Table("v1")"#);
+        check_of(true, "*/*", "application/json None");
     }
 }

@@ -126,7 +126,7 @@ pub(crate) async fn answer(
     if exchange.parts.method == Method::HEAD || !metrics::resources::VERBS.contains(&verb) {
         return Err(Status::method_not_allowed());
     }
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let objects = wanted(server, exchange, kind, &target)?;
     let nodes = nodes_of(server, kind, &objects);
     own.collector.refresh(&nodes).await;

@@ -67,6 +67,7 @@ pub(crate) fn plain(form: Form, code: u16, content: &Value) -> Response<Body> {
             Some(message) => bytes(code, crate::proto::MEDIA_TYPE, message),
             None => plain(Form { encoding: Encoding::Json, ..form }, code, content),
         },
+        Encoding::Cbor => bytes(code, crate::cbor::MEDIA_TYPE, crate::cbor::encode(content)),
     }
 }
 
@@ -82,8 +83,7 @@ pub(crate) fn turned_away(status: &Status) -> Response<Body> {
 
 /// A failure, in the form the client accepts.
 pub(crate) fn failure(exchange: &Exchange, status: &Status) -> Response<Body> {
-    let form =
-        Form { transform: Transform::None, ..crate::negotiate::plain(&exchange.parts.headers) };
+    let form = Form { transform: Transform::None, ..crate::negotiate::plain(exchange) };
     let mut response = if form.encoding == Encoding::Json && !form.pretty {
         let mut text = status.to_json();
         text.push(b'\n');

@@ -49,6 +49,7 @@ fn parse(exchange: &Exchange, body: &Bytes) -> Value {
     match syntax_of(exchange) {
         Ok(Syntax::Json) => json::parse(body).unwrap_or_default(),
         Ok(Syntax::Yaml) => yaml::parse_reporting(body).map(|it| it.0).unwrap_or_default(),
+        Ok(Syntax::Cbor) => crate::cbor::decode(body, None).unwrap_or_default(),
         Ok(Syntax::Protobuf) | Err(_) => Value::Null,
     }
 }

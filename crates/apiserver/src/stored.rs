@@ -60,8 +60,17 @@ impl StoredForms {
     }
 
     fn read(&self, kv: Kv) -> Kv {
-        if !kv.value.starts_with(protobuf::MAGIC) {
+        let is_cbor = kv.value.starts_with(apimachinery::cbor::MAGIC);
+        if !is_cbor && !kv.value.starts_with(protobuf::MAGIC) {
             return kv;
+        }
+        if is_cbor {
+            // Upstream's servers write custom resources so, where the gate of CBOR is on.
+            let value = match crate::cbor::decode_own(&kv.value) {
+                Ok(value) => obj::encode(&value).into(),
+                Err(error) => unreadable(&format!("stored object is damaged: {error}")),
+            };
+            return Kv { value, ..kv };
         }
         let value = match self.written.find(&kv) {
             Some(value) => value,
@@ -230,7 +239,7 @@ impl Store for Forms {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use apimachinery::{Value, value};
     use storage::memory::MemoryStore;
 
@@ -242,7 +251,7 @@ mod tests {
     const KINDS_MIN: usize = 60;
 
     /// Every kind with every field set, as upstream wrote them, but without the resource version: stored values have none.
-    fn golden() -> Vec<(String, Value)> {
+    pub(crate) fn golden() -> Vec<(String, Value)> {
         let Ok(folder) = std::fs::read_dir(GOLDEN) else {
             eprintln!("skipped: there is no {GOLDEN}");
             return Vec::new();
@@ -285,6 +294,25 @@ mod tests {
             assert_eq!(to_protobuf(&read), Some(stored), "{name}");
         }
         assert!(seen == 0 || seen >= KINDS_MIN, "only {seen} kinds");
+    }
+
+    #[tokio::test]
+    async fn custom_resources_that_upstream_stored_as_cbor_are_read() {
+        let clock = Arc::new(component_base::RealClock);
+        let below: Arc<dyn Store> = Arc::new(MemoryStore::new(clock));
+        let custom =
+            value!({"apiVersion": "x.io/v1", "kind": "Some", "metadata": {"name": "a"}, "n": 1});
+        for (key, bytes) in [
+            ("/registry/x/good", crate::cbor::encode(&custom)),
+            ("/registry/x/bad", b"\xd9\xd9\xf7\xa1".to_vec()),
+        ] {
+            below.put(Key::from(key), bytes.into(), Expect::Absent, None).await.unwrap();
+        }
+        let store = StoredForms::over(below, WriteAs::Json);
+        let read = async |key: &str| store.get(&Key::from(key), At::Latest).await.unwrap().0;
+        let good = read("/registry/x/good").await.unwrap();
+        assert_eq!(good.value, Bytes::from(obj::encode(&custom)));
+        assert!(read("/registry/x/bad").await.is_none_or(|it| !it.value.starts_with(b"{\"kind\"")));
     }
 
     #[tokio::test]

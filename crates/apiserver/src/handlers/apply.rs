@@ -5,11 +5,12 @@ use std::sync::Arc;
 use apimachinery::{FieldErrors, Path, Status, Value, managed_fields, value};
 use bytes::Bytes;
 use http::Response;
+use http::header::CONTENT_TYPE;
 use registry::Scale;
 
 use super::create;
 use super::subresource::scale_of;
-use super::update::{Tracking, Write};
+use super::update::{Tracking, Write, check_name};
 use crate::Server;
 use crate::body::Body;
 use crate::decode::{self, Patched};
@@ -30,7 +31,7 @@ pub(crate) async fn apply(
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "PatchOptions")?;
     check_options(exchange)?;
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let mut applied = parse(exchange, &body, options.field_validation)?;
     target.resource().from_removed(&target.served, &mut applied);
     if ["apiVersion", "kind"].iter().all(|it| applied.str_at(&[it]).is_empty()) {
@@ -45,6 +46,7 @@ pub(crate) async fn apply(
         let mut value = merged.unwrap_or_else(|| applied.clone());
         value.default_at(&["metadata", "name"], name.as_str());
         decode::patched(exchange, target, &mut value, options.field_validation, Patched::Applied)?;
+        stays_in_its_place(target, &name, &mut value)?;
         let stored =
             create::new_object(server, exchange, target, &options, value, Tracking::Done).await?;
         return respond::written(server, target, form, 201, stored);
@@ -64,7 +66,7 @@ pub(crate) async fn apply_scale(
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "PatchOptions")?;
     check_options(exchange)?;
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let given = parse(exchange, &body, options.field_validation)?;
     let name = exchange.info.name.clone();
     let applied = counted(target, &name, &scale, &given)?;
@@ -158,10 +160,17 @@ async fn replace(
                 options.field_validation,
                 Patched::Applied,
             )?;
+            stays_in_its_place(target, &name, &mut value)?;
             Ok(value)
         }
     };
     write.run(server, exchange, target, current, change).await
+}
+
+/// What is applied is of the name and in the namespace of the URL.
+fn stays_in_its_place(target: &Target, name: &str, value: &mut Value) -> Result<(), Status> {
+    create::place_in_namespace(target, value)?;
+    check_name(value, name)
 }
 
 /// An apply has to say who applies.
@@ -178,6 +187,9 @@ fn parse(
     body: &Bytes,
     validation: FieldValidation,
 ) -> Result<Value, Status> {
+    if exchange.header(CONTENT_TYPE).starts_with(crate::cbor::APPLY_MEDIA_TYPE) {
+        return parse_cbor(exchange, body);
+    }
     let parsed = apimachinery::yaml::parse_reporting(body);
     let (value, repeated) = parsed.map_err(|error| {
         Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {error}"))
@@ -190,6 +202,21 @@ fn parse(
             FieldValidation::Warn => exchange.warnings.push(problem),
             FieldValidation::Ignore => {}
         }
+    }
+    if let Some(audited) = &exchange.audit {
+        audited.patch(&value);
+    }
+    Ok(if value.is_null() { Value::object() } else { value })
+}
+
+/// The same in CBOR, which knows no repeated members. Upstream calls what is wrong YAML here too.
+fn parse_cbor(exchange: &Exchange, body: &Bytes) -> Result<Value, Status> {
+    let bad =
+        |why: &dyn std::fmt::Display| Status::bad_request(format!("error decoding YAML: {why}"));
+    let value = crate::cbor::decode(body, None).map_err(|error| bad(&error))?;
+    match &value {
+        Value::Null | Value::Object(_) => {}
+        other => return Err(bad(&crate::cbor::no_map(body, other))),
     }
     if let Some(audited) = &exchange.audit {
         audited.patch(&value);

@@ -49,7 +49,7 @@ pub(crate) async fn create(
     decode::syntax_of(exchange)?;
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "CreateOptions")?;
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let value = decode::object(exchange, target, &body, options.field_validation)?;
     let stored = new_object(server, exchange, target, &options, value, Tracking::Compare)
         .await

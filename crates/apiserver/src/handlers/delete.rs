@@ -50,7 +50,7 @@ pub(crate) async fn delete(
 ) -> Result<Response<Body>, Status> {
     let body = body.read().await?;
     let options = DeleteOptions::of(exchange, &body)?;
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let name = exchange.info.name.clone();
     let deleted = remove(server, &Asking::new(exchange), target, &name, &options).await?;
     Ok(match deleted {

@@ -30,7 +30,7 @@ pub(crate) async fn delete_collection(
     let selection = Selection::of(&exchange.query, target)?;
     let body = body.read().await?;
     let options = DeleteOptions::of(exchange, &body)?;
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let mut page = list::page(server, target, &wanted, &selection).await?;
     let objects =
         target.all_listed(server, std::mem::take(&mut page.objects)).await?.into_objects();

@@ -55,7 +55,7 @@ pub(crate) async fn create(
 ) -> Result<Response<Body>, Status> {
     let body = body.read().await?;
     let write = WriteOptions::of(exchange, "CreateOptions")?;
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let kind = (&posted::EVICTION, ALSO.as_slice());
     let mut eviction = decode::posted(exchange, kind, &body, write.field_validation)?;
     place_in_namespace(target, &mut eviction)?;

@@ -25,7 +25,7 @@ pub(crate) async fn get(
     if subresource::is_special(&exchange.info.subresource) {
         return subresource::get(server, exchange, target).await;
     }
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let name = &exchange.info.name;
     let key = target.key(name)?;
     let part = traces::part("storage", "get");

@@ -60,11 +60,19 @@ impl Selection {
         let text = query.get("fieldSelector").unwrap_or_default();
         let parsed = fields::Selector::parse(text).map_err(|error| bad(error.to_string()))?;
         let own = target.resource().selectable_fields();
+        let facts = target.served.facts;
+        let is_pod = (facts.group, facts.resource) == ("", "pods");
+        // Whoever has fields of its own to select by leaves this one out where there are no namespaces.
+        let namespaces = facts.namespaced || has_plain_labels(target);
         let mut terms = Vec::new();
         for term in parsed.terms() {
             let field = match term.field.as_str() {
                 "metadata.name" => Field::Name,
-                "metadata.namespace" => Field::Namespace,
+                "metadata.namespace" if namespaces => Field::Namespace,
+                // Clients of old say so.
+                "spec.host" if is_pod => {
+                    Field::Own(own.iter().position(|it| it == "spec.nodeName").unwrap_or_default())
+                }
                 "" if term.value.is_empty() => continue,
                 name => match own.iter().position(|it| it == name && !it.is_empty()) {
                     Some(index) => Field::Own(index),
@@ -110,14 +118,23 @@ impl Selection {
     }
 }
 
+/// Whether objects can be selected by their metadata alone.
+fn has_plain_labels(target: &Target) -> bool {
+    target.resource().selectable_fields().is_empty() && !target.resource().is_custom()
+}
+
+/// In the words of upstream's conversions of field labels, of which some kinds have their own.
 fn unknown_field(name: &str, target: &Target) -> String {
-    let resource = target.resource();
-    if resource.selectable_fields().is_empty() && !resource.is_custom() {
-        format!(
+    let facts = target.served.facts;
+    match (facts.group, facts.kind) {
+        _ if has_plain_labels(target) => format!(
             "\"{name}\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
-        )
-    } else {
-        format!("field label not supported: {name}")
+        ),
+        ("batch", "Job") => format!("field label \"{name}\" not supported for batchv1.Job"),
+        ("resource.k8s.io", kind) => {
+            format!("field label not supported for {}, Kind={kind}: {name}", facts.api_version())
+        }
+        _ => format!("field label not supported: {name}"),
     }
 }
 
@@ -157,7 +174,7 @@ pub(crate) async fn list(
 ) -> Result<Response<Body>, Status> {
     let options = ListOptions::of(&exchange.query, false)?;
     let selection = Selection::of(&exchange.query, target)?;
-    let form = negotiate(&exchange.parts.headers).map_err(with_watch_types)?;
+    let form = negotiate(exchange).map_err(with_watch_types)?;
     if form.transform == Transform::Partial("v1") || form.transform == Transform::Partial("v1beta1")
     {
         check_partial(exchange, target)?;
@@ -170,9 +187,14 @@ pub(crate) async fn list(
 /// Lists may be watches, and so are told with the media types of watches besides.
 fn with_watch_types(mut status: Status) -> Status {
     if status.message.starts_with("406") {
+        let cbor = status.message.ends_with(crate::cbor::MEDIA_TYPE);
         status.message.push_str(
             ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch",
         );
+        if cbor {
+            status.message.push_str(", ");
+            status.message.push_str(crate::cbor::WATCH_MEDIA_TYPE);
+        }
     }
     status
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::patch::{PatchError, json_patch, merge, strategic};
-use apimachinery::{Status, Value, json};
+use apimachinery::{FieldErrors, Path, Status, Value, json};
 use http::Response;
 use http::header::CONTENT_TYPE;
 
@@ -14,7 +14,7 @@ use crate::body::Body;
 use crate::decode::{self, Patched};
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
-use crate::options::WriteOptions;
+use crate::options::{WriteOptions, refuse};
 use crate::persist;
 use crate::respond;
 use crate::target::Target;
@@ -36,6 +36,7 @@ pub(crate) async fn patch(
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
     let kind = kind_of(exchange, target)?;
+    check_force(exchange, kind)?;
     if kind == PatchKind::Apply && !subresource::is_special(&exchange.info.subresource) {
         return super::apply::apply(server, exchange, target, body).await;
     }
@@ -45,7 +46,7 @@ pub(crate) async fn patch(
     }
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "PatchOptions")?;
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let name = exchange.info.name.clone();
     let current = persist::current(server, target, &name).await?;
     let patch = parse(exchange, kind, &body)?;
@@ -64,6 +65,7 @@ pub(crate) async fn patch(
             _ => Patched::Text,
         };
         decode::patched(exchange, target, &mut value, validation, origin)?;
+        super::create::place_in_namespace(target, &mut value)?;
         super::update::check_name(&value, &name)?;
         Ok(value)
     };
@@ -81,14 +83,25 @@ pub(crate) fn kind_of(exchange: &Exchange, target: &Target) -> Result<PatchKind,
             Ok(PatchKind::Strategic)
         }
         "application/apply-patch+yaml" => Ok(PatchKind::Apply),
-        _ if target.resource().is_custom() => Err(Status::unsupported_media_type(
-            "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
-        )),
+        crate::cbor::APPLY_MEDIA_TYPE if exchange.cbor => Ok(PatchKind::Apply),
+        _ if target.resource().is_custom() => Err(Status::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml{}",
+            if exchange.cbor { ", application/apply-patch+cbor" } else { "" }
+        ))),
         _ => Err(Status {
             details: Some(Box::default()),
             ..Status::unsupported_media_type("415: Unsupported Media Type")
         }),
     }
+}
+
+/// Only what is applied can be forced.
+fn check_force(exchange: &Exchange, kind: PatchKind) -> Result<(), Status> {
+    let mut errors = FieldErrors::new();
+    if kind != PatchKind::Apply && exchange.query.get("force").is_some() {
+        errors.forbidden(&Path::new("force"), "may not be specified for non-apply patch");
+    }
+    refuse("PatchOptions", &errors)
 }
 
 /// The patch as a value.

@@ -113,7 +113,7 @@ pub(crate) async fn create(
     }
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "CreateOptions")?;
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let mut object = decode::object(exchange, &target, &body, options.field_validation)?;
     place_in_namespace(&target, &mut object)?;
     persist::track_fields(server, &target, "", &options, &mut object, None);

@@ -68,7 +68,7 @@ pub(crate) async fn get(
     exchange: &Exchange,
     target: &Target,
 ) -> Result<Response<Body>, Status> {
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let name = &exchange.info.name;
     let current = persist::current(server, target, name).await?;
     match (exchange.info.subresource.as_str(), target.resource().rules().scale) {
@@ -98,7 +98,7 @@ pub(crate) async fn update(
     };
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "UpdateOptions")?;
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let mut wanted =
         decode::posted(exchange, (&posted::SCALE, &[]), &body, options.field_validation)?;
     if !wanted.str_at(&["metadata", "name"]).is_empty() {
@@ -125,7 +125,7 @@ pub(crate) async fn patch(
     }
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "PatchOptions")?;
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let given = patch::parse(exchange, kind, &body)?;
     let node = posted::served(&posted::SCALE)?.node;
     let shape = Target { served: registry::Served { node, ..target.served }, ..target.clone() };
@@ -252,7 +252,7 @@ async fn binding(
 ) -> Result<Response<Body>, Status> {
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "CreateOptions")?;
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let mut binding =
         decode::posted(exchange, (&posted::BINDING, &[]), &body, options.field_validation)?;
     place_in_namespace(target, &mut binding)?;

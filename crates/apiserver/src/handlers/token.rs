@@ -50,7 +50,7 @@ pub(crate) async fn create(
 ) -> Result<Response<Body>, Status> {
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "CreateOptions")?;
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let Some(tokens) = server.access.tokens.clone() else {
         return Err(Status::not_implemented("this server makes no service account tokens"));
     };

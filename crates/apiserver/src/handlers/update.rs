@@ -41,7 +41,7 @@ pub(crate) async fn update(
     }
     let body = body.read().await?;
     let options = WriteOptions::of(exchange, "UpdateOptions")?;
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let mut given = decode::object(exchange, target, &body, options.field_validation)?;
     let name = exchange.info.name.clone();
     check_name(&given, &name)?;
@@ -189,13 +189,14 @@ impl Write<'_> {
             }
             let mut errors = apimachinery::FieldErrors::new();
             let path = apimachinery::Path::new("metadata");
-            errors.invalid_text(
+            errors.invalid(
                 &path.child("resourceVersion"),
-                version,
+                &Value::Int(0),
                 "must be specified for an update",
             );
+            // The store knows resources, not kinds.
             let facts = target.storage().facts;
-            return Err(Status::invalid(facts.group, facts.kind, self.name, &errors));
+            return Err(Status::invalid(facts.group, facts.resource, self.name, &errors));
         }
         if version != current.str_at(&["metadata", "resourceVersion"]) {
             return Err(Status::conflict(of, self.name, MODIFIED));

@@ -127,7 +127,7 @@ pub(crate) async fn watch(
         ));
         selection = Selection::of(&query, target)?;
     }
-    let form = negotiate(&exchange.parts.headers)?;
+    let form = negotiate(exchange)?;
     let version = match options.resource_version.as_str() {
         "" => 0,
         text => parse_version(text).map_err(|why| Status {
@@ -252,6 +252,7 @@ impl Watch {
             Encoding::Json => "application/json",
             Encoding::Yaml => "application/yaml",
             Encoding::Protobuf => crate::proto::WATCH_MEDIA_TYPE,
+            Encoding::Cbor => crate::cbor::WATCH_MEDIA_TYPE,
         };
         let wants_objects = self.wants_objects;
         let pieces = futures::stream::unfold(self, |mut watch| async move {
@@ -521,14 +522,16 @@ impl Watch {
 
     fn write_frame(&self, kind: &str, content: Value, out: &mut Piece) {
         let Piece::Text(out) = out else { return };
-        if self.form.encoding == Encoding::Protobuf {
-            return crate::proto::write_frame(kind, &content, out);
+        match self.form.encoding {
+            Encoding::Protobuf => return crate::proto::write_frame(kind, &content, out),
+            Encoding::Cbor => return crate::cbor::write_frame(kind, &content, out),
+            Encoding::Json | Encoding::Yaml => {}
         }
         let mut frame = Object::new();
         frame.insert("type", kind);
         frame.insert("object", content);
         match self.form.encoding {
-            Encoding::Json | Encoding::Protobuf => {
+            Encoding::Json | Encoding::Protobuf | Encoding::Cbor => {
                 json::write_object(&frame, out);
                 out.push(b'\n');
             }

@@ -108,3 +108,26 @@ async fn bodies_of_other_kinds_are_refused_in_upstreams_words() {
     )
     .await;
 }
+
+/// How many requests of these tables there are, without those that need a cluster to be made.
+pub(crate) fn rows() -> usize {
+    [
+        requests::paths(),
+        requests::queries(),
+        requests::impersonation(),
+        transport::framing(),
+        values::syntax(),
+        values::depth(),
+        values::values(),
+        values::patches(),
+        kinds::deletes(),
+        kinds::objects(),
+        kinds::evictions(),
+        kinds::bindings(),
+        kinds::tokens(),
+        kinds::scales(),
+    ]
+    .iter()
+    .map(Vec::len)
+    .sum()
+}

@@ -23,6 +23,7 @@ use auth::service_account::{LegacyUses, ServiceAccountTokens, TokenIssuer};
 use auth::static_token::StaticTokens;
 use auth::x509::ClientCertificates;
 use auth::{Authenticator, Authorizer, UserInfo};
+use component_base::feature_gates::FeatureGates;
 use component_base::{Clock, Random, RealClock, SeededRandom, Shutdown, ShutdownSignal};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -186,6 +187,14 @@ impl Cluster {
     pub(crate) async fn behind(proxy: ProxyClient) -> Self {
         let proxy_client = Some(proxy);
         Self::start_changed(With { proxy_client, ..With::default() }).await
+    }
+
+    /// One that reads and writes CBOR.
+    pub(crate) async fn with_cbor() -> Self {
+        let mut features = FeatureGates::default();
+        features.set("CBORServingAndStorage=true").unwrap();
+        let operating = apiserver::Operating { features: features.into(), ..Default::default() };
+        Self::start_changed(With { operating: Some(operating), ..With::default() }).await
     }
 
     /// One that is otherwise.

@@ -12,7 +12,7 @@ const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitio
 /// How long a state is waited for; it is there in far less.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn definition(plural: &str, kind: &str) -> Value {
+pub(crate) fn definition(plural: &str, kind: &str) -> Value {
     value!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": (format!("{plural}.ex.example"))},

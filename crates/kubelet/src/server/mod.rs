@@ -4,6 +4,7 @@
 
 mod access;
 mod answers;
+mod channels;
 mod logs;
 mod port_forward;
 mod query;

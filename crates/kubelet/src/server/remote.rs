@@ -26,10 +26,11 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::Context;
+use super::channels::{self, ERROR, STDERR, STDOUT, Said};
 use super::query::Query;
 use super::routes::{Body, Refusal, full, running};
 use crate::spec;
@@ -38,20 +39,11 @@ use crate::spec;
 const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
 /// What a frame carries at most.
 const FRAME_BYTES: usize = 32 << 10;
-/// The longest message of a client, in bytes: kubectl sends 32 KiB at a time, other clients what they are given.
-const MESSAGE_BYTES: usize = 4 << 20;
 /// How long a client that is still sending is listened to after its command has ended: a connection that is closed with
 /// unread bytes is reset, and what was on its way to the client is lost.
 const LINGER: Duration = Duration::from_secs(5);
 /// Frames that wait for a slow reader.
 const FRAMES: usize = 16;
-
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
 
 fn failed(error: &CriError) -> Refusal {
     (StatusCode::INTERNAL_SERVER_ERROR, error.to_rpc())
@@ -216,10 +208,7 @@ fn upgrade(
 
 /// The server's end of a connection that has become a WebSocket.
 pub(super) async fn accept<I: AsyncRead + AsyncWrite + Unpin>(io: I) -> WebSocketStream<I> {
-    let limits = WebSocketConfig::default()
-        .max_message_size(Some(MESSAGE_BYTES))
-        .max_frame_size(Some(MESSAGE_BYTES));
-    WebSocketStream::from_raw_socket(io, Role::Server, Some(limits)).await
+    WebSocketStream::from_raw_socket(io, Role::Server, Some(channels::limits())).await
 }
 
 /// Carries the streams until the command has ended and all it wrote is sent.
@@ -303,12 +292,12 @@ async fn pump(channel: u8, stream: Option<BoxedRead>, sender: mpsc::Sender<Messa
 }
 
 async fn take(data: &[u8], stdin: &mut Option<BoxedWrite>, resize: &dyn cri::Resize) {
-    match data.split_first() {
-        Some((&STDIN, rest)) => write_input(stdin, rest).await,
-        Some((&RESIZE, rest)) => resized(rest, resize).await,
-        // Half-close: no more input.
-        Some((&CLOSE, [STDIN])) => *stdin = None,
-        _ => {}
+    match channels::said(data) {
+        Said::Input(data) => write_input(stdin, data).await,
+        Said::Resize { width, height } => set_size(TerminalSize { width, height }, resize).await,
+        // Half-close.
+        Said::EndOfInput => *stdin = None,
+        Said::Other => {}
     }
 }
 
@@ -325,10 +314,12 @@ async fn write_input(stdin: &mut Option<BoxedWrite>, data: &[u8]) {
 
 /// Changes the size of a terminal to what a client says; what is no size is passed over.
 async fn resized(size: &[u8], resize: &dyn cri::Resize) {
-    let Ok(size) = apimachinery::json::parse(size) else { return };
-    let number =
-        |name: &str| u16::try_from(size.i64_at(&[name]).unwrap_or_default()).unwrap_or_default();
-    let size = TerminalSize { width: number("Width"), height: number("Height") };
+    if let Some(Said::Resize { width, height }) = channels::resize(size) {
+        set_size(TerminalSize { width, height }, resize).await;
+    }
+}
+
+async fn set_size(size: TerminalSize, resize: &dyn cri::Resize) {
     if let Err(error) = resize.resize(size).await {
         tracing::debug!(%error, "could not change the size of a terminal");
     }
@@ -363,6 +354,7 @@ fn status_of(code: &Result<i32, CriError>, opening: Opening) -> Value {
 mod tests {
     use async_trait::async_trait;
 
+    use super::super::channels::{MESSAGE_BYTES, STDIN};
     use super::*;
 
     #[test]

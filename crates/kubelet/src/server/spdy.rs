@@ -100,7 +100,8 @@ Sept Oct Nov Dec 00:00:00 Mon, Tue, Wed, Thu, Fri, Sat, Sun, GMTchunked,text/htm
 application/xml,application/xhtml+xml,text/plain,text/javascript,publicprivatemax-age=gzip,deflate,sdch\
 charset=utf-8charset=iso-8859-1,utf-,*,enq=0.";
 
-fn dictionary() -> Vec<u8> {
+/// What headers are compressed with, on both sides.
+pub(super) fn dictionary() -> Vec<u8> {
     let mut all = Vec::with_capacity(1423);
     for word in WORDS.iter().filter(|it| !it.is_empty()) {
         all.extend_from_slice(&u32::try_from(word.len()).unwrap_or(0).to_be_bytes());

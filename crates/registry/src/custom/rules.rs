@@ -274,9 +274,9 @@ impl Run<'_> {
         match program.eval(&activation, &mut self.budget) {
             Ok(result) if result.as_bool() == Some(true) => Ok(()),
             Ok(_) => {
-                let detail = self.message(rule, &activation, path)?;
+                let message = self.message(rule, &activation, path)?;
                 if rule.is_transition || !known.is_unchanged() {
-                    self.refuse(rule, &detail, path);
+                    self.refuse(rule, &message, value, path);
                 }
                 Ok(())
             }
@@ -290,14 +290,14 @@ impl Run<'_> {
         rule: &Rule,
         activation: &Activation<'_>,
         path: &Path<'_>,
-    ) -> Result<String, Stop> {
+    ) -> Result<Message, Stop> {
         if let Some((_, expression)) = &rule.message_expression {
             match expression.eval(activation, &mut self.budget) {
                 Ok(text) => {
                     let text = text.as_str().unwrap_or_default().trim().to_owned();
                     let fits = text.len() <= limits::MESSAGE_EXPRESSION_BYTES_MAX;
                     if !text.is_empty() && fits && !text.contains('\n') {
-                        return Ok(text);
+                        return Ok(Message { text, is_made: true });
                     }
                 }
                 Err(EvalError::OutOfBudget) => {
@@ -314,10 +314,11 @@ impl Run<'_> {
                 Err(EvalError::Failed(_) | EvalError::Interrupted) => {}
             }
         }
-        Ok(match rule.message.as_str() {
+        let text = match rule.message.as_str() {
             "" => format!("failed rule: {}", rule.text.trim()),
             message => message.to_owned(),
-        })
+        };
+        Ok(Message { text, is_made: false })
     }
 
     /// A rule that has no result.
@@ -352,12 +353,25 @@ impl Run<'_> {
     }
 
     /// A rule that does not hold, told by its reason and at the field that it names.
-    fn refuse(&mut self, rule: &Rule, detail: &str, path: &Path<'_>) {
-        let (kind, body) = match rule.reason.as_str() {
-            "FieldValueForbidden" => (ErrorType::Forbidden, format!("Forbidden: {detail}")),
-            "FieldValueRequired" => (ErrorType::Required, format!("Required value: {detail}")),
-            "FieldValueDuplicate" => (ErrorType::Duplicate, "Duplicate value".to_owned()),
-            _ => (ErrorType::Invalid, format!("Invalid value: {detail}")),
+    fn refuse(&mut self, rule: &Rule, message: &Message, value: &Value, path: &Path<'_>) {
+        let detail = &message.text;
+        let is_scalar = !matches!(value, Value::Array(_) | Value::Object(_));
+        let mut shown = FieldErrors::new();
+        match rule.reason.as_str() {
+            "FieldValueDuplicate" if !message.is_made => shown.duplicate(path, value),
+            "FieldValueForbidden" | "FieldValueRequired" | "FieldValueDuplicate" => {}
+            // What has parts is not shown, and a message that was made shows what it wants to.
+            _ if is_scalar && !message.is_made => shown.invalid(path, value, detail),
+            _ => {}
+        }
+        let (kind, body) = match (shown.iter().next(), rule.reason.as_str()) {
+            (Some(shown), _) => (shown.kind, shown.body.clone()),
+            (None, "FieldValueForbidden") => (ErrorType::Forbidden, format!("Forbidden: {detail}")),
+            (None, "FieldValueRequired") => {
+                (ErrorType::Required, format!("Required value: {detail}"))
+            }
+            (None, "FieldValueDuplicate") => (ErrorType::Duplicate, "Duplicate value".to_owned()),
+            (None, _) => (ErrorType::Invalid, format!("Invalid value: {detail}")),
         };
         let at = path.to_string();
         let field = match (at.as_str(), rule.field.as_str()) {
@@ -376,6 +390,13 @@ impl Run<'_> {
         let body = format!("Invalid value: {detail}");
         self.errors.push(FieldError { kind: ErrorType::Invalid, field, body });
     }
+}
+
+/// What is said of a rule that does not hold.
+struct Message {
+    text: String,
+    /// An expression made it.
+    is_made: bool,
 }
 
 fn activation<'v>(

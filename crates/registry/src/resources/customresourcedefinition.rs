@@ -72,7 +72,10 @@ fn validate_create(definition: &Value, errors: &mut FieldErrors) {
     let name = definition.str_at(&["metadata", "name"]);
     if !name.is_empty() && name != wanted {
         let detail = "must be spec.names.plural+\".\"+spec.group";
-        errors.invalid_text(&Path::new("metadata").child("name"), name, detail);
+        // It is a matter of names, which are looked at first.
+        let mut first = FieldErrors::new();
+        first.invalid_text(&Path::new("metadata").child("name"), name, detail);
+        errors.extend_front(first);
     }
     if let Some(problem) = crate::custom::names::approval_problem(definition) {
         let (metadata, key) = (Path::new("metadata"), crate::custom::names::APPROVED);

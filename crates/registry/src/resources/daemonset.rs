@@ -18,7 +18,7 @@ pub(super) fn resource() -> Declaration {
         prepare_create,
         prepare_update,
         validate,
-        validate_update: workload::same_selector,
+        validate_update,
         validate_status,
         row,
         metadata_checks: MetadataChecks::Update,
@@ -52,6 +52,13 @@ fn default(value: &mut Value) {
     }
     spec.default_at(&["revisionHistoryLimit"], 10);
     defaults::template(Some(spec.member_mut("template")));
+}
+
+/// Upstream looks at this first, unlike for other workloads.
+fn validate_update(value: &Value, old: &Value, errors: &mut FieldErrors) {
+    let mut first = FieldErrors::new();
+    workload::same_selector(value, old, &mut first);
+    errors.extend_front(first);
 }
 
 fn validate(value: &Value, errors: &mut FieldErrors) {
