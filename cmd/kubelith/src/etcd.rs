@@ -1,5 +1,6 @@
 //! Flags of storage on etcd, and the store that is made of them.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,10 +135,23 @@ pub(crate) fn membership(
     random: &dyn Random,
 ) -> Membership {
     let hostname = crate::leading::hostname();
-    let hash = Sha256::digest(hostname.as_bytes());
-    let identity = format!("apiserver-{}", base32(&hash[..IDENTITY_BYTES]));
+    let identity = identity(&hostname, (address, port));
     let holder = format!("{identity}_{}", random.uid());
     Membership { address, port, hostname, tells_endpoints: true, identity, holder }
+}
+
+/// The name of a server's identity: upstream's hash of the host's name and the component's, and further of where the server
+/// is reached, so that several on one host have one each. It is the same after a restart.
+fn identity(hostname: &str, (address, port): (std::net::IpAddr, u16)) -> String {
+    let reached = SocketAddr::new(address, port).to_string();
+    let mut hash = Sha256::new();
+    for part in [hostname, "kube-apiserver", &reached] {
+        // Each with its length before it; a name of a host is far shorter than the length can tell.
+        let length = u16::try_from(part.len()).unwrap_or(u16::MAX);
+        hash.update(length.to_be_bytes());
+        hash.update(&part.as_bytes()[..usize::from(length)]);
+    }
+    format!("apiserver-{}", base32(&hash.finalize()[..IDENTITY_BYTES]))
 }
 
 /// Lower case, without padding.
@@ -154,6 +168,19 @@ fn base32(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_of_one_host_have_an_identity_each() {
+        let at = |host: &str, address: &str, port| identity(host, (address.parse().unwrap(), port));
+        let one = at("a", "192.0.2.1", 6443);
+        assert_eq!(one, at("a", "192.0.2.1", 6443));
+        assert_eq!(one.len(), "apiserver-".len() + 26);
+        for other in
+            [at("b", "192.0.2.1", 6443), at("a", "192.0.2.2", 6443), at("a", "192.0.2.1", 6444)]
+        {
+            assert_ne!(one, other);
+        }
+    }
 
     #[test]
     fn identities_are_in_base_32() {

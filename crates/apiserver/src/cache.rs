@@ -159,6 +159,8 @@ struct State {
     last: u64,
     /// Changes that came while the objects were still being read. They hold nothing that would not be in the cache.
     early: Option<Vec<Early>>,
+    /// The revision of objects that took the place of all others while they were still being read.
+    replaced: u64,
     /// What is stored and could not be decrypted.
     hidden: BTreeSet<CacheKey>,
     /// How many objects each namespace has.
@@ -441,15 +443,33 @@ impl Cache {
     /// Takes the objects as they were at a revision; the changes since that came early follow at once.
     pub(crate) fn fill(&self, objects: Vec<(CacheKey, Arc<Obj>)>, revision: u64) {
         let mut state = self.state.write();
-        for (key, object) in objects {
-            state.put(key, object);
+        // Objects that were read later are here already, and changes up to them were not told.
+        let at_least = state.replaced.max(revision);
+        if at_least == revision {
+            state.set(objects);
         }
-        state.complete_after = revision;
+        state.complete_after = at_least;
         for (key, at, object) in state.early.take().unwrap_or_default() {
-            if at > revision {
+            if at > at_least {
                 let _woken = state.take(&key, at, object);
             }
         }
+    }
+
+    /// Takes the objects as they are at a revision in place of all others: what led there is not known. Whoever follows the
+    /// changes falls out of the log.
+    pub(crate) fn replace(&self, objects: Vec<(CacheKey, Arc<Obj>)>, revision: u64) {
+        {
+            let mut state = self.state.write();
+            state.hidden.clear();
+            state.set(objects);
+            state.restart(revision);
+            if let Some(early) = &mut state.early {
+                early.clear();
+                state.replaced = revision;
+            }
+        }
+        self.waiting.lock().values().for_each(|notify| notify.notify_waiters());
     }
 
     /// Notes an object that cannot be read; says whether it is the first.
@@ -566,6 +586,26 @@ impl State {
             "" => self.objects.len() as u64,
             namespace => self.namespaces.get(namespace).copied().unwrap_or_default(),
         }
+    }
+
+    /// These objects and no others.
+    fn set(&mut self, objects: Vec<(CacheKey, Arc<Obj>)>) {
+        self.objects.clear();
+        self.namespaces.clear();
+        self.bytes = 0;
+        self.listings.get_mut().clear();
+        for (key, object) in objects {
+            self.put(key, object);
+        }
+    }
+
+    /// An empty log that begins after a revision; every cursor so far is before its beginning.
+    fn restart(&mut self, revision: u64) {
+        self.first += self.log.len() as u64 + 1;
+        self.log.clear();
+        (self.log_bytes, self.since_wake) = (0, 0);
+        self.complete_after = revision;
+        self.last = revision;
     }
 
     fn put(&mut self, key: CacheKey, object: Arc<Obj>) -> Option<Arc<Obj>> {

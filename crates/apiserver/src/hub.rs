@@ -1,5 +1,7 @@
 //! From the store to the caches: one task reads every change under `/registry/` and applies it.
 
+mod anew;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,13 +72,7 @@ impl Hub {
     }
 
     async fn read_all(&self) -> Result<Rev, StorageError> {
-        let mut request = RangeReq {
-            prefix: Key::from(ROOT),
-            after: None,
-            limit: LOAD_PAGE,
-            keys_only: false,
-            at: At::Latest,
-        };
+        let mut request = everything();
         loop {
             let page = self.store.range(request.clone()).await?;
             for kv in &page.kvs {
@@ -289,12 +285,28 @@ impl Hub {
         Ok(object)
     }
 
-    /// Applies changes until the server stops.
+    /// Applies changes until the server stops. Where the store has forgotten changes before they were read, the objects are
+    /// read anew.
     ///
     /// # Errors
     /// When the store's changes cannot be followed any more.
     pub async fn run(&self, stop: ShutdownSignal) -> Result<(), StorageError> {
         self.runs.store(true, Ordering::Release);
+        loop {
+            match self.follow(&stop).await {
+                Err(StorageError::Compacted { oldest }) => {
+                    tracing::warn!(
+                        oldest = oldest.0,
+                        "the store has forgotten changes before they were read: everything is read anew"
+                    );
+                    self.read_until_it_is_read(&stop).await?;
+                }
+                over => return over,
+            }
+        }
+    }
+
+    async fn follow(&self, stop: &ShutdownSignal) -> Result<(), StorageError> {
         let mut changes = self.store.watch(Key::from(ROOT), Rev(self.progress.revision()));
         let mut kept = VecDeque::with_capacity(KEPT + 1);
         loop {
@@ -328,6 +340,17 @@ impl Hub {
     }
 }
 
+/// The first page of all there is, as it is now.
+fn everything() -> RangeReq {
+    RangeReq {
+        prefix: Key::from(ROOT),
+        after: None,
+        limit: LOAD_PAGE,
+        keys_only: false,
+        at: At::Latest,
+    }
+}
+
 /// Notes an object that cannot be read. The others of its resource can. The first is told, since there may be thousands.
 fn hide(cache: &Cache, key: CompactString, why: &str) {
     if cache.hide(key) {
@@ -342,6 +365,15 @@ fn hide(cache: &Cache, key: CompactString, why: &str) {
 enum Route<'h> {
     BuiltIn(&'h Arc<Cache>),
     Custom(Vec<Arc<Cache>>),
+}
+
+impl Route<'_> {
+    fn caches(&self) -> &[Arc<Cache>] {
+        match self {
+            Self::BuiltIn(cache) => std::slice::from_ref(*cache),
+            Self::Custom(caches) => caches,
+        }
+    }
 }
 
 /// The object of a stored value.

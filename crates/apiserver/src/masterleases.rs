@@ -43,7 +43,7 @@ pub struct Membership {
     pub hostname: String,
     /// Whether the endpoints of the service `kubernetes` are its business (`--endpoint-reconciler-type`).
     pub tells_endpoints: bool,
-    /// Its identity: `apiserver-` and a hash of the machine's name.
+    /// Its identity: `apiserver-` and a hash of the machine's name and where it is reached.
     pub identity: String,
     /// The same with what tells it from the server before it on the same machine.
     pub holder: String,

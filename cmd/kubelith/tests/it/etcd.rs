@@ -1,10 +1,13 @@
 //! Servers that share an etcd: what one has written another one has, whoever dies in between.
 
-use std::collections::BTreeSet;
+mod cut_off;
+mod following;
+mod three;
+
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use super::*;
 
@@ -87,17 +90,34 @@ impl Client {
         command
     }
 
-    fn get(&self, path: &str) -> String {
+    /// What is answered; null where nothing is.
+    fn get(&self, path: &str) -> Value {
+        let answer = self.curl(path).output().unwrap().stdout;
+        serde_json::from_slice(&answer).unwrap_or_default()
+    }
+
+    fn text(&self, path: &str) -> String {
         String::from_utf8(self.curl(path).output().unwrap().stdout).unwrap()
+    }
+
+    /// The code and the object of an answer; none where there is none, or it says that something may have happened.
+    fn send(&self, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
+        let media = match method {
+            "PATCH" => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let mut command = self.curl(path);
+        command.args(["--request", method, "--data", body, "--write-out", "\n%{http_code}"]);
+        command.args(["--header", &format!("Content-Type: {media}")]);
+        let answer = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let (text, code) = answer.rsplit_once('\n')?;
+        let code = code.parse().ok().filter(|code| (1..500).contains(code) && *code != 429)?;
+        Some((code, serde_json::from_str(text).unwrap_or_default()))
     }
 
     /// Whether the write was acknowledged.
     fn create(&self, path: &str, object: &str) -> bool {
-        let mut command = self.curl(path);
-        command.args(["--header", "Content-Type: application/json", "--data", object]);
-        command.args(["--write-out", "\n%{http_code}"]);
-        let answer = String::from_utf8(command.output().unwrap().stdout).unwrap();
-        answer.ends_with("\n201")
+        self.send("POST", path, object).is_some_and(|(code, _)| code == 201)
     }
 }
 
@@ -107,17 +127,18 @@ fn config_map(name: &str) -> String {
     )
 }
 
-fn service(name: &str, address: &str) -> String {
-    format!(
-        r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"{name}"}},
-            "spec":{{"clusterIP":"{address}","ports":[{{"port":80}}]}}}}"#
-    )
+/// The objects of a list.
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list["items"].as_array().into_iter().flatten()
 }
 
-/// The names in an answer of objects `load-...`.
-fn names(answer: &str) -> Vec<String> {
-    let marked = answer.split("\"name\":\"load-").skip(1);
-    marked.map(|it| format!("load-{}", it.split('"').next().unwrap())).collect()
+fn name(object: &Value) -> String {
+    object["metadata"]["name"].as_str().unwrap_or_default().to_owned()
+}
+
+fn version(object: &Value) -> u64 {
+    let text = object["metadata"]["resourceVersion"].as_str();
+    text.and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 fn until(what: &str, holds: impl Fn() -> bool) {
@@ -138,127 +159,6 @@ fn share_keys(from: &Path, to: &Path) {
     for own in ["apiserver.crt", "apiserver.key"] {
         let _ = fs::remove_file(to.join("pki").join(own));
     }
-}
-
-/// Creates objects by turns through two servers until told to stop; answers with those that were acknowledged.
-fn load(clients: &[Client; 2], worker: usize, stop: &AtomicBool) -> BTreeSet<String> {
-    let mut acknowledged = BTreeSet::new();
-    let mut n = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let name = format!("load-{worker}-{n}");
-        if clients[n % 2].create(CONFIG_MAPS, &config_map(&name)) {
-            acknowledged.insert(name);
-        }
-        n += 1;
-    }
-    acknowledged
-}
-
-#[allow(clippy::too_many_lines, reason = "one story from beginning to end")]
-#[test]
-fn two_servers_on_three_members_lose_nothing_that_was_acknowledged() {
-    let mut etcd = Cluster::start(3);
-    let servers = [format!("--etcd-servers={}", etcd.urls().join(","))];
-    let directory = tempfile::tempdir().unwrap();
-    let [data_a, data_b] = ["a", "b"].map(|it| directory.path().join(it));
-    let mut a = Member::start(data_a.clone(), "192.0.2.1", &servers);
-    share_keys(&data_a, &data_b);
-    let b = Member::start(data_b, "192.0.2.2", &servers);
-    let (on_a, on_b) = (a.client(), b.client());
-
-    // What one has acknowledged the other one tells at once: by a read of one object and by a list from its cache.
-    for n in 0..20 {
-        let name = format!("seen-{n}");
-        let (writer, reader) = if n % 2 == 0 { (&on_a, &on_b) } else { (&on_b, &on_a) };
-        assert!(writer.create(CONFIG_MAPS, &config_map(&name)));
-        let quoted = format!("\"{name}\"");
-        assert!(reader.get(CONFIG_MAPS).contains(&quoted), "{name} is not in the list");
-        assert!(reader.get(&format!("{CONFIG_MAPS}/{name}")).contains(&quoted), "no {name}");
-    }
-    // Both are told of, and each has its identity.
-    let endpoints = "/api/v1/namespaces/default/endpoints/kubernetes";
-    until("both servers' endpoints", || {
-        let told = on_b.get(endpoints);
-        told.contains("192.0.2.1") && told.contains("192.0.2.2")
-    });
-    let leases = on_b.get("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases");
-    assert!(leases.contains("\"name\":\"apiserver-"), "{leases}");
-    assert!(on_b.get("/readyz?verbose").contains("[+]etcd ok"));
-
-    // Of two that want one address at once one gets it, whichever server it asks.
-    for n in 0..10 {
-        let won: usize = std::thread::scope(|scope| {
-            let both = [("one", &on_a), ("two", &on_b)].map(|(name, client)| {
-                let object = service(&format!("{name}-{n}"), &format!("10.96.0.{}", 50 + n));
-                let path = "/api/v1/namespaces/default/services";
-                scope.spawn(move || usize::from(client.create(path, &object)))
-            });
-            both.map(|it| it.join().unwrap()).iter().sum()
-        });
-        assert_eq!(won, 1, "address {n}");
-    }
-
-    // Under load a member dies, then a server, and both come back.
-    let list = on_b.get(&format!("{CONFIG_MAPS}?limit=1"));
-    let version = list.split("\"resourceVersion\":\"").nth(1).unwrap().split('"').next().unwrap();
-    let mut watching =
-        on_b.curl(&format!("{CONFIG_MAPS}?watch=true&resourceVersion={version}")).spawn().unwrap();
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let telling = {
-        let (seen, output) = (Arc::clone(&seen), watching.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                seen.lock().unwrap().extend(names(&line).into_iter().next());
-            }
-        })
-    };
-    let stop = AtomicBool::new(false);
-    let acknowledged: BTreeSet<String> = std::thread::scope(|scope| {
-        let clients = [on_a.clone(), on_b.clone()];
-        let stop = &stop;
-        let workers: Vec<_> = (0..3)
-            .map(|n| {
-                let clients = clients.clone();
-                scope.spawn(move || load(&clients, n, stop))
-            })
-            .collect();
-        let writable =
-            |n: &str| until(n, || on_b.create(CONFIG_MAPS, &config_map(&format!("mark-{n}"))));
-        for member in 0..2 {
-            writable(&format!("before-{member}"));
-            etcd.kill(member);
-            writable(&format!("without-{member}"));
-            etcd.run(member);
-            writable(&format!("with-{member}"));
-        }
-        a.kill();
-        writable("without-a-server");
-        a.start_again();
-        until("the server that was killed", || on_a.create(CONFIG_MAPS, &config_map("mark-again")));
-        stop.store(true, Ordering::Relaxed);
-        workers.into_iter().flat_map(|it| it.join().unwrap()).collect()
-    });
-    assert!(acknowledged.len() >= 20, "only {} writes", acknowledged.len());
-    for client in [&on_a, &on_b] {
-        let there: BTreeSet<String> = names(&client.get(CONFIG_MAPS)).into_iter().collect();
-        let lost: Vec<_> = acknowledged.difference(&there).collect();
-        assert!(lost.is_empty(), "lost: {lost:?}");
-    }
-    // The watch through the server that lived has each of them, once.
-    until("the last change", || {
-        let seen = seen.lock().unwrap();
-        acknowledged.iter().all(|name| seen.contains(name))
-    });
-    let seen = seen.lock().unwrap().clone();
-    let once: BTreeSet<&String> = seen.iter().collect();
-    assert_eq!(once.len(), seen.len(), "something was told twice");
-    watching.kill().unwrap();
-    watching.wait().unwrap();
-    telling.join().unwrap();
-
-    // Who dies is left out once its key has expired.
-    a.kill();
-    until("the end of a server's endpoint", || !on_b.get(endpoints).contains("192.0.2.1"));
 }
 
 #[test]

@@ -61,6 +61,8 @@ struct Watch {
     stop: BoxFuture<'static, ()>,
     /// What the client has seen up to.
     seen: u64,
+    /// What the store's history has told, where the log has taken over: the log may get it later.
+    told: u64,
     stage: Stage,
     woken: Arc<Notify>,
     /// Whether a table's columns were sent: only the first event has them.
@@ -169,6 +171,7 @@ pub(crate) async fn watch(
         timer: Box::pin(tokio::time::sleep_until(first)),
         stop: its_end(server),
         seen: version,
+        told: 0,
         stage,
         woken,
         columns_sent: false,
@@ -373,6 +376,8 @@ impl Watch {
         }
         self.seen = batch.progress.0;
         if let Some(cursor) = self.target.cache.cursor_after(batch.progress.0) {
+            // The cache may be behind the store: what it gets up to here is told.
+            self.told = batch.progress.0;
             self.stage = Stage::Live(cursor);
         }
         Some(out)
@@ -400,13 +405,14 @@ impl Watch {
                 self.stage = Stage::History(stream);
                 Some(self.piece())
             }
-            Next::Events(events, cursor) => {
+            Next::Events(mut events, cursor) => {
                 self.stage = Stage::Live(cursor);
                 if events.is_empty() {
                     self.seen = self.seen.max(revision);
                     return None;
                 }
                 self.seen = self.seen.max(events.last().map_or(0, |event| event.revision));
+                events.retain(|event| event.revision > self.told);
                 match self.converted(events).await {
                     Ok(events) => Some(self.write_changes(&events)),
                     Err(status) => Some(self.end_with(&status)),

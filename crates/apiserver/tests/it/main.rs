@@ -11,6 +11,7 @@ mod authz;
 mod bad_input;
 mod cbor;
 mod cluster;
+mod compaction;
 mod computed;
 mod conversions;
 mod custom;

@@ -114,6 +114,16 @@ impl Cluster {
         ids[0].split('"').next().unwrap().to_owned()
     }
 
+    /// Has the cluster forget what was before a revision.
+    #[allow(dead_code, reason = "servers are cut off from it, stores are not")]
+    pub(crate) fn compact(&self, rev: u64) {
+        let answer = self.gateway("/v3/kv/compaction", &format!("{{\"revision\":{rev}}}"));
+        assert!(
+            answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200"),
+            "{answer}"
+        );
+    }
+
     pub(crate) fn revoke(&self, lease: &str) {
         let answer = self.gateway("/v3/lease/revoke", &format!("{{\"ID\":{lease}}}"));
         assert!(
