@@ -271,10 +271,12 @@ impl Options {
     }
 
     fn operated(&self, given: &Given, features: &Arc<FeatureGates>) -> Result<Operating> {
+        let operating = self.operating.operating(features)?;
+        operating.memory.as_ref().map_or(Ok(()), memory::watch_over)?;
         Ok(Operating {
             component: Component { flags: given.all() },
             allow_privileged: self.allow_privileged,
-            ..self.operating.operating(features)?
+            ..operating
         })
     }
 

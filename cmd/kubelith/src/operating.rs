@@ -8,7 +8,7 @@ use std::time::Duration;
 use admission::Chain;
 use anyhow::{Context, Result, anyhow, bail};
 use apiserver::traces::{Tracer, TracingConfiguration};
-use apiserver::{Component, Cors, Operating, ShutdownPlan};
+use apiserver::{Component, Cors, MemoryBudget, Operating, ShutdownPlan};
 use component_base::feature_gates::FeatureGates;
 use component_base::{Clock, Random};
 use http::HeaderValue;
@@ -17,6 +17,7 @@ use registry::{Apis, Features, Registry};
 use crate::audit_log::span;
 use crate::control_plane::period;
 use crate::gates::GENERIC_WORKLOAD;
+use crate::memory::Budget;
 use crate::server::Ends;
 
 /// The largest part of requests that end a connection (upstream's limit).
@@ -116,6 +117,10 @@ pub(crate) struct OperatingOptions {
     /// The same on a node that cannot be reached
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     default_unreachable_toleration_seconds: i64,
+    /// How much resident memory the server may have, such as 512Mi: work is refused with 429 before it has more. 0 is no
+    /// limit (default: 80 % of the limit of the process' control group, where there is one)
+    #[arg(long, value_name = "SIZE")]
+    memory_budget: Option<Budget>,
     /// Admission plugins that are on besides those that are anyway
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     enable_admission_plugins: Vec<String>,
@@ -173,6 +178,7 @@ impl OperatingOptions {
             min_request_timeout_seconds: u64::from(self.min_request_timeout),
             goaway_chance: self.goaway_chance,
             http2_max_streams: streams,
+            max_connections: usual.max_connections,
             shutdown: ShutdownPlan {
                 delay: self.shutdown_delay_duration,
                 sends_retry_after: self.shutdown_send_retry_after,
@@ -185,6 +191,7 @@ impl OperatingOptions {
             cors,
             transport_security: self.transport_security()?,
             tracer: None,
+            memory: Budget::or_of_group(self.memory_budget).map(MemoryBudget::new),
             component: Component::default(),
             features: Arc::clone(features),
         })

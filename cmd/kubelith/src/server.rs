@@ -162,7 +162,9 @@ impl Options {
         ends: &Ends,
     ) -> Result<apiserver::Operating> {
         let tracer = self.operating.tracer(given, ends)?;
-        Ok(apiserver::Operating { tracer, ..self.operating.operating(features)? })
+        let operating = self.operating.operating(features)?;
+        operating.memory.as_ref().map_or(Ok(()), memory::watch_over)?;
+        Ok(apiserver::Operating { tracer, ..operating })
     }
 
     fn registry(&self, features: &FeatureGates) -> Result<registry::Registry> {

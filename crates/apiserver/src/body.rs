@@ -1,6 +1,7 @@
 //! Bodies of requests and answers, the same for sockets and for clients in the process.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
+
+use crate::memory::Charge;
 
 /// How much of a body that nobody read is taken off the wire after all, in bytes (Go's HTTP server: the same).
 const MAX_UNREAD_BYTES: usize = 256 << 10;
@@ -82,7 +85,11 @@ impl std::fmt::Debug for Body {
 /// An answer may be known before the body was read. Dropping the rest would reset the stream, and a client that is still
 /// sending takes that for an error and never looks at its answer; so what is left is read and thrown away, within limits.
 #[derive(Debug)]
-pub struct Incoming(Option<Source>);
+pub struct Incoming {
+    source: Option<Source>,
+    /// What it is charged to, where it is.
+    charge: Option<Arc<Charge>>,
+}
 
 #[derive(Debug)]
 enum Source {
@@ -92,11 +99,21 @@ enum Source {
 
 impl Incoming {
     pub(crate) fn http1(body: hyper::body::Incoming) -> Self {
-        Self(Some(Source::Http1(body)))
+        Self { source: Some(Source::Http1(body)), charge: None }
     }
 
     pub(crate) fn http2(body: h2::RecvStream) -> Self {
-        Self(Some(Source::Http2(body)))
+        Self { source: Some(Source::Http2(body)), charge: None }
+    }
+
+    /// Has its bytes charged by whoever reads all of it.
+    pub(crate) fn charged(mut self, charge: Arc<Charge>) -> Self {
+        self.charge = Some(charge);
+        self
+    }
+
+    pub(crate) fn take_charge(&mut self) -> Option<Arc<Charge>> {
+        self.charge.take()
     }
 }
 
@@ -108,14 +125,14 @@ impl http_body::Body for Incoming {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.get_mut().0 {
+        match &mut self.get_mut().source {
             Some(source) => Pin::new(source).poll_frame(cx),
             None => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(http_body::Body::is_end_stream)
+        self.source.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
 }
 
@@ -152,7 +169,8 @@ impl http_body::Body for Source {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        let Some(rest) = self.0.take().filter(|body| !http_body::Body::is_end_stream(body)) else {
+        let Some(rest) = self.source.take().filter(|body| !http_body::Body::is_end_stream(body))
+        else {
             return;
         };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };

@@ -12,8 +12,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+
+use crate::listen::Socket;
 
 /// How much is kept before it is written in any case, in bytes.
 const MAX_KEPT: usize = 64 << 10;
@@ -24,12 +24,12 @@ pub(crate) struct Coalesced(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
-    stream: TlsStream<TcpStream>,
+    stream: Socket,
     kept: BytesMut,
 }
 
 impl Coalesced {
-    pub(crate) fn new(stream: TlsStream<TcpStream>) -> Self {
+    pub(crate) fn new(stream: Socket) -> Self {
         Self(Arc::new(Mutex::new(Inner { stream, kept: BytesMut::new() })))
     }
 

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use apimachinery::Status;
 use auth::UserInfo;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use crate::audited::Audited;
-use crate::body::Incoming;
+use crate::body::{BodyError, Incoming};
 use crate::fairness::{Schema, Seat};
+use crate::memory::Charge;
+use crate::metrics::Held;
 use crate::query::Query;
 use crate::request::RequestInfo;
 use crate::{MAX_BODY_BYTES, Peer};
@@ -55,6 +57,12 @@ pub(crate) struct Exchange {
     pub(crate) turned_away: bool,
     /// The server reads and writes CBOR.
     pub(crate) cbor: bool,
+    /// What it may cost of the server's memory, where there is a budget.
+    pub(crate) charge: Option<Arc<Charge>>,
+    /// It is carried out also where the server is short of memory.
+    pub(crate) is_exempt: bool,
+    /// Counts it as long as it lasts, where it becomes a stream.
+    pub(crate) lasting: Option<Held>,
 }
 
 impl Exchange {
@@ -77,6 +85,9 @@ impl Exchange {
             seat: Seat::default(),
             turned_away: false,
             cbor: false,
+            charge: None,
+            is_exempt: false,
+            lasting: None,
         }
     }
 
@@ -108,6 +119,23 @@ fn manager_of_agent(agent: &str) -> String {
 }
 
 impl RequestBody {
+    /// The body, whose bytes are charged as they come, and what becomes of them once all have.
+    ///
+    /// # Errors
+    /// 429 where it is at hand and there is no room for what becomes of it.
+    pub(crate) fn charged(self, charge: Option<&Arc<Charge>>) -> Result<Self, Status> {
+        match (self, charge) {
+            (Self::Bytes(bytes), Some(charge)) => {
+                charge.of_body(bytes.len())?;
+                Ok(Self::Bytes(bytes))
+            }
+            (Self::Incoming(incoming), Some(charge)) => {
+                Ok(Self::Incoming(incoming.charged(Arc::clone(charge))))
+            }
+            (body, None) => Ok(body),
+        }
+    }
+
     /// All bytes, up to the limit.
     ///
     /// # Errors
@@ -118,14 +146,20 @@ impl RequestBody {
         match self {
             Self::Bytes(bytes) if bytes.len() > MAX_BODY_BYTES => Err(too_large()),
             Self::Bytes(bytes) => Ok(bytes),
-            Self::Incoming(incoming) => {
-                let body = Limited::new(incoming, MAX_BODY_BYTES).collect();
+            Self::Incoming(mut incoming) => {
+                let charge = incoming.take_charge();
+                let body = whole(incoming, charge.as_deref());
                 let Ok(body) = tokio::time::timeout(MAX_BODY_TIME, body).await else {
                     let what = "Timeout: request did not complete within the allotted timeout";
                     return Err(Status::timeout(what, 0));
                 };
-                match body {
-                    Ok(collected) => Ok(collected.to_bytes()),
+                match body? {
+                    Ok(bytes) => {
+                        if let Some(charge) = &charge {
+                            charge.of_body(bytes.len())?;
+                        }
+                        Ok(bytes)
+                    }
                     Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
                     Err(error) => Err(Status::bad_request(format!(
                         "could not read the request's body: {error}"
@@ -134,4 +168,31 @@ impl RequestBody {
             }
         }
     }
+}
+
+/// A body until its end; each part is charged as it comes.
+async fn whole(
+    incoming: Incoming,
+    charge: Option<&Charge>,
+) -> Result<Result<Bytes, BodyError>, Status> {
+    let mut body = Limited::new(incoming, MAX_BODY_BYTES);
+    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = body.frame().await {
+        let data = match frame {
+            Ok(frame) => frame.into_data().unwrap_or_default(),
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Some(charge) = charge {
+            charge.hold(data.len() as u64)?;
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            if rest.is_empty() {
+                rest.extend_from_slice(&first);
+            }
+            rest.extend_from_slice(&data);
+        }
+    }
+    Ok(Ok(if rest.is_empty() { first } else { rest.freeze() }))
 }

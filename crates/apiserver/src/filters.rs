@@ -16,6 +16,7 @@ use crate::deadline;
 use crate::exchange::Exchange;
 use crate::fairness::{self, Step};
 use crate::impersonation;
+use crate::memory;
 
 /// One filter: lets the request go on, or answers it.
 type Filter = for<'a> fn(&'a Arc<Server>, &'a mut Exchange) -> Verdict<'a>;
@@ -45,8 +46,10 @@ const FILTERS: &[(&str, Filter)] = &[
     ("impersonation", impersonation),
     // After impersonation: a request is of the flow of whom it is made for. Before anything that costs more.
     ("priority-and-fairness", fairness),
-    // Last: it needs to know who asks, for whom, and what.
+    // It needs to know who asks, for whom, and what.
     ("authorization", authorization),
+    // Last: who may not do it, or still waits for a turn, takes none of the room.
+    ("memory", memory),
 ];
 
 /// A place among the requests in flight; given back when dropped.
@@ -151,6 +154,11 @@ fn admit(server: &Arc<Server>, exchange: &mut Exchange) -> Result<InFlight, Stat
         return Err(Status::too_many_requests("Too many requests, please try again later.", 1));
     }
     Ok(InFlight(Some((Arc::clone(server), mutating))))
+}
+
+/// Charges what the request may cost.
+fn memory<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
+    Verdict::Now(memory::admit(server, exchange))
 }
 
 fn audit_id<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {

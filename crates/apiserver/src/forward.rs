@@ -3,7 +3,10 @@
 //! Knows nothing of who is behind the address.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,11 +19,13 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::attended::LASTING;
 use crate::body::{Body, BodyError};
+use crate::connections::Place;
 use crate::exchange::{Exchange, RequestBody};
 
 /// How long a server may take to accept a connection, and then for its keys.
@@ -185,9 +190,14 @@ fn join(exchange: &mut Exchange, response: Response<hyper::body::Incoming>) -> R
     }
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     let client = exchange.parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
-    let audited = exchange.audit.clone();
+    let over_when_this_is = (exchange.audit.clone(), exchange.lasting.take());
+    let place = exchange.parts.extensions.remove::<Arc<Place>>();
+    let running = place.as_ref().map(|it| it.requests().begin());
+    if let Some(running) = &running {
+        running.lasts();
+    }
     tokio::spawn(async move {
-        let _over_when_this_is = audited;
+        let _over_when_this_is = (over_when_this_is, running, place);
         let Some(client) = client else { return };
         let (Ok(client), Ok(other)) = tokio::join!(client, hyper::upgrade::on(response)) else {
             return;
@@ -204,8 +214,11 @@ where
     C: AsyncRead + AsyncWrite,
     O: AsyncRead + AsyncWrite,
 {
-    let (mut from_client, mut to_client) = tokio::io::split(client);
-    let (mut from_other, mut to_other) = tokio::io::split(other);
+    let heard = AtomicBool::new(false);
+    let (from_client, mut to_client) = tokio::io::split(client);
+    let (from_other, mut to_other) = tokio::io::split(other);
+    let mut from_client = Heard { stream: from_client, heard: &heard };
+    let mut from_other = Heard { stream: from_other, heard: &heard };
     // How either direction ends does not matter any more.
     let down = async {
         let _ = tokio::io::copy(&mut from_other, &mut to_client).await;
@@ -221,7 +234,42 @@ where
     let (mut down, mut up) = (std::pin::pin!(down), std::pin::pin!(up));
     tokio::select! {
         () = &mut down => drop(tokio::time::timeout(LINGER, up).await),
-        () = &mut up => down.await,
+        () = &mut up => tokio::select! {
+            () = &mut down => {}
+            () = silence(&heard) => {}
+        },
+        () = silence(&heard) => {}
+    }
+}
+
+/// Ends when neither side has said anything for as long as streams may be silent.
+async fn silence(heard: &AtomicBool) {
+    const PARTS: u32 = 8;
+    let mut silent = 0;
+    while silent < PARTS {
+        tokio::time::sleep(LASTING / PARTS).await;
+        silent = if heard.swap(false, Ordering::Relaxed) { 0 } else { silent + 1 };
+    }
+}
+
+/// A side of a stream that notes whether it says anything.
+struct Heard<'h, R> {
+    stream: R,
+    heard: &'h AtomicBool,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Heard<'_, R> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let this = self.get_mut();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        if read.is_ready() {
+            this.heard.store(true, Ordering::Relaxed);
+        }
+        read
     }
 }
 
@@ -257,5 +305,24 @@ mod tests {
         let _ = sending.await;
         drop(read);
         carrying.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_on_which_nobody_says_anything_is_not_kept_for_ever() {
+        use tokio::io::AsyncWriteExt as _;
+        let (mut client, ours) = tokio::io::duplex(64);
+        let (theirs, _other) = tokio::io::duplex(64);
+        let begun = tokio::time::Instant::now();
+        let talking = async {
+            tokio::time::sleep(super::LASTING * 2 / 3).await;
+            client.write_all(b"x").await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = super::carry(ours, theirs) => {}
+            () = talking => {}
+        }
+        let took = begun.elapsed();
+        assert!(took > super::LASTING && took <= super::LASTING * 2, "{took:?}");
     }
 }

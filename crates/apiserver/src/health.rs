@@ -96,6 +96,9 @@ async fn health(server: &Server, exchange: &Exchange, one: &str) -> Result<Respo
         checks.push(check.asked().await);
     }
     if which == "readyz" {
+        if let Some(budget) = &server.operating.memory {
+            checks.push(Check { name: "memory-budget", healthy: !budget.is_pressed() });
+        }
         checks.push(Check { name: "shutdown", healthy: !stopping });
     }
     for check in &checks {

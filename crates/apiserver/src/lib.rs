@@ -5,6 +5,7 @@
 
 mod aggregator;
 pub mod allocate;
+mod attended;
 mod audited;
 pub mod body;
 pub mod bootstrap;
@@ -14,6 +15,7 @@ mod cbor;
 pub mod client_certificates;
 mod coalesce;
 pub mod computed;
+mod connections;
 mod conversion;
 mod cors;
 mod deadline;
@@ -38,6 +40,7 @@ pub mod legacy_tokens;
 pub mod listen;
 pub mod listing;
 pub mod masterleases;
+pub mod memory;
 pub mod metrics;
 pub mod negotiate;
 pub mod node_metrics;
@@ -46,6 +49,7 @@ mod objects;
 mod openapi;
 mod operating;
 mod options;
+mod outgoing;
 mod persist;
 mod posted;
 mod privileged;
@@ -83,6 +87,7 @@ pub use handlers::connect::NodeDialer;
 pub use health::HealthCheck;
 pub use hub::Hub;
 pub use in_process::InProcess;
+pub use memory::MemoryBudget;
 pub use objects::CachedObjects;
 pub use operating::{Component, Operating, ShutdownPlan};
 pub use stored::{StoredForms, WriteAs};
@@ -180,6 +185,7 @@ pub struct Server {
     /// Nothing new is taken any more.
     stop: ShutdownSignal,
     ending: Arc<ending::Ending>,
+    connections: Arc<connections::Connections>,
     operating: Operating,
     metrics: metrics::Metrics,
     allocator: allocate::Allocator,
@@ -305,6 +311,7 @@ impl Server {
             stop: ending.draining(),
             ending,
             cbor: config.operating.features.enabled("CBORServingAndStorage"),
+            connections: Arc::new(connections::Connections::new()),
             operating: config.operating,
             began: tokio::time::Instant::now(),
         });
@@ -382,6 +389,7 @@ impl Server {
         };
         respond::add_headers(&exchange, response.headers_mut());
         response = self.metrics.answered(&exchange, response, began.elapsed());
+        self.set_terms(&exchange, began, &mut response);
         if let Some(trace) = &trace {
             trace.end(&exchange, response.status().as_u16());
         }
@@ -389,6 +397,28 @@ impl Server {
             return audited::answered(&mut exchange, failure, response).await;
         }
         response
+    }
+
+    /// Leaves word with an answer how long it may take to be sent, for the socket that it goes to.
+    fn set_terms(
+        &self,
+        exchange: &exchange::Exchange,
+        began: tokio::time::Instant,
+        response: &mut Response<Body>,
+    ) {
+        if exchange.peer.user.is_some() || outgoing::is_small(response.body()) {
+            return;
+        }
+        let lasts = filters::is_stream(exchange);
+        let is_watch = exchange.info.verb == "watch";
+        let terms = outgoing::Terms {
+            until: deadline::limit(self, exchange).map(|limit| began + limit),
+            patience: if lasts { attended::LASTING } else { self.operating.request_timeout },
+            is_exempt: exchange.is_exempt,
+            lasts,
+            watched: exchange.facts.filter(|_| is_watch),
+        };
+        response.extensions_mut().insert(terms);
     }
 
     /// The answer, within the time that the request has.
@@ -417,11 +447,13 @@ impl Server {
     ) -> Result<Response<Body>, Status> {
         match filters::run(self, exchange).await {
             Ok(admitted) => {
+                let body = body.charged(exchange.charge.as_ref())?;
                 let answer = handlers::handle(self, exchange, body).await;
-                // Seats of what is still being written are given back at its end.
+                // Seats and memory of what is still being written are given back at its end.
                 let seat = std::mem::take(&mut exchange.seat);
+                let charge = exchange.charge.take().filter(|_| !filters::is_stream(exchange));
                 drop(admitted);
-                answer.map(|answer| fairness::hold(seat, answer))
+                answer.map(|answer| fairness::hold(seat, memory::keep(charge, answer)))
             }
             Err(status) => {
                 let info = &exchange.info;

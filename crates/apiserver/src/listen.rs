@@ -8,7 +8,7 @@ use bytes::Bytes;
 use component_base::{ShutdownSignal, with_causes};
 use http::header::{
     CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER, STRICT_TRANSPORT_SECURITY, TRANSFER_ENCODING,
-    X_CONTENT_TYPE_OPTIONS,
+    UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::server::conn::http1;
@@ -16,16 +16,20 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::attended::Attended;
 use crate::body::Incoming;
 use crate::client_certificates::{Judged, Speaking, Tls};
-use crate::{Body, Peer, RequestBody, Server, cors};
+use crate::connections::{End, Place};
+use crate::outgoing::Outgoing;
+use crate::{Body, Peer, RequestBody, Server, cors, memory, respond};
 
-/// How many connections there may be at once. Further ones wait to be accepted.
-const MAX_CONNECTIONS: usize = 20_000;
+/// A connection as it is read and written.
+pub(crate) type Socket = TlsStream<Attended<TcpStream>>;
+
 /// How long a handshake may take.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long the headers of a request may take to arrive, also where a connection has had requests; on HTTP/2 those of
@@ -34,6 +38,10 @@ pub(crate) const HEADERS: Duration = Duration::from_secs(30);
 /// How long connections may go on after the last request was answered: to send it, and for what lasts as long as its client
 /// likes.
 const GRACE: Duration = Duration::from_secs(10);
+/// How long a connection may have been silent that stays where the server is short of memory.
+const SILENT_WHEN_SHORT: Duration = Duration::from_secs(1);
+/// How many connections are ended at a time where the server is short of memory.
+const ENDED_AT_ONCE: usize = 256;
 /// What is answered while the server ends, to who comes again soon (upstream: `WithRetryAfter`).
 const ENDING: &str = "The apiserver is shutting down, please try again later.\n";
 /// After how many seconds they may come again.
@@ -66,9 +74,11 @@ pub async fn listen(
         true => server.ending.quiet(),
         false => server.ending.draining(),
     };
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let most = server.operating.max_connections;
+    let permits = Arc::new(Semaphore::new(most));
+    let relief =
+        server.operating.memory.as_ref().map(|_| tokio::spawn(relieve(Arc::clone(&server))));
     loop {
-        let permit = Arc::clone(&permits).acquire_owned().await.map_err(std::io::Error::other)?;
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.requested() => break,
@@ -78,49 +88,135 @@ pub async fn listen(
             Err(error) => {
                 // Out of file descriptors, mostly: those in use will come back.
                 tracing::warn!(%error, "could not accept a connection");
+                server.connections.end_one(End::Replaced, Duration::ZERO);
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
+        let permit = tokio::select! {
+            permit = place(&server, &permits) => permit,
+            () = stop.requested() => break,
+        };
+        let Some(permit) = permit else { continue };
+        let place = Arc::new(Place::new(server.connections.open(), permit));
         let (server, tls, stop) = (Arc::clone(&server), tls.clone(), stop.clone());
         tokio::spawn(async move {
-            let _permit = permit;
-            if let Err(error) = connection(server, tls, stream, stop).await {
+            if let Err(error) = unless_unwanted(server, tls, (stream, place), stop).await {
                 tracing::debug!(%address, error, "a connection ended early");
             }
         });
     }
     drop(listener);
+    if let Some(relief) = relief {
+        relief.abort();
+    }
     server.ending.quiet().requested().await;
     // Watches end by themselves when the server stops; a connection gives its permit back when it is done.
-    let all = u32::try_from(MAX_CONNECTIONS).unwrap_or(u32::MAX);
+    let all = u32::try_from(most).unwrap_or(u32::MAX);
     let _ = tokio::time::timeout(GRACE, permits.acquire_many(all)).await;
     Ok(())
+}
+
+/// A place for one connection more, where one can be had: somebody who says nothing makes room.
+async fn place(server: &Server, permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    let connections = &server.connections;
+    if server.operating.memory.as_ref().is_some_and(|it| it.is_full())
+        && !connections.end_one(End::Memory, Duration::ZERO)
+    {
+        connections.refused(End::Memory);
+        return None;
+    }
+    if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
+        return Some(permit);
+    }
+    connections.end_one(End::Replaced, Duration::ZERO);
+    Arc::clone(permits).acquire_owned().await.ok()
+}
+
+/// Ends connections that say nothing while the server is short of memory.
+async fn relieve(server: Arc<Server>) {
+    let Some(budget) = &server.operating.memory else { return };
+    loop {
+        tokio::time::sleep(Duration::from_millis(memory::LOOK_EVERY_MS)).await;
+        if !budget.is_full() {
+            continue;
+        }
+        server.connections.end_silent(End::Memory, SILENT_WHEN_SHORT, ENDED_AT_ONCE);
+    }
+}
+
+/// Serves one connection, unless somebody else needs its place.
+async fn unless_unwanted(
+    server: Arc<Server>,
+    speaking: Speaking,
+    (stream, place): (TcpStream, Arc<Place>),
+    stop: ShutdownSignal,
+) -> Result<(), String> {
+    let requests = place.requests();
+    let serving = std::pin::pin!(connection(server, speaking, (stream, &place), stop));
+    tokio::select! {
+        ended = serving => ended,
+        () = requests.unwanted() => Err("its place is needed".into()),
+    }
 }
 
 /// Serves one connection.
 async fn connection(
     server: Arc<Server>,
     speaking: Speaking,
-    stream: TcpStream,
+    (stream, place): (TcpStream, &Arc<Place>),
     stop: ShutdownSignal,
 ) -> Result<(), String> {
+    let requests = place.requests();
     // Small answers must not wait for more data.
     let _ = stream.set_nodelay(true);
-    let handshake = tokio::time::timeout(HANDSHAKE, handshake(&speaking.now(), stream)).await;
-    let stream = handshake
-        .map_err(|_| "the handshake took too long".to_owned())?
-        .map_err(|error| error.to_string())?;
+    let attended =
+        |stream| Attended::new(stream, Arc::clone(requests), server.operating.request_timeout);
+    let tls = speaking.now();
+    let handshake = handshake(&tls, stream, attended);
+    let stream = match tokio::time::timeout(HANDSHAKE, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            server.connections.failed_handshake();
+            return Err(error.to_string());
+        }
+        Err(_) => {
+            server.connections.failed_handshake();
+            requests.ends(End::Handshake);
+            return Err("the handshake took too long".into());
+        }
+    };
     let (tcp, session) = stream.get_ref();
-    let address = tcp.peer_addr().ok().map(|it| it.ip().to_canonical());
+    let address = tcp.get_ref().peer_addr().ok().map(|it| it.ip().to_canonical());
     let peer = Judged::new(speaking, session.peer_certificates().unwrap_or_default(), address);
     if session.alpn_protocol() == Some(b"h2") {
-        return crate::http2::serve(server, stream, peer, stop).await;
+        return crate::http2::serve(server, stream, (peer, requests), stop).await;
     }
+    http1(server, stream, (peer, place), stop).await
+}
+
+/// Serves one connection of HTTP/1.1.
+async fn http1(
+    server: Arc<Server>,
+    stream: Socket,
+    (peer, place): (Judged, &Arc<Place>),
+    stop: ShutdownSignal,
+) -> Result<(), String> {
+    let requests = place.requests();
+    let held = Arc::clone(place);
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let (server, peer) = (Arc::clone(&server), peer.now());
-        let request = request.map(Incoming::http1);
-        async move { Ok::<_, std::convert::Infallible>(answer(&server, request, peer).await) }
+        let running = held.requests().begin();
+        let mut request = request.map(Incoming::http1);
+        if request.headers().contains_key(UPGRADE) {
+            // An upgraded connection keeps it when the rest of this is over.
+            request.extensions_mut().insert(Arc::clone(&held));
+        }
+        async move {
+            let answer = answer(&server, request, peer).await;
+            let answer = answer.map(|body| body.of_running(running));
+            Ok::<_, std::convert::Infallible>(answer)
+        }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -137,7 +233,12 @@ async fn connection(
             serving.await
         }
     };
-    ended.map_err(|error| with_causes(&error))
+    ended.map_err(|error| {
+        if error.is_timeout() {
+            requests.ends(if requests.never() { End::NoRequest } else { End::Idle });
+        }
+        with_causes(&error)
+    })
 }
 
 /// The answer to a request from a socket.
@@ -145,14 +246,19 @@ pub(crate) async fn answer(
     server: &Arc<Server>,
     request: Request<Incoming>,
     peer: Peer,
-) -> Response<Body> {
+) -> Response<Outgoing> {
+    let answer = answer_of(server, request, peer).await;
+    Outgoing::of(server, answer)
+}
+
+async fn answer_of(server: &Arc<Server>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
     if server.ending.is_draining() && is_too_late(server, request.uri().path()) {
         return come_again();
     }
-    if let Some(refusal) = refused(&request) {
+    let operating = &server.operating;
+    if let Some(refusal) = refused(&request, operating.memory.as_ref()) {
         return refusal;
     }
-    let operating = &server.operating;
     let origin = operating.cors.as_ref().and_then(|it| it.origin(&request)).cloned();
     let preflight = origin.as_ref().and_then(|_| cors::preflight(request.method()));
     let mut response = match preflight {
@@ -183,7 +289,11 @@ fn come_again() -> Response<Body> {
 }
 
 /// Agrees on keys; tells a client that speaks without any that it should not, as Go's server does.
-async fn handshake(tls: &Tls, mut stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+async fn handshake(
+    tls: &Tls,
+    mut stream: TcpStream,
+    attended: impl FnOnce(TcpStream) -> Attended<TcpStream>,
+) -> std::io::Result<Socket> {
     let mut first = [0; 5];
     let seen = stream.peek(&mut first).await?;
     if PLAIN_HTTP.contains(&&first[..seen]) {
@@ -191,16 +301,22 @@ async fn handshake(tls: &Tls, mut stream: TcpStream) -> std::io::Result<TlsStrea
         stream.shutdown().await?;
         return Err(std::io::Error::other("the client does not speak TLS"));
     }
-    TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream).await
+    TlsAcceptor::from(Arc::clone(&tls.config)).accept(attended(stream)).await
 }
 
-/// What Go's HTTP server refuses before anybody sees the request, in its words.
-fn refused(request: &Request<Incoming>) -> Option<Response<Body>> {
+/// What Go's HTTP server refuses before anybody sees the request, in its words, and what there is no memory for.
+fn refused(
+    request: &Request<Incoming>,
+    memory: Option<&Arc<memory::MemoryBudget>>,
+) -> Option<Response<Body>> {
     let headers = request.headers();
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if bytes > MAX_HEADER_BYTES {
         let code = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return Some(plain(code, "431 Request Header Fields Too Large"));
+    }
+    if let Err(status) = memory::precheck(memory, bytes as u64) {
+        return Some(respond::turned_away(&status));
     }
     if request.version() == Version::HTTP_11 && !headers.contains_key(HOST) {
         let text = "400 Bad Request: missing required Host header";

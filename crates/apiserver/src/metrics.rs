@@ -138,6 +138,7 @@ pub struct Metrics {
     durations: Family<Lasting, Histogram, fn() -> Histogram>,
     long_running: Family<About, Gauge<i64, AtomicI64>>,
     watch_events: Family<OfResource, Counter<u64, AtomicU64>>,
+    terminated: Family<Stored, Counter>,
     in_flight: Family<RequestKind, Gauge<i64, AtomicI64>>,
     objects: Family<Stored, Gauge<i64, AtomicI64>>,
     deprecated: Family<Deprecated, Gauge<i64, AtomicI64>>,
@@ -181,7 +182,7 @@ impl Metrics {
             Family::new_with_constructor(|| Histogram::new(DURATIONS));
         let (long_running, watch_events) = (Family::default(), Family::default());
         let (in_flight, objects) = (Family::default(), Family::default());
-        let deprecated = Family::default();
+        let (deprecated, terminated) = (Family::default(), Family::default());
         let mut registry = Registry::default();
         registry.register(
             "apiserver_request",
@@ -202,6 +203,11 @@ impl Metrics {
             "apiserver_watch_events",
             "Events sent to watchers",
             Family::clone(&watch_events),
+        );
+        registry.register(
+            "apiserver_terminated_watchers",
+            "Watches that were ended since their clients did not read them",
+            Family::clone(&terminated),
         );
         registry.register(
             "apiserver_current_inflight_requests",
@@ -237,6 +243,7 @@ impl Metrics {
             durations,
             long_running,
             watch_events,
+            terminated,
             in_flight,
             objects,
             deprecated,
@@ -324,6 +331,12 @@ impl Metrics {
         let ResourceFacts { group, resource, version, .. } = *facts;
         let of = WatchList { group, resource, scope, version };
         self.reading.watch_lists.get_or_create(&of).observe(took.as_secs_f64());
+    }
+
+    /// A watch was ended whose client does not read it.
+    pub(crate) fn terminated(&self, facts: &ResourceFacts) {
+        let ResourceFacts { group, resource, .. } = *facts;
+        self.terminated.get_or_create(&Stored { group, resource }).inc();
     }
 
     /// The counter of a resource's events.

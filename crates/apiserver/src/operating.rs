@@ -9,11 +9,15 @@ use component_base::feature_gates::FeatureGates;
 use http::HeaderValue;
 
 use crate::cors::Cors;
+use crate::memory::MemoryBudget;
 use crate::traces::Tracer;
 
 /// Streams of one HTTP/2 connection where nothing else is said (upstream: 100). A client that holds many watches on one
 /// connection still gets its writes through; what a stream may buffer is bounded by its window.
 const HTTP2_STREAMS: u32 = 1_000;
+
+/// How many connections there may be where nothing else is said: the files that a process may have open.
+const MAX_CONNECTIONS: usize = 20_000;
 
 /// What an operator may say of a server.
 #[derive(Debug, Clone)]
@@ -27,6 +31,9 @@ pub struct Operating {
     pub goaway_chance: f64,
     /// Streams of one HTTP/2 connection (`--http2-max-streams-per-connection`).
     pub http2_max_streams: u32,
+    /// How many connections there may be at once. For a further one that without a request ends that has been so for
+    /// longest; where each has one, it waits.
+    pub max_connections: usize,
     /// How the server ends.
     pub shutdown: ShutdownPlan,
     /// How long events are kept (`--event-ttl`).
@@ -43,6 +50,8 @@ pub struct Operating {
     pub transport_security: Option<HeaderValue>,
     /// Follows requests, and tells a collector of them.
     pub tracer: Option<Arc<Tracer>>,
+    /// How much memory the server may have (`--memory-budget`); without it there is no limit.
+    pub memory: Option<Arc<MemoryBudget>>,
     /// What `/statusz` and `/flagz` tell.
     pub component: Component,
     /// Which of upstream's features are on.
@@ -74,6 +83,7 @@ impl Default for Operating {
             min_request_timeout_seconds: 1800,
             goaway_chance: 0.0,
             http2_max_streams: HTTP2_STREAMS,
+            max_connections: MAX_CONNECTIONS,
             shutdown: ShutdownPlan::default(),
             event_ttl: Duration::from_secs(3600),
             node_ports: 30_000..=32_767,
@@ -82,6 +92,7 @@ impl Default for Operating {
             cors: None,
             transport_security: None,
             tracer: None,
+            memory: None,
             component: Component::default(),
             features: Arc::default(),
         }

@@ -229,8 +229,8 @@ pub(crate) const FLAGS: &[Flag] = &[
     flag("watch-cache-sizes", List, "[]", Idle("the cache has the size of what is in it")),
 ];
 
-/// Flags of the embedded store, which upstream does not have.
-const OWN: &[Flag] = &[flag("data-dir", Text, "", Used)];
+/// Flags which upstream does not have: that of the embedded store, and that of memory.
+const OWN: &[Flag] = &[flag("data-dir", Text, "", Used), flag("memory-budget", Text, "", Used)];
 
 /// What upstream takes where nobody says, and clap would not, for the flags that other commands have too.
 const UPSTREAM: [(&str, &str); 5] = [

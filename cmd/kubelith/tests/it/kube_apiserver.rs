@@ -24,7 +24,7 @@ const NODE_STATUS: &str = r#"{"status":{
         "lastHeartbeatTime":"2040-01-01T00:00:00Z","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}"#;
 
 /// The directory `/etc/kubernetes/pki` of kubeadm, and kubeconfigs beside it.
-struct Pki {
+pub(crate) struct Pki {
     directory: TempDir,
 }
 
@@ -34,7 +34,7 @@ struct Authority {
 }
 
 impl Pki {
-    fn make() -> Self {
+    pub(crate) fn make() -> Self {
         let pki = Self { directory: tempfile::tempdir().unwrap() };
         let ca = pki.authority("ca", "kubernetes");
         let front = pki.authority("front-proxy-ca", "front-proxy-ca");
@@ -49,13 +49,14 @@ impl Pki {
         pki.leaf(&ca, "admin", "kubernetes-admin", "system:masters");
         pki.leaf(&ca, "controller-manager", "system:kube-controller-manager", "");
         pki.leaf(&ca, "scheduler", "system:kube-scheduler", "");
+        pki.leaf(&ca, "loader", "loader", "");
         let key = KeyPair::generate().unwrap();
         pki.write("sa.key", &key.serialize_pem());
         pki.write("sa.pub", &key.public_key_pem());
         pki
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.directory.path().join(name).display().to_string()
     }
 
@@ -109,7 +110,7 @@ impl Pki {
     }
 
     /// kubeadm's flags.
-    fn flags(&self, port: u16) -> Vec<String> {
+    pub(crate) fn flags(&self, port: u16) -> Vec<String> {
         let file = |name: &str| self.path(name);
         [
             "--advertise-address=127.0.0.1".to_owned(),
@@ -142,7 +143,7 @@ impl Pki {
 }
 
 /// A part of a control plane; killed when it is dropped.
-struct Part(Child);
+pub(crate) struct Part(pub(crate) Child);
 
 impl Drop for Part {
     fn drop(&mut self) {
@@ -153,7 +154,7 @@ impl Drop for Part {
 
 impl Part {
     /// Starts it, and waits until it says so.
-    fn start(arguments: &[String], says: &str) -> Self {
+    pub(crate) fn start(arguments: &[String], says: &str) -> Self {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut process = kubelith(&arguments).spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
@@ -207,7 +208,7 @@ impl Admin<'_> {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 

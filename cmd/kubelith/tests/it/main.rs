@@ -7,9 +7,11 @@
     reason = "real processes need real time"
 )]
 
+mod budget;
 mod etcd;
 mod kube_apiserver;
 mod raw;
+mod watches;
 mod why;
 
 use std::fs;

@@ -91,6 +91,9 @@ pub(super) async fn pass_as(
     let path = exchange.parts.uri.path_and_query().map_or(path, ToString::to_string);
     let to = Onward { address, tls: Some(tls), path };
     let (method, lasts) = (exchange.parts.method.clone(), lasts(exchange));
+    if asks_upgrade(exchange) {
+        exchange.lasting = Some(server.metrics.hold(exchange));
+    }
     let passed = forward::forward(exchange, &to, method, forward::streamed(body));
     let passed = if lasts {
         passed.await

@@ -11,6 +11,7 @@ use apimachinery::status::{Cause, Details};
 use apimachinery::{Status, Value};
 use auth::{Attributes, Decision};
 use bytes::Bytes;
+use futures::StreamExt;
 use http::header::{CONNECTION, HOST};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
@@ -24,6 +25,7 @@ use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
 use crate::filters::{refusal, request_attributes};
 use crate::forward::{self, Onward};
+use crate::metrics::Held;
 use crate::persist;
 use crate::query::Query;
 use crate::target::Target;
@@ -141,6 +143,7 @@ pub(crate) async fn connect(
         Method::HEAD => Method::GET,
         ref other => other.clone(),
     };
+    exchange.lasting = Some(server.metrics.hold(exchange));
     let passed = match agent_of(server, &node, path).await {
         Ok(to) => forward::forward(exchange, &to, method, forward::full(body)).await,
         Err(why) => Err(why),
@@ -151,7 +154,21 @@ pub(crate) async fn connect(
     if subresource == "log" && !answer.status().is_success() {
         return Err(refused(answer, &exchange.info.name).await);
     }
-    Ok(answer)
+    Ok(counted(exchange.lasting.take(), answer))
+}
+
+/// Counts a log as open until its end.
+fn counted(held: Option<Held>, answer: Response<Body>) -> Response<Body> {
+    answer.map(|body| match body {
+        Body::Full(bytes) => Body::Full(bytes),
+        Body::Stream(pieces) => {
+            let counted = pieces.map(move |piece| {
+                let _held = &held;
+                piece
+            });
+            Body::Stream(counted.boxed())
+        }
+    })
 }
 
 /// Options of streams that are yes or no.

@@ -32,6 +32,7 @@ pub(crate) async fn delete_collection(
     let options = DeleteOptions::of(exchange, &body)?;
     let form = negotiate(exchange)?;
     let mut page = list::page(server, target, &wanted, &selection).await?;
+    list::charge(exchange, target, form, &page.objects)?;
     let objects =
         target.all_listed(server, std::mem::take(&mut page.objects)).await?.into_objects();
     let asking = Asking::new(exchange);

@@ -18,6 +18,7 @@ use crate::body::Body;
 use crate::error;
 use crate::exchange::Exchange;
 use crate::listing::{self, Listing};
+use crate::memory;
 use crate::negotiate::{Encoding, Form, Transform, negotiate};
 use crate::options::{ListAt, ListOptions};
 use crate::persist::objects_of;
@@ -27,6 +28,9 @@ use crate::target::Target;
 
 /// How long a list waits for a version that the caches do not have yet, in seconds (upstream: 3).
 const WAIT_FOR_VERSION_SECONDS: u64 = 3;
+
+/// What an object takes besides its text that is read from the store's history, in bytes.
+const HISTORY_OBJECT_BYTES: u64 = 600;
 
 /// What a reader wants to see of a resource.
 #[derive(Debug, Clone)]
@@ -179,9 +183,50 @@ pub(crate) async fn list(
     {
         check_partial(exchange, target)?;
     }
+    charge_history(exchange, target, &options)?;
     let mut page = page(server, target, &options, &selection).await?;
+    charge(exchange, target, form, &page.objects)?;
     page.objects = target.all_listed(server, page.objects).await?;
     answer(server, target, form, &page)
+}
+
+/// Charges what is read from the store's history, by what there is now: nobody shares it.
+fn charge_history(
+    exchange: &Exchange,
+    target: &Target,
+    options: &ListOptions,
+) -> Result<(), Status> {
+    let Some(charge) = &exchange.charge else { return Ok(()) };
+    if options.continue_token.is_empty() && !matches!(options.at, ListAt::Exactly(_)) {
+        return Ok(());
+    }
+    let (objects, bytes) = target.cache.size();
+    let each = bytes / objects.max(1) + HISTORY_OBJECT_BYTES;
+    let limit = if options.limit == 0 { u64::MAX } else { options.limit as u64 };
+    charge.grow(objects.min(limit).saturating_mul(each))
+}
+
+/// Charges what the objects of a list take, before they are taken from what everybody shares.
+pub(super) fn charge(
+    exchange: &Exchange,
+    target: &Target,
+    form: Form,
+    objects: &Listing,
+) -> Result<(), Status> {
+    let charge = exchange.charge.as_ref();
+    memory::entries(charge, objects.len())?;
+    if is_direct(target, form) && target.conversion.is_none() {
+        return Ok(());
+    }
+    memory::decoded(charge, || objects.iter().map(|it| it.stored().len() as u64).sum())
+}
+
+/// Whether what is stored is what the client wants.
+fn is_direct(target: &Target, form: Form) -> bool {
+    form.transform == Transform::None
+        && form.encoding == Encoding::Json
+        && !form.pretty
+        && target.is_storage_version()
 }
 
 /// Lists may be watches, and so are told with the media types of watches besides.
@@ -398,9 +443,7 @@ pub(super) fn answer(
     if form.transform != Transform::None && page.more.is_none() {
         metadata.remove("continue");
     }
-    let direct =
-        form.transform == Transform::None && form.encoding == Encoding::Json && !form.pretty;
-    if direct && target.is_storage_version() {
+    if is_direct(target, form) {
         return Ok(streamed(target, &metadata, &page.objects));
     }
     let values = page.objects.iter().map(|object| object.to_value().map_err(Status::internal));

@@ -71,6 +71,9 @@ pub(super) async fn proxy(
     };
     tell_origin(exchange, &path);
     let method = exchange.parts.method.clone();
+    if connect::asks_upgrade(exchange) {
+        exchange.lasting = Some(server.metrics.hold(exchange));
+    }
     let passed = forward::forward(exchange, &to, method, forward::streamed(body)).await;
     let mut answer = passed.map_err(|error| {
         Status::service_unavailable(format!("error trying to reach service: {error}"))

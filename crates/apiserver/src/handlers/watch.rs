@@ -32,6 +32,7 @@ use crate::error;
 use crate::exchange::Exchange;
 use crate::fairness::Seat;
 use crate::listing::{self, Listing};
+use crate::memory::{self, Charge};
 use crate::metrics::Held;
 use crate::negotiate::{Encoding, Form, Transform, negotiate};
 use crate::options::{ListOptions, parse_version};
@@ -75,6 +76,8 @@ struct Watch {
     sent: Counter<u64, AtomicU64>,
     /// Held until what there is at the beginning is sent.
     seat: Option<Seat>,
+    /// What the beginning may cost; what a watch has from then on is seen.
+    charge: Option<Arc<Charge>>,
     /// Counts this watch while it is open.
     _held: Held,
     /// Is over when this is.
@@ -116,7 +119,7 @@ enum Stage {
 /// Answers with a stream of events.
 pub(crate) async fn watch(
     server: &Arc<Server>,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     target: &Target,
     seat: Seat,
 ) -> Result<Response<Body>, Status> {
@@ -145,6 +148,8 @@ pub(crate) async fn watch(
         Ok(()) => first_stage(server, target, &selection, &options, version).await?,
         Err(future) => Stage::Refused(future),
     };
+    let charge = exchange.charge.take();
+    let stage = stage.charged(server, target, charge.as_ref()).await?;
     let now = Instant::now();
     let shortest = server.operating.min_request_timeout_seconds;
     let random = server.random.below(shortest);
@@ -158,6 +163,7 @@ pub(crate) async fn watch(
     let wants_objects = shared_frames && exchange.parts.extensions.get::<WantsObjects>().is_some();
     let watch = Watch {
         seat: Some(seat),
+        charge,
         shared_frames,
         wants_objects,
         server: Arc::clone(server),
@@ -236,7 +242,7 @@ async fn first_stage(
         let bookmark = options.send_initial_events == Some(true) && options.bookmarks;
         let objects = if initial { snapshot.objects } else { Arc::default() };
         return Ok(Stage::Initial {
-            objects: target.all_listed(server, objects).await?,
+            objects,
             next: 0,
             bookmark,
             then: snapshot.cursor,
@@ -247,6 +253,26 @@ async fn first_stage(
         Some(cursor) => Stage::Live(cursor),
         None => Stage::History(server.hub.store().watch(target.prefix(), Rev(version))),
     })
+}
+
+impl Stage {
+    /// The same with objects of the version that is watched, once there is memory for them.
+    async fn charged(
+        mut self,
+        server: &Arc<Server>,
+        target: &Target,
+        charge: Option<&Arc<Charge>>,
+    ) -> Result<Self, Status> {
+        if let Self::Initial { objects, .. } = &mut self {
+            memory::entries(charge, objects.len())?;
+            if target.conversion.is_some() {
+                let bytes = || objects.iter().map(|it| it.stored().len() as u64).sum();
+                memory::decoded(charge, bytes)?;
+                *objects = target.all_listed(server, std::mem::take(objects)).await?;
+            }
+        }
+        Ok(self)
+    }
 }
 
 impl Watch {
@@ -284,7 +310,7 @@ impl Watch {
     async fn next(&mut self) -> Option<Piece> {
         loop {
             if !matches!(self.stage, Stage::Initial { .. }) {
-                drop(self.seat.take());
+                drop((self.seat.take(), self.charge.take()));
             }
             let piece = match &mut self.stage {
                 Stage::Ended => return None,

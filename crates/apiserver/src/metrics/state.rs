@@ -60,12 +60,14 @@ impl Health {
     }
 }
 
-/// What was built, which of upstream's features are on, and how many changes of each resource the caches were told of.
+/// What memory there is, which connections, what was built, which of upstream's features are on, and how many changes of each resource the caches were told of.
 pub(super) fn text(server: &Server) -> String {
     let mut out = String::new();
     build(&server.version, &mut out);
     features(&server.operating.features, &mut out);
     events(server, &mut out);
+    crate::memory::text(server.operating.memory.as_deref(), &mut out);
+    server.connections.text(&mut out);
     out
 }
 

@@ -7,6 +7,7 @@ mod requests;
 mod slow;
 pub(crate) mod streams;
 mod transport;
+mod unread;
 mod values;
 
 use front::{Answer, Front, pod_on_a_node};

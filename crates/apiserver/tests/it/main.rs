@@ -20,6 +20,7 @@ mod ending;
 mod extension;
 mod fairness;
 mod hooks;
+mod memory;
 mod pod_groups;
 mod pod_security;
 mod policies;

@@ -268,6 +268,14 @@ fn joined(mut rest: &[u8]) -> Vec<u8> {
     body
 }
 
+/// The sum of what `/metrics` tells in lines that begin so.
+pub(crate) async fn metric(cluster: &Cluster, beginning: &str) -> f64 {
+    let (_, text) = cluster.send(&admin(), "GET /metrics", None).await;
+    let text = text.as_str().unwrap().to_owned();
+    let lines = text.lines().filter(|it| it.starts_with(beginning));
+    lines.map(|it| it.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
+
 /// How much memory the process has, in bytes.
 fn resident() -> usize {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap();

@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use apimachinery::{json, value};
 
-use super::front::{Front, read_all};
+use super::front::{Front, metric, read_all};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADERS: u8 = 1;
@@ -16,6 +16,8 @@ const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
+/// `ENHANCE_YOUR_CALM`.
+const CALM: u8 = 11;
 /// `:method: GET`, `:scheme: https`, `:path: /`, by their places in HPACK's static table.
 const GET_ROOT: [u8; 3] = [0x82, 0x87, 0x84];
 /// `:method: POST` instead.
@@ -32,6 +34,27 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 fn opening() -> Vec<u8> {
     [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
+}
+
+/// The same where every stream, and the connection, has a window of `size`.
+pub(super) fn opening_with_window(size: u32) -> Vec<u8> {
+    let window = [&4_u16.to_be_bytes()[..], &size.to_be_bytes()].concat();
+    let settings = frame(SETTINGS, 0, 0, &window);
+    [PREFACE, &settings, &frame(WINDOW_UPDATE, 0, 0, &size.to_be_bytes())].concat()
+}
+
+/// A request by somebody with a token.
+pub(super) fn get(stream: u32, path: &str, token: &str) -> Vec<u8> {
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat();
+    let fields = [
+        vec![0x82, 0x87, 0x04],
+        text(path),
+        vec![0x00],
+        text("authorization"),
+        text(&format!("Bearer {token}")),
+    ]
+    .concat();
+    frame(HEADERS, END_HEADERS | END_STREAM, stream, &fields)
 }
 
 /// The frames in what was read: kind and payload.
@@ -87,6 +110,9 @@ async fn abuse_of_http2_ends_the_connection_and_nothing_else() {
     let answer = exchange(&front, std::iter::once(opening()).chain(flood)).await;
     let ping = answer.iter().filter(|(kind, _)| *kind == HEADERS).count();
     assert!(ping < 100_000, "every request was served");
+    assert!(goaway(&answer).is_none_or(|code| code == CALM), "{:?}", goaway(&answer));
+    let resets_total = "apiserver_connections_ended_total{reason=\"resets\"}";
+    assert_eq!(metric(&front.cluster, resets_total).await, 1.0);
     front.is_unharmed("a flood of resets").await;
 
     // More streams at a time than were agreed.
@@ -204,4 +230,36 @@ async fn many_watches_share_a_small_window() {
     .await;
     drop(requests);
     connection.await.unwrap().unwrap();
+}
+
+/// Requests that are taken back once they are being carried out: no queue is full of them, and the work is for nothing.
+#[tokio::test]
+async fn who_takes_back_all_requests_is_sent_away() {
+    let mut front = Front::start().await;
+    let stream = front.connect("h2", None).await.unwrap();
+    let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut taken_back = 0;
+    for _ in 0..5_000 {
+        // A create whose body does not come.
+        let request = http::Request::post("https://localhost/api/v1/namespaces/default/configmaps")
+            .header("authorization", "Bearer admin-token")
+            .header("content-type", "application/json");
+        let Ok(ready) = requests.ready().await else { break };
+        requests = ready;
+        let request = request.body(()).unwrap();
+        let Ok((response, mut body)) = requests.send_request(request, false) else { break };
+        // By the time of the answer to a ping, or of another stream, the server has begun.
+        tokio::task::yield_now().await;
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        body.send_reset(h2::Reason::CANCEL);
+        drop(response);
+        taken_back += 1;
+    }
+    assert!((200..5_000).contains(&taken_back), "{taken_back} were taken back");
+    let end = connection.await.unwrap().unwrap_err();
+    assert_eq!(end.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM));
+    let resets = "apiserver_connections_ended_total{reason=\"resets\"}";
+    assert_eq!(metric(&front.cluster, resets).await, 1.0);
+    front.is_unharmed("requests that are taken back").await;
 }

@@ -8,7 +8,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-use super::front::{Front, answer_of, request};
+use apiserver::Operating;
+use bytes::Bytes;
+
+use super::front::{Front, answer_of, metric, request};
+use crate::cluster::{Cluster, With};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// How long anything may take on the test's clock.
@@ -80,6 +84,11 @@ async fn silence_ends_connections_at_every_stage() {
     for (stage, (took, limit)) in seconds.iter().zip(limits).enumerate() {
         assert!(*took <= limit + 1, "stage {stage} took {took} of {limit} seconds");
     }
+    for (reason, expected) in [("handshake-timeout", 3.0), ("no-request", 3.0), ("idle", 1.0)] {
+        let name = format!("apiserver_connections_ended_total{{reason=\"{reason}\"}}");
+        assert_eq!(metric(&front.cluster, &name).await, expected, "{reason}");
+    }
+    assert_eq!(metric(&front.cluster, "apiserver_tls_handshake_errors_total").await, 2.0);
 }
 
 #[tokio::test]
@@ -146,4 +155,89 @@ async fn silent_connections_keep_nobody_out() {
     }
     tokio::time::resume();
     front.is_unharmed("silent connections that were closed").await;
+}
+
+/// Where there are as many connections as there may be, those that say nothing make room for those who do.
+#[tokio::test]
+async fn silent_connections_make_room_for_others() {
+    const MOST: usize = 100;
+    let operating = Some(Operating { max_connections: MOST, ..Operating::default() });
+    let cluster = Cluster::start_changed(With { operating, ..With::default() }).await;
+    let mut front = Front::of(cluster).await;
+    // A request that goes on is not silent.
+    let mut watch = front.connect("http/1.1", None).await.unwrap();
+    watch.write_all(&request(&format!("GET {MAPS}?watch=1"), &[], b"")).await.unwrap();
+    let mut first = [0; 12];
+    watch.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    let begun = Instant::now();
+    let mut silent = Vec::new();
+    for number in 0..4 * MOST {
+        let mut stream = front.plain().await;
+        if number % 2 == 0 {
+            // A handshake that is never finished.
+            stream.write_all(&[0x16, 3, 1, 2, 0, 1]).await.unwrap();
+        }
+        silent.push(stream);
+        if number % 50 == 0 {
+            let answer = front.send(&request("GET /readyz", &[], b"")).await;
+            assert_eq!(answer.code, 200, "after {number} connections");
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?}", begun.elapsed());
+    let replaced = "apiserver_connections_ended_total{reason=\"replaced\"}";
+    assert!(metric(&front.cluster, replaced).await >= (3 * MOST) as f64);
+    assert!(metric(&front.cluster, "apiserver_connections ").await <= MOST as f64);
+    let map = apimachinery::value!({"metadata": {"name": "m"}});
+    front.cluster.done(&format!("POST {MAPS}"), Some(&map)).await;
+    let mut read = Vec::new();
+    while !read.windows(8).any(|it| it == b"\"ADDED\",") {
+        assert!(watch.read_buf(&mut read).await.unwrap() > 0, "the watch has ended");
+    }
+    front.mark().await;
+    front.is_unharmed("silent connections").await;
+}
+
+/// The same drops on a stream of HTTP/2 as in a body of HTTP/1.1; the connection goes on.
+#[tokio::test]
+async fn drops_on_a_stream_do_not_make_a_request() {
+    let front = Front::start().await;
+    let stream = front.connect("h2", None).await.unwrap();
+    let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let post = || {
+        http::Request::post(format!("https://localhost{MAPS}"))
+            .header("authorization", "Bearer admin-token")
+            .header("content-type", "application/json")
+            .body(())
+            .unwrap()
+    };
+    let mut requests = requests.ready().await.unwrap();
+    let (response, mut body) = requests.send_request(post(), false).unwrap();
+    tokio::time::pause();
+    let begun = Instant::now();
+    let dripping = async {
+        while body.send_data(Bytes::from_static(b" "), false).is_ok() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let response = tokio::select! {
+        response = response => match response {
+            Ok(response) => response,
+            Err(error) => {
+                let (_, text) = front.cluster.send(&crate::cluster::admin(), "GET /metrics", None).await;
+                let text = text.as_str().unwrap().lines().filter(|it| it.starts_with("apiserver_conn")).collect::<Vec<_>>().join(",");
+                panic!("{error} {:?} {text}", begun.elapsed());
+            }
+        },
+        () = dripping => unreachable!("it waits for ever"),
+    };
+    tokio::time::resume();
+    assert_eq!(response.status(), 504);
+    assert!((59..=70).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    let mut requests = requests.ready().await.unwrap();
+    let (response, mut body) = requests.send_request(post(), false).unwrap();
+    body.send_data(Bytes::from_static(br#"{"metadata":{"name":"m"}}"#), true).unwrap();
+    assert_eq!(response.await.unwrap().status(), 201);
 }

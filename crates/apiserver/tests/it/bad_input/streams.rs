@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::front::{Front, answer_of, pod_on_a_node, read_all, request};
+use super::front::{Front, answer_of, metric, pod_on_a_node, read_all, request};
 use super::{Case, case, check};
 
 const POD: &str = "/api/v1/namespaces/default/pods/p";
@@ -176,10 +176,22 @@ async fn what_the_agent_answers_is_passed_on_and_what_it_does_not_is_told() {
 
     // What comes after the switch is between client and agent; its end is the end of both.
     let line = format!("GET {POD}/exec?container=c&command=switch");
-    let bytes = [request(&line, &WEBSOCKET, b""), b"\x07garbage".to_vec()].concat();
     let mut stream = front.connect("http/1.1", None).await.unwrap();
-    stream.write_all(&bytes).await.unwrap();
-    let read = read_all(&mut stream).await;
+    stream.write_all(&request(&line, &WEBSOCKET, b"")).await.unwrap();
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\n") {
+        assert!(stream.read_buf(&mut read).await.unwrap() > 0, "it ended");
+    }
+    // As long as it goes on it counts: among streams, and among connections.
+    let open = "apiserver_longrunning_requests{component=\"apiserver\",group=\"\",resource=\"pods\",\
+        scope=\"resource\",subresource=\"exec\",verb=\"CONNECT\"";
+    assert_eq!(metric(&front.cluster, open).await, 1.0);
+    assert_eq!(metric(&front.cluster, "apiserver_connections ").await, 1.0);
+    stream.write_all(b"\x07garbage").await.unwrap();
+    read.extend(read_all(&mut stream).await);
+    while metric(&front.cluster, open).await > 0.0 {
+        tokio::task::yield_now().await;
+    }
     assert_eq!(answer_of(&read).code, 101);
     assert!(read.ends_with(b"\r\n\r\n\x07"), "{:?}", String::from_utf8_lossy(&read));
     front.is_unharmed("a stream").await;
