@@ -155,20 +155,22 @@ impl Options {
         })
     }
 
-    fn operated(
+    /// What a server is told by flags and features, besides where it listens and whom it knows.
+    fn told(
         &self,
-        given: (&Arc<dyn Clock>, &Arc<dyn Random>),
+        config: apiserver::Config,
         features: &Arc<FeatureGates>,
         ends: &Ends,
-    ) -> Result<apiserver::Operating> {
-        let tracer = self.operating.tracer(given, ends)?;
+    ) -> Result<apiserver::Config> {
+        let tracer = self.operating.tracer((&config.clock, &config.random), ends)?;
         let operating = self.operating.operating(features)?;
         operating.memory.as_ref().map_or(Ok(()), memory::watch_over)?;
-        Ok(apiserver::Operating { tracer, ..operating })
-    }
-
-    fn registry(&self, features: &FeatureGates) -> Result<registry::Registry> {
-        self.operating.registry(features, self.serve_removed_apis)
+        Ok(apiserver::Config {
+            operating: apiserver::Operating { tracer, ..operating },
+            registry: self.operating.registry(features, self.serve_removed_apis)?,
+            explain: Some(self.explain(features)?),
+            ..config
+        })
     }
 
     /// Who says why objects are as they are: by the configuration of the scheduler.
@@ -343,13 +345,11 @@ impl Cluster {
         let features = crate::gates::parse(&options.feature_gates)?;
         let config = apiserver::Config {
             proxy_client: options.access.proxy_client(Some(&pki))?,
-            operating: options.operated((&clock, &random), &features, ends)?,
-            registry: options.registry(&features)?,
             audit: audit.clone(),
             checks: kept.checks,
-            explain: Some(options.explain(&features)?),
             ..config(&options, store, (&clock, &random), &network, dialer(&pki, &authority)?)
         };
+        let config = options.told(config, &features, ends)?;
         let tokens = Arc::new(control_plane::SecretTokens(credentials.issuer()));
         let (uses, used) = apiserver::legacy_tokens::channel();
         let access = |objects: &Arc<apiserver::CachedObjects>| {

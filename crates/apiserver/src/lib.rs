@@ -266,12 +266,7 @@ impl Server {
         let access = access(&objects);
         let explanations =
             config.explain.map(|it| explain::Explanations::new(it, Arc::clone(&objects)));
-        let metrics = metrics::Metrics::new();
-        metrics.register(|it| access.admission.metrics().register(it));
-        metrics.register(|it| access.metrics.register(it));
-        if let Some(audit) = &config.audit {
-            metrics.register(|it| audit.register(it));
-        }
+        let metrics = Self::register(&access, config.audit.as_ref());
         let aggregator = aggregator::Aggregator::new(config.proxy_client, &objects);
         metrics.register(|it| aggregator.register(it));
         let seats = config.max_in_flight.saturating_add(config.max_mutating_in_flight);
@@ -317,6 +312,16 @@ impl Server {
         });
         tokio::spawn(ending::run(Arc::downgrade(&server), stop));
         Ok(server)
+    }
+
+    fn register(access: &Access, audit: Option<&Arc<audit::Audit>>) -> metrics::Metrics {
+        let metrics = metrics::Metrics::new();
+        metrics.register(|it| access.admission.metrics().register(it));
+        metrics.register(|it| access.metrics.register(it));
+        if let Some(audit) = audit {
+            metrics.register(|it| audit.register(it));
+        }
+        metrics
     }
 
     /// How many requests hold a place among those in flight.

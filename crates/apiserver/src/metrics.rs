@@ -138,7 +138,6 @@ pub struct Metrics {
     durations: Family<Lasting, Histogram, fn() -> Histogram>,
     long_running: Family<About, Gauge<i64, AtomicI64>>,
     watch_events: Family<OfResource, Counter<u64, AtomicU64>>,
-    terminated: Family<Stored, Counter>,
     in_flight: Family<RequestKind, Gauge<i64, AtomicI64>>,
     objects: Family<Stored, Gauge<i64, AtomicI64>>,
     deprecated: Family<Deprecated, Gauge<i64, AtomicI64>>,
@@ -153,6 +152,7 @@ pub struct Metrics {
 struct Reading {
     response_sizes: Family<About, Histogram, fn() -> Histogram>,
     watch_lists: Family<WatchList, Histogram, fn() -> Histogram>,
+    terminated: Family<Stored, Counter>,
 }
 
 impl Reading {
@@ -171,7 +171,13 @@ impl Reading {
             "How long it took until watchers were told that they have what there was",
             Family::clone(&watch_lists),
         );
-        Self { response_sizes, watch_lists }
+        let terminated = Family::default();
+        registry.register(
+            "apiserver_terminated_watchers",
+            "Watches that were ended since their clients did not read them",
+            Family::clone(&terminated),
+        );
+        Self { response_sizes, watch_lists, terminated }
     }
 }
 
@@ -182,7 +188,7 @@ impl Metrics {
             Family::new_with_constructor(|| Histogram::new(DURATIONS));
         let (long_running, watch_events) = (Family::default(), Family::default());
         let (in_flight, objects) = (Family::default(), Family::default());
-        let (deprecated, terminated) = (Family::default(), Family::default());
+        let deprecated = Family::default();
         let mut registry = Registry::default();
         registry.register(
             "apiserver_request",
@@ -203,11 +209,6 @@ impl Metrics {
             "apiserver_watch_events",
             "Events sent to watchers",
             Family::clone(&watch_events),
-        );
-        registry.register(
-            "apiserver_terminated_watchers",
-            "Watches that were ended since their clients did not read them",
-            Family::clone(&terminated),
         );
         registry.register(
             "apiserver_current_inflight_requests",
@@ -243,7 +244,6 @@ impl Metrics {
             durations,
             long_running,
             watch_events,
-            terminated,
             in_flight,
             objects,
             deprecated,
@@ -336,7 +336,7 @@ impl Metrics {
     /// A watch was ended whose client does not read it.
     pub(crate) fn terminated(&self, facts: &ResourceFacts) {
         let ResourceFacts { group, resource, .. } = *facts;
-        self.terminated.get_or_create(&Stored { group, resource }).inc();
+        self.reading.terminated.get_or_create(&Stored { group, resource }).inc();
     }
 
     /// The counter of a resource's events.

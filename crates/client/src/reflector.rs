@@ -4,7 +4,7 @@
 //! through the watch itself, resumes after a break where it was, and starts anew when the version is not kept any more.
 
 use std::any::{Any, TypeId};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -656,7 +656,7 @@ pub struct Caches {
     stop: ShutdownSignal,
     stores: Mutex<BTreeMap<Resource, (Store, AbortHandle)>>,
     /// The same of built-in resources, which are never forgotten, by their Rust types.
-    typed: RwLock<HashMap<TypeId, Store>>,
+    typed: RwLock<BTreeMap<TypeId, Store>>,
 }
 
 impl Caches {

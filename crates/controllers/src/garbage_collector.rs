@@ -3,7 +3,7 @@
 
 mod plan;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::Value;
@@ -151,7 +151,7 @@ struct Kinds {
     /// Places in `resources` by group and kind.
     by_kind: BTreeMap<(CompactString, CompactString), usize>,
     /// How many objects name each owner, by its uid: most objects that go own nothing, in any resource.
-    owned: Mutex<HashMap<CompactString, usize>>,
+    owned: Mutex<BTreeMap<CompactString, usize>>,
 }
 
 impl Kinds {

@@ -148,8 +148,11 @@ const VIRTUAL: &[&str] = &[
     "subjectaccessreviews",
 ];
 
+/// Whether features bring a resource, and the resource.
+type Optional = (fn(Features) -> bool, fn() -> Declaration);
+
 /// Those that are there where they are asked for, or where a feature is on.
-const OPTIONAL: &[(fn(Features) -> bool, fn() -> Declaration)] = &[
+const OPTIONAL: &[Optional] = &[
     (|_| true, lease_candidate::resource),
     (|it| it.generic_workload, pod_group::resource),
     (|it| it.generic_workload, pod_group::workload),

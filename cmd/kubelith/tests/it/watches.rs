@@ -18,7 +18,10 @@ const MAX_BYTES: u64 = 24 << 10;
 /// As many watches as one connection may have.
 async fn watches(api: &Api, version: &str) -> Vec<RecvStream> {
     let stream = api.connect("h2").await.unwrap();
-    let (requests, connection) = h2::client::handshake(stream).await.unwrap();
+    // A client that has room: which of its streams is told first is up to the server.
+    let mut builder = h2::client::Builder::new();
+    let handshake = builder.initial_connection_window_size(64 << 20).handshake(stream);
+    let (requests, connection) = handshake.await.unwrap();
     tokio::spawn(connection);
     let mut requests: SendRequest<Bytes> = requests;
     let mut begun = Vec::new();

@@ -18,11 +18,14 @@ use crate::cache::Cache;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// What there is of a resource, by the keys of its cache.
+type Objects = Vec<(CompactString, Arc<Obj>)>;
+
 /// What is there now.
 #[derive(Debug, Default)]
 struct Found {
     /// By the caches' places in memory.
-    caches: BTreeMap<usize, (Arc<Cache>, Vec<(CompactString, Arc<Obj>)>)>,
+    caches: BTreeMap<usize, (Arc<Cache>, Objects)>,
     /// What cannot be read, and why.
     hidden: Vec<(Arc<Cache>, CompactString, String)>,
 }

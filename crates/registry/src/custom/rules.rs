@@ -290,14 +290,14 @@ impl Run<'_> {
         rule: &Rule,
         activation: &Activation<'_>,
         path: &Path<'_>,
-    ) -> Result<Message, Stop> {
+    ) -> Result<String, Stop> {
         if let Some((_, expression)) = &rule.message_expression {
             match expression.eval(activation, &mut self.budget) {
                 Ok(text) => {
                     let text = text.as_str().unwrap_or_default().trim().to_owned();
                     let fits = text.len() <= limits::MESSAGE_EXPRESSION_BYTES_MAX;
                     if !text.is_empty() && fits && !text.contains('\n') {
-                        return Ok(Message { text, is_made: true });
+                        return Ok(text);
                     }
                 }
                 Err(EvalError::OutOfBudget) => {
@@ -314,11 +314,10 @@ impl Run<'_> {
                 Err(EvalError::Failed(_) | EvalError::Interrupted) => {}
             }
         }
-        let text = match rule.message.as_str() {
+        Ok(match rule.message.as_str() {
             "" => format!("failed rule: {}", rule.text.trim()),
             message => message.to_owned(),
-        };
-        Ok(Message { text, is_made: false })
+        })
     }
 
     /// A rule that has no result.
@@ -352,27 +351,24 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A rule that does not hold, told by its reason and at the field that it names.
-    fn refuse(&mut self, rule: &Rule, message: &Message, value: &Value, path: &Path<'_>) {
-        let detail = &message.text;
-        let is_scalar = !matches!(value, Value::Array(_) | Value::Object(_));
+    /// A rule that does not hold, told by its reason and at the field that it names. What has parts is not shown.
+    fn refuse(&mut self, rule: &Rule, detail: &str, value: &Value, path: &Path<'_>) {
+        let is_shown = !matches!(value, Value::Array(_) | Value::Object(_));
         let mut shown = FieldErrors::new();
-        match rule.reason.as_str() {
-            "FieldValueDuplicate" if !message.is_made => shown.duplicate(path, value),
-            "FieldValueForbidden" | "FieldValueRequired" | "FieldValueDuplicate" => {}
-            // What has parts is not shown, and a message that was made shows what it wants to.
-            _ if is_scalar && !message.is_made => shown.invalid(path, value, detail),
-            _ => {}
-        }
-        let (kind, body) = match (shown.iter().next(), rule.reason.as_str()) {
-            (Some(shown), _) => (shown.kind, shown.body.clone()),
-            (None, "FieldValueForbidden") => (ErrorType::Forbidden, format!("Forbidden: {detail}")),
-            (None, "FieldValueRequired") => {
-                (ErrorType::Required, format!("Required value: {detail}"))
+        let (kind, body) = match rule.reason.as_str() {
+            "FieldValueForbidden" => (ErrorType::Forbidden, format!("Forbidden: {detail}")),
+            "FieldValueRequired" => (ErrorType::Required, format!("Required value: {detail}")),
+            "FieldValueDuplicate" => {
+                shown.duplicate(path, value);
+                (ErrorType::Duplicate, "Duplicate value".to_owned())
             }
-            (None, "FieldValueDuplicate") => (ErrorType::Duplicate, "Duplicate value".to_owned()),
-            (None, _) => (ErrorType::Invalid, format!("Invalid value: {detail}")),
+            _ => {
+                shown.invalid(path, value, detail);
+                (ErrorType::Invalid, format!("Invalid value: {detail}"))
+            }
         };
+        let shown = shown.iter().next().filter(|_| is_shown);
+        let body = shown.map_or(body, |it| it.body.clone());
         let at = path.to_string();
         let field = match (at.as_str(), rule.field.as_str()) {
             ("", "") => "<nil>".to_owned(),
@@ -390,13 +386,6 @@ impl Run<'_> {
         let body = format!("Invalid value: {detail}");
         self.errors.push(FieldError { kind: ErrorType::Invalid, field, body });
     }
-}
-
-/// What is said of a rule that does not hold.
-struct Message {
-    text: String,
-    /// An expression made it.
-    is_made: bool,
 }
 
 fn activation<'v>(

@@ -292,7 +292,7 @@ fn rules_are_run() {
         r#"{"name":"bad"}"#,
         "spec: Invalid value: failed rule: !has(self.name) || self.name != 'bad'",
     );
-    check_update(schema, r#"{"n":2}"#, r#"{"n":1}"#, "spec.n: Invalid value: may not shrink");
+    check_update(schema, r#"{"n":2}"#, r#"{"n":1}"#, "spec.n: Invalid value: 1: may not shrink");
     check_update(schema, r#"{"n":2}"#, r#"{"n":2}"#, "");
     check_update(schema, r#"{"m":11}"#, r#"{"m":11}"#, "");
     check(
@@ -303,7 +303,7 @@ fn rules_are_run() {
     let schema = r#"{"type":"object","properties":{"n":{"type":"integer","x-kubernetes-validations":[
         {"rule":"!oldSelf.hasValue() || self > oldSelf.value()","optionalOldSelf":true,"message":"must grow"}]}}}"#;
     check(schema, r#"{"n":1}"#, "");
-    check_update(schema, r#"{"n":1}"#, r#"{"n":0}"#, "spec.n: Invalid value: must grow");
+    check_update(schema, r#"{"n":1}"#, r#"{"n":0}"#, "spec.n: Invalid value: 0: must grow");
 }
 
 #[test]

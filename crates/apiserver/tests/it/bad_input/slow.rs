@@ -200,6 +200,7 @@ async fn silent_connections_make_room_for_others() {
 
 /// The same drops on a stream of HTTP/2 as in a body of HTTP/1.1; the connection goes on.
 #[tokio::test]
+#[allow(clippy::disallowed_methods, reason = "real time has to pass for real sockets")]
 async fn drops_on_a_stream_do_not_make_a_request() {
     let front = Front::start().await;
     let stream = front.connect("h2", None).await.unwrap();
@@ -219,18 +220,15 @@ async fn drops_on_a_stream_do_not_make_a_request() {
     let dripping = async {
         while body.send_data(Bytes::from_static(b" "), false).is_ok() {
             tokio::time::sleep(Duration::from_millis(500)).await;
+            // The clock stands while this runs: what was sent, pings too, comes to the other side.
+            tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(2)))
+                .await
+                .unwrap();
         }
         std::future::pending::<()>().await;
     };
     let response = tokio::select! {
-        response = response => match response {
-            Ok(response) => response,
-            Err(error) => {
-                let (_, text) = front.cluster.send(&crate::cluster::admin(), "GET /metrics", None).await;
-                let text = text.as_str().unwrap().lines().filter(|it| it.starts_with("apiserver_conn")).collect::<Vec<_>>().join(",");
-                panic!("{error} {:?} {text}", begun.elapsed());
-            }
-        },
+        response = response => response.unwrap(),
         () = dripping => unreachable!("it waits for ever"),
     };
     tokio::time::resume();

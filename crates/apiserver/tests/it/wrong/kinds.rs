@@ -26,12 +26,15 @@ pub(super) fn path(facts: &ResourceFacts) -> String {
     format!("{root}/{}{place}/{}", facts.api_version(), facts.resource)
 }
 
+/// Makes the rows of a kind.
+type Make = fn(&ResourceFacts) -> Vec<Row>;
+
 /// All rows of all kinds.
 pub(super) fn rows() -> Vec<Row> {
     let all = api::resources().iter().filter(|it| is_served(it));
     all.flat_map(|facts| {
         let mut rows = Vec::new();
-        let made: [(&str, fn(&ResourceFacts) -> Vec<Row>); 5] = [
+        let made: [(&str, Make); 5] = [
             ("create", creates),
             ("get", gets),
             ("list", lists),
