@@ -13,12 +13,13 @@
 
 mod controllers;
 mod node;
+mod scheduler;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,19 @@ pub(crate) struct Options {
     /// Write the number of right answers to docs/replay.tsv
     #[arg(long)]
     write: bool,
+    #[command(subcommand)]
+    of: Option<Of>,
+}
+
+/// Recordings of something else.
+#[derive(Debug, clap::Subcommand)]
+enum Of {
+    /// Play upstream's recorded decisions of the scheduler; the last line is RIGHT/ALL right
+    Scheduler {
+        /// The decisions, one scenario a line [default: those beside the repository]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
 }
 
 impl Options {
@@ -154,9 +168,15 @@ fn text(path: &Path) -> String {
 /// Plays the recordings; fails where fewer answers are right than before, twice in a row: some tell times, and a run that
 /// crosses a second at the wrong moment orders managed fields otherwise.
 pub(crate) fn run(places: &Places, options: &Options) -> Result<()> {
+    if let Some(Of::Scheduler { file: Some(file) }) = &options.of {
+        return scheduler::run(places, file);
+    }
     if !places.has_reference() {
         println!("replay: {} is not there, skipped", places.reference.display());
         return Ok(());
+    }
+    if options.of.is_some() {
+        return scheduler::run(places, &places.reference.join("scheduler-decisions.jsonl"));
     }
     if options.node {
         return node::run(places, options);
