@@ -45,21 +45,21 @@ pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
 /// When a ready pod counts as available; `None` where it is not ready.
 #[must_use]
 pub fn available_at(pod: &Pod, min_ready_seconds: i32) -> Option<Timestamp> {
-    is_ready(pod).then_some(())?;
-    if min_ready_seconds == 0 {
-        return Some(Timestamp::MIN);
-    }
-    ready_since(pod)?.checked_add(SignedDuration::from_secs(i64::from(min_ready_seconds))).ok()
+    available(is_ready(pod), ready_since(pod), min_ready_seconds)
 }
 
 /// When a pod of many counts as available; `None` where it is not ready.
 #[must_use]
 pub fn brief_available_at(pod: &PodBrief, min_ready_seconds: i32) -> Option<Timestamp> {
-    pod.ready.then_some(())?;
+    available(pod.ready, pod.ready_since, min_ready_seconds)
+}
+
+fn available(ready: bool, since: Option<Timestamp>, min_ready_seconds: i32) -> Option<Timestamp> {
+    ready.then_some(())?;
     if min_ready_seconds == 0 {
         return Some(Timestamp::MIN);
     }
-    pod.ready_since?.checked_add(SignedDuration::from_secs(i64::from(min_ready_seconds))).ok()
+    since?.checked_add(SignedDuration::from_secs(i64::from(min_ready_seconds))).ok()
 }
 
 /// Whether a pod is available now.
