@@ -44,6 +44,8 @@ pub(crate) struct Parts {
     pub(crate) authority: Arc<dyn CertificateSigner>,
     /// Signs the tokens in Secrets.
     pub(crate) tokens: Arc<dyn TokenSigner>,
+    /// Other API servers may have the same store.
+    pub(crate) shares_store: bool,
     pub(crate) stop: ShutdownSignal,
 }
 
@@ -106,6 +108,7 @@ pub(crate) fn start_controllers(
         options: options.clone(),
         features: Arc::clone(features),
         more: parts.server.optional_resources(),
+        one_server: !parts.shares_store,
         election,
         stop: parts.stop.clone(),
     };

@@ -131,6 +131,8 @@ pub(crate) struct Manager {
     pub(crate) features: Arc<FeatureGates>,
     /// What the API server serves besides what every server does.
     pub(crate) more: Vec<client::Resource>,
+    /// The API server of this process is the cluster's only one.
+    pub(crate) one_server: bool,
     /// None where there is nobody else.
     pub(crate) election: Option<Election>,
     pub(crate) stop: ShutdownSignal,
@@ -193,6 +195,7 @@ impl Manager {
             workers: options.workers(),
             features: Arc::clone(&self.features),
             more: self.more.clone(),
+            one_server: self.one_server,
             metrics: self.metrics.clone(),
             tasks: controllers::TaskTracker::new(),
             stop,

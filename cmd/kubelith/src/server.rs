@@ -369,6 +369,7 @@ impl Cluster {
             node_ranges: options.node_ranges()?,
             authority: Arc::clone(&authority) as _,
             tokens,
+            shares_store,
             stop: shutdown.signal(),
         };
         start_engines(&options, &parts, &features)?;

@@ -184,6 +184,11 @@ pub trait Plugin: Send + Sync + Debug {
     /// Whether it wants to see such writes at all.
     fn handles(&self, attributes: &Attributes<'_>) -> bool;
 
+    /// Whether it looks at such a write in fact, of those that it wants to see.
+    fn looks_at(&self, _attributes: &Attributes<'_>) -> bool {
+        true
+    }
+
     /// Changes the object, or refuses.
     ///
     /// # Errors
@@ -220,6 +225,7 @@ pub struct Parts {
 #[derive(Debug, Clone, Default)]
 pub struct Chain {
     plugins: Vec<Placed>,
+    namespaces: Option<Arc<namespace_lifecycle::NamespaceLifecycle>>,
     metrics: Arc<Metrics>,
     /// Of all plugins together.
     timers: Arc<Timers>,
@@ -240,8 +246,9 @@ impl Chain {
         let metrics = Arc::new(Metrics::default());
         let webhooks = |resource, kind| Webhooks::new(parts, resource, kind, &metrics);
         let policies = |resources| Policies::new(parts, resources, &metrics);
+        let namespaces = Arc::new(namespace_lifecycle::NamespaceLifecycle::new(objects()));
         let plugins: Vec<Arc<dyn Plugin>> = vec![
-            Arc::new(namespace_lifecycle::NamespaceLifecycle::new(objects())),
+            Arc::clone(&namespaces) as Arc<dyn Plugin>,
             Arc::new(limit_ranger::LimitRanger::new(objects())),
             Arc::new(service_account::ServiceAccount::new(objects(), Arc::clone(&parts.random))),
             Arc::new(node_restriction::NodeRestriction::new(objects())),
@@ -280,13 +287,20 @@ impl Chain {
             Arc::new(resource_quota::ResourceQuota::new(objects())),
         ];
         let plugins = plugins.into_iter().map(|plugin| Placed { plugin, timers: Arc::default() });
-        Self { plugins: plugins.collect(), metrics, timers: Arc::default() }
+        Self {
+            plugins: plugins.collect(),
+            namespaces: Some(namespaces),
+            metrics,
+            timers: Arc::default(),
+        }
     }
 
     /// The same without plugins of these names.
     #[must_use]
     pub fn without(mut self, names: &[String]) -> Self {
-        self.plugins.retain(|it| !names.iter().any(|name| name == it.plugin.name()));
+        let is_named = |it: &dyn Plugin| names.iter().any(|name| name == it.name());
+        self.plugins.retain(|it| !is_named(it.plugin.as_ref()));
+        self.namespaces = self.namespaces.filter(|it| !is_named(it.as_ref()));
         self
     }
 
@@ -313,6 +327,13 @@ impl Chain {
         &self.metrics
     }
 
+    /// Whether a plugin looks at such a write.
+    #[must_use]
+    pub fn looks_at(&self, attributes: &Attributes<'_>) -> bool {
+        let mut plugins = self.plugins.iter().map(|it| &it.plugin);
+        plugins.any(|it| it.handles(attributes) && it.looks_at(attributes))
+    }
+
     /// Lets every plugin change the object; once more where a webhook or policy has changed it after others saw it.
     ///
     /// # Errors
@@ -328,13 +349,17 @@ impl Chain {
         result
     }
 
-    /// Lets every plugin judge the object.
+    /// Lets every plugin judge the object, and sees once more whether its namespace is still there: others, such as
+    /// webhooks, may have taken their time.
     ///
     /// # Errors
     /// Of the first plugin that refuses.
     pub async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         let began = Instant::now();
-        let result = self.pass(Step::Validate, attributes, began).await;
+        let mut result = self.pass(Step::Validate, attributes, began).await;
+        if let (Ok(()), Some(namespaces)) = (&result, &self.namespaces) {
+            result = namespaces.check(attributes).await;
+        }
         self.count(Step::Validate, attributes.operation, began, result.is_err());
         result
     }

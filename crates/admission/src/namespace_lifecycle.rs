@@ -58,7 +58,8 @@ impl NamespaceLifecycle {
         Ok(terminating)
     }
 
-    async fn check(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+    /// Refuses what may not be created or deleted there.
+    pub(crate) async fn check(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
         if attributes.is("", "namespaces") {
             return match attributes.operation {
                 Operation::Delete if IMMORTAL.contains(&attributes.name) => {
@@ -112,6 +113,10 @@ impl Plugin for NamespaceLifecycle {
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         matches!(attributes.operation, Operation::Create | Operation::Update | Operation::Delete)
+    }
+
+    fn looks_at(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation == Operation::Create || attributes.is("", "namespaces")
     }
 
     async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {

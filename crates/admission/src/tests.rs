@@ -281,6 +281,45 @@ async fn nothing_is_created_in_a_namespace_that_is_going_or_not_there() {
     );
 }
 
+/// A plugin that takes so long to judge that the namespace is on its way out meanwhile.
+#[derive(Debug)]
+struct Slow(FixedObjects);
+
+#[async_trait]
+impl Plugin for Slow {
+    fn name(&self) -> &'static str {
+        "Slow"
+    }
+
+    fn handles(&self, _attributes: &Attributes<'_>) -> bool {
+        true
+    }
+
+    async fn validate(&self, _attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let going = r#"{"kind":"Namespace","apiVersion":"v1","metadata":{"name":"ns"},"status":{"phase":"Terminating"}}"#;
+        self.0.put("", "namespaces", &parse(going));
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_that_went_while_others_judged_takes_nothing() {
+    let objects = cluster();
+    let fixed = Arc::new(Fixed(objects.clone()));
+    let namespaces = Arc::new(namespace_lifecycle::NamespaceLifecycle::new(fixed));
+    let plugins: [Arc<dyn Plugin>; 2] =
+        [Arc::clone(&namespaces) as Arc<dyn Plugin>, Arc::new(Slow(objects))];
+    let placed = plugins.map(|plugin| Placed { plugin, timers: Arc::default() });
+    let chain = Chain { plugins: placed.into(), namespaces: Some(namespaces), ..Chain::default() };
+    let map = parse(r#"{"metadata":{"name":"m"}}"#);
+    let mut case = Case::new(Operation::Create, "configmaps", map);
+    let user = UserInfo::new("jane", &[]);
+    let mut attributes = case.attributes(&user);
+    chain.mutate(&mut attributes).await.unwrap();
+    let refused = chain.validate(&mut attributes).await.unwrap_err();
+    assert!(refused.message.contains("because it is being terminated"), "{}", refused.message);
+}
+
 #[tokio::test]
 async fn pods_run_as_an_account_and_get_its_token() {
     let plugin = service_account::ServiceAccount::new(objects(), Arc::new(SeededRandom::new(1)));

@@ -5,6 +5,7 @@
 //! the first member of metadata ([`Obj::write`]), so that one copy of the bytes serves the store, every list and
 //! every watcher. Kind and version stand in front, so that a list's items drop them by starting later.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -65,7 +66,81 @@ pub struct Facts {
     /// `metadata.labels`, sorted.
     pub labels: Box<[(CompactString, CompactString)]>,
     /// The values of the resource's selectable fields, in the order of its declaration.
-    pub fields: Box<[CompactString]>,
+    pub fields: Texts,
+}
+
+/// Texts in a row, in one allocation: most are a few short ones, and of objects there are many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Texts(Form);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Form {
+    /// With [`BETWEEN`] after each.
+    Joined(Box<str>),
+    /// Where one has that in it.
+    Apart(Box<[CompactString]>),
+}
+
+/// What no usual text has.
+const BETWEEN: char = '\0';
+
+impl Default for Texts {
+    fn default() -> Self {
+        Self(Form::Joined(Box::default()))
+    }
+}
+
+impl From<Box<[CompactString]>> for Texts {
+    fn from(texts: Box<[CompactString]>) -> Self {
+        if texts.iter().any(|it| it.contains(BETWEEN)) {
+            return Self(Form::Apart(texts));
+        }
+        let mut joined = String::with_capacity(texts.iter().map(|it| it.len() + 1).sum());
+        for text in &texts {
+            joined.push_str(text);
+            joined.push(BETWEEN);
+        }
+        Self(Form::Joined(joined.into()))
+    }
+}
+
+impl Texts {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.get(0).is_none()
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let (joined, apart) = match &self.0 {
+            Form::Joined(text) => (text.as_ref(), &[][..]),
+            Form::Apart(texts) => ("", texts.as_ref()),
+        };
+        joined.split_terminator(BETWEEN).chain(apart.iter().map(CompactString::as_str))
+    }
+
+    /// One by its place.
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&str> {
+        self.iter().nth(index)
+    }
+
+    /// How many bytes they take.
+    fn bytes(&self) -> usize {
+        match &self.0 {
+            Form::Joined(text) => text.len(),
+            Form::Apart(texts) => {
+                texts.iter().map(|it| size_of::<CompactString>() + it.len()).sum()
+            }
+        }
+    }
 }
 
 impl Facts {
@@ -108,21 +183,40 @@ pub fn encode_custom(value: &Value) -> Vec<u8> {
 /// How a member of an object is written.
 type WriteMember = fn(&str, &Value, &mut Vec<u8>);
 
+/// The largest text whose room is kept for the next one, in bytes.
+const KEPT_ROOM_BYTES: usize = 256 << 10;
+
+thread_local! {
+    /// Where objects are written before their size is known: what is stored stays for long, so that it has no room to spare.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 fn encode_by(value: &Value, write: WriteMember) -> Vec<u8> {
-    let mut out = Vec::with_capacity(1024);
+    let mut room = ROOM.take();
+    room.clear();
+    write_object_by(value, write, &mut room);
+    if room.capacity() > KEPT_ROOM_BYTES {
+        room.shrink_to_fit();
+        return room;
+    }
+    let exact = room.as_slice().to_vec();
+    ROOM.set(room);
+    exact
+}
+
+fn write_object_by(value: &Value, write: WriteMember, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"kind\":");
-    json::write_string(value.str_at(&["kind"]), &mut out);
+    json::write_string(value.str_at(&["kind"]), out);
     out.extend_from_slice(b",\"apiVersion\":");
-    json::write_string(value.str_at(&["apiVersion"]), &mut out);
+    json::write_string(value.str_at(&["apiVersion"]), out);
     out.extend_from_slice(b",\"metadata\":{");
     let empty = Object::new();
     let metadata = value.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
-    write_members(metadata, &["resourceVersion"], (false, write), &mut out);
+    write_members(metadata, &["resourceVersion"], (false, write), out);
     out.push(b'}');
     let rest = value.as_object().unwrap_or(&empty);
-    write_members(rest, &["kind", "apiVersion", "metadata"], (true, write), &mut out);
+    write_members(rest, &["kind", "apiVersion", "metadata"], (true, write), out);
     out.push(b'}');
-    out
 }
 
 fn write_members(
@@ -297,7 +391,8 @@ impl Obj {
     /// Roughly how many bytes this object keeps alive.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.bytes.len() + size_of::<Self>() + self.facts.labels.len() * 64
+        let facts = self.facts.labels.len() * 64 + self.facts.fields.bytes();
+        self.bytes.len() + size_of::<Self>() + facts
     }
 
     fn split(&self) -> (&[u8], &[u8]) {
@@ -415,7 +510,7 @@ pub fn facts(value: &Value, fields: Box<[CompactString]>) -> Facts {
                     .collect()
             })
             .unwrap_or_default(),
-        fields,
+        fields: fields.into(),
     }
 }
 
@@ -423,6 +518,19 @@ pub fn facts(value: &Value, fields: Box<[CompactString]>) -> Facts {
 mod tests {
     use super::*;
     use crate::value;
+
+    #[test]
+    fn texts_come_back_whatever_is_in_them() {
+        for texts in [&[][..], &[""], &["a"], &["", "a", ""], &["", ""], &["a\0b", "", "c"]] {
+            let given: Box<[CompactString]> =
+                texts.iter().map(|it| CompactString::from(*it)).collect();
+            let kept = Texts::from(given);
+            assert_eq!(kept.iter().collect::<Vec<_>>(), texts);
+            assert_eq!((kept.len(), kept.is_empty()), (texts.len(), texts.is_empty()));
+            assert_eq!(kept.get(0), texts.first().copied());
+            assert_eq!(kept.get(texts.len()), None);
+        }
+    }
 
     #[test]
     fn a_decoded_form_is_shared_while_it_is_kept() {

@@ -5,7 +5,6 @@
 //! and when half of the log has been overwritten, so that a watcher of a quiet scope never falls out of a busy log.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -16,6 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use registry::AnyResource;
 use tokio::sync::Notify;
 
+use crate::leaves::Leaves;
 use crate::listing::{Listing, Pages};
 
 /// How many bytes of changes a resource keeps. Beyond this the oldest go, and a watcher that has not read them
@@ -126,6 +126,11 @@ pub fn cache_key(namespace: &str, name: &str) -> CacheKey {
     }
 }
 
+/// What the keys of a namespace's objects begin with (of all, where it is empty).
+fn prefix_of(namespace: &str) -> CacheKey {
+    if namespace.is_empty() { CacheKey::default() } else { cache_key(namespace, "") }
+}
+
 /// What a watcher wants to be woken for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
@@ -144,7 +149,7 @@ type Early = (CacheKey, u64, Option<Arc<Obj>>);
 
 #[derive(Debug, Default)]
 struct State {
-    objects: BTreeMap<CacheKey, Arc<Obj>>,
+    objects: Leaves,
     /// The weight of all objects.
     bytes: u64,
     log: VecDeque<Arc<Event>>,
@@ -348,7 +353,8 @@ impl Cache {
         matches: impl Fn(&Obj) -> bool,
     ) -> Snapshot {
         let state = self.state.read();
-        let mut range = state.of_namespace(namespace).filter(|object| matches(object));
+        let prefix = prefix_of(namespace);
+        let mut range = state.objects.of(&prefix).filter(|object| matches(object));
         let most = if limit == 0 { usize::MAX } else { limit };
         let objects: Vec<Arc<Obj>> = range.by_ref().take(most).cloned().collect();
         let remaining = u64::from(limit > 0 && range.next().is_some());
@@ -369,12 +375,14 @@ impl Cache {
             drop(listings);
             return self.as_of_now(&state, listing, remaining);
         }
-        let all = state.count(namespace);
-        let most = if limit == 0 { usize::MAX } else { limit };
-        let mut objects = Vec::with_capacity(most.min(usize::try_from(all).unwrap_or_default()));
-        objects.extend(state.of_namespace(namespace).take(most).cloned());
-        let remaining = all.saturating_sub(objects.len() as u64);
-        let listing = Arc::new(Listing::shared(objects, limit > 0));
+        let (all, prefix) = (state.count(namespace), prefix_of(namespace));
+        let listing = Arc::new(if limit == 0 {
+            let count = usize::try_from(all).unwrap_or(usize::MAX);
+            Listing::all(state.objects.share(&prefix, count))
+        } else {
+            Listing::page(state.objects.of(&prefix).take(limit).cloned().collect())
+        });
+        let remaining = all.saturating_sub(listing.len() as u64);
         listings.retain(|it| it.listing.strong_count() > 0);
         if listings.len() < MAX_LISTINGS {
             let (namespace, listing) = (namespace.into(), Arc::downgrade(&listing));
@@ -486,8 +494,7 @@ impl Cache {
         if state.hidden.is_empty() {
             return Vec::new();
         }
-        let prefix =
-            if namespace.is_empty() { CacheKey::default() } else { cache_key(namespace, "") };
+        let prefix = prefix_of(namespace);
         state.hidden.iter().filter(|it| it.starts_with(prefix.as_str())).cloned().collect()
     }
 
@@ -556,11 +563,11 @@ impl Cache {
         notify(Scope::Object(key.clone()));
         let before = event.previous.as_ref().map(|it| &it.facts.fields);
         for (index, value) in facts.fields.iter().enumerate() {
-            notify(Scope::Field(index, value.clone()));
+            notify(Scope::Field(index, value.into()));
             if let Some(old) =
                 before.and_then(|fields| fields.get(index)).filter(|old| *old != value)
             {
-                notify(Scope::Field(index, old.clone()));
+                notify(Scope::Field(index, old.into()));
             }
         }
     }
@@ -569,15 +576,6 @@ impl Cache {
 impl State {
     fn end(&self) -> Cursor {
         Cursor(self.first + self.log.len() as u64)
-    }
-
-    /// The objects of a namespace (of all, where it is empty) in order of their keys.
-    fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<Obj>> {
-        let prefix =
-            if namespace.is_empty() { CacheKey::default() } else { cache_key(namespace, "") };
-        let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
-        let range = self.objects.range::<str, _>(from);
-        range.take_while(move |(key, _)| key.starts_with(prefix.as_str())).map(|(_, object)| object)
     }
 
     /// How many objects a namespace has (all, where it is empty).

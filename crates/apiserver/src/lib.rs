@@ -36,6 +36,7 @@ pub mod hub;
 mod idle;
 mod impersonation;
 mod in_process;
+mod leaves;
 pub mod legacy_tokens;
 pub mod listen;
 pub mod listing;

@@ -5,7 +5,6 @@
 //! while somebody sends it; that of small pages a little longer ([`Pages`]). It knows no selectors.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Deref;
 use std::sync::{Arc, Weak};
 
 use apimachinery::obj::Obj;
@@ -13,6 +12,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::cache::{Change, write_frame};
+use crate::leaves::Row;
 
 /// How large one piece of text is, in bytes; it may be larger by one object.
 pub(crate) const PIECE_BYTES: usize = 64 << 10;
@@ -37,7 +37,7 @@ pub(crate) enum Form {
 /// The objects of one moment.
 #[derive(Debug, Default)]
 pub struct Listing {
-    objects: Vec<Arc<Obj>>,
+    objects: Objects,
     /// Pieces of text by form and first object; nothing where nobody else reads this list.
     pieces: Option<Mutex<BTreeMap<(Form, usize), Piece>>>,
     /// The text stays as long as the list does.
@@ -77,33 +77,86 @@ impl Text {
     }
 }
 
-impl Deref for Listing {
-    type Target = [Arc<Obj>];
+/// Who has the objects.
+#[derive(Debug)]
+enum Objects {
+    Own(Vec<Arc<Obj>>),
+    /// The cache, too.
+    Shared(Row),
+}
 
-    fn deref(&self) -> &[Arc<Obj>] {
-        &self.objects
+impl Default for Objects {
+    fn default() -> Self {
+        Self::Own(Vec::new())
     }
 }
 
 impl From<Vec<Arc<Obj>>> for Listing {
     fn from(objects: Vec<Arc<Obj>>) -> Self {
-        Self { objects, ..Self::default() }
+        Self { objects: Objects::Own(objects), ..Self::default() }
     }
 }
 
 impl Listing {
-    /// A list that others will read too. The text of a page is kept with it, unless it is large.
-    pub(crate) fn shared(objects: Vec<Arc<Obj>>, is_page: bool) -> Self {
-        let keeps =
-            is_page && objects.iter().map(|it| it.stored().len()).sum::<usize>() <= MAX_PAGE_BYTES;
-        Self { objects, pieces: Some(Mutex::default()), keeps }
+    /// All objects of a moment, for others too.
+    pub(crate) fn all(objects: Row) -> Self {
+        Self { objects: Objects::Shared(objects), pieces: Some(Mutex::default()), keeps: false }
+    }
+
+    /// The first objects of a list, for others too. Their text is kept with them, unless it is large.
+    pub(crate) fn page(objects: Vec<Arc<Obj>>) -> Self {
+        let bytes = objects.iter().map(|it| it.stored().len()).sum::<usize>();
+        let objects = Objects::Own(objects);
+        Self { objects, pieces: Some(Mutex::default()), keeps: bytes <= MAX_PAGE_BYTES }
+    }
+
+    /// How many objects there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match &self.objects {
+            Objects::Own(objects) => objects.len(),
+            Objects::Shared(row) => row.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The objects in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Obj>> {
+        self.skipping(0)
+    }
+
+    /// One object by its place.
+    #[must_use]
+    pub fn get(&self, nth: usize) -> Option<&Arc<Obj>> {
+        self.skipping(nth).next()
+    }
+
+    /// The last object.
+    #[must_use]
+    pub fn last(&self) -> Option<&Arc<Obj>> {
+        self.get(self.len().checked_sub(1)?)
+    }
+
+    /// The objects from this one on.
+    fn skipping(&self, first: usize) -> impl Iterator<Item = &Arc<Obj>> {
+        let (own, shared) = match &self.objects {
+            Objects::Own(objects) => (objects.get(first..).unwrap_or_default(), None),
+            Objects::Shared(row) => (&[][..], Some(row.skipping(first))),
+        };
+        own.iter().chain(shared.into_iter().flatten())
     }
 
     /// The objects, for one who changes them.
     pub(crate) fn into_objects(self: Arc<Self>) -> Vec<Arc<Obj>> {
         match Arc::try_unwrap(self) {
-            Ok(own) => own.objects,
-            Err(shared) => shared.objects.clone(),
+            Ok(Self { objects: Objects::Own(own), .. }) => own,
+            Ok(shared) => shared.iter().cloned().collect(),
+            Err(shared) => shared.iter().cloned().collect(),
         }
     }
 
@@ -133,7 +186,7 @@ impl Listing {
 
     fn write(&self, form: Form, from: usize) -> (Vec<u8>, usize) {
         let mut room = 0;
-        for object in self.objects.iter().skip(from) {
+        for object in self.skipping(from) {
             room += object.stored().len() + ROOM_BYTES;
             if room > PIECE_BYTES {
                 break;
@@ -141,9 +194,10 @@ impl Listing {
         }
         let mut text = Vec::with_capacity(room);
         let mut end = from;
-        while text.len() < PIECE_BYTES
-            && let Some(object) = self.objects.get(end)
-        {
+        for object in self.skipping(from) {
+            if text.len() >= PIECE_BYTES {
+                break;
+            }
             if end > 0 && form != Form::Frames {
                 text.push(b',');
             }
@@ -191,6 +245,7 @@ mod tests {
     use apimachinery::value;
 
     use super::*;
+    use crate::leaves::Leaves;
 
     fn objects(count: usize, size: usize) -> Vec<Arc<Obj>> {
         let object = |nth: usize| {
@@ -200,6 +255,14 @@ mod tests {
             Arc::new(Obj::of(&value).expect("an object"))
         };
         (0..count).map(object).collect()
+    }
+
+    fn row(objects: &[Arc<Obj>]) -> Row {
+        let mut leaves = Leaves::default();
+        for (nth, object) in objects.iter().enumerate() {
+            leaves.insert(format!("{nth:04}").into(), Arc::clone(object));
+        }
+        leaves.share("", objects.len())
     }
 
     fn whole(listing: &Listing, form: Form) -> String {
@@ -216,10 +279,10 @@ mod tests {
     fn pieces_make_the_whole_in_every_form() {
         let objects = objects(200, 1024);
         for (shared, page) in [(false, false), (true, false), (true, true)] {
-            let listing = if shared {
-                Listing::shared(objects.clone(), page)
-            } else {
-                Listing::from(objects.clone())
+            let listing = match (shared, page) {
+                (false, _) => Listing::from(objects.clone()),
+                (true, true) => Listing::page(objects.clone()),
+                (true, false) => Listing::all(row(&objects)),
             };
             for form in [Form::Items, Form::WholeItems] {
                 let list = format!("[{}]", whole(&listing, form));
@@ -235,7 +298,7 @@ mod tests {
 
     #[test]
     fn text_is_made_once_while_somebody_sends_it() {
-        let listing = Listing::shared(objects(200, 1024), false);
+        let listing = Listing::all(row(&objects(200, 1024)));
         let (first, end) = listing.text(Form::Frames, 0);
         let (again, _) = listing.text(Form::Frames, 0);
         assert_eq!(first.as_ptr(), again.as_ptr());
@@ -252,7 +315,7 @@ mod tests {
     #[test]
     fn few_pages_are_kept() {
         let pages = Pages::default();
-        let page = |size| Arc::new(Listing::shared(objects(100, size), true));
+        let page = |size| Arc::new(Listing::page(objects(100, size)));
         let (small, large) = (page(9 << 10), page(20 << 10));
         pages.keep(&large);
         assert_eq!(pages.0.lock().pages.len(), 0, "too large");

@@ -97,6 +97,17 @@ impl Written {
         Self::Only(value)
     }
 
+    /// The revision that it has.
+    pub(crate) fn revision(&self) -> Rev {
+        match self {
+            Self::Stored(object) => Rev(object.resource_version),
+            Self::Only(value) => {
+                let version = value.str_at(&["metadata", "resourceVersion"]);
+                Rev(version.parse().unwrap_or_default())
+            }
+        }
+    }
+
     /// The object, with its resource version.
     pub(crate) fn into_object(self) -> Result<Obj, Status> {
         match self {
@@ -179,12 +190,12 @@ pub(crate) async fn replace(
     server: &Server,
     target: &Target,
     name: &str,
-    current: &Current,
+    current: &Kv,
     mut value: Value,
     dry_run: bool,
 ) -> Result<Replaced, Status> {
     if dry_run {
-        value.set_at(&["metadata", "resourceVersion"], current.kv.mod_rev.0.to_string());
+        value.set_at(&["metadata", "resourceVersion"], current.mod_rev.0.to_string());
         return Ok(Replaced::Done(Written::Only(value)));
     }
     let bytes = encoded(target, target.to_stored(server, &value).await?.as_ref());
@@ -193,13 +204,13 @@ pub(crate) async fn replace(
         Some(value) => Ok(Written::converted(value, revision)),
         None => Written::stored(bytes, revision),
     };
-    let stale = || server.hub.store().is_stale(&current.kv);
-    if bytes == current.kv.value && !stale().await.map_err(|error| error::general(&error))? {
+    let stale = || server.hub.store().is_stale(current);
+    if bytes == current.value && !stale().await.map_err(|error| error::general(&error))? {
         // Nothing changed: no new version and no event. What would be stored otherwise now is written all the same.
-        return written(bytes, current.kv.mod_rev).map(Replaced::Done);
+        return written(bytes, current.mod_rev).map(Replaced::Done);
     }
-    let key = current.kv.key.clone();
-    let expect = Expect::ModRev(current.kv.mod_rev);
+    let key = current.key.clone();
+    let expect = Expect::ModRev(current.mod_rev);
     match put(server, target, value, key, bytes.clone(), expect).await {
         Ok(put) => {
             settle(server, target, put.rev).await;

@@ -249,8 +249,14 @@ fn attached_volume(attachment: &Cached) -> Vec<CompactString> {
     if name.is_empty() { Vec::new() } else { vec![name.into()] }
 }
 
+/// Whether a pod may have claims: its text tells of most that they have none.
+#[must_use]
+pub fn has_claims(pod: &Cached) -> bool {
+    pod.mentions("persistentVolumeClaim") || pod.mentions("ephemeral")
+}
+
 fn claims(pod: &Cached) -> Vec<CompactString> {
-    if !pod.mentions("persistentVolumeClaim") && !pod.mentions("ephemeral") {
+    if !has_claims(pod) {
         return Vec::new();
     }
     let names = claims_of_pod(&pod.value());

@@ -114,6 +114,8 @@ pub struct Setup {
     pub features: Arc<FeatureGates>,
     /// Resources that the API server serves besides those that every server does.
     pub more: Vec<Resource>,
+    /// The API server of this process is the cluster's only one.
+    pub one_server: bool,
     /// What they do side by side.
     pub tasks: TaskTracker,
     /// When to stop.
@@ -138,7 +140,7 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, root_ca::RootCaPublisher { root_ca: Arc::clone(&setup.root_ca) }, 1);
     }),
     (namespace::Namespaces::NAME, |setup| {
-        start(setup, namespace::Namespaces::new(&setup.more), 10);
+        start(setup, namespace::Namespaces::new(&setup.more, setup.one_server), 10);
     }),
     (resource_quota::ResourceQuotas::NAME, |setup| {
         start(setup, resource_quota::ResourceQuotas::new(&setup.more), 5);

@@ -24,14 +24,22 @@ pub struct Namespaces {
     remotes: Arc<Remotes>,
     /// Resources that the server has besides those of every server.
     more: Vec<Resource>,
+    /// The only API server is part of this process.
+    one_server: bool,
 }
 
 impl Namespaces {
-    /// One that knows these resources too.
+    /// One that knows these resources too. With `one_server` the API server of this process is the only one, so that
+    /// nobody has to be waited for.
     #[must_use]
-    pub fn new(more: &[Resource]) -> Self {
+    pub fn new(more: &[Resource], one_server: bool) -> Self {
         let more = more.iter().filter(|it| it.namespaced).cloned().collect();
-        Self { more, ..Self::default() }
+        Self { more, one_server, ..Self::default() }
+    }
+
+    /// How long nothing is done about a namespace that is going.
+    fn grace(&self) -> SignedDuration {
+        if self.one_server { GRACE_OF_ONE } else { GRACE }
     }
 
     /// Every built-in resource in which namespaces may have something.
@@ -44,6 +52,9 @@ impl Namespaces {
 const FINALIZER: &str = "kubernetes";
 /// How long nothing is done about a namespace that is going: until then every server has seen it (upstream's).
 const GRACE: SignedDuration = SignedDuration::from_secs(5);
+/// The same where the server that marked it is the only one: what is being written is written by then. Times have whole
+/// seconds, so that this is one at least.
+const GRACE_OF_ONE: SignedDuration = SignedDuration::from_secs(2);
 /// How soon a namespace whose content is still going is looked at again, in seconds.
 const LOOK_AGAIN_SECONDS: i64 = 1;
 
@@ -181,7 +192,7 @@ impl Controller for Namespaces {
         }
         // Every server is to have seen that nothing new may come before what is there goes.
         let since = namespace.metadata.deletion_timestamp.as_ref().map(|it| it.0);
-        let due = since.and_then(|it| it.checked_add(GRACE).ok());
+        let due = since.and_then(|it| it.checked_add(self.grace()).ok());
         if let Some(due) = due.filter(|due| now < *due) {
             plan.requeue_by(due);
             return plan;
@@ -348,4 +359,29 @@ fn set_conditions(object: &mut Value, left: &[&Left], remote: &Seen, now: Timest
     let changed = conditions != old;
     object.set_at(&["status", "conditions"], Value::Array(conditions));
     changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_waits_for_other_servers_where_there_may_be_any() {
+        let gone: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let namespace = value!({"metadata": {"name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"finalizers": ["kubernetes"]}});
+        let namespace: Namespace =
+            serde_json::from_str(&apimachinery::json::to_string(&namespace)).unwrap();
+        let remote = Seen::default();
+        let observed = Observed { namespace, content: Vec::new(), fetches: Vec::new(), remote };
+        for (one_server, waits) in [(true, 2), (false, 5)] {
+            let controller = Namespaces::new(&[], one_server);
+            let after = |seconds| gone.saturating_add(SignedDuration::from_secs(seconds)).unwrap();
+            let early = controller.plan(&observed, &mut (), after(waits - 1));
+            assert!(early.stages.iter().all(|stage| stage.actions.is_empty()), "{one_server}");
+            assert_eq!(early.requeue_at, Some(after(waits)));
+            let due = controller.plan(&observed, &mut (), after(waits));
+            assert!(due.stages.iter().any(|stage| !stage.actions.is_empty()), "{one_server}");
+        }
+    }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use apimachinery::Value;
-use client::indexes::{BY_CLAIM, claim_entry, claims_of_pod};
+use client::indexes::{BY_CLAIM, claim_entry, claims_of_pod, has_claims};
 use client::reflector::StoreChange;
 use client::{ObjectKey, Resource};
 use controller::{Controller, Fetch, Plan, Snapshot, Watches};
@@ -98,13 +98,11 @@ fn uses(pod: &Value, claim: &Value) -> bool {
 
 /// The claims that a pod lets go of: it is gone or over, or it has not come to a node.
 fn of_pod(change: &StoreChange, _: &Snapshot) -> Vec<ObjectKey> {
-    let holds = change.new.as_ref().is_some_and(|pod| {
-        let value = pod.value();
-        let over = matches!(value.str_at(&["status", "phase"]), "Succeeded" | "Failed");
-        let going = value.at(&["metadata", "deletionTimestamp"]).is_some();
-        !over && !going && !value.str_at(&["spec", "nodeName"]).is_empty()
-    });
-    let object = change.old.as_ref().or(change.new.as_ref()).filter(|_| !holds);
+    let holds = change.new.as_ref().map(|it| it.pod());
+    let holds = holds.is_some_and(|pod| pod.is_active() && !pod.node.is_empty());
+    let object = change.old.as_ref().or(change.new.as_ref());
+    // Most pods have no claims, which their text tells.
+    let object = object.filter(|it| !holds && has_claims(it));
     let names = object.map(|it| claims_of_pod(&it.value())).unwrap_or_default();
     let namespace = change.key().namespace;
     names.into_iter().map(|name| ObjectKey::new(namespace.clone(), name)).collect()

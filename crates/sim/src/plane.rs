@@ -187,6 +187,7 @@ impl Body {
         Setup {
             features: Arc::default(),
             more: Vec::new(),
+            one_server: false,
             caches,
             client_for: Box::new(move |account| {
                 let user = match account {

@@ -25,6 +25,8 @@ const MANY_NODES: u32 = 5_000;
 const MANY_PODS: usize = 150_000;
 /// How long it is watched doing nothing.
 const QUIET: Duration = Duration::from_secs(60);
+/// After how long a start is over.
+const SETTLED: Duration = Duration::from_secs(30);
 /// Changes that are answered, one every 10 ms.
 const CHANGES: usize = 1_000;
 const PACE: Duration = Duration::from_millis(10);
@@ -246,26 +248,59 @@ pub(crate) async fn many(options: &Options) -> Result<Vec<Figure>> {
         until(clients, &path, |it| at_least(it, "/status/readyReplicas", each)).await?;
     }
     let running = begun.elapsed();
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    let before = server.cpu_seconds()?;
-    tokio::time::sleep(QUIET).await;
-    let used = (server.cpu_seconds()? - before) / QUIET.as_secs_f64() * 100.0;
+    let grown = server.memory_mb("VmRSS")?;
+    // The same objects, read from disk: with everything that looks at them, and without.
+    let directory = server.stop()?;
+    let whole = restarted(options, directory, "agent,proxy,dns").await?;
+    let alone =
+        restarted(options, whole.directory, "agent,proxy,dns,scheduler,controllers").await?;
     #[allow(clippy::cast_precision_loss, reason = "a hundred and fifty thousand")]
     let rate = MANY_PODS as f64 / running.as_secs_f64();
     Ok(vec![
         Figure::new("5,000 fake nodes registered", registered.as_secs_f64(), "s", Bar::None),
         Figure::new("150,000 pods of 30 Deployments, until all run", rate, "/s", Bar::None),
+        Figure::new("memory of the whole process then", grown, "MB", Bar::None),
+        Figure::new("after a restart", whole.memory, "MB", Bar::None),
         Figure::new(
-            "memory of the whole process then",
-            server.memory_mb("VmRSS")?,
+            "of which scheduler and controllers",
+            whole.memory - alone.memory,
             "MB",
-            Bar::None,
+            Bar::AtMost(300.0),
         ),
         Figure::new(
-            "its CPU when nothing happens, leases of the nodes too",
-            used,
+            "CPU when nothing happens, leases of the nodes too",
+            whole.used,
             "% of a core",
             Bar::None,
         ),
+        Figure::new(
+            "of which scheduler and controllers",
+            whole.used - alone.used,
+            "% of a core",
+            Bar::AtMost(1.0),
+        ),
     ])
+}
+
+/// What a server takes that does nothing.
+struct Quiet {
+    directory: tempfile::TempDir,
+    memory: f64,
+    /// Share of a processor, in percent.
+    used: f64,
+}
+
+async fn restarted(
+    options: &Options,
+    directory: tempfile::TempDir,
+    disabled: &str,
+) -> Result<Quiet> {
+    let flags = ["--disable".to_owned(), disabled.to_owned(), format!("--fake-nodes={MANY_NODES}")];
+    let server = Server::start(&options.binary, directory, &flags).await?;
+    tokio::time::sleep(SETTLED).await;
+    let before = server.cpu_seconds()?;
+    tokio::time::sleep(QUIET).await;
+    let used = (server.cpu_seconds()? - before) / QUIET.as_secs_f64() * 100.0;
+    let memory = server.memory_mb("VmRSS")?;
+    Ok(Quiet { directory: server.stop()?, memory, used })
 }

@@ -7,6 +7,7 @@
 mod api;
 mod controllers;
 mod etcd;
+mod large;
 mod load;
 mod node;
 mod parts;
@@ -70,6 +71,7 @@ const SCENARIOS: &[(&str, Measure)] = &[
     ("admission", |it| Box::pin(wide::admission(it))),
     ("definitions", |it| Box::pin(wide::definitions(it))),
     ("informers", |it| Box::pin(wide::informers(it))),
+    ("large", |it| Box::pin(large::measure(it))),
     ("idle", |it| Box::pin(start::idle(it))),
     ("start", |it| Box::pin(start::fresh(it))),
     ("restart", |it| Box::pin(start::with_objects(it))),

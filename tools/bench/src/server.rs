@@ -98,6 +98,14 @@ impl Server {
         memory_mb(self.child.id(), field)
     }
 
+    /// Has `VmHWM` begin anew with what the process has now.
+    ///
+    /// # Errors
+    /// When the process has ended, or somebody else may not ask this of it.
+    pub(crate) fn forget_peak(&self) -> Result<()> {
+        Ok(std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5")?)
+    }
+
     /// The processor time that the process has used, in seconds.
     ///
     /// # Errors

@@ -127,6 +127,7 @@ async fn alone(options: Options) -> Result<()> {
         metrics,
         options: options.manager,
         more: of_features(&features),
+        one_server: false,
         features,
         election,
         stop,

@@ -60,6 +60,17 @@ pub(crate) async fn judge(
     server.access.admission.validate(&mut attributes).await
 }
 
+/// Whether a plugin wants to see who is deleted from a resource.
+pub(crate) fn is_judged(server: &Server, exchange: &Exchange, target: &Target) -> bool {
+    let (operation, subresource, name) = (Operation::Delete, "", String::new());
+    let admission = Admission { operation, target, subresource, name, dry_run: false };
+    let asked = Asked::new(server, &admission, &exchange.query);
+    let (mut object, mut warnings, mut annotations, mut reinvocation) = Default::default();
+    let told = (&mut warnings, &mut annotations, &mut reinvocation);
+    let attributes = attributes(&asked, &exchange.user, (&mut object, None), told);
+    server.access.admission.looks_at(&attributes)
+}
+
 fn attributes<'r>(
     asked: &'r Asked<'_>,
     user: &'r auth::UserInfo,

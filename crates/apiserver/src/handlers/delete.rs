@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::Response;
 use jiff::SignedDuration;
 use registry::DeletionRule;
-use storage::Expect;
+use storage::{Expect, Kv};
 use tokio::sync::Mutex;
 
 use super::admit::{Admission, admit, judge};
@@ -31,7 +31,7 @@ const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
 /// The options of a delete, from the body and the query.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct DeleteOptions {
     pub(crate) dry_run: bool,
     pub(crate) grace_period_seconds: Option<i64>,
@@ -190,7 +190,7 @@ async fn attempt(
             admit(server, &mut exchange, &admission, object, old).await?;
             judge(server, &mut exchange, &admission, object, old).await?;
         }
-        match step(server, target, name, options, &current).await? {
+        match step(server, target, name, options, current).await? {
             Step::Done(deleted) => return Ok(deleted),
             Step::Conflict(newer) => current = newer,
             Step::Gone => return Err(Status::not_found(target.group_resource(), name)),
@@ -250,35 +250,42 @@ async fn step(
     target: &Target,
     name: &str,
     options: &DeleteOptions,
-    current: &Current,
+    current: Current,
 ) -> Result<Step, Status> {
-    let mut value = Value::clone(&current.value);
+    let Current { value, kv } = current;
+    let mut value = Arc::unwrap_or_clone(value);
     target.resource().prepare_delete(&mut value, server.clock.now());
     let grace = grace_period(target, options, &value);
-    let orphans = target.resource().rules().orphans;
-    let finalizers = set_finalizers(&mut value, options, orphans);
-    let namespace_finalizers = target.resource().rules().deletion == DeletionRule::Namespace
+    let rules = target.resource().rules();
+    let finalizers = set_finalizers(&mut value, options, rules.orphans);
+    let namespace_finalizers = rules.deletion == DeletionRule::Namespace
         && !value.items_at(&["spec", "finalizers"]).is_empty();
-    let waits = grace > 0 || finalizers || namespace_finalizers;
-    if !waits {
-        // What is deleted with grace says when it went, even if that is at once.
-        if target.resource().rules().deletion == DeletionRule::Graceful
-            && mark(server, target, &mut value, 0)
-            && !options.dry_run
-        {
-            return mark_and_take_away(server, target, name, options, current, value).await;
-        }
-        return take_away(server, target, options, current, value).await;
+    if grace > 0 || finalizers || namespace_finalizers {
+        mark(server, target, &mut value, grace);
+        let replaced = persist::replace(server, target, name, &kv, value, options.dry_run).await?;
+        return Ok(match replaced {
+            Replaced::Done(stored) => Step::Done(Deleted::Object(stored)),
+            Replaced::Conflict(newer) => Step::Conflict(newer),
+        });
     }
-    let changed = mark(server, target, &mut value, grace);
-    if changed || value != *current.value {
-        match persist::replace(server, target, name, current, value, options.dry_run).await? {
-            Replaced::Done(stored) => Ok(Step::Done(Deleted::Object(stored))),
-            Replaced::Conflict(newer) => Ok(Step::Conflict(newer)),
-        }
-    } else {
-        Ok(Step::Done(Deleted::Object(Written::Only(value))))
+    // What is deleted with grace says when it went, even if that is at once.
+    let marked = rules.deletion == DeletionRule::Graceful && mark(server, target, &mut value, 0);
+    if options.dry_run {
+        return Ok(Step::Done(answer(target, value)));
     }
+    if marked {
+        return mark_and_take_away(server, target, name, kv, value).await;
+    }
+    Ok(match take_away(server, target, name, &kv).await? {
+        Taken::At(revision) => Step::Done(answer(target, at_version(value, revision))),
+        Taken::Conflict(newer) => Step::Conflict(newer),
+        Taken::Gone => Step::Gone,
+    })
+}
+
+fn at_version(mut value: Value, revision: storage::Rev) -> Value {
+    value.set_at(&["metadata", "resourceVersion"], revision.0.to_string());
+    value
 }
 
 /// As upstream: the mark is a write of its own, so that watchers see when and with which grace the object went, in the
@@ -287,27 +294,29 @@ async fn mark_and_take_away(
     server: &Arc<Server>,
     target: &Target,
     name: &str,
-    options: &DeleteOptions,
-    current: &Current,
+    kv: Kv,
     value: Value,
 ) -> Result<Step, Status> {
-    let marked = match persist::replace(server, target, name, current, value, false).await? {
-        Replaced::Done(marked) => marked.into_value()?,
+    let marked = match persist::replace(server, target, name, &kv, value.clone(), false).await? {
+        Replaced::Done(marked) => marked.revision(),
         Replaced::Conflict(newer) => return Ok(Step::Conflict(newer)),
     };
-    let version = marked.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or_default();
-    let kv = storage::Kv { mod_rev: storage::Rev(version), ..current.kv.clone() };
-    let mut current = Current { value: Arc::new(marked.clone()), kv };
+    let mut kv = Kv { mod_rev: marked, ..kv };
+    let mut value = at_version(value, marked);
     for _ in 0..ATTEMPTS {
-        let value = Value::clone(&current.value);
-        match take_away(server, target, options, &current, value).await? {
-            Step::Conflict(newer) if is_marked(&marked, &newer.value) => current = newer,
+        match take_away(server, target, name, &kv).await? {
+            Taken::At(revision) => {
+                return Ok(Step::Done(answer(target, at_version(value, revision))));
+            }
+            Taken::Conflict(newer) if is_marked(&value, &newer.value) => {
+                (value, kv) = (Arc::unwrap_or_clone(newer.value), newer.kv);
+            }
+            Taken::Conflict(newer) => return Ok(Step::Conflict(newer)),
             // Whoever saw the mark, such as a node, was faster: that is what was asked for.
-            Step::Gone => return Ok(Step::Done(answer(target, marked))),
-            other => return Ok(other),
+            Taken::Gone => return Ok(Step::Done(answer(target, value))),
         }
     }
-    Ok(Step::Conflict(current))
+    Ok(Step::Conflict(Current { value: Arc::new(value), kv }))
 }
 
 /// Whether this is the marked object in a later state, with nobody to wait for.
@@ -389,31 +398,35 @@ fn mark(server: &Server, target: &Target, value: &mut Value, grace: i64) -> bool
     true
 }
 
-async fn take_away(
+/// What became of an attempt to take an object away.
+pub(super) enum Taken {
+    /// It went with this revision.
+    At(storage::Rev),
+    /// Somebody else was faster; this is the object now.
+    Conflict(Current),
+    /// It was not there any more.
+    Gone,
+}
+
+/// Takes an object away where it is still this one.
+pub(super) async fn take_away(
     server: &Arc<Server>,
     target: &Target,
-    options: &DeleteOptions,
-    current: &Current,
-    mut value: Value,
-) -> Result<Step, Status> {
-    let name = current.value.str_at(&["metadata", "name"]);
-    if options.dry_run {
-        return Ok(Step::Done(answer(target, value)));
-    }
-    let expect = Expect::ModRev(current.kv.mod_rev);
+    name: &str,
+    kv: &Kv,
+) -> Result<Taken, Status> {
     let part = traces::part("storage", "delete");
-    let deleted = server.hub.store().delete(current.kv.key.clone(), expect).await;
+    let deleted = server.hub.store().delete(kv.key.clone(), Expect::ModRev(kv.mod_rev)).await;
     drop(part);
     match deleted {
         Ok(deleted) => {
             persist::settle(server, target, deleted.rev).await;
-            value.set_at(&["metadata", "resourceVersion"], deleted.rev.0.to_string());
-            Ok(Step::Done(answer(target, value)))
+            Ok(Taken::At(deleted.rev))
         }
         Err(storage::StorageError::Conflict { current }) => {
-            Ok(Step::Conflict(persist::decode_current(server, target, &current).await?))
+            Ok(Taken::Conflict(persist::decode_current(server, target, &current).await?))
         }
-        Err(storage::StorageError::NotFound { .. }) => Ok(Step::Gone),
+        Err(storage::StorageError::NotFound { .. }) => Ok(Taken::Gone),
         Err(error) => Err(error::of_object(&error, target.group_resource(), name)),
     }
 }

@@ -6,8 +6,11 @@ use apimachinery::Status;
 use apimachinery::obj::Obj;
 use futures::{StreamExt, TryStreamExt};
 use http::Response;
+use registry::DeletionRule;
+use storage::{Kv, Rev};
 
-use super::delete::{Asking, DeleteOptions, Deleted, remove};
+use super::admit::is_judged;
+use super::delete::{Asking, DeleteOptions, Deleted, Taken, remove, take_away};
 use super::list::{self, Selection};
 use crate::Server;
 use crate::body::Body;
@@ -35,8 +38,12 @@ pub(crate) async fn delete_collection(
     list::charge(exchange, target, form, &page.objects)?;
     let objects =
         target.all_listed(server, std::mem::take(&mut page.objects)).await?.into_objects();
+    let plain = is_plain(server, exchange, target, &options);
     let asking = Asking::new(exchange);
     let deleted = objects.into_iter().map(|object| async {
+        if plain && take_plain(server, target, &object).await? {
+            return Ok(Some(object));
+        }
         let one = Target { namespace: object.facts.namespace.to_string(), ..target.clone() };
         match remove(server, &asking, &one, &object.facts.name, &options).await {
             Ok(Deleted::Object(written)) => Ok(Some(Arc::new(written.into_object()?))),
@@ -50,4 +57,32 @@ pub(crate) async fn delete_collection(
         futures::stream::iter(deleted).buffered(AT_ONCE).try_collect().await?;
     page.objects = Arc::new(deleted.into_iter().flatten().collect::<Vec<_>>().into());
     list::answer(server, target, form, &page)
+}
+
+/// Whether the objects of this collection are events, of which there are many, and nobody who judges wants to see them: then
+/// nothing has to be known of one but that nobody holds it.
+fn is_plain(
+    server: &Server,
+    exchange: &Exchange,
+    target: &Target,
+    options: &DeleteOptions,
+) -> bool {
+    let rules = target.resource().rules();
+    rules.ttl_seconds > 0
+        && rules.deletion == DeletionRule::Background
+        && !rules.orphans
+        && *options == DeleteOptions::default()
+        && !is_judged(server, exchange, target)
+}
+
+/// Takes away an object that nobody holds; `false` where it has to be looked at after all.
+async fn take_plain(server: &Arc<Server>, target: &Target, object: &Obj) -> Result<bool, Status> {
+    if object.metadata_text("finalizers").is_some() {
+        return Ok(false);
+    }
+    let (namespace, name) = (object.facts.namespace.as_str(), object.facts.name.as_str());
+    let key = Target { namespace: namespace.to_owned(), ..target.clone() }.key(name)?;
+    let revision = Rev(object.resource_version);
+    let kv = Kv { key, value: object.stored().clone(), create_rev: revision, mod_rev: revision };
+    Ok(matches!(take_away(server, target, name, &kv).await?, Taken::At(_)))
 }

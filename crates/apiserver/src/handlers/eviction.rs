@@ -178,7 +178,7 @@ async fn mark(
         delete::check_preconditions(target, name, options, &current.value)?;
         let mut pod = Value::clone(&current.value);
         set_target(&mut pod, &time::format_time(server.clock.now()));
-        match persist::replace(server, target, name, &current, pod, false).await? {
+        match persist::replace(server, target, name, &current.kv, pod, false).await? {
             Replaced::Done(stored) => {
                 let stored = stored.into_value()?;
                 return Ok(stored.str_at(&["metadata", "resourceVersion"]).to_owned());

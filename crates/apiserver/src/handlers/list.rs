@@ -101,7 +101,7 @@ impl Selection {
                 let value = match term.field {
                     Field::Name => facts.name.as_str(),
                     Field::Namespace => facts.namespace.as_str(),
-                    Field::Own(index) => facts.fields.get(index).map_or("", |it| it.as_str()),
+                    Field::Own(index) => facts.fields.get(index).unwrap_or_default(),
                 };
                 (value == term.value) == term.equal
             })

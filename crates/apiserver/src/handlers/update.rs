@@ -148,7 +148,7 @@ impl Write<'_> {
                 server,
                 target,
                 self.name,
-                &current,
+                &current.kv,
                 checked,
                 self.options.dry_run,
             );

@@ -55,6 +55,7 @@ fn setup(cluster: &TestCluster) -> controllers::Setup {
     controllers::Setup {
         features: Arc::default(),
         more: Vec::new(),
+        one_server: false,
         caches: cluster.caches(),
         client_for: Box::new(move |_| client.clone()),
         clock: Arc::clone(&cluster.clock),

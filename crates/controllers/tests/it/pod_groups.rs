@@ -20,6 +20,7 @@ async fn cluster(names: &'static [&'static str]) -> TestCluster {
     let setup = controllers::Setup {
         features: Arc::new(features),
         more: cluster.server.optional_resources(),
+        one_server: false,
         ..crate::setup(&cluster)
     };
     controllers::start_all(&setup, |name| names.contains(&name));
