@@ -336,6 +336,10 @@ impl Obj {
         while self.bytes.get(at) == Some(&b'"') {
             let name = at + 1..at + string_end(&self.bytes[at..]) - 1;
             let value = name.end + 2;
+            // They are in order.
+            if self.bytes.get(name.clone())? > member.as_bytes() {
+                return None;
+            }
             let end = value + value_end(self.bytes.get(value..)?);
             if self.bytes.get(name)? == member.as_bytes() {
                 return Some((at, value..end));
@@ -576,7 +580,7 @@ mod tests {
         check(managed, "");
         check(managed, r#","spec":{"a":[1,2]}"#);
         check(&format!(r#"{managed},"name":"x""#), "");
-        check(&format!(r#""name":"x",{managed}"#), r#","data":1"#);
+        check(&format!(r#""labels":{{}},{managed}"#), r#","data":1"#);
         let owners = r#""ownerReferences":[{"name":"o","uid":"u"}]"#;
         check(
             r#""annotations":{"ownerReferences":"[]"},"name":"x""#,

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use apimachinery::Value;
 use client::ObjectKey;
-use client::indexes::{BY_ATTACHED, BY_CLAIM, BY_NODE, BY_VOLUME, claim_entry, claims_of_pod};
+use client::indexes::{
+    BY_ATTACHED, BY_CLAIM, BY_NODE, BY_VOLUME, claim_entry, claims_of_pod, has_claims,
+};
 use client::reflector::{Cached, StoreChange};
 use compact_str::CompactString;
 use controller::{Controller, Plan, Snapshot, Watches};
@@ -209,8 +211,7 @@ fn of_claim(change: &StoreChange, _: &Snapshot) -> Vec<ObjectKey> {
 
 fn of_pod(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
     let Some(pod) = change.new.as_ref().or(change.old.as_ref()) else { return Vec::new() };
-    let pod = pod.value();
-    if pod.str_at(&["spec", "nodeName"]).is_empty() {
+    if pod.pod().node.is_empty() || !has_claims(pod) {
         return Vec::new();
     }
     let (claims, namespace) = (snapshot.store::<PersistentVolumeClaim>(), change.key().namespace);
@@ -218,7 +219,7 @@ fn of_pod(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
         let claim = claims.get(&ObjectKey::new(namespace.clone(), name))?;
         key(claim.value().str_at(&["spec", "volumeName"]))
     };
-    claims_of_pod(&pod).into_iter().filter_map(volume).collect()
+    claims_of_pod(&pod.value()).into_iter().filter_map(volume).collect()
 }
 
 fn of_attachment(change: &StoreChange, _: &Snapshot) -> Vec<ObjectKey> {

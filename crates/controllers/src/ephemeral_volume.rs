@@ -63,7 +63,7 @@ fn claim_name(pod: &Value, volume: &Value) -> String {
 }
 
 fn with_volumes(change: &StoreChange, _: &Snapshot) -> Vec<ObjectKey> {
-    let new = change.new.as_ref();
+    let new = change.new.as_ref().filter(|it| it.mentions("\"ephemeral\""));
     let concerned = new.is_some_and(|it| volumes(&it.value()).next().is_some());
     if concerned { vec![change.key()] } else { Vec::new() }
 }

@@ -303,8 +303,7 @@ fn nodes_of(zones: &mut Zones, metrics: &Metrics, change: &StoreChange) -> Vec<O
 /// The node of a pod, unless it is ready: only on others pods matter.
 fn node_of(zones: &Mutex<Zones>, change: &StoreChange) -> Vec<ObjectKey> {
     let Some(pod) = &change.new else { return Vec::new() };
-    let value = pod.value();
-    match value.str_at(&["spec", "nodeName"]) {
+    match pod.pod().node.as_str() {
         "" => Vec::new(),
         name if zones.lock().is_ready(name) => Vec::new(),
         name => vec![ObjectKey::new("", name)],

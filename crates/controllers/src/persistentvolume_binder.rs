@@ -12,7 +12,7 @@ mod volume;
 use apimachinery::{Value, time};
 use client::events::{EventType, ObjectReference};
 use client::indexes::{
-    FOR_CLAIM, UNBOUND, claim_entry, claims_of_pod, unbound_entry, volume_entry,
+    FOR_CLAIM, UNBOUND, claim_entry, claims_of_pod, has_claims, unbound_entry, volume_entry,
 };
 use client::reflector::StoreChange;
 use client::{ObjectKey, Resource};
@@ -151,7 +151,7 @@ fn of_class(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
 /// The claims of a pod that has no node yet: what is told of them names it.
 fn of_pod(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     let Some(pod) = change.new.as_ref().or(change.old.as_ref()) else { return Vec::new() };
-    if !pod.mentions("persistentVolumeClaim") && !pod.mentions("ephemeral") {
+    if !has_claims(pod) {
         return Vec::new();
     }
     let store = snapshot.store::<PersistentVolumeClaim>();

@@ -43,9 +43,11 @@ fn address_of(pod: &Value) -> Option<Ipv4Addr> {
 
 /// The keys that a change concerns; what a pod had that is gone is free again.
 fn concerned(addresses: &Addresses, change: &StoreChange) -> Vec<ObjectKey> {
-    let ours =
-        |cached: &Arc<Cached>| cached.mentions(crate::PREFIX) && node_of(&cached.value()).is_some();
+    let ours = |cached: &Arc<Cached>| crate::number(&cached.pod().node).is_some();
+    let settled = |it: &Arc<Cached>| it.pod().is_over() && !it.pod().deleting;
     match (&change.old, &change.new) {
+        // Its address was given back when it ended.
+        (Some(old), Some(new)) if settled(old) && settled(new) => Vec::new(),
         (_, Some(new)) if ours(new) => vec![new.key.clone()],
         (Some(old), None) if ours(old) => {
             let pod = old.value();
