@@ -24,6 +24,9 @@ pub(crate) struct Options {
     /// Which workload `scheduler` measures, by the beginning of its name (default: all)
     #[arg(long, value_name = "NAME")]
     workload: Option<String>,
+    /// Write the table here
+    #[arg(long, value_name = "FILE")]
+    out: Option<std::path::PathBuf>,
     /// Measure this binary instead of building one
     #[arg(long)]
     binary: Option<std::path::PathBuf>,
@@ -47,9 +50,9 @@ pub(crate) fn run(places: &Places, options: &Options) -> Result<()> {
     arguments.push(format!("--image={image}"));
     arguments.push(format!("--node-ip={NODE}"));
     arguments.extend(options.workload.iter().map(|it| format!("--workload={it}")));
-    if options.scenarios.is_empty() {
-        arguments.push(format!("--out={}", places.root.join("docs/benchmarks.md").display()));
-    }
+    let page = || places.root.join("docs/benchmarks.md");
+    let out = options.out.clone().or_else(|| options.scenarios.is_empty().then(page));
+    arguments.extend(out.map(|it| format!("--out={}", it.display())));
     arguments.extend(options.scenarios.iter().cloned());
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     command::run("nsenter", &arguments, &places.root)

@@ -90,11 +90,27 @@ impl<'a> Allocator<'a> {
     /// # Errors
     /// Where the reason is not that devices are taken.
     pub fn allocate(&self, node: Node<'_>) -> Result<Option<Vec<Value>>, AllocateError> {
+        self.search(node, |plan, chosen| result::allocations(&self.claims, plan, chosen, node.name))
+    }
+
+    /// Whether all claims can be had on a node.
+    ///
+    /// # Errors
+    /// As [`Self::allocate`].
+    pub fn is_possible(&self, node: Node<'_>) -> Result<bool, AllocateError> {
+        self.search(node, |_, _| ()).map(|found| found.is_some())
+    }
+
+    fn search<T>(
+        &self,
+        node: Node<'_>,
+        found: impl FnOnce(&prepare::Plan<'_>, &search::Solution<'_>) -> T,
+    ) -> Result<Option<T>, AllocateError> {
         let pools = self.supply.slices.gather(node);
         let candidates = prepare::candidates(&pools);
         let plan = prepare::prepare(self, node, &pools, &candidates)?;
         match search::Search::new(self, node, &pools, &plan, &candidates).run()? {
-            Some(chosen) => Ok(Some(result::allocations(&self.claims, &plan, &chosen, node.name))),
+            Some(chosen) => Ok(Some(found(&plan, &chosen))),
             None => {
                 let mut states = pools.iter().map(|it| &it.state);
                 if states.any(|it| matches!(it, crate::pools::PoolState::Invalid(_))) {

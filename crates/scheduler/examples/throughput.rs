@@ -116,7 +116,7 @@ fn preempt(nodes: usize, count: usize, profile: &Profile) {
         let decision = decide(Cycle { pod: &pod, cluster: &cluster }, profile, how);
         let Decision::Reject(diagnosis) = decision else { continue };
         let Some(best) = scheduler::preemption::best(diagnosis.candidates) else { continue };
-        for victim in &best.victims {
+        for victim in best.victims.iter() {
             cluster.remove_pod(&victim.key);
         }
         pod.node = best.node;

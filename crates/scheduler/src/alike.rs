@@ -10,6 +10,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 use parking_lot::Mutex;
 
+use crate::labels::Labels;
 use crate::pod::{Ask, HostPort, PodLite};
 use crate::remembered::{Moment, Remembered};
 use crate::resources::PodRequests;
@@ -21,25 +22,33 @@ const CLASSES: usize = 32;
 #[derive(Debug, Clone)]
 pub(crate) struct Likeness {
     profile: CompactString,
+    /// Nodes that are being emptied for others are theirs where those are as important.
+    priority: i32,
     requests: Arc<PodRequests>,
     ask: Arc<Ask>,
     ports: Box<[HostPort]>,
+    /// Its namespace and labels, where plugins look at them.
+    labels: Option<(CompactString, Arc<Labels>)>,
 }
 
 impl Likeness {
-    pub(crate) fn of(pod: &PodLite, profile: &str) -> Self {
+    pub(crate) fn of(pod: &PodLite, profile: &str, labels: bool) -> Self {
         Self {
             profile: profile.into(),
+            priority: pod.priority,
             requests: Arc::clone(&pod.requests),
             ask: Arc::clone(&pod.ask),
             ports: pod.ports.clone(),
+            labels: labels.then(|| (pod.key.namespace.clone(), Arc::clone(&pod.labels))),
         }
     }
 
     fn is(&self, other: &Self) -> bool {
         let (own, its) = (&self.ask, &other.ask);
-        self.requests == other.requests
+        self.priority == other.priority
+            && self.requests == other.requests
             && self.ports == other.ports
+            && self.labels == other.labels
             && own.tolerations == its.tolerations
             && own.nodes == its.nodes
             && own.images == its.images

@@ -14,9 +14,10 @@ use parking_lot::Mutex;
 
 use crate::alike::Alike;
 use crate::devices::Devices;
+use crate::emptied::Emptied;
 use crate::groups::Groups;
 use crate::labels::Labels;
-use crate::node::{NodeLite, Row};
+use crate::node::{NodeLite, Replaced, Row};
 use crate::pod::PodLite;
 use crate::remembered::Remembered;
 use crate::tallies::{Attitude, HeldTerm, Question, Tallies};
@@ -93,6 +94,7 @@ pub struct Cluster {
     image_nodes: BTreeMap<CompactString, i64>,
     remembered: Remembered,
     alike: Alike,
+    emptied: Emptied,
     tallies: Tallies,
     topology: Topology,
     /// Claims, volumes and storage classes.
@@ -143,6 +145,11 @@ impl Cluster {
     /// What earlier pods were told.
     pub(crate) fn alike(&self) -> &Alike {
         &self.alike
+    }
+
+    /// What emptying nodes would come to for earlier pods.
+    pub(crate) fn emptied(&self) -> &Emptied {
+        &self.emptied
     }
 
     /// The domains of a label.
@@ -318,8 +325,11 @@ impl Cluster {
     pub fn set_pod(&mut self, pod: Arc<PodLite>) {
         self.groups.placed(&pod);
         if let Some(index) = self.placed.get(&pod.key).and_then(|it| self.position(it))
-            && self.rows[index].replace(&pod)
+            && let Some(replaced) = self.rows[index].replace(&pod)
         {
+            if replaced == Replaced::Ranked {
+                self.remembered.changed(index);
+            }
             return;
         }
         self.take_pod(&pod.key);
@@ -344,13 +354,14 @@ impl Cluster {
     #[must_use]
     pub fn pod(&self, key: &ObjectKey) -> Option<&PodLite> {
         let row = self.row(self.placed.get(key)?)?;
-        row.pods.iter().find(|it| it.key == *key).map(|it| it.as_ref())
+        Some(&row.pods[row.find(key)?])
     }
 
     fn take_pod(&mut self, key: &ObjectKey) -> Option<Arc<PodLite>> {
         let node = self.placed.remove(key)?;
         if let Some(index) = self.position(&node) {
-            let pod = self.rows[index].pods.iter().find(|it| it.key == *key).cloned()?;
+            let row = &self.rows[index];
+            let pod = Arc::clone(&row.pods[row.find(key)?]);
             self.tell(index, &pod, false);
             self.rows[index].remove(&pod);
             self.refresh(index);
@@ -365,17 +376,32 @@ impl Cluster {
         Some(pod)
     }
 
+    /// Whether a node is being emptied for a pod.
+    #[must_use]
+    pub fn is_nominated(&self, pod: &ObjectKey) -> bool {
+        self.nominations.contains_key(pod)
+    }
+
+    /// What is said of a node is not what it was, though the node and its pods are.
+    fn said_anew(&mut self, node: &str) {
+        if let Some(index) = self.position(node) {
+            self.remembered.changed(index);
+        }
+    }
+
     /// Notes that a node is being emptied for a pod (`Some`), or not any more.
     pub fn nominate(&mut self, pod: &Arc<PodLite>, node: Option<&str>) {
-        if let Some(before) = self.nominations.remove(&pod.key)
-            && let Some(pods) = self.nominated.get_mut(&before)
-        {
-            pods.retain(|it| it.key != pod.key);
-            if pods.is_empty() {
-                self.nominated.remove(&before);
+        if let Some(before) = self.nominations.remove(&pod.key) {
+            if let Some(pods) = self.nominated.get_mut(&before) {
+                pods.retain(|it| it.key != pod.key);
+                if pods.is_empty() {
+                    self.nominated.remove(&before);
+                }
             }
+            self.said_anew(&before);
         }
         if let Some(node) = node {
+            self.said_anew(node);
             self.nominated.entry(node.into()).or_default().push(Arc::clone(pod));
             self.nominations.insert(pod.key.clone(), node.into());
         }
@@ -417,6 +443,8 @@ impl Cluster {
             None => drop(self.namespaces.remove(name)),
         }
         self.tallies.namespaces_changed();
+        // Whom terms mean is part of what was said of nodes.
+        self.remembered.rearranged();
     }
 
     /// Sets or forgets a service: pods that it selects are spread.

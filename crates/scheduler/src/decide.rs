@@ -181,7 +181,8 @@ fn prepare<'a>(cycle: Cycle<'a>, profile: &'a Profile) -> Result<Checks<'a>, (Ch
 fn quick(field: &Field<'_, '_>, profile: &Profile, how: How<'_>) -> Option<Placement> {
     let cycle = field.cycle;
     let all_count = matches!(profile.percentage.0, 0 | 100);
-    let alone = !how.parts && how.others.is_none() && cycle.cluster.nominated().next().is_none();
+    // A pod for which a node is being emptied does not come before itself: no other is like it.
+    let alone = !how.parts && how.others.is_none() && !cycle.cluster.is_nominated(&cycle.pod.key);
     let local = all_count
         && alone
         && field.checks.iter().all(|(_, check)| check.is_local())
@@ -191,9 +192,10 @@ fn quick(field: &Field<'_, '_>, profile: &Profile, how: How<'_>) -> Option<Place
     }
     let rows = cycle.cluster.rows();
     let (alike, remembered) = (cycle.cluster.alike(), cycle.cluster.remembered());
-    let like = Likeness::of(cycle.pod, &profile.scheduler_name);
+    let labels = field.checks.iter().any(|(_, check)| check.looks_at_labels());
+    let like = Likeness::of(cycle.pod, &profile.scheduler_name, labels);
     let judge = |row: usize| {
-        check_all(field.checks, &rows[row]).ok()?;
+        check_with_nominated(cycle, field.checks, &rows[row]).ok()?;
         let mut total = [0];
         add_scores(cycle, profile, &[row], &mut total, None);
         Some(total[0])
@@ -247,8 +249,8 @@ const UNSEEN: u8 = LEFT_OUT - 2;
 /// Marks one that others refused.
 const OTHERS: u8 = LEFT_OUT - 3;
 
-/// How many rows are asked about at once.
-const CHUNK: usize = 512;
+/// How many rows are asked about at once: few, since the others need not be asked about once enough will do.
+const CHUNK: usize = 64;
 
 impl<'a, 'c> Field<'a, 'c> {
     fn new(cycle: Cycle<'a>, checks: &'c [(&'static str, Box<dyn Check + 'a>)]) -> Self {
@@ -483,10 +485,10 @@ fn refuse(field: &Field<'_, '_>, profile: &Profile, marks: &[u8], how: How<'_>) 
         .collect();
     let left_out = left_out(&field.left_out_by);
     let mut plugins: Vec<&'static str> = field.left_out_by.clone();
-    for mark in marks {
-        let name = usize::from(*mark).checked_sub(1).and_then(|index| field.checks.get(index));
-        plugins.extend(name.map(|(name, _)| *name));
-    }
+    let mut marked = [false; 256];
+    marks.iter().for_each(|mark| marked[usize::from(*mark)] = true);
+    let refusing = field.checks.iter().zip(&marked[1..]).filter(|(_, marked)| **marked);
+    plugins.extend(refusing.map(|((name, _), _)| *name));
     plugins.sort_unstable();
     plugins.dedup();
     let failure = Failure {

@@ -238,7 +238,7 @@ impl Extender {
         }
         let violations = member(victims, "numPDBViolations").and_then(Value::as_i64);
         let violations = violations.and_then(|it| usize::try_from(it).ok()).unwrap_or_default();
-        Ok(Candidate { node: node.into(), victims: pods, violations })
+        Ok(Candidate { node: node.into(), victims: pods.into(), violations })
     }
 
     /// Has it bind a pod.

@@ -107,6 +107,11 @@ pub trait Check: Debug {
         false
     }
 
+    /// Whether the namespace and the labels of the pod are among what makes pods alike to it, where it is local.
+    fn looks_at_labels(&self) -> bool {
+        false
+    }
+
     /// What the pods of a node have to do with what is said of it.
     fn looks_at_pods(&self) -> LooksAtPods<'_> {
         LooksAtPods::Yes

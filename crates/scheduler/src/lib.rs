@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod config;
 pub mod decide;
 pub mod devices;
+mod emptied;
 pub mod extender;
 pub mod framework;
 pub mod groups;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::Value;
+use client::ObjectKey;
 use compact_str::CompactString;
 
 use crate::labels::Labels;
@@ -82,6 +83,15 @@ pub struct Row {
     pub nonzero_memory: i64,
 }
 
+/// What a pod that is taken anew brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replaced {
+    /// Nothing.
+    Same,
+    /// It is more or less important than it was, of pods that might go.
+    Ranked,
+}
+
 impl Row {
     /// Puts a pod on the node.
     pub fn add(&mut self, pod: Arc<PodLite>) {
@@ -91,22 +101,29 @@ impl Row {
         self.pods.push(pod);
     }
 
-    /// Takes a pod anew that is there already, where nothing changed that others are told of; false otherwise.
-    pub(crate) fn replace(&mut self, pod: &Arc<PodLite>) -> bool {
+    /// Takes a pod anew that is there already, where nothing changed that others are told of; `None` otherwise.
+    pub(crate) fn replace(&mut self, pod: &Arc<PodLite>) -> Option<Replaced> {
         if pod.node != self.node.name {
-            return false;
+            return None;
         }
-        let Some(there) = self.pods.iter_mut().find(|it| it.key == pod.key) else { return false };
-        let same = there.looks_like(pod);
-        if same {
-            *there = Arc::clone(pod);
+        let index = self.find(&pod.key)?;
+        let there = &mut self.pods[index];
+        if !there.looks_like(pod) {
+            return None;
         }
-        same
+        let same = there.started == pod.started;
+        *there = Arc::clone(pod);
+        Some(if same { Replaced::Same } else { Replaced::Ranked })
+    }
+
+    /// Where a pod is among those of the node. Whoever is asked about came lately, mostly.
+    pub(crate) fn find(&self, key: &ObjectKey) -> Option<usize> {
+        self.pods.iter().rposition(|it| it.key == *key)
     }
 
     /// Takes a pod off the node.
     pub fn remove(&mut self, pod: &PodLite) -> Option<Arc<PodLite>> {
-        let index = self.pods.iter().position(|it| it.key == pod.key)?;
+        let index = self.find(&pod.key)?;
         let pod = self.pods.swap_remove(index);
         self.requested.subtract(&pod.requests.exact);
         self.nonzero_milli_cpu -= pod.requests.nonzero_milli_cpu;

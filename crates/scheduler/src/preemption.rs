@@ -6,6 +6,7 @@ use compact_str::CompactString;
 
 use crate::config::PreemptionArgs;
 use crate::decide::{check_with_nominated, histogram};
+use crate::emptied::Sort;
 use crate::framework::{Check, Failure, LooksAtPods, PostFilter, Profile, Rejection, Remedy};
 use crate::node::Row;
 use crate::pod::PodLite;
@@ -17,7 +18,7 @@ pub struct Candidate {
     /// The node.
     pub node: CompactString,
     /// The pods, the most important first.
-    pub victims: Vec<Arc<PodLite>>,
+    pub victims: Arc<[Arc<PodLite>]>,
     /// How many of them their budgets would keep.
     pub violations: usize,
 }
@@ -74,18 +75,21 @@ impl DefaultPreemption {
         let limit = (rows.len() * self.0.percentage / 100).max(self.0.absolute).min(rows.len());
         let begin = usize::try_from(failure.random % rows.len().max(1) as u64).unwrap_or_default();
         let mut refusals: Vec<Option<Rejection>> = vec![None; rows.len()];
-        let sums = sums_alone(failure);
+        let mut sums = sums_alone(failure).map(|wanted| BySums::new(failure, wanted));
         let mut candidates = Vec::new();
         for index in (begin..rows.len()).chain(0..begin) {
             let helps = failure.refusals[index].as_ref().is_some_and(|it| !it.unresolvable);
             if !helps || candidates.len() >= limit {
                 continue;
             }
-            let by_sums = sums.and_then(|wanted| by_sums(failure, index, wanted));
+            let by_sums = sums.as_mut().and_then(|it| it.find(index));
             match by_sums.map_or_else(|| try_node(failure, index), Ok) {
                 Ok(candidate) => candidates.push(candidate),
                 Err(refusal) => refusals[index] = Some(refusal),
             }
+        }
+        if let Some(sort) = sums.and_then(|it| it.sort) {
+            failure.cycle.cluster.emptied().keep(sort);
         }
         if candidates.is_empty() {
             let hopeless = Rejection::for_good("Preemption is not helpful for scheduling");
@@ -108,6 +112,39 @@ fn sums_alone<'c>(failure: &Failure<'_, 'c>) -> Option<&'c Resources> {
         }
     }
     wanted
+}
+
+/// Finds by sums what would be found by trying.
+struct BySums<'f, 'a, 'c> {
+    failure: &'f Failure<'a, 'c>,
+    wanted: &'c Resources,
+    /// What is remembered; nothing where budgets have a say, which change on their own.
+    sort: Option<Sort>,
+}
+
+impl<'f, 'a, 'c> BySums<'f, 'a, 'c> {
+    fn new(failure: &'f Failure<'a, 'c>, wanted: &'c Resources) -> Self {
+        let cluster = failure.cycle.cluster;
+        let of = (wanted, failure.cycle.pod.priority);
+        let sort = || cluster.emptied().take(of, cluster.remembered(), cluster.rows().len());
+        Self { failure, wanted, sort: (!cluster.has_budgets()).then(sort) }
+    }
+
+    /// `None` where trying would find nothing, or has to be asked.
+    fn find(&mut self, index: usize) -> Option<Candidate> {
+        let find = || by_sums(self.failure, index, self.wanted);
+        let found = match &mut self.sort {
+            Some(sort) => sort.get(index, find),
+            None => find(),
+        };
+        // What has nothing to do with pods is looked at on its own.
+        let row = &self.failure.cycle.cluster.rows()[index];
+        let others = || {
+            let mut checks = self.failure.checks.iter().map(|(_, it)| it);
+            checks.all(|it| !matches!(it.looks_at_pods(), LooksAtPods::No) || it.check(row).is_ok())
+        };
+        found.filter(|_| others())
+    }
 }
 
 /// [`try_node`] by sums alone; `None` where it would find nothing, or pods are promised the node.
@@ -147,7 +184,7 @@ fn by_sums(failure: &Failure<'_, '_>, index: usize, wanted: &Resources) -> Optio
         take_back(pod);
     });
     victims.sort_by_key(|it| importance(it));
-    Some(Candidate { node: row.node.name.clone(), victims, violations })
+    Some(Candidate { node: row.node.name.clone(), victims: victims.into(), violations })
 }
 
 /// Removes every pod of lower priority, then takes back as many as fit, the most important first and those whose
@@ -181,7 +218,7 @@ fn try_node(failure: &Failure<'_, '_>, index: usize) -> Result<Candidate, Reject
         }
     }
     victims.sort_by_key(|it| importance(it));
-    Ok(Candidate { node: row.node.name.clone(), victims, violations })
+    Ok(Candidate { node: row.node.name.clone(), victims: victims.into(), violations })
 }
 
 /// The node as it would be.

@@ -128,6 +128,12 @@ struct Entry {
 }
 
 impl Entry {
+    /// The resource claims that it uses, as far as they have names.
+    fn claims(&self) -> impl Iterator<Item = ObjectKey> {
+        let names = self.pod.ask.resource_claims.iter().filter_map(|it| it.claim.name());
+        names.map(|it| ObjectKey::new(self.pod.key.namespace.clone(), it.clone()))
+    }
+
     /// What it lies under in [`Queue::refused_by`].
     fn refusing(&self) -> &[&'static str] {
         if self.refused_by.is_empty() { &[ANYTHING] } else { &self.refused_by }
@@ -147,6 +153,8 @@ pub struct Queue {
     sequence: u64,
     backoff_for: Backoff,
     gated: BTreeSet<ObjectKey>,
+    /// Who uses each resource claim.
+    users: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// Pods that came to a queue, by what brought them, since somebody asked.
     entered: BTreeMap<(&'static str, &'static str), u64>,
     /// How many pods more or fewer each plugin refuses since somebody asked, by scheduler.
@@ -279,6 +287,23 @@ impl Queue {
         }
     }
 
+    /// Something happened that matters to one pod: where it may help, that is tried again.
+    pub fn happened_to_one(&mut self, what: Happened, now: Instant, key: &ObjectKey) {
+        let Some(entry) = self.entries.get(key) else { return };
+        let helped = || entry.refusing().iter().any(|it| *it == ANYTHING || what.helps(it));
+        if matches!(entry.place, Place::Unschedulable(_)) && helped() {
+            self.again(key, now, what.name());
+        }
+    }
+
+    /// The pods that use a resource claim, and whether a plugin does not let them in.
+    #[must_use]
+    pub fn users_of(&self, claim: &ObjectKey) -> Vec<(Arc<PodLite>, bool)> {
+        let users = self.users.get(claim).into_iter().flatten();
+        let entries = users.filter_map(|it| self.entries.get(it));
+        entries.map(|it| (Arc::clone(&it.pod), it.place == Place::Gated)).collect()
+    }
+
     /// The pods that a plugin does not let in.
     #[must_use]
     pub fn gated_pods(&self) -> Vec<Arc<PodLite>> {
@@ -350,11 +375,22 @@ impl Queue {
             *self.entered.entry((queue, event)).or_default() += 1;
         }
         entry.place = place;
+        for claim in entry.claims() {
+            self.users.entry(claim).or_default().insert(key.clone());
+        }
         self.entries.insert(key, entry);
     }
 
     fn take(&mut self, key: &ObjectKey) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
+        for claim in entry.claims() {
+            if let Some(users) = self.users.get_mut(&claim) {
+                users.remove(key);
+                if users.is_empty() {
+                    self.users.remove(&claim);
+                }
+            }
+        }
         match entry.place {
             Place::Active(rank) => drop(self.active.remove(&rank)),
             Place::Backoff(at) => drop(self.backoff.remove(&(at, key.clone()))),

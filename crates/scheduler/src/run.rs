@@ -338,18 +338,19 @@ impl Running {
     fn claim_changed(&mut self, key: &ObjectKey, value: Option<&Value>) {
         let change = self.state.cluster.devices.set_claim(key, value);
         let now = self.scheduler.clock.monotonic();
-        let uses = |pod: &PodLite| {
-            pod.key.namespace == key.namespace
-                && pod.ask.resource_claims.iter().any(|it| it.claim.name() == Some(&key.name))
-        };
-        match change {
+        let gave_back = match change {
             ClaimChange::Nothing => return,
-            ClaimChange::GaveBack => self.state.queue.happened(Happened::Devices, now),
-            ClaimChange::Changed => self.state.queue.happened_to(Happened::Devices, now, uses),
+            ClaimChange::GaveBack => true,
+            ClaimChange::Changed => false,
+        };
+        if gave_back {
+            self.state.queue.happened(Happened::Devices, now);
         }
-        for pod in self.state.queue.gated_pods() {
-            if uses(&pod) && !self.is_gated(&pod) {
+        for (pod, gated) in self.state.queue.users_of(key) {
+            if gated && !self.is_gated(&pod) {
                 self.state.queue.put(pod, false, now);
+            } else if !gated && !gave_back {
+                self.state.queue.happened_to_one(Happened::Devices, now, &pod.key);
             }
         }
     }

@@ -14,6 +14,8 @@ pub(crate) const NOWHERE: u32 = u32::MAX;
 pub(crate) struct Domains {
     of_row: Vec<u32>,
     count: usize,
+    /// Whether no two rows are in one domain.
+    apart: bool,
 }
 
 impl Domains {
@@ -28,8 +30,14 @@ impl Domains {
             numbers.insert(value.into(), next);
             next
         };
-        let of_row = rows.iter().map(number).collect();
-        Self { of_row, count: numbers.len() }
+        let of_row: Vec<u32> = rows.iter().map(number).collect();
+        let apart = of_row.iter().filter(|it| **it != NOWHERE).count() == numbers.len();
+        Self { of_row, count: numbers.len(), apart }
+    }
+
+    /// Whether every domain is one node.
+    pub(crate) fn are_nodes(&self) -> bool {
+        self.apart
     }
 
     /// How many there are.

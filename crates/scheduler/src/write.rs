@@ -308,7 +308,7 @@ impl Writer {
     /// Removes pods, several at once.
     async fn make_room(&self, pod: &Arc<Value>, by: &Candidate) {
         let mut going = tokio::task::JoinSet::new();
-        for victim in &by.victims {
+        for victim in by.victims.iter() {
             let permit = self.permit().await;
             let victim = Arc::clone(victim);
             let (writer, pod, node) = (self.clone(), Arc::clone(pod), by.node.clone());

@@ -153,11 +153,41 @@ impl Clients {
         in_flight: usize,
         ask: impl Fn(usize) -> Ask + Send + Sync + 'static,
     ) -> Result<Load> {
-        let (next, ask) = (Arc::new(AtomicUsize::new(0)), Arc::new(ask));
         let start = Instant::now();
-        let workers: Vec<_> = (0..in_flight)
+        let mut took = self.send_all(count, in_flight, move |nth| [ask(nth)]).await?;
+        let seconds = start.elapsed().as_secs_f64();
+        #[allow(clippy::cast_precision_loss, reason = "counts of requests are small")]
+        let per_second = count as f64 / seconds;
+        Ok(Load { per_second, p99: percentile(&mut took, 99) })
+    }
+
+    /// Sends `count` times a few requests, one of them after the other, `in_flight` at a time.
+    ///
+    /// # Errors
+    /// The first request that failed.
+    pub(crate) async fn load_in_order(
+        &self,
+        count: usize,
+        in_flight: usize,
+        asks: impl Fn(usize) -> Vec<Ask> + Send + Sync + 'static,
+    ) -> Result<()> {
+        self.send_all(count, in_flight, asks).await.map(drop)
+    }
+
+    /// How long each request took.
+    async fn send_all<I>(
+        &self,
+        count: usize,
+        in_flight: usize,
+        asks: impl Fn(usize) -> I + Send + Sync + 'static,
+    ) -> Result<Vec<Duration>>
+    where
+        I: IntoIterator<Item = Ask, IntoIter: Send>,
+    {
+        let (next, asks) = (Arc::new(AtomicUsize::new(0)), Arc::new(asks));
+        let workers: Vec<_> = (0..in_flight.min(count))
             .map(|_| {
-                let (clients, next, ask) = (self.clone(), Arc::clone(&next), Arc::clone(&ask));
+                let (clients, next, asks) = (self.clone(), Arc::clone(&next), Arc::clone(&asks));
                 tokio::spawn(async move {
                     let mut took = Vec::new();
                     loop {
@@ -165,10 +195,12 @@ impl Clients {
                         if nth >= count {
                             return anyhow::Ok(took);
                         }
-                        let ask = ask(nth);
-                        let begun = Instant::now();
-                        clients.send(nth, &ask).await?;
-                        took.push(begun.elapsed());
+                        let asks = asks(nth).into_iter();
+                        for ask in asks {
+                            let begun = Instant::now();
+                            clients.send(nth, &ask).await?;
+                            took.push(begun.elapsed());
+                        }
                     }
                 })
             })
@@ -177,10 +209,7 @@ impl Clients {
         for worker in workers {
             took.extend(worker.await??);
         }
-        let seconds = start.elapsed().as_secs_f64();
-        #[allow(clippy::cast_precision_loss, reason = "counts of requests are small")]
-        let per_second = count as f64 / seconds;
-        Ok(Load { per_second, p99: percentile(&mut took, 99) })
+        Ok(took)
     }
 }
 

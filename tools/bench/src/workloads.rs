@@ -1,132 +1,425 @@
 //! Upstream's scheduling workloads (`scheduler_perf`) through the real API server: durable bindings, events, and the pods
 //! are created while they are scheduled.
+//!
+//! A row for each of upstream's workloads that has a floor, and for some that have none; its steps are those of upstream's
+//! `performance-config.yaml`. What differs: the server keeps its admission plugins, so that namespaces have an account and
+//! important pods name a class, and a figure counts from the first request to the last pod that has a node.
+
+mod objects;
+mod steps;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use http::Method;
-use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::Options;
-use crate::load::{Ask, Clients, IN_FLIGHT};
 use crate::server::Server;
 use crate::table::{Bar, Figure};
+use objects::{
+    affinity, allocated, anti_affinity, attaching_node, aws_volume, claim, claim_template,
+    csi_node, csi_volume, daemon, device_class, device_node, gated, gated_with_affinity, green,
+    important, labelled, lone_node, migrated_csi_node, node, node_affinity, node_in_zone,
+    node_in_zones, pod, preferred_affinity, preferred_anti_affinity, preferred_spread,
+    preferred_team_affinity, preferred_team_anti_affinity, priority, required_spread, service,
+    service_of_labelled, short, slice, spread_over_fitting_nodes, tainted_node, team_affinity,
+    team_anti_affinity, too_large, unimportant, useless_node, with_claim, with_secret,
+};
+use steps::Step::{
+    Any, Churn, Delete, Gated, Measure, Namespaces, Nodes, PodsInEach, Status, Steady,
+};
+use steps::{Churn as Comes, Pods, Run, Step};
 
-const PODS: &str = "/api/v1/namespaces/sched/pods";
-/// How often is looked how many pods have a node.
-const LOOK: Duration = Duration::from_millis(20);
-/// How long nothing may happen before a workload counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// What is asked of a workload: ten times upstream's floor, at least 500, at most 3,500 pods a second.
+const fn tenfold(floor: f64) -> Bar {
+    Bar::AtLeast((floor * 10.0).clamp(500.0, 3_500.0))
+}
 
-const ZONE: &str = "topology.kubernetes.io/zone";
-const HOST: &str = "kubernetes.io/hostname";
-const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
-const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
-
-/// A workload: upstream's name, nodes, pods that are there before, pods that are measured, and what is asked for (ten
-/// times upstream's floor, at least 500, at most 3,500).
+/// A workload by upstream's name.
 struct Workload {
     name: &'static str,
-    counts: [usize; 3],
-    bar: f64,
-    spec: fn() -> Value,
+    /// None where upstream has no floor.
+    bar: Bar,
+    steps: &'static [Step],
 }
 
-fn nothing() -> Value {
-    json!({})
+const fn workload(name: &'static str, bar: Bar, steps: &'static [Step]) -> Workload {
+    Workload { name, bar, steps }
 }
 
-fn term(key: &str) -> Value {
-    json!({"labelSelector": {"matchLabels": {"app": "web"}}, "topologyKey": key})
+/// Pods that have a node before others are measured.
+const fn before(count: usize, namespace: &'static str, make: fn() -> serde_json::Value) -> Step {
+    Step::Pods(Pods::of(count, namespace, make))
 }
 
-fn anti_affinity() -> Value {
-    json!({"affinity": {"podAntiAffinity": {REQUIRED: [term(HOST)]}}})
+const fn measure_of(
+    count: usize,
+    namespace: &'static str,
+    make: fn() -> serde_json::Value,
+) -> Step {
+    Measure(Pods::of(count, namespace, make))
 }
 
-fn affinity() -> Value {
-    json!({"affinity": {"podAffinity": {REQUIRED: [term(ZONE)]}}})
-}
+const CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
+const CSI_NODES: &str = "/apis/storage.k8s.io/v1/csinodes";
+const DEVICE_CLASSES: &str = "/apis/resource.k8s.io/v1/deviceclasses";
+const SLICES: &str = "/apis/resource.k8s.io/v1/resourceslices";
+const CLAIMS: &str = "/apis/resource.k8s.io/v1/namespaces/init/resourceclaims";
+const TEMPLATES_BEFORE: &str = "/apis/resource.k8s.io/v1/namespaces/init/resourceclaimtemplates";
+const TEMPLATES: &str = "/apis/resource.k8s.io/v1/namespaces/test/resourceclaimtemplates";
+const CHURN_PODS: &str = "/api/v1/namespaces/churn/pods";
+const CHURN_SERVICES: &str = "/api/v1/namespaces/churn/services";
 
-fn preferred_affinity() -> Value {
-    let liked = json!({"weight": 1, "podAffinityTerm": term(HOST)});
-    json!({"affinity": {"podAffinity": {PREFERRED: [liked]}}})
-}
-
-fn preferred_anti_affinity() -> Value {
-    let liked = json!({"weight": 1, "podAffinityTerm": term(HOST)});
-    json!({"affinity": {"podAntiAffinity": {PREFERRED: [liked]}}})
-}
-
-fn node_affinity() -> Value {
-    let term = json!({"matchExpressions": [{"key": ZONE, "operator": "In", "values": ["zone-0", "zone-1"]}]});
-    json!({"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [term]}}}})
-}
-
-fn spread(when: &str) -> Value {
-    json!({"topologySpreadConstraints": [{"maxSkew": 5, "topologyKey": ZONE, "whenUnsatisfiable": when,
-        "labelSelector": {"matchLabels": {"app": "web"}}}]})
-}
+/// Pods come that other pods have to make room for.
+const IMPORTANT_COME: Step = Churn(Comes {
+    every: Duration::from_millis(200),
+    go: false,
+    objects: &[(CHURN_PODS, important)],
+});
+/// Pods come that fit nowhere.
+const TOO_LARGE_COME: Step = Churn(Comes {
+    every: Duration::from_millis(200),
+    go: false,
+    objects: &[(CHURN_PODS, too_large)],
+});
+/// Objects of several kinds come and go.
+const ALL_COME_AND_GO: Step = Churn(Comes {
+    every: Duration::from_secs(1),
+    go: true,
+    objects: &[("/api/v1/nodes", useless_node), (CHURN_PODS, too_large), (CHURN_SERVICES, service)],
+});
+/// As long as upstream looks at what stays as it is.
+const STEADY: Step = Steady(Pods::of(10, "test", with_claim), Duration::from_secs(10));
 
 const WORKLOADS: &[Workload] = &[
-    Workload {
-        name: "SchedulingBasic/5000Nodes_10000Pods",
-        counts: [5_000, 1_000, 10_000],
-        bar: 3_500.0,
-        spec: nothing,
-    },
-    Workload {
-        name: "SchedulingBasic/50000Nodes_10000Pods",
-        counts: [50_000, 1_000, 10_000],
-        bar: 3_500.0 / 1.5,
-        spec: nothing,
-    },
-    Workload {
-        name: "SchedulingPodAntiAffinity/5000Nodes_2000Pods",
-        counts: [5_000, 1_000, 2_000],
-        bar: 600.0,
-        spec: anti_affinity,
-    },
-    Workload {
-        name: "SchedulingPodAffinity/5000Nodes_5000Pods",
-        counts: [5_000, 5_000, 5_000],
-        bar: 500.0,
-        spec: affinity,
-    },
-    Workload {
-        name: "SchedulingPreferredPodAffinity/5000Nodes_5000Pods",
-        counts: [5_000, 5_000, 5_000],
-        bar: 900.0,
-        spec: preferred_affinity,
-    },
-    Workload {
-        name: "SchedulingPreferredPodAntiAffinity/5000Nodes_5000Pods",
-        counts: [5_000, 5_000, 5_000],
-        bar: 900.0,
-        spec: preferred_anti_affinity,
-    },
-    Workload {
-        name: "SchedulingNodeAffinity/5000Nodes_10000Pods",
-        counts: [5_000, 5_000, 10_000],
-        bar: 2_200.0,
-        spec: node_affinity,
-    },
-    Workload {
-        name: "TopologySpreading/5000Nodes_5000Pods",
-        counts: [5_000, 5_000, 5_000],
-        bar: 850.0,
-        spec: || spread("DoNotSchedule"),
-    },
-    Workload {
-        name: "PreferredTopologySpreading/5000Nodes_5000Pods",
-        counts: [5_000, 5_000, 5_000],
-        bar: 1_250.0,
-        spec: || spread("ScheduleAnyway"),
-    },
+    workload(
+        "SchedulingBasic/5000Nodes_10000Pods",
+        Bar::AtLeast(3_500.0),
+        &[Nodes(5_000, node), before(1_000, "init", pod), measure_of(10_000, "test", pod)],
+    ),
+    workload(
+        // No workload of upstream's: a pod may cost half as much again where there are ten times as many nodes.
+        "SchedulingBasic/50000Nodes_10000Pods",
+        Bar::AtLeast(3_500.0 / 1.5),
+        &[Nodes(50_000, node), before(1_000, "init", pod), measure_of(10_000, "test", pod)],
+    ),
+    workload(
+        "SchedulingDaemonset/15000Nodes",
+        tenfold(390.0),
+        &[Nodes(1, lone_node), Nodes(15_000, node), measure_of(30_000, "test", daemon)],
+    ),
+    workload(
+        "PreemptionBasic/1000Nodes",
+        Bar::None,
+        &[
+            Any(1, CLASSES, priority),
+            Nodes(1_000, node),
+            before(4_000, "init", unimportant),
+            measure_of(1_000, "test", important),
+        ],
+    ),
+    workload(
+        "PreemptionAsync/5000Nodes",
+        tenfold(160.0),
+        &[
+            Any(1, CLASSES, priority),
+            Nodes(5_000, node),
+            before(20_000, "init", unimportant),
+            IMPORTANT_COME,
+            measure_of(5_000, "test", pod),
+        ],
+    ),
+    workload(
+        "Unschedulable/5kNodes/100Init/10kPods",
+        tenfold(170.0),
+        &[
+            Any(1, CLASSES, priority),
+            Nodes(5_000, node),
+            before(100, "init", pod),
+            TOO_LARGE_COME,
+            measure_of(10_000, "test", pod),
+        ],
+    ),
+    workload(
+        "SchedulingWithMixedChurn/5000Nodes_10000Pods",
+        tenfold(265.0),
+        &[
+            Any(1, CLASSES, priority),
+            Nodes(5_000, node),
+            ALL_COME_AND_GO,
+            measure_of(10_000, "test", pod),
+        ],
+    ),
+    workload(
+        "SchedulingWhileGated/1Node_10000GatedPods",
+        tenfold(130.0),
+        &[
+            Nodes(1, lone_node),
+            Gated(Pods::of(10_000, "gated", gated)),
+            before(20_000, "going", short),
+            Delete("going", 50),
+            measure_of(20_000, "test", short),
+        ],
+    ),
+    workload(
+        "SchedulingPodAntiAffinity/5000Nodes_2000Pods",
+        tenfold(60.0),
+        &[
+            Nodes(5_000, node),
+            Namespaces(2, "sched"),
+            before(1_000, "sched-0", anti_affinity),
+            measure_of(2_000, "sched-1", anti_affinity),
+        ],
+    ),
+    workload(
+        "SchedulingPodMatchingAntiAffinity/5000Nodes_5000Pods",
+        tenfold(600.0),
+        &[
+            // Upstream has 5,000, of which 1,000 are taken.
+            Nodes(5_000, node),
+            Namespaces(2, "sched"),
+            before(1_000, "sched-0", anti_affinity),
+            measure_of(5_000, "sched-1", green),
+        ],
+    ),
+    workload(
+        "SchedulingPodAffinity/5000Nodes_5000Pods",
+        tenfold(35.0),
+        &[
+            Nodes(5_000, node_in_zone),
+            Namespaces(2, "sched"),
+            before(5_000, "sched-0", affinity),
+            measure_of(5_000, "sched-1", affinity),
+        ],
+    ),
+    workload(
+        "SchedulingPreferredPodAffinity/5000Nodes_5000Pods",
+        tenfold(90.0),
+        &[
+            Nodes(5_000, node),
+            Namespaces(2, "sched"),
+            before(5_000, "sched-0", preferred_affinity),
+            measure_of(5_000, "sched-1", preferred_affinity),
+        ],
+    ),
+    workload(
+        "SchedulingPreferredPodAntiAffinity/5000Nodes_5000Pods",
+        tenfold(90.0),
+        &[
+            Nodes(5_000, node),
+            Namespaces(2, "sched"),
+            before(5_000, "sched-0", preferred_anti_affinity),
+            measure_of(5_000, "sched-1", preferred_anti_affinity),
+        ],
+    ),
+    workload(
+        "SchedulingNodeAffinity/5000Nodes_10000Pods",
+        tenfold(220.0),
+        &[
+            Nodes(5_000, node_in_zone),
+            before(5_000, "init", node_affinity),
+            measure_of(10_000, "test", node_affinity),
+        ],
+    ),
+    workload(
+        "MixedSchedulingBasePod/5000Nodes_5000Pods",
+        tenfold(140.0),
+        &[
+            Nodes(5_000, node_in_zone),
+            before(2_000, "sched-0", pod),
+            before(2_000, "sched-0", affinity),
+            before(2_000, "sched-0", anti_affinity),
+            before(2_000, "sched-0", preferred_affinity),
+            before(2_000, "sched-0", preferred_anti_affinity),
+            measure_of(5_000, "test", pod),
+        ],
+    ),
+    workload(
+        "SchedulingRequiredPodAntiAffinityWithNSSelector/5000Nodes_2000Pods",
+        tenfold(24.0),
+        &[
+            Nodes(6_000, node),
+            Namespaces(100, "init-ns"),
+            PodsInEach(100, Pods::of(40, "init-ns", team_anti_affinity)),
+            measure_of(2_000, "measure-ns-0", team_anti_affinity),
+        ],
+    ),
+    workload(
+        "SchedulingPreferredAntiAffinityWithNSSelector/5000Nodes_2000Pods",
+        tenfold(55.0),
+        &[
+            Nodes(5_000, node),
+            Namespaces(100, "init-ns"),
+            PodsInEach(100, Pods::of(40, "init-ns", preferred_team_anti_affinity)),
+            measure_of(2_000, "measure-ns-0", preferred_team_anti_affinity),
+        ],
+    ),
+    workload(
+        "SchedulingRequiredPodAffinityWithNSSelector/5000Nodes_2000Pods",
+        tenfold(35.0),
+        &[
+            Nodes(5_000, node_in_zone),
+            Namespaces(100, "init-ns"),
+            PodsInEach(100, Pods::of(50, "init-ns", team_affinity)),
+            measure_of(2_000, "measure-ns-0", team_affinity),
+        ],
+    ),
+    workload(
+        "SchedulingPreferredAffinityWithNSSelector/5000Nodes_5000Pods",
+        tenfold(90.0),
+        &[
+            Nodes(5_000, node),
+            Namespaces(100, "init-ns"),
+            PodsInEach(100, Pods::of(50, "init-ns", preferred_team_affinity)),
+            measure_of(5_000, "measure-ns-0", preferred_team_affinity),
+        ],
+    ),
+    workload(
+        "SchedulingGatedPodsWithPodAffinityImpactForThroughput/1Node_10000GatedPods",
+        tenfold(110.0),
+        &[
+            Nodes(1, lone_node),
+            Gated(Pods::of(10_000, "gated", gated_with_affinity)),
+            measure_of(20_000, "test", labelled),
+        ],
+    ),
+    workload(
+        "TopologySpreading/5000Nodes_5000Pods",
+        tenfold(85.0),
+        &[
+            Nodes(5_000, node_in_zones),
+            before(5_000, "init", pod),
+            measure_of(5_000, "test", required_spread),
+        ],
+    ),
+    workload(
+        "PreferredTopologySpreading/5000Nodes_5000Pods",
+        tenfold(125.0),
+        &[
+            Nodes(5_000, node_in_zones),
+            before(5_000, "init", pod),
+            measure_of(5_000, "test", preferred_spread),
+        ],
+    ),
+    workload(
+        "DefaultTopologySpreading/5000Nodes_10000Pods",
+        Bar::None,
+        &[
+            Nodes(5_000, node_in_zones),
+            Any(1, "/api/v1/namespaces/test/services", service_of_labelled),
+            before(5_000, "init", pod),
+            measure_of(10_000, "test", labelled),
+        ],
+    ),
+    workload(
+        "SchedulingWithNodeInclusionPolicy/5000Nodes",
+        tenfold(68.0),
+        &[
+            Nodes(4_000, node),
+            Nodes(1_000, tainted_node),
+            measure_of(4_000, "test", spread_over_fitting_nodes),
+        ],
+    ),
+    workload(
+        "SchedulingSecrets/5000Nodes_10000Pods",
+        tenfold(260.0),
+        &[
+            Nodes(5_000, node),
+            before(1_000, "init", with_secret),
+            measure_of(10_000, "test", with_secret),
+        ],
+    ),
+    workload(
+        "SchedulingInTreePVs/5000Nodes_2000Pods",
+        tenfold(90.0),
+        &[
+            Nodes(5_000, node),
+            Step::Pods(Pods::of(1_000, "init", pod).with(aws_volume)),
+            Measure(Pods::of(2_000, "test", pod).with(aws_volume)),
+        ],
+    ),
+    workload(
+        "SchedulingMigratedInTreePVs/5000Nodes_5000Pods",
+        tenfold(35.0),
+        &[
+            Nodes(5_000, attaching_node),
+            Any(5_000, CSI_NODES, migrated_csi_node),
+            Step::Pods(Pods::of(5_000, "init", pod).with(aws_volume)),
+            Measure(Pods::of(5_000, "test", pod).with(aws_volume)),
+        ],
+    ),
+    workload(
+        "SchedulingCSIPVs/5000Nodes_5000Pods",
+        tenfold(48.0),
+        &[
+            Nodes(5_000, attaching_node),
+            Any(5_000, CSI_NODES, csi_node),
+            Step::Pods(Pods::of(5_000, "init", pod).with(csi_volume)),
+            Measure(Pods::of(5_000, "test", pod).with(csi_volume)),
+        ],
+    ),
+    workload(
+        "PreemptionPVs/1000Nodes",
+        Bar::None,
+        &[
+            Any(1, CLASSES, priority),
+            Nodes(1_000, node),
+            before(4_000, "init", unimportant),
+            Measure(Pods::of(1_000, "test", important).with(aws_volume)),
+        ],
+    ),
+    workload(
+        "SchedulingWithResourceClaimTemplate/5000pods_500nodes",
+        tenfold(56.0),
+        &[
+            Nodes(500, device_node),
+            Any(500, SLICES, slice),
+            Any(1, DEVICE_CLASSES, device_class),
+            Any(1, TEMPLATES_BEFORE, claim_template),
+            before(2_500, "init", with_claim),
+            Any(1, TEMPLATES, claim_template),
+            measure_of(2_500, "test", with_claim),
+        ],
+    ),
+    workload(
+        "SteadyStateClusterResourceClaimTemplate/empty_500nodes",
+        tenfold(64.0),
+        &[
+            Nodes(500, device_node),
+            Any(500, SLICES, slice),
+            Any(1, DEVICE_CLASSES, device_class),
+            Any(1, TEMPLATES, claim_template),
+            STEADY,
+        ],
+    ),
+    workload(
+        "SteadyStateClusterResourceClaimTemplate/half_500nodes",
+        tenfold(70.0),
+        &[
+            Nodes(500, device_node),
+            Any(500, SLICES, slice),
+            Any(1, DEVICE_CLASSES, device_class),
+            Any(2_500, CLAIMS, claim),
+            Status(2_500, CLAIMS, allocated),
+            Any(1, TEMPLATES, claim_template),
+            STEADY,
+        ],
+    ),
+    workload(
+        "SteadyStateClusterResourceClaimTemplate/full_500nodes",
+        tenfold(60.0),
+        &[
+            Nodes(500, device_node),
+            Any(500, SLICES, slice),
+            Any(1, DEVICE_CLASSES, device_class),
+            Any(4_990, CLAIMS, claim),
+            Status(4_990, CLAIMS, allocated),
+            Any(1, TEMPLATES, claim_template),
+            STEADY,
+        ],
+    ),
 ];
 
-/// Measures the workloads whose names begin so; all where nothing is said.
+/// Measures the workloads whose names begin so, one after the other; all where nothing is said.
 pub(crate) async fn measure(options: &Options) -> Result<Vec<Figure>> {
     let wanted = options.workload.as_deref().unwrap_or("all");
     let chosen: Vec<&Workload> =
@@ -137,101 +430,33 @@ pub(crate) async fn measure(options: &Options) -> Result<Vec<Figure>> {
     }
     let mut figures = Vec::new();
     for workload in chosen {
-        let rate = run(options, workload).await?;
-        figures.push(Figure::new(workload.name, rate, "pods/s", Bar::AtLeast(workload.bar)));
+        let figure = match run(options, workload).await {
+            Ok(rate) => Figure::new(workload.name, rate, "pods/s", workload.bar),
+            Err(error) => Figure::missing(&format!("{}: {error:#}", workload.name)),
+        };
+        // All of them take long: who looks on is told of each.
+        println!("{figure}");
+        figures.push(figure);
     }
     Ok(figures)
 }
 
-async fn run(options: &Options, workload: &Workload) -> Result<f64> {
-    let [nodes, before, measured] = workload.counts;
+async fn run(options: &Options, workload: &'static Workload) -> Result<f64> {
     // Nodes that nobody runs would be found dead.
-    let flags = ["--disable".to_owned(), "agent,proxy,dns,controllers,metrics".to_owned()];
-    let server = Server::start(&options.binary, tempfile::tempdir()?, &flags).await?;
-    let clients = &server.clients;
-    let create = |path: &str, object: Value| Ask::json(Method::POST, path, object.to_string());
-    let namespace = json!({"metadata": {"name": "sched"}});
-    clients.send(0, &create("/api/v1/namespaces", namespace)).await?;
-    let account = json!({"metadata": {"name": "default"}});
-    clients.send(0, &create("/api/v1/namespaces/sched/serviceaccounts", account)).await?;
-    clients
-        .load(nodes, IN_FLIGHT, |nth| Ask::json(Method::POST, "/api/v1/nodes", node(nth)))
-        .await?;
-    clients.load(nodes, IN_FLIGHT, status).await?;
-    clients.load(nodes, IN_FLIGHT, untaint).await?;
-    let make = workload.spec;
-    let pods = move |first: usize| {
-        move |nth: usize| Ask::json(Method::POST, PODS, pod(first + nth, make()))
-    };
-    clients.load(before, IN_FLIGHT, pods(0)).await?;
-    until(clients, before).await?;
-    let begun = Instant::now();
-    let creating = clients.load(measured, IN_FLIGHT, pods(before));
-    let (created, scheduled) = tokio::join!(creating, until(clients, before + measured));
-    created?;
-    scheduled?;
-    #[allow(clippy::cast_precision_loss, reason = "there are few pods")]
-    Ok(measured as f64 / begun.elapsed().as_secs_f64())
-}
-
-fn node(nth: usize) -> String {
-    let (name, zone) = (format!("node-{nth}"), format!("zone-{}", nth % 3));
-    json!({"metadata": {"name": name, "labels": {HOST: name, ZONE: zone}}}).to_string()
-}
-
-fn status(nth: usize) -> Ask {
-    let has = json!({"cpu": "4", "memory": "32Gi", "pods": "110"});
-    let body = json!({"status": {"capacity": has, "allocatable": has,
-        "conditions": [{"type": "Ready", "status": "True", "reason": "Fake"}]}});
-    Ask {
-        media_type: "application/merge-patch+json",
-        ..Ask::json(Method::PATCH, format!("/api/v1/nodes/node-{nth}/status"), body.to_string())
-    }
-}
-
-/// New nodes have taints until a controller finds them ready.
-fn untaint(nth: usize) -> Ask {
-    Ask {
-        media_type: "application/merge-patch+json",
-        ..Ask::json(
-            Method::PATCH,
-            format!("/api/v1/nodes/node-{nth}"),
-            r#"{"spec":{"taints":null}}"#,
-        )
-    }
-}
-
-fn pod(nth: usize, mut spec: Value) -> String {
-    spec["containers"] = json!([{"name": "pause", "image": "registry.k8s.io/pause:3.10",
-        "resources": {"requests": {"cpu": "100m", "memory": "500Mi"}}}]);
-    json!({"metadata": {"name": format!("pod-{nth}"), "labels": {"app": "web"}}, "spec": spec})
-        .to_string()
-}
-
-/// Waits until so many pods have been placed.
-async fn until(clients: &Clients, count: usize) -> Result<()> {
-    let (mut last, mut moved) = (0, Instant::now());
-    loop {
-        let placed = placed(clients).await?;
-        if placed >= count {
-            return Ok(());
-        }
-        if placed > last {
-            (last, moved) = (placed, Instant::now());
-        } else if moved.elapsed() > PATIENCE {
-            bail!("only {placed} of {count} pods have a node");
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// How many pods have been placed, as the scheduler counts them.
-async fn placed(clients: &Clients) -> Result<usize> {
-    let text = clients.read(&Ask::get("/metrics")).await?;
-    let line = text.lines().find(|it| {
-        it.starts_with("scheduler_schedule_attempts_total{") && it.contains("\"scheduled\"")
+    let mut flags = vec!["--disable=agent,proxy,dns,metrics".to_owned()];
+    // Claims are made for pods, and go with them, by these alone.
+    let made = |it: &Step| matches!(it, Any(_, TEMPLATES, _));
+    flags.push(match workload.steps.iter().any(made) {
+        true => "--controllers=resourceclaim-controller,garbage-collector-controller".to_owned(),
+        false => "--disable=controllers".to_owned(),
     });
-    let Some(line) = line else { return Ok(0) };
-    let number = line.rsplit(' ').next().context("a metric without a number")?;
-    Ok(number.parse()?)
+    let server = Server::start(&options.binary, tempfile::tempdir()?, &flags).await?;
+    let mut run = Run::new(&server.clients);
+    let mut measured = None;
+    for (nth, step) in workload.steps.iter().enumerate() {
+        let done = run.step(step).await.with_context(|| format!("step {nth}"))?;
+        measured = measured.or(done);
+    }
+    run.end().await?;
+    measured.context("nothing is measured")
 }

@@ -225,10 +225,15 @@ impl<'a> Needs<'a> {
         allocator: &Allocator<'a>,
         row: &Row,
     ) -> Result<Option<Vec<apimachinery::Value>>, AllocateError> {
+        self.set_deadline();
+        allocator.allocate(node(row))
+    }
+
+    /// The search for a node may go on so long from now on.
+    fn set_deadline(&self) {
         let limit = Some(self.args.filter_timeout).filter(|it| !it.is_zero());
         let now = self.devices.clock().map(|it| it.monotonic());
         self.deadline.set(now.zip(limit).and_then(|(now, limit)| now.checked_add(limit)));
-        allocator.allocate(node(row))
     }
 
     fn fail(&self, why: String) -> Rejection {
@@ -291,9 +296,10 @@ impl Check for Needs<'_> {
             if let Some(why) = self.failed.borrow().clone() {
                 return Err(Rejection::for_good(why));
             }
-            match self.allocate(allocator, row) {
-                Ok(Some(_)) => {}
-                Ok(None) => return Err(Rejection::for_good("cannot allocate all claims")),
+            self.set_deadline();
+            match allocator.is_possible(node(row)) {
+                Ok(true) => {}
+                Ok(false) => return Err(Rejection::for_good("cannot allocate all claims")),
                 Err(AllocateError::Node(why)) => return Err(Rejection::for_good(why)),
                 Err(AllocateError::Claim(why)) => return Err(self.fail(why)),
                 Err(AllocateError::TimedOut) => {

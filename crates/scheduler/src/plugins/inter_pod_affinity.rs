@@ -210,6 +210,17 @@ impl Check for Counts<'_> {
         self.check_row(row.place, &|| self.is_first())
     }
 
+    /// Pods that do not want this one on their own node are part of that node.
+    fn is_local(&self) -> bool {
+        self.affinity.is_empty()
+            && self.anti_affinity.is_empty()
+            && self.unwanted_by.iter().all(|it| it.domains.are_nodes())
+    }
+
+    fn looks_at_labels(&self) -> bool {
+        true
+    }
+
     fn sweep(&self, _cluster: &Cluster, range: Range<usize>, marks: &mut [u8], mark: u8) {
         let is_first = !self.affinity.is_empty() && self.is_first();
         for (row, it) in range.zip(marks).filter(|(_, it)| **it == 0) {

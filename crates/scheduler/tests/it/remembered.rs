@@ -52,26 +52,32 @@ fn remembered_scores_are_those_computed_anew() {
     assert!(placed > 500, "only {placed} pods were placed: this shows nothing");
 }
 
-#[test]
-fn a_class_is_told_what_a_pod_alone_would_be() {
-    let random = SeededRandom::new(9);
-    let (mut cluster, profile) = (Cluster::default(), Profile::default());
-    (0..20).for_each(|nth| cluster.set_node(node(nth, 4)));
-    // Somebody keeps apart from others: that is nothing to the pods of a class that it does not mean.
-    let mut apart = social(99_999, 0);
-    apart.node = "node-3".into();
-    cluster.set_pod(Arc::new(apart));
+/// Plays changes of nodes and pods, and decides about pods by what their class was told and as if they were alone.
+fn check_classes(
+    cluster: &mut Cluster,
+    seed: u64,
+    some_node: impl Fn(&SeededRandom) -> NodeLite,
+    some_pod: impl Fn(&SeededRandom, u64) -> PodLite,
+) {
+    let (random, profile) = (SeededRandom::new(seed), Profile::default());
     let mut placed = 0;
     for nth in 0..3_000 {
-        match random.below(12) {
-            0 => cluster.set_node(node(random.below(25), 2 + random.below(8))),
+        match random.below(13) {
+            0 => cluster.set_node(some_node(&random)),
             1 => cluster.remove_node(&format!("node-{}", random.below(25))),
             2..=4 => drop(cluster.remove_pod(&pod(random.below(nth + 1), 1).key)),
+            5 => {
+                // A node is being emptied for a pod that comes before others, or does not, or is not any more.
+                let mut by = pod(90_000 + random.below(4), 4);
+                by.priority = [-1, 0, 5][usize::try_from(random.below(3)).unwrap()];
+                let node = format!("node-{}", random.below(25));
+                cluster.nominate(&Arc::new(by), Some(node.as_str()).filter(|_| nth % 2 == 0));
+            }
             _ => {
-                let mut pod = pod(nth, 1 + random.below(4));
+                let mut pod = some_pod(&random, nth);
                 let how = How { random: random.next_u64(), ..How::default() };
                 let fresh = cluster.clone();
-                let decision = decide(Cycle { pod: &pod, cluster: &cluster }, &profile, how);
+                let decision = decide(Cycle { pod: &pod, cluster }, &profile, how);
                 let how = How { parts: true, ..how };
                 let anew = decide(Cycle { pod: &pod, cluster: &fresh }, &profile, how);
                 let (Decision::Place(got), Decision::Place(anew)) = (&decision, &anew) else {
@@ -91,6 +97,30 @@ fn a_class_is_told_what_a_pod_alone_would_be() {
         }
     }
     assert!(placed > 500, "only {placed} pods were placed: this shows nothing");
+}
+
+#[test]
+fn a_class_is_told_what_a_pod_alone_would_be() {
+    let mut cluster = Cluster::default();
+    (0..20).for_each(|nth| cluster.set_node(node(nth, 4)));
+    // Somebody keeps apart from others: that is nothing to the pods of a class that it does not mean.
+    let mut apart = social(99_999, 0);
+    apart.node = "node-3".into();
+    cluster.set_pod(Arc::new(apart));
+    let some_node = |random: &SeededRandom| node(random.below(25), 2 + random.below(8));
+    check_classes(&mut cluster, 9, some_node, |random, nth| pod(nth, 1 + random.below(4)));
+}
+
+#[test]
+fn pods_that_others_do_not_want_beside_them_are_told_so_as_a_class() {
+    let mut cluster = Cluster::default();
+    (0..20).for_each(|nth| cluster.set_node(placed_node(nth, nth % 3)));
+    let some_node = |random: &SeededRandom| placed_node(random.below(25), random.below(3));
+    // One in six keeps apart from pods of its sort; the others only have a sort.
+    check_classes(&mut cluster, 13, some_node, |random, nth| match random.below(6) {
+        0 => social(nth, 5 * random.below(3)),
+        _ => social(nth, 4 + 5 * random.below(3)),
+    });
 }
 
 /// A pod of one of a few sorts that look at other pods.
@@ -171,21 +201,64 @@ fn what_is_counted_as_pods_come_and_go_is_what_there_is() {
     assert!(placed > 300, "only {placed} pods were placed: this shows nothing");
 }
 
+/// A pod that asks for CPU, of some priority.
+fn sized(nth: u64, cpu: u64, priority: u64, ports: apimachinery::Value) -> PodLite {
+    let name = format!("pod-{nth}");
+    let container = value!({"name": "c", "ports": ports,
+        "resources": {"requests": {"cpu": (format!("{}m", cpu * 100)), "memory": "100Mi"}}});
+    let priority = i64::try_from(priority).unwrap();
+    PodLite::from_value(
+        &value!({"metadata": {"name": (name.clone()), "namespace": "d", "uid": name},
+        "spec": {"priority": priority, "containers": [container]}}),
+    )
+}
+
+#[test]
+fn victims_that_are_remembered_are_those_found_anew() {
+    let (random, profile) = (SeededRandom::new(17), Profile::default());
+    let mut cluster = Cluster::default();
+    (0..6).for_each(|nth| cluster.set_node(placed_node(nth, nth % 3)));
+    let mut preempted = 0;
+    for step in 0..2_000 {
+        match random.below(8) {
+            0 => cluster.set_node(placed_node(random.below(6), random.below(3))),
+            1 => drop(cluster.remove_pod(&pod(random.below(60), 1).key)),
+            2 => {
+                let by = Arc::new(sized(900 + random.below(3), 10, random.below(6), value!([])));
+                let node = format!("node-{}", random.below(6));
+                cluster.nominate(&by, Some(node.as_str()).filter(|_| step % 2 == 0));
+            }
+            3..=5 => {
+                // Where it is there already it may only have another start.
+                let nth = random.below(60);
+                let mut pod = sized(nth, 3 + nth % 12, nth % 4, value!([]));
+                pod.node = format!("node-{}", nth % 6).into();
+                pod.started = (random.below(2) == 0).then(|| i64::from(step));
+                cluster.set_pod(Arc::new(pod));
+            }
+            _ => {
+                let pod = sized(99, 10 * (1 + random.below(3)), 1 + random.below(4), value!([]));
+                let how = How { random: random.next_u64(), ..How::default() };
+                let anew = cluster.clone();
+                let decision = decide(Cycle { pod: &pod, cluster: &cluster }, &profile, how);
+                let again = decide(Cycle { pod: &pod, cluster: &anew }, &profile, how);
+                let found = |it: &Decision| match it {
+                    Decision::Reject(it) => Some(it.clone()),
+                    Decision::Place(_) | Decision::Fail(_) => None,
+                };
+                assert_eq!(found(&decision), found(&again), "step {step}");
+                preempted += found(&decision).map_or(0, |it| it.candidates.len());
+            }
+        }
+    }
+    assert!(preempted > 500, "only {preempted} nodes were worth emptying: this shows nothing");
+}
+
 /// A port of the node that nobody else takes changes nothing but the way in which victims are found.
 #[test]
 fn victims_found_by_sums_are_those_found_by_trying() {
     let random = SeededRandom::new(13);
     let profile = Profile::default();
-    let sized = |nth: u64, cpu: u64, priority: u64, ports: apimachinery::Value| {
-        let name = format!("pod-{nth}");
-        let container = value!({"name": "c", "ports": ports,
-            "resources": {"requests": {"cpu": (format!("{}m", cpu * 100)), "memory": "100Mi"}}});
-        let priority = i64::try_from(priority).unwrap();
-        PodLite::from_value(
-            &value!({"metadata": {"name": (name.clone()), "namespace": "d", "uid": name},
-            "spec": {"priority": priority, "containers": [container]}}),
-        )
-    };
     let mut preempted = 0;
     for round in 0..60 {
         let mut cluster = Cluster::default();

@@ -137,7 +137,7 @@ impl Play<'_> {
 
     /// Pods of lower priority make room, and are made again elsewhere.
     fn push_away(&mut self, candidate: &Candidate, by: &PodLite) {
-        for victim in &candidate.victims {
+        for victim in candidate.victims.iter() {
             let there = self.objects.get("", "pods", &victim.key);
             let there = there.map(|it| {
                 // It may have moved in the play.

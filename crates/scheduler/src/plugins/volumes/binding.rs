@@ -5,7 +5,9 @@ use compact_str::CompactString;
 
 use super::key;
 use crate::cluster::Cluster;
-use crate::framework::{Check, Cycle, Filter, Prepared, Rejection, Reserve, ReservedWrites};
+use crate::framework::{
+    Check, Cycle, Filter, LooksAtPods, Prepared, Rejection, Reserve, ReservedWrites,
+};
 use crate::labels::Labels;
 use crate::node::Row;
 use crate::pod::{ClaimUse, PodLite};
@@ -197,6 +199,10 @@ impl Check for Needs<'_> {
         }
         let reasons = reasons.into_iter().map(Into::into).collect();
         Err(Rejection { reasons, unresolvable: true })
+    }
+
+    fn looks_at_pods(&self) -> LooksAtPods<'_> {
+        LooksAtPods::No
     }
 
     fn fork(&self) -> Box<dyn Check + '_> {

@@ -8,7 +8,7 @@ pub(super) use limits::NodeVolumeLimits;
 
 use client::ObjectKey;
 
-use crate::framework::{Check, Cycle, Filter, Prepared, Rejection};
+use crate::framework::{Check, Cycle, Filter, LooksAtPods, Prepared, Rejection};
 use crate::node::Row;
 use crate::pod::{ClaimUse, Disk, PodLite};
 use crate::volumes::{Claim, PLACES, Volume};
@@ -133,6 +133,10 @@ impl Check for InZone<'_> {
             label.is_some_and(|label| values.iter().any(|it| it == label))
         });
         if fits { Ok(()) } else { Err(Rejection::for_good("node(s) had no available volume zone")) }
+    }
+
+    fn looks_at_pods(&self) -> LooksAtPods<'_> {
+        LooksAtPods::No
     }
 
     fn fork(&self) -> Box<dyn Check + '_> {
