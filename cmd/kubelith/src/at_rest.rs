@@ -87,7 +87,11 @@ impl EncryptionOptions {
 fn layout() -> Layout {
     // What is off now may be asked for later, and may be stored.
     let all = registry::Apis::default().configure(&["api/all=true".to_owned()]);
-    let features = registry::Features { generic_workload: true };
+    let features = registry::Features {
+        generic_workload: true,
+        coordinated_leader_election: true,
+        ..registry::Features::default()
+    };
     let registry = registry::Registry::of(all.unwrap_or_default().with_features(features));
     let of = |resource: &Arc<dyn registry::AnyResource>| {
         let facts = resource.served().first()?.facts;

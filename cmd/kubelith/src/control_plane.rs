@@ -110,13 +110,18 @@ pub(crate) fn start_controllers(
         more: parts.server.optional_resources(),
         one_server: !parts.shares_store,
         election,
+        migration: None,
         stop: parts.stop.clone(),
     };
     tokio::spawn(manager.for_ever());
 }
 
 /// Starts the scheduler.
-pub(crate) fn start_scheduler(parts: &Parts, config: scheduler::Configuration) -> Result<()> {
+pub(crate) fn start_scheduler(
+    parts: &Parts,
+    config: scheduler::Configuration,
+    features: &FeatureGates,
+) -> Result<()> {
     let metrics = scheduler::Metrics::default();
     parts.server.metrics().register(|registry| metrics.register(registry));
     let own = crate::scheduler::Parts {
@@ -125,7 +130,7 @@ pub(crate) fn start_scheduler(parts: &Parts, config: scheduler::Configuration) -
         random: Arc::clone(&parts.random),
         stop: parts.stop.clone(),
     };
-    crate::scheduler::start(own, config, metrics)
+    crate::scheduler::start(own, config, metrics, features)
 }
 
 /// Starts nodes without machines, which say that they are of this version.

@@ -2,12 +2,13 @@
 
 mod accounts;
 mod alone;
+mod migration;
 mod options;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use client::Client;
 use client::leader::Election;
 use client::reflector::Caches;
@@ -21,7 +22,9 @@ use controllers::serviceaccount_token::TokenSigner;
 pub(crate) use alone::{Options, run};
 pub(crate) use options::ManagerOptions;
 
-use crate::leading::{self, ElectionOptions, Member};
+use crate::elections;
+use crate::leading::{self, ElectionOptions, Member, Times};
+use migration::{Migration, Under};
 
 /// What they are called, as a user and where they tell of themselves.
 const NAME: &str = "kube-controller-manager";
@@ -31,8 +34,6 @@ const NAMESPACE: &str = "kube-system";
 const LEASE_DURATION: Duration = Duration::from_secs(15);
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
-/// How much longer than the period a pause between two tries may be.
-const JITTER: f64 = 1.2;
 
 /// Flags of the election of controllers in the server's process.
 #[derive(Debug, Clone, clap::Args)]
@@ -85,30 +86,28 @@ impl EmbeddedElection {
 
 /// The election that flags ask for; upstream's defaults where they say nothing.
 fn election(flags: &ElectionOptions, random: &dyn Random) -> Result<Option<Election>> {
-    let lease_duration = flags.leader_elect_lease_duration.unwrap_or(LEASE_DURATION);
-    let renew_deadline = flags.leader_elect_renew_deadline.unwrap_or(RENEW_DEADLINE);
-    let retry_period = flags.leader_elect_retry_period.unwrap_or(RETRY_PERIOD);
     if !flags.leader_elect.unwrap_or(true) {
         return Ok(None);
     }
     if let Some(lock) = flags.leader_elect_resource_lock.as_ref().filter(|it| *it != "leases") {
         bail!("--leader-elect-resource-lock: {lock:?} is not supported: leases is");
     }
-    if lease_duration <= renew_deadline {
-        bail!("--leader-elect: leaseDuration must be greater than renewDeadline");
-    }
-    if renew_deadline <= retry_period.mul_f64(JITTER) {
-        bail!("--leader-elect: renewDeadline must be greater than retryPeriod*JitterFactor");
-    }
+    let times = Times {
+        lease: flags.leader_elect_lease_duration.unwrap_or(LEASE_DURATION),
+        renew: flags.leader_elect_renew_deadline.unwrap_or(RENEW_DEADLINE),
+        retry: flags.leader_elect_retry_period.unwrap_or(RETRY_PERIOD),
+    };
+    let times = times.check().map_err(|error| anyhow!("--leader-elect: {error}"))?;
     let or = |said: &Option<String>, default: &str| said.as_deref().unwrap_or(default).to_owned();
     Ok(Some(Election {
         namespace: or(&flags.leader_elect_resource_namespace, NAMESPACE),
         name: or(&flags.leader_elect_resource_name, NAME),
         identity: leading::identity(random),
-        lease_duration,
-        renew_deadline,
-        retry_period,
+        lease_duration: times.lease,
+        renew_deadline: times.renew,
+        retry_period: times.retry,
         release: false,
+        coordinated: false,
     }))
 }
 
@@ -135,12 +134,23 @@ pub(crate) struct Manager {
     pub(crate) one_server: bool,
     /// None where there is nobody else.
     pub(crate) election: Option<Election>,
+    /// Which controllers work under another lease.
+    pub(crate) migration: Option<Migration>,
     pub(crate) stop: ShutdownSignal,
 }
 
 impl Manager {
+    /// Stands for its lease, where holders are elected.
+    fn stand(&mut self) {
+        let given = (&self.clock, &self.random);
+        if let Some(election) = &mut self.election {
+            elections::stand(election, &self.features, &self.client, given, self.stop.clone());
+        }
+    }
+
     /// Works until the process ends, and begins anew where the lease was lost: the rest of the process goes on.
-    pub(crate) async fn for_ever(self) {
+    pub(crate) async fn for_ever(mut self) {
+        self.stand();
         while let Err(error) = self.until_stopped_or_lost().await {
             let error = format!("{error:#}");
             tracing::error!(error, "the controllers have ended: they begin anew");
@@ -154,22 +164,63 @@ impl Manager {
     /// When the lease was lost.
     async fn until_stopped_or_lost(&self) -> Result<()> {
         let Some(election) = self.election.clone() else {
-            self.work(self.stop.clone()).await;
+            self.work(self.stop.clone(), |_| true).await;
             return Ok(());
         };
         let leading = Shutdown::new();
-        let member = Member {
+        let Some(migration) = self.migration.clone() else {
+            let work = self.work(leading.signal(), |_| true);
+            return leading::work(self.member(), election, &leading, work).await;
+        };
+        let moving = Shutdown::new();
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let apart = migration.clone();
+        let main = self.work(leading.signal(), move |it| apart.of(it) == Under::Main);
+        tracing::info!("starting leader migration");
+        let main = async move {
+            tracing::info!("leader migration: starting main controllers.");
+            // Where nobody waits the process ends.
+            let _ = begun.send(());
+            main.await;
+        };
+        let main = leading::work(self.member(), election.clone(), &leading, main);
+        // Only who has the first lease asks for the second one. It is for nobody to give, but by taking it.
+        let second =
+            Election { name: migration.lease.clone(), coordinated: false, ..election.clone() };
+        let others = self.work(moving.signal(), move |it| migration.of(it) == Under::Migration);
+        let others = async {
+            if begins.await.is_err() {
+                return Ok(());
+            }
+            let others = async {
+                tracing::info!("leader migration: starting migrated controllers.");
+                others.await;
+            };
+            let led = leading::work(self.member(), second, &moving, others).await;
+            led.context("migration leaderelection lost")
+        };
+        let ended = tokio::try_join!(main, others);
+        leading.request();
+        moving.request();
+        ended.map(drop)
+    }
+
+    fn member(&self) -> Member {
+        Member {
             name: NAME,
             client: self.client.clone(),
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
             stop: self.stop.clone(),
-        };
-        leading::work(member, election, &leading, self.work(leading.signal())).await
+        }
     }
 
-    /// Runs the controllers until `stop`.
-    fn work(&self, stop: ShutdownSignal) -> impl Future<Output = ()> + Send + 'static {
+    /// Runs the controllers that are enabled and `mine`, until `stop`.
+    fn work(
+        &self,
+        stop: ShutdownSignal,
+        mine: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let (options, manager) = (self.options.clone(), self.client.clone());
         let client_for = Arc::clone(&self.client_for);
         let random = Arc::clone(&self.random);
@@ -200,7 +251,7 @@ impl Manager {
             tasks: controllers::TaskTracker::new(),
             stop,
         };
-        async move { controllers::run_all(&setup, |name| options.enables(name)).await }
+        async move { controllers::run_all(&setup, |name| options.enables(name) && mine(name)).await }
     }
 }
 

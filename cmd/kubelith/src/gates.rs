@@ -6,16 +6,26 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use component_base::feature_gates::FeatureGates;
 
+/// Who holds a lease is said by the API server, of those that stand for it.
+pub(crate) const COORDINATED_LEADER_ELECTION: &str = "CoordinatedLeaderElection";
 /// Workloads and groups of pods, which API server, scheduler and controllers know where it is on.
 pub(crate) const GENERIC_WORKLOAD: &str = "GenericWorkload";
 
+/// Jobs whose pods are scheduled in groups. It needs the one above.
+pub(crate) const WORKLOAD_WITH_JOB: &str = "WorkloadWithJob";
+
+/// Gates, and what each needs.
+const NEEDS: [(&str, &str); 1] = [(WORKLOAD_WITH_JOB, GENERIC_WORKLOAD)];
+
 /// Those that something consults.
-const CONSULTED: [&str; 5] = [
+const CONSULTED: [&str; 7] = [
     "CBORServingAndStorage",
     "ComponentFlagz",
     "ComponentStatusz",
+    COORDINATED_LEADER_ELECTION,
     GENERIC_WORKLOAD,
     "StorageVersionHash",
+    WORKLOAD_WITH_JOB,
 ];
 
 /// The gates that `--feature-gates` asks for.
@@ -35,6 +45,13 @@ pub(crate) fn parse(flags: &[String]) -> Result<Arc<FeatureGates>> {
             if *on { "off" } else { "on" }
         );
     }
+    for (feature, needed) in NEEDS {
+        if asked.enabled(feature) && !asked.enabled(needed) {
+            bail!(
+                "--feature-gates: {feature} is enabled, but depends on features that are disabled: [{needed}]"
+            );
+        }
+    }
     Ok(Arc::new(asked))
 }
 
@@ -53,6 +70,7 @@ mod tests {
             ("WatchList=maybe", "ParseBool"),
             ("SidecarContainers=false", "locked"),
             ("AllBeta=false", "cannot switch"),
+            ("WorkloadWithJob=true", "depends on features that are disabled: [GenericWorkload]"),
         ] {
             let error = format!("{:#}", parse(&[flag.to_owned()]).unwrap_err());
             assert!(error.contains(wanted), "{error}");

@@ -196,6 +196,8 @@ async fn start(options: &Options, given: &Given, ends: &Ends) -> Result<Started>
     server::furnish(&server, &settings, used, shutdown).await?;
     let lasting = bootstrap::lasting(&server, &settings);
     tokio::spawn(bootstrap::keep(Arc::clone(&server), lasting, shutdown.signal()));
+    let (given, times) = ((&clock, &random), options.operating.coordination()?);
+    crate::elections::start(&server, &features, given, times, shutdown.signal());
     let living = options.etcd.is_wanted().then(|| {
         let reached = (advertised, options.secure_port);
         let membership = apiserver::masterleases::Membership {
@@ -214,6 +216,7 @@ impl Options {
         let features = crate::gates::parse(&self.feature_gates)?;
         self.operating.operating(&features)?;
         self.operating.plugins()?;
+        self.operating.coordination()?;
         if let Err(missing) = self.operating.check_features(&features) {
             tracing::warn!("{missing:#}");
         }

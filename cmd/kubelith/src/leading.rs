@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use client::leader::{Candidate, Election};
 use client::{Client, EventRecorder};
 use component_base::{Clock, Random, Shutdown, ShutdownSignal};
@@ -38,6 +38,34 @@ pub(crate) struct ElectionOptions {
     /// The lease's namespace
     #[arg(long, value_name = "NAMESPACE")]
     pub(crate) leader_elect_resource_namespace: Option<String>,
+}
+
+/// How much longer than the period a pause between two tries may be.
+const JITTER: f64 = 1.2;
+
+/// The times of an election.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// How long others leave alone a lease that is not renewed.
+    pub(crate) lease: Duration,
+    /// How long its holder tries to renew it.
+    pub(crate) renew: Duration,
+    /// Between two tries.
+    pub(crate) retry: Duration,
+}
+
+impl Times {
+    /// # Errors
+    /// When they do not fit each other.
+    pub(crate) fn check(self) -> Result<Self> {
+        if self.lease <= self.renew {
+            bail!("leaseDuration must be greater than renewDeadline");
+        }
+        if self.renew <= self.retry.mul_f64(JITTER) {
+            bail!("renewDeadline must be greater than retryPeriod*JitterFactor");
+        }
+        Ok(self)
+    }
 }
 
 /// Who takes part in an election.

@@ -9,6 +9,7 @@ mod control_plane;
 mod controller_manager;
 mod data_dir;
 mod datastore;
+mod elections;
 mod etcd;
 mod explain;
 mod files;

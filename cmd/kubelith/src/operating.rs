@@ -16,7 +16,8 @@ use registry::{Apis, Features, Registry};
 
 use crate::audit_log::span;
 use crate::control_plane::period;
-use crate::gates::GENERIC_WORKLOAD;
+use crate::gates::{COORDINATED_LEADER_ELECTION, GENERIC_WORKLOAD, WORKLOAD_WITH_JOB};
+use crate::leading::Times;
 use crate::memory::Budget;
 use crate::server::Ends;
 
@@ -127,6 +128,16 @@ pub(crate) struct OperatingOptions {
     /// Admission plugins that are off
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     disable_admission_plugins: Vec<String>,
+    /// How long other servers leave alone the lease of the one that elects holders of leases
+    /// (CoordinatedLeaderElection)
+    #[arg(long, default_value = "15s", value_name = "DURATION", value_parser = period)]
+    coordinated_leadership_lease_duration: Duration,
+    /// How long that one tries to renew it
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = period)]
+    coordinated_leadership_renew_deadline: Duration,
+    /// Between two tries
+    #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = period)]
+    coordinated_leadership_retry_period: Duration,
     /// Which APIs are served: GROUP/VERSION=BOOL, GROUP/VERSION/RESOURCE=BOOL, api/all=BOOL, api/ga=BOOL, api/beta=BOOL,
     /// api/alpha=BOOL; what is generally available is served, and nothing else, where nothing is said
     #[arg(long, value_delimiter = ',', value_name = "API=BOOL")]
@@ -260,7 +271,11 @@ impl OperatingOptions {
 
     /// Which APIs are served.
     fn apis(&self, features: &FeatureGates, removed: bool) -> Result<Apis> {
-        let features = Features { generic_workload: features.enabled(GENERIC_WORKLOAD) };
+        let features = Features {
+            generic_workload: features.enabled(GENERIC_WORKLOAD),
+            coordinated_leader_election: features.enabled(COORDINATED_LEADER_ELECTION),
+            workload_with_job: features.enabled(WORKLOAD_WITH_JOB),
+        };
         let apis = Apis::default().with_features(features).with_removed(removed);
         Ok(apis.configure(&self.runtime_config)?)
     }
@@ -278,13 +293,30 @@ impl OperatingOptions {
     /// What features need of the API and would wait for without end.
     pub(crate) fn check_features(&self, features: &FeatureGates) -> Result<()> {
         let registry = Registry::of(self.apis(features, true)?);
-        let group = registry.find("scheduling.k8s.io", "v1beta1", "podgroups");
-        if features.enabled(GENERIC_WORKLOAD) && group.is_none() {
-            bail!(
-                "--feature-gates GenericWorkload=true needs its API: add --runtime-config scheduling.k8s.io/v1beta1=true"
-            );
+        for (feature, group, plural) in [
+            (GENERIC_WORKLOAD, "scheduling.k8s.io", "podgroups"),
+            (COORDINATED_LEADER_ELECTION, "coordination.k8s.io", "leasecandidates"),
+        ] {
+            if features.enabled(feature) && registry.find(group, "v1beta1", plural).is_none() {
+                bail!(
+                    "--feature-gates {feature}=true needs its API: add --runtime-config {group}/v1beta1=true"
+                );
+            }
         }
         Ok(())
+    }
+
+    /// The times of the election among servers of who elects.
+    ///
+    /// # Errors
+    /// When they do not fit each other.
+    pub(crate) fn coordination(&self) -> Result<Times> {
+        let times = Times {
+            lease: self.coordinated_leadership_lease_duration,
+            renew: self.coordinated_leadership_renew_deadline,
+            retry: self.coordinated_leadership_retry_period,
+        };
+        times.check().map_err(|error| anyhow!("--coordinated-leadership-*: {error}"))
     }
 }
 
@@ -356,12 +388,15 @@ mod tests {
 
     #[test]
     fn a_feature_needs_its_api() {
-        let check = |line: &str| {
+        let of = |feature: &str, line: &str| {
             let words = std::iter::once("x").chain(line.split_whitespace());
-            let gates = crate::gates::parse(&["GenericWorkload=true".to_owned()]).unwrap();
+            let gates = crate::gates::parse(&[format!("{feature}=true")]).unwrap();
             Line::parse_from(words).options.check_features(&gates).map_err(|it| it.to_string())
         };
+        let check = |line: &str| of("GenericWorkload", line);
         assert!(check("").unwrap_err().contains("scheduling.k8s.io/v1beta1=true"));
+        let missing = of("CoordinatedLeaderElection", "").unwrap_err();
+        assert!(missing.contains("coordination.k8s.io/v1beta1=true"), "{missing}");
         assert_eq!(check("--runtime-config scheduling.k8s.io/v1beta1=true"), Ok(()));
         assert_eq!(check("--runtime-config api/beta=true"), Ok(()));
     }

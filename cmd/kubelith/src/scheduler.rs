@@ -14,6 +14,7 @@ use component_base::{Clock, Random, RealClock, Shutdown, ShutdownSignal, SystemR
 use prometheus_client::registry::Registry;
 use scheduler::{Configuration, Extender, Metrics, Scheduler};
 
+use crate::elections;
 use crate::gates::GENERIC_WORKLOAD;
 use crate::http::{Access, ExtenderPost, HttpTransport};
 use crate::leading::{self, ElectionOptions, Member};
@@ -65,8 +66,13 @@ impl EmbeddedOptions {
 }
 
 /// Starts a scheduler beside the API server.
-pub(crate) fn start(parts: Parts, config: Configuration, metrics: Metrics) -> Result<()> {
-    let mut works = Works { parts, config, metrics };
+pub(crate) fn start(
+    parts: Parts,
+    config: Configuration,
+    metrics: Metrics,
+    features: &FeatureGates,
+) -> Result<()> {
+    let mut works = Works::new(parts, config, metrics, features);
     works.extenders()?;
     tokio::spawn(async move {
         loop {
@@ -92,9 +98,31 @@ struct Works {
     parts: Parts,
     config: Configuration,
     metrics: Metrics,
+    /// None where there is nobody else.
+    election: Option<Election>,
 }
 
 impl Works {
+    /// Stands for its lease, where holders are elected.
+    fn new(parts: Parts, config: Configuration, metrics: Metrics, features: &FeatureGates) -> Self {
+        let said = &config.leader_election;
+        let mut election = said.leader_elect.unwrap_or(true).then(|| Election {
+            namespace: said.resource_namespace.clone(),
+            name: said.resource_name.clone(),
+            identity: leading::identity(parts.random.as_ref()),
+            lease_duration: said.lease_duration,
+            renew_deadline: said.renew_deadline,
+            retry_period: said.retry_period,
+            release: true,
+            coordinated: false,
+        });
+        if let Some(election) = &mut election {
+            let (given, stop) = ((&parts.clock, &parts.random), parts.stop.clone());
+            elections::stand(election, features, &parts.client, given, stop);
+        }
+        Self { parts, config, metrics, election }
+    }
+
     fn extenders(&self) -> Result<Vec<Extender>> {
         let all = self.config.extenders.iter().map(|it| {
             let way = ExtenderPost::new(it)
@@ -126,27 +154,17 @@ impl Works {
     /// When the lease was lost.
     async fn until_stopped_or_lost(&mut self) -> Result<()> {
         let stop = self.parts.stop.clone();
-        let config = &self.config.leader_election;
-        if !config.leader_elect.unwrap_or(true) {
+        let Some(election) = self.election.clone() else {
             let scheduler = self.scheduler(stop.clone())?;
             scheduler.run(stop).await;
             return Ok(());
-        }
+        };
         let leading = Shutdown::new();
         let scheduler = self.scheduler(leading.signal())?;
         if !self.config.delay_cache_until_active {
             scheduler.warm();
         }
         let parts = &self.parts;
-        let election = Election {
-            namespace: config.resource_namespace.clone(),
-            name: config.resource_name.clone(),
-            identity: leading::identity(parts.random.as_ref()),
-            lease_duration: config.lease_duration,
-            renew_deadline: config.renew_deadline,
-            retry_period: config.retry_period,
-            release: true,
-        };
         let member = Member {
             name: NAME,
             client: parts.client.clone(),
@@ -239,7 +257,7 @@ async fn alone(options: Options) -> Result<()> {
         startup.up("scheduler", &format!("https://{address}"));
     }
     let parts = Parts { client, clock, random, stop: shutdown.signal() };
-    let mut works = Works { parts, config, metrics };
+    let mut works = Works::new(parts, config, metrics, &features);
     signals.end(&shutdown);
     works.until_stopped_or_lost().await
 }

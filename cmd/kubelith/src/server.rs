@@ -190,6 +190,7 @@ impl Options {
         self.operating.operating(&features)?;
         self.operating.plugins()?;
         self.operating.check_features(&features)?;
+        self.operating.coordination()?;
         self.manager.check()?;
         self.adapter.source()?;
         if self.runs(Part::Scheduler) {
@@ -268,6 +269,9 @@ fn start_engines(
     parts: &control_plane::Parts,
     features: &Arc<FeatureGates>,
 ) -> Result<()> {
+    let given = (&parts.clock, &parts.random);
+    let times = options.operating.coordination()?;
+    crate::elections::start(&parts.server, features, given, times, parts.stop.clone());
     // By turns with those of other servers, where there may be some.
     let shares_store = options.etcd.is_wanted();
     if options.runs(Part::Controllers) {
@@ -277,7 +281,7 @@ fn start_engines(
     }
     if options.runs(Part::Scheduler) {
         let config = options.scheduler.configuration(shares_store, features)?;
-        control_plane::start_scheduler(parts, config)?;
+        control_plane::start_scheduler(parts, config, features)?;
     }
     if options.fake_nodes > 0 {
         control_plane::start_fake_nodes(parts, options.fake_nodes);

@@ -336,8 +336,9 @@ impl Obj {
         while self.bytes.get(at) == Some(&b'"') {
             let name = at + 1..at + string_end(&self.bytes[at..]) - 1;
             let value = name.end + 2;
-            // They are in order.
-            if self.bytes.get(name.clone())? > member.as_bytes() {
+            // They are in order, but for the version, which comes first where a reader got the text.
+            let (this, wanted) = (self.bytes.get(name.clone())?, member.as_bytes());
+            if this > wanted && this != b"resourceVersion" {
                 return None;
             }
             let end = value + value_end(self.bytes.get(value..)?);
@@ -587,6 +588,7 @@ mod tests {
             r#","spec":{"ownerReferences":[]}"#,
         );
         check(&format!(r#""a":"\"managedFields\":[",{managed},"name":"x",{owners}"#), "");
+        check(&format!(r#""resourceVersion":"7",{managed},"name":"x",{owners}"#), "");
         check(r#""name":"x""#, r#","data":true"#);
         check("", "");
     }

@@ -4,6 +4,7 @@
 //! any other. Roles and bindings that say `autoupdate` get back what they lack; what somebody added or changed otherwise
 //! stays.
 
+mod candidates;
 mod groups;
 
 use std::net::IpAddr;
@@ -204,8 +205,12 @@ fn told_objects(server: &Server, settings: &Settings) -> Vec<Value> {
 pub async fn ensure(server: &Arc<Server>, settings: &Settings) -> Result<Summary, BootstrapError> {
     let bootstrap = Bootstrap::new(server);
     let mut known: Vec<Value> = api::bootstrap_objects().collect();
-    if server.catalog.built_in().features().generic_workload {
-        groups::add(&mut known);
+    let features = server.catalog.built_in().features();
+    if features.generic_workload {
+        groups::add(&mut known, features.workload_with_job);
+    }
+    if features.coordinated_leader_election {
+        candidates::add(&mut known);
     }
     let (namespaces, mut rest): (Vec<_>, Vec<_>) =
         known.into_iter().partition(|it| it.str_at(&["kind"]) == "Namespace");

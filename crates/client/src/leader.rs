@@ -35,6 +35,9 @@ pub struct Election {
     pub retry_period: Duration,
     /// Whether the lease is given up when the holder is told to stop, so that others need not wait for it to grow old.
     pub release: bool,
+    /// Whether the API server says who holds the lease: then it is renewed, and never taken
+    /// (upstream's `CoordinatedLeaderElection`).
+    pub coordinated: bool,
 }
 
 /// The lease could not be renewed in time: somebody else may hold it by now.
@@ -123,9 +126,11 @@ impl Candidate {
     /// Takes the lease or renews it, where that may be; false where another holds it.
     async fn ask(&mut self) -> Result<bool, ClientError> {
         let lease = Self::lease();
-        let Election { namespace, name, .. } = &self.election;
+        let Election { namespace, name, coordinated, .. } = &self.election;
         let old = match self.client.get(&lease, namespace, name).await {
             Ok(old) => old,
+            // Whoever elects makes it.
+            Err(error) if error.is_not_found() && *coordinated => return Ok(false),
             Err(error) if error.is_not_found() => return self.create(&lease).await,
             Err(error) => return Err(error),
         };
@@ -141,7 +146,12 @@ impl Candidate {
             tracing::info!(identity = holder, "new leader elected");
             self.told.clone_from(&holder);
         }
-        if !holder.is_empty() && fresh && !self.holds() {
+        let may = match self.election.coordinated {
+            // One that is better than this one is to have it: it is left to grow old.
+            true => fresh && self.holds() && spec.str_at(&["preferredHolder"]).is_empty(),
+            false => holder.is_empty() || !fresh || self.holds(),
+        };
+        if !may {
             return Ok(false);
         }
         let mut new = old.clone();
@@ -179,9 +189,13 @@ impl Candidate {
         });
         if let Some(old) = old {
             let transitions = old.i64_at(&["leaseTransitions"]).unwrap_or_default();
+            if let Some(strategy) = old.at(&["strategy"]) {
+                spec.set_at(&["strategy"], strategy.clone());
+            }
             if old.str_at(&["holderIdentity"]) == self.election.identity {
-                let acquired = old.at(&["acquireTime"]).cloned().unwrap_or_default();
-                spec.set_at(&["acquireTime"], acquired);
+                if let Some(acquired) = old.at(&["acquireTime"]) {
+                    spec.set_at(&["acquireTime"], acquired.clone());
+                }
                 spec.set_at(&["leaseTransitions"], transitions);
             } else {
                 spec.set_at(&["leaseTransitions"], transitions.saturating_add(1));

@@ -4,6 +4,7 @@
 //! agent, proxy and DNS are clients like any other.
 
 pub mod call;
+pub mod candidacy;
 pub mod error;
 pub mod events;
 pub mod indexes;

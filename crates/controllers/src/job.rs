@@ -6,6 +6,7 @@
 mod backoff;
 mod conditions;
 mod failure_policy;
+mod groups;
 mod indexes;
 mod manage;
 mod metrics;
@@ -23,6 +24,7 @@ use controller::{Controller, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::scheduling::v1beta1::{PodGroup, Workload};
 
 use crate::owner;
 use crate::select::{self, Selector};
@@ -32,8 +34,11 @@ use crate::select::{self, Selector};
 pub struct Jobs {
     /// What it counts.
     pub metrics: Metrics,
+    /// Whether it makes groups of pods: `WorkloadWithJob`.
+    pub groups: bool,
 }
 
+pub use groups::Groups;
 pub use metrics::Metrics;
 
 /// The finalizer of pods that are not counted yet.
@@ -53,8 +58,9 @@ pub enum Key {
 /// What it sees.
 #[derive(Debug)]
 pub enum Observed {
-    /// A job, and the pods that it controls or might adopt, but for those that it has nothing left to do with.
-    Job(Box<Job>, Vec<Arc<Pod>>),
+    /// A job, and the pods that it controls or might adopt, but for those that it has nothing left to do with; the groups
+    /// that they may be in, where groups are made.
+    Job(Box<Job>, Vec<Arc<Pod>>, Option<Groups>),
     /// A pod that nobody counts.
     Orphan(Box<Pod>),
 }
@@ -68,6 +74,10 @@ impl Controller for Jobs {
 
     fn watches(&self, watches: Watches<Key>) -> Watches<Key> {
         let metrics = self.metrics.clone();
+        let watches = match self.groups {
+            true => watches.on::<Workload>(meant).on::<PodGroup>(meant),
+            false => watches,
+        };
         watches
             .on::<Job>(move |change, snapshot| {
                 metrics.see(change);
@@ -102,7 +112,8 @@ impl Controller for Jobs {
         let orphans = store.by_index(ORPHANS, &key.namespace).into_iter();
         pods.extend(orphans.filter(|pod| !pod.is_deleting() && selector.takes(pod)));
         let pods = pods.iter().filter_map(|pod| store.typed(pod)).collect();
-        Some(Observed::Job(Box::new(job), pods))
+        let groups = self.groups.then(|| Groups::seen(snapshot, &job));
+        Some(Observed::Job(Box::new(job), pods, groups))
     }
 
     fn timed(&self, memory: &mut backoff::Failures, failure: Option<&str>, took: Duration) {
@@ -113,8 +124,9 @@ impl Controller for Jobs {
 
     fn plan(&self, observed: &Observed, memory: &mut backoff::Failures, now: Timestamp) -> Plan {
         match observed {
-            Observed::Job(job, pods) => {
-                let plan = plan::plan(job, pods, memory, now);
+            Observed::Job(job, pods, groups) => {
+                let seen = plan::Seen { pods, groups: groups.as_ref() };
+                let plan = plan::plan(job, seen, memory, now);
                 memory.sync = Some(metrics::Sync::of(job, &plan));
                 plan
             }
@@ -136,6 +148,17 @@ fn is_settled(pod: &Cached, selector: &Selector) -> bool {
 fn selector(job: &Job) -> Selector {
     let selector = job.spec.as_ref().and_then(|it| it.selector.as_ref());
     selector.map_or_else(Selector::nothing, Selector::of)
+}
+
+/// The jobs that a Workload or a group is for: those that own it, or that whom it names controls.
+fn meant(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
+    let owned = controller::watches::controllers(change, "Job").into_iter().map(Key::Job);
+    let object = change.new.as_ref().or(change.old.as_ref()).map(|it| it.value());
+    let named = object.as_ref().map(|it| it.str_at(&["spec", "controllerRef", "name"]));
+    let Some(parent) = named.filter(|it| !it.is_empty()) else { return owned.collect() };
+    let jobs = snapshot.store::<Job>().list(&change.key().namespace);
+    let children = jobs.iter().filter(|it| it.controller().is_some_and(|it| it.name == parent));
+    owned.chain(children.map(|it| Key::Job(it.key.clone()))).collect()
 }
 
 /// The job of a pod, or those that might adopt it; the pod itself where nobody counts it.

@@ -18,6 +18,7 @@ pub mod finalizers;
 pub mod garbage_collector;
 pub mod history;
 pub mod job;
+pub mod leader_election;
 pub mod legacy_tokens;
 pub mod metrics;
 pub mod namespace;
@@ -172,7 +173,8 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     }),
     (pod_gc::PodGc::NAME, |setup| start(setup, setup.pod_gc, 5)),
     (job::Jobs::NAME, |setup| {
-        start(setup, job::Jobs { metrics: setup.metrics.job.clone() }, 5);
+        let groups = setup.features.enabled("WorkloadWithJob");
+        start(setup, job::Jobs { metrics: setup.metrics.job.clone(), groups }, 5);
     }),
     (cronjob::CronJobs::NAME, |setup| {
         start(setup, cronjob::CronJobs { metrics: setup.metrics.cronjob.clone() }, 5);

@@ -14,6 +14,10 @@ use crate::removed;
 pub struct Features {
     /// `GenericWorkload`: Workloads, PodGroups, and pods that are members of groups.
     pub generic_workload: bool,
+    /// `CoordinatedLeaderElection`: LeaseCandidates, and what a Lease says of how its holder is found.
+    pub coordinated_leader_election: bool,
+    /// `WorkloadWithJob`: jobs say how their pods are scheduled together.
+    pub workload_with_job: bool,
 }
 
 /// What of upstream's API is not built: group, version, resource.

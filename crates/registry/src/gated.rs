@@ -10,20 +10,45 @@ const GROUP: &str = "schedulingGroup";
 const POD: Paths = &[&["spec", GROUP]];
 const TEMPLATE: Paths = &[&["template", "spec", GROUP]];
 const WORKLOAD: Paths = &[&["spec", "template", "spec", GROUP]];
-const CRON: Paths = &[&["spec", "jobTemplate", "spec", "template", "spec", GROUP]];
+/// How coordinated leader election finds the holder of a Lease.
+const LEASE: Paths = &[&["spec", "strategy"], &["spec", "preferredHolder"]];
+
+/// How a job's pods are scheduled together.
+const JOB: Paths = &[&["spec", "template", "spec", GROUP], &["spec", "scheduling"]];
+const CRON_JOB: Paths = &[
+    &["spec", "jobTemplate", "spec", "template", "spec", GROUP],
+    &["spec", "jobTemplate", "spec", "scheduling"],
+];
+const SCHEDULING: Paths = &[&["spec", "scheduling"]];
+const CRON_SCHEDULING: Paths = &[&["spec", "jobTemplate", "spec", "scheduling"]];
+/// What of that belongs to `TopologyAwareWorkloadScheduling` and `DRAWorkloadResourceClaims`, which are off.
+const IN_SCHEDULING: Paths =
+    &[&["spec", "scheduling", "schedulingConstraints"], &["spec", "scheduling", "resourceClaims"]];
+const IN_CRON_SCHEDULING: Paths = &[
+    &["spec", "jobTemplate", "spec", "scheduling", "schedulingConstraints"],
+    &["spec", "jobTemplate", "spec", "scheduling", "resourceClaims"],
+];
 
 /// The fields of a resource that features bring which are off.
 pub(crate) fn dropped(group: &str, resource: &str, features: Features) -> Paths {
-    if features.generic_workload {
-        return &[];
-    }
+    let (grouped, jobs) = (features.generic_workload, features.workload_with_job);
     match (group, resource) {
+        ("coordination.k8s.io", "leases") if !features.coordinated_leader_election => LEASE,
+        ("batch", "jobs") => match (grouped, jobs) {
+            (false, _) => JOB,
+            (true, false) => SCHEDULING,
+            (true, true) => IN_SCHEDULING,
+        },
+        ("batch", "cronjobs") => match (grouped, jobs) {
+            (false, _) => CRON_JOB,
+            (true, false) => CRON_SCHEDULING,
+            (true, true) => IN_CRON_SCHEDULING,
+        },
+        _ if grouped => &[],
         ("", "pods") => POD,
         ("", "podtemplates") => TEMPLATE,
         ("", "replicationcontrollers")
-        | ("apps", "daemonsets" | "deployments" | "replicasets" | "statefulsets")
-        | ("batch", "jobs") => WORKLOAD,
-        ("batch", "cronjobs") => CRON,
+        | ("apps", "daemonsets" | "deployments" | "replicasets" | "statefulsets") => WORKLOAD,
         _ => &[],
     }
 }

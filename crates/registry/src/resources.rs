@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::AnyResource;
 use crate::apis::{Apis, Features};
 use crate::declaration::{BuiltIn, Declaration};
+pub use lease_candidate::Semantic as SemanticVersion;
 
 mod admission_policies;
 mod apiservice;
@@ -151,9 +152,9 @@ const VIRTUAL: &[&str] = &[
 /// Whether features bring a resource, and the resource.
 type Optional = (fn(Features) -> bool, fn() -> Declaration);
 
-/// Those that are there where they are asked for, or where a feature is on.
+/// Those that are there where a feature is on and they are asked for.
 const OPTIONAL: &[Optional] = &[
-    (|_| true, lease_candidate::resource),
+    (|it| it.coordinated_leader_election, lease_candidate::resource),
     (|it| it.generic_workload, pod_group::resource),
     (|it| it.generic_workload, pod_group::workload),
 ];
@@ -180,7 +181,11 @@ mod tests {
 
     #[test]
     fn every_resource_of_the_table_has_a_declaration() {
-        let features = Features { generic_workload: true };
+        let features = Features {
+            generic_workload: true,
+            coordinated_leader_election: true,
+            ..Features::default()
+        };
         let asked = ["api/all=true".to_owned()];
         let apis = Apis::default().with_features(features).configure(&asked).unwrap();
         let all = all(&apis);

@@ -235,6 +235,12 @@ impl Cluster {
         self.nominated.iter().map(|(node, pods)| (node, pods.as_slice()))
     }
 
+    /// The node that is being emptied for a pod.
+    #[must_use]
+    pub fn nomination_of(&self, pod: &ObjectKey) -> Option<&CompactString> {
+        self.nominations.get(pod)
+    }
+
     /// Pods for which a node is being emptied.
     #[must_use]
     pub fn nominated_on(&self, node: &str) -> &[Arc<PodLite>] {
@@ -352,9 +358,14 @@ impl Cluster {
 
     /// A pod that has a node, where that node is known.
     #[must_use]
-    pub fn pod(&self, key: &ObjectKey) -> Option<&PodLite> {
+    pub fn pod(&self, key: &ObjectKey) -> Option<&Arc<PodLite>> {
         let row = self.row(self.placed.get(key)?)?;
         Some(&row.pods[row.find(key)?])
+    }
+
+    /// Thinks a pod away from its node; it stays in its group, and comes back by [`Self::set_pod`].
+    pub fn lift(&mut self, key: &ObjectKey) -> Option<Arc<PodLite>> {
+        self.take_pod(key)
     }
 
     fn take_pod(&mut self, key: &ObjectKey) -> Option<Arc<PodLite>> {

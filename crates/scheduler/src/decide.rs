@@ -1,7 +1,9 @@
 //! The decision: filters, then scores, or the reasons against every node and what might be done.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use client::ObjectKey;
 use compact_str::CompactString;
@@ -12,6 +14,7 @@ use crate::framework::{Check, Cycle, Failure, Prepared, Profile, Rejection, Reme
 use crate::node::Row;
 use crate::pod::PodLite;
 use crate::preemption::Candidate;
+use crate::told::{Lap, Point, Told, bit, bits};
 
 /// A node was found.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -67,6 +70,8 @@ pub struct How<'e> {
     pub parts: bool,
     /// What others say, where others have a say.
     pub others: Option<&'e Others>,
+    /// What is told of the decision, where it is.
+    pub told: Option<&'e Told>,
 }
 
 /// What extenders say of nodes.
@@ -100,15 +105,22 @@ pub fn decide(cycle: Cycle<'_>, profile: &Profile, how: How<'_>) -> Decision {
         let message = "no nodes available to schedule pods".to_owned();
         return Decision::Reject(Diagnosis { message, ..Diagnosis::default() });
     }
-    let checks = match prepare(cycle, profile) {
+    let mut lap = Lap::begin(how.told);
+    let checks = match prepare(cycle, profile, how.told) {
         Ok(checks) => checks,
-        Err((checks, whole)) => return refuse_whole(cycle, profile, &checks, &whole, how),
+        Err((checks, whole)) => {
+            lap.end(Point::PreFilter, None, "Unschedulable");
+            return refuse_whole(cycle, profile, &checks, &whole, how);
+        }
     };
-    let field = Field::new(cycle, &checks);
+    lap.end(Point::PreFilter, None, "Success");
+    let field = Field { told: how.told, ..Field::new(cycle, &checks) };
     if let Some(placement) = quick(&field, profile, how) {
+        lap.end(Point::Filter, None, "Success");
         return Decision::Place(placement);
     }
     let mut sample = field.sample(profile, how.start);
+    field.tell_of_checks();
     if let Some(failure) = field.failure() {
         return Decision::Fail(failure);
     }
@@ -116,15 +128,22 @@ pub fn decide(cycle: Cycle<'_>, profile: &Profile, how: How<'_>) -> Decision {
         field.leave_to(others, &mut sample);
     }
     if sample.feasible.is_empty() {
+        lap.end(Point::Filter, None, "Unschedulable");
         return refuse(&field, profile, &sample.marks, how);
     }
-    Decision::Place(choose(cycle, profile, sample, how))
+    lap.end(Point::Filter, None, "Success");
+    let scores = sample.feasible.len() > 1;
+    let placement = choose(cycle, profile, sample, how);
+    if scores {
+        lap.end(Point::Score, None, "Success");
+    }
+    Decision::Place(placement)
 }
 
 /// The nodes that will do, before others are asked, by name; empty where there are none.
 #[must_use]
 pub fn feasible(cycle: Cycle<'_>, profile: &Profile, how: How<'_>) -> Vec<CompactString> {
-    let Ok(checks) = prepare(cycle, profile) else { return Vec::new() };
+    let Ok(checks) = prepare(cycle, profile, None) else { return Vec::new() };
     let sample = Field::new(cycle, &checks).sample(profile, how.start);
     let rows = cycle.cluster.rows();
     sample.feasible.iter().map(|row| rows[*row].node.name.clone()).collect()
@@ -134,7 +153,7 @@ pub fn feasible(cycle: Cycle<'_>, profile: &Profile, how: How<'_>) -> Vec<Compac
 /// left out, and nothing is remembered.
 #[must_use]
 pub fn verdicts(cycle: Cycle<'_>, profile: &Profile) -> Vec<Verdict> {
-    let checks = prepare(cycle, profile);
+    let checks = prepare(cycle, profile, None);
     let rows = cycle.cluster.rows().iter();
     rows.map(|row| Verdict { node: row.node.name.clone(), refused: judge(cycle, &checks, row) })
         .collect()
@@ -143,7 +162,12 @@ pub fn verdicts(cycle: Cycle<'_>, profile: &Profile) -> Vec<Verdict> {
 /// What becomes of a pod on one node, as [`verdicts`]; `None` where it will do.
 #[must_use]
 pub fn verdict_on(cycle: Cycle<'_>, profile: &Profile, row: &Row) -> Option<Refused> {
-    judge(cycle, &prepare(cycle, profile), row)
+    judge(cycle, &prepare(cycle, profile, None), row)
+}
+
+/// Whether what is said of each node for a pod depends on that node alone.
+pub(crate) fn is_local(cycle: Cycle<'_>, profile: &Profile) -> bool {
+    prepare(cycle, profile, None).is_ok_and(|it| it.iter().all(|(_, check)| check.is_local()))
 }
 
 /// What is told of a node, once every filter has looked at the pod.
@@ -163,18 +187,42 @@ fn judge<'a>(
 }
 
 /// Has every filter look at the pod.
-fn prepare<'a>(cycle: Cycle<'a>, profile: &'a Profile) -> Result<Checks<'a>, (Checks<'a>, Whole)> {
+fn prepare<'a>(
+    cycle: Cycle<'a>,
+    profile: &'a Profile,
+    told: Option<&Told>,
+) -> Result<Checks<'a>, (Checks<'a>, Whole)> {
     let mut checks = Vec::with_capacity(profile.filters.len());
+    let (mut looked, mut ready) = (0, 0);
+    let mut whole = None;
+    let mut lap = Lap::of_one(told);
     for (place, filter) in profile.filters.iter().enumerate() {
-        match filter.prepare(cycle) {
-            Prepared::Skip => {}
-            Prepared::Ready(check) => checks.push((filter.name(), check)),
-            Prepared::Reject(rejection) => {
-                return Err((checks, Whole { place, name: filter.name(), rejection }));
+        looked |= bit(place);
+        let status = match filter.prepare(cycle) {
+            Prepared::Skip => "Skip",
+            Prepared::Ready(check) => {
+                checks.push((filter.name(), check));
+                ready |= bit(place);
+                "Success"
             }
+            Prepared::Reject(rejection) => {
+                whole = Some(Whole { place, name: filter.name(), rejection });
+                "Unschedulable"
+            }
+        };
+        lap.end(Point::PreFilter, Some(filter.name()), status);
+        if whole.is_some() {
+            break;
         }
     }
-    Ok(checks)
+    if let Some(told) = told {
+        told.looked.set(told.looked.get() | looked);
+        told.filtered.set(told.filtered.get() | ready);
+    }
+    match whole {
+        Some(whole) => Err((checks, whole)),
+        None => Ok(checks),
+    }
 }
 
 /// Decides by what pods of the same class were told before, where every plugin judges nodes one by one.
@@ -197,7 +245,7 @@ fn quick(field: &Field<'_, '_>, profile: &Profile, how: How<'_>) -> Option<Place
     let judge = |row: usize| {
         check_with_nominated(cycle, field.checks, &rows[row]).ok()?;
         let mut total = [0];
-        add_scores(cycle, profile, &[row], &mut total, None);
+        add_scores(cycle, profile, &[row], &mut total, (None, None));
         Some(total[0])
     };
     let best = match alike.best(&like, remembered, how.random, judge) {
@@ -212,6 +260,10 @@ fn quick(field: &Field<'_, '_>, profile: &Profile, how: How<'_>) -> Option<Place
             }
         }
     };
+    if let Some(told) = how.told {
+        // What they said before is what decides.
+        told.scored.set(bits(profile.scores.len()));
+    }
     Some(Placement {
         node: rows[best.row].node.name.clone(),
         feasible: best.feasible,
@@ -229,6 +281,9 @@ struct Field<'a, 'c> {
     left_out_by: Vec<&'static str>,
     /// The rows that are being emptied for pods that come before this one, sorted.
     nominated: Vec<usize>,
+    told: Option<&'c Told>,
+    /// How long each check took so far, where that is told.
+    took: RefCell<SmallVec<[Duration; 16]>>,
 }
 
 /// What came of asking.
@@ -273,7 +328,8 @@ impl<'a, 'c> Field<'a, 'c> {
         let mut nominated: Vec<usize> =
             promised.filter_map(|(node, _)| cycle.cluster.position(node)).collect();
         nominated.sort_unstable();
-        Self { cycle, checks, only, left_out_by, nominated }
+        let took = RefCell::default();
+        Self { cycle, checks, only, left_out_by, nominated, told: None, took }
     }
 
     /// Asks about nodes from `start` on, until enough will do.
@@ -321,8 +377,14 @@ impl<'a, 'c> Field<'a, 'c> {
     /// Marks the rows of a range that will not do.
     fn sweep(&self, range: Range<usize>, marks: &mut [u8]) {
         let cluster = self.cycle.cluster;
-        for ((_, check), mark) in self.checks.iter().zip(1u8..) {
+        let mut lap = Lap::of_one(self.told);
+        let mut took = self.took.borrow_mut();
+        for ((index, (_, check)), mark) in self.checks.iter().enumerate().zip(1u8..) {
             check.sweep(cluster, range.clone(), marks, mark);
+            if lap.is_on() {
+                took.resize(self.checks.len(), Duration::ZERO);
+                took[index] += lap.split();
+            }
         }
         let from = self.nominated.partition_point(|row| *row < range.start);
         for row in self.nominated[from..].iter().copied().take_while(|row| *row < range.end) {
@@ -332,6 +394,14 @@ impl<'a, 'c> Field<'a, 'c> {
             if check_with_nominated(self.cycle, self.checks, &cluster.rows()[row]).is_err() {
                 marks[row - range.start] = NOMINATED;
             }
+        }
+    }
+
+    /// Tells how long each check took.
+    fn tell_of_checks(&self) {
+        let Some(told) = self.told else { return };
+        for ((name, _), took) in self.checks.iter().zip(self.took.borrow().iter()) {
+            told.took(Point::Filter, name, *took);
         }
     }
 
@@ -350,7 +420,7 @@ impl<'a, 'c> Field<'a, 'c> {
         self.sweep(0..count, &mut marks);
         let feasible: Vec<usize> = (0..count).filter(|row| marks[*row] == 0).collect();
         let mut totals = vec![0; feasible.len()];
-        add_scores(self.cycle, profile, &feasible, &mut totals, None);
+        add_scores(self.cycle, profile, &feasible, &mut totals, (None, None));
         let mut verdicts = vec![None; count];
         for (row, total) in feasible.iter().zip(totals) {
             verdicts[*row] = Some(total);
@@ -431,19 +501,27 @@ fn add_scores(
     profile: &Profile,
     feasible: &[usize],
     totals: &mut [i64],
-    mut parts: Option<&mut Parts>,
+    (mut parts, told): (Option<&mut Parts>, Option<&Told>),
 ) {
+    let mut lap = Lap::of_one(told);
+    let mut scored = 0;
     let mut scratch: SmallVec<[i64; 1]> = smallvec![0; feasible.len()];
-    for (plugin, weight) in profile.scores.iter() {
-        if !plugin.score(cycle, feasible, &mut scratch) {
+    for (place, (plugin, weight)) in profile.scores.iter().enumerate() {
+        let says = plugin.score(cycle, feasible, &mut scratch);
+        lap.end(Point::Score, Some(plugin.name()), if says { "Success" } else { "Skip" });
+        if !says {
             continue;
         }
+        scored |= bit(place);
         for (total, score) in totals.iter_mut().zip(&scratch) {
             *total += score * weight;
         }
         if let Some(parts) = &mut parts {
             parts.push((plugin.name(), scratch.iter().map(|it| it * weight).collect()));
         }
+    }
+    if let Some(told) = told {
+        told.scored.set(told.scored.get() | scored);
     }
 }
 
@@ -456,7 +534,8 @@ fn choose(cycle: Cycle<'_>, profile: &Profile, sample: Sample, how: How<'_>) -> 
     }
     let mut totals = vec![0i64; feasible.len()];
     let mut parts = Vec::new();
-    add_scores(cycle, profile, &feasible, &mut totals, how.parts.then_some(&mut parts));
+    let wanted = how.parts.then_some(&mut parts);
+    add_scores(cycle, profile, &feasible, &mut totals, (wanted, how.told));
     if let Some(others) = how.others {
         for (total, row) in totals.iter_mut().zip(&feasible) {
             *total += others.scores.get(&rows[*row].node.name).copied().unwrap_or_default();
@@ -500,7 +579,7 @@ fn refuse(field: &Field<'_, '_>, profile: &Profile, marks: &[u8], how: How<'_>) 
     };
     let seen = refusals.iter().zip(marks).filter(|(_, mark)| **mark != UNSEEN);
     let text = histogram(seen.map(|(it, _)| it.as_ref().unwrap_or(&left_out)));
-    Decision::Reject(diagnose(profile, &failure, &text, plugins))
+    Decision::Reject(diagnose(profile, &failure, (&text, plugins), how.told))
 }
 
 fn left_out(by: &[&str]) -> Rejection {
@@ -530,21 +609,39 @@ fn refuse_whole<'a>(
         random: how.random,
     };
     let text = whole.rejection.reasons.join(", ");
-    Decision::Reject(diagnose(profile, &failure, &text, vec![whole.name]))
+    Decision::Reject(diagnose(profile, &failure, (&text, vec![whole.name]), how.told))
 }
 
 fn diagnose(
     profile: &Profile,
     failure: &Failure<'_, '_>,
-    text: &str,
-    plugins: Vec<&'static str>,
+    (text, plugins): (&str, Vec<&'static str>),
+    told: Option<&Told>,
 ) -> Diagnosis {
+    let mut all = Lap::begin(told.filter(|_| !profile.post_filters.is_empty()));
+    let diagnosis = ask_for_remedies(profile, failure, (text, plugins), told);
+    let found = !diagnosis.candidates.is_empty();
+    all.end(Point::PostFilter, None, if found { "Success" } else { "Unschedulable" });
+    diagnosis
+}
+
+fn ask_for_remedies(
+    profile: &Profile,
+    failure: &Failure<'_, '_>,
+    (text, plugins): (&str, Vec<&'static str>),
+    told: Option<&Told>,
+) -> Diagnosis {
+    let mut lap = Lap::of_one(told);
     let count = failure.cycle.cluster.rows().len();
     let mut message = format!("0/{count} nodes are available: {text}.");
     let mut remarks: Vec<String> = Vec::new();
     let (mut hopeless, mut deallocate) = (false, None);
     for plugin in profile.post_filters.iter() {
-        match plugin.remedy(profile, failure) {
+        let remedy = plugin.remedy(profile, failure);
+        let helps = matches!(remedy, Remedy::Preempt(_) | Remedy::Deallocate { .. });
+        let status = if helps { "Success" } else { "Unschedulable" };
+        lap.end(Point::PostFilter, Some(plugin.name()), status);
+        match remedy {
             Remedy::Nothing(remark) => remarks.push(remark),
             Remedy::Hopeless(remark) => {
                 remarks.push(remark);

@@ -16,6 +16,8 @@ pub struct GroupSpec {
     pub min_count: Option<i64>,
     /// The priority that all its pods have.
     pub priority: i64,
+    /// Whether all its pods go where one of them has to make room.
+    pub goes_together: bool,
 }
 
 impl GroupSpec {
@@ -26,6 +28,9 @@ impl GroupSpec {
         Self {
             min_count: gang.map(|it| it.i64_at(&["minCount"]).unwrap_or_default()),
             priority: group.i64_at(&["spec", "priority"]).unwrap_or_default(),
+            goes_together: group
+                .at(&["spec", "disruptionMode", "all"])
+                .is_some_and(|it| !it.is_null()),
         }
     }
 }
@@ -162,7 +167,7 @@ mod tests {
         assert!(groups.waits(&pod("p", "b")));
         assert!(groups.get(&first).is_none(), "nothing is known of it any more");
         assert_eq!(groups.get(&second).map(Group::count), Some(1));
-        let spec = GroupSpec { min_count: Some(2), priority: 0 };
+        let spec = GroupSpec { min_count: Some(2), priority: 0, goes_together: false };
         assert!(groups.set(&second, Some(spec)));
         assert!(!groups.set(&second, Some(spec)));
         groups.gone(&ObjectKey::new("d", "p"));

@@ -26,7 +26,9 @@ pub mod resources;
 pub mod run;
 mod tallies;
 pub mod terms;
+pub mod told;
 mod topology;
+mod victims;
 pub mod volumes;
 mod write;
 

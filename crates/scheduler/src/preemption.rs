@@ -11,6 +11,7 @@ use crate::framework::{Check, Failure, LooksAtPods, PostFilter, Profile, Rejecti
 use crate::node::Row;
 use crate::pod::PodLite;
 use crate::resources::Resources;
+use crate::victims::{Budgets, bound_group, fellows};
 
 /// A node, and the pods that would have to go.
 #[derive(Debug, Clone)]
@@ -166,6 +167,9 @@ fn by_sums(failure: &Failure<'_, '_>, index: usize, wanted: &Resources) -> Optio
         return None;
     }
     lower.sort_by_key(|it| importance(it));
+    if lower.iter().any(|it| bound_group(cycle.cluster, it).is_some()) {
+        return None;
+    }
     let (violating, others) = by_budget(failure, &lower);
     let mut victims = Vec::new();
     let mut take_back = |pod: Arc<PodLite>| {
@@ -203,22 +207,47 @@ fn try_node(failure: &Failure<'_, '_>, index: usize) -> Result<Candidate, Reject
     trial.fits()?;
     let mut lower = lower;
     lower.sort_by_key(|it| importance(it));
-    let (violating, others) = by_budget(failure, &lower);
     let mut victims = Vec::new();
     let mut violations = 0;
-    for pod in &violating {
-        if !trial.take_back(pod) {
-            victims.push(Arc::clone(pod));
-            violations += 1;
-        }
-    }
-    for pod in &others {
-        if !trial.take_back(pod) {
-            victims.push(Arc::clone(pod));
+    for (pods, breaks) in together(failure, &lower) {
+        if !trial.take_back(&pods) {
+            violations += breaks;
+            victims.extend(whole(failure, &pods));
         }
     }
     victims.sort_by_key(|it| importance(it));
     Ok(Candidate { node: row.node.name.clone(), victims: victims.into(), violations })
+}
+
+/// Pods of a node that go together, each with how many of them their budgets would keep: those first of which there are
+/// any, otherwise in the order in which the first of each comes.
+fn together(failure: &Failure<'_, '_>, pods: &[Arc<PodLite>]) -> Vec<(Vec<Arc<PodLite>>, usize)> {
+    let mut groups: Vec<(Option<client::ObjectKey>, Vec<Arc<PodLite>>)> = Vec::new();
+    for pod in pods {
+        let group = bound_group(failure.cycle.cluster, pod);
+        let same = group.is_some().then(|| groups.iter_mut().find(|it| it.0 == group)).flatten();
+        match same {
+            Some((_, pods)) => pods.push(Arc::clone(pod)),
+            None => groups.push((group, vec![Arc::clone(pod)])),
+        }
+    }
+    let (cluster, mut budgets) = (failure.cycle.cluster, Budgets::default());
+    let counted = groups.into_iter().map(|(_, pods)| {
+        let breaks = pods.iter().filter(|it| budgets.breaks(cluster, it)).count();
+        (pods, breaks)
+    });
+    let (mut violating, others): (Vec<_>, Vec<_>) = counted.partition(|it| it.1 > 0);
+    violating.extend(others);
+    violating
+}
+
+/// All that go where these do: the pods of their group on other nodes too.
+fn whole(failure: &Failure<'_, '_>, pods: &[Arc<PodLite>]) -> Vec<Arc<PodLite>> {
+    let cluster = failure.cycle.cluster;
+    match pods.first().and_then(|it| bound_group(cluster, it)) {
+        Some(group) => fellows(cluster, &group),
+        None => pods.to_vec(),
+    }
 }
 
 /// The node as it would be.
@@ -238,13 +267,15 @@ impl Trial<'_, '_, '_> {
         check_with_nominated(self.failure.cycle, &self.checks, &self.row).map_err(|(_, it)| it)
     }
 
-    /// Whether the pod can stay.
-    fn take_back(&mut self, pod: &Arc<PodLite>) -> bool {
-        self.row.add(Arc::clone(pod));
-        self.checks.iter_mut().for_each(|(_, check)| check.pod_added(&self.row, pod));
+    /// Whether the pods can stay.
+    fn take_back(&mut self, pods: &[Arc<PodLite>]) -> bool {
+        for pod in pods {
+            self.row.add(Arc::clone(pod));
+            self.checks.iter_mut().for_each(|(_, check)| check.pod_added(&self.row, pod));
+        }
         let fits = self.fits().is_ok();
         if !fits {
-            self.remove(pod);
+            pods.iter().for_each(|it| self.remove(it));
         }
         fits
     }
@@ -273,22 +304,8 @@ fn by_budget(
     if !failure.cycle.cluster.has_budgets() {
         return (Vec::new(), pods.to_vec());
     }
-    let mut used: std::collections::BTreeMap<&client::ObjectKey, i64> =
-        std::collections::BTreeMap::new();
-    pods.iter().cloned().partition(|pod| {
-        let mut violates = false;
-        for (key, budget) in failure.cycle.cluster.budgets(&pod.key.namespace) {
-            let counts = !budget.selector.is_everything()
-                && budget.selector.matches(|key| pod.labels.get(key))
-                && !budget.disrupted.contains(&pod.key.name);
-            if counts {
-                let used = used.entry(key).or_default();
-                *used += 1;
-                violates |= *used > budget.allowed;
-            }
-        }
-        violates
-    })
+    let mut budgets = Budgets::default();
+    pods.iter().cloned().partition(|pod| budgets.breaks(failure.cycle.cluster, pod))
 }
 
 /// The cheapest first, by upstream's rules in their order.

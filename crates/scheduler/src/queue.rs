@@ -39,6 +39,9 @@ impl Backoff {
 /// After this long a pod is tried again though nothing happened that should help it.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
+/// What brings a pod back that waited so long.
+const FLUSHED: &str = "UnschedulableTimeout";
+
 /// Stands for the plugins of a pod that was refused by none: whatever happens may help it.
 const ANYTHING: &str = "";
 
@@ -61,7 +64,7 @@ pub enum Happened {
 
 impl Happened {
     /// What upstream calls it where it brings a pod to a queue.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Node => "NodeUpdate",
             Self::PodPlaced => "AssignedPodAdd",
@@ -125,6 +128,8 @@ struct Entry {
     since: Instant,
     backoff_until: Instant,
     refused_by: Vec<&'static str>,
+    /// Whether it is tried although nothing happened.
+    flushed: bool,
 }
 
 impl Entry {
@@ -196,6 +201,12 @@ impl Queue {
         self.entries.get(key).map(|it| (it.attempts, it.since))
     }
 
+    /// Whether a pod is tried although nothing happened that should help it.
+    #[must_use]
+    pub fn is_flushed(&self, key: &ObjectKey) -> bool {
+        self.entries.get(key).is_some_and(|it| it.flushed)
+    }
+
     /// Adds a pod, or tells of a change of it that may matter.
     pub fn put(&mut self, pod: Arc<PodLite>, gated: bool, now: Instant) {
         let key = pod.key.clone();
@@ -209,6 +220,7 @@ impl Queue {
             since: now,
             backoff_until: now,
             refused_by: Vec::new(),
+            flushed: false,
         });
         let place = if gated { Place::Gated } else { self.ready(&entry, &pod, now) };
         self.insert(key, Entry { pod, ..entry }, place, event);
@@ -254,6 +266,7 @@ impl Queue {
         let Some(mut entry) = self.take(key) else { return };
         entry.backoff_until = now + self.backoff_for.after(entry.attempts);
         entry.refused_by = refused_by;
+        entry.flushed = false;
         let place = Place::Unschedulable(now + LONGEST_WAIT);
         self.insert(key.clone(), entry, place, "ScheduleAttemptFailure");
     }
@@ -318,13 +331,11 @@ impl Queue {
     }
 
     fn due(&mut self, now: Instant) {
-        for (set, event) in
-            [(&self.backoff, "BackoffComplete"), (&self.unschedulable, "UnschedulableTimeout")].map(
-                |(set, event)| {
-                    let due = set.iter().take_while(|(at, _)| *at <= now);
-                    (due.map(|(_, key)| key.clone()).collect::<Vec<_>>(), event)
-                },
-            )
+        for (set, event) in [(&self.backoff, "BackoffComplete"), (&self.unschedulable, FLUSHED)]
+            .map(|(set, event)| {
+                let due = set.iter().take_while(|(at, _)| *at <= now);
+                (due.map(|(_, key)| key.clone()).collect::<Vec<_>>(), event)
+            })
         {
             for key in set {
                 self.again(&key, now, event);
@@ -333,7 +344,8 @@ impl Queue {
     }
 
     fn again(&mut self, key: &ObjectKey, now: Instant, event: &'static str) {
-        let Some(entry) = self.take(key) else { return };
+        let Some(mut entry) = self.take(key) else { return };
+        entry.flushed |= event == FLUSHED;
         let pod = Arc::clone(&entry.pod);
         let place = self.ready(&entry, &pod, now);
         self.insert(key.clone(), entry, place, event);

@@ -5,6 +5,7 @@
 //! until the watch tells of it).
 
 mod gang;
+mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,19 +22,22 @@ use tokio::time::Instant;
 use crate::bindings::Binder;
 use crate::claims::ClaimBinder;
 use crate::cluster::Cluster;
-use crate::decide::{Decision, Diagnosis, How, Placement, decide, feasible};
+use crate::decide::{Decision, Diagnosis, How, Others, Placement, decide, feasible};
 use crate::devices::ClaimChange;
 use crate::extender::{self, Extender, Objects};
 use crate::framework::{Cycle, Profile, ReservedWrites};
-use crate::metrics::{Metrics, Outcome};
+use crate::metrics::{Metrics, Outcome, Parts};
 use crate::node::NodeLite;
 use crate::pod::PodLite;
 use crate::preemption::{self, Candidate};
 use crate::queue::{Backoff, Happened, Queue};
+use crate::told::{Lap, Point, Told};
 use crate::write::{Refusal, ToBind, Writer};
 
 /// How many bindings and status writes are under way at most.
 const MAX_WRITES: usize = 100;
+/// Of so many decisions one has its plugins timed one by one (upstream: a tenth).
+const TIMED: u64 = 10;
 /// How many pods are decided before others get a turn on this thread.
 const BATCH: usize = 64;
 
@@ -206,6 +210,7 @@ impl Scheduler {
             assumed: BTreeMap::new(),
             seen: BTreeMap::new(),
             start: 0,
+            parts: BTreeMap::new(),
         };
         let profiles =
             self.profiles.iter().map(|it| (it.scheduler_name.clone(), Arc::new(it.clone())));
@@ -235,6 +240,8 @@ struct State {
     seen: BTreeMap<ObjectKey, u64>,
     /// The row at which the next search for a node begins.
     start: usize,
+    /// What plugins had a part in, by scheduler, until it is told.
+    parts: BTreeMap<CompactString, Parts>,
 }
 
 struct Running {
@@ -252,7 +259,14 @@ impl Running {
             self.take_over();
             let state = &mut self.state;
             let (nodes, pods) = (state.cluster.rows().len(), state.cluster.placed());
-            self.scheduler.metrics.state(&mut state.queue, nodes, pods, state.assumed.len());
+            let metrics = &self.scheduler.metrics;
+            metrics.state(&mut state.queue, nodes, pods, state.assumed.len());
+            for (name, parts) in &mut state.parts {
+                if let Some(profile) = self.profiles.get(name) {
+                    metrics.parts(profile, parts);
+                }
+            }
+            metrics.under_way(MAX_WRITES - self.writer.permits.available_permits());
             let mut decided = 0;
             while decided < BATCH && self.decide_next().await {
                 decided += 1;
@@ -370,19 +384,19 @@ impl Running {
             _ => {
                 self.state.cluster.set(plural, key, value);
                 if let Some(happened) = happened(plural) {
-                    self.state.queue.happened(happened, self.scheduler.clock.monotonic());
+                    self.happened(happened);
                 }
             }
         }
     }
 
     fn node_changed(&mut self, key: &ObjectKey, value: Option<&Value>) {
-        let (cluster, queue) = (&mut self.state.cluster, &mut self.state.queue);
+        let cluster = &mut self.state.cluster;
         let Some(value) = value else { return cluster.remove_node(&key.name) };
         let node = NodeLite::from_value(value);
         if cluster.row(&node.name).is_none_or(|row| *row.node != node) {
             cluster.set_node(node);
-            queue.happened(Happened::Node, self.scheduler.clock.monotonic());
+            self.happened(Happened::Node);
         }
     }
 
@@ -399,7 +413,7 @@ impl Running {
             state.queue.remove(key);
             state.cluster.nominate(&pod, None);
             state.cluster.set_pod(pod);
-            return state.queue.happened(Happened::PodPlaced, now);
+            return self.happened(Happened::PodPlaced);
         }
         let ours = self.profiles.contains_key(value.str_at(&["spec", "schedulerName"]));
         let going = !value.str_at(&["metadata", "deletionTimestamp"]).is_empty();
@@ -458,28 +472,55 @@ impl Running {
 
     /// Decides, with extenders where the pod is their business.
     async fn decide(&mut self, pod: &PodLite, profile: &Profile) -> Result<Decision, String> {
-        let extenders: Vec<Extender> =
-            self.scheduler.extenders.iter().filter(|it| it.is_interested(pod)).cloned().collect();
         let (random, start) = (self.scheduler.random.next_u64(), self.state.start);
-        let how = How { random, start, ..How::default() };
-        let cycle = Cycle { pod, cluster: &self.state.cluster };
-        let mut others = None;
-        if !extenders.is_empty() {
-            let nodes = feasible(cycle, profile, how);
-            let (Some(value), false) = (self.stores[PODS].get(&pod.key), nodes.is_empty()) else {
-                return Ok(decide(cycle, profile, how));
-            };
-            let objects = Objects { pods: &self.stores[PODS], nodes: &self.stores[NODES] };
-            let asked = extender::ask(&extenders, pod, &value.value(), nodes, objects).await;
-            others = Some(asked?);
-        }
-        let how = How { others: others.as_ref(), ..how };
-        let decision = decide(cycle, profile, how);
+        let others = self.ask_others(pod, profile, (random, start)).await?;
+        let told = Told::new(Arc::clone(&self.scheduler.clock), random % TIMED == 0);
+        let how = How { random, start, others: others.as_ref(), told: Some(&told), parts: false };
+        let decision = decide(Cycle { pod, cluster: &self.state.cluster }, profile, how);
+        self.tell(profile, &told);
         if let Decision::Place(placement) = &decision {
             let rows = self.state.cluster.rows().len().max(1);
             self.state.start = (start + placement.evaluated) % rows;
         }
         Ok(decision)
+    }
+
+    /// What extenders say of the nodes that will do; `None` where the pod is not their business, or no node will.
+    async fn ask_others(
+        &self,
+        pod: &PodLite,
+        profile: &Profile,
+        (random, start): (u64, usize),
+    ) -> Result<Option<Others>, String> {
+        let extenders: Vec<Extender> =
+            self.scheduler.extenders.iter().filter(|it| it.is_interested(pod)).cloned().collect();
+        if extenders.is_empty() {
+            return Ok(None);
+        }
+        let nodes = {
+            let how = How { random, start, ..How::default() };
+            feasible(Cycle { pod, cluster: &self.state.cluster }, profile, how)
+        };
+        let (Some(value), false) = (self.stores[PODS].get(&pod.key), nodes.is_empty()) else {
+            return Ok(None);
+        };
+        let objects = Objects { pods: &self.stores[PODS], nodes: &self.stores[NODES] };
+        extender::ask(&extenders, pod, &value.value(), nodes, objects).await.map(Some)
+    }
+
+    /// Tells of a decision.
+    fn tell(&mut self, profile: &Profile, told: &Told) {
+        self.scheduler.metrics.told(&profile.scheduler_name, told);
+        let parts = self.state.parts.entry(profile.scheduler_name.clone()).or_default();
+        parts.count(profile, told);
+    }
+
+    /// Pods that an event may help are tried again.
+    fn happened(&mut self, what: Happened) {
+        let begun = self.scheduler.clock.monotonic();
+        self.state.queue.happened(what, begun);
+        let took = self.scheduler.clock.monotonic() - begun;
+        self.scheduler.metrics.handled(what.name(), took);
     }
 
     /// Assumes a pod on its node, and has it bound.
@@ -529,11 +570,13 @@ impl Running {
         profile: &Profile,
         begun: Instant,
     ) {
-        let now = self.scheduler.clock.monotonic();
         self.state.assumed.insert(pod.key.clone(), pod.uid.clone());
         self.state.cluster.nominate(&pod, None);
-        self.state.queue.happened(Happened::PodPlaced, now);
+        self.happened(Happened::PodPlaced);
         let (attempts, since) = self.state.queue.tried(&pod.key).unwrap_or((1, begun));
+        if self.state.queue.is_flushed(&pod.key) {
+            self.scheduler.metrics.placed_after_flush();
+        }
         let (volume_timeout, devices) = (profile.volume_timeout, profile.devices);
         let uid = pod.uid.clone();
         let to_bind = ToBind { pod, begun, attempts, since, volume_timeout, devices };
@@ -555,6 +598,19 @@ impl Running {
     /// # Errors
     /// When it cannot be had after all.
     fn reserve(&mut self, pod: &PodLite, profile: &Profile) -> Result<Vec<ReservedWrites>, String> {
+        let told = Told::new(Arc::clone(&self.scheduler.clock), false);
+        let mut lap = Lap::begin(Some(&told).filter(|_| !profile.reserve.is_empty()));
+        let reserved = self.reserve_all(pod, profile);
+        lap.end(Point::Reserve, None, if reserved.is_ok() { "Success" } else { "Error" });
+        self.scheduler.metrics.told(&profile.scheduler_name, &told);
+        reserved
+    }
+
+    fn reserve_all(
+        &mut self,
+        pod: &PodLite,
+        profile: &Profile,
+    ) -> Result<Vec<ReservedWrites>, String> {
         let mut all = Vec::new();
         for plugin in profile.reserve.iter() {
             match plugin.reserve(&mut self.state.cluster, pod, &pod.node) {

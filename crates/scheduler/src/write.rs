@@ -97,6 +97,25 @@ impl GroupCondition {
     }
 }
 
+/// For whom pods make room.
+#[derive(Debug, Clone)]
+pub(crate) struct Preemptor {
+    pub(crate) scheduler: CompactString,
+    pub(crate) uid: CompactString,
+    /// `pod`, `podgroup`
+    pub(crate) kind: &'static str,
+    /// Where.
+    pub(crate) node: CompactString,
+}
+
+/// A pod for which a node is being emptied.
+#[derive(Debug, Clone)]
+pub(crate) struct Promise {
+    pub(crate) pod: Arc<Value>,
+    pub(crate) node: CompactString,
+    pub(crate) refusal: Refusal,
+}
+
 /// Pods that fit nowhere, with the reason, until they are told. Bounded by the pods there are.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
@@ -271,7 +290,36 @@ impl Writer {
         tokio::spawn(async move {
             writer.refused_now(&pod, &refusal, Some(&by.node)).await;
             drop(permit);
-            writer.make_room(&pod, &by).await;
+            let preemptor = Preemptor {
+                scheduler: pod.str_at(&["spec", "schedulerName"]).into(),
+                uid: pod.str_at(&["metadata", "uid"]).into(),
+                kind: "pod",
+                node: by.node,
+            };
+            writer.make_room(by.victims.to_vec(), preemptor).await;
+        });
+    }
+
+    /// Tells the pods of a group of the nodes that are being emptied for them, and removes the pods that make room.
+    pub(crate) fn preempting_group(
+        &self,
+        promises: Vec<Promise>,
+        victims: Vec<Arc<PodLite>>,
+        preemptor: Preemptor,
+    ) {
+        let writer = self.clone();
+        tokio::spawn(async move {
+            let mut telling = tokio::task::JoinSet::new();
+            for Promise { pod, node, refusal } in promises {
+                let permit = writer.permit().await;
+                let writer = writer.clone();
+                telling.spawn(async move {
+                    writer.refused_now(&pod, &refusal, Some(&node)).await;
+                    drop(permit);
+                });
+            }
+            while telling.join_next().await.is_some() {}
+            writer.make_room(victims, preemptor).await;
         });
     }
 
@@ -306,20 +354,29 @@ impl Writer {
     }
 
     /// Removes pods, several at once.
-    async fn make_room(&self, pod: &Arc<Value>, by: &Candidate) {
+    async fn make_room(&self, victims: Vec<Arc<PodLite>>, preemptor: Preemptor) {
+        let begun = self.clock.monotonic();
+        let kind = preemptor.kind;
         let mut going = tokio::task::JoinSet::new();
-        for victim in by.victims.iter() {
+        // Who is going already need not be told.
+        for victim in victims.into_iter().filter(|it| !it.terminating) {
             let permit = self.permit().await;
-            let victim = Arc::clone(victim);
-            let (writer, pod, node) = (self.clone(), Arc::clone(pod), by.node.clone());
+            let (writer, preemptor) = (self.clone(), preemptor.clone());
             going.spawn(async move {
-                if let Err(error) = writer.preempt(&victim, &pod, &node).await {
-                    writer.failed(&pod, "make room for", &error);
+                let gone = writer.preempt(&victim, &preemptor).await;
+                let lost = gone.err().filter(|it| !it.is_not_found());
+                if let Some(error) = &lost {
+                    tracing::warn!(pod = %victim.key, %error, "could not remove a pod that makes room");
                 }
                 drop(permit);
+                lost.is_none()
             });
         }
-        while going.join_next().await.is_some() {}
+        let mut good = true;
+        while let Some(gone) = going.join_next().await {
+            good &= gone.unwrap_or_default();
+        }
+        self.metrics.made_room(kind, good, self.clock.monotonic() - begun);
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {
@@ -440,10 +497,10 @@ impl Writer {
     }
 
     /// Marks a pod as preempted and deletes it.
-    async fn preempt(&self, victim: &PodLite, by: &Value, node: &str) -> Result<(), ClientError> {
+    async fn preempt(&self, victim: &PodLite, preemptor: &Preemptor) -> Result<(), ClientError> {
         let (namespace, name) = (victim.key.namespace.as_str(), victim.key.name.as_str());
-        let scheduler = by.str_at(&["spec", "schedulerName"]);
-        let message = format!("{scheduler}: preempting to accommodate a higher priority pod");
+        let Preemptor { scheduler, uid, kind: what, node } = preemptor;
+        let message = format!("{scheduler}: preempting to accommodate a higher priority {what}");
         let now = time::format_time(self.clock.now());
         let patch = value!({"metadata": {"uid": (victim.uid.as_str())}, "status": {"conditions": [{
             "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
@@ -454,8 +511,7 @@ impl Writer {
         self.client.patch(&pods, namespace, name, "status", kind, &patch).await?;
         let params = DeleteParams { uid: Some(victim.uid.to_string()), ..DeleteParams::default() };
         self.client.delete(&pods, namespace, name, &params).await?;
-        let uid = by.str_at(&["metadata", "uid"]);
-        let message = format!("Preempted by pod {uid} on node {node}");
+        let message = format!("Preempted by {what} {uid} on node {node}");
         let about = about(victim.key.clone(), &victim.uid);
         self.tell(scheduler, about, EventType::Normal, "Preempted", &message);
         Ok(())

@@ -144,6 +144,7 @@ impl Body {
                 renew_deadline: RENEW,
                 retry_period: RETRY,
                 release: false,
+                coordinated: false,
             };
             let (clock, random) = (Arc::clone(&self.clock), Arc::clone(&self.random));
             let candidate =

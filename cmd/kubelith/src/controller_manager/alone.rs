@@ -17,8 +17,10 @@ use ipnet::IpNet;
 use prometheus_client::registry::Registry;
 
 use super::accounts::AccountTransport;
+use super::migration::MigrationOptions;
 use super::{ClientFor, Manager, ManagerOptions, NAME, election};
 use crate::control_plane::SecretTokens;
+use crate::gates::{COORDINATED_LEADER_ELECTION, GENERIC_WORKLOAD};
 use crate::http::{Access, HttpTransport};
 use crate::leading::ElectionOptions;
 use crate::pki::Authority;
@@ -74,6 +76,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     election: ElectionOptions,
     #[command(flatten)]
+    migration: MigrationOptions,
+    #[command(flatten)]
     log: log::Options,
 }
 
@@ -91,6 +95,7 @@ async fn alone(options: Options) -> Result<()> {
     let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) =
         (Arc::new(RealClock), Arc::new(SystemRandom::new()));
     let election = election(&options.election, random.as_ref())?;
+    let migration = options.migration.migration(NAME)?;
     let access = Access::read(&options.kubeconfig)?.at(options.master.clone());
     let (authority, tokens) = (options.authority()?, options.tokens()?);
     let (root_ca, node_ranges) = (options.root_ca(&access)?, options.node_ranges()?);
@@ -115,7 +120,7 @@ async fn alone(options: Options) -> Result<()> {
     };
     let stop = shutdown.signal();
     signals.end(&shutdown);
-    let manager = Manager {
+    let mut manager = Manager {
         client,
         client_for,
         clock,
@@ -130,16 +135,22 @@ async fn alone(options: Options) -> Result<()> {
         one_server: false,
         features,
         election,
+        migration,
         stop,
     };
+    manager.stand();
     manager.until_stopped_or_lost().await
 }
 
 /// What an API server serves besides, where these features are on.
 fn of_features(features: &FeatureGates) -> Vec<client::Resource> {
-    let groups = ["podgroups", "workloads"].into_iter();
-    let groups = groups.filter(|_| features.enabled(crate::gates::GENERIC_WORKLOAD));
-    groups.map(|it| client::Resource::built_in("scheduling.k8s.io", it)).collect()
+    let all = [
+        (GENERIC_WORKLOAD, "scheduling.k8s.io", "podgroups"),
+        (GENERIC_WORKLOAD, "scheduling.k8s.io", "workloads"),
+        (COORDINATED_LEADER_ELECTION, "coordination.k8s.io", "leasecandidates"),
+    ];
+    let on = all.into_iter().filter(|(feature, ..)| features.enabled(feature));
+    on.map(|(_, group, plural)| client::Resource::built_in(group, plural)).collect()
 }
 
 /// Clients under the controllers' own accounts.

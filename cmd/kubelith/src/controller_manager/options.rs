@@ -272,7 +272,7 @@ const ALIASES: &[(&str, &str)] = &[
 ];
 
 /// A controller's name of today.
-fn canonical(name: &str) -> &str {
+pub(super) fn canonical(name: &str) -> &str {
     ALIASES.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| new)
 }
 

@@ -6,8 +6,8 @@ use apimachinery::{Value, value};
 
 const READ: [&str; 3] = ["get", "list", "watch"];
 
-/// Adds the roles, and the rules to roles that are there anyway.
-pub(super) fn add(objects: &mut Vec<Value>) {
+/// Adds the roles, and the rules to roles that are there anyway; those for jobs that make groups where they do.
+pub(super) fn add(objects: &mut Vec<Value>, jobs: bool) {
     let reading: Value = READ.into_iter().collect();
     for role in objects.iter_mut().filter(|it| it.str_at(&["kind"]) == "ClusterRole") {
         if role.str_at(&["metadata", "name"]) == "system:kube-scheduler" {
@@ -21,6 +21,16 @@ pub(super) fn add(objects: &mut Vec<Value>) {
             all.extend(rules);
             role.set_at(&["rules"], all);
         }
+    }
+    let job = |it: &&mut Value| {
+        let name = it.str_at(&["metadata", "name"]);
+        it.str_at(&["kind"]) == "ClusterRole" && name == "system:controller:job-controller"
+    };
+    if let Some(role) = objects.iter_mut().find(job).filter(|_| jobs) {
+        let mut rules = role.items_at(&["rules"]).to_vec();
+        rules.push(value!({"verbs": ["create", "get", "list", "patch", "update", "watch"],
+            "apiGroups": ["scheduling.k8s.io"], "resources": ["podgroups", "workloads"]}));
+        role.set_at(&["rules"], rules);
     }
     let rules = value!([
         {"verbs": ["get", "list", "update", "watch"], "apiGroups": ["scheduling.k8s.io"],

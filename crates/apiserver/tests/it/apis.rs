@@ -38,7 +38,8 @@ async fn beta_and_alpha_versions_are_there_where_they_are_asked_for() {
     for path in ["/apis/resource.k8s.io/v1beta1", "/apis/resource.k8s.io/v1beta1/deviceclasses"] {
         assert_eq!(code(&usual, path).await, 404, "{path}");
     }
-    let cluster = serving("api/beta=true", Features::default()).await;
+    let features = Features { coordinated_leader_election: true, ..Features::default() };
+    let cluster = serving("api/beta=true", features).await;
     assert_eq!(code(&cluster, "/apis/resource.k8s.io/v1beta1/deviceclasses").await, 200);
     assert_eq!(code(&cluster, "/apis/resource.k8s.io/v1alpha3/devicetaintrules").await, 404);
     assert_eq!(

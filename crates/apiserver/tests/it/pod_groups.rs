@@ -10,7 +10,7 @@ const WORKLOADS: &str = "/apis/scheduling.k8s.io/v1beta1/namespaces/default/work
 
 async fn cluster() -> Cluster {
     let asked = ["scheduling.k8s.io/v1beta1=true".to_owned(), "scheduling.k8s.io/v1alpha3".into()];
-    let features = Features { generic_workload: true };
+    let features = Features { generic_workload: true, ..Features::default() };
     let apis = Apis::default().with_features(features).configure(&asked).unwrap();
     let registry = Some(Registry::of(apis));
     Cluster::start_changed(With { registry, ..With::default() }).await

@@ -183,6 +183,9 @@ fn pod(round: &Round<'_>, index: Option<u32>) -> Value {
         finalizers.push(FINALIZER.into());
     }
     pod.set_at(&["metadata", "finalizers"], Value::Array(finalizers));
+    if let Some(group) = &round.group {
+        pod.set_at(&["spec", "schedulingGroup", "podGroupName"], group.as_str());
+    }
     let Some(index) = index else { return pod };
     let job = metadata.name.as_deref().unwrap_or_default();
     let text = index.to_string();

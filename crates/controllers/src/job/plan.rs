@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::backoff::Failures;
 use super::conditions::{self, SUSPENDED, Verdict, Wanted};
 use super::failure_policy::{self, Action as PolicyAction};
+use super::groups::{self, Groups, Step};
 use super::indexes::{self, Indexes};
 use super::{manage, tracking};
 use crate::owner::{self, Owner, is_deleting, reference_to, to_value};
@@ -39,9 +40,21 @@ pub(super) struct Round<'j> {
     pub(super) failed_indexes: Indexes,
     /// Failed pods that wait for their replacement, by index.
     pub(super) delayed: BTreeMap<u32, &'j Pod>,
+    /// The group that its pods are in.
+    pub(super) group: Option<String>,
 }
 
-pub(super) fn plan(job: &Job, pods: &[Arc<Pod>], failures: &mut Failures, now: Timestamp) -> Plan {
+/// What is seen beside a job.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'s> {
+    /// Its pods, or those that it might adopt.
+    pub(super) pods: &'s [Arc<Pod>],
+    /// What they may be in, where groups are made.
+    pub(super) groups: Option<&'s Groups>,
+}
+
+pub(super) fn plan(job: &Job, seen: Seen<'_>, failures: &mut Failures, now: Timestamp) -> Plan {
+    let pods = seen.pods;
     let mut plan = Plan::nothing();
     let Some(spec) = job.spec.as_ref() else { return plan };
     let mine = adopt(&mut plan, job, pods);
@@ -51,9 +64,18 @@ pub(super) fn plan(job: &Job, pods: &[Arc<Pod>], failures: &mut Failures, now: T
         }
         return plan;
     }
+    let mut group = None;
+    if let Some(groups) = seen.groups.filter(|_| !is_deleting(&job.metadata)) {
+        match groups::ensure(&mut plan, job, pods, groups) {
+            Step::Alone => {}
+            Step::In(name) => group = Some(name),
+            Step::Wait => return plan,
+        }
+    }
     let mut status = job.status.clone().unwrap_or_default();
     move_counted(&mut status, &mine);
-    let round = Round::new(job, spec, mine, &status);
+    let mut round = Round::new(job, spec, mine, &status);
+    round.group = group;
     failures.note(pods, &round.newly_finished(&status));
     if status.start_time.is_none() && !round.suspended() {
         status.start_time = Some(Time(now));
@@ -162,6 +184,7 @@ impl<'j> Round<'j> {
             succeeded_indexes: Indexes::new(),
             failed_indexes: Indexes::new(),
             delayed: BTreeMap::new(),
+            group: None,
         };
         round.tally(status);
         round

@@ -15,6 +15,7 @@ mod endpoints;
 mod endpointslice;
 mod garbage_collector;
 mod job;
+mod leader_election;
 mod migration;
 mod mirroring;
 mod namespaces;

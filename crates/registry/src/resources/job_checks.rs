@@ -4,7 +4,7 @@ use apimachinery::labels::Selector;
 use apimachinery::validation;
 use apimachinery::{FieldErrors, Path, Value};
 
-use super::{job, workload};
+use super::{job, pod_group_checks, workload};
 use crate::check;
 use crate::pod_spec::validate as pod_checks;
 
@@ -102,6 +102,7 @@ fn spec(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     check::non_negative(spec, &counts, path, errors);
     indexes(spec, path, errors);
     managed_by(spec, path, errors);
+    pod_group_checks::of_job(spec, path, errors);
     let indexed = spec.str_at(&["completionMode"]) == "Indexed";
     if let Some(policy) = spec.get("podFailurePolicy") {
         failure_policy(spec, policy, &path.child("podFailurePolicy"), errors);
@@ -322,6 +323,7 @@ pub(super) fn validate_update(job: &Value, old: &Value, errors: &mut FieldErrors
         let (now, before) = pair(member);
         check::immutable(now, before, &path.child(member), errors);
     }
+    pod_group_checks::of_job_changed(job, old, &path, errors);
 }
 
 fn completions(job: &Value, old: &Value, path: &Path<'_>, errors: &mut FieldErrors) {

@@ -10,8 +10,6 @@ pub(super) fn resource() -> Declaration {
     Declaration {
         group: "coordination.k8s.io",
         resource: "leases",
-        prepare_create: drop_election,
-        prepare_update: |it, _| drop_election(it),
         validate,
         row,
         metadata_checks: MetadataChecks::Update,
@@ -21,13 +19,6 @@ pub(super) fn resource() -> Declaration {
             ..Declaration::PLAIN.rules
         },
         ..Declaration::PLAIN
-    }
-}
-
-/// Coordinated leader election is off by default, and so are its fields.
-fn drop_election(lease: &mut Value) {
-    for member in ["strategy", "preferredHolder"] {
-        lease.remove_at(&["spec", member]);
     }
 }
 
@@ -42,6 +33,10 @@ fn validate(lease: &Value, errors: &mut FieldErrors) {
     if let Some(strategy) = spec.get("strategy").and_then(Value::as_str) {
         let at = path.child("strategy");
         errors.invalid_all(&at, strategy, validation::qualified_name(strategy));
+    }
+    if !spec.str_at(&["preferredHolder"]).is_empty() && spec.str_at(&["strategy"]).is_empty() {
+        let at = path.child("preferredHolder");
+        errors.forbidden(&at, "may only be specified if `strategy` is defined");
     }
 }
 

@@ -70,14 +70,15 @@ fn validate(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 
 /// A semantic version, in the order of versions: <https://semver.org>.
 #[derive(Debug, PartialEq, Eq)]
-struct Semantic {
+pub struct Semantic {
     numbers: [u64; 3],
     pre: Vec<String>,
 }
 
 impl Semantic {
     /// `1.2.3-alpha.1+build`; what comes after `+` counts for nothing.
-    fn parse(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let (text, build) = text.split_once('+').map_or((text, None), |it| (it.0, Some(it.1)));
         let (numbers, pre) = text.split_once('-').map_or((text, None), |it| (it.0, Some(it.1)));
         let word = |it: &str| {

@@ -118,6 +118,44 @@ pub(super) fn group(spec: &Value, old: Option<&Value>, errors: &mut FieldErrors)
     common(change, &path, errors);
 }
 
+/// How a job's spec says that its pods are scheduled.
+pub(super) fn of_job(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let Some(scheduling) = given(spec, "scheduling") else { return };
+    let at = path.child("scheduling");
+    if let Some(policy) = given(scheduling, "schedulingPolicy") {
+        let at = at.child("schedulingPolicy");
+        one_of(Change { now: policy, old: None }, &["basic", "gang"], &at, errors);
+        let count = policy.i64_at(&["gang", "minCount"]);
+        let (gang, most) = (at.child("gang"), spec.i64_at(&["parallelism"]).unwrap_or(1));
+        match count {
+            Some(count) if count < 1 => {
+                let detail = "must be greater than or equal to 1";
+                errors.invalid(&gang.child("minCount"), &count.into(), detail);
+            }
+            Some(count) if count > most => {
+                let detail = "must be less than or equal to `parallelism`";
+                errors.invalid(&gang.child("minCount"), &count.into(), detail);
+            }
+            _ => {}
+        }
+    }
+    if let Some(mode) = given(scheduling, "disruptionMode") {
+        let change = Change { now: mode, old: None };
+        one_of(change, &["single", "all"], &at.child("disruptionMode"), errors);
+    }
+}
+
+/// Of that only the size of a gang may change.
+pub(super) fn of_job_changed(job: &Value, old: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let fixed = |of: &Value| {
+        let mut scheduling = of.at(&["spec", "scheduling"]).cloned()?;
+        scheduling.remove_at(&["schedulingPolicy", "gang", "minCount"]);
+        Some(scheduling)
+    };
+    let (now, before) = (fixed(job), fixed(old));
+    check::immutable(now.as_ref(), before.as_ref(), &path.child("scheduling"), errors);
+}
+
 /// What groups and their templates share.
 fn common(change: Change<'_>, path: &Path<'_>, errors: &mut FieldErrors) {
     policy(change.child("schedulingPolicy"), &path.child("schedulingPolicy"), errors);

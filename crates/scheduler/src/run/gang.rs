@@ -1,29 +1,31 @@
 //! A group of pods is decided about as one: each member in turn, as if those before it were on their nodes, and then all
 //! that found a node are bound, or none.
 //!
-//! Upstream: `podGroupCycle` of `pkg/scheduler/schedule_one_podgroup.go`, without its preemption for whole groups and
-//! without placements by topology.
+//! Upstream: `podGroupCycle` of `pkg/scheduler/schedule_one_podgroup.go`, without placements by topology.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use client::ObjectKey;
+use compact_str::CompactString;
 use tokio::time::Instant;
 
-use super::Running;
-use crate::decide::{Decision, Diagnosis};
-use crate::framework::{Profile, ReservedWrites};
+use super::room::{Found, Room};
+use super::{PODS, Running};
+use crate::decide::{Decision, Diagnosis, verdict_on};
+use crate::framework::{Cycle, Profile, ReservedWrites};
 use crate::groups::Progress;
-use crate::metrics::Outcome;
+use crate::metrics::{GroupOutcome, Outcome};
 use crate::pod::PodLite;
 use crate::queue::Happened;
-use crate::write::{GroupCondition, Refusal};
+use crate::write::{GroupCondition, Preemptor, Promise, Refusal};
 
 /// Who keeps a pod back whose group cannot be had.
 const GANG: &str = "GangScheduling";
 
 /// What became of a member.
-enum Verdict {
+pub(super) enum Verdict {
     /// It is thought onto its node, with what it needs besides.
     Held(Arc<PodLite>, Vec<ReservedWrites>),
     /// No node will do.
@@ -33,7 +35,7 @@ enum Verdict {
 }
 
 /// What became of the group.
-enum Outcomes {
+pub(super) enum Outcomes {
     /// Those that found a node get it.
     Placed,
     /// None does, and why.
@@ -76,24 +78,112 @@ impl Running {
         begun: Instant,
     ) {
         let members = self.members(first, key);
-        let (verdicts, outcome) = match self.judge_members(&members, key) {
-            Ok((profile, progress)) => self.try_members(&members, &profile, progress).await,
-            Err(why) => (Vec::new(), Outcomes::Failed(why)),
+        let name =
+            members.first().map_or(CompactString::default(), |it| it.ask.scheduler_name.clone());
+        let promised = self.take_promises(&members);
+        let (verdicts, mut outcome, room) = match self.judge_members(&members, key) {
+            Ok((profile, progress)) => {
+                self.try_group(&members, &profile, progress, &promised).await
+            }
+            Err(why) => (Vec::new(), Outcomes::Failed(why), None),
         };
-        self.scheduler.metrics.decided(self.scheduler.clock.monotonic() - begun);
+        if let (Outcomes::Unschedulable(why), Some(room)) = (&mut outcome, &room) {
+            *why = format!("{why}, {}", room.told());
+        }
+        if let Some(Room::Failed(why)) = &room {
+            outcome = Outcomes::Failed(why.clone());
+        }
+        let waits = matches!(&room, Some(Room::Found(_) | Room::Ongoing));
+        let promises = match (&outcome, room) {
+            (Outcomes::Unschedulable(_), Some(Room::Found(found))) => {
+                let nodes = found.nodes.clone();
+                self.promise(&members, key, found, &outcome);
+                nodes
+            }
+            // What was promised is kept until those are gone that make room.
+            (Outcomes::Unschedulable(_), Some(Room::Ongoing)) => promised,
+            _ => BTreeMap::new(),
+        };
         let mut verdicts = verdicts.into_iter();
         for pod in &members {
             let verdict = verdicts.next().unwrap_or(Verdict::Unasked);
-            self.settle(pod, verdict, &outcome, begun).await;
+            let node = promises.get(&pod.key).map(CompactString::as_str);
+            self.state.cluster.nominate(pod, node);
+            self.settle(pod, verdict, &outcome, (begun, node)).await;
         }
-        let condition = match outcome {
-            Outcomes::Placed => GroupCondition::scheduled(),
-            Outcomes::Unschedulable(why) => GroupCondition::refused("Unschedulable", why),
-            Outcomes::Failed(why) => GroupCondition::refused("SchedulerError", why),
+        let took = self.scheduler.clock.monotonic() - begun;
+        let (condition, result) = match outcome {
+            Outcomes::Placed => (GroupCondition::scheduled(), GroupOutcome::Scheduled),
+            Outcomes::Unschedulable(why) => {
+                let result = if waits {
+                    GroupOutcome::WaitingOnPreemption
+                } else {
+                    GroupOutcome::Unschedulable
+                };
+                (GroupCondition::refused("Unschedulable", why), result)
+            }
+            Outcomes::Failed(why) => {
+                (GroupCondition::refused("SchedulerError", why), GroupOutcome::Error)
+            }
         };
+        self.scheduler.metrics.group_attempted(&name, result, took);
         if let Some(groups) = self.groups_store() {
             self.writer.tell_group(groups.clone(), key.clone(), condition).await;
         }
+    }
+
+    /// Thinks the members onto nodes, and looks for room where they do not fit.
+    async fn try_group(
+        &mut self,
+        members: &[Arc<PodLite>],
+        profile: &Profile,
+        progress: Progress,
+        promised: &BTreeMap<ObjectKey, CompactString>,
+    ) -> (Vec<Verdict>, Outcomes, Option<Room>) {
+        let begun = self.scheduler.clock.monotonic();
+        let (verdicts, outcome) = self.try_members(members, profile, progress, promised).await;
+        let now = self.scheduler.clock.monotonic();
+        self.scheduler.metrics.group_decided(now - begun);
+        if !matches!(outcome, Outcomes::Unschedulable(_)) {
+            return (verdicts, outcome, None);
+        }
+        let room = self.room_for(members, profile, progress, promised).await;
+        self.scheduler.metrics.group_made_room(room.code(), self.scheduler.clock.monotonic() - now);
+        (verdicts, outcome, Some(room))
+    }
+
+    /// The nodes that are being emptied for members, which are not kept free of them while they are decided about.
+    fn take_promises(&mut self, members: &[Arc<PodLite>]) -> BTreeMap<ObjectKey, CompactString> {
+        let mut promised = BTreeMap::new();
+        for pod in members {
+            if let Some(node) = self.state.cluster.nomination_of(&pod.key).cloned() {
+                self.state.cluster.nominate(pod, None);
+                promised.insert(pod.key.clone(), node);
+            }
+        }
+        promised
+    }
+
+    /// Has those removed that make room, and tells the members for which they do.
+    fn promise(&self, members: &[Arc<PodLite>], key: &ObjectKey, found: Found, outcome: &Outcomes) {
+        let metrics = &self.scheduler.metrics;
+        metrics.group_preempted(found.victims.len(), found.groups, found.violations);
+        let uid = self.groups_store().and_then(|it| it.get(key)).map(|it| it.uid.clone());
+        let scheduler = members.first().map(|it| it.ask.scheduler_name.clone());
+        let preemptor = Preemptor {
+            scheduler: scheduler.unwrap_or_default(),
+            uid: uid.unwrap_or_default(),
+            kind: "podgroup",
+            node: "cluster".into(),
+        };
+        let Outcomes::Unschedulable(why) = outcome else { return };
+        let promises = members.iter().filter_map(|pod| {
+            let live = self.stores[PODS].get(&pod.key)?.value();
+            let node = found.nodes.get(&pod.key)?.clone();
+            Some(Promise { pod: live, node, refusal: Refusal::unschedulable(why.clone(), false) })
+        });
+        let promises = promises.collect();
+        self.writer.preempting_group(promises, found.victims, preemptor);
     }
 
     /// The members that wait, the most important first, then the one that waits longest.
@@ -122,7 +212,7 @@ impl Running {
             return Err(format!("podgroup.scheduling.k8s.io \"{}\" not found", key.name));
         };
         let cluster = &self.state.cluster;
-        let placed = group.placed.iter().filter_map(|it| cluster.pod(it));
+        let placed = group.placed.iter().filter_map(|it| cluster.pod(it).map(AsRef::as_ref));
         let waiting = members.iter().map(|it| it.as_ref());
         let name = members.first().map_or("", |it| it.ask.scheduler_name.as_str());
         let never = members.first().is_some_and(|it| it.ask.never_preempts);
@@ -164,11 +254,12 @@ impl Running {
     }
 
     /// Thinks one member after the other onto a node. Where the group cannot be had all of them are taken off again.
-    async fn try_members(
+    pub(super) async fn try_members(
         &mut self,
         members: &[Arc<PodLite>],
         profile: &Profile,
         mut progress: Progress,
+        promised: &BTreeMap<ObjectKey, CompactString>,
     ) -> (Vec<Verdict>, Outcomes) {
         let mut verdicts = Vec::with_capacity(members.len());
         let (mut failed, mut held) = (None, 0);
@@ -177,15 +268,7 @@ impl Running {
                 break;
             }
             progress.remaining -= 1;
-            let decision = match self.decide(pod, profile).await {
-                Ok(Decision::Place(placement)) => {
-                    let held = self.hold(pod, profile, placement.node);
-                    held.map(|(pod, reserved)| Verdict::Held(pod, reserved))
-                }
-                Ok(Decision::Reject(diagnosis)) => Ok(Verdict::Refused(diagnosis)),
-                Ok(Decision::Fail(error)) | Err(error) => Err(error),
-            };
-            match decision {
+            match self.try_member(pod, profile, promised.get(&pod.key)).await {
                 Ok(verdict) => {
                     let is_held = matches!(verdict, Verdict::Held(..));
                     progress.scheduled += usize::from(is_held);
@@ -213,8 +296,31 @@ impl Running {
         (verdicts, outcome)
     }
 
+    /// Thinks a member onto the node that was emptied for it, or onto the best of all.
+    async fn try_member(
+        &mut self,
+        pod: &Arc<PodLite>,
+        profile: &Profile,
+        promised: Option<&CompactString>,
+    ) -> Result<Verdict, String> {
+        let alone = self.scheduler.extenders.is_empty();
+        let cluster = &self.state.cluster;
+        let row = promised.filter(|_| alone).and_then(|it| cluster.row(it));
+        let fits = row.filter(|it| verdict_on(Cycle { pod, cluster }, profile, it).is_none());
+        let node = match fits.map(|it| it.node.name.clone()) {
+            Some(node) => node,
+            None => match self.decide(pod, profile).await? {
+                Decision::Place(placement) => placement.node,
+                Decision::Reject(diagnosis) => return Ok(Verdict::Refused(diagnosis)),
+                Decision::Fail(error) => return Err(error),
+            },
+        };
+        let (pod, reserved) = self.hold(pod, profile, node)?;
+        Ok(Verdict::Held(pod, reserved))
+    }
+
     /// Takes a member off the node that it was thought onto.
-    fn let_go(&mut self, pod: &PodLite) {
+    pub(super) fn let_go(&mut self, pod: &PodLite) {
         self.unreserve(pod);
         self.state.cluster.remove_pod(&pod.key);
         self.state.cluster.groups.waits(pod);
@@ -226,7 +332,7 @@ impl Running {
         pod: &Arc<PodLite>,
         verdict: Verdict,
         outcome: &Outcomes,
-        begun: Instant,
+        (begun, promised): (Instant, Option<&str>),
     ) {
         let now = self.scheduler.clock.monotonic();
         let name = &pod.ask.scheduler_name;
@@ -242,19 +348,23 @@ impl Running {
                 self.state.queue.retry(&pod.key, now);
                 self.writer.refused(pod.key.clone(), Refusal::error(error.clone()));
             }
-            (_, Verdict::Refused(Diagnosis { message, plugins, hopeless, .. })) => {
+            (_, Verdict::Refused(Diagnosis { message, plugins, .. })) => {
                 metrics.attempted(name, Outcome::Unschedulable, now - begun);
                 self.state.queue.failed(&pod.key, plugins, now);
-                let refusal = Refusal::unschedulable(message, hopeless);
-                self.writer.refused(pod.key.clone(), refusal);
+                self.refuse_member(pod, message, promised);
             }
             (Outcomes::Unschedulable(why), Verdict::Held(..) | Verdict::Unasked) => {
                 metrics.attempted(name, Outcome::Unschedulable, now - begun);
                 self.state.queue.failed(&pod.key, vec![GANG], now);
-                let refusal = Refusal::unschedulable(why.clone(), false);
-                self.writer.refused(pod.key.clone(), refusal);
+                self.refuse_member(pod, why.clone(), promised);
             }
             (Outcomes::Placed, Verdict::Unasked) => self.state.queue.retry(&pod.key, now),
+        }
+    }
+    /// Tells a member why it has no node. One to which a node is promised is told when it is.
+    fn refuse_member(&self, pod: &PodLite, why: String, promised: Option<&str>) {
+        if promised.is_none() {
+            self.writer.refused(pod.key.clone(), Refusal::unschedulable(why, true));
         }
     }
 }

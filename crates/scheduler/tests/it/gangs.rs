@@ -11,11 +11,12 @@ use test_cluster::registry::{Apis, Features, Registry};
 
 use crate::cluster::{event, node, on_node, pod, refused};
 
-const NEEDS_FOUR: &str = "minCount (4) cannot be satisfied: 3 scheduled, 0 remaining";
+const NEEDS_FOUR: &str = "minCount (4) cannot be satisfied: 3 scheduled, 0 remaining, pod group preemption: \
+    No preemption victims found for incoming preemptor";
 
 /// A cluster where pods are scheduled in groups.
 async fn cluster() -> TestCluster {
-    let features = Features { generic_workload: true };
+    let features = Features { generic_workload: true, ..Features::default() };
     let asked = ["scheduling.k8s.io/v1beta1=true".to_owned()];
     let apis = Apis::default().with_features(features).configure(&asked).unwrap();
     let cluster = TestCluster::serving(1, Registry::of(apis)).await;
@@ -105,7 +106,9 @@ async fn a_gang_of_four_that_fits_three_gets_no_node_and_all_four_when_a_node_co
     assert_eq!(on_node(&cluster, "other").await, "n1");
     assert_eq!(placed(&cluster).await, ["other"]);
     node(&cluster, "n2", "2").await;
-    told(&cluster, "a", "minCount (4) cannot be satisfied: 2 scheduled, 1 remaining").await;
+    let expected = "minCount (4) cannot be satisfied: 2 scheduled, 1 remaining, pod group preemption: \
+                    No preemption victims found for incoming preemptor";
+    told(&cluster, "a", expected).await;
     assert_eq!(placed(&cluster).await, ["other"]);
     node(&cluster, "n3", "2").await;
     for name in ["a", "b", "c", "d"] {
@@ -207,4 +210,97 @@ async fn two_gangs_do_not_share_what_is_enough_for_one() {
         on_node(&cluster, name).await;
     }
     assert_eq!(placed(&cluster).await, ["g1", "g2", "g3"]);
+}
+
+/// A pod that is in nobody's way that is more important.
+fn humble(name: &str, cpu: &str, group: Option<&str>) -> Value {
+    let mut humble = pod(name, cpu, -10);
+    // It goes at once: nobody plays its node.
+    humble.set_at(&["spec", "terminationGracePeriodSeconds"], 0);
+    if let Some(group) = group {
+        humble.set_at(&["spec", "schedulingGroup"], value!({"podGroupName": group}));
+    }
+    humble
+}
+
+/// The pods that are there, or are not going.
+async fn there(cluster: &TestCluster) -> Vec<String> {
+    let pods = cluster.list("", "pods", "default").await;
+    let there = pods.iter().filter(|it| it.str_at(&["metadata", "deletionTimestamp"]).is_empty());
+    there.map(|it| it.str_at(&["metadata", "name"]).to_owned()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gang_pushes_away_as_few_as_make_room_for_all_of_it() {
+    let cluster = cluster().await;
+    for name in ["n1", "n2"] {
+        node(&cluster, name, "4").await;
+    }
+    for (name, cpu) in [("l1", "2"), ("l2", "2"), ("l3", "2"), ("l4", "2")] {
+        cluster.create("", "pods", humble(name, cpu, None)).await;
+        on_node(&cluster, name).await;
+    }
+    gang(&cluster, "g", 2).await;
+    for name in ["a", "b"] {
+        cluster.create("", "pods", member(name, "g", "2")).await;
+    }
+    let (reason, message) = condition(&cluster, "g", "False").await;
+    let expected = "minCount (2) cannot be satisfied: 0 scheduled, 1 remaining, pod group preemption: \
+                    found a placement for podgroup, preempting 2 victims";
+    assert_eq!((reason.as_str(), message.as_str()), ("Unschedulable", expected));
+    on_node(&cluster, "a").await;
+    on_node(&cluster, "b").await;
+    condition(&cluster, "g", "True").await;
+    assert_eq!(there(&cluster).await.len(), 4, "two of four are left");
+    let events = cluster.list("", "events", "default").await;
+    let told = events.iter().filter(|it| it.str_at(&["reason"]) == "Preempted");
+    let told: Vec<&str> = told.map(|it| it.str_at(&["message"])).collect();
+    assert!(told.iter().all(|it| it.starts_with("Preempted by podgroup ")), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gang_that_does_not_fit_even_then_pushes_nobody_away() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "4").await;
+    cluster.create("", "pods", humble("low", "2", None)).await;
+    cluster.create("", "pods", pod("equal", "2", 0)).await;
+    on_node(&cluster, "low").await;
+    on_node(&cluster, "equal").await;
+    gang(&cluster, "g", 3).await;
+    members(&cluster, "g", &["a", "b", "c"]).await;
+    let (_, message) = condition(&cluster, "g", "False").await;
+    let expected =
+        "pod group preemption: minCount (3) cannot be satisfied: 2 scheduled, 0 remaining";
+    assert!(message.ends_with(expected), "{message}");
+    assert_eq!(there(&cluster).await, ["a", "b", "c", "equal", "low"]);
+    assert_eq!(placed(&cluster).await, ["equal", "low"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_goes_together_goes_as_a_whole_or_stays() {
+    let cluster = cluster().await;
+    for name in ["n1", "n2", "n3"] {
+        node(&cluster, name, "2").await;
+    }
+    let low = value!({"apiVersion": "scheduling.k8s.io/v1beta1", "kind": "PodGroup",
+        "metadata": {"name": "low", "namespace": "default"}, "spec": {"priority": (-10),
+            "schedulingPolicy": {"gang": {"minCount": 2}}, "disruptionMode": {"all": {}}}});
+    cluster.create("scheduling.k8s.io", "podgroups", low).await;
+    cluster.create("", "pods", humble("w1", "2", Some("low"))).await;
+    cluster.create("", "pods", humble("w2", "2", Some("low"))).await;
+    on_node(&cluster, "w1").await;
+    on_node(&cluster, "w2").await;
+    cluster.create("", "pods", humble("alone", "2", None)).await;
+    on_node(&cluster, "alone").await;
+    // One node is enough: who goes alone goes before a group.
+    gang(&cluster, "g", 1).await;
+    cluster.create("", "pods", member("a", "g", "2")).await;
+    on_node(&cluster, "a").await;
+    assert_eq!(there(&cluster).await, ["a", "w1", "w2"]);
+    // A pod for itself takes the whole group with it.
+    cluster.create("", "pods", pod("b", "2", 0)).await;
+    on_node(&cluster, "b").await;
+    cluster
+        .eventually("the group is gone", async |it| (there(it).await == ["a", "b"]).then_some(()))
+        .await;
 }

@@ -20,6 +20,7 @@ fn candidate(cluster: &TestCluster, identity: &str) -> Candidate {
         renew_deadline: Duration::from_secs(10),
         retry_period: Duration::from_secs(2),
         release: true,
+        coordinated: false,
     };
     Candidate::new(cluster.client.clone(), clock, random, events, election)
 }

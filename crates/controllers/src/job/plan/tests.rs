@@ -37,7 +37,12 @@ impl World {
     /// Carries out plans until one has nothing to do.
     fn settle(&mut self) {
         for _ in 0..20 {
-            let plan = plan(&self.job, &self.pods, &mut self.failures, self.now);
+            let plan = plan(
+                &self.job,
+                Seen { pods: &self.pods, groups: None },
+                &mut self.failures,
+                self.now,
+            );
             if plan.is_quiet() {
                 return;
             }
@@ -262,7 +267,8 @@ fn a_pod_too_many_is_let_go_only_in_the_state_that_was_seen() {
         pod.metadata.resource_version = Some("7".into());
     }
     world.job.spec.as_mut().unwrap().parallelism = Some(1);
-    let plan = plan(&world.job, &world.pods, &mut world.failures, world.now);
+    let plan =
+        plan(&world.job, Seen { pods: &world.pods, groups: None }, &mut world.failures, world.now);
     let actions = plan.stages.iter().flat_map(|it| &it.actions).map(|it| &it.action);
     let versions: Vec<String> = actions
         .filter_map(|it| match it {
