@@ -278,7 +278,7 @@ impl<'d> Builder<'d> {
              \x20       Field { name: Cow::Borrowed($name), node: $node, presence: Presence::$presence, patch: Patch { merge: $merge, retain_keys: $retain }, merge_key: Cow::Borrowed($key) }\n    };\n}\n\n\
              macro_rules! s {\n    ($name:literal, $package:literal, $atomic:literal, $fields:expr) => {\n\
              \x20       Node::Struct(Struct { name: Cow::Borrowed($name), package: Cow::Borrowed($package), atomic: $atomic, preserve_unknown: false, fields: Cow::Borrowed($fields) })\n    };\n}\n\n\
-             macro_rules! l {\n    ($item:literal, $kind:ident, $keys:expr) => {\n        Node::List(List { item: $item, kind: ListKind::$kind, keys: Cow::Borrowed($keys) })\n    };\n}\n\n",
+             macro_rules! l {\n    ($item:literal, $kind:ident, $keys:expr) => {\n        Node::List(List { item: $item, kind: ListKind::$kind, keys: Cow::Borrowed($keys), defaults: None })\n    };\n}\n\n",
         );
         writeln!(
             out,

@@ -458,8 +458,14 @@ mod tests {
     }
 
     fn schema() -> Schema {
-        let list =
-            |item| Node::List(List { item, kind: ListKind::Atomic, keys: Cow::Borrowed(&[]) });
+        let list = |item| {
+            Node::List(List {
+                item,
+                kind: ListKind::Atomic,
+                keys: Cow::Borrowed(&[]),
+                defaults: None,
+            })
+        };
         let structure = |name: &'static str, mut fields: Vec<Field>| {
             fields.sort_by(|a, b| a.name.cmp(&b.name));
             Node::Struct(Struct {

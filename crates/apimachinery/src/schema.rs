@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use crate::value::Value;
+
 /// An index into [`Schema::nodes`].
 pub type NodeId = u16;
 
@@ -110,6 +112,19 @@ pub struct List {
     pub kind: ListKind,
     /// The fields that tell items apart, where `kind` is a map.
     pub keys: Cow<'static, [Text]>,
+    /// What those fields are that may be left out; of built-in lists `None`, since there is one such field alone.
+    pub defaults: Option<Vec<(String, Value)>>,
+}
+
+impl List {
+    /// What a field is by which items are told apart and which is left out.
+    pub(crate) fn key_default(&self, key: &str) -> Option<&Value> {
+        static TCP: Value = Value::String(compact_str::CompactString::const_new("TCP"));
+        match &self.defaults {
+            None => (key == "protocol").then_some(&TCP),
+            Some(all) => all.iter().find(|(name, _)| name == key).map(|(_, value)| value),
+        }
+    }
 }
 
 /// `x-kubernetes-list-type`.

@@ -4,7 +4,7 @@ use api::ResourceFacts;
 use apimachinery::cbor::CborError;
 use apimachinery::conform::{ConformError, conform};
 use apimachinery::patch::go_text;
-use apimachinery::{FieldErrors, Path, Status, Value, json, yaml};
+use apimachinery::{FieldErrors, Object, Path, Status, Value, json, yaml};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 
@@ -145,7 +145,10 @@ pub(crate) fn object(
         resource.from_removed(&target.served, value);
         resource.conform(&target.served, value)
     };
-    let check: Check<'_> = if resource.is_custom() { &check_custom_kind } else { &check_kind };
+    let custom = |value: &mut Value, facts: &'static ResourceFacts, _: &[&str]| {
+        check_custom_kind(value, facts, body)
+    };
+    let check: Check<'_> = if resource.is_custom() { &custom } else { &check_kind };
     let mut value = of_kind(exchange, (facts, &[]), body, validation, check, &conform)?;
     target.resource().default(&target.served, &mut value);
     record(exchange, &value);
@@ -329,6 +332,15 @@ fn keeps_its_kind(target: &Target, value: &mut Value, origin: Patched<'_>) -> Re
     if given == (version.as_str(), facts.kind) {
         return Ok(());
     }
+    if matches!(origin, Patched::Text) && target.resource().is_custom() && !given.1.is_empty() {
+        let mut errors = FieldErrors::new();
+        let wanted = [("apiVersion", given.0, version.as_str()), ("kind", given.1, facts.kind)];
+        for (member, is, should_be) in wanted.into_iter().filter(|it| it.1 != it.2) {
+            errors.invalid_text(&Path::new(member), is, &format!("must be {should_be}"));
+        }
+        let name = value.str_at(&["metadata", "name"]);
+        return Err(Status::invalid(facts.group, given.1, name, &errors));
+    }
     if matches!(origin, Patched::Text) {
         let why = not_registered(given.1, given.0, SCHEME);
         return Err(does_not_fit(&String::from_utf8_lossy(&json::to_vec(value)), &why));
@@ -437,16 +449,21 @@ fn check_kind(
 fn check_custom_kind(
     value: &mut Value,
     facts: &'static ResourceFacts,
-    _also: &[&str],
+    body: &[u8],
 ) -> Result<(), Status> {
     let wanted = facts.api_version();
     let kind = value.str_at(&["kind"]).to_owned();
     if kind.is_empty() {
-        let shown = json::to_string(value);
+        // Nothing at all is shown as it was sent.
+        let shown = if value.as_object().is_some_and(Object::is_empty) {
+            String::from_utf8_lossy(body).trim().to_owned()
+        } else {
+            json::to_string(value)
+        };
         let why = format!("Object 'Kind' is missing in '{shown}'");
-        return Err(cannot_handle(facts.kind, facts.version, facts.kind, why));
+        return Err(unrecognized(facts.kind, &why, body));
     }
-    let version = text_member(value, "apiVersion", &wanted);
+    let version = value.str_at(&["apiVersion"]).to_owned();
     if version != wanted {
         return Err(Status::bad_request(format!(
             "the API version in the data ({version}) does not match the expected API version ({wanted})"

@@ -22,6 +22,7 @@ pub(crate) mod delete_collection;
 pub(crate) mod eviction;
 pub(crate) mod get;
 pub(crate) mod list;
+mod owners;
 pub(crate) mod patch;
 pub(crate) mod proxy;
 pub(crate) mod reviews;

@@ -39,6 +39,38 @@ pub struct Form {
     pub transform: Transform,
     /// Spaces and line breaks, for people.
     pub pretty: bool,
+    /// What rows of tables have besides their cells.
+    pub include: Include,
+}
+
+/// What rows of tables have besides their cells (`includeObject`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Include {
+    /// The metadata of their objects.
+    #[default]
+    Metadata,
+    /// Their objects.
+    Object,
+    /// Nothing.
+    Nothing,
+}
+
+impl Include {
+    /// What a client asks for.
+    ///
+    /// # Errors
+    /// 400 where there is no such thing.
+    fn of(exchange: &Exchange) -> Result<Self, Status> {
+        match exchange.query.get("includeObject").unwrap_or_default() {
+            "" | "Metadata" => Ok(Self::Metadata),
+            "Object" => Ok(Self::Object),
+            "None" => Ok(Self::Nothing),
+            other => Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {}: must be 'Metadata', 'Object', 'None', or empty",
+                apimachinery::field::quote(other)
+            ))),
+        }
+    }
 }
 
 /// What the server can write and read for most requests, as it is told to clients that want something else.
@@ -64,7 +96,12 @@ impl Encoding {
 
 impl Default for Form {
     fn default() -> Self {
-        Self { encoding: Encoding::Json, transform: Transform::None, pretty: false }
+        Self {
+            encoding: Encoding::Json,
+            transform: Transform::None,
+            pretty: false,
+            include: Include::default(),
+        }
     }
 }
 
@@ -123,7 +160,11 @@ fn wildness(clause: &Clause<'_>) -> u8 {
 /// # Errors
 /// 406 where the client accepts nothing the server can write.
 pub(crate) fn negotiate(exchange: &Exchange) -> Result<Form, Status> {
-    choose(exchange.header(ACCEPT), Offered { transforms: true, cbor: exchange.cbor })
+    let form = choose(exchange.header(ACCEPT), Offered { transforms: true, cbor: exchange.cbor })?;
+    match form.transform {
+        Transform::Table(_) => Ok(Form { include: Include::of(exchange)?, ..form }),
+        Transform::None | Transform::Partial(_) => Ok(form),
+    }
 }
 
 /// The form of an answer that is always the object itself, errors included: what is not understood is JSON.
@@ -163,7 +204,7 @@ fn choose(header: &str, offered: Offered) -> Result<Form, Status> {
             continue;
         }
         let pretty = clause.param("pretty") == "1";
-        return Ok(Form { encoding, transform, pretty });
+        return Ok(Form { encoding, transform, pretty, include: Include::default() });
     }
     Err(Status::not_acceptable(format!(
         "only the following media types are accepted: {}",

@@ -10,13 +10,12 @@ use http::header::{
     CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, Response, StatusCode};
-use registry::AnyResource;
 
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::Exchange;
 use crate::listing::{self, Listing};
-use crate::negotiate::{Encoding, Form, Transform};
+use crate::negotiate::{Encoding, Form, Include, Transform};
 use crate::persist::Written;
 use crate::target::Target;
 
@@ -139,7 +138,7 @@ pub(crate) fn object(
         Transform::Table(version) => {
             let metadata =
                 value!({"resourceVersion": (content.str_at(&["metadata", "resourceVersion"]))});
-            let rows = vec![row(server, target.resource(), version, &content)];
+            let rows = vec![row(server, target, (form.include, version), content)];
             plain(form, code, &table(target, version, metadata, rows, true))
         }
         Transform::Partial(version) => plain(form, code, &partial(&content, version)),
@@ -192,14 +191,22 @@ pub(crate) fn partial(content: &Value, version: &str) -> Value {
 /// A table's row for an object.
 pub(crate) fn row(
     server: &Server,
-    resource: &dyn AnyResource,
-    version: &str,
-    content: &Value,
+    target: &Target,
+    (include, version): (Include, &str),
+    mut content: Value,
 ) -> Value {
-    let cells = resource.row(content, server.clock.now());
+    let cells = target.resource().row(&content, server.clock.now());
+    let object = match include {
+        Include::Metadata => partial(&content, version),
+        Include::Object => {
+            target.resource().show(&target.served, &mut content);
+            content
+        }
+        Include::Nothing => Value::Null,
+    };
     let mut row = Object::new();
     row.insert("cells", Value::Array(cells));
-    row.insert("object", partial(content, version));
+    row.insert("object", object);
     Value::Object(row)
 }
 

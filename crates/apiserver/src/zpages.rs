@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::Exchange;
-use crate::negotiate::{Encoding, Form, Transform};
+use crate::negotiate::{Encoding, Form};
 use crate::respond;
 
 const NAME: &str = "kube-apiserver";
@@ -75,7 +75,7 @@ fn answer(encoding: Option<Encoding>, text: String, object: &Value) -> Response<
     match encoding {
         None => respond::text(200, text),
         Some(encoding) => {
-            let form = Form { encoding, transform: Transform::None, pretty: false };
+            let form = Form { encoding, ..Form::default() };
             respond::plain(form, 200, object)
         }
     }

@@ -123,3 +123,11 @@ pub use schema::DeclType;
 pub use source::{Issue, IssueKind, Issues};
 pub use types::Type;
 pub use value::Val;
+
+/// A pattern in the syntax of Go's regular expressions.
+///
+/// # Errors
+/// Why it is none, in Go's words for the common cases.
+pub fn pattern(text: &str) -> Result<regex::Regex, String> {
+    library::regex::compile(text)
+}

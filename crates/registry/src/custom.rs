@@ -8,6 +8,7 @@
 
 mod cells;
 mod check;
+mod defaults_check;
 mod formats;
 mod interned;
 mod lists;
@@ -17,8 +18,11 @@ mod rules;
 pub(crate) mod rules_check;
 mod scale;
 mod schema;
+mod shown;
+mod structural;
 mod types;
 mod view;
+mod words;
 
 use std::cmp::Reverse;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -30,6 +34,7 @@ use apimachinery::schema::Schema;
 use compact_str::CompactString;
 
 pub use interned::TooManyNames;
+pub(crate) use rules::resolve;
 pub use view::CustomResource;
 
 use crate::declaration::{Declaration, Generation, Scale};

@@ -122,21 +122,21 @@ pub fn annotations(map: &Object, path: &Path<'_>, errors: &mut FieldErrors) {
 
 fn owner_references(references: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
     let mut controller: Option<String> = None;
-    for (index, reference) in references.iter().enumerate() {
-        let at = path.index(index);
+    // Upstream does not say which one.
+    for reference in references {
         let version = reference.str_at(&["apiVersion"]);
         if version.split('/').next_back().unwrap_or_default().is_empty() {
-            errors.invalid_text(&at.child("apiVersion"), version, "version must not be empty");
+            errors.invalid_text(&path.child("apiVersion"), version, "version must not be empty");
         }
         for member in ["kind", "name", "uid"] {
             let text = reference.str_at(&[member]);
             if text.is_empty() {
-                errors.invalid_text(&at.child(member), text, "must not be empty");
+                errors.invalid_text(&path.child(member), text, "must not be empty");
             }
         }
         if reference.str_at(&["kind"]) == "Event" && version == "v1" {
             errors.invalid_text(
-                &at,
+                path,
                 "/v1, Kind=Event",
                 "/v1, Kind=Event is disallowed from being an owner",
             );
@@ -154,6 +154,28 @@ fn owner_references(references: &[Value], path: &Path<'_>, errors: &mut FieldErr
             }
         }
     }
+}
+
+/// Checks the metadata of an object within another one.
+pub(crate) fn validate_embedded(metadata: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let (base, name) = (metadata.str_at(&["generateName"]), metadata.str_at(&["name"]));
+    if !base.is_empty() {
+        let problems = validation::path_segment_prefix(base);
+        errors.invalid_all(&path.child("generateName"), base, problems);
+    }
+    if !name.is_empty() {
+        errors.invalid_all(&path.child("name"), name, validation::path_segment_name(name));
+    }
+    let namespace = metadata.str_at(&["namespace"]);
+    if !namespace.is_empty() {
+        let problems = validation::dns1123_label(namespace);
+        errors.invalid_all(&path.child("namespace"), namespace, problems);
+    }
+    if metadata.i64_at(&["generation"]).is_some_and(|it| it < 0) {
+        let detail = "must be greater than or equal to 0";
+        errors.invalid(&path.child("generation"), &metadata["generation"], detail);
+    }
+    shared(metadata, path, errors);
 }
 
 fn finalizers(list: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {

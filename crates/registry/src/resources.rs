@@ -15,7 +15,6 @@ mod certificates;
 mod certificatesigningrequest;
 mod configmap;
 mod controllerrevision;
-mod crd_schema;
 mod cronjob;
 mod csi;
 mod customresourcedefinition;

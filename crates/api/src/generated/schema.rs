@@ -18,7 +18,7 @@ macro_rules! s {
 
 macro_rules! l {
     ($item:literal, $kind:ident, $keys:expr) => {
-        Node::List(List { item: $item, kind: ListKind::$kind, keys: Cow::Borrowed($keys) })
+        Node::List(List { item: $item, kind: ListKind::$kind, keys: Cow::Borrowed($keys), defaults: None })
     };
 }
 

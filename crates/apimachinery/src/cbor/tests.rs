@@ -193,7 +193,12 @@ fn schema() -> Schema {
         structure("Item", vec![field("count", 5), field("name", 2), field("port", 8)]),
         Node::String,
         Node::Bytes,
-        Node::List(List { item: 1, kind: ListKind::Atomic, keys: Cow::Borrowed(&[]) }),
+        Node::List(List {
+            item: 1,
+            kind: ListKind::Atomic,
+            keys: Cow::Borrowed(&[]),
+            defaults: None,
+        }),
         Node::Int32,
         Node::Float64,
         Node::Time,

@@ -70,7 +70,10 @@ impl<'v> Side<'v> {
     fn field(self, field: &Field, member: Option<&'v Value>) -> Self {
         match (self, member) {
             (Self::Absent, _) => Self::Absent,
-            (_, Some(value)) if !value.is_null() => Self::Is(value),
+            // A null that is still there was allowed by a schema, and is a value as any other.
+            (_, Some(value)) if !value.is_null() || field.presence != Presence::Always => {
+                Self::Is(value)
+            }
             _ if field.presence == Presence::Always => Self::Zero,
             _ => Self::Absent,
         }
@@ -329,7 +332,7 @@ pub(super) fn item_step(it: &List, item: &Value) -> CompactString {
         let mut keys: smallvec::SmallVec<[&str; 4]> = it.keys.iter().map(AsRef::as_ref).collect();
         keys.sort_unstable();
         for key in keys {
-            let Some(value) = item.get(key).or_else(|| default_key(key)) else { continue };
+            let Some(value) = item.get(key).or_else(|| it.key_default(key)) else { continue };
             if text.len() > 3 {
                 text.push(b',');
             }
@@ -340,12 +343,6 @@ pub(super) fn item_step(it: &List, item: &Value) -> CompactString {
         text.push(b'}');
     }
     CompactString::from_utf8_lossy(&text)
-}
-
-/// The one key of built-in lists that has a default, which an applied object may leave out.
-pub(super) fn default_key(key: &str) -> Option<&'static Value> {
-    static TCP: Value = Value::String(CompactString::const_new("TCP"));
-    (key == "protocol").then_some(&TCP)
 }
 
 /// Whether a value is what Go writes for a variable of its type that was never set.

@@ -117,7 +117,7 @@ impl Checker<'_> {
             let missing = list
                 .keys
                 .iter()
-                .find(|key| item.get(key).is_none() && super::compare::default_key(key).is_none());
+                .find(|key| item.get(key).is_none() && list.key_default(key).is_none());
             if let Some(key) = missing {
                 self.report(&format!(
                     "element {index}: associative list with keys has an element that omits key \

@@ -101,7 +101,12 @@ fn schema() -> Schema {
         ]
     };
     let list = |item, kind, keys: Vec<&'static str>| {
-        Node::List(List { item, kind, keys: keys.into_iter().map(Into::into).collect() })
+        Node::List(List {
+            item,
+            kind,
+            keys: keys.into_iter().map(Into::into).collect(),
+            defaults: None,
+        })
     };
     let mut root = spec();
     root.extend([field("metadata", 2, false, ""), field("spec", 1, false, "")]);

@@ -11,7 +11,7 @@ use registry::Generation;
 
 use super::admit::{Admission, admit};
 use super::update::Tracking;
-use super::{subresource, update};
+use super::{owners, subresource, update};
 use crate::Server;
 use crate::allocate::reserve;
 use crate::body::Body;
@@ -74,6 +74,8 @@ pub(crate) async fn new_object(
             ..Status::default()
         });
     }
+    wipe_metadata(&mut value);
+    owners::once(exchange, &mut value, owners::When::Sent);
     if tracking == Tracking::Compare {
         persist::track_fields(server, target, "", options, &mut value, None);
     }
@@ -111,6 +113,7 @@ async fn attempt_create(
         dry_run: options.dry_run,
     };
     admit(server, exchange, &admission, &mut value, None).await?;
+    owners::once(exchange, &mut value, owners::When::Admitted);
     // Admission may have moved it.
     place_in_namespace(target, &mut value)?;
     fill_metadata(server, target, &mut value);

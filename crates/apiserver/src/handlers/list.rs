@@ -450,7 +450,7 @@ pub(super) fn answer(
     if let Transform::Table(version) = form.transform {
         let rows: Result<Vec<Value>, Status> = values
             .map(|value| {
-                value.map(|value| respond::row(server, target.resource(), version, &value))
+                value.map(|value| respond::row(server, target, (form.include, version), value))
             })
             .collect();
         return Ok(respond::plain(

@@ -9,7 +9,7 @@ use http::Response;
 use registry::{Generation, Part};
 
 use super::admit::{Admission, admit, judge};
-use super::{create, subresource};
+use super::{create, owners, subresource};
 use crate::Server;
 use crate::allocate::reserve;
 use crate::body::Body;
@@ -226,6 +226,7 @@ impl Write<'_> {
         if asks {
             admit(server, exchange, &admission, &mut value, Some(old)).await?;
         }
+        owners::once(exchange, &mut value, owners::When::Admitted);
         let version = old
             .get("metadata")
             .and_then(|it| it.get("resourceVersion"))

@@ -539,7 +539,8 @@ impl Watch {
             Transform::Table(version) => {
                 let metadata =
                     value!({"resourceVersion": (content.str_at(&["metadata", "resourceVersion"]))});
-                let row = respond::row(&self.server, self.target.resource(), version, &content);
+                let form = (self.form.include, version);
+                let row = respond::row(&self.server, &self.target, form, content);
                 let first = !std::mem::replace(&mut self.columns_sent, true);
                 respond::table(&self.target, version, metadata, vec![row], first)
             }

@@ -68,7 +68,9 @@ fn unratcheted(of: &Node, value: &Value, old: Option<&Value>, path: &Path<'_>) -
     }
     if let Some(checks) = &of.checks {
         composed(checks, value, path, &mut outcome);
-        scalar(checks, value, path, &mut outcome);
+        scalar(of, checks, value, path, &mut outcome);
+    } else if matches!(value, Value::Float(_)) {
+        in_range(of, value, "Checked", path, &mut outcome.errors);
     }
     if let Value::Array(items) = value {
         list(of, items, old, path, &mut outcome);
@@ -86,25 +88,49 @@ fn type_of(of: &Node, value: &Value, path: &Path<'_>, outcome: &mut Outcome) {
     let wanted = match (of.int_or_string, of.kind) {
         (true, _) => "integer,string",
         (false, Some(kind)) => kind.as_str(),
-        (false, None) => return,
+        (false, None) => "",
     };
-    let fits = match value {
-        Value::Null => of.nullable,
-        Value::Int(_) if of.int_or_string => true,
-        Value::String(_) if of.int_or_string => true,
-        Value::Int(_) => matches!(of.kind, Some(Kind::Integer | Kind::Number)),
-        // A whole number is one however it is written.
-        Value::Float(it) if it.fract() == 0.0 => {
-            of.int_or_string || matches!(of.kind, Some(Kind::Integer | Kind::Number))
+    let format = of.checks.as_ref().map_or("", |it| it.format_name.as_str());
+    let (found, found_format) = match value {
+        Value::Int(_) => ("integer", "int64"),
+        Value::Float(_) => ("number", "float64"),
+        other => (other.schema_type(), ""),
+    };
+    let is = |name: &str| wanted.split(',').any(|it| it == name);
+    // A whole number is one however it is written.
+    let is_whole = matches!(value, Value::Float(it) if is_integer(*it)) && is("integer");
+    let is_number = matches!(value, Value::Int(_)) && is("number");
+    let is_text = matches!(value, Value::String(_) | Value::Array(_));
+    let fits = is(found) || is_whole || is_number;
+    if value.is_null() {
+        if wanted.is_empty() || of.nullable {
+            outcome.matches += 2;
+        } else {
+            outcome.matches += 1;
+            wrong_type(path, wanted, found, &mut outcome.errors);
         }
-        other => other.schema_type() == wanted,
-    };
-    if fits {
-        outcome.matches += 2;
-    } else {
+    } else if !is_text && !format.is_empty() && !fits && format != found_format {
         outcome.matches += 1;
-        wrong_type(path, wanted, value.schema_type(), &mut outcome.errors);
+        wrong_type(path, format, found_format, &mut outcome.errors);
+    } else if !wanted.is_empty() {
+        // A text with a format is judged by the format alone.
+        let by_format = is_text && !format.is_empty() && !is("number") && !is("integer");
+        if fits || by_format {
+            outcome.matches += 2;
+        } else {
+            outcome.matches += 1;
+            wrong_type(path, wanted, found, &mut outcome.errors);
+        }
     }
+}
+
+/// Whether a float is a whole number that JSON can be relied on to carry, or so near to one that it makes no difference.
+fn is_integer(number: f64) -> bool {
+    const LARGEST: f64 = 9_007_199_254_740_991.0;
+    let (rounded, near) = (number.round(), 1e-9);
+    number.abs() <= LARGEST
+        && (number == rounded
+            || (rounded != 0.0 && (number - rounded).abs() < near * rounded.abs()))
 }
 
 fn wrong_type(path: &Path<'_>, wanted: &str, found: &str, errors: &mut FieldErrors) {
@@ -191,64 +217,146 @@ fn best_of(all: &[Node], value: &Value, path: &Path<'_>, stop: bool) -> (Outcome
 }
 
 /// Text and numbers.
-fn scalar(checks: &Checks, value: &Value, path: &Path<'_>, outcome: &mut Outcome) {
+fn scalar(of: &Node, checks: &Checks, value: &Value, path: &Path<'_>, outcome: &mut Outcome) {
     let errors = &mut outcome.errors;
     if let Some(text) = value.as_str() {
         self::text(checks, text, value, path, errors);
         outcome.matches += 1;
     } else if let Some(it) = number(value) {
         // As upstream, in this order.
-        if let Some(of) = &checks.multiple_of
-            && (it / of.limit).fract() != 0.0
-        {
-            let detail = format!("should be a multiple of {}", shown(of));
-            invalid(path, value, &detail, errors);
+        in_range(of, value, "Checked", path, errors);
+        if let Some(bound) = &checks.multiple_of {
+            multiple(of, bound, value, it, path, errors);
         }
-        if let Some(of) = &checks.maximum
-            && (it > of.limit || (of.exclusive && it >= of.limit))
-        {
-            let equal = if of.exclusive { "" } else { "or equal to " };
-            let detail = format!("should be less than {equal}{}", shown(of));
-            invalid(path, value, &detail, errors);
+        let whole = |bound: &Bound, errors: &mut FieldErrors, what: &str| {
+            let fits = in_range(of, &bound.shown, what, path, errors);
+            fits && matches!(value, Value::Int(_))
+        };
+        if let Some(bound) = &checks.maximum {
+            let (limit, shown) = limit(bound, whole(bound, errors, "Maximum boundary"));
+            if it > limit || (bound.exclusive && it >= limit) {
+                let equal = if bound.exclusive { "" } else { "or equal to " };
+                invalid(path, value, &format!("should be less than {equal}{shown}"), errors);
+            }
         }
-        if let Some(of) = &checks.minimum
-            && (it < of.limit || (of.exclusive && it <= of.limit))
-        {
-            let equal = if of.exclusive { "" } else { "or equal to " };
-            let detail = format!("should be greater than {equal}{}", shown(of));
-            invalid(path, value, &detail, errors);
+        if let Some(bound) = &checks.minimum {
+            let (limit, shown) = limit(bound, whole(bound, errors, "Minimum boundary"));
+            if it < limit || (bound.exclusive && it <= limit) {
+                let equal = if bound.exclusive { "" } else { "or equal to " };
+                invalid(path, value, &format!("should be greater than {equal}{shown}"), errors);
+            }
         }
         outcome.matches += 1;
     }
 }
 
-/// A bound as Go prints a float.
-fn shown(bound: &Bound) -> String {
-    apimachinery::patch::go_text(&bound.shown)
+/// A bound for a number, and how it is shown: whole numbers are compared with what is whole of it.
+fn limit(bound: &Bound, is_whole: bool) -> (f64, String) {
+    let limit = if is_whole { bound.limit.trunc() } else { bound.limit };
+    (limit, apimachinery::patch::go_text(&Value::Float(limit)))
+}
+
+fn multiple(
+    of: &Node,
+    bound: &Bound,
+    value: &Value,
+    number: f64,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
+    let fits = in_range(of, &bound.shown, "MultipleOf", path, errors);
+    let factor =
+        if let (true, Value::Int(_)) = (fits, value) { bound.limit.trunc() } else { bound.limit };
+    let shown = apimachinery::patch::go_text(&Value::Float(factor));
+    if factor <= 0.0 {
+        let body = format!(
+            "Invalid value: \"\": factor MultipleOf declared for {path} must be positive: {shown}"
+        );
+        return errors.push(rootless(body));
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the bound is a whole number here")]
+    let is_multiple = match value {
+        Value::Int(it) if fits => i128::from(*it) % (factor as i128) == 0,
+        _ if factor < 1.0 => is_integer(1.0 / factor * number),
+        _ => is_integer(number / factor),
+    };
+    if !is_multiple {
+        invalid(path, value, &format!("should be a multiple of {shown}"), errors);
+    }
+}
+
+/// Whether a number can be what its type and format say without a loss; it is told where not.
+fn in_range(
+    of: &Node,
+    value: &Value,
+    what: &str,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) -> bool {
+    let format = of.checks.as_ref().map_or("", |it| it.format_name.as_str());
+    let kind = of.kind.filter(|_| !of.int_or_string);
+    let whole = match value {
+        Value::Int(it) => Some(i128::from(*it)),
+        #[expect(clippy::cast_possible_truncation, reason = "it is checked to be whole")]
+        Value::Float(it) if it.fract() == 0.0 && it.abs() < 1e21 => Some(*it as i128),
+        _ => None,
+    };
+    let (fits, format) = match (kind, format) {
+        (Some(Kind::Integer), "int32") => {
+            (whole.is_some_and(|it| i32::try_from(it).is_ok()), format)
+        }
+        (Some(Kind::Integer), _) => {
+            let format = if format == "int64" { format } else { "" };
+            (whole.is_some_and(|it| i64::try_from(it).is_ok()), format)
+        }
+        (Some(Kind::Number), "float") => {
+            (number(value).is_some_and(|it| it.abs() <= f64::from(f32::MAX)), format)
+        }
+        _ => (true, ""),
+    };
+    if !fits {
+        let kind = kind.map_or("", Kind::as_str);
+        let format = match format {
+            "" => "(default format)".to_owned(),
+            format => format!("with format {format}"),
+        };
+        errors.push(rootless(format!(
+            "Invalid value: \"\": {what} value must be of type {kind} {format} in {path}"
+        )));
+    }
+    fits
 }
 
 fn text(checks: &Checks, text: &str, value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    let length = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
-    if let Some(limit) = checks.max_length.filter(|limit| length > *limit) {
-        errors.too_long(path, usize::try_from(limit).unwrap_or_default());
-    }
-    if let Some(limit) = checks.min_length.filter(|limit| length < *limit) {
-        invalid(path, value, &format!("should be at least {limit} chars long"), errors);
-    }
-    if let Some(Pattern { text: pattern, regex }) = &checks.pattern {
-        match regex {
-            Ok(regex) if regex.is_match(text) => {}
-            Ok(_) => invalid(path, value, &format!("should match '{pattern}'"), errors),
-            Err(error) => {
-                let detail = format!("should match '{pattern}, but pattern is invalid: {error}'");
-                invalid(path, value, &detail, errors);
-            }
-        }
+    if let Some(error) = first_fault(checks, text, value, path) {
+        errors.extend(error);
     }
     if let Some(format) = checks.format.filter(|it| !it.fits(text)) {
         let detail = format!("{path} in body must be of type {}: {}", format.name, quote(text));
         errors.type_invalid(path, value, &detail);
     }
+}
+
+/// The first of what is wrong with a text; no more is told.
+fn first_fault(checks: &Checks, text: &str, value: &Value, path: &Path<'_>) -> Option<FieldErrors> {
+    let length = i64::try_from(text.chars().count()).unwrap_or(i64::MAX);
+    let mut errors = FieldErrors::new();
+    if let Some(limit) = checks.max_length.filter(|limit| length > *limit) {
+        errors.too_long(path, usize::try_from(limit).unwrap_or_default());
+        return Some(errors);
+    }
+    if let Some(limit) = checks.min_length.filter(|limit| length < *limit) {
+        invalid(path, value, &format!("should be at least {limit} chars long"), &mut errors);
+        return Some(errors);
+    }
+    let Pattern { text: pattern, regex } = checks.pattern.as_ref()?;
+    let detail = match regex {
+        Ok(regex) if regex.is_match(text) => return None,
+        Ok(_) => format!("should match '{pattern}'"),
+        Err(error) => format!("should match '{pattern}, but pattern is invalid: {error}'"),
+    };
+    invalid(path, value, &detail, &mut errors);
+    Some(errors)
 }
 
 /// The values that are allowed.

@@ -5,6 +5,7 @@ use apimachinery::{FieldErrors, Object, Path, Value, validation};
 
 use super::check::second_places;
 use super::schema::Node;
+use crate::metadata;
 
 /// Checks every list below.
 pub(super) fn check(root: &Node, value: &Value, errors: &mut FieldErrors) {
@@ -82,6 +83,9 @@ pub(super) fn embedded(node: &Node, value: &Value, path: &Path<'_>, errors: &mut
         Value::Object(object) => {
             if node.embedded {
                 kind(object, path, errors);
+                if let Some(metadata) = object.get("metadata").filter(|_| !is_whole(path)) {
+                    metadata::validate_embedded(metadata, &path.child("metadata"), errors);
+                }
             }
             for (name, member) in object.iter() {
                 match (node.property(name), node.member(name)) {
@@ -102,11 +106,16 @@ pub(super) fn embedded(node: &Node, value: &Value, path: &Path<'_>, errors: &mut
     }
 }
 
+/// Whether this is the path of the whole object, whose metadata is looked at elsewhere.
+fn is_whole(path: &Path<'_>) -> bool {
+    path.to_string().is_empty()
+}
+
 fn kind(object: &Object, path: &Path<'_>, errors: &mut FieldErrors) {
     for member in ["apiVersion", "kind"] {
         let at = path.child(member);
         match object.get(member) {
-            None => errors.required(&at, "must not be empty"),
+            None => errors.required(&at, ""),
             Some(Value::String(text)) if text.is_empty() => {
                 errors.invalid_text(&at, "", "must not be empty");
             }

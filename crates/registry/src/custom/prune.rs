@@ -1,7 +1,7 @@
 //! What a version does not know is dropped, and nulls that nothing allows; then defaults are set.
 
 use apimachinery::conform::{ConformError, conform};
-use apimachinery::{Object, Value};
+use apimachinery::{FieldErrors, Object, Path, Value};
 
 use super::schema::{Additional, Node};
 
@@ -9,20 +9,48 @@ use super::schema::{Additional, Node};
 const META: [&str; 3] = ["apiVersion", "kind", "metadata"];
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
-/// Drops what the schema does not know; the paths of it come back, sorted. Metadata becomes what its type makes of it.
+/// Drops what the schema does not know; the paths of it come back: those of metadata, the others, those of metadata of
+/// objects within. Metadata becomes what its type makes of it.
 ///
 /// # Errors
 /// The first member of metadata that is of a wrong type.
 pub(super) fn prune(root: &Node, value: &mut Value) -> Result<Vec<String>, ConformError> {
     let mut unknown = metadata(value, "metadata")?;
-    let mut pruner = Pruner { path: String::new(), unknown: Vec::new(), error: None };
+    let mut pruner = Pruner::default();
     pruner.object_or_list(root, true, value);
     if let Some(error) = pruner.error {
         return Err(error);
     }
-    unknown.extend(pruner.unknown);
-    unknown.sort();
+    for mut found in [pruner.unknown, pruner.in_metadata] {
+        found.sort();
+        unknown.extend(found);
+    }
     Ok(unknown)
+}
+
+/// Whether a value has members that a schema does not know.
+pub(super) fn knows_not(node: &Node, value: &Value) -> bool {
+    let mut pruner = Pruner::default();
+    pruner.object_or_list(node, node.embedded, &mut value.clone());
+    !pruner.unknown.is_empty()
+}
+
+/// The same for an object within another, of which it is told where it stands.
+fn embedded(value: &mut Value, path: &str) -> Result<Vec<String>, ConformError> {
+    let wrong = |member: &str, found: &Value, detail: &str| {
+        let mut errors = FieldErrors::new();
+        errors.invalid(&Path::new(path).child(member), found, detail);
+        let told = errors.iter().next().map(ToString::to_string);
+        ConformError::Text(told.unwrap_or_default())
+    };
+    for member in ["apiVersion", "kind"] {
+        if let Some(found) = value.get(member).filter(|it| it.as_str().is_none()) {
+            return Err(wrong(member, found, "must be a string"));
+        }
+    }
+    let before = value.get("metadata").cloned().unwrap_or_default();
+    metadata(value, &format!("{path}.metadata"))
+        .map_err(|error| wrong("metadata", &before, &error.to_string()))
 }
 
 /// Makes metadata what its type makes of it.
@@ -33,9 +61,12 @@ fn metadata(value: &mut Value, path: &str) -> Result<Vec<String>, ConformError> 
     Ok(unknown.into_iter().map(|it| format!("{path}.{it}")).collect())
 }
 
+#[derive(Debug, Default)]
 struct Pruner {
     path: String,
     unknown: Vec<String>,
+    /// What is not known of metadata of objects within.
+    in_metadata: Vec<String>,
     error: Option<ConformError>,
 }
 
@@ -72,9 +103,9 @@ impl Pruner {
     /// A value, which may be an object with metadata of its own.
     fn embedded_or(&mut self, node: &Node, value: &mut Value) {
         if node.embedded && value.as_object().is_some() {
-            match metadata(value, &format!("{}.metadata", self.path)) {
-                Ok(unknown) => self.unknown.extend(unknown),
-                Err(error) => self.error = Some(error),
+            match embedded(value, &self.path) {
+                Ok(unknown) => self.in_metadata.extend(unknown),
+                Err(error) => self.error = self.error.take().or(Some(error)),
             }
         }
         self.object_or_list(node, node.embedded, value);

@@ -89,14 +89,31 @@ fn rule(schema: &Value, rule: &Value, decl: &Arc<DeclType>) -> Rule {
 /// # Errors
 /// Why it is none.
 pub(super) fn field_path(schema: &Value, text: &str) -> Result<String, String> {
+    resolve(schema, text, true).map(|it| it.0)
+}
+
+/// A path within a schema as errors show it, and what it leads to; `brackets` says that steps may stand in some.
+///
+/// # Errors
+/// Why it is none.
+pub(crate) fn resolve<'v>(
+    schema: &'v Value,
+    text: &str,
+    brackets: bool,
+) -> Result<(String, &'v Value), String> {
     let mut shown = String::new();
     let mut schema = schema;
     let mut rest = text;
     while !rest.is_empty() {
+        if rest.starts_with('[') && !brackets {
+            return Err("array notation is not allowed".into());
+        }
         let (name, after) = step(rest)?;
         rest = after;
-        if let Some(properties) = schema.get("properties") {
-            let found = properties.get(&name);
+        let is_named =
+            schema.get("properties").and_then(Value::as_object).is_some_and(|it| !it.is_empty());
+        if is_named {
+            let found = schema.at(&["properties", &name]);
             schema = found.ok_or("does not refer to a valid field")?;
             shown.push_str(if shown.is_empty() { "" } else { "." });
             shown.push_str(&name);
@@ -106,16 +123,17 @@ pub(super) fn field_path(schema: &Value, text: &str) -> Result<String, String> {
             shown.push_str(&format!("[{name}]"));
         }
     }
-    Ok(shown)
+    Ok((shown, schema))
 }
 
 /// The first step of a path, and what follows.
 fn step(text: &str) -> Result<(String, &str), String> {
     if let Some(after) = text.strip_prefix('.') {
-        let end = after.find(['.', '[', ']']).unwrap_or(after.len());
-        if end == 0 {
+        if after.is_empty() {
             return Err("unexpected end of JSON path".into());
         }
+        // A sign that parts steps is a step of its own where none is expected.
+        let end = after.find(['.', '[', ']']).unwrap_or(after.len()).max(1);
         return Ok((after[..end].to_owned(), &after[end..]));
     }
     let Some(after) = text.strip_prefix('[') else {
@@ -210,8 +228,7 @@ impl Run<'_> {
             Value::Object(object) => {
                 for (name, member) in object.iter() {
                     let Some(of) = node.member(name) else { continue };
-                    let comparable = !node.atomic_map;
-                    let before = old.filter(|_| comparable).and_then(|it| it.get(name));
+                    let before = old.and_then(|it| it.get(name));
                     let unseen = known.parent.is_none() && matches!(name, "apiVersion" | "kind");
                     let below = if unseen {
                         Known { current: None, parent: None }

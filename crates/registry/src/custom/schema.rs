@@ -114,6 +114,8 @@ pub(super) struct Pattern {
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     pub(super) format: Option<Format>,
+    /// What the format is called, also where text is not checked for it.
+    pub(super) format_name: CompactString,
     pub(super) pattern: Option<Pattern>,
     pub(super) values: Vec<Value>,
     pub(super) minimum: Option<Bound>,
@@ -137,6 +139,14 @@ impl Node {
     /// The root of a version's schema.
     pub(super) fn root(schema: &Value) -> Self {
         read(schema, true, 0)
+    }
+
+    /// A part of a schema by itself; `is_object` says that its values say what they are.
+    pub(super) fn of(schema: &Value, is_object: bool) -> Self {
+        let mut node = read(schema, is_object, 0);
+        node.embedded |= is_object;
+        node.below.embedded |= is_object;
+        node
     }
 
     /// The node of a named property.
@@ -261,11 +271,10 @@ fn checks(schema: &Value, readable: bool, deeper: &dyn Fn(&Value) -> Node) -> Op
     };
     let pattern = schema.str_at(&["pattern"]);
     Some(Box::new(Checks {
-        format: formats::find(schema.str_at(&["format"])),
-        pattern: (!pattern.is_empty()).then(|| Pattern {
-            text: pattern.to_owned(),
-            regex: Regex::new(pattern).map_err(|error| error.to_string()),
-        }),
+        format: formats::find(supported_format(schema)),
+        format_name: supported_format(schema).into(),
+        pattern: (!pattern.is_empty())
+            .then(|| Pattern { text: pattern.to_owned(), regex: cel::pattern(pattern) }),
         values: schema.items_at(&["enum"]).to_vec(),
         minimum: bound(schema, "minimum", "exclusiveMinimum"),
         maximum: bound(schema, "maximum", "exclusiveMaximum"),
@@ -283,6 +292,18 @@ fn checks(schema: &Value, readable: bool, deeper: &dyn Fn(&Value) -> Node) -> Op
         one_of: all("oneOf"),
         not: schema.get("not").filter(|it| readable && it.as_object().is_some()).map(deeper),
     }))
+}
+
+/// The format, if it is one that its type can have.
+fn supported_format(schema: &Value) -> &str {
+    let format = schema.str_at(&["format"]);
+    let is_known = match schema.str_at(&["type"]) {
+        "" | "string" => formats::find(format).is_some(),
+        "integer" => matches!(format, "int32" | "int64"),
+        "number" => matches!(format, "float" | "double"),
+        _ => false,
+    };
+    if is_known { format } else { "" }
 }
 
 fn bound(schema: &Value, member: &str, exclusive: &str) -> Option<Bound> {

@@ -122,7 +122,12 @@ impl Types {
         };
         let keys = node.keys.iter().map(CompactString::to_string).map(Cow::Owned);
         let keys = if node.list == ListKind::Map { keys.collect() } else { Vec::new() };
-        self.add(Type::List(List { item, kind: node.list, keys: Cow::Owned(keys) }))
+        let default = |key: &CompactString| {
+            let value = node.items.as_ref()?.property(key)?.default.clone()?;
+            Some((key.to_string(), value))
+        };
+        let defaults = Some(node.keys.iter().filter_map(default).collect());
+        self.add(Type::List(List { item, kind: node.list, keys: Cow::Owned(keys), defaults }))
     }
 
     /// The type of metadata, copied from the built-in ones.

@@ -287,7 +287,7 @@ fn finalizer_warnings(name: &str) -> Vec<String> {
         .collect();
     if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
         warnings.push(format!(
-            "metadata.finalizers: {shown}: prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with other finalizer writers"
+            "metadata.finalizers: {shown}: prefer a domain-qualified finalizer name to avoid accidental conflicts with other finalizer writers"
         ));
     }
     warnings

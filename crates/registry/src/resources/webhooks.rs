@@ -156,7 +156,7 @@ fn review_versions(hook: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn client_config(config: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+pub(super) fn client_config(config: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     match (config.get("url"), config.get("service")) {
         (None, None) | (Some(_), Some(_)) => {
             errors.required(path, "exactly one of url or service is required");
@@ -212,19 +212,23 @@ fn service(service: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 
 fn service_path(text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
     let mut refuse = |detail: &str| errors.invalid_text(path, text, detail);
+    match text {
+        "" | "/" => return,
+        "//" => return refuse("segment[0] may not be empty"),
+        _ => {}
+    }
     if !text.starts_with('/') {
         refuse("must start with a '/'");
-        return;
     }
-    let parts: Vec<&str> = text[1..].split('/').collect();
-    for (index, part) in parts.iter().enumerate() {
-        if part.is_empty() && index + 1 < parts.len() {
+    // Upstream leaves out the first letter whatever it is.
+    let rest = text.chars().next().map_or("", |it| &text[it.len_utf8()..]);
+    for (index, part) in rest.strip_suffix('/').unwrap_or(rest).split('/').enumerate() {
+        if part.is_empty() {
             refuse(&format!("segment[{index}] may not be empty"));
+            continue;
         }
-        if !part.is_empty() {
-            for problem in validation::dns1123_subdomain(part) {
-                refuse(&format!("segment[{index}]: {problem}"));
-            }
+        for problem in validation::dns1123_subdomain(part) {
+            refuse(&format!("segment[{index}]: {problem}"));
         }
     }
 }

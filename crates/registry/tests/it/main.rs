@@ -3,6 +3,7 @@
 
 mod changes;
 mod columns;
+mod definitions;
 mod new_objects;
 mod storage_keys;
 

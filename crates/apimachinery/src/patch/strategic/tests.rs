@@ -21,7 +21,9 @@ fn schema() -> Schema {
             fields: fields.into(),
         })
     };
-    let list = |item| Node::List(List { item, kind: ListKind::Atomic, keys: Cow::Borrowed(&[]) });
+    let list = |item| {
+        Node::List(List { item, kind: ListKind::Atomic, keys: Cow::Borrowed(&[]), defaults: None })
+    };
     let nodes = vec![
         record(
             "Thing",
