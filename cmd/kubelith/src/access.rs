@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use admission::{Chain, Parts};
+use admission::Parts;
 use anyhow::{Context, Result, anyhow, bail};
 use apiserver::bootstrap::FrontProxySettings;
 use apiserver::{Access, CachedObjects, ProxyClient};
@@ -59,6 +59,9 @@ pub(crate) struct Options {
     /// Whether tokens in pods live a year, and are warned of after the hour that they are asked for
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     service_account_extend_token_expiration: bool,
+    /// Whether a token in a Secret is good only as long as the Secret and its account are there
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    service_account_lookup: bool,
     /// Key that signs the tokens of service accounts (default: one of its own, below DATA_DIR/pki)
     #[arg(long, value_name = "FILE")]
     service_account_signing_key_file: Option<PathBuf>,
@@ -212,6 +215,8 @@ pub(crate) struct Credentials {
     anonymous: Anonymous,
     authorizers: Prepared,
     abac: Abac,
+    /// Whether tokens in Secrets are looked up.
+    looks_up: bool,
     /// The files that are followed.
     authentication_file: Option<PathBuf>,
     authorization_file: Option<PathBuf>,
@@ -272,6 +277,7 @@ impl Options {
             issuers: authentication.issuers(parts)?,
             authorizers: authorizers.map_err(|why| anyhow!("{why}"))?,
             abac: authorization.abac,
+            looks_up: self.service_account_lookup,
             authorization_file: authorization.file,
             setting: setting.clone(),
         })
@@ -416,7 +422,8 @@ impl Credentials {
             Arc::new(self.tokens),
             Arc::new(
                 ServiceAccountTokens::new(Arc::clone(&self.issuer), read(), Arc::clone(&clock))
-                    .with_uses(uses),
+                    .with_uses(uses)
+                    .without_lookup(!self.looks_up),
             ),
         ];
         if self.setting.takes_bootstrap_tokens {
@@ -441,7 +448,7 @@ impl Credentials {
         Access {
             authenticators,
             authorizer,
-            admission: self.setting.plugins.of(Chain::standard(&parts)),
+            admission: self.setting.plugins.of(&parts),
             front_proxy: self.front_proxy,
             anonymous: self.anonymous,
             metrics: self.setting.metrics,

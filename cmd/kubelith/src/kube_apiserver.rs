@@ -16,13 +16,14 @@ use apiserver::{Component, NodeDialer, Operating, Server, Version, bootstrap};
 use component_base::feature_gates::FeatureGates;
 use component_base::tls::Trust;
 use component_base::{Clock, Random, RealClock, SystemRandom};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use rustls::CipherSuite;
 use storage::Store;
 
 use crate::access::Setting;
 use crate::pki::Identity;
 use crate::server::{Ends, Signals};
+use crate::sni::NamedFiles;
 use crate::startup::Startup;
 use crate::{data_dir, log, memory, presenting, server, tls};
 use flags::Given;
@@ -82,6 +83,13 @@ pub(crate) struct Options {
     /// Where others are told that the keys of service accounts' tokens are
     #[arg(long, value_name = "URL")]
     service_account_jwks_uri: Option<String>,
+    /// Certificate and key for clients that ask for one of these names: FILE,FILE[:NAMES]; without names those of the
+    /// certificate. Read again when they change
+    #[arg(long, value_delimiter = ';', value_name = "FILES")]
+    tls_sni_cert_key: Vec<NamedFiles>,
+    /// Whether other processes may listen on the port too
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
+    permit_port_sharing: bool,
     /// The oldest TLS that is spoken: VersionTLS12 or VersionTLS13
     #[arg(long, value_name = "VERSION")]
     tls_min_version: Option<String>,
@@ -136,7 +144,7 @@ async fn serve(mut options: Options, given: &Given) -> Result<()> {
     let startup = Startup::begin(NAME);
     let held = options.embedded().map(data_dir::hold).transpose()?;
     let address = SocketAddr::new(options.bind_address, options.secure_port);
-    let listener = server::bind(address).await?;
+    let listener = server::bind(address, options.permit_port_sharing).await?;
     let ends = Ends::default();
     signals.end(&ends.shutdown);
     let started = Box::pin(start(&options, given, &ends)).await?;
@@ -233,9 +241,7 @@ impl Options {
         if self.endpoint_reconciler_type == Endpoints::MasterCount {
             bail!("--endpoint-reconciler-type=master-count is not built: give lease or none");
         }
-        if let Some(v6) = self.service_cluster_ip_range.iter().find(|it| it.addr().is_ipv6()) {
-            bail!("--service-cluster-ip-range {v6}: IPv6 services are not built yet");
-        }
+        self.service_range()?;
         // Upstream's own, where nobody says who is asked.
         if !given.has("authorization-mode") && !given.has("authorization-config") {
             self.access.allow_always();
@@ -283,10 +289,9 @@ impl Options {
         })
     }
 
-    fn service_range(&self) -> Result<Ipv4Net> {
-        let usual = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 24);
+    fn service_range(&self) -> Result<ServiceRange> {
         match self.service_cluster_ip_range.as_slice() {
-            [] => Ok(usual),
+            [] => Ok(ServiceRange::new(Ipv4Addr::new(10, 0, 0, 0), 24)),
             given => server::service_range(given, "--service-cluster-ip-range"),
         }
     }
@@ -295,7 +300,7 @@ impl Options {
         &self,
         store: Arc<dyn Store>,
         (clock, random): (&Arc<dyn Clock>, &Arc<dyn Random>),
-        (advertised, range): (IpAddr, Ipv4Net),
+        (advertised, range): (IpAddr, ServiceRange),
     ) -> Result<apiserver::Config> {
         let reached = SocketAddr::new(advertised, self.secure_port).to_string();
         let external = self.external_hostname.as_ref();
@@ -307,7 +312,7 @@ impl Options {
             max_mutating_in_flight: self.access.max_mutating_requests_inflight,
             max_in_flight: self.access.max_requests_inflight,
             priority_and_fairness: self.access.enable_priority_and_fairness,
-            service_range: ServiceRange::new(range.addr(), range.prefix_len()),
+            service_range: range,
             external_address: match external {
                 Some(name) => format!("{name}:{}", self.secure_port),
                 None => reached,
@@ -330,15 +335,14 @@ impl Options {
         &self,
         client_authority: String,
         front_proxy: Option<FrontProxySettings>,
-        (advertised, range): (IpAddr, Ipv4Net),
+        (advertised, range): (IpAddr, ServiceRange),
     ) -> bootstrap::Settings {
-        let services = ServiceRange::new(range.addr(), range.prefix_len());
         bootstrap::Settings {
             front_proxy,
             address: advertised,
             port: self.secure_port,
-            service_range: range.to_string(),
-            service_address: IpAddr::V4(services.address(1)),
+            service_ranges: range.texts(),
+            service_address: range.address(1),
             client_authority,
             // Endpoints are told together with other servers', or by somebody else.
             shares_store: self.etcd.is_wanted() || self.endpoint_reconciler_type == Endpoints::None,
@@ -380,6 +384,7 @@ impl Options {
             None => tls::Serving::new(&self.own_certificate(advertised)?)?,
         };
         let certificate = certificate.with_limits(self.limits()?);
+        presenting::by_name(&self.tls_sni_cert_key, &certificate, &stop)?;
         let front_proxies = front_proxy.map(|it| it.authority.clone()).unwrap_or_default();
         presenting::speaking(&self.access, &certificate, (String::new(), front_proxies), stop)
     }

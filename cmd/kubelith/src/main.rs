@@ -33,6 +33,7 @@ mod renew;
 mod scheduler;
 mod server;
 mod serving;
+mod sni;
 mod startup;
 mod tls;
 mod uninstall;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use admission::Chain;
+use admission::{AdmissionConfiguration, Chain, Parts};
 use anyhow::{Context, Result, anyhow, bail};
 use apiserver::traces::{Tracer, TracingConfiguration};
 use apiserver::{Component, Cors, MemoryBudget, Operating, ShutdownPlan};
@@ -138,6 +138,9 @@ pub(crate) struct OperatingOptions {
     /// Between two tries
     #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = period)]
     coordinated_leadership_retry_period: Duration,
+    /// What admission plugins are told besides: an AdmissionConfiguration of apiserver.config.k8s.io
+    #[arg(long, value_name = "FILE")]
+    admission_control_config_file: Option<PathBuf>,
     /// Which APIs are served: GROUP/VERSION=BOOL, GROUP/VERSION/RESOURCE=BOOL, api/all=BOOL, api/ga=BOOL, api/beta=BOOL,
     /// api/alpha=BOOL; what is generally available is served, and nothing else, where nothing is said
     #[arg(long, value_delimiter = ',', value_name = "API=BOOL")]
@@ -150,11 +153,13 @@ pub(crate) struct Plugins {
     off: Vec<String>,
     not_ready: i64,
     unreachable: i64,
+    configuration: AdmissionConfiguration,
 }
 
 impl Plugins {
-    /// Those of the chain that are on.
-    pub(crate) fn of(&self, chain: Chain) -> Chain {
+    /// Those of upstream's that are on.
+    pub(crate) fn of(&self, parts: &Parts) -> Chain {
+        let chain = Chain::standard(parts).configured(&self.configuration, parts);
         chain.without(&self.off).with_default_tolerations(self.not_ready, self.unreachable)
     }
 
@@ -266,7 +271,23 @@ impl OperatingOptions {
             off: off.clone(),
             not_ready: self.default_not_ready_toleration_seconds,
             unreachable: self.default_unreachable_toleration_seconds,
+            configuration: self.admission_configuration()?,
         })
+    }
+
+    fn admission_configuration(&self) -> Result<AdmissionConfiguration> {
+        let Some(file) = &self.admission_control_config_file else {
+            return Ok(AdmissionConfiguration::default());
+        };
+        let shown = file.display();
+        let text = std::fs::read(file).with_context(|| format!("could not read {shown}"))?;
+        // Files that it names lie beside it.
+        let read = |path: &str| {
+            let path = file.parent().map_or_else(|| path.into(), |folder| folder.join(path));
+            std::fs::read(&path).map_err(|why| format!("could not read {}: {why}", path.display()))
+        };
+        AdmissionConfiguration::parse(&text, read)
+            .map_err(|why| anyhow!("could not use the admission configuration {shown}: {why}"))
     }
 
     /// Which APIs are served.

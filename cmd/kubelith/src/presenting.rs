@@ -5,6 +5,7 @@ use apiserver::client_certificates::Speaking;
 use component_base::ShutdownSignal;
 
 use crate::access::Options;
+use crate::sni::{Named, NamedFiles};
 use crate::{files, tls};
 
 /// The certificate of the flags, where there is one.
@@ -24,6 +25,31 @@ pub(crate) fn of_files(access: &Options, stop: &ShutdownSignal) -> Result<Option
         }
     }));
     Ok(Some(certificate))
+}
+
+/// Presents certificates by name too.
+pub(crate) fn by_name(
+    all: &[NamedFiles],
+    certificate: &tls::Serving,
+    stop: &ShutdownSignal,
+) -> Result<()> {
+    if all.is_empty() {
+        return Ok(());
+    }
+    certificate.replace_named(Named::read(all).context("--tls-sni-cert-key")?);
+    let files = all.iter().flat_map(|it| [it.certificate.clone(), it.key.clone()]).collect();
+    let (all, certificate) = (all.to_vec(), certificate.clone());
+    tokio::spawn(files::follow(files, stop.clone(), async move |_| match Named::read(&all) {
+        Ok(named) => {
+            certificate.replace_named(named);
+            tracing::info!("certificates of names have changed");
+        }
+        Err(error) => tracing::error!(
+            error = format!("{error:#}"),
+            "certificates of names have changed, and cannot be used"
+        ),
+    }));
+    Ok(())
 }
 
 /// Whose certificates are good: of clients by these authorities of the server's own and those of the flags, and of front

@@ -11,10 +11,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use apiserver::allocate::ServiceRange;
 use apiserver::bootstrap::FrontProxySettings;
 use apiserver::client_certificates::Speaking;
+use apiserver::component_statuses::{ControlPart, Place};
 use apiserver::{NodeDialer, Server, Version, bootstrap};
 use component_base::feature_gates::FeatureGates;
 use component_base::{Clock, Random, RealClock, Shutdown, SystemRandom};
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use storage::Store;
 use storage::memory::MemoryStore;
 use storage_embedded::EmbeddedStore;
@@ -211,7 +212,8 @@ async fn serve(options: Options) -> Result<()> {
     let signals = Signals::catch()?;
     let startup = Startup::begin("server");
     let held = data_dir::hold(&options.data_dir)?;
-    let listener = bind(SocketAddr::new(options.bind_address, options.secure_port)).await?;
+    let address = SocketAddr::new(options.bind_address, options.secure_port);
+    let listener = bind(address, false).await?;
     let ends = Ends::default();
     signals.end(&ends.shutdown);
     let cluster = Box::pin(Cluster::start(options, &ends, &startup)).await?;
@@ -289,15 +291,26 @@ fn start_engines(
     Ok(())
 }
 
+/// Where scheduler and controllers are: in this process, unless they were left out.
+fn control_parts(options: &Options) -> Vec<ControlPart> {
+    let here = |name| match name {
+        "scheduler" => options.runs(Part::Scheduler),
+        _ => options.runs(Part::Controllers),
+    };
+    let place = |it: ControlPart| if here(it.name) { Place::Here } else { it.place };
+    let parts = apiserver::component_statuses::ELSEWHERE.into_iter();
+    parts.map(|it| ControlPart { place: place(it), ..it }).collect()
+}
+
 /// The socket, before anything is written: whether it can be had is known at once.
-pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener> {
+pub(crate) async fn bind(address: SocketAddr, shares_port: bool) -> Result<TcpListener> {
     let advice = |kind| match kind {
         ErrorKind::AddrInUse => "; end what listens there, or choose another --secure-port",
         ErrorKind::AddrNotAvailable => "; this machine does not have it: see --bind-address",
         ErrorKind::PermissionDenied => "; choose a --secure-port that users may listen on",
         _ => "",
     };
-    let bound = apiserver::listen::bind(address).await;
+    let bound = apiserver::listen::bind(address, shares_port).await;
     bound.map_err(|error| anyhow!("{error}{}", advice(error.kind())))
 }
 
@@ -377,6 +390,7 @@ impl Cluster {
             stop: shutdown.signal(),
         };
         start_engines(&options, &parts, &features)?;
+        server.set_control_parts(control_parts(&options));
         let joining = network.joining(&options, &pki, &authority, parts.random.as_ref())?;
         make_joining(&server, joining, kept.encrypted.is_some(), shutdown).await?;
         bootstrap::ensure_all(&server, apiserver::node_metrics::objects(&server)).await?;
@@ -454,6 +468,7 @@ pub(crate) async fn furnish(
     tracing::info!(made.created, made.updated, "what every cluster has is there");
     tokio::spawn(apiserver::legacy_tokens::write(Arc::clone(server), used, shutdown.signal()));
     tokio::spawn(apiserver::tended::run(Arc::clone(server), shutdown.signal()));
+    tokio::spawn(apiserver::allocate::repair::run(Arc::clone(server), shutdown.signal()));
     Ok(())
 }
 
@@ -496,7 +511,6 @@ struct Network {
     advertised: IpAddr,
     port: u16,
     services: ServiceRange,
-    service_cidr: String,
     names: Names,
 }
 
@@ -528,33 +542,21 @@ impl Names {
     }
 }
 
-/// The range of services' addresses.
-pub(crate) fn service_range(ranges: &[IpNet], flag: &str) -> Result<Ipv4Net> {
-    let v4 = ranges.iter().find_map(|it| match it {
-        IpNet::V4(it) => Some(it.trunc()),
-        IpNet::V6(_) => None,
-    });
-    let Some(range) = v4 else {
-        bail!("{flag} has no IPv4 range; IPv6 services are not built yet");
-    };
-    if !(8..=28).contains(&range.prefix_len()) {
-        bail!("{flag} {range}: the prefix must be between /8 and /28");
-    }
-    Ok(range)
+/// The ranges of services' addresses.
+pub(crate) fn service_range(ranges: &[IpNet], flag: &str) -> Result<ServiceRange> {
+    ServiceRange::of(ranges).map_err(|why| anyhow::anyhow!("{flag}: {why}"))
 }
 
 impl Network {
     fn of(options: &Options) -> Result<Self> {
-        let range = service_range(&options.node.service_cidr, "--service-cidr")?;
-        let services = ServiceRange::new(range.addr(), range.prefix_len());
+        let services = service_range(&options.node.service_cidr, "--service-cidr")?;
         let advertised = options.access.advertised(options.bind_address, &options.node.node_ip);
-        let own = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V4(services.address(1)), advertised];
+        let own = [IpAddr::V4(Ipv4Addr::LOCALHOST), services.address(1), advertised];
         Ok(Self {
             advertised,
             port: options.secure_port,
             names: Names::of(options, &own),
             services,
-            service_cidr: range.to_string(),
         })
     }
 
@@ -573,7 +575,7 @@ impl Network {
 
     /// The address of the service `kubernetes`.
     fn service_address(&self) -> IpAddr {
-        IpAddr::V4(self.services.address(1))
+        self.services.address(1)
     }
 
     /// What lets nodes join; the token is made where there is none.
@@ -602,7 +604,7 @@ impl Network {
             front_proxy: Some(front_proxy.clone()),
             address: self.advertised,
             port: self.port,
-            service_range: self.service_cidr.clone(),
+            service_ranges: self.services.texts(),
             service_address: self.service_address(),
             client_authority: client_authority.to_owned(),
             shares_store,

@@ -23,6 +23,7 @@ use rustls::{
 };
 
 use crate::pki::Identity;
+use crate::sni::Named;
 
 /// How often a certificate's end is looked at; it is renewed many days before.
 const LOOK_EVERY: Duration = Duration::from_secs(86_400);
@@ -51,6 +52,8 @@ pub(crate) struct Limits {
 #[derive(Clone)]
 pub(crate) struct Serving {
     current: Arc<ArcSwap<CertifiedKey>>,
+    /// Those for clients that ask for a name.
+    named: Arc<ArcSwap<Named>>,
     limits: Limits,
 }
 
@@ -61,15 +64,18 @@ impl std::fmt::Debug for Serving {
 }
 
 impl ResolvesServerCert for Serving {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let named = self.named.load();
+        let found = hello.server_name().and_then(|name| named.find(name)).map(Arc::clone);
+        Some(found.unwrap_or_else(|| self.current.load_full()))
     }
 }
 
 impl Serving {
     pub(crate) fn new(identity: &Identity) -> Result<Self> {
         let key = Arc::new(identity.certified()?);
-        Ok(Self { current: Arc::new(ArcSwap::new(key)), limits: Limits::default() })
+        let (named, limits) = Default::default();
+        Ok(Self { current: Arc::new(ArcSwap::new(key)), named, limits })
     }
 
     /// The same where only so much of TLS is spoken.
@@ -81,6 +87,11 @@ impl Serving {
     pub(crate) fn replace(&self, identity: &Identity) -> Result<()> {
         self.current.store(Arc::new(identity.certified()?));
         Ok(())
+    }
+
+    /// New connections of clients that ask for a name get these from now on.
+    pub(crate) fn replace_named(&self, named: Named) {
+        self.named.store(Arc::new(named));
     }
 
     /// Looks once a day, until `stop`, whether `make` gives a newer certificate: it does when the old one expires soon.
@@ -213,7 +224,7 @@ impl ClientCertVerifier for Nobody {
 }
 
 impl Identity {
-    fn certified(&self) -> Result<CertifiedKey> {
+    pub(crate) fn certified(&self) -> Result<CertifiedKey> {
         let chain: Result<Vec<_>, _> =
             CertificateDer::pem_slice_iter(self.certificate.as_bytes()).collect();
         let chain = chain?;

@@ -6,6 +6,7 @@
 mod admin_access;
 mod certificates;
 mod claim_resize;
+pub mod configuration;
 pub mod context;
 mod default_class;
 mod default_toleration_seconds;
@@ -42,6 +43,7 @@ use auth::{Authorizer, UserInfo};
 use component_base::{Clock, Random};
 use tokio::time::Instant;
 
+pub use configuration::AdmissionConfiguration;
 pub use context::{Context, Reinvocation};
 use default_toleration_seconds::DefaultTolerationSeconds;
 use metrics::{Metrics, Step, Timers};
@@ -311,6 +313,21 @@ impl Chain {
         for placed in &mut self.plugins {
             if placed.plugin.name() == plugin.name() {
                 placed.plugin = Arc::new(plugin);
+            }
+        }
+        self
+    }
+
+    /// The same whose plugins are told this; `parts` are those that it was made of.
+    #[must_use]
+    pub fn configured(mut self, configuration: &AdmissionConfiguration, parts: &Parts) -> Self {
+        let Some(configuration) = &configuration.pod_security else { return self };
+        let objects = Arc::clone(&parts.objects);
+        let plugin = pod_security::PodSecurity::new(objects, Arc::clone(&parts.clock));
+        let plugin: Arc<dyn Plugin> = Arc::new(plugin.configured(configuration.clone()));
+        for placed in &mut self.plugins {
+            if placed.plugin.name() == plugin.name() {
+                placed.plugin = Arc::clone(&plugin);
             }
         }
         self

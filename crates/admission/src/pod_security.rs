@@ -1,13 +1,14 @@
 //! PodSecurity: the labels of a namespace say how much its pods may do. Pods that do more are refused; whoever writes a
 //! template of such pods is warned.
 //!
-//! The cluster's defaults are upstream's: everything is privileged, nothing is exempt.
+//! The cluster's defaults are upstream's, everything is privileged and nothing is exempt, unless a configuration says
+//! otherwise ([`crate::configuration`]).
 
 mod baseline;
 mod checks;
 mod existing;
 mod pod;
-mod policy;
+pub(crate) mod policy;
 mod restricted;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use component_base::Clock;
 use self::baseline::SECCOMP_OF_CONTAINER;
 use self::pod::{Pod, name_of};
 use self::policy::{Level, LevelVersion, Policy};
+use crate::configuration::PodSecurityConfiguration;
 use crate::{Attributes, Objects, Operation, Plugin};
 
 /// The subresources of pods that change nothing of what is judged. Those that are not known here are judged.
@@ -30,6 +32,7 @@ const HARMLESS: [&str; 8] =
 pub(crate) struct PodSecurity {
     objects: Arc<dyn Objects>,
     clock: Arc<dyn Clock>,
+    configuration: PodSecurityConfiguration,
 }
 
 /// What a write is to this plugin.
@@ -61,7 +64,48 @@ impl Subject {
 
 impl PodSecurity {
     pub(crate) fn new(objects: Arc<dyn Objects>, clock: Arc<dyn Clock>) -> Self {
-        Self { objects, clock }
+        Self { objects, clock, configuration: PodSecurityConfiguration::default() }
+    }
+
+    pub(crate) fn configured(self, configuration: PodSecurityConfiguration) -> Self {
+        Self { configuration, ..self }
+    }
+
+    /// Whether nobody looks at what is written there or by this user; the audit is told.
+    fn is_exempt(&self, attributes: &mut Attributes<'_>) -> bool {
+        let configuration = &self.configuration;
+        let why = if configuration.namespaces.contains(attributes.namespace) {
+            "namespace"
+        } else if configuration.usernames.contains(&attributes.user.name) {
+            "user"
+        } else {
+            return false;
+        };
+        annotate(attributes, "exempt", why.to_owned());
+        true
+    }
+
+    /// The same by how a pod is run.
+    fn is_exempt_class(&self, pod: Pod<'_>) -> bool {
+        let classes = &self.configuration.runtime_classes;
+        !classes.is_empty() && classes.contains(pod.spec.str_at(&["runtimeClassName"]))
+    }
+
+    fn policy_of(&self, namespace: &Value) -> (Policy, FieldErrors) {
+        let labels = namespace.at(&["metadata", "labels"]);
+        Policy::of(|key| labels?.get(key)?.as_str(), &self.configuration.defaults)
+    }
+
+    /// Labels of a namespace that nobody looks at mean nothing, which is told.
+    fn warn_of_exempt(&self, attributes: &mut Attributes<'_>, policy: &Policy) {
+        if policy.is_privileged() || *policy == self.configuration.defaults {
+            return;
+        }
+        let name = quote(attributes.object_name());
+        let warning = format!(
+            "namespace {name} is exempt from Pod Security, and the policy ({policy}) will be ignored"
+        );
+        warn(attributes, [warning]);
     }
 
     /// The policy of a namespace, and what is wrong with its labels: from the caches, or from the store where they do
@@ -74,16 +118,20 @@ impl PodSecurity {
         let failed = || format!("failed to lookup namespace {}", quote(namespace));
         let found = found.ok_or_else(|| Status::internal(failed()))?;
         // Labels that mean nothing were refused when they came; what is left of others is judged strictly.
-        Ok(Policy::of(|key| found.facts.label(key)))
+        Ok(Policy::of(|key| found.facts.label(key), &self.configuration.defaults))
     }
 
     async fn validate_namespace(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        let (new, errors) = policy_of(attributes.object);
-        let old = attributes.old.map(policy_of);
+        let (new, errors) = self.policy_of(attributes.object);
+        let old = attributes.old.map(|it| self.policy_of(it));
         let errors_are_new = old.as_ref().is_none_or(|(_, before)| *before != errors);
         if !errors.is_empty() && errors_are_new {
             let name = attributes.object_name();
             return Err(Status::invalid(attributes.group, attributes.kind, name, &errors));
+        }
+        if self.configuration.namespaces.contains(attributes.object_name()) {
+            self.warn_of_exempt(attributes, &new);
+            return Ok(());
         }
         let Some((old, _)) = old else { return Ok(()) };
         let (new, old) = (new.enforce, old.enforce);
@@ -92,13 +140,20 @@ impl PodSecurity {
             return Ok(());
         }
         let name = attributes.object_name();
-        let pods = self.objects.list("", "pods", name);
+        let mut pods = self.objects.list("", "pods", name);
+        if !self.configuration.runtime_classes.is_empty() {
+            let judged = |it: &Value| !self.is_exempt_class(Pod::of(it));
+            pods.retain(|it| it.to_value().is_ok_and(|it| judged(&it)));
+        }
         let warnings = existing::warnings(&*self.clock, name, pods, new).await;
         warn(attributes, warnings);
         Ok(())
     }
 
     async fn validate_pod(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        if self.is_exempt(attributes) {
+            return Ok(());
+        }
         let (policy, errors) = self.policy(attributes.namespace).await?;
         let enforced = policy.enforce.to_string();
         if policy.is_privileged() {
@@ -106,6 +161,10 @@ impl PodSecurity {
             return Ok(());
         }
         if attributes.old.is_some_and(|old| !differs(attributes.object, old)) {
+            return Ok(());
+        }
+        if self.is_exempt_class(Pod::of(attributes.object)) {
+            annotate(attributes, "exempt", "runtimeClass".to_owned());
             return Ok(());
         }
         annotate(attributes, "enforce-policy", enforced);
@@ -127,9 +186,16 @@ impl PodSecurity {
 
     /// Only warns: what is written as a template is refused when pods are made of it.
     async fn validate_template(&self, attributes: &mut Attributes<'_>, at: &[&str]) {
+        if self.is_exempt(attributes) {
+            return;
+        }
         // Nothing is refused here, so nothing is said either where the namespace cannot be read.
         let Ok((policy, errors)) = self.policy(attributes.namespace).await else { return };
         let Some(template) = attributes.object.at(at) else { return };
+        if self.is_exempt_class(Pod::of(template)) {
+            annotate(attributes, "exempt", "runtimeClass".to_owned());
+            return;
+        }
         let violations = would_violate(Pod::of(template), policy.audit);
         let warning = would_violate(Pod::of(template), policy.warn);
         tell_audit(attributes, violations, &errors);
@@ -159,11 +225,6 @@ impl Plugin for PodSecurity {
             None => Ok(()),
         }
     }
-}
-
-fn policy_of(namespace: &Value) -> (Policy, FieldErrors) {
-    let labels = namespace.at(&["metadata", "labels"]);
-    Policy::of(|key| labels?.get(key)?.as_str())
 }
 
 fn would_violate(pod: Pod<'_>, policy: LevelVersion) -> Option<String> {

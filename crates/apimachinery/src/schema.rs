@@ -162,6 +162,8 @@ pub enum Presence {
     OmitEmpty,
     /// A pointer: written when set, even to zero.
     Pointer,
+    /// Written as it was given, null too: what a schema describes and no Go type.
+    Given,
 }
 
 /// `x-kubernetes-patch-strategy`.

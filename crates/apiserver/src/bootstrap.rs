@@ -51,8 +51,8 @@ pub struct Settings {
     pub address: IpAddr,
     /// On which port.
     pub port: u16,
-    /// The range that services get their addresses from: `10.96.0.0/12`.
-    pub service_range: String,
+    /// The ranges that services get their addresses from, one or one of each family: `10.96.0.0/12`.
+    pub service_ranges: Vec<String>,
     /// The address of the service `kubernetes`.
     pub service_address: IpAddr,
     /// The certificates, as PEM, that client certificates are checked with; empty where none are.
@@ -119,6 +119,13 @@ pub struct BootstrapError {
     verb: Method,
     path: String,
     message: String,
+}
+
+impl BootstrapError {
+    /// What the server said.
+    pub(crate) fn into_message(self) -> String {
+        self.message
+    }
 }
 
 /// Creates and completes further objects, such as those of an add-on, one after another.
@@ -215,6 +222,8 @@ pub async fn ensure(server: &Arc<Server>, settings: &Settings) -> Result<Summary
     let (namespaces, mut rest): (Vec<_>, Vec<_>) =
         known.into_iter().partition(|it| it.str_at(&["kind"]) == "Namespace");
     rest.extend(told_objects(server, settings));
+    // Addresses of services that were made before there were objects of them are nobody else's.
+    Box::pin(crate::allocate::repair::once(server)).await;
     let mut summary = Summary::default();
     // Objects in namespaces need them; all others are made at once, so that they share the store's batches.
     for objects in [namespaces, rest] {
@@ -232,10 +241,11 @@ fn own_objects(settings: &Settings, now: &str) -> Vec<Value> {
     let service_address = settings.service_address.to_string();
     let family = if settings.address.is_ipv4() { "IPv4" } else { "IPv6" };
     let date = now.get(..10).unwrap_or(now);
+    let ranges: Value = settings.service_ranges.iter().map(String::as_str).collect();
     let ready = value!({"type": "Ready", "status": "True", "message": RANGE_READY, "lastTransitionTime": now});
     vec![
         value!({"kind": "ServiceCIDR", "apiVersion": "networking.k8s.io/v1",
-            "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [(settings.service_range.as_str())]},
+            "metadata": {"name": "kubernetes"}, "spec": {"cidrs": (ranges)},
             "status": {"conditions": [ready]}}),
         value!({"kind": "Service", "apiVersion": "v1",
             "metadata": {"name": "kubernetes", "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
@@ -404,7 +414,8 @@ impl<'s> Bootstrap<'s> {
             .body(RequestBody::Bytes(bytes))
             .map_err(|broken| error(broken.to_string()))?;
         let peer = Peer { user: Some(Arc::clone(&self.user)), ..Peer::default() };
-        let response = self.server.serve(request, peer).await;
+        // Boxed: a request of the server's own may be part of another one.
+        let response = Box::pin(self.server.serve(request, peer)).await;
         let code = response.status().as_u16();
         let Body::Full(Some(bytes)) = response.into_body() else {
             return Err(error("the answer is no object".into()));
@@ -450,6 +461,13 @@ impl Place {
     }
 }
 
+/// Whether a range of another family comes beside the one that is there; anything else people have to do.
+fn gets_a_second_family(found: &Value, wanted: &Value) -> bool {
+    let ranges = |it: &Value| it.items_at(&["spec", "cidrs"]).to_vec();
+    let (now, both) = (ranges(found), ranges(wanted));
+    now.len() == 1 && both.len() == 2 && now[0] == both[0]
+}
+
 /// The object with what it lacks; `None` where it lacks nothing, or is not to be touched.
 fn completed(found: &Value, wanted: &Value) -> Option<Value> {
     let mut changed = found.clone();
@@ -487,6 +505,9 @@ fn completed(found: &Value, wanted: &Value) -> Option<Value> {
             for (key, value) in wanted["data"].as_object().into_iter().flat_map(|it| it.iter()) {
                 changed.set_at(&["data", key], value.clone());
             }
+        }
+        "ServiceCIDR" if gets_a_second_family(found, wanted) => {
+            changed.set_at(&["spec", "cidrs"], wanted["spec"]["cidrs"].clone());
         }
         "EndpointSlice" => {
             for member in ["endpoints", "ports"] {

@@ -11,7 +11,10 @@ use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
 use crate::request::{RequestInfo, WHY};
 use crate::target::Target;
-use crate::{aggregator, computed, discovery, explain, fairness, health, node_metrics, openapi};
+use crate::{
+    aggregator, component_statuses, computed, discovery, explain, fairness, health, node_metrics,
+    openapi,
+};
 
 pub(crate) mod admit;
 pub(crate) mod apply;
@@ -168,6 +171,10 @@ async fn handle_resource(
     {
         return node_metrics::answer(server, exchange, own, found?).await;
     }
+    if let Some(answer) = component_statuses::answer(server, exchange).await {
+        return answer;
+    }
+    let info = &exchange.info;
     let target = Target::of(server, info)?;
     let facts = target.served.facts;
     exchange.facts = Some(facts);

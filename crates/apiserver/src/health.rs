@@ -53,7 +53,10 @@ impl HealthCheck {
 }
 
 /// Answers a path.
-pub(crate) async fn answer(server: &Server, exchange: &Exchange) -> Result<Response<Body>, Status> {
+pub(crate) async fn answer(
+    server: &Arc<Server>,
+    exchange: &Exchange,
+) -> Result<Response<Body>, Status> {
     let path = exchange.info.path.as_str();
     let mut parts = path.trim_start_matches('/').splitn(2, '/');
     match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {

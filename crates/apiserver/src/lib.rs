@@ -14,6 +14,7 @@ mod catalog;
 mod cbor;
 pub mod client_certificates;
 mod coalesce;
+pub mod component_statuses;
 pub mod computed;
 mod connections;
 mod conversion;
@@ -193,6 +194,7 @@ pub struct Server {
     nodes: Option<NodeDialer>,
     node_metrics: Option<node_metrics::NodeMetrics>,
     computed: arc_swap::ArcSwapOption<Arc<dyn computed::Computed>>,
+    control_parts: std::sync::OnceLock<Vec<component_statuses::ControlPart>>,
     reviews: handlers::reviews::Reviews,
     /// Finds the services that convert custom resources.
     resolver: Arc<dyn webhook::Resolver>,
@@ -277,6 +279,9 @@ impl Server {
             tended::digest(fairness, objects.as_ref());
         }
         let ending = Arc::new(ending::Ending::new(stop.clone()));
+        let node_ports = config.operating.node_ports.clone();
+        let allocator = allocate::Allocator::new(config.service_range, node_ports);
+        metrics.register(|it| allocator.register(it));
         let limits = Limits::new(config.max_mutating_in_flight, config.max_in_flight);
         let server = Arc::new(Self {
             aggregator,
@@ -289,10 +294,7 @@ impl Server {
             random: config.random,
             access,
             limits,
-            allocator: allocate::Allocator::new(
-                config.service_range,
-                config.operating.node_ports.clone(),
-            ),
+            allocator,
             reviews: handlers::reviews::Reviews::new(),
             external: config.external_address,
             audit: config.audit,
@@ -304,6 +306,7 @@ impl Server {
             nodes: config.nodes,
             node_metrics,
             computed: arc_swap::ArcSwapOption::empty(),
+            control_parts: std::sync::OnceLock::new(),
             stop: ending.draining(),
             ending,
             cbor: config.operating.features.enabled("CBORServingAndStorage"),

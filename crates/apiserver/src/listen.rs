@@ -15,7 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -351,10 +351,21 @@ fn plain(code: StatusCode, text: &'static str) -> Response<Body> {
 ///
 /// # Errors
 /// When the address is taken or not ours.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| {
+pub async fn bind(address: SocketAddr, shares_port: bool) -> std::io::Result<TcpListener> {
+    let bound = if shares_port { bind_shared(address) } else { TcpListener::bind(address).await };
+    bound.map_err(|error| {
         std::io::Error::new(error.kind(), format!("could not listen on {address}: {error}"))
     })
+}
+
+/// The same where other processes may listen on the port too: the kernel gives each its part of connections.
+fn bind_shared(address: SocketAddr) -> std::io::Result<TcpListener> {
+    const WAITING: u32 = 1024;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod state;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -440,7 +441,7 @@ fn method(method: &Method) -> &'static str {
 }
 
 /// `/metrics`: what was counted, and what is so right now.
-pub(crate) fn answer(server: &Server) -> Response<Body> {
+pub(crate) fn answer(server: &Arc<Server>) -> Response<Body> {
     let metrics = &server.metrics;
     if let Some(fairness) = &server.fairness {
         fairness.observe();
@@ -463,6 +464,7 @@ pub(crate) fn answer(server: &Server) -> Response<Body> {
     }
     let mut text = metrics::text(&metrics.registry.lock());
     text.push_str(&state::text(server));
+    crate::allocate::text(server, &mut text);
     text.push_str(&metrics::process());
     respond::bytes(200, metrics::TEXT, text)
 }

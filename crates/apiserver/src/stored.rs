@@ -17,7 +17,7 @@ use storage::{
     unreadable,
 };
 
-use crate::proto;
+use crate::{allocate, proto};
 
 /// Groups that upstream's servers of their own write as JSON.
 const JSON_GROUPS: [&str; 2] = ["apiextensions.k8s.io/", "apiregistration.k8s.io/"];
@@ -111,8 +111,12 @@ fn to_protobuf(value: &[u8]) -> Option<Vec<u8>> {
     if JSON_GROUPS.iter().any(|group| api_version.starts_with(group)) {
         return None;
     }
-    proto::type_of(api_version, value.str_at(&["kind"]))?;
-    proto::encode(&value)
+    let kind = value.str_at(&["kind"]);
+    if proto::type_of(api_version, kind).is_some() {
+        return proto::encode(&value);
+    }
+    let is_range = (api_version, kind) == ("v1", allocate::RANGE_ALLOCATION);
+    if is_range { allocate::to_protobuf(&value) } else { None }
 }
 
 /// The canonical JSON of an object.
@@ -120,10 +124,14 @@ fn to_json(message: &[u8]) -> Result<Vec<u8>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("stored object is damaged: {error}");
     let mut value = proto::decode(message, ("", "")).map_err(|error| failed(&error))?;
     let (api_version, kind) = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));
-    let node = proto::type_of(api_version, kind);
-    let node = node.ok_or_else(|| {
-        format!("no kind \"{kind}\" is registered for version \"{api_version}\" in scheme")
-    })?;
+    let Some(node) = proto::type_of(api_version, kind) else {
+        return match allocate::from_protobuf(message) {
+            Some(range) => Ok(obj::encode(&range)),
+            None => Err(format!(
+                "no kind \"{kind}\" is registered for version \"{api_version}\" in scheme"
+            )),
+        };
+    };
     conform::conform(api::schema(), node, &mut value).map_err(|error| failed(&error))?;
     Ok(obj::encode(&value))
 }

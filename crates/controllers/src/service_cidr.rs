@@ -1,4 +1,4 @@
-//! ServiceCIDRs: ready once they are kept by a finalizer, gone once no service has an address of theirs. Upstream:
+//! ServiceCIDRs: ready once they are kept by a finalizer, gone once no address of theirs is taken. Upstream:
 //! `pkg/controller/servicecidrs`.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,6 @@ use client::{ObjectKey, Resource};
 use controller::{Action, Controller, Plan, Snapshot, Watches};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 
 use crate::finalizers::{self, Step};
@@ -20,6 +19,9 @@ use crate::finalizers::{self, Step};
 #[derive(Debug, Clone, Copy)]
 pub struct ServiceCidrs;
 
+/// Who makes the addresses of services, and the label that says so.
+const MANAGER: &str = "ipallocator.k8s.io";
+const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 /// How long those who give out addresses have to see that a range is going.
 const GRACE: SignedDuration = SignedDuration::from_secs(10);
@@ -30,7 +32,7 @@ pub struct Observed {
     range: Arc<Value>,
     /// The ranges of others that are not going.
     others: Vec<IpNet>,
-    /// The addresses that services have.
+    /// The addresses that are taken.
     addresses: Vec<IpAddr>,
 }
 
@@ -51,7 +53,6 @@ impl Controller for ServiceCidrs {
                 keys.into_iter().collect()
             })
             .on::<IPAddress>(let_go)
-            .on::<Service>(let_go)
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
@@ -63,13 +64,10 @@ impl Controller for ServiceCidrs {
         let others = all.iter().filter(|it| it.key != *key).map(|it| it.value());
         let others = others.filter(|it| !is_going(it)).flat_map(|it| ranges(&it)).collect();
         let addresses = snapshot.store::<IPAddress>().list("");
-        let mut addresses: Vec<IpAddr> =
-            addresses.iter().filter_map(|it| it.key.name.parse().ok()).collect();
-        for service in snapshot.store::<Service>().list("") {
-            let value = service.value();
-            let ips = value.items_at(&["spec", "clusterIPs"]).iter();
-            addresses.extend(ips.filter_map(|it| it.as_str()?.parse::<IpAddr>().ok()));
-        }
+        // Those that others than services have keep nothing.
+        let of_services = |it: &Value| it.str_at(&["metadata", "labels", MANAGED_BY]) == MANAGER;
+        let addresses = addresses.iter().filter(|it| of_services(&it.value()));
+        let addresses = addresses.filter_map(|it| it.key.name.parse().ok()).collect();
         Some(Observed { range, others, addresses })
     }
 
@@ -103,9 +101,10 @@ fn let_go(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
 fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     let range = &observed.range;
-    let used = ranges(range).iter().any(|net| {
-        !observed.others.iter().any(|other| other.contains(net))
-            && observed.addresses.iter().any(|ip| net.contains(ip))
+    let nets = ranges(range);
+    let used = observed.addresses.iter().any(|ip| {
+        nets.iter().any(|net| net.contains(ip))
+            && !observed.others.iter().any(|other| other.contains(ip))
     });
     let step = finalizers::step(range, FINALIZER, || used);
     if step == Step::Release {
@@ -153,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_goes_when_no_service_has_an_address_of_it() {
+    fn a_range_goes_when_no_address_of_it_is_taken() {
         let check = |metadata: &str, others: &[&str], addresses: &[&str], expected: &str| {
             let text = format!(r#"{{"metadata":{metadata},"spec":{{"cidrs":["10.0.0.0/24"]}}}}"#);
             let observed = Observed {
@@ -184,5 +183,7 @@ mod tests {
         check(&going("2025-12-31T23:59:55Z"), &[], &[], "0 finalizers");
         check(&going("2025-12-31T23:59:55Z"), &[], &["10.0.0.9"], "False");
         check(&going("2025-12-31T23:59:55Z"), &["10.0.0.0/16"], &["10.0.0.9"], "0 finalizers");
+        check(&going("2025-12-31T23:59:55Z"), &["10.0.0.8/29"], &["10.0.0.9"], "0 finalizers");
+        check(&going("2025-12-31T23:59:55Z"), &["10.0.0.8/29"], &["10.0.0.99"], "False");
     }
 }

@@ -90,6 +90,7 @@ impl Slot {
         let made = bootstrap::ensure(&server, &settings).await;
         made.map_err(|error| format!("could not make what every cluster has: {error}"))?;
         tokio::spawn(tended::run(Arc::clone(&server), life.signal()));
+        tokio::spawn(apiserver::allocate::repair::run(Arc::clone(&server), life.signal()));
         let lasting = bootstrap::lasting(&server, &settings);
         tokio::spawn(bootstrap::keep(Arc::clone(&server), lasting, life.signal()));
         *self.current.lock() = Some(Arc::new(Incarnation { server, life }));
@@ -125,8 +126,8 @@ fn settings() -> bootstrap::Settings {
     bootstrap::Settings {
         address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
         port: 6443,
-        service_range: format!("{}/{}", SERVICES.0, SERVICES.1),
-        service_address: IpAddr::V4(ServiceRange::new(SERVICES.0, SERVICES.1).address(1)),
+        service_ranges: ServiceRange::new(SERVICES.0, SERVICES.1).texts(),
+        service_address: ServiceRange::new(SERVICES.0, SERVICES.1).address(1),
         client_authority: "-----BEGIN CERTIFICATE-----".into(),
         front_proxy: None,
         shares_store: false,

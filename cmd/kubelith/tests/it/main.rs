@@ -128,7 +128,7 @@ fn flags_that_cannot_be_are_refused_before_anything_is_made() {
         (vec!["--controllers", "nope"], "\"nope\" is not in the list of known controllers"),
         (vec!["--config", "/does/not/exist"], "could not read /does/not/exist"),
         (vec!["--config", "/dev/zero"], "a configuration file has at most 1048576 bytes"),
-        (vec!["--service-cidr", "fd00::/108"], "no IPv4 range"),
+        (vec!["--service-cidr", "10.0.0.0/16,10.1.0.0/16"], "must be of different families"),
     ] {
         let mut arguments = vec!["server", "--data-dir", data, "--disable", "agent,proxy,dns"];
         arguments.extend(flags);

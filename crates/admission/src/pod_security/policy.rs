@@ -6,14 +6,14 @@ use apimachinery::field::{FieldErrors, Path};
 
 /// How much pods may do, from everything to little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
+pub(crate) enum Level {
     Privileged,
     Baseline,
     Restricted,
 }
 
 impl Level {
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         match text {
             "privileged" => Some(Self::Privileged),
             "baseline" => Some(Self::Baseline),
@@ -35,14 +35,14 @@ impl fmt::Display for Level {
 
 /// As of which release the levels are meant. Versions that are still to come mean the same as the latest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Version {
+pub(crate) enum Version {
     /// `v1.N`
     Minor(i64),
     Latest,
 }
 
 impl Version {
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         if text == "latest" {
             return Some(Self::Latest);
         }
@@ -64,9 +64,9 @@ impl fmt::Display for Version {
 
 /// What one mode judges by: `restricted:v1.30`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct LevelVersion {
-    pub(super) level: Level,
-    pub(super) version: Version,
+pub(crate) struct LevelVersion {
+    pub(crate) level: Level,
+    pub(crate) version: Version,
 }
 
 impl fmt::Display for LevelVersion {
@@ -77,13 +77,31 @@ impl fmt::Display for LevelVersion {
 
 /// What a namespace asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Policy {
+pub(crate) struct Policy {
     /// Pods that violate it are refused.
-    pub(super) enforce: LevelVersion,
+    pub(crate) enforce: LevelVersion,
     /// The audit is told of what violates it.
-    pub(super) audit: LevelVersion,
+    pub(crate) audit: LevelVersion,
     /// Whoever writes something that violates it is warned.
-    pub(super) warn: LevelVersion,
+    pub(crate) warn: LevelVersion,
+}
+
+impl Default for Policy {
+    /// Upstream's: everything may be done.
+    fn default() -> Self {
+        let all = LevelVersion { level: Level::Privileged, version: Version::Latest };
+        Self { enforce: all, audit: all, warn: all }
+    }
+}
+
+impl fmt::Display for Policy {
+    /// What of it does not let everything be done.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let modes = [("enforce", self.enforce), ("audit", self.audit), ("warn", self.warn)];
+        let modes = modes.iter().filter(|(_, it)| it.level != Level::Privileged);
+        let told: Vec<String> = modes.map(|(mode, it)| format!("{mode}={it}")).collect();
+        f.write_str(&told.join(", "))
+    }
 }
 
 /// A mode's two labels.
@@ -116,15 +134,18 @@ struct Given {
 impl Policy {
     /// The policy of labels, and what is wrong with them. A policy comes out in any case: where the level to enforce
     /// is not understood, the strictest is.
-    pub(super) fn of<'l>(label: impl Fn(&str) -> Option<&'l str>) -> (Self, FieldErrors) {
+    pub(crate) fn of<'l>(
+        label: impl Fn(&str) -> Option<&'l str>,
+        defaults: &Self,
+    ) -> (Self, FieldErrors) {
         let mut errors = FieldErrors::new();
         let enforce = read(&ENFORCE, &label, &mut errors);
         let audit = read(&AUDIT, &label, &mut errors);
         let warn = read(&WARN, &label, &mut errors);
         let mut policy = Self {
-            enforce: enforce.or_level(Level::Restricted),
-            audit: audit.or_level(Level::Privileged),
-            warn: warn.or_level(Level::Privileged),
+            enforce: enforce.or(defaults.enforce, Level::Restricted),
+            audit: audit.or(defaults.audit, Level::Privileged),
+            warn: warn.or(defaults.warn, Level::Privileged),
         };
         // Whoever enforces is warned too, of templates whose pods will be refused.
         let enforced = enforce.level.flatten().unwrap_or(Level::Privileged);
@@ -138,17 +159,17 @@ impl Policy {
     }
 
     /// Whether pods may do everything, and nobody wants to hear of it.
-    pub(super) fn is_privileged(&self) -> bool {
+    pub(crate) fn is_privileged(&self) -> bool {
         [self.enforce, self.audit, self.warn].iter().all(|it| it.level == Level::Privileged)
     }
 }
 
 impl Given {
-    /// The cluster's defaults, privileged and latest, where nothing is given; this level where it is not understood.
-    fn or_level(&self, otherwise: Level) -> LevelVersion {
+    /// The cluster's defaults where nothing is given; this level where it is not understood.
+    fn or(&self, defaults: LevelVersion, otherwise: Level) -> LevelVersion {
         LevelVersion {
-            level: self.level.map_or(Level::Privileged, |it| it.unwrap_or(otherwise)),
-            version: self.version.unwrap_or(Version::Latest),
+            level: self.level.map_or(defaults.level, |it| it.unwrap_or(otherwise)),
+            version: self.version.unwrap_or(defaults.version),
         }
     }
 }

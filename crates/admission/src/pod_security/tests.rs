@@ -45,7 +45,7 @@ fn by(level: &str, version: &str) -> LevelVersion {
         "enforce-version" => Some(version),
         _ => None,
     };
-    let (policy, errors) = Policy::of(label);
+    let (policy, errors) = Policy::of(label, &Policy::default());
     assert!(errors.is_empty(), "{level} {version}: {errors:?}");
     policy.enforce
 }
@@ -361,7 +361,11 @@ fn whoever_enforces_is_warned_too() {
             let mode = key.strip_prefix("pod-security.kubernetes.io/")?;
             labels.iter().find(|(name, _)| *name == mode).map(|(_, value)| *value)
         };
-        assert_eq!(Policy::of(label).0.warn.to_string(), expected, "{labels:?}");
+        assert_eq!(
+            Policy::of(label, &Policy::default()).0.warn.to_string(),
+            expected,
+            "{labels:?}"
+        );
     };
     check(&[], "privileged:latest");
     check(&[("enforce", "baseline"), ("enforce-version", "v1.30")], "baseline:v1.30");

@@ -70,8 +70,8 @@ impl<'v> Side<'v> {
     fn field(self, field: &Field, member: Option<&'v Value>) -> Self {
         match (self, member) {
             (Self::Absent, _) => Self::Absent,
-            // A null that is still there was allowed by a schema, and is a value as any other.
-            (_, Some(value)) if !value.is_null() || field.presence != Presence::Always => {
+            // A null that a schema allows is a value as any other.
+            (_, Some(value)) if !value.is_null() || field.presence == Presence::Given => {
                 Self::Is(value)
             }
             _ if field.presence == Presence::Always => Self::Zero,

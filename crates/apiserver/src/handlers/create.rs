@@ -13,7 +13,7 @@ use super::admit::{Admission, admit};
 use super::update::Tracking;
 use super::{owners, subresource, update};
 use crate::Server;
-use crate::allocate::reserve;
+use crate::allocate::{Reservation, reserve};
 use crate::body::Body;
 use crate::decode;
 use crate::exchange::{Exchange, RequestBody};
@@ -131,14 +131,24 @@ async fn attempt_create(
     }
     exchange.warnings.extend(target.resource().warnings(&value, None));
     exchange.warnings.extend(unbuilt::warning(target.served.facts));
-    super::admit::judge(server, exchange, &admission, &mut value, None).await?;
-    let mut reserved = reserve(server, target, &mut value, options.dry_run).await?;
-    let stored = persist::create(server, target, &name, value, options.dry_run).await;
-    let stored = stored.inspect_err(|status| reserved.failed(status))?;
-    if !options.dry_run {
-        reserved.commit();
+    // Those who judge see what a service got.
+    let reservation = Reservation { target, old: None, dry_run: options.dry_run };
+    let reserved = reserve(server, &reservation, &mut value).await?;
+    let judged = super::admit::judge(server, exchange, &admission, &mut value, None).await;
+    if let Err(status) = judged {
+        reserved.take_back().await;
+        return Err(status);
     }
-    Ok(stored)
+    match persist::create(server, target, &name, value, options.dry_run).await {
+        Ok(stored) => {
+            reserved.commit().await;
+            Ok(stored)
+        }
+        Err(status) => {
+            reserved.failed(target, &status).await;
+            Err(status)
+        }
+    }
 }
 
 /// A certificate signing request says who asks, whatever the client wrote.

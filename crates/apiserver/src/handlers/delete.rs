@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 
 use super::admit::{Admission, admit, judge};
 use crate::Server;
+use crate::allocate;
 use crate::body::Body;
 use crate::decode;
 use crate::error;
@@ -277,7 +278,10 @@ async fn step(
         return mark_and_take_away(server, target, name, kv, value).await;
     }
     Ok(match take_away(server, target, name, &kv).await? {
-        Taken::At(revision) => Step::Done(answer(target, at_version(value, revision))),
+        Taken::At(revision) => {
+            allocate::release(server, target, &value).await;
+            Step::Done(answer(target, at_version(value, revision)))
+        }
         Taken::Conflict(newer) => Step::Conflict(newer),
         Taken::Gone => Step::Gone,
     })
@@ -461,6 +465,7 @@ pub(crate) async fn finish(
         server.hub.store().delete(current.kv.key.clone(), Expect::ModRev(current.kv.mod_rev)).await;
     let deleted =
         deleted.map_err(|error| error::of_object(&error, target.group_resource(), &name))?;
+    allocate::release(server, target, &value).await;
     value.set_at(&["metadata", "resourceVersion"], deleted.rev.0.to_string());
     Ok(value)
 }

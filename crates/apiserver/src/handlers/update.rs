@@ -11,7 +11,7 @@ use registry::{Generation, Part};
 use super::admit::{Admission, admit, judge};
 use super::{create, owners, subresource};
 use crate::Server;
-use crate::allocate::reserve;
+use crate::allocate::{Reservation, Reserved, reserve};
 use crate::body::Body;
 use crate::decode;
 use crate::error::MODIFIED;
@@ -137,10 +137,10 @@ impl Write<'_> {
                 );
             }
             target.resource().to_storage(&target.served, &mut value);
-            let mut checked = self.check(server, exchange, target, value, &current.value).await?;
-            let mut reserved = reserve(server, target, &mut checked, self.options.dry_run).await?;
+            let checked = self.check(server, exchange, target, value, &current.value).await?;
+            let (checked, reserved) = checked;
             if is_finished(&checked, &current.value) && !self.options.dry_run {
-                reserved.commit();
+                reserved.commit().await;
                 let gone = super::delete::finish(server, target, &current, checked).await?;
                 return Ok(Written::Only(gone));
             }
@@ -152,17 +152,23 @@ impl Write<'_> {
                 checked,
                 self.options.dry_run,
             );
-            match replaced.await.inspect_err(|status| reserved.failed(status))? {
-                Replaced::Done(stored) => {
-                    reserved.commit();
+            match replaced.await {
+                Ok(Replaced::Done(stored)) => {
+                    reserved.commit().await;
                     return Ok(stored);
                 }
-                Replaced::Conflict(newer)
-                    if attempt < ATTEMPTS && (self.of_live || !named_version) =>
-                {
-                    current = newer
+                Ok(Replaced::Conflict(newer)) => {
+                    reserved.take_back().await;
+                    let again = attempt < ATTEMPTS && (self.of_live || !named_version);
+                    if !again {
+                        break;
+                    }
+                    current = newer;
                 }
-                Replaced::Conflict(_) => break,
+                Err(status) => {
+                    reserved.failed(target, &status).await;
+                    return Err(status);
+                }
             }
         }
         Err(Status::conflict(target.group_resource(), self.name, MODIFIED))
@@ -204,7 +210,7 @@ impl Write<'_> {
         Ok(true)
     }
 
-    /// Admission, preparation and validation of a value of the storage version.
+    /// Admission, preparation and validation of a value of the storage version, and what a service gets.
     async fn check(
         &self,
         server: &Arc<Server>,
@@ -212,7 +218,7 @@ impl Write<'_> {
         target: &Target,
         mut value: Value,
         old: &Value,
-    ) -> Result<Value, Status> {
+    ) -> Result<(Value, Reserved), Status> {
         let part = part_of(self.subresource);
         let admission = Admission {
             operation: Operation::Update,
@@ -245,10 +251,18 @@ impl Write<'_> {
         if part == Part::Main {
             exchange.warnings.extend(unbuilt::warning(target.served.facts));
         }
-        if asks {
-            judge(server, exchange, &admission, &mut value, Some(old)).await?;
+        let mut reserved = Reserved::default();
+        if part == Part::Main {
+            let reservation = Reservation { target, old: Some(old), dry_run: self.options.dry_run };
+            reserved = reserve(server, &reservation, &mut value).await?;
         }
-        Ok(value)
+        if asks
+            && let Err(status) = judge(server, exchange, &admission, &mut value, Some(old)).await
+        {
+            reserved.take_back().await;
+            return Err(status);
+        }
+        Ok((value, reserved))
     }
 }
 

@@ -36,6 +36,7 @@ pub(crate) struct Cluster {
     /// Makes the tokens of service accounts.
     pub(crate) issuer: Arc<TokenIssuer>,
     store: Arc<dyn Store>,
+    range: ServiceRange,
     stop: Shutdown,
     /// The caches follow the store until here.
     over: Shutdown,
@@ -62,6 +63,10 @@ pub(crate) struct With {
     pub(crate) metrics: Metrics,
     /// Told which tokens in Secrets are used.
     pub(crate) uses: Option<Arc<dyn LegacyUses>>,
+    /// Whether other servers write to its store too.
+    pub(crate) shares_store: bool,
+    /// Instead of one range of IPv4.
+    pub(crate) service_range: Option<ServiceRange>,
     /// Told what this server's authorizers are.
     pub(crate) tell: Option<Box<dyn FnOnce(Arc<ConfiguredAuthorizers>) + Send>>,
 }
@@ -98,7 +103,7 @@ pub(crate) fn settings() -> Settings {
     Settings {
         address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
         port: 6443,
-        service_range: "10.96.0.0/12".into(),
+        service_ranges: vec!["10.96.0.0/12".into()],
         service_address: IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)),
         client_authority: "certificate".into(),
         front_proxy: None,
@@ -214,6 +219,8 @@ impl Cluster {
         let nodes = with.nodes.take();
         let registry = with.registry.take().unwrap_or_else(registry::Registry::built_in);
         let (audit, proxy_client) = (with.audit.take(), with.proxy_client.take());
+        let usual = ServiceRange::new(Ipv4Addr::new(10, 96, 0, 0), 12);
+        let range = with.service_range.unwrap_or(usual);
         let clock: Arc<dyn Clock> = Arc::new(RealClock);
         let random: Arc<dyn Random> = Arc::new(SeededRandom::new(1));
         let stop = Shutdown::new();
@@ -226,14 +233,14 @@ impl Cluster {
             max_mutating_in_flight: 200,
             max_in_flight: 400,
             priority_and_fairness: true,
-            service_range: ServiceRange::new(Ipv4Addr::new(10, 96, 0, 0), 12),
+            service_range: range,
             version: Version { major: "1".into(), minor: "37".into(), git: "v1.37.1".into() },
             external_address: "192.0.2.2:6443".into(),
             nodes,
             audit,
             checks: Vec::new(),
             store_check_timeout: std::time::Duration::from_secs(2),
-            shares_store: false,
+            shares_store: with.shares_store,
             explain: None,
             proxy_client,
             operating: with.operating.take().unwrap_or_default(),
@@ -253,7 +260,7 @@ impl Cluster {
         tokio::spawn(async move { hub.run(signal).await });
         tokio::spawn(Arc::clone(&server).follow_definitions());
         tokio::spawn(Arc::clone(&server).follow_api_services());
-        let cluster = Self { server, issuer, store, stop, over };
+        let cluster = Self { server, issuer, store, range, stop, over };
         cluster.bootstrap().await;
         cluster
     }
@@ -270,7 +277,12 @@ impl Cluster {
 
     /// Makes sure of what every cluster has.
     pub(crate) async fn bootstrap(&self) -> Summary {
-        let summary = bootstrap::ensure(&self.server, &settings()).await.unwrap();
+        let settings = Settings {
+            service_ranges: self.range.texts(),
+            service_address: self.range.address(1),
+            ..settings()
+        };
+        let summary = bootstrap::ensure(&self.server, &settings).await.unwrap();
         self.server.hub().catch_up().await.unwrap();
         summary
     }

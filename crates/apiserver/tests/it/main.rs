@@ -1,6 +1,7 @@
 //! A whole server on the in-memory store, without a socket: what it holds, whom it lets in, what it lets pass.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![recursion_limit = "256"]
 
 mod access;
 mod aggregation;
@@ -26,6 +27,7 @@ mod pod_security;
 mod policies;
 mod proxies;
 mod removed;
+mod services;
 mod tended;
 mod traces;
 mod watches;

@@ -25,6 +25,8 @@ pub struct ServiceAccountTokens {
     objects: Arc<dyn Objects>,
     clock: Arc<dyn Clock>,
     uses: Option<Arc<dyn LegacyUses>>,
+    /// Whether a token of a Secret is good without it.
+    believes_secrets: bool,
 }
 
 /// An object that a token names, as it must be.
@@ -44,13 +46,19 @@ impl ServiceAccountTokens {
     /// Tokens of this issuer, bound to these objects.
     #[must_use]
     pub fn new(issuer: Arc<TokenIssuer>, objects: Arc<dyn Objects>, clock: Arc<dyn Clock>) -> Self {
-        Self { issuer, objects, clock, uses: None }
+        Self { issuer, objects, clock, uses: None, believes_secrets: false }
     }
 
     /// The same where uses of tokens in Secrets are written down.
     #[must_use]
     pub fn with_uses(self, uses: Arc<dyn LegacyUses>) -> Self {
         Self { uses: Some(uses), ..self }
+    }
+
+    /// The same where tokens of Secrets are good although nobody looks whether Secret and account are there still.
+    #[must_use]
+    pub fn without_lookup(self, believes_secrets: bool) -> Self {
+        Self { believes_secrets, ..self }
     }
 
     /// Takes note that a Secret's token is used, once a day.
@@ -175,6 +183,11 @@ impl ServiceAccountTokens {
         let (secret, uid) = (claim("secret.name"), claim("service-account.uid"));
         if claims.str_at(&["sub"]) != super::subject(&namespace, &account) {
             return Err(refused("sub claim is not that of the token's service account"));
+        }
+        if self.believes_secrets {
+            let mut user = UserInfo::service_account(&namespace, &account);
+            user.uid = uid;
+            return Ok(user);
         }
         let reference = |resource, kind, name, uid| Reference {
             resource,

@@ -3,7 +3,7 @@
 use apimachinery::field::FieldError;
 use apimachinery::{FieldErrors, Path, Value, value};
 
-use super::schema::Node;
+use super::schema::{Kind, Node};
 use super::structural::properties;
 use super::{check, lists, prune, rules};
 
@@ -44,7 +44,9 @@ impl Checker {
         let around = if is_object { &own } else { around };
         if let Some(default) = schema.get("default").filter(|it| !it.is_null()) {
             let at = path.child("default");
-            let errors = if around.in_meta {
+            let errors = if let Some(kind) = strange_type(schema) {
+                of_strange_type(kind, default, &at)
+            } else if around.in_meta {
                 within_meta(schema, default, around, &at)
             } else {
                 self.plain(schema, default, is_object, &at)
@@ -87,6 +89,20 @@ impl Checker {
         }
         errors
     }
+}
+
+/// The type of a schema where that is none that there is.
+fn strange_type(schema: &Value) -> Option<&str> {
+    let kind = schema.str_at(&["type"]);
+    Some(kind).filter(|it| !it.is_empty() && Kind::parse(it).is_none())
+}
+
+/// Nothing is of a type that there is not.
+fn of_strange_type(kind: &str, default: &Value, at: &Path<'_>) -> FieldErrors {
+    let found = default.schema_type();
+    let mut errors = FieldErrors::new();
+    errors.type_invalid(at, &found.into(), &format!(" in body must be of type {kind}: {found:?}"));
+    errors
 }
 
 /// A default of a part of what says what an object is: it has to make such an object.

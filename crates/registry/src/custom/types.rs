@@ -39,7 +39,7 @@ fn field(name: &str, node: NodeId) -> Field {
     Field {
         name: Cow::Owned(name.to_owned()),
         node,
-        presence: Presence::Pointer,
+        presence: Presence::Given,
         patch: Patch::REPLACE,
         merge_key: Cow::Borrowed(""),
     }

@@ -94,23 +94,24 @@ fn prepare_update(value: &mut Value, old: &Value) {
 }
 
 fn keep_addresses(value: &mut Value, old: &Value) {
-    let unset = value.str_at(&["spec", "clusterIP"]).is_empty();
-    let same_list = value.at(&["spec", "clusterIPs"]) == old.at(&["spec", "clusterIPs"]);
-    if unset && (same_list || value.items_at(&["spec", "clusterIPs"]).is_empty()) {
-        for member in ["clusterIP", "clusterIPs"] {
-            if let Some(before) = old.at(&["spec", member]) {
-                value.set_at(&["spec", member], before.clone());
-            }
+    let keep = |value: &mut Value, member: &str| {
+        if let Some(before) = old.at(&["spec", member]) {
+            value.set_at(&["spec", member], before.clone());
         }
-    } else if same_list && value.at(&["spec", "clusterIP"]) != old.at(&["spec", "clusterIP"]) {
+    };
+    if value.str_at(&["spec", "clusterIP"]).is_empty() {
+        keep(value, "clusterIP");
+    }
+    let same =
+        |value: &Value, member: &str| value.at(&["spec", member]) == old.at(&["spec", member]);
+    if same(value, "clusterIP") {
+        if value.items_at(&["spec", "clusterIPs"]).is_empty() {
+            keep(value, "clusterIPs");
+        }
+    } else if same(value, "clusterIPs") {
         // Only the address was written: the list follows it.
         let address = value.str_at(&["spec", "clusterIP"]).to_owned();
         value.set_at(&["spec", "clusterIPs"], Value::from_iter([address]));
-    }
-    for member in ["ipFamilies", "ipFamilyPolicy"] {
-        if let Some(before) = old.at(&["spec", member]) {
-            value.default_at(&["spec", member], before.clone());
-        }
     }
 }
 
