@@ -288,6 +288,7 @@ fn start_engines(
     if options.fake_nodes > 0 {
         control_plane::start_fake_nodes(parts, options.fake_nodes);
     }
+    parts.server.set_control_parts(control_parts(options));
     Ok(())
 }
 
@@ -372,8 +373,8 @@ impl Cluster {
         let access = |objects: &Arc<apiserver::CachedObjects>| {
             credentials.access(objects, Arc::clone(&clock), Arc::clone(&random), uses)
         };
-        let server = Server::start(config, shutdown.signal(), access).await;
-        let server = server.context("could not load the store")?;
+        let server = Server::start(config, shutdown.signal(), access);
+        let server = server.await.context("could not load the store")?;
         kept.encrypted.iter().for_each(|kept| server.metrics().register(|it| kept.register(it)));
         follow_store(&server, ends);
         let settings = network.settings(&authority.certificate, &front_proxy, shares_store);
@@ -390,7 +391,6 @@ impl Cluster {
             stop: shutdown.signal(),
         };
         start_engines(&options, &parts, &features)?;
-        server.set_control_parts(control_parts(&options));
         let joining = network.joining(&options, &pki, &authority, parts.random.as_ref())?;
         make_joining(&server, joining, kept.encrypted.is_some(), shutdown).await?;
         bootstrap::ensure_all(&server, apiserver::node_metrics::objects(&server)).await?;

@@ -24,6 +24,7 @@ use prometheus_client::registry::Registry;
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::cache::Progress;
 use crate::objects::CachedObjects;
 use crate::request::RequestInfo;
 
@@ -54,6 +55,9 @@ impl ProxyClient {
     }
 }
 
+/// How long a write of an APIService waits until somebody has looked at it.
+const LOOKED_WITHIN: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// What is known of the servers behind this one.
 #[derive(Debug)]
 pub(crate) struct Aggregator {
@@ -61,13 +65,22 @@ pub(crate) struct Aggregator {
     identity: Option<ProxyClient>,
     services: Services,
     metrics: metrics::Metrics,
+    /// Up to which revision its follower has looked at APIServices.
+    looked: Progress,
 }
 
 impl Aggregator {
     pub(crate) fn new(identity: Option<ProxyClient>, objects: &Arc<CachedObjects>) -> Self {
         let services = Services::new(Arc::clone(objects) as Arc<dyn admission::Objects>);
         let (routes, metrics) = (ArcSwap::default(), metrics::Metrics::default());
-        Self { routes, identity, services, metrics }
+        Self { routes, identity, services, metrics, looked: Progress::default() }
+    }
+
+    /// Waits until an APIService that was written at this revision has been looked at, for a moment at most: whoever
+    /// registers a server is told at once what is wrong with it.
+    pub(crate) async fn looked_at(&self, revision: u64) {
+        // Too late is no failure: the write is done.
+        let _ = tokio::time::timeout(LOOKED_WITHIN, self.looked.reached(revision)).await;
     }
 
     pub(crate) fn register(&self, registry: &mut Registry) {

@@ -479,11 +479,10 @@ fn completed(found: &Value, wanted: &Value) -> Option<Value> {
             add_metadata(&mut changed, wanted);
             add_rules(&mut changed, wanted);
             add_subjects(&mut changed, wanted);
-            if let Some(role) = wanted.get("roleRef") {
-                let differs = ["kind", "name"].iter().any(|it| found["roleRef"][it] != role[it]);
-                if differs {
-                    changed.set_at(&["roleRef"], role.clone());
-                }
+            let differs =
+                |role: &&Value| ["kind", "name"].iter().any(|it| found["roleRef"][it] != role[it]);
+            if let Some(role) = wanted.get("roleRef").filter(differs) {
+                changed.set_at(&["roleRef"], role.clone());
             }
         }
         "FlowSchema" | "PriorityLevelConfiguration" => {

@@ -144,9 +144,15 @@ pub(crate) async fn create(
     }
     let bytes = encoded(target, target.to_stored(server, &value).await?.as_ref());
     let shown = target.conversion.is_some().then(|| value.clone());
+    let facts = target.served.facts;
+    let registers = (facts.group, facts.resource) == ("apiregistration.k8s.io", "apiservices")
+        && value.at(&["spec", "service"]).is_some();
     let put = put(server, target, value, key, bytes.clone(), Expect::Absent).await;
     let put = put.map_err(|error| error::of_object(&error, target.group_resource(), name))?;
     settle(server, target, put.rev).await;
+    if registers {
+        server.aggregator.looked_at(put.rev.0).await;
+    }
     match shown {
         Some(value) => Ok(Written::converted(value, put.rev)),
         None => Written::stored(bytes, put.rev),

@@ -20,12 +20,8 @@ fn schema() -> Schema {
         })
     };
     let list = |item, kind, keys: Vec<&'static str>| {
-        Node::List(List {
-            item,
-            kind,
-            keys: keys.into_iter().map(Into::into).collect(),
-            defaults: None,
-        })
+        let keys = keys.into_iter().map(Into::into).collect();
+        Node::List(List { item, kind, keys, defaults: None })
     };
     use Presence::{Always, OmitEmpty, Pointer};
     let nodes = vec![

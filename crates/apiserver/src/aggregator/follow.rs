@@ -62,7 +62,9 @@ pub(crate) async fn follow(server: Arc<Server>) {
         });
         let woken = futures::future::select_all(woken.collect::<Vec<_>>());
         let had_any = !follower.servers.is_empty();
+        let until = follower.server.hub.progress().revision();
         follower.look().await;
+        follower.server.aggregator.looked.advance(until);
         if follower.servers.is_empty() == had_any {
             continue;
         }
