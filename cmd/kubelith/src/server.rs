@@ -340,6 +340,7 @@ fn keep_objects(server: &Arc<Server>, settings: &bootstrap::Settings, shutdown: 
 }
 
 impl Cluster {
+    #[allow(clippy::too_many_lines, reason = "the parts in the order in which they begin")]
     async fn start(options: Options, ends: &Ends, startup: &Startup) -> Result<Self> {
         let shutdown = &ends.shutdown;
         let clock: Arc<dyn Clock> = Arc::new(RealClock);

@@ -52,9 +52,9 @@ impl Namespaces {
 const FINALIZER: &str = "kubernetes";
 /// How long nothing is done about a namespace that is going: until then every server has seen it (upstream's).
 const GRACE: SignedDuration = SignedDuration::from_secs(5);
-/// The same where the server that marked it is the only one: what is being written is written by then. Times have whole
-/// seconds, so that this is one at least.
-const GRACE_OF_ONE: SignedDuration = SignedDuration::from_secs(2);
+/// The same where the server that marked it is the only one: what is being written is written by then, and who watches has
+/// seen that it goes. Times have whole seconds, so that this is three at least.
+const GRACE_OF_ONE: SignedDuration = SignedDuration::from_secs(4);
 /// How soon a namespace whose content is still going is looked at again, in seconds.
 const LOOK_AGAIN_SECONDS: i64 = 1;
 
@@ -374,7 +374,7 @@ mod tests {
             serde_json::from_str(&apimachinery::json::to_string(&namespace)).unwrap();
         let remote = Seen::default();
         let observed = Observed { namespace, content: Vec::new(), fetches: Vec::new(), remote };
-        for (one_server, waits) in [(true, 2), (false, 5)] {
+        for (one_server, waits) in [(true, 4), (false, 5)] {
             let controller = Namespaces::new(&[], one_server);
             let after = |seconds| gone.saturating_add(SignedDuration::from_secs(seconds)).unwrap();
             let early = controller.plan(&observed, &mut (), after(waits - 1));

@@ -11,13 +11,8 @@ fn schema() -> Schema {
         merge_key: "".into(),
     };
     let record = |name: &'static str, atomic, fields: Vec<Field>| {
-        Node::Struct(Struct {
-            name: name.into(),
-            package: "v1".into(),
-            atomic,
-            preserve_unknown: false,
-            fields: fields.into(),
-        })
+        let (name, package, fields) = (name.into(), "v1".into(), fields.into());
+        Node::Struct(Struct { name, package, atomic, preserve_unknown: false, fields })
     };
     let list = |item, kind, keys: Vec<&'static str>| {
         let keys = keys.into_iter().map(Into::into).collect();
