@@ -1,5 +1,7 @@
 //! What an API server presents and whose certificates it believes, of files that are read again when they change.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use apiserver::client_certificates::Speaking;
 use component_base::ShutdownSignal;
@@ -8,22 +10,32 @@ use crate::access::Options;
 use crate::sni::{Named, NamedFiles};
 use crate::{files, tls};
 
+/// Takes anew what files say, each time that they change, and tells what has changed; where it cannot be used what was taken
+/// before stays.
+fn renew(
+    files: Vec<PathBuf>,
+    stop: ShutdownSignal,
+    changed: &'static str,
+    take: impl Fn() -> Result<()> + Send + Sync + 'static,
+) {
+    tokio::spawn(files::follow(files, stop, async move |_| match take() {
+        Ok(()) => tracing::info!("{changed}"),
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "{changed}, and cannot be used");
+        }
+    }));
+}
+
 /// The certificate of the flags, where there is one.
 pub(crate) fn of_files(access: &Options, stop: &ShutdownSignal) -> Result<Option<tls::Serving>> {
     let Some((identity, files)) = access.presented()? else { return Ok(None) };
     let certificate = tls::Serving::new(&identity)
         .with_context(|| format!("could not use {files:?} as the server's certificate"))?;
     let (access, following) = (access.clone(), certificate.clone());
-    tokio::spawn(files::follow(files, stop.clone(), async move |_| {
-        let presented = access.presented().and_then(|it| it.context("there is none"));
-        match presented.and_then(|(identity, _)| following.replace(&identity)) {
-            Ok(()) => tracing::info!("the server's certificate has changed"),
-            Err(error) => tracing::error!(
-                error = format!("{error:#}"),
-                "the server's certificate has changed, and cannot be used"
-            ),
-        }
-    }));
+    renew(files, stop.clone(), "the server's certificate has changed", move || {
+        let (identity, _) = access.presented()?.context("there is none")?;
+        following.replace(&identity)
+    });
     Ok(Some(certificate))
 }
 
@@ -39,16 +51,10 @@ pub(crate) fn by_name(
     certificate.replace_named(Named::read(all).context("--tls-sni-cert-key")?);
     let files = all.iter().flat_map(|it| [it.certificate.clone(), it.key.clone()]).collect();
     let (all, certificate) = (all.to_vec(), certificate.clone());
-    tokio::spawn(files::follow(files, stop.clone(), async move |_| match Named::read(&all) {
-        Ok(named) => {
-            certificate.replace_named(named);
-            tracing::info!("certificates of names have changed");
-        }
-        Err(error) => tracing::error!(
-            error = format!("{error:#}"),
-            "certificates of names have changed, and cannot be used"
-        ),
-    }));
+    renew(files, stop.clone(), "certificates of names have changed", move || {
+        certificate.replace_named(Named::read(&all)?);
+        Ok(())
+    });
     Ok(())
 }
 
@@ -69,16 +75,10 @@ pub(crate) fn speaking(
     let speaking = Speaking::from(make()?);
     if !files.is_empty() {
         let following = speaking.clone();
-        tokio::spawn(files::follow(files, stop, async move |_| match make() {
-            Ok(tls) => {
-                following.replace(tls);
-                tracing::info!("the authorities of clients have changed");
-            }
-            Err(error) => tracing::error!(
-                error = format!("{error:#}"),
-                "the authorities of clients have changed, and cannot be used"
-            ),
-        }));
+        renew(files, stop, "the authorities of clients have changed", move || {
+            following.replace(make()?);
+            Ok(())
+        });
     }
     Ok(speaking)
 }

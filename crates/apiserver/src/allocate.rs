@@ -215,10 +215,10 @@ fn give_up<'g>(
 
 /// The addresses that a service has.
 fn cluster_ips(service: &Value) -> Vec<IpAddr> {
-    let ips = service.items_at(&["spec", "clusterIPs"]).iter().filter_map(Value::as_str);
-    let all: Vec<&str> = match service.items_at(&["spec", "clusterIPs"]) {
-        [] => vec![service.str_at(&["spec", "clusterIP"])],
-        _ => ips.collect(),
+    let listed = families::texts(service, "clusterIPs");
+    let all = match listed.is_empty() {
+        true => vec![service.str_at(&["spec", "clusterIP"])],
+        false => listed,
     };
     all.into_iter().filter_map(apimachinery::validation::parse_ip).collect()
 }
