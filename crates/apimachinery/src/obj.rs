@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use compact_str::CompactString;
@@ -35,16 +36,10 @@ const MAX_KEPT_BYTES: usize = 64 << 10;
 /// The decoded form of an object, which is many times as large as its bytes and so is kept for a short time only: while
 /// those work who follow its changes.
 #[derive(Debug, Default)]
-struct Decoded(Mutex<Kept>);
-
-#[derive(Debug, Default)]
-enum Kept {
-    /// Made for each who asks.
-    #[default]
-    No,
-    /// Kept from the first who asks on.
-    FromNow,
-    Yes(Arc<Value>),
+struct Decoded {
+    kept: Mutex<Option<Arc<Value>>>,
+    /// Kept from the first who asks on. Changed under the lock of `kept`.
+    from_now: AtomicBool,
 }
 
 impl Clone for Decoded {
@@ -61,46 +56,36 @@ pub struct Facts {
     pub namespace: CompactString,
     /// `metadata.name`
     pub name: CompactString,
-    /// `metadata.uid`
-    pub uid: CompactString,
-    /// `metadata.labels`, sorted.
-    pub labels: Box<[(CompactString, CompactString)]>,
+    /// `metadata.labels`
+    pub labels: Labels,
     /// The values of the resource's selectable fields, in the order of its declaration.
     pub fields: Texts,
 }
 
 /// Texts in a row, in one allocation: most are a few short ones, and of objects there are many.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Texts(Form);
+///
+/// Each has its length in bytes before it, as netstrings have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Texts(Box<str>);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Form {
-    /// With [`BETWEEN`] after each.
-    Joined(Box<str>),
-    /// Where one has that in it.
-    Apart(Box<[CompactString]>),
-}
+/// What stands between a length and its text.
+const AFTER_LENGTH: char = ':';
 
-/// What no usual text has.
-const BETWEEN: char = '\0';
-
-impl Default for Texts {
-    fn default() -> Self {
-        Self(Form::Joined(Box::default()))
+impl<'t> FromIterator<&'t str> for Texts {
+    fn from_iter<I: IntoIterator<Item = &'t str>>(texts: I) -> Self {
+        let mut row = String::new();
+        for text in texts {
+            row.push_str(itoa::Buffer::new().format(text.len()));
+            row.push(AFTER_LENGTH);
+            row.push_str(text);
+        }
+        Self(row.into())
     }
 }
 
 impl From<Box<[CompactString]>> for Texts {
     fn from(texts: Box<[CompactString]>) -> Self {
-        if texts.iter().any(|it| it.contains(BETWEEN)) {
-            return Self(Form::Apart(texts));
-        }
-        let mut joined = String::with_capacity(texts.iter().map(|it| it.len() + 1).sum());
-        for text in &texts {
-            joined.push_str(text);
-            joined.push(BETWEEN);
-        }
-        Self(Form::Joined(joined.into()))
+        texts.iter().map(CompactString::as_str).collect()
     }
 }
 
@@ -114,16 +99,18 @@ impl Texts {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.get(0).is_none()
+        self.0.is_empty()
     }
 
-    /// All of them, in order.
+    /// One after the other.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
-        let (joined, apart) = match &self.0 {
-            Form::Joined(text) => (text.as_ref(), &[][..]),
-            Form::Apart(texts) => ("", texts.as_ref()),
-        };
-        joined.split_terminator(BETWEEN).chain(apart.iter().map(CompactString::as_str))
+        let mut rest = &*self.0;
+        std::iter::from_fn(move || {
+            let (length, behind) = rest.split_once(AFTER_LENGTH)?;
+            let (text, behind) = behind.split_at_checked(length.parse().ok()?)?;
+            rest = behind;
+            Some(text)
+        })
     }
 
     /// One by its place.
@@ -134,12 +121,25 @@ impl Texts {
 
     /// How many bytes they take.
     fn bytes(&self) -> usize {
-        match &self.0 {
-            Form::Joined(text) => text.len(),
-            Form::Apart(texts) => {
-                texts.iter().map(|it| size_of::<CompactString>() + it.len()).sum()
-            }
-        }
+        self.0.len()
+    }
+}
+
+/// Labels: names and values in turn, in order of the names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Labels(Texts);
+
+impl Labels {
+    /// Names with their values, in order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut texts = self.0.iter();
+        std::iter::from_fn(move || Some((texts.next()?, texts.next()?)))
+    }
+
+    /// The value of one.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(it, _)| *it == name).map(|(_, value)| value)
     }
 }
 
@@ -147,8 +147,7 @@ impl Facts {
     /// The value of a label.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
-        let index = self.labels.binary_search_by(|(name, _)| name.as_str().cmp(key)).ok()?;
-        Some(&self.labels[index].1)
+        self.labels.get(key)
     }
 }
 
@@ -330,6 +329,13 @@ impl Obj {
         self.bytes.get(value)
     }
 
+    /// `metadata.uid`; empty where it has none.
+    #[must_use]
+    pub fn uid(&self) -> CompactString {
+        let text = self.metadata_text("uid").unwrap_or_default();
+        json::parse(text).ok().and_then(|it| it.as_str().map(Into::into)).unwrap_or_default()
+    }
+
     /// Where a member of metadata begins, and where its value is.
     fn find(&self, member: &str) -> Option<(usize, Range<usize>)> {
         let mut at = self.members_at as usize;
@@ -396,7 +402,7 @@ impl Obj {
     /// Roughly how many bytes this object keeps alive.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let facts = self.facts.labels.len() * 64 + self.facts.fields.bytes();
+        let facts = self.facts.labels.0.bytes() + self.facts.fields.bytes();
         self.bytes.len() + size_of::<Self>() + facts
     }
 
@@ -438,10 +444,7 @@ impl Obj {
     /// The decoded form, if it is kept.
     #[must_use]
     pub fn kept(&self) -> Option<Arc<Value>> {
-        match &*self.decoded.0.lock() {
-            Kept::Yes(value) => Some(Arc::clone(value)),
-            Kept::No | Kept::FromNow => None,
-        }
+        self.decoded.kept.lock().clone()
     }
 
     /// The same, shared with whoever else asks while it is kept.
@@ -449,22 +452,22 @@ impl Obj {
     /// # Errors
     /// When the bytes are damaged.
     pub fn value(&self) -> Result<Arc<Value>, ObjError> {
-        let mut kept = self.decoded.0.lock();
-        if let Kept::Yes(value) = &*kept {
+        let mut kept = self.decoded.kept.lock();
+        if let Some(value) = &*kept {
             return Ok(Arc::clone(value));
         }
         let value = Arc::new(self.to_value()?);
-        if matches!(*kept, Kept::FromNow) {
-            *kept = Kept::Yes(Arc::clone(&value));
+        if self.decoded.from_now.load(Ordering::Relaxed) {
+            *kept = Some(Arc::clone(&value));
         }
         Ok(value)
     }
 
     /// Keeps the decoded form from the next who asks on, until [`Obj::unkeep`]. Of large objects nothing is kept.
     pub fn keep(&self) {
-        let mut kept = self.decoded.0.lock();
-        if matches!(*kept, Kept::No) && self.bytes.len() <= MAX_KEPT_BYTES {
-            *kept = Kept::FromNow;
+        let _kept = self.decoded.kept.lock();
+        if self.bytes.len() <= MAX_KEPT_BYTES {
+            self.decoded.from_now.store(true, Ordering::Relaxed);
         }
     }
 
@@ -475,12 +478,14 @@ impl Obj {
         }
         set_version(&mut value, self.resource_version);
         debug_assert_eq!(self.to_value().ok().as_ref(), Some(&value), "encoded from another value");
-        *self.decoded.0.lock() = Kept::Yes(Arc::new(value));
+        *self.decoded.kept.lock() = Some(Arc::new(value));
     }
 
     /// Forgets the decoded form.
     pub fn unkeep(&self) {
-        *self.decoded.0.lock() = Kept::No;
+        let mut kept = self.decoded.kept.lock();
+        self.decoded.from_now.store(false, Ordering::Relaxed);
+        *kept = None;
     }
 }
 
@@ -506,15 +511,13 @@ pub fn facts(value: &Value, fields: Box<[CompactString]>) -> Facts {
     Facts {
         namespace: value.str_at(&["metadata", "namespace"]).into(),
         name: value.str_at(&["metadata", "name"]).into(),
-        uid: value.str_at(&["metadata", "uid"]).into(),
-        labels: labels
-            .map(|labels| {
-                labels
-                    .iter()
-                    .map(|(key, value)| (key.into(), value.as_str().unwrap_or_default().into()))
-                    .collect()
-            })
-            .unwrap_or_default(),
+        labels: Labels(
+            labels
+                .into_iter()
+                .flat_map(Object::iter)
+                .flat_map(|(key, value)| [key, value.as_str().unwrap_or_default()])
+                .collect(),
+        ),
         fields: fields.into(),
     }
 }
@@ -526,7 +529,15 @@ mod tests {
 
     #[test]
     fn texts_come_back_whatever_is_in_them() {
-        for texts in [&[][..], &[""], &["a"], &["", "a", ""], &["", ""], &["a\0b", "", "c"]] {
+        for texts in [
+            &[][..],
+            &[""],
+            &["a"],
+            &["", "a", ""],
+            &["", ""],
+            &["a\0b", "", "c"],
+            &["3:", "ä", ":"],
+        ] {
             let given: Box<[CompactString]> =
                 texts.iter().map(|it| CompactString::from(*it)).collect();
             let kept = Texts::from(given);

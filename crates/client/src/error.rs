@@ -62,6 +62,16 @@ impl ClientError {
         Self::Api(Box::new(ApiStatus { code, reason, message, status }))
     }
 
+    /// Whether the request may have been carried out: there was no answer that says so or denies it.
+    #[must_use]
+    pub fn may_be_done(&self) -> bool {
+        match self {
+            Self::Transport(error) => !matches!(error, TransportError::NotSent(_)),
+            Self::Decode(_) => true,
+            Self::Api(_) | Self::Encode(_) => false,
+        }
+    }
+
     fn api(&self) -> Option<&ApiStatus> {
         match self {
             Self::Api(status) => Some(status),

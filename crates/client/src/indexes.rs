@@ -315,7 +315,7 @@ fn pod_ranges(node: &Cached) -> Vec<CompactString> {
 
 fn labels(object: &Cached) -> Vec<CompactString> {
     let namespace = &object.key.namespace;
-    object.labels().iter().map(|(key, value)| label_entry(namespace, key, value)).collect()
+    object.labels().map(|(key, value)| label_entry(namespace, key, value)).collect()
 }
 
 /// One label that the selector cannot do without. A selector of labels is a plain map in the oldest kinds.

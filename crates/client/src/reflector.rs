@@ -89,7 +89,7 @@ impl Cached {
     fn of(object: Arc<Obj>) -> Self {
         Self {
             key: key_of(&object),
-            uid: object.facts.uid.clone(),
+            uid: object.uid(),
             resource_version: object.resource_version,
             object,
             typed: Mutex::default(),
@@ -127,9 +127,8 @@ impl Cached {
     }
 
     /// The labels, in order of their names.
-    #[must_use]
-    pub fn labels(&self) -> &[(CompactString, CompactString)] {
-        &self.object.facts.labels
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.object.facts.labels.iter()
     }
 
     /// Whether it is on its way out.

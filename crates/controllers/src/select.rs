@@ -115,9 +115,8 @@ where
     K: Typed + Metadata<Ty = ObjectMeta>,
 {
     let namespace = object.key.namespace.as_str();
-    let labels = object.labels().iter();
     let mut entries: Vec<_> =
-        labels.map(|(key, value)| label_entry(namespace, key, value)).collect();
+        object.labels().map(|(key, value)| label_entry(namespace, key, value)).collect();
     entries.push(any_label(namespace));
     entries
         .iter()

@@ -29,6 +29,12 @@ use crate::run::Inbox;
 const REFUSALS_PER_SECOND: u32 = 100;
 const REFUSALS_AT_ONCE: u32 = 200;
 
+/// How long it is asked whether a pod was bound, where nobody answers: a leader that gets no answers for so long is none.
+const NO_ANSWER_MAX: Duration = Duration::from_secs(15);
+/// How long apart, at first and at most.
+const NO_ANSWER_PAUSE: Duration = Duration::from_millis(50);
+const NO_ANSWER_PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// Why a pod has no node.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {
@@ -422,10 +428,33 @@ impl Writer {
         });
         let pods = Resource::built_in("", "pods");
         let bound = self.client.create_subresource(&pods, namespace, name, "binding", &binding);
-        bound
-            .await
-            .map(drop)
-            .map_err(|error| NotBound { gone: error.is_not_found(), text: error.to_string() })
+        match bound.await {
+            Ok(_) => Ok(()),
+            Err(error) if error.may_be_done() && self.is_bound(pod).await => Ok(()),
+            Err(error) => Err(NotBound { gone: error.is_not_found(), text: error.to_string() }),
+        }
+    }
+
+    /// Whether a pod has the node that it was to get, where no answer said so: if it has, and its place there were given
+    /// to others before that is seen in the cache, the node would hold too much.
+    async fn is_bound(&self, pod: &PodLite) -> bool {
+        let (namespace, name) = (pod.key.namespace.as_str(), pod.key.name.as_str());
+        let pods = Resource::built_in("", "pods");
+        let until = self.clock.monotonic() + NO_ANSWER_MAX;
+        let mut pause = NO_ANSWER_PAUSE;
+        loop {
+            match self.client.get(&pods, namespace, name).await {
+                Ok(now) => {
+                    return now.str_at(&["metadata", "uid"]) == pod.uid
+                        && now.str_at(&["spec", "nodeName"]) == pod.node;
+                }
+                Err(error) if error.is_not_found() || self.clock.monotonic() >= until => {
+                    return false;
+                }
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(NO_ANSWER_PAUSE_MAX);
+        }
     }
 
     async fn refused_now(&self, pod: &Value, refusal: &Refusal, node: Option<&str>) {

@@ -22,7 +22,7 @@ impl Layout {
 
     /// The bytes in etcd of a key, or of what keys begin with.
     pub(crate) fn bytes(&self, key: &Key) -> Bytes {
-        self.moved(key).unwrap_or_else(|| key.to_bytes())
+        self.moved(key).unwrap_or_else(|| Bytes::copy_from_slice(key.as_bytes()))
     }
 
     fn moved(&self, key: &Key) -> Option<Bytes> {

@@ -9,6 +9,7 @@ pub mod mvcc;
 
 use std::borrow::Borrow;
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,24 +22,18 @@ pub const MAX_VALUE_BYTES: usize = 8 << 20;
 
 /// A key: bytes ordered as bytes, by convention `/registry/...`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Bytes);
+pub struct Key(Arc<[u8]>);
 
 impl Key {
     /// The key with these bytes.
-    pub fn new(bytes: impl Into<Bytes>) -> Self {
-        Self(bytes.into())
+    pub fn new(bytes: impl AsRef<[u8]>) -> Self {
+        Self(bytes.as_ref().into())
     }
 
     /// Its bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
-    }
-
-    /// Its bytes, shared.
-    #[must_use]
-    pub fn to_bytes(&self) -> Bytes {
-        self.0.clone()
     }
 
     /// Whether the key starts with `prefix`.
@@ -57,13 +52,13 @@ impl Borrow<[u8]> for Key {
 
 impl From<String> for Key {
     fn from(text: String) -> Self {
-        Self(text.into())
+        Self(text.as_bytes().into())
     }
 }
 
 impl From<&str> for Key {
     fn from(text: &str) -> Self {
-        Self(Bytes::copy_from_slice(text.as_bytes()))
+        Self(text.as_bytes().into())
     }
 }
 

@@ -12,7 +12,7 @@ use apiserver::{Access, Config, InProcess, Server, Version};
 use auth::UserInfo;
 use auth::privileged::PrivilegedGroup;
 use client::reflector::Caches;
-use client::{Client, Resource};
+use client::{Client, Resource, Transport};
 use component_base::{Clock, Random, SeededRandom, Shutdown, ShutdownSignal, VirtualClock};
 use registry::Registry;
 use storage::memory::MemoryStore;
@@ -105,6 +105,12 @@ impl TestCluster {
         client_of(&self.server, name)
     }
 
+    /// How the requests of such a client travel.
+    #[must_use]
+    pub fn transport_named(&self, name: &str) -> Arc<dyn Transport> {
+        transport_of(&self.server, name)
+    }
+
     /// Caches over a client of their own.
     #[must_use]
     pub fn caches(&self) -> Arc<Caches> {
@@ -182,6 +188,10 @@ impl Drop for TestCluster {
 }
 
 fn client_of(server: &Arc<Server>, name: &str) -> Client {
+    Client::new(transport_of(server, name), name)
+}
+
+fn transport_of(server: &Arc<Server>, name: &str) -> Arc<dyn Transport> {
     let user = UserInfo::new(name, &[auth::user::MASTERS]);
-    Client::new(Arc::new(InProcess::new(Arc::clone(server), user)), name)
+    Arc::new(InProcess::new(Arc::clone(server), user))
 }

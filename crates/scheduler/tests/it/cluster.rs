@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use apimachinery::{Value, value};
-use client::Resource;
 use client::call::PatchKind;
+use client::{Client, Resource};
 use scheduler::extender::Post;
 use scheduler::{Configuration, Extender, Metrics, Scheduler};
 use test_cluster::TestCluster;
@@ -22,9 +22,22 @@ pub(crate) async fn configured(config: &str, ways: &[Arc<dyn Post>]) -> TestClus
 async fn measured(config: &str, ways: &[Arc<dyn Post>], metrics: Metrics) -> TestCluster {
     let cluster = TestCluster::new(1).await;
     let config = Configuration::parse(config.as_bytes()).unwrap();
+    let client = cluster.client_named("system:kube-scheduler");
+    start(&cluster, client, &config, ways, metrics);
+    cluster
+}
+
+/// Starts a scheduler that speaks through this client.
+pub(crate) fn start(
+    cluster: &TestCluster,
+    client: Client,
+    config: &Configuration,
+    ways: &[Arc<dyn Post>],
+    metrics: Metrics,
+) {
     let extenders = config.extenders.iter().zip(ways);
     let scheduler = Scheduler {
-        client: cluster.client_named("system:kube-scheduler"),
+        client,
         caches: cluster.caches(),
         clock: Arc::clone(&cluster.clock),
         random: Arc::clone(&cluster.random),
@@ -35,7 +48,6 @@ async fn measured(config: &str, ways: &[Arc<dyn Post>], metrics: Metrics) -> Tes
         metrics,
     };
     tokio::spawn(scheduler.run(cluster.stop()));
-    cluster
 }
 
 pub(crate) async fn node(cluster: &TestCluster, name: &str, cpu: &str) {

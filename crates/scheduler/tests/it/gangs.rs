@@ -1,15 +1,13 @@
 //! Groups of pods on a real API server, in virtual time: all get a node, or none does.
 
-use std::sync::Arc;
-
 use apimachinery::{Value, value};
 use client::Resource;
 use client::call::{DeleteParams, PatchKind};
-use scheduler::{Configuration, Metrics, Scheduler};
+use scheduler::{Configuration, Metrics};
 use test_cluster::TestCluster;
 use test_cluster::registry::{Apis, Features, Registry};
 
-use crate::cluster::{event, node, on_node, pod, refused};
+use crate::cluster::{event, node, on_node, pod, refused, start};
 
 const NEEDS_FOUR: &str = "minCount (4) cannot be satisfied: 3 scheduled, 0 remaining, pod group preemption: \
     No preemption victims found for incoming preemptor";
@@ -21,18 +19,8 @@ async fn cluster() -> TestCluster {
     let apis = Apis::default().with_features(features).configure(&asked).unwrap();
     let cluster = TestCluster::serving(1, Registry::of(apis)).await;
     let config = Configuration { pod_groups: true, ..Configuration::default() };
-    let scheduler = Scheduler {
-        client: cluster.client_named("system:kube-scheduler"),
-        caches: cluster.caches(),
-        clock: Arc::clone(&cluster.clock),
-        random: Arc::clone(&cluster.random),
-        profiles: config.profiles().unwrap(),
-        extenders: Vec::new(),
-        backoff: config.backoff(),
-        pod_groups: config.pod_groups,
-        metrics: Metrics::default(),
-    };
-    tokio::spawn(scheduler.run(cluster.stop()));
+    let client = cluster.client_named("system:kube-scheduler");
+    start(&cluster, client, &config, &[], Metrics::default());
     cluster
 }
 

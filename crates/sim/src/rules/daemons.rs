@@ -17,6 +17,13 @@ pub(super) struct Daemons {
     /// Active pods, with who owns them and for which node they are.
     active: BTreeMap<CompactString, (CompactString, CompactString)>,
     adopted: BTreeMap<CompactString, Instant>,
+    /// Sets that may have two pods for a node; until when, where they may no more or are gone.
+    surge: BTreeMap<CompactString, Option<Instant>>,
+}
+
+fn surges(set: &Value) -> bool {
+    let surge = set.at(&["spec", "updateStrategy", "rollingUpdate", "maxSurge"]);
+    surge.is_some_and(|it| it != &Value::Int(0))
 }
 
 /// The node that a pod of a DaemonSet is made for.
@@ -34,8 +41,10 @@ fn node_of(pod: &Value) -> Option<&str> {
 
 impl Rule for Daemons {
     fn see(&mut self, change: &Change<'_>, context: &Context<'_>) {
-        if change.kind != "Pod" {
-            return;
+        match change.kind {
+            KIND => return self.set(change, context),
+            "Pod" => {}
+            _ => return,
         }
         let Some(pod) = change.new.or(change.old) else { return };
         let Some(owner) = controller(pod, KIND) else {
@@ -56,16 +65,23 @@ impl Rule for Daemons {
             return;
         }
         let twins = self.active.values().filter(|it| it.0 == owner && it.1 == node).count();
-        let set = context.state.all(KIND).find(|(_, it)| uid(it) == owner);
-        let surges = set.is_some_and(|(_, it)| {
-            let surge = it.at(&["spec", "updateStrategy", "rollingUpdate", "maxSurge"]);
-            surge.is_some_and(|it| it != &Value::Int(0))
-        });
+        let surge = self.surge.get(owner);
+        let surges = surge.is_some_and(|until| until.is_none_or(|it| it >= context.since));
         let adopted = self.adopted.get(owner).is_some_and(|at| *at >= context.since);
         if twins > 1 && !adopted && !(surges && twins == 2) {
             let (namespace, name) = (&change.place.namespace, &change.place.name);
             let what = format!("{namespace}/{name} is number {twins} for {node}");
             context.ledger.violation(RULE, what);
+        }
+    }
+}
+
+impl Daemons {
+    fn set(&mut self, change: &Change<'_>, context: &Context<'_>) {
+        if let Some(set) = change.new.filter(|it| surges(it)) {
+            self.surge.insert(uid(set).into(), None);
+        } else if let Some(set) = change.old.filter(|it| surges(it)) {
+            self.surge.insert(uid(set).into(), Some(context.now));
         }
     }
 }

@@ -84,6 +84,13 @@ impl Jobs {
         if change.old.is_some_and(|old| told(old) > told(new)) {
             broken(format!("succeeded went back to {}", told(new)));
         }
+        // A job that ends counts pods as failed which run as far as its controller knows (upstream's does too).
+        let failed = new.items_at(&["status", "uncountedTerminatedPods", "failed"]);
+        for uid in failed.iter().filter_map(Value::as_str) {
+            if job.clean.get(uid).is_some_and(|at| *at >= context.since) {
+                job.clean.remove(uid);
+            }
+        }
         let completed = numbers(new.str_at(&["status", "completedIndexes"]));
         if let Some(index) = completed.iter().find(|it| !job.indexes.contains(it)) {
             broken(format!("index {index} is said to be completed, and no pod of it succeeded"));

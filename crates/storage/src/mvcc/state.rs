@@ -4,7 +4,9 @@
 //! keeps that write. So one allocation serves the index, the log, reads of an older revision and the
 //! previous value in an event. Knows nothing of tasks, files or clocks.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -88,6 +90,36 @@ impl Version {
     }
 }
 
+/// The newest version of a key, in the index: only its key is compared, so that no key is there twice.
+#[derive(Debug)]
+struct Indexed(Arc<Version>);
+
+impl Borrow<[u8]> for Indexed {
+    fn borrow(&self) -> &[u8] {
+        self.0.key().as_bytes()
+    }
+}
+
+impl PartialEq for Indexed {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key() == other.0.key()
+    }
+}
+
+impl Eq for Indexed {}
+
+impl PartialOrd for Indexed {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Indexed {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key().cmp(other.0.key())
+    }
+}
+
 /// The version that a reader of `rev` sees, from the newest one down.
 fn version_at(newest: &Arc<Version>, rev: Rev) -> Option<Arc<Version>> {
     if newest.rev() <= rev {
@@ -113,7 +145,7 @@ pub(super) struct Cursor {
 /// The state: an index of newest versions, and the log.
 #[derive(Debug)]
 pub(super) struct State {
-    index: BTreeMap<Key, Arc<Version>>,
+    index: BTreeSet<Indexed>,
     live_keys: usize,
     live_bytes: usize,
     log: VecDeque<Arc<Version>>,
@@ -136,7 +168,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(log_bytes_max: usize) -> Self {
         Self {
-            index: BTreeMap::new(),
+            index: BTreeSet::new(),
             live_keys: 0,
             live_bytes: 0,
             log: VecDeque::new(),
@@ -176,7 +208,7 @@ impl State {
 
     /// The newest version of a key, a delete included while the log keeps it.
     pub(super) fn newest(&self, key: &[u8]) -> Option<&Arc<Version>> {
-        self.index.get(key)
+        self.index.get(key).map(|Indexed(version)| version)
     }
 
     /// Whether a reader may start at `rev`.
@@ -191,7 +223,7 @@ impl State {
     }
 
     pub(super) fn get_at(&self, key: &[u8], rev: Rev) -> Option<Arc<Version>> {
-        version_at(self.index.get(key)?, rev).filter(|version| !version.deleted)
+        version_at(self.newest(key)?, rev).filter(|version| !version.deleted)
     }
 
     /// Visits the versions under `prefix` after `after` that a reader of `rev` sees, at most `keys_max`
@@ -211,14 +243,14 @@ impl State {
         let under = self
             .index
             .range::<[u8], _>((from, Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(window.prefix));
-        for (seen, (key, newest)) in under.enumerate() {
+            .take_while(|it| it.0.key().starts_with(window.prefix));
+        for (seen, Indexed(newest)) in under.enumerate() {
             match version_at(newest, window.rev) {
                 Some(version) if !version.deleted => visit(&version),
                 Some(_) | None => {}
             }
             if seen + 1 == keys_max {
-                return Some(key.clone());
+                return Some(newest.key().clone());
             }
         }
         None
@@ -236,7 +268,7 @@ impl State {
         self.groups.tell(version.key().as_bytes(), told, woken);
         self.log_bytes += version.bytes();
         self.count_in(&version);
-        if let Some(older) = self.index.insert(version.key().clone(), Arc::clone(&version)) {
+        if let Some(Indexed(older)) = self.index.replace(Indexed(Arc::clone(&version))) {
             self.count_out(&older);
             if !self.is_logged(&older) {
                 self.log_bytes += older.bytes();
@@ -276,7 +308,7 @@ impl State {
     /// Takes in what a snapshot holds: a version that no event of the log tells about.
     pub(super) fn restore(&mut self, version: Arc<Version>) {
         self.count_in(&version);
-        self.index.insert(version.key().clone(), version);
+        self.index.replace(Indexed(version));
     }
 
     /// Says which revision the restored versions are the state of.
@@ -311,7 +343,7 @@ impl State {
             forgotten.push(older);
         }
         let key = version.key().as_bytes();
-        if self.index.get(key).is_some_and(|newest| Arc::ptr_eq(newest, &version)) {
+        if self.newest(key).is_some_and(|newest| Arc::ptr_eq(newest, &version)) {
             self.log_bytes -= version.bytes();
             if version.deleted {
                 self.index.remove(key);
