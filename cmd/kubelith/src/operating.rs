@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use admission::{AdmissionConfiguration, Chain, Parts};
+use admission::{AdmissionConfiguration, Chain, OFF_BY_DEFAULT, Parts};
 use anyhow::{Context, Result, anyhow, bail};
 use apiserver::traces::{Tracer, TracingConfiguration};
 use apiserver::{Component, Cors, MemoryBudget, Operating, ShutdownPlan};
@@ -23,29 +23,12 @@ use crate::server::Ends;
 
 /// The largest part of requests that end a connection (upstream's limit).
 const MAX_GOAWAY_CHANCE: f64 = 0.02;
-/// Plugins of upstream's that are not among those that are built here.
-const NOT_BUILT: [&str; 15] = [
-    "AlwaysAdmit",
-    "AlwaysDeny",
-    "AlwaysPullImages",
-    "ClusterTrustBundleAttest",
-    "DenyServiceExternalIPs",
-    "EventRateLimit",
-    "ExtendedResourceToleration",
-    "ImagePolicyWebhook",
-    "LimitPodHardAntiAffinityTopology",
-    "NamespaceAutoProvision",
-    "NamespaceExists",
-    "NodeDeclaredFeatureValidator",
-    "OwnerReferencesPermissionEnforcement",
-    "PodNodeSelector",
-    "PodTolerationRestriction",
-];
-/// Those that are built and can be switched.
-const BUILT: [&str; 23] = [
+/// Admission plugins that are on where nobody says anything: with [`OFF_BY_DEFAULT`] all of upstream's.
+const ON_BY_DEFAULT: [&str; 26] = [
     "CertificateApproval",
     "CertificateSigning",
     "CertificateSubjectRestriction",
+    "ClusterTrustBundleAttest",
     "DefaultIngressClass",
     "DefaultStorageClass",
     "DefaultTolerationSeconds",
@@ -53,9 +36,11 @@ const BUILT: [&str; 23] = [
     "MutatingAdmissionPolicy",
     "MutatingAdmissionWebhook",
     "NamespaceLifecycle",
+    "NodeDeclaredFeatureValidator",
     "NodeRestriction",
     "PersistentVolumeClaimResize",
     "PodGroupProtection",
+    "PodResizeValidator",
     "PodSecurity",
     "PodTopologyLabels",
     "Priority",
@@ -122,7 +107,8 @@ pub(crate) struct OperatingOptions {
     /// limit (default: 80 % of the limit of the process' control group, where there is one)
     #[arg(long, value_name = "SIZE")]
     memory_budget: Option<Budget>,
-    /// Admission plugins that are on besides those that are anyway
+    /// Admission plugins that are on besides those that are anyway: AlwaysPullImages, EventRateLimit and others, by upstream's
+    /// names
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     enable_admission_plugins: Vec<String>,
     /// Admission plugins that are off
@@ -138,7 +124,8 @@ pub(crate) struct OperatingOptions {
     /// Between two tries
     #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = period)]
     coordinated_leadership_retry_period: Duration,
-    /// What admission plugins are told besides: an AdmissionConfiguration of apiserver.config.k8s.io
+    /// What admission plugins are told besides: an AdmissionConfiguration of apiserver.config.k8s.io, for PodSecurity,
+    /// PodNodeSelector, PodTolerationRestriction, EventRateLimit, ImagePolicyWebhook, ResourceQuota and the two of webhooks
     #[arg(long, value_name = "FILE")]
     admission_control_config_file: Option<PathBuf>,
     /// Which APIs are served: GROUP/VERSION=BOOL, GROUP/VERSION/RESOURCE=BOOL, api/all=BOOL, api/ga=BOOL, api/beta=BOOL,
@@ -150,6 +137,7 @@ pub(crate) struct OperatingOptions {
 /// Which admission plugins run, and what they are told.
 #[derive(Debug, Clone)]
 pub(crate) struct Plugins {
+    on: Vec<String>,
     off: Vec<String>,
     not_ready: i64,
     unreachable: i64,
@@ -159,7 +147,7 @@ pub(crate) struct Plugins {
 impl Plugins {
     /// Those of upstream's that are on.
     pub(crate) fn of(&self, parts: &Parts) -> Chain {
-        let chain = Chain::standard(parts).configured(&self.configuration, parts);
+        let chain = Chain::of(parts, &self.configuration, &self.on);
         chain.without(&self.off).with_default_tolerations(self.not_ready, self.unreachable)
     }
 
@@ -255,23 +243,22 @@ impl OperatingOptions {
         for (flag, names) in [("enable", on), ("disable", off)] {
             for name in names {
                 let name = name.as_str();
-                match (BUILT.contains(&name), NOT_BUILT.contains(&name)) {
-                    (false, false) => bail!("{flag}-admission-plugins plugin {name:?} is unknown"),
-                    (false, true) if flag == "enable" => {
-                        bail!("--enable-admission-plugins {name}: this plugin is not built yet")
-                    }
-                    _ => {}
+                if !ON_BY_DEFAULT.contains(&name) && !OFF_BY_DEFAULT.contains(&name) {
+                    bail!("{flag}-admission-plugins plugin {name:?} is unknown");
                 }
             }
         }
         if let Some(both) = on.iter().find(|it| off.contains(it)) {
             bail!("{both:?} in enable-admission-plugins and disable-admission-plugins overlapped");
         }
+        let configuration = self.admission_configuration()?;
+        configuration.check(on).map_err(|why| anyhow!("failed to initialize admission: {why}"))?;
         Ok(Plugins {
+            on: on.clone(),
             off: off.clone(),
             not_ready: self.default_not_ready_toleration_seconds,
             unreachable: self.default_unreachable_toleration_seconds,
-            configuration: self.admission_configuration()?,
+            configuration,
         })
     }
 
@@ -389,7 +376,12 @@ mod tests {
             ("--strict-transport-security-directives now", "invalid, allowed values"),
             ("--enable-admission-plugins NodeRestriction,PodSecurity", ""),
             ("--enable-admission-plugins Nope", "plugin \"Nope\" is unknown"),
-            ("--enable-admission-plugins AlwaysPullImages", "not built"),
+            ("--enable-admission-plugins AlwaysPullImages,NamespaceExists", ""),
+            (
+                "--enable-admission-plugins EventRateLimit",
+                "couldn't init admission plugin \"EventRateLimit\": limits: Invalid value",
+            ),
+            ("--enable-admission-plugins ImagePolicyWebhook", "no config specified"),
             (
                 "--enable-admission-plugins Priority --disable-admission-plugins Priority",
                 "overlapped",

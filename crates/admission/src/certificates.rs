@@ -1,5 +1,5 @@
-//! CertificateApproval, CertificateSigning and CertificateSubjectRestriction: who may approve and sign requests of a
-//! signer, and which certificate of a client nobody gets.
+//! CertificateApproval, CertificateSigning, ClusterTrustBundleAttest and CertificateSubjectRestriction: who may approve and
+//! sign requests of a signer, who may say whom to trust in its name, and which certificate of a client nobody gets.
 
 use std::sync::Arc;
 
@@ -36,24 +36,75 @@ pub(crate) fn signing(authorizer: Arc<dyn Authorizer>) -> Signers {
     Signers { authorizer, name: "CertificateSigning", subresource: "status", verb: "sign" }
 }
 
-impl Signers {
-    /// Whether the user may do so for this signer, or for all of its domain.
-    async fn is_permitted(&self, attributes: &Attributes<'_>, signer: &str) -> bool {
-        let domain = signer.split('/').next().unwrap_or_default();
-        for name in [signer, &format!("{domain}/*")] {
-            let asked = auth::Attributes {
-                verb: self.verb,
-                group: GROUP,
-                version: "*",
-                resource: "signers",
-                name,
-                ..auth::Attributes::of(attributes.user)
-            };
-            if self.authorizer.authorize(&asked).await.is_allowed() {
-                return true;
-            }
+/// Whether the user may do something for a signer, or for all of its domain.
+async fn is_permitted(
+    authorizer: &dyn Authorizer,
+    attributes: &Attributes<'_>,
+    (verb, signer): (&str, &str),
+) -> bool {
+    let domain = signer.split('/').next().unwrap_or_default();
+    for name in [signer, &format!("{domain}/*")] {
+        let asked = auth::Attributes {
+            verb,
+            group: GROUP,
+            version: "*",
+            resource: "signers",
+            name,
+            ..auth::Attributes::of(attributes.user)
+        };
+        if authorizer.authorize(&asked).await.is_allowed() {
+            return true;
         }
-        false
+    }
+    false
+}
+
+/// Who may say that a bundle is a signer's.
+#[derive(Debug)]
+pub(crate) struct TrustBundleAttest {
+    authorizer: Arc<dyn Authorizer>,
+}
+
+impl TrustBundleAttest {
+    pub(crate) fn new(authorizer: Arc<dyn Authorizer>) -> Self {
+        Self { authorizer }
+    }
+}
+
+/// Whether nothing of an object has changed but what the garbage collector changes.
+fn is_collected(object: &Value, old: &Value) -> bool {
+    let bare = |it: &Value| {
+        let mut bare = it.clone();
+        for member in ["ownerReferences", "finalizers", "selfLink", "managedFields"] {
+            bare.remove_at(&["metadata", member]);
+        }
+        bare
+    };
+    bare(object) == bare(old)
+}
+
+#[async_trait]
+impl Plugin for TrustBundleAttest {
+    fn name(&self) -> &'static str {
+        "ClusterTrustBundleAttest"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        matches!(attributes.operation, Operation::Create | Operation::Update)
+            && attributes.group == GROUP
+            && attributes.resource == "clustertrustbundles"
+    }
+
+    async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let signer = attributes.object.str_at(&["spec", "signerName"]);
+        if signer.is_empty()
+            || attributes.old.is_some_and(|old| is_collected(attributes.object, old))
+            || is_permitted(self.authorizer.as_ref(), attributes, ("attest", signer)).await
+        {
+            return Ok(());
+        }
+        let why = format!("user not permitted to attest for signerName {signer:?}");
+        Err(attributes.forbid(&why))
     }
 }
 
@@ -84,10 +135,10 @@ impl Plugin for Signers {
             return Ok(());
         }
         let signer = old.str_at(&["spec", "signerName"]);
-        if self.is_permitted(attributes, signer).await {
+        let verb = self.verb;
+        if is_permitted(self.authorizer.as_ref(), attributes, (verb, signer)).await {
             return Ok(());
         }
-        let verb = self.verb;
         let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
         Err(attributes.forbid(&why))
     }

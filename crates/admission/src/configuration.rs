@@ -2,13 +2,23 @@
 //! Upstream: `k8s.io/apiserver/pkg/apis/apiserver` and `k8s.io/pod-security-admission/admission/api`.
 
 use std::collections::BTreeSet;
+use std::path::Path as FilePath;
+use std::sync::Arc;
 
 use apimachinery::validation::dns1123_subdomain;
 use apimachinery::{FieldErrors, Path, Value, validation, yaml};
 
+use webhook::Credentials;
+
+use crate::event_rate_limit::{self, Limit};
+use crate::image_policy::ImagePolicy;
+use crate::pod_node_selector::Selectors;
 use crate::pod_security::policy::{Level, LevelVersion, Policy, Version};
+use crate::pod_tolerations::Tolerations;
+use crate::resource_quota::limited::{self, Limited};
 
 const GROUP: &str = "apiserver.config.k8s.io/v1";
+const OLD_GROUP: &str = "apiserver.config.k8s.io/v1alpha1";
 const POD_SECURITY_VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
 const POD_SECURITY_GROUP: &str = "pod-security.admission.config.k8s.io";
 
@@ -16,6 +26,13 @@ const POD_SECURITY_GROUP: &str = "pod-security.admission.config.k8s.io";
 #[derive(Debug, Clone, Default)]
 pub struct AdmissionConfiguration {
     pub(crate) pod_security: Option<PodSecurityConfiguration>,
+    pub(crate) node_selectors: Selectors,
+    pub(crate) tolerations: Tolerations,
+    pub(crate) event_limits: Option<Vec<Limit>>,
+    pub(crate) image_policy: Option<ImagePolicy>,
+    pub(crate) limited: Vec<Limited>,
+    pub(crate) mutating_credentials: Option<Arc<Credentials>>,
+    pub(crate) validating_credentials: Option<Arc<Credentials>>,
 }
 
 /// What namespaces get that say nothing, and who is exempt.
@@ -56,17 +73,43 @@ impl AdmissionConfiguration {
                 None if path.is_empty() => Value::Null,
                 None => parsed(&read(path)?)?,
             };
-            match name {
-                "PodSecurity" if configuration.is_null() => {}
-                "PodSecurity" => {
-                    let made_of = PodSecurityConfiguration::of(&configuration);
-                    made.pod_security = Some(made_of.map_err(|why| format!("{name}: {why}"))?);
-                }
-                _ if configuration.is_null() => {}
-                _ => return Err(format!("a configuration of plugin {name:?} is not built yet")),
+            if !configuration.is_null() {
+                made.learn(name, &configuration).map_err(|why| format!("{name}: {why}"))?;
             }
         }
         Ok(made)
+    }
+
+    fn learn(&mut self, name: &str, given: &Value) -> Result<(), String> {
+        match name {
+            "PodSecurity" => self.pod_security = Some(PodSecurityConfiguration::of(given)?),
+            "PodNodeSelector" => self.node_selectors = Selectors::of(given)?,
+            "PodTolerationRestriction" => self.tolerations = Tolerations::of(given)?,
+            "EventRateLimit" => self.event_limits = Some(event_rate_limit::limits(given)?),
+            "ImagePolicyWebhook" => self.image_policy = Some(ImagePolicy::of(given)?),
+            "ResourceQuota" => self.limited = limited::of(given)?,
+            "MutatingAdmissionWebhook" => self.mutating_credentials = Some(credentials(given)?),
+            "ValidatingAdmissionWebhook" => self.validating_credentials = Some(credentials(given)?),
+            _ => return Err("a configuration of this plugin is not built yet".into()),
+        }
+        Ok(())
+    }
+
+    /// Whether plugins that are on have what they cannot be without.
+    ///
+    /// # Errors
+    /// Which plugin lacks what, in upstream's words.
+    pub fn check(&self, on: &[String]) -> Result<(), String> {
+        let is_on = |name: &str| on.iter().any(|it| it == name);
+        let lacks =
+            |name: &str, why: &str| Err(format!("couldn't init admission plugin {name:?}: {why}"));
+        if self.event_limits.is_none() && is_on("EventRateLimit") {
+            return lacks("EventRateLimit", "limits: Invalid value: null: must not be empty");
+        }
+        if self.image_policy.is_none() && is_on("ImagePolicyWebhook") {
+            return lacks("ImagePolicyWebhook", "no config specified");
+        }
+        Ok(())
     }
 }
 
@@ -78,7 +121,32 @@ fn parsed(text: &[u8]) -> Result<Value, String> {
     }
 }
 
-fn of_kind(value: &Value, versions: &[&str], kind: &str) -> Result<(), String> {
+/// As whom webhooks are called.
+fn credentials(value: &Value) -> Result<Arc<Credentials>, String> {
+    let old = value.str_at(&["apiVersion"]) == OLD_GROUP;
+    let kind = if old { "WebhookAdmission" } else { "WebhookAdmissionConfiguration" };
+    of_kind(value, &[GROUP, OLD_GROUP], kind)?;
+    members(value, "", &["kubeConfigFile"])?;
+    let file = value.str_at(&["kubeConfigFile"]);
+    if !FilePath::new(file).is_absolute() {
+        return Err(format!(
+            "kubeConfigFile: Invalid value: {file:?}: must be an absolute file path"
+        ));
+    }
+    Credentials::read(FilePath::new(file)).map(Arc::new)
+}
+
+/// Several errors as one text.
+pub(crate) fn in_one(errors: &FieldErrors) -> Option<String> {
+    let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    match all.as_slice() {
+        [] => None,
+        [one] => Some(one.clone()),
+        many => Some(format!("[{}]", many.join(", "))),
+    }
+}
+
+pub(crate) fn of_kind(value: &Value, versions: &[&str], kind: &str) -> Result<(), String> {
     let (version, given) = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));
     if given == kind && versions.contains(&version) {
         return Ok(());
@@ -86,7 +154,7 @@ fn of_kind(value: &Value, versions: &[&str], kind: &str) -> Result<(), String> {
     Err(format!("no kind {given:?} is registered for version {version:?}"))
 }
 
-fn members(value: &Value, at: &str, known: &[&str]) -> Result<(), String> {
+pub(crate) fn members(value: &Value, at: &str, known: &[&str]) -> Result<(), String> {
     let Some(object) = value.as_object() else {
         return Err(format!("{}: must be an object", at.trim_end_matches('.')));
     };
@@ -140,11 +208,10 @@ impl PodSecurityConfiguration {
                 &mut errors,
             ),
         };
-        if errors.is_empty() {
-            return Ok(made);
+        match in_one(&errors) {
+            Some(why) => Err(why),
+            None => Ok(made),
         }
-        let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        Err(if all.len() == 1 { all.concat() } else { format!("[{}]", all.join(", ")) })
     }
 }
 
@@ -243,8 +310,8 @@ mod tests {
         );
         check("- name: PodSecurity\n  path: away.yaml\n", "away.yaml is not there");
         check(
-            "- name: EventRateLimit\n  configuration: {kind: Configuration}\n",
-            "a configuration of plugin \"EventRateLimit\" is not built yet",
+            "- name: Priority\n  configuration: {kind: Configuration}\n",
+            "Priority: a configuration of this plugin is not built yet",
         );
     }
 }

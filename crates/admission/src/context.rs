@@ -51,6 +51,12 @@ pub trait Context: Send + Sync + Debug {
         base: &Value,
     ) -> Result<Value, Status>;
 
+    /// Makes a namespace, as the server itself.
+    ///
+    /// # Errors
+    /// When it cannot be made, also where there is one of that name.
+    async fn create_namespace(&self, name: &str) -> Result<(), Status>;
+
     /// An object with a configuration of its version applied to it, as server-side apply merges them.
     ///
     /// # Errors

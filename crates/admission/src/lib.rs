@@ -4,22 +4,37 @@
 //! Plugins read other objects through [`Objects`], the server's caches; they never see the store.
 
 mod admin_access;
+mod always;
+mod always_pull_images;
+mod anti_affinity;
 mod certificates;
 mod claim_resize;
 pub mod configuration;
+mod containers;
 pub mod context;
+mod declared_features;
 mod default_class;
 mod default_toleration_seconds;
+mod deny_external_ips;
 mod escalation;
+mod event_rate_limit;
+mod extended_resources;
 mod followed;
+mod image_policy;
 mod limit_ranger;
 mod matching;
 pub mod metrics;
+mod namespace_exists;
 mod namespace_lifecycle;
 mod node_restriction;
 mod object_in_use;
+mod owner_references;
+mod plugins;
 mod pod_group_protection;
+mod pod_node_selector;
+mod pod_resize;
 mod pod_security;
+mod pod_tolerations;
 mod pod_topology_labels;
 mod policies;
 mod priority;
@@ -47,11 +62,8 @@ pub use configuration::AdmissionConfiguration;
 pub use context::{Context, Reinvocation};
 use default_toleration_seconds::DefaultTolerationSeconds;
 use metrics::{Metrics, Step, Timers};
-use policies::Policies;
-use webhooks::Webhooks;
+pub use plugins::OFF_BY_DEFAULT;
 pub use webhooks::mutating::Annotations;
-use webhooks::mutating::Mutating;
-use webhooks::validating::Validating;
 
 /// What a write does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,54 +253,23 @@ struct Placed {
 }
 
 impl Chain {
-    /// Upstream's plugins in upstream's order. Every plugin changes the object before any judges it.
+    /// Upstream's plugins in upstream's order, those that are on where nobody says anything.
     #[must_use]
     pub fn standard(parts: &Parts) -> Self {
-        let objects = || Arc::clone(&parts.objects);
+        Self::of(parts, &AdmissionConfiguration::default(), &[])
+    }
+
+    /// The same with what plugins are told, and with these besides. One that cannot be without its configuration is not
+    /// there where it has none: see [`AdmissionConfiguration::check`].
+    #[must_use]
+    pub fn of(parts: &Parts, configuration: &AdmissionConfiguration, on: &[String]) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let webhooks = |resource, kind| Webhooks::new(parts, resource, kind, &metrics);
-        let policies = |resources| Policies::new(parts, resources, &metrics);
-        let namespaces = Arc::new(namespace_lifecycle::NamespaceLifecycle::new(objects()));
-        let plugins: Vec<Arc<dyn Plugin>> = vec![
-            Arc::clone(&namespaces) as Arc<dyn Plugin>,
-            Arc::new(limit_ranger::LimitRanger::new(objects())),
-            Arc::new(service_account::ServiceAccount::new(objects(), Arc::clone(&parts.random))),
-            Arc::new(node_restriction::NodeRestriction::new(objects())),
-            Arc::new(taint_nodes::TaintNodesByCondition),
-            Arc::new(pod_security::PodSecurity::new(objects(), Arc::clone(&parts.clock))),
-            Arc::new(priority::Priority::new(objects())),
-            Arc::new(DefaultTolerationSeconds::default()),
-            Arc::new(default_class::storage(objects())),
-            Arc::new(object_in_use::StorageObjectInUseProtection),
-            Arc::new(pod_group_protection::PodGroupProtection),
-            Arc::new(claim_resize::ClaimResize::new(objects())),
-            Arc::new(runtime_class::RuntimeClass::new(objects())),
-            Arc::new(certificates::approval(Arc::clone(&parts.authorizer))),
-            Arc::new(certificates::signing(Arc::clone(&parts.authorizer))),
-            Arc::new(certificates::SubjectRestriction),
-            Arc::new(default_class::ingress(objects())),
-            Arc::new(pod_topology_labels::PodTopologyLabels::new(objects())),
-            Arc::new(admin_access::AdminAccess::new(objects())),
-            // Upstream asks this where roles are stored, before they are checked: the last that may refuse unseen
-            // what comes after.
-            Arc::new(escalation::RoleEscalation::new(
-                Arc::clone(&parts.rbac),
-                Arc::clone(&parts.authorizer),
-            )),
-            Arc::new(policies::mutating::Mutating(policies((
-                "mutatingadmissionpolicies",
-                "mutatingadmissionpolicybindings",
-            )))),
-            Arc::new(Mutating(webhooks("mutatingwebhookconfigurations", "admit"))),
-            Arc::new(policies::validating::Validating(policies((
-                "validatingadmissionpolicies",
-                "validatingadmissionpolicybindings",
-            )))),
-            Arc::new(Validating(webhooks("validatingwebhookconfigurations", "validating"))),
-            // Last, so that nothing that is refused is counted.
-            Arc::new(resource_quota::ResourceQuota::new(objects())),
-        ];
-        let plugins = plugins.into_iter().map(|plugin| Placed { plugin, timers: Arc::default() });
+        let objects = Arc::clone(&parts.objects);
+        let namespaces = Arc::new(namespace_lifecycle::NamespaceLifecycle::new(objects));
+        let plugins = plugins::all(parts, configuration, (&namespaces, &metrics));
+        let is_off = |name: &str| OFF_BY_DEFAULT.contains(&name) && !on.iter().any(|it| it == name);
+        let plugins = plugins.into_iter().filter(|it| !is_off(it.name()));
+        let plugins = plugins.map(|plugin| Placed { plugin, timers: Arc::default() });
         Self {
             plugins: plugins.collect(),
             namespaces: Some(namespaces),
@@ -313,21 +294,6 @@ impl Chain {
         for placed in &mut self.plugins {
             if placed.plugin.name() == plugin.name() {
                 placed.plugin = Arc::new(plugin);
-            }
-        }
-        self
-    }
-
-    /// The same whose plugins are told this; `parts` are those that it was made of.
-    #[must_use]
-    pub fn configured(mut self, configuration: &AdmissionConfiguration, parts: &Parts) -> Self {
-        let Some(configuration) = &configuration.pod_security else { return self };
-        let objects = Arc::clone(&parts.objects);
-        let plugin = pod_security::PodSecurity::new(objects, Arc::clone(&parts.clock));
-        let plugin: Arc<dyn Plugin> = Arc::new(plugin.configured(configuration.clone()));
-        for placed in &mut self.plugins {
-            if placed.plugin.name() == plugin.name() {
-                placed.plugin = Arc::clone(&plugin);
             }
         }
         self

@@ -3,6 +3,7 @@
 //! Usage is kept in the quota's status and moved there by compare-and-set, so that two writes never both take the
 //! last of something. What a write took that failed afterwards is given back by the quota controller.
 
+pub(crate) mod limited;
 mod usage;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use apimachinery::{Status, Value};
 use async_trait::async_trait;
 
 use crate::{Attributes, Objects, Operation, Plugin};
+use limited::Limited;
 use quota::{Amounts, add, amounts};
 use usage::Usage;
 
@@ -20,6 +22,8 @@ const ATTEMPTS: usize = 8;
 #[derive(Debug)]
 pub(crate) struct ResourceQuota {
     objects: Arc<dyn Objects>,
+    /// What may be used only where a quota covers it.
+    limited: Vec<Limited>,
 }
 
 /// What a write does to a quota.
@@ -32,7 +36,11 @@ enum Verdict {
 
 impl ResourceQuota {
     pub(crate) fn new(objects: Arc<dyn Objects>) -> Self {
-        Self { objects }
+        Self { objects, limited: Vec::new() }
+    }
+
+    pub(crate) fn limited(self, limited: Vec<Limited>) -> Self {
+        Self { limited, ..self }
     }
 
     /// Whether a write fits one quota as it is now.
@@ -148,7 +156,7 @@ impl Plugin for ResourceQuota {
 
     async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         let quotas = self.objects.list("", "resourcequotas", attributes.namespace);
-        if quotas.is_empty() {
+        if quotas.is_empty() && self.limited.is_empty() {
             return Ok(());
         }
         let usage = Usage::of(attributes);
@@ -158,6 +166,7 @@ impl Plugin for ResourceQuota {
                 self.look(attributes, &quota.facts.name, &usage).await?;
             }
         }
+        limited::check((&self.limited, &quotas), attributes, &usage)?;
         for quota in quotas {
             self.charge(attributes, &quota.facts.name, &usage).await?;
         }

@@ -7,6 +7,8 @@ use component_base::SeededRandom;
 
 use super::*;
 
+mod switched;
+
 /// Objects in memory as admission sees them.
 #[derive(Debug)]
 pub(crate) struct Fixed(pub(crate) FixedObjects);
@@ -121,6 +123,10 @@ impl Context for Silent {
         _base: &Value,
     ) -> Result<Value, Status> {
         Ok(object)
+    }
+
+    async fn create_namespace(&self, name: &str) -> Result<(), Status> {
+        Err(Status::internal(format!("{name} was to be made")))
     }
 
     fn merge(

@@ -15,7 +15,7 @@ use apimachinery::{Status, Value, json};
 use auth::Authorizer;
 use component_base::Random;
 use registry::expressions::evaluate::{Conditions, Inputs, Matched};
-use webhook::{Call, Client, Resolver};
+use webhook::{Call, Client, Credentials, Resolver};
 
 use crate::followed::Followed;
 use crate::matching::{Constraints, is_exempt, operation};
@@ -52,7 +52,7 @@ pub(crate) struct Hook {
 pub(crate) struct Configuration(Vec<Hook>);
 
 impl Configuration {
-    fn new(value: &Value, before: Option<&Self>, resolver: &Arc<dyn Resolver>) -> Self {
+    fn new(value: &Value, before: Option<&Self>, reached: &Reached) -> Self {
         let configuration = value.str_at(&["metadata", "name"]);
         let mut hooks: Vec<Hook> = Vec::new();
         for hook in value.items_at(&["webhooks"]) {
@@ -62,7 +62,7 @@ impl Configuration {
             let mut kept = before.into_iter().flat_map(|it| &it.0);
             let kept = kept.find(|it| it.client_config == hook["clientConfig"]);
             let client = kept.map_or_else(
-                || Arc::new(Client::new(&hook["clientConfig"], Arc::clone(resolver))),
+                || Arc::new(reached.client(&hook["clientConfig"])),
                 |it| Arc::clone(&it.client),
             );
             let seconds = hook.i64_at(&["timeoutSeconds"]).and_then(|it| u64::try_from(it).ok());
@@ -84,6 +84,28 @@ impl Configuration {
         }
         Self(hooks)
     }
+}
+
+/// How webhooks are reached.
+struct Reached {
+    resolver: Arc<dyn Resolver>,
+    /// As whom, where that is said.
+    credentials: Option<Arc<Credentials>>,
+}
+
+impl Reached {
+    fn client(&self, config: &Value) -> Client {
+        Client::with_credentials(config, Arc::clone(&self.resolver), self.credentials.as_deref())
+    }
+}
+
+/// Which webhooks.
+pub(crate) struct Settings {
+    /// What their configurations are.
+    pub(crate) resource: &'static str,
+    /// `admit` or `validating`, as metrics call it.
+    pub(crate) kind: &'static str,
+    pub(crate) credentials: Option<Arc<Credentials>>,
 }
 
 /// Why a call is no answer.
@@ -116,16 +138,13 @@ pub(crate) struct Asked<'h> {
 }
 
 impl Webhooks {
-    pub(crate) fn new(
-        parts: &Parts,
-        resource: &str,
-        kind: &'static str,
-        metrics: &Arc<Metrics>,
-    ) -> Self {
+    pub(crate) fn new(parts: &Parts, settings: Settings, metrics: &Arc<Metrics>) -> Self {
+        let Settings { resource, kind, credentials } = settings;
         let services = Arc::clone(&parts.objects);
         let resolver: Arc<dyn Resolver> = Arc::new(crate::services::Services::new(services));
+        let reached = Reached { resolver, credentials };
         let make = move |value: &Value, before: Option<&Configuration>| {
-            Configuration::new(value, before, &resolver)
+            Configuration::new(value, before, &reached)
         };
         Self {
             configurations: Followed::new(parts.objects.as_ref(), resource, make),

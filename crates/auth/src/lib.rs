@@ -20,7 +20,7 @@ pub mod objects;
 pub mod oidc;
 pub mod privileged;
 pub mod rbac;
-mod remembered;
+pub mod remembered;
 mod remote;
 pub mod request;
 pub mod selectors;

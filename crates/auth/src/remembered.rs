@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// Answers by question.
-pub(crate) struct Remembered<K, V>(Mutex<LruCache<K, (V, Instant)>>)
+pub struct Remembered<K, V>(Mutex<LruCache<K, (V, Instant)>>)
 where
     K: std::hash::Hash + Eq;
 
@@ -20,12 +20,13 @@ impl<K: std::hash::Hash + Eq, V> std::fmt::Debug for Remembered<K, V> {
 
 impl<K: std::hash::Hash + Eq, V: Clone> Remembered<K, V> {
     /// Room for so many.
-    pub(crate) fn new(most: NonZeroUsize) -> Self {
+    #[must_use]
+    pub fn new(most: NonZeroUsize) -> Self {
         Self(Mutex::new(LruCache::new(most)))
     }
 
     /// What is known, where it still counts.
-    pub(crate) fn get(&self, key: &K) -> Option<V> {
+    pub fn get(&self, key: &K) -> Option<V> {
         let mut all = self.0.lock();
         let (value, until) = all.get(key)?;
         if *until > Instant::now() {
@@ -36,7 +37,7 @@ impl<K: std::hash::Hash + Eq, V: Clone> Remembered<K, V> {
     }
 
     /// Remembers an answer; one that counts for no time is not kept.
-    pub(crate) fn keep(&self, key: K, value: V, ttl: Duration) {
+    pub fn keep(&self, key: K, value: V, ttl: Duration) {
         if !ttl.is_zero() {
             self.0.lock().put(key, (value, Instant::now() + ttl));
         }

@@ -138,7 +138,9 @@ fn has_scope(pod: &Value, scope: &str) -> bool {
     }
 }
 
-fn selects(pod: &Value, selector: &Value) -> bool {
+/// Whether a pod has what a selector of scopes asks for.
+#[must_use]
+pub fn selects(pod: &Value, selector: &Value) -> bool {
     let scope = selector.str_at(&["scopeName"]);
     let values = selector.items_at(&["values"]);
     let class = pod.str_at(&["spec", "priorityClassName"]);
@@ -156,7 +158,9 @@ fn ends_by_itself(pod: &Value) -> bool {
     pod.i64_at(&["spec", "activeDeadlineSeconds"]).is_some_and(|it| it >= 0)
 }
 
-fn is_best_effort(pod: &Value) -> bool {
+/// Whether a pod says nothing of how much it needs.
+#[must_use]
+pub fn is_best_effort(pod: &Value) -> bool {
     let spec = &pod["spec"];
     let mut all = spec.items_at(&["containers"]).iter().chain(spec.items_at(&["initContainers"]));
     let counts = |of: &Value| {

@@ -31,6 +31,7 @@ use jiff::Timestamp;
 
 pub use apis::{Apis, Features};
 pub use declaration::{Declaration, DeletionRule, Generation, Scale};
+pub use pod_spec::scheduling::tolerations as check_tolerations;
 pub use resources::SemanticVersion;
 
 /// One version of a resource as it is served.

@@ -10,8 +10,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use component_base::tls::Trust;
 use http::header::HeaderValue;
-use rustls::ClientConfig;
-use rustls::pki_types::PrivateKeyDer;
+use rustls::client::WantsClientCert;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ConfigBuilder};
 
 use crate::config::Destination;
 use crate::tls;
@@ -71,7 +72,7 @@ fn secret(text: &str) -> Result<HeaderValue, String> {
     Ok(value)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let unable = |why: &dyn std::fmt::Display| format!("could not read {}: {why}", path.display());
     let size = std::fs::metadata(path).map_err(|error| unable(&error))?.len();
     if size > MAX_FILE_BYTES {
@@ -140,9 +141,32 @@ fn destination(cluster: &Value) -> Result<Destination, String> {
     Ok(destination)
 }
 
+/// A certificate and its key.
+pub(crate) struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identity({} certificates)", self.chain.len())
+    }
+}
+
+impl Identity {
+    /// TLS that presents it.
+    pub(crate) fn present(
+        &self,
+        base: ConfigBuilder<ClientConfig, WantsClientCert>,
+    ) -> Result<ClientConfig, String> {
+        let made = base.with_client_auth_cert(self.chain.clone(), self.key.clone_key());
+        made.map_err(|error| format!("client-certificate: {error}"))
+    }
+}
+
 /// Finds the files that a kubeconfig names.
-struct Files<'d> {
-    directory: &'d Path,
+pub(crate) struct Files<'d> {
+    pub(crate) directory: &'d Path,
 }
 
 impl Files<'_> {
@@ -166,23 +190,27 @@ impl Files<'_> {
             let pem = self.content(cluster, "certificate-authority")?;
             tls::trusting_pem(&pem.unwrap_or_default())?
         };
-        let certificate = self.content(user, "client-certificate")?;
-        let mut config = match certificate.zip(self.content(user, "client-key")?) {
+        let mut config = match self.identity(user)? {
             None => base.with_no_client_auth(),
-            Some((chain, key)) => {
-                let chain = rustls_pemfile::certs(&mut chain.as_slice()).flatten().collect();
-                let key: Option<PrivateKeyDer<'static>> =
-                    rustls_pemfile::private_key(&mut key.as_slice()).ok().flatten();
-                let key = key.ok_or("client-key holds no private key")?;
-                let made = base.with_client_auth_cert(chain, key);
-                made.map_err(|error| format!("client-certificate: {error}"))?
-            }
+            Some(identity) => identity.present(base)?,
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
 
-    fn authorization(&self, user: &Value) -> Result<Authorization, String> {
+    /// The certificate of a user, where it has one.
+    pub(crate) fn identity(&self, user: &Value) -> Result<Option<Identity>, String> {
+        let certificate = self.content(user, "client-certificate")?;
+        let Some((chain, key)) = certificate.zip(self.content(user, "client-key")?) else {
+            return Ok(None);
+        };
+        let chain = rustls_pemfile::certs(&mut chain.as_slice()).flatten().collect();
+        let key = rustls_pemfile::private_key(&mut key.as_slice()).ok().flatten();
+        let key = key.ok_or("client-key holds no private key")?;
+        Ok(Some(Identity { chain, key }))
+    }
+
+    pub(crate) fn authorization(&self, user: &Value) -> Result<Authorization, String> {
         for made in ["exec", "auth-provider"] {
             if user.get(made).is_some_and(|it| !it.is_null()) {
                 return Err(format!("users with {made} cannot be used here"));

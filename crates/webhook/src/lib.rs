@@ -6,8 +6,10 @@
 
 mod config;
 mod connection;
+mod credentials;
 mod error;
 mod kubeconfig;
+mod review;
 mod tls;
 
 use std::fmt::Debug;
@@ -20,9 +22,11 @@ use bytes::Bytes;
 
 use config::Destination;
 use connection::{Answered, Connections};
+pub use credentials::Credentials;
 pub use error::{CallError, handshake};
 use kubeconfig::Authorization;
 pub use kubeconfig::Kubeconfig;
+pub use review::Asking;
 pub use tls::{trusting, with_authorities};
 
 /// How many bytes an answer may have. The objects of a request have 3 MiB at most, a patch is written in base64.
@@ -71,10 +75,24 @@ impl Client {
     /// The client of a `clientConfig`. What is wrong with that is told when it is called.
     #[must_use]
     pub fn new(config: &Value, resolver: Arc<dyn Resolver>) -> Self {
+        Self::with_credentials(config, resolver, None)
+    }
+
+    /// The same, which says who calls as credentials have it for where the webhook is.
+    #[must_use]
+    pub fn with_credentials(
+        config: &Value,
+        resolver: Arc<dyn Resolver>,
+        credentials: Option<&Credentials>,
+    ) -> Self {
         let parts = Destination::of(config).and_then(|destination| {
-            let tls = tls::config(config.str_at(&["caBundle"]))?;
+            let bundle = config.str_at(&["caBundle"]);
+            let (tls, authorization) = match credentials {
+                Some(credentials) => credentials.of(&destination, bundle)?,
+                None => (tls::config(bundle, None)?, Authorization::None),
+            };
             let connections = Connections::new(Some(tls));
-            Ok(Parts { destination, connections, authorization: Authorization::None })
+            Ok(Parts { destination, connections, authorization })
         });
         Self { parts, resolver: Some(resolver) }
     }

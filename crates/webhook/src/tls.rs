@@ -13,6 +13,8 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, ConfigBuilder, Error, RootCertStore};
 use x509_parser::parse_x509_certificate;
 
+use crate::kubeconfig::Identity;
+
 /// Where distributions keep the authorities that they trust.
 const SYSTEM_AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
@@ -50,8 +52,17 @@ pub(crate) fn trusting_pem(
 }
 
 /// TLS to one webhook.
-pub(crate) fn config(bundle: &str) -> Result<Arc<ClientConfig>, String> {
-    trusting(bundle).map(anonymous)
+pub(crate) fn config(
+    bundle: &str,
+    identity: Option<&Identity>,
+) -> Result<Arc<ClientConfig>, String> {
+    let base = trusting(bundle)?;
+    let mut config = match identity {
+        None => return Ok(anonymous(base)),
+        Some(identity) => identity.present(base)?,
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
 }
 
 /// TLS to a server of authorities in PEM; of the machine's where there are none.

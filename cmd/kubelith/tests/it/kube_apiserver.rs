@@ -264,6 +264,13 @@ fn it_replaces_upstream_s_beside_other_parts() {
     assert!(log.contains("--watch-cache-sizes has no meaning here"), "{log}");
 }
 
+const ADMISSION: &str = "apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- name: PodNodeSelector
+  configuration: {podNodeSelectorPluginConfig: {clusterDefaultNodeSelector: disk=ssd}}
+";
+
 #[test]
 fn it_has_a_store_of_its_own_where_it_is_told_so() {
     let (pki, port) = (Pki::make(), free_port());
@@ -271,9 +278,19 @@ fn it_has_a_store_of_its_own_where_it_is_told_so() {
     let mut arguments = vec!["kube-apiserver".to_owned()];
     arguments.extend(pki.flags(port));
     arguments.extend(["--data-dir".to_owned(), data.display().to_string()]);
+    pki.write("admission.yaml", ADMISSION);
+    let file = pki.path("admission.yaml");
+    arguments.push(format!("--admission-control-config-file={file}"));
+    arguments.push("--enable-admission-plugins=PodNodeSelector,NamespaceAutoProvision".into());
     let mut server = Part::start(&arguments, "API server");
     let admin = Admin { pki: &pki, port };
     assert_eq!(admin.ask("GET", "/readyz", None), "ok");
+    // Plugins that are off upstream are on where they are asked for, and told what the file says.
+    let account = r#"{"apiVersion":"v1","kind":"ServiceAccount","metadata":{"name":"default"}}"#;
+    admin.ask("POST", "/api/v1/namespaces/fresh/serviceaccounts", Some(account));
+    let pod = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"i"}]}}"#;
+    let pod = admin.ask("POST", "/api/v1/namespaces/fresh/pods", Some(pod));
+    assert!(pod.contains(r#""nodeSelector":{"disk":"ssd"}"#), "{pod}");
     // Nothing is made that somebody else keeps.
     assert!(!data.join("pki").exists() && !data.join("kubeconfig").exists());
     server.0.kill().unwrap();
@@ -299,6 +316,10 @@ fn what_is_wrong_is_said_as_upstream_says_it() {
         (
             &["--egress-selector-config-file=x"],
             "error: --egress-selector-config-file=x: this is not built yet",
+        ),
+        (
+            &["--enable-admission-plugins=EventRateLimit", "--data-dir=/nowhere"],
+            "couldn't init admission plugin \"EventRateLimit\": limits: Invalid value",
         ),
         (&["--feature-gates=Nope=true", "--data-dir=/nowhere"], "unrecognized feature gate: Nope"),
     ] {

@@ -2,7 +2,7 @@
 
 use apimachinery::Value;
 
-use quota::{Amounts, in_scope, used_by};
+use quota::{Amounts, in_scope, selects, used_by};
 
 use crate::{Attributes, Operation};
 
@@ -50,6 +50,16 @@ impl<'u> Usage<'u> {
     /// Whether the object counts for a quota.
     pub(super) fn in_scope(&self, quota: &Value) -> bool {
         in_scope(self.pod, self.object, quota)
+    }
+
+    /// The names of all that the object uses, as quotas bound them.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.now.iter().filter(|(_, amount)| !amount.is_zero()).map(|(name, _)| name.as_str())
+    }
+
+    /// Whether the object has a scope, as a selector of scopes says.
+    pub(super) fn selected(&self, selector: &Value) -> bool {
+        self.pod && selects(self.object, selector)
     }
 
     /// What the write adds to what a quota counts; less than nothing where an update gives back.

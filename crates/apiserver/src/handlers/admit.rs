@@ -1,15 +1,19 @@
 //! Sends a write through the admission plugins, and tells them of it what costs something to tell.
 
+use std::sync::Arc;
+
 use admission::context::{Context, Kind, Reinvocation};
 use admission::{Annotations, Attributes, Operation};
 use api::ResourceFacts;
-use apimachinery::{Object, Status, Value, conform};
+use apimachinery::{Object, Status, Value, conform, value};
 use async_trait::async_trait;
+use http::Method;
 use registry::{Scale, Served};
 
 use super::proxy::options_kind;
 use super::subresource::scale_of;
 use crate::Server;
+use crate::bootstrap::Bootstrap;
 use crate::exchange::Exchange;
 use crate::posted;
 use crate::query::Query;
@@ -28,14 +32,14 @@ pub(crate) struct Admission<'a> {
 
 /// Lets the plugins change the object.
 pub(crate) async fn admit(
-    server: &Server,
+    server: &Arc<Server>,
     exchange: &mut Exchange,
     admission: &Admission<'_>,
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
     let mut reinvocation = Reinvocation::default();
-    let user = std::sync::Arc::clone(&exchange.user);
+    let user = Arc::clone(&exchange.user);
     let asked = Asked::new(server, admission, &exchange.query);
     let told = (&mut exchange.warnings, &mut exchange.annotations, &mut reinvocation);
     let mut attributes = attributes(&asked, &user, (object, old), told);
@@ -45,14 +49,14 @@ pub(crate) async fn admit(
 
 /// Lets the plugins judge the object.
 pub(crate) async fn judge(
-    server: &Server,
+    server: &Arc<Server>,
     exchange: &mut Exchange,
     admission: &Admission<'_>,
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
     let mut reinvocation = Reinvocation::default();
-    let user = std::sync::Arc::clone(&exchange.user);
+    let user = Arc::clone(&exchange.user);
     let asked = Asked::new(server, admission, &exchange.query);
     let told = (&mut exchange.warnings, &mut exchange.annotations, &mut reinvocation);
     let mut attributes = attributes(&asked, &user, (object, old), told);
@@ -61,7 +65,7 @@ pub(crate) async fn judge(
 }
 
 /// Whether a plugin wants to see who is deleted from a resource.
-pub(crate) fn is_judged(server: &Server, exchange: &Exchange, target: &Target) -> bool {
+pub(crate) fn is_judged(server: &Arc<Server>, exchange: &Exchange, target: &Target) -> bool {
     let (operation, subresource, name) = (Operation::Delete, "", String::new());
     let admission = Admission { operation, target, subresource, name, dry_run: false };
     let asked = Asked::new(server, &admission, &exchange.query);
@@ -116,14 +120,14 @@ enum Form {
 /// A write, for who wants to know more of it.
 #[derive(Debug)]
 struct Asked<'a> {
-    server: &'a Server,
+    server: &'a Arc<Server>,
     admission: &'a Admission<'a>,
     query: &'a Query,
     form: Form,
 }
 
 impl<'a> Asked<'a> {
-    fn new(server: &'a Server, admission: &'a Admission<'a>, query: &'a Query) -> Self {
+    fn new(server: &'a Arc<Server>, admission: &'a Admission<'a>, query: &'a Query) -> Self {
         let target = admission.target;
         let form = match (admission.subresource, target.resource().rules().scale) {
             ("", _) => Form::Itself,
@@ -232,6 +236,15 @@ impl Context for Asked<'_> {
         resource.conform(&view.served, &mut object).map_err(Status::internal)?;
         resource.default(&view.served, &mut object);
         view.to_pipeline(self.server, self.admission.target, object).await
+    }
+
+    async fn create_namespace(&self, name: &str) -> Result<(), Status> {
+        let object = value!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": (name)}
+        });
+        let made = Bootstrap::new(self.server);
+        let made = made.send(Method::POST, "/api/v1/namespaces", Some(&object)).await;
+        made.map(drop).map_err(Status::internal)
     }
 
     fn merge(

@@ -62,7 +62,7 @@ pub(crate) async fn delete_collection(
 /// Whether the objects of this collection are events, of which there are many, and nobody who judges wants to see them: then
 /// nothing has to be known of one but that nobody holds it.
 fn is_plain(
-    server: &Server,
+    server: &Arc<Server>,
     exchange: &Exchange,
     target: &Target,
     options: &DeleteOptions,

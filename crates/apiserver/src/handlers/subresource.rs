@@ -329,7 +329,7 @@ fn bound_name(exchange: &mut Exchange, binding: &Value) -> Result<String, Status
 
 /// Lets the plugins change and judge a binding.
 async fn admit_binding(
-    server: &Server,
+    server: &Arc<Server>,
     exchange: &mut Exchange,
     target: &Target,
     options: &WriteOptions,

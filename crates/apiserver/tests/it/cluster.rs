@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use admission::{Chain, Parts};
+use admission::{AdmissionConfiguration, Chain, Parts};
 use apimachinery::{Value, json, value};
 use apiserver::allocate::ServiceRange;
 use apiserver::bootstrap::{self, Settings, Summary};
@@ -67,6 +67,10 @@ pub(crate) struct With {
     pub(crate) shares_store: bool,
     /// Instead of one range of IPv4.
     pub(crate) service_range: Option<ServiceRange>,
+    /// What admission plugins are told.
+    pub(crate) admission: AdmissionConfiguration,
+    /// Admission plugins that are on besides those that are anyway.
+    pub(crate) plugins: Vec<String>,
     /// Told what this server's authorizers are.
     pub(crate) tell: Option<Box<dyn FnOnce(Arc<ConfiguredAuthorizers>) + Send>>,
 }
@@ -163,7 +167,7 @@ fn access(
     Access {
         authenticators,
         authorizer,
-        admission: Chain::standard(&parts),
+        admission: Chain::of(&parts, &changed.admission, &changed.plugins),
         front_proxy: changed.front_proxy,
         anonymous: changed.anonymous.unwrap_or_else(|| true.into()),
         metrics: changed.metrics,

@@ -36,6 +36,8 @@ pub(crate) struct Hook {
     pub(crate) bundle: String,
     /// What it was asked.
     pub(crate) seen: Arc<Mutex<Vec<Value>>>,
+    /// Who asked it last, by the header `Authorization`.
+    pub(crate) caller: Arc<Mutex<String>>,
     task: JoinHandle<()>,
 }
 
@@ -76,9 +78,11 @@ impl Hook {
         let url = format!("https://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
         let acceptor = TlsAcceptor::from(Arc::new(tls));
-        let task = tokio::spawn(serve(listener, acceptor, Arc::new(reply), Arc::clone(&seen)));
+        let caller = Arc::default();
+        let noted = (Arc::clone(&seen), Arc::clone(&caller));
+        let task = tokio::spawn(serve(listener, acceptor, Arc::new(reply), noted));
         let bundle = BASE64_STANDARD.encode(authority.pem());
-        Self { url, bundle, seen, task }
+        Self { url, bundle, seen, caller, task }
     }
 
     /// Its `clientConfig`.
@@ -112,22 +116,19 @@ impl Hook {
     }
 }
 
+/// What is noted of a request: its body, and who sent it.
+type Noted = (Arc<Mutex<Vec<Value>>>, Arc<Mutex<String>>);
 type Act = dyn Fn(&Value) -> Reply + Send + Sync;
 
-async fn serve(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    reply: Arc<Act>,
-    seen: Arc<Mutex<Vec<Value>>>,
-) {
+async fn serve(listener: TcpListener, acceptor: TlsAcceptor, reply: Arc<Act>, noted: Noted) {
     while let Ok((tcp, _)) = listener.accept().await {
-        let (acceptor, reply, seen) = (acceptor.clone(), Arc::clone(&reply), Arc::clone(&seen));
+        let (acceptor, reply, noted) = (acceptor.clone(), Arc::clone(&reply), noted.clone());
         tokio::spawn(async move {
             let _ = tcp.set_nodelay(true);
             // Who does not trust this server breaks off.
             let Ok(tls) = acceptor.accept(tcp).await else { return };
             let service =
-                service_fn(move |request| answer(request, Arc::clone(&reply), Arc::clone(&seen)));
+                service_fn(move |request| answer(request, Arc::clone(&reply), noted.clone()));
             let _ = http1::Builder::new().serve_connection(TokioIo::new(tls), service).await;
         });
     }
@@ -136,9 +137,12 @@ async fn serve(
 async fn answer(
     request: Request<Incoming>,
     reply: Arc<Act>,
-    seen: Arc<Mutex<Vec<Value>>>,
+    (seen, caller): Noted,
 ) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
     let path = request.uri().path().to_owned();
+    let authorization = request.headers().get(http::header::AUTHORIZATION);
+    let authorization = authorization.and_then(|it| it.to_str().ok()).unwrap_or_default();
+    authorization.clone_into(&mut caller.lock());
     let body = request.into_body().collect().await.unwrap().to_bytes();
     // What is only read has no body.
     let review = match body.is_empty() {

@@ -168,7 +168,7 @@ fn label_keys(term: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 }
 
 /// Checks what taints a pod tolerates.
-pub(crate) fn tolerations(list: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
+pub fn tolerations(list: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
     for (index, toleration) in list.iter().enumerate() {
         let at = path.index(index);
         let text = |member| toleration.str_at(&[member]);
