@@ -23,15 +23,30 @@ struct Use {
     consumed: Amounts,
 }
 
-/// What is taken of all devices.
+/// What is taken of all devices: by pool, driver and device, so that a pool is looked for once for all of its devices.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Allocated(BTreeMap<DeviceId, Use>);
+pub struct Allocated(BTreeMap<CompactString, BTreeMap<CompactString, Uses>>);
+
+type Uses = BTreeMap<CompactString, Use>;
+
+/// What is taken of the devices of a pool.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OfPool<'a>(Option<&'a Uses>);
+
+impl OfPool<'_> {
+    /// Whether somebody has a device alone.
+    pub(crate) fn is_taken(self, device: &str) -> bool {
+        self.0.and_then(|it| it.get(device)).is_some_and(|it| it.alone > 0)
+    }
+}
 
 impl Allocated {
     /// Takes what was given.
     pub fn take(&mut self, allocation: &Allocation) {
         for given in allocation.devices.iter().filter(|it| !it.admin) {
-            let used = self.0.entry(given.id.clone()).or_default();
+            let DeviceId { driver, pool, device } = given.id.clone();
+            let uses = self.0.entry(pool).or_default().entry(driver).or_default();
+            let used = uses.entry(device).or_default();
             if given.shared {
                 used.sharing += 1;
                 add(&mut used.consumed, &whole(given));
@@ -44,7 +59,10 @@ impl Allocated {
     /// Gives it back.
     pub fn give_back(&mut self, allocation: &Allocation) {
         for given in allocation.devices.iter().filter(|it| !it.admin) {
-            let Some(used) = self.0.get_mut(&given.id) else { continue };
+            let DeviceId { driver, pool, device } = &given.id;
+            let Some(drivers) = self.0.get_mut(pool) else { continue };
+            let Some(uses) = drivers.get_mut(driver) else { continue };
+            let Some(used) = uses.get_mut(device) else { continue };
             if given.shared {
                 used.sharing = used.sharing.saturating_sub(1);
                 for (name, amount) in whole(given) {
@@ -56,27 +74,42 @@ impl Allocated {
                 used.alone = used.alone.saturating_sub(1);
             }
             if used.alone == 0 && used.sharing == 0 {
-                self.0.remove(&given.id);
+                uses.remove(device);
+                if uses.is_empty() {
+                    drivers.remove(driver);
+                }
+                if drivers.is_empty() {
+                    self.0.remove(pool);
+                }
             }
         }
+    }
+
+    /// What is taken of the devices of a pool.
+    pub(crate) fn of_pool(&self, driver: &str, pool: &str) -> OfPool<'_> {
+        OfPool(self.0.get(pool).and_then(|it| it.get(driver)))
+    }
+
+    fn of(&self, id: &DeviceId) -> Option<&Use> {
+        self.0.get(&id.pool)?.get(&id.driver)?.get(&id.device)
     }
 
     /// Whether somebody has a device alone.
     #[must_use]
     pub fn is_taken(&self, id: &DeviceId) -> bool {
-        self.0.get(id).is_some_and(|it| it.alone > 0)
+        self.of(id).is_some_and(|it| it.alone > 0)
     }
 
     /// Whether anybody has a device, or a part of it.
     #[must_use]
     pub fn is_used(&self, id: &DeviceId) -> bool {
-        self.0.contains_key(id)
+        self.of(id).is_some()
     }
 
     /// How much of a device those have who share it; `None` where nobody does.
     #[must_use]
     pub fn consumed(&self, id: &DeviceId) -> Option<&Amounts> {
-        self.0.get(id).filter(|it| it.sharing > 0).map(|it| &it.consumed)
+        self.of(id).filter(|it| it.sharing > 0).map(|it| &it.consumed)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Pods that wait for a node: ready to be tried, backing off, or waiting for something to change.
 //!
-//! Knows no watch and reads no clock: it is told what happened, and when.
+//! Knows no watch and reads no clock: it is told what happened, and when. Where no pod is ready, one that backs off is
+//! tried before its time (upstream: `SchedulerPopFromBackoffQ`); what brings pods back is what happens, so that a pod is not
+//! tried again for nothing.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +40,10 @@ impl Backoff {
 
 /// After this long a pod is tried again though nothing happened that should help it.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// Pods whose pauses end within the same span of this length are tried in the order of those that are ready: as long as
+/// upstream's.
+const WINDOW: Duration = Duration::from_secs(1);
 
 /// What brings a pod back that waited so long.
 const FLUSHED: &str = "UnschedulableTimeout";
@@ -110,8 +116,10 @@ type Rank = (Reverse<i32>, Instant, u64);
 enum Place {
     /// To be tried.
     Active(Rank),
-    /// To be tried then.
-    Backoff(Instant),
+    /// To be tried then, or before where no other is ready.
+    Backoff((Instant, Rank)),
+    /// To be tried then, and not before: something went wrong.
+    AfterError(Instant),
     /// Nothing helps for now.
     Unschedulable(Instant),
     /// It is being tried, or its binding is.
@@ -127,6 +135,8 @@ struct Entry {
     attempts: u32,
     since: Instant,
     backoff_until: Instant,
+    /// Whether it backs off since something went wrong.
+    after_error: bool,
     refused_by: Vec<&'static str>,
     /// Whether it is tried although nothing happened.
     flushed: bool,
@@ -150,7 +160,8 @@ impl Entry {
 pub struct Queue {
     entries: BTreeMap<ObjectKey, Entry>,
     active: BTreeMap<Rank, ObjectKey>,
-    backoff: BTreeSet<(Instant, ObjectKey)>,
+    backoff: BTreeMap<(Instant, Rank), ObjectKey>,
+    after_error: BTreeSet<(Instant, ObjectKey)>,
     unschedulable: BTreeSet<(Instant, ObjectKey)>,
     /// The unschedulable ones by the plugins that refused them, so that what happens costs nothing for those it cannot
     /// help; under [`ANYTHING`] where no plugin did.
@@ -158,6 +169,10 @@ pub struct Queue {
     sequence: u64,
     backoff_for: Backoff,
     gated: BTreeSet<ObjectKey>,
+    /// Pods that are not to be tried until others have been told to make room, with what would have brought them back.
+    kept_back: BTreeMap<ObjectKey, Option<&'static str>>,
+    /// Where the spans of [`WINDOW`] begin.
+    epoch: Option<Instant>,
     /// Who uses each resource claim.
     users: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// Pods that came to a queue, by what brought them, since somebody asked.
@@ -179,7 +194,7 @@ impl Queue {
         let size = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         [
             ("active", size(self.active.len())),
-            ("backoff", size(self.backoff.len())),
+            ("backoff", size(self.backoff.len() + self.after_error.len())),
             ("unschedulable", size(self.unschedulable.len())),
             ("gated", size(self.gated.len())),
         ]
@@ -212,6 +227,9 @@ impl Queue {
         let key = pod.key.clone();
         let before = self.take(&key);
         let same = before.filter(|it| it.pod.uid == pod.uid);
+        if same.is_none() {
+            self.kept_back.remove(&key);
+        }
         let event = if same.is_some() { "UnscheduledPodUpdate" } else { "UnscheduledPodAdd" };
         let entry = same.unwrap_or_else(|| Entry {
             pod: Arc::clone(&pod),
@@ -219,10 +237,19 @@ impl Queue {
             attempts: 0,
             since: now,
             backoff_until: now,
+            after_error: false,
             refused_by: Vec::new(),
             flushed: false,
         });
-        let place = if gated { Place::Gated } else { self.ready(&entry, &pod, now) };
+        let kept = matches!(entry.place, Place::Unschedulable(_)) && !gated;
+        let place = match self.kept_back.get_mut(&key).filter(|_| kept) {
+            Some(missed) => {
+                *missed = Some(event);
+                entry.place.clone()
+            }
+            None if gated => Place::Gated,
+            None => self.ready(&entry, &pod, now),
+        };
         self.insert(key, Entry { pod, ..entry }, place, event);
     }
 
@@ -234,13 +261,15 @@ impl Queue {
 
     /// Forgets a pod.
     pub fn remove(&mut self, key: &ObjectKey) {
+        self.kept_back.remove(key);
         self.take(key);
     }
 
-    /// The next pod to try. It stays known until it is removed, and comes back by [`Self::failed`].
+    /// The next pod to try: where none is ready, the first of those that back off. It stays known until it is removed, and comes back by [`Self::failed`].
     pub fn pop(&mut self, now: Instant) -> Option<Arc<PodLite>> {
         self.due(now);
-        let (_, key) = self.active.pop_first()?;
+        let ready = self.active.pop_first().map(|(_, key)| key);
+        let key = ready.or_else(|| self.backoff.pop_first().map(|(_, key)| key))?;
         let entry = self.entries.get_mut(&key)?;
         entry.place = Place::Out;
         entry.attempts = entry.attempts.saturating_add(1);
@@ -251,7 +280,9 @@ impl Queue {
     /// stay where they are, and so do those that are being tried.
     pub fn pop_waiting(&mut self, key: &ObjectKey) -> Option<Arc<PodLite>> {
         let place = self.entries.get(key).map(|it| it.place.clone());
-        if matches!(place, None | Some(Place::Gated | Place::Out)) {
+        if matches!(place, None | Some(Place::Gated | Place::Out))
+            || self.kept_back.contains_key(key)
+        {
             return None;
         }
         let mut entry = self.take(key)?;
@@ -264,7 +295,10 @@ impl Queue {
     /// A pod was tried and these plugins refused nodes. It waits for something that helps.
     pub fn failed(&mut self, key: &ObjectKey, refused_by: Vec<&'static str>, now: Instant) {
         let Some(mut entry) = self.take(key) else { return };
-        entry.backoff_until = now + self.backoff_for.after(entry.attempts);
+        let until = now + self.backoff_for.after(entry.attempts);
+        // Where nobody refused it, there is nobody to say what helps.
+        entry.after_error = refused_by.is_empty();
+        entry.backoff_until = if entry.after_error { until } else { self.window_end(until, now) };
         entry.refused_by = refused_by;
         entry.flushed = false;
         let place = Place::Unschedulable(now + LONGEST_WAIT);
@@ -275,8 +309,25 @@ impl Queue {
     pub fn retry(&mut self, key: &ObjectKey, now: Instant) {
         let Some(mut entry) = self.take(key) else { return };
         let until = now + self.backoff_for.after(entry.attempts);
-        entry.backoff_until = until;
-        self.insert(key.clone(), entry, Place::Backoff(until), "ScheduleAttemptFailure");
+        (entry.backoff_until, entry.after_error) = (until, true);
+        self.insert(key.clone(), entry, Place::AfterError(until), "ScheduleAttemptFailure");
+    }
+
+    /// A pod is not to be tried until others, which make room for it, have been told to go: until [`Self::let_go`].
+    pub fn keep_back(&mut self, key: &ObjectKey) {
+        if self.entries.contains_key(key) {
+            self.kept_back.entry(key.clone()).or_default();
+        }
+    }
+
+    /// A pod need not be kept back any longer. It is tried again where something happened meanwhile, or for a reason.
+    pub fn let_go(&mut self, key: &ObjectKey, reason: Option<&'static str>, now: Instant) {
+        let Some(missed) = self.kept_back.remove(key) else { return };
+        let waits =
+            self.entries.get(key).is_some_and(|it| matches!(it.place, Place::Unschedulable(_)));
+        if let Some(event) = missed.or(reason).filter(|_| waits) {
+            self.again(key, now, event);
+        }
     }
 
     /// Something happened: pods that it may help are tried again.
@@ -327,23 +378,44 @@ impl Queue {
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         let first = |set: &BTreeSet<(Instant, ObjectKey)>| set.first().map(|(at, _)| *at);
-        first(&self.backoff).into_iter().chain(first(&self.unschedulable)).min()
+        let backoff = self.backoff.keys().next().map(|(at, _)| *at);
+        backoff.into_iter().chain(first(&self.after_error)).chain(first(&self.unschedulable)).min()
     }
 
     fn due(&mut self, now: Instant) {
-        for (set, event) in [(&self.backoff, "BackoffComplete"), (&self.unschedulable, FLUSHED)]
-            .map(|(set, event)| {
-                let due = set.iter().take_while(|(at, _)| *at <= now);
-                (due.map(|(_, key)| key.clone()).collect::<Vec<_>>(), event)
-            })
-        {
-            for key in set {
-                self.again(&key, now, event);
-            }
+        let over = self.backoff.iter().take_while(|((at, _), _)| *at <= now);
+        let over: Vec<ObjectKey> = over.map(|(_, key)| key.clone()).collect();
+        let first = |set: &BTreeSet<(Instant, ObjectKey)>| -> Vec<ObjectKey> {
+            let due = set.iter().take_while(|(at, _)| *at <= now);
+            due.map(|(_, key)| key.clone()).collect()
+        };
+        let (after_error, flushed) = (first(&self.after_error), first(&self.unschedulable));
+        for key in over.into_iter().chain(after_error) {
+            self.again(&key, now, "BackoffComplete");
+        }
+        for key in flushed {
+            self.again(&key, now, FLUSHED);
         }
     }
 
+    /// The end of the span in which a pause ends: those that end in the same one are tried in the order of the others.
+    fn window_end(&mut self, at: Instant, now: Instant) -> Instant {
+        let epoch = *self.epoch.get_or_insert(now);
+        let passed = at.saturating_duration_since(epoch).as_nanos() / WINDOW.as_nanos();
+        epoch + WINDOW.saturating_mul(u32::try_from(passed + 1).unwrap_or(u32::MAX))
+    }
+
     fn again(&mut self, key: &ObjectKey, now: Instant, event: &'static str) {
+        // Who waited so long is not kept back any more, whatever came of it.
+        if event == FLUSHED {
+            self.kept_back.remove(key);
+        }
+        let waits =
+            self.entries.get(key).is_some_and(|it| matches!(it.place, Place::Unschedulable(_)));
+        if let Some(missed) = self.kept_back.get_mut(key).filter(|_| waits) {
+            *missed = Some(event);
+            return;
+        }
         let Some(mut entry) = self.take(key) else { return };
         entry.flushed |= event == FLUSHED;
         let pod = Arc::clone(&entry.pod);
@@ -352,11 +424,13 @@ impl Queue {
     }
 
     fn ready(&mut self, entry: &Entry, pod: &PodLite, now: Instant) -> Place {
-        if entry.backoff_until > now {
-            return Place::Backoff(entry.backoff_until);
+        let backs_off = entry.backoff_until > now;
+        if backs_off && entry.after_error {
+            return Place::AfterError(entry.backoff_until);
         }
         self.sequence += 1;
-        Place::Active((Reverse(pod.priority), entry.since, self.sequence))
+        let rank = (Reverse(pod.priority), entry.since, self.sequence);
+        if backs_off { Place::Backoff((entry.backoff_until, rank)) } else { Place::Active(rank) }
     }
 
     fn insert(&mut self, key: ObjectKey, mut entry: Entry, place: Place, event: &'static str) {
@@ -366,7 +440,11 @@ impl Queue {
                 "active"
             }
             Place::Backoff(at) => {
-                self.backoff.insert((at, key.clone()));
+                self.backoff.insert(at, key.clone());
+                "backoff"
+            }
+            Place::AfterError(at) => {
+                self.after_error.insert((at, key.clone()));
                 "backoff"
             }
             Place::Unschedulable(at) => {
@@ -405,7 +483,8 @@ impl Queue {
         }
         match entry.place {
             Place::Active(rank) => drop(self.active.remove(&rank)),
-            Place::Backoff(at) => drop(self.backoff.remove(&(at, key.clone()))),
+            Place::Backoff(at) => drop(self.backoff.remove(&at)),
+            Place::AfterError(at) => drop(self.after_error.remove(&(at, key.clone()))),
             Place::Unschedulable(at) => {
                 self.unschedulable.remove(&(at, key.clone()));
                 for plugin in entry.refusing() {
@@ -454,19 +533,75 @@ mod tests {
         assert_eq!(popped(&mut queue, now), ["d", "b", "a", "c"]);
     }
 
+    /// A queue in which these pods, which are tried at once, are refused by a plugin.
+    fn refused(names: &[(&str, i64)], plugins: &[&'static str], now: Instant) -> Queue {
+        let mut queue = Queue::default();
+        for (name, priority) in names {
+            let pod = pod(name, *priority);
+            queue.put(Arc::clone(&pod), false, now);
+            queue.pop(now);
+            queue.failed(&pod.key, plugins.to_vec(), now);
+        }
+        queue
+    }
+
     #[test]
-    fn a_refused_pod_waits_for_what_helps_and_then_out_its_backoff() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        let a = pod("a", 0);
-        queue.put(Arc::clone(&a), false, now);
-        queue.pop(now);
-        queue.failed(&a.key, vec!["NodeResourcesFit"], now);
+    fn a_refused_pod_waits_for_what_helps_and_its_backoff_only_while_others_are_ready() {
+        let now = Instant::now();
+        let mut queue = refused(&[("a", 0)], &["NodeResourcesFit"], now);
         queue.happened(Happened::PodPlaced, now);
         let later = now + Backoff::default().longest;
         assert_eq!(popped(&mut queue, later).len(), 0, "another pod on a node does not help");
+        queue.put(pod("b", 0), false, now);
         queue.happened(Happened::PodGone, now);
-        assert_eq!(popped(&mut queue, now).len(), 0, "it backs off");
-        assert_eq!(queue.deadline(), Some(now + Backoff::default().first));
-        assert_eq!(popped(&mut queue, now + Backoff::default().first), ["a"]);
+        assert_eq!(popped(&mut queue, now), ["b", "a"], "it backs off, until no other is ready");
+        assert_eq!(queue.deadline(), None);
+    }
+
+    #[test]
+    fn pauses_that_end_about_the_same_time_end_in_the_order_of_importance() {
+        let now = Instant::now();
+        let mut queue = refused(&[("a", 0), ("b", 5)], &["NodeResourcesFit"], now);
+        queue.happened(Happened::PodGone, now);
+        let end = now + Backoff::default().first + WINDOW;
+        assert_eq!(queue.deadline(), Some(end), "when the span is over in which they end");
+        assert_eq!(popped(&mut queue, now), ["b", "a"]);
+    }
+
+    #[test]
+    fn a_pod_that_something_went_wrong_with_is_not_tried_before_its_time() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        queue.put(pod("a", 0), false, now);
+        let a = queue.pop(now).unwrap();
+        queue.retry(&a.key, now);
+        queue.happened(Happened::Node, now);
+        assert_eq!(popped(&mut queue, now).len(), 0);
+        let then = now + Backoff::default().first;
+        assert_eq!(queue.deadline(), Some(then));
+        assert_eq!(popped(&mut queue, then), ["a"]);
+        queue.failed(&a.key, Vec::new(), then);
+        queue.happened(Happened::Node, then);
+        assert_eq!(popped(&mut queue, then).len(), 0, "nor one that nobody refused");
+    }
+
+    #[test]
+    fn a_pod_for_which_others_go_is_tried_again_once_they_have_been_told() {
+        let now = Instant::now();
+        let mut queue = refused(&[("a", 0)], &["NodeResourcesFit"], now);
+        let key = pod("a", 0).key.clone();
+        queue.keep_back(&key);
+        queue.happened(Happened::PodGone, now);
+        queue.put(pod("a", 0), false, now);
+        assert_eq!(popped(&mut queue, now).len(), 0);
+        assert!(queue.pop_waiting(&key).is_none());
+        queue.let_go(&key, None, now);
+        assert_eq!(popped(&mut queue, now), ["a"], "something happened meanwhile");
+
+        let mut queue = refused(&[("a", 0)], &["NodeResourcesFit"], now);
+        queue.keep_back(&key);
+        queue.let_go(&key, None, now);
+        assert_eq!(popped(&mut queue, now).len(), 0, "nothing happened");
+        queue.keep_back(&key);
+        assert_eq!(popped(&mut queue, now + LONGEST_WAIT), ["a"], "it is not kept for ever");
     }
 }

@@ -4,6 +4,7 @@
 //! One task owns cluster and queue, so that a decision always sees the one before it (the pod is assumed on its node
 //! until the watch tells of it).
 
+mod emptying;
 mod gang;
 mod room;
 
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
+use self::emptying::Emptying;
 use crate::bindings::Binder;
 use crate::claims::ClaimBinder;
 use crate::cluster::Cluster;
@@ -120,10 +122,18 @@ pub(crate) struct Inbox {
     unbound: Mutex<Vec<(ObjectKey, CompactString)>>,
     /// Resource claims as this scheduler wrote them, before the watch tells of them.
     written: Mutex<Vec<(ObjectKey, Value)>>,
+    /// Pods for which others were to go, which did not.
+    not_emptied: Mutex<Vec<ObjectKey>>,
     wake: Notify,
 }
 
 impl Inbox {
+    /// Not all pods went that were to make room for these.
+    pub(crate) fn not_emptied(&self, pods: Vec<ObjectKey>) {
+        self.not_emptied.lock().extend(pods);
+        self.wake.notify_one();
+    }
+
     /// A resource claim says what was decided.
     pub(crate) fn claim_written(&self, key: ObjectKey, claim: Value) {
         self.written.lock().push((key, claim));
@@ -208,6 +218,7 @@ impl Scheduler {
             cluster,
             queue: Queue::new(self.backoff),
             assumed: BTreeMap::new(),
+            emptying: Emptying::default(),
             seen: BTreeMap::new(),
             start: 0,
             parts: BTreeMap::new(),
@@ -236,6 +247,8 @@ struct State {
     queue: Queue,
     /// Pods that are being bound, with their uids.
     assumed: BTreeMap<ObjectKey, CompactString>,
+    /// Who is kept back until others have been told to go.
+    emptying: Emptying,
     /// What of each waiting pod was seen last, as a hash: its own status does not count as a change.
     seen: BTreeMap<ObjectKey, u64>,
     /// The row at which the next search for a node begins.
@@ -310,6 +323,8 @@ impl Running {
         for (key, claim) in written {
             self.claim_changed(&key, Some(&claim));
         }
+        let not_emptied = std::mem::take(&mut *self.inbox.not_emptied.lock());
+        not_emptied.iter().for_each(|it| self.not_emptied(it));
         let unbound = std::mem::take(&mut *self.inbox.unbound.lock());
         let now = self.scheduler.clock.monotonic();
         for (key, uid) in unbound {
@@ -380,7 +395,10 @@ impl Running {
             "nodes" => self.node_changed(key, value),
             "resourceclaims" => self.claim_changed(key, value),
             "podgroups" => self.group_changed(key, value),
-            "pods" => self.pod_changed(key, value.filter(|it| !PodLite::has_ended(it))),
+            "pods" => {
+                self.pod_changed(key, value.filter(|it| !PodLite::has_ended(it)));
+                self.victim_changed(key);
+            }
             _ => {
                 self.state.cluster.set(plural, key, value);
                 if let Some(happened) = happened(plural) {
@@ -648,6 +666,7 @@ impl Running {
         match (chosen, live) {
             (Some(chosen), Some(live)) => {
                 self.scheduler.metrics.preempted(chosen.victims.len());
+                self.keep_back(&pod.key, &chosen.victims);
                 self.writer.preempting(live, refusal, chosen).await;
             }
             _ => self.writer.refused(pod.key.clone(), refusal),

@@ -114,11 +114,19 @@ pub struct Volumes {
     limits: BTreeMap<CompactString, BTreeMap<CompactString, i64>>,
     /// By attachment, its node and its volume.
     attached: BTreeMap<CompactString, (CompactString, CompactString)>,
+    /// The other way round: by node, its volumes and attachments.
+    attached_on: BTreeMap<CompactString, BTreeSet<(CompactString, CompactString)>>,
+    /// By driver, how many nodes have each limit.
+    limits_of: BTreeMap<CompactString, BTreeMap<i64, usize>>,
     /// The drivers that tell how much room they have.
     tell_capacity: BTreeSet<CompactString>,
     capacities: BTreeMap<ObjectKey, Capacity>,
     /// What was decided for pods that are not bound yet, with their nodes.
     reserved: BTreeMap<ObjectKey, (CompactString, Bindings)>,
+    /// Of those the volumes, with the claims that get them and the pods.
+    given: BTreeMap<CompactString, BTreeSet<(ObjectKey, ObjectKey)>>,
+    /// Of those the claims whose volumes are to be made, with the pods.
+    to_make: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
 }
 
 impl Volumes {
@@ -145,8 +153,8 @@ impl Volumes {
     pub fn selected_node<'a>(&'a self, key: &ObjectKey, claim: &'a Claim) -> Option<&'a str> {
         let says = claim.open.as_ref().and_then(|it| annotation(it, SELECTED_NODE));
         let decided = || {
-            let mut all = self.reserved.values();
-            all.find(|(_, it)| it.made.contains(key)).map(|(node, _)| node.as_str())
+            let pod = self.to_make.get(key)?.first()?;
+            self.reserved.get(pod).map(|(node, _)| node.as_str())
         };
         says.or_else(decided)
     }
@@ -156,8 +164,8 @@ impl Volumes {
     pub fn suitable(&self, key: &ObjectKey, claim: &Claim) -> Vec<(&str, &Volume)> {
         let Some(open) = &claim.open else { return Vec::new() };
         let given = |name: &str| {
-            let mut all = self.reserved.values().flat_map(|(_, it)| &it.chosen);
-            all.any(|(claim, volume)| volume == name && claim != key)
+            let mut claims = self.given.get(name).into_iter().flatten();
+            claims.any(|(claim, _)| claim != key)
         };
         let names = self.open.get(&claim.class).into_iter().flatten();
         let free = names.filter(|name| !given(name));
@@ -203,8 +211,23 @@ impl Volumes {
 
     /// The volumes that are attached to a node, whoever uses them.
     pub fn attached<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a Volume> {
-        let here = self.attached.values().filter(move |(at, _)| at == node);
-        here.filter_map(|(_, volume)| self.volumes.get(volume))
+        let here = self.attached_on.get(node).into_iter().flatten();
+        here.filter_map(|(volume, _)| self.volumes.get(volume))
+    }
+
+    /// How many volumes are attached to a node at most, whoever uses them.
+    #[must_use]
+    pub fn attachments(&self, node: &str) -> usize {
+        if self.attached_on.is_empty() {
+            return 0;
+        }
+        self.attached_on.get(node).map_or(0, BTreeSet::len)
+    }
+
+    /// How many volumes of a driver every node attaches at least; `None` where no node says how many it attaches.
+    #[must_use]
+    pub fn least_limit(&self, driver: &str) -> Option<i64> {
+        self.limits_of.get(driver)?.keys().next().copied()
     }
 
     /// The driver of a claim's volume and what names the volume: for a claim that has none yet, that of its class and a
@@ -221,12 +244,26 @@ impl Volumes {
 
     /// Notes what was decided for a pod.
     pub fn reserve(&mut self, pod: &ObjectKey, node: &str, bindings: Bindings) {
+        self.unreserve(pod);
+        for (claim, volume) in &bindings.chosen {
+            let claims = self.given.entry(volume.clone()).or_default();
+            claims.insert((claim.clone(), pod.clone()));
+        }
+        for claim in &bindings.made {
+            self.to_make.entry(claim.clone()).or_default().insert(pod.clone());
+        }
         self.reserved.insert(pod.clone(), (node.into(), bindings));
     }
 
     /// Forgets what was decided for a pod.
     pub fn unreserve(&mut self, pod: &ObjectKey) {
-        self.reserved.remove(pod);
+        let Some((_, bindings)) = self.reserved.remove(pod) else { return };
+        for (claim, volume) in bindings.chosen {
+            leave(&mut self.given, &volume, &(claim, pod.clone()));
+        }
+        for claim in bindings.made {
+            leave(&mut self.to_make, &claim, pod);
+        }
     }
 
     /// Sets or forgets a claim.
@@ -308,15 +345,29 @@ impl Volumes {
 
     /// Sets or forgets what a node attaches (CSINode).
     pub fn set_csi_node(&mut self, name: &str, node: Option<&Value>) {
-        let Some(value) = node else {
-            self.limits.remove(name);
-            return;
-        };
+        for (driver, limit) in self.limits.remove(name).into_iter().flatten() {
+            let Some(counts) = self.limits_of.get_mut(&driver) else { continue };
+            if let Some(count) = counts.get_mut(&limit) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(&limit);
+                }
+            }
+            if counts.is_empty() {
+                self.limits_of.remove(&driver);
+            }
+        }
+        let Some(value) = node else { return };
         let drivers = value.items_at(&["spec", "drivers"]).iter();
         let limits = drivers.filter_map(|it| {
             Some((it.str_at(&["name"]).into(), it.i64_at(&["allocatable", "count"])?))
         });
-        self.limits.insert(name.into(), limits.collect());
+        let limits: BTreeMap<CompactString, i64> = limits.collect();
+        for (driver, limit) in &limits {
+            let counts = self.limits_of.entry(driver.clone()).or_default();
+            *counts.entry(*limit).or_default() += 1;
+        }
+        self.limits.insert(name.into(), limits);
     }
 
     /// Sets or forgets a driver (CSIDriver).
@@ -346,12 +397,71 @@ impl Volumes {
 
     /// Sets or forgets an attachment (VolumeAttachment).
     pub fn set_attachment(&mut self, name: &str, attachment: Option<&Value>) {
-        let Some(value) = attachment else {
-            self.attached.remove(name);
-            return;
-        };
-        let volume = value.str_at(&["spec", "source", "persistentVolumeName"]);
-        let at = (value.str_at(&["spec", "nodeName"]).into(), volume.into());
-        self.attached.insert(name.into(), at);
+        if let Some((node, volume)) = self.attached.remove(name) {
+            leave(&mut self.attached_on, &node, &(volume, name.into()));
+        }
+        let Some(value) = attachment else { return };
+        let volume: CompactString =
+            value.str_at(&["spec", "source", "persistentVolumeName"]).into();
+        let node: CompactString = value.str_at(&["spec", "nodeName"]).into();
+        let here = self.attached_on.entry(node.clone()).or_default();
+        here.insert((volume.clone(), name.into()));
+        self.attached.insert(name.into(), (node, volume));
+    }
+}
+
+/// Takes something out of the set of a key.
+fn leave<K: Ord, V: Ord>(sets: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
+    if let Some(set) = sets.get_mut(key) {
+        set.remove(value);
+        if set.is_empty() {
+            sets.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::value;
+
+    use super::*;
+
+    #[test]
+    fn what_was_decided_for_pods_is_found_by_volume_and_by_claim_until_it_is_forgotten() {
+        let key = |name: &str| ObjectKey::new("d", name);
+        let mut all = Volumes::default();
+        let chosen = || vec![(key("c"), CompactString::from("v"))];
+        for (pod, node) in [("a", "n1"), ("b", "n2"), ("a", "n3")] {
+            let bindings = Bindings { chosen: chosen(), made: vec![key("m")] };
+            all.reserve(&key(pod), node, bindings);
+        }
+        assert_eq!(all.given["v"].len(), 2);
+        all.unreserve(&key("b"));
+        let claim = value!({"metadata": {"name": "m"}});
+        all.set_claim(&key("m"), Some(&claim));
+        let claim = all.claim(&key("m")).unwrap();
+        assert_eq!(all.selected_node(&key("m"), claim), Some("n3"));
+        all.unreserve(&key("a"));
+        assert!(all.given.is_empty() && all.to_make.is_empty() && all.reserved.is_empty());
+    }
+
+    #[test]
+    fn attachments_and_limits_are_counted_by_node_and_driver() {
+        let mut all = Volumes::default();
+        let limit = |count: i64| value!({"spec": {"drivers": [{"name": "x", "allocatable": {"count": count}}]}});
+        all.set_csi_node("n1", Some(&limit(5)));
+        all.set_csi_node("n2", Some(&limit(3)));
+        assert_eq!(all.least_limit("x"), Some(3));
+        all.set_csi_node("n2", Some(&limit(7)));
+        assert_eq!(all.least_limit("x"), Some(5));
+        all.set_csi_node("n1", None);
+        all.set_csi_node("n2", None);
+        assert!(all.limits_of.is_empty() && all.least_limit("x").is_none());
+        let at = |node: &str| value!({"spec": {"nodeName": node, "source": {"persistentVolumeName": "v"}}});
+        all.set_attachment("a", Some(&at("n1")));
+        all.set_attachment("a", Some(&at("n2")));
+        assert_eq!([all.attachments("n1"), all.attachments("n2")], [0, 1]);
+        all.set_attachment("a", None);
+        assert!(all.attached.is_empty() && all.attached_on.is_empty());
     }
 }

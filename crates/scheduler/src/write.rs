@@ -302,7 +302,9 @@ impl Writer {
                 kind: "pod",
                 node: by.node,
             };
-            writer.make_room(by.victims.to_vec(), preemptor).await;
+            if !writer.make_room(by.victims.to_vec(), preemptor).await {
+                writer.inbox.not_emptied(vec![key_of(&pod)]);
+            }
         });
     }
 
@@ -314,6 +316,7 @@ impl Writer {
         preemptor: Preemptor,
     ) {
         let writer = self.clone();
+        let pods: Vec<ObjectKey> = promises.iter().map(|it| key_of(&it.pod)).collect();
         tokio::spawn(async move {
             let mut telling = tokio::task::JoinSet::new();
             for Promise { pod, node, refusal } in promises {
@@ -325,7 +328,9 @@ impl Writer {
                 });
             }
             while telling.join_next().await.is_some() {}
-            writer.make_room(victims, preemptor).await;
+            if !writer.make_room(victims, preemptor).await {
+                writer.inbox.not_emptied(pods);
+            }
         });
     }
 
@@ -359,8 +364,8 @@ impl Writer {
         }
     }
 
-    /// Removes pods, several at once.
-    async fn make_room(&self, victims: Vec<Arc<PodLite>>, preemptor: Preemptor) {
+    /// Removes pods, several at once. False where one of them stays.
+    async fn make_room(&self, victims: Vec<Arc<PodLite>>, preemptor: Preemptor) -> bool {
         let begun = self.clock.monotonic();
         let kind = preemptor.kind;
         let mut going = tokio::task::JoinSet::new();
@@ -383,6 +388,7 @@ impl Writer {
             good &= gone.unwrap_or_default();
         }
         self.metrics.made_room(kind, good, self.clock.monotonic() - begun);
+        good
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {
@@ -552,6 +558,10 @@ struct NotBound {
     text: String,
     /// The pod is gone: nobody needs to be told.
     gone: bool,
+}
+
+fn key_of(pod: &Value) -> ObjectKey {
+    ObjectKey::new(pod.str_at(&["metadata", "namespace"]), pod.str_at(&["metadata", "name"]))
 }
 
 fn about(key: client::ObjectKey, uid: &str) -> ObjectReference {

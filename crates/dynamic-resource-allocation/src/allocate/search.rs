@@ -6,7 +6,7 @@ use apimachinery::quantity::Quantity;
 
 use super::prepare::{Candidate, Plan, Way};
 use super::{AllocateError, Allocator, DEVICES_MAX, STEPS_MAX};
-use crate::allocated::{Amounts, add};
+use crate::allocated::{Amounts, OfPool, add};
 use crate::capacity;
 use crate::constraint::{self, Choice};
 use crate::pools::Pool;
@@ -82,13 +82,16 @@ impl<'s, 'a> Search<'s, 'a> {
         candidates: &'s [Candidate<'a>],
     ) -> Self {
         let allocated = allocator.supply.allocated;
+        let of = |pool: &Pool<'_>| allocated.of_pool(pool.driver, pool.name);
+        let pools_taken: Vec<OfPool<'_>> = pools.iter().map(of).collect();
+        let is_taken = |it: &Candidate<'_>| pools_taken[it.pool].is_taken(&it.device.id.device);
         Self {
             allocator,
             node,
             pools,
             plan,
             candidates,
-            taken: candidates.iter().map(|it| allocated.is_taken(&it.device.id)).collect(),
+            taken: candidates.iter().map(is_taken).collect(),
             used: vec![0; candidates.len()],
             chosen: vec![Vec::new(); plan.len()],
             counters: BTreeMap::new(),

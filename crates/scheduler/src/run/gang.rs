@@ -165,7 +165,13 @@ impl Running {
     }
 
     /// Has those removed that make room, and tells the members for which they do.
-    fn promise(&self, members: &[Arc<PodLite>], key: &ObjectKey, found: Found, outcome: &Outcomes) {
+    fn promise(
+        &mut self,
+        members: &[Arc<PodLite>],
+        key: &ObjectKey,
+        found: Found,
+        outcome: &Outcomes,
+    ) {
         let metrics = &self.scheduler.metrics;
         metrics.group_preempted(found.victims.len(), found.groups, found.violations);
         let uid = self.groups_store().and_then(|it| it.get(key)).map(|it| it.uid.clone());
@@ -182,7 +188,11 @@ impl Running {
             let node = found.nodes.get(&pod.key)?.clone();
             Some(Promise { pod: live, node, refusal: Refusal::unschedulable(why.clone(), false) })
         });
-        let promises = promises.collect();
+        let promises: Vec<Promise> = promises.collect();
+        // Those alone that are promised a node are told of should the others stay.
+        for pod in members.iter().filter(|it| found.nodes.contains_key(&it.key)) {
+            self.keep_back(&pod.key, &found.victims);
+        }
         self.writer.preempting_group(promises, found.victims, preemptor);
     }
 

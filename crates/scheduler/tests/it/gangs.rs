@@ -218,14 +218,23 @@ async fn there(cluster: &TestCluster) -> Vec<String> {
     there.map(|it| it.str_at(&["metadata", "name"]).to_owned()).collect()
 }
 
+/// A pod that was to go has ended.
+async fn ended(cluster: &TestCluster, name: &str) {
+    let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    let pods = client::Resource::built_in("", "pods");
+    cluster.client.delete(&pods, "default", name, &now).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_gang_pushes_away_as_few_as_make_room_for_all_of_it() {
     let cluster = cluster().await;
     for name in ["n1", "n2"] {
         node(&cluster, name, "4").await;
     }
-    for (name, cpu) in [("l1", "2"), ("l2", "2"), ("l3", "2"), ("l4", "2")] {
-        cluster.create("", "pods", humble(name, cpu, None)).await;
+    for name in ["l1", "l2", "l3", "l4"] {
+        let mut slow = humble(name, "2", None);
+        slow.set_at(&["spec", "terminationGracePeriodSeconds"], 30);
+        cluster.create("", "pods", slow).await;
         on_node(&cluster, name).await;
     }
     gang(&cluster, "g", 2).await;
@@ -236,6 +245,15 @@ async fn a_gang_pushes_away_as_few_as_make_room_for_all_of_it() {
     let expected = "minCount (2) cannot be satisfied: 0 scheduled, 1 remaining, pod group preemption: \
                     found a placement for podgroup, preempting 2 victims";
     assert_eq!((reason.as_str(), message.as_str()), ("Unschedulable", expected));
+    cluster
+        .eventually("two of four go", async |it| (there(it).await.len() == 4).then_some(()))
+        .await;
+    assert_eq!(placed(&cluster).await.len(), 4, "who goes is there still");
+    for pod in cluster.list("", "pods", "default").await {
+        if pod.at(&["metadata", "deletionTimestamp"]).is_some() {
+            ended(&cluster, pod.str_at(&["metadata", "name"])).await;
+        }
+    }
     on_node(&cluster, "a").await;
     on_node(&cluster, "b").await;
     condition(&cluster, "g", "True").await;

@@ -29,7 +29,12 @@ impl Filter for NodeVolumeLimits {
         if wanted.is_empty() {
             return Prepared::Skip;
         }
-        Prepared::Ready(Box::new(Limited { volumes, wanted }))
+        let least = wanted.iter().filter_map(|(driver, _)| volumes.least_limit(driver)).min();
+        match least {
+            // No node says how many it attaches.
+            None => Prepared::Skip,
+            Some(least) => Prepared::Ready(Box::new(Limited { volumes, wanted, least })),
+        }
     }
 }
 
@@ -37,9 +42,19 @@ impl Filter for NodeVolumeLimits {
 struct Limited<'a> {
     volumes: &'a Volumes,
     wanted: BTreeSet<Handle>,
+    /// So many volumes of each of the drivers every node attaches.
+    least: i64,
 }
 
 impl Limited<'_> {
+    /// Whether there is room for all volumes even if those there are were all different and of one driver: most nodes are
+    /// not looked at any closer.
+    fn has_plenty(&self, row: &Row) -> bool {
+        let used: usize = row.pods.iter().map(|it| it.ask.claims.len()).sum();
+        let most = used + self.volumes.attachments(&row.node.name) + self.wanted.len();
+        i64::try_from(most).is_ok_and(|most| most <= self.least)
+    }
+
     /// What a node has attached, or will have for the pods on it.
     fn attached(&self, row: &Row) -> BTreeSet<Handle> {
         let claims = row.pods.iter().flat_map(|pod| pod.ask.claims.iter().map(|it| key(pod, it)));
@@ -51,6 +66,9 @@ impl Limited<'_> {
 
 impl Check for Limited<'_> {
     fn check(&self, row: &Row) -> Result<(), Rejection> {
+        if self.has_plenty(row) {
+            return Ok(());
+        }
         let Some(limits) = self.volumes.limits(&row.node.name) else { return Ok(()) };
         let attached = self.attached(row);
         let new = self.wanted.iter().filter(|it| !attached.contains(it));
