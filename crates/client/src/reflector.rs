@@ -205,6 +205,18 @@ impl StoreChange {
     pub fn key(&self) -> ObjectKey {
         self.new.as_ref().or(self.old.as_ref()).map(|it| it.key.clone()).unwrap_or_default()
     }
+
+    /// The same, in which one object goes and another comes where a list shows another object of the same name.
+    fn of_one_object(&self) -> impl Iterator<Item = Self> {
+        let (old, new) = (self.old.clone(), self.new.clone());
+        let other = old.as_ref().zip(new.as_ref()).is_some_and(|(old, new)| old.uid != new.uid);
+        let changes = if other {
+            [Self { old, new: None }, Self { old: None, new }]
+        } else {
+            [Self { old, new }, Self { old: None, new: None }]
+        };
+        changes.into_iter().filter(|it| it.old.is_some() || it.new.is_some())
+    }
 }
 
 /// The typed forms that a store keeps, the oldest first, each with the length of its text.
@@ -448,7 +460,7 @@ impl Store {
             state.reindex(key, old.as_deref(), new.as_ref());
             StoreChange { old, new }
         };
-        if change.old.is_some() || change.new.is_some() {
+        for change in change.of_one_object() {
             listeners.iter().for_each(|listener| listener(&change));
         }
         drop(listeners);

@@ -3,7 +3,7 @@
 
 mod plan;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use apimachinery::Value;
@@ -16,6 +16,9 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use crate::custom::{self, CustomResources};
+
+/// How many owners are looked at to find out whether an object waits for itself.
+const MAX_CIRCLE: usize = 1_000;
 
 /// The controller.
 #[derive(Debug, Clone)]
@@ -59,6 +62,8 @@ pub struct Observed {
     pub(crate) owners: Vec<(Value, Owner)>,
     /// The objects that name it as an owner, where they matter: it is going, or an owner waits for it to go.
     pub(crate) dependents: Vec<(Resource, Value)>,
+    /// It waits for itself to go: as one of several that wait for each other.
+    pub(crate) in_circle: bool,
 }
 
 /// Every resource whose objects may own or be owned, each once.
@@ -124,7 +129,9 @@ impl Controller for GarbageCollector {
         let matter = deleting || awaited;
         let dependents = if matter { self.kinds.dependents(snapshot, uid) } else { Vec::new() };
         let dependents = dependents.into_iter().map(|(resource, it)| (resource, it.to_value()));
+        let waits = deleting && plan::waits(&object);
         Some(Observed {
+            in_circle: waits && awaited && self.kinds.waits_for_itself(snapshot, &cached),
             resource: resource.clone(),
             key: key.clone(),
             dependents: dependents.collect(),
@@ -208,6 +215,26 @@ impl Kinds {
             Some(_) => Owner::Gone,
             None => Owner::Unknown(fetch),
         }
+    }
+
+    /// Whether an object waits for itself: those that it holds up, and those that they hold up, come round to it.
+    fn waits_for_itself(&self, snapshot: &Snapshot, object: &Arc<Cached>) -> bool {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![Arc::clone(object)]);
+        while let Some(one) = next.pop() {
+            for owner in one.owners().iter().filter(|it| it.block_owner_deletion) {
+                if owner.uid == object.uid {
+                    return true;
+                }
+                if seen.len() >= MAX_CIRCLE || !seen.insert(owner.uid.clone()) {
+                    continue;
+                }
+                let Some((resource, key)) = self.key_of(&one.key, owner) else { continue };
+                let found = snapshot.store_for(&resource).get(&key);
+                let waits = |it: &Arc<Cached>| it.is_deleting() && plan::waits(&it.value());
+                next.extend(found.filter(|it| it.uid == owner.uid).filter(waits));
+            }
+        }
+        false
     }
 
     /// Counts who names whom. Of resources that are defined no more the counts stay, which only costs a search.

@@ -176,6 +176,9 @@ fn going(plan: &mut Plan, observed: &Observed) {
     };
     if !observed.dependents.iter().any(|(_, dependent)| blocks(dependent)) {
         plan.act(without_finalizer(observed, FOREGROUND));
+    } else if observed.in_circle {
+        // Somebody has to go first (upstream's wait for ever, where each was deleted so that it waits).
+        plan.act(unblock(observed));
     }
 }
 
@@ -239,6 +242,7 @@ mod tests {
                     .iter()
                     .map(|it| (Resource::built_in("", "pods"), parse(it)))
                     .collect(),
+                in_circle: false,
             };
             let plan = plan(&observed);
             let actions = plan.stages.iter().flat_map(|it| &it.actions);

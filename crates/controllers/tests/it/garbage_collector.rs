@@ -2,7 +2,7 @@
 
 use apimachinery::{Value, value};
 use client::Resource;
-use client::call::DeleteParams;
+use client::call::{DeleteParams, PatchKind};
 use test_cluster::TestCluster;
 
 use crate::cluster;
@@ -48,6 +48,38 @@ async fn an_owner_waits_for_its_dependents_in_the_foreground() {
             let child = it.get("", "secrets", "default", "child").await;
             assert!(owner.is_some() || child.is_none(), "the owner went before its dependent");
             (owner.is_none() && child.is_none()).then_some(())
+        })
+        .await;
+}
+
+/// Found by the simulation, seed 5081: each was deleted so that it waits for those that it owns.
+#[tokio::test(start_paused = true)]
+async fn who_wait_for_each_other_go() {
+    let cluster = cluster(&["garbage-collector-controller"]).await;
+    let maps = Resource::built_in("", "configmaps");
+    let names = ["a", "b", "c"];
+    let mut uids = Vec::new();
+    for name in names {
+        let map = value!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "default"}});
+        let map = cluster.create("", "configmaps", map).await;
+        uids.push(map.str_at(&["metadata", "uid"]).to_owned());
+    }
+    for (place, name) in names.iter().enumerate() {
+        let owner = (place + 1) % names.len();
+        let patch = value!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "ConfigMap",
+            "name": (names[owner]), "uid": (uids[owner].clone()), "blockOwnerDeletion": true}]}});
+        cluster.client.patch(&maps, "default", name, "", PatchKind::Merge, &patch).await.unwrap();
+    }
+    let delete = async |name: &str| {
+        let params = DeleteParams { propagation: Some("Foreground"), ..DeleteParams::default() };
+        cluster.client.delete(&maps, "default", name, &params).await.unwrap();
+    };
+    tokio::join!(delete("a"), delete("b"), delete("c"));
+    cluster
+        .eventually("all are gone", async |it| {
+            let left = it.list("", "configmaps", "default").await;
+            let left = left.iter().filter(|it| names.contains(&it.str_at(&["metadata", "name"])));
+            (left.count() == 0).then_some(())
         })
         .await;
 }
