@@ -59,6 +59,12 @@ pub struct Volume {
 }
 
 impl Volume {
+    /// Whether it can be had on every node.
+    #[must_use]
+    pub fn reaches_all(&self) -> bool {
+        self.nodes.is_none()
+    }
+
     /// Whether it can be had on a node.
     #[must_use]
     pub fn reaches(&self, node: &str, labels: &Labels) -> bool {
@@ -218,10 +224,13 @@ impl Volumes {
     /// How many volumes are attached to a node at most, whoever uses them.
     #[must_use]
     pub fn attachments(&self, node: &str) -> usize {
-        if self.attached_on.is_empty() {
-            return 0;
-        }
         self.attached_on.get(node).map_or(0, BTreeSet::len)
+    }
+
+    /// The same of the node that has the most of them.
+    #[must_use]
+    pub fn attachments_most(&self) -> usize {
+        self.attached_on.values().map(BTreeSet::len).max().unwrap_or_default()
     }
 
     /// How many volumes of a driver every node attaches at least; `None` where no node says how many it attaches.
@@ -461,6 +470,7 @@ mod tests {
         all.set_attachment("a", Some(&at("n1")));
         all.set_attachment("a", Some(&at("n2")));
         assert_eq!([all.attachments("n1"), all.attachments("n2")], [0, 1]);
+        assert_eq!(all.attachments_most(), 1);
         all.set_attachment("a", None);
         assert!(all.attached.is_empty() && all.attached_on.is_empty());
     }

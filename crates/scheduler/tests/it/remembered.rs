@@ -289,3 +289,42 @@ fn victims_found_by_sums_are_those_found_by_trying() {
     }
     assert!(preempted > 20, "only {preempted} pods found victims: this shows nothing");
 }
+
+#[test]
+fn nodes_that_are_full_of_volumes_are_found_however_many_had_room() {
+    let key = |name: &str| client::ObjectKey::new("d", name);
+    let (mut cluster, profile) = (Cluster::default(), Profile::default());
+    for nth in 0..3 {
+        cluster.set_node(node(nth, 8));
+        let limit = value!({"spec": {"drivers": [{"name": "x.csi", "allocatable": {"count": 2}}]}});
+        cluster.set("csinodes", &client::ObjectKey::new("", format!("node-{nth}")), Some(&limit));
+    }
+    let mut refused = 0;
+    for nth in 0..8 {
+        let name = format!("v-{nth}");
+        let claim = value!({"metadata": {"name": (name.as_str()), "namespace": "d", "uid": (name.as_str()),
+            "annotations": {"pv.kubernetes.io/bind-completed": "yes"}}, "spec": {"volumeName": (name.as_str())}});
+        cluster.set("persistentvolumeclaims", &key(&name), Some(&claim));
+        let volume = value!({"metadata": {"name": (name.as_str())}, "status": {"phase": "Bound"},
+            "spec": {"csi": {"driver": "x.csi", "volumeHandle": (name.as_str())}}});
+        let of_all = client::ObjectKey::new("", name.as_str());
+        cluster.set("persistentvolumes", &of_all, Some(&volume));
+        let mut pod = PodLite::from_value(
+            &value!({"metadata": {"name": (name.as_str()), "namespace": "d", "uid": (name.as_str())},
+            "spec": {"containers": [{"name": "c"}],
+                "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": (name.as_str())}}]}}),
+        );
+        match decide(Cycle { pod: &pod, cluster: &cluster }, &profile, How::default()) {
+            Decision::Place(placement) => {
+                pod.node = placement.node;
+                cluster.set_pod(Arc::new(pod));
+            }
+            Decision::Reject(it) => {
+                assert!(it.message.contains("3 node(s) exceed max volume count"), "{}", it.message);
+                refused += 1;
+            }
+            Decision::Fail(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(refused, 2, "three nodes have room for six");
+}

@@ -29,6 +29,10 @@ impl Filter for VolumeBinding {
             return Prepared::Skip;
         }
         match Needs::of(cycle.pod, &cycle.cluster.volumes) {
+            // Every node would do.
+            Ok(needs) if needs.open.is_empty() && needs.bound.iter().all(|it| it.reaches_all()) => {
+                Prepared::Skip
+            }
             Ok(needs) => Prepared::Ready(Box::new(needs)),
             Err(reason) => Prepared::Reject(Rejection::for_good(reason)),
         }

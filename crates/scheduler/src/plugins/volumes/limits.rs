@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use compact_str::CompactString;
 
 use super::key;
+use crate::cluster::Cluster;
 use crate::framework::{Check, Cycle, Filter, Prepared, Rejection};
 use crate::node::Row;
 use crate::volumes::Volumes;
@@ -30,11 +31,13 @@ impl Filter for NodeVolumeLimits {
             return Prepared::Skip;
         }
         let least = wanted.iter().filter_map(|(driver, _)| volumes.least_limit(driver)).min();
-        match least {
-            // No node says how many it attaches.
-            None => Prepared::Skip,
-            Some(least) => Prepared::Ready(Box::new(Limited { volumes, wanted, least })),
+        // No node says how many it attaches.
+        let Some(least) = least else { return Prepared::Skip };
+        let limited = Limited { volumes, wanted, least };
+        if limited.is_plenty_everywhere(cycle.cluster) {
+            return Prepared::Skip;
         }
+        Prepared::Ready(Box::new(limited))
     }
 }
 
@@ -47,12 +50,19 @@ struct Limited<'a> {
 }
 
 impl Limited<'_> {
-    /// Whether there is room for all volumes even if those there are were all different and of one driver: most nodes are
-    /// not looked at any closer.
-    fn has_plenty(&self, row: &Row) -> bool {
-        let used: usize = row.pods.iter().map(|it| it.ask.claims.len()).sum();
-        let most = used + self.volumes.attachments(&row.node.name) + self.wanted.len();
-        i64::try_from(most).is_ok_and(|most| most <= self.least)
+    /// Whether there is room on every node, even where all pods go for which nodes are being emptied. Where it is so, nobody
+    /// needs to look at one node after the other.
+    fn is_plenty_everywhere(&self, cluster: &Cluster) -> bool {
+        let coming = cluster.nominated().flat_map(|(_, pods)| pods);
+        let coming: usize = coming.map(|it| it.ask.claims.len()).sum();
+        let most = cluster.rows().iter().map(|it| it.claims).max().unwrap_or_default();
+        self.is_plenty(coming + most + self.volumes.attachments_most())
+    }
+
+    /// Whether there is room for all volumes beside those that so many uses and attachments come to at most: even if they
+    /// were all different and of one driver.
+    fn is_plenty(&self, used: usize) -> bool {
+        i64::try_from(used + self.wanted.len()).is_ok_and(|it| it <= self.least)
     }
 
     /// What a node has attached, or will have for the pods on it.
@@ -66,7 +76,7 @@ impl Limited<'_> {
 
 impl Check for Limited<'_> {
     fn check(&self, row: &Row) -> Result<(), Rejection> {
-        if self.has_plenty(row) {
+        if self.is_plenty(row.claims + self.volumes.attachments(&row.node.name)) {
             return Ok(());
         }
         let Some(limits) = self.volumes.limits(&row.node.name) else { return Ok(()) };
