@@ -393,7 +393,7 @@ pub fn read_segment<'a>(
 /// A key of these bytes, in memory of its own.
 #[must_use]
 pub fn key_of(bytes: &[u8]) -> Key {
-    Key::new(bytes.to_vec())
+    Key::new(bytes)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
