@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -256,13 +257,26 @@ impl<'s> Run<'s> {
         let path = pods_in(namespace);
         let watch = Ask::get(format!("{path}?watch=true"));
         let mut watch = Watch::new(self.clients.open(0, &watch).await?.into_body());
+        let (tell, mut seen) = mpsc::channel(pods.count);
+        // Read meanwhile: what is not read of one answer holds up the others on its connection.
+        self.background.spawn(async move {
+            loop {
+                for name in watch.placed().await? {
+                    if tell.send(name).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+        });
         let begun = Instant::now();
         let mut placed = 0;
         while begun.elapsed() < duration {
             self.create(pods, namespace).await?;
-            let names = watch.placed(pods.count);
-            let names =
-                tokio::time::timeout(PATIENCE, names).await.context("pods have no node")??;
+            let mut names = Vec::new();
+            while names.len() < pods.count {
+                let next = tokio::time::timeout(PATIENCE, seen.recv()).await;
+                names.push(next.context("pods have no node")?.context("the watch ended")?);
+            }
             placed += names.len();
             let (path, names) = (path.clone(), Arc::new(names));
             let gone = move |nth: usize| {
@@ -380,10 +394,10 @@ impl Watch {
         Self { body, rest: Vec::new(), seen: BTreeSet::new() }
     }
 
-    /// The names of the next pods that have a node.
-    async fn placed(&mut self, count: usize) -> Result<Vec<String>> {
+    /// The names of the next pods that have a node: one at least.
+    async fn placed(&mut self) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        while names.len() < count {
+        while names.is_empty() {
             let frame = self.body.frame().await.context("the watch ended")??;
             self.rest.extend_from_slice(frame.data_ref().map_or(&[], |it| it));
             while let Some(end) = memchr::memchr(b'\n', &self.rest) {
