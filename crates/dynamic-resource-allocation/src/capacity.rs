@@ -45,6 +45,14 @@ pub(crate) fn consumed(
     Ok(fine.then_some(taken))
 }
 
+/// Whether a device that one has alone does for any request without amounts: there is nothing to reckon.
+pub(crate) fn is_plain(requests: &BTreeMap<CompactString, Quantity>, device: &Device) -> bool {
+    let mut capacities = device.capacity.values();
+    requests.is_empty()
+        && !device.shared
+        && capacities.all(|it| it.policy.is_none() && it.value.sign() >= 0)
+}
+
 /// Whether a device has so much left beside what is taken already.
 pub(crate) fn fits(device: &Device, taken: &Amounts, more: &Amounts) -> bool {
     by_whole_name(device).iter().all(|(name, capacity)| {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 
-use crate::slice::{Counters, Device, Node, Slice};
+use crate::slice::{Counters, Device, Node, Slice, doubled};
 
 /// A pool: its driver and its name.
 type PoolId = (CompactString, CompactString);
@@ -170,11 +170,13 @@ impl<'s> Pool<'s> {
 
     /// Takes in the counters, and checks what is there.
     fn complete(&mut self, sets: &[&'s Slice]) -> Result<(), String> {
-        let mut names = BTreeSet::new();
-        for device in self.slices.iter().flat_map(|it| &it.devices) {
-            if !names.insert(device.id.device.as_str()) {
-                return Err(format!("duplicate device name {}", device.id.device));
-            }
+        // One slice knows that of itself.
+        let name = match self.slices.as_slice() {
+            [slice] => slice.doubled.clone(),
+            slices => doubled(slices.iter().flat_map(|it| &it.devices)),
+        };
+        if let Some(name) = name {
+            return Err(format!("duplicate device name {name}"));
         }
         for counters in sets.iter().flat_map(|it| &it.counters) {
             if self.counters.insert(&counters.set, counters).is_some() {

@@ -1,6 +1,6 @@
 //! What is for the having: ResourceSlices with their devices, and DeviceClasses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use apimachinery::node_selector::NodeSelectorTerm;
@@ -298,8 +298,17 @@ pub struct Slice {
     pub devices: Vec<Device>,
     /// Counters that devices of the pool use up together.
     pub counters: Vec<Counters>,
+    /// The first name that two of its devices have.
+    pub(crate) doubled: Option<CompactString>,
     /// Which devices selectors mean, as far as that was asked.
     pub(crate) matches: Matches,
+}
+
+/// The first name that two devices have.
+pub(crate) fn doubled<'d>(devices: impl Iterator<Item = &'d Device>) -> Option<CompactString> {
+    let mut names = BTreeSet::new();
+    let mut names_of = devices.map(|it| &it.id.device);
+    names_of.find(|it| !names.insert(it.as_str())).cloned()
 }
 
 impl Slice {
@@ -308,18 +317,17 @@ impl Slice {
     pub fn from_value(slice: &Value) -> Self {
         let spec = &slice["spec"];
         let (driver, pool) = (spec.str_at(&["driver"]), spec.str_at(&["pool", "name"]));
+        let devices: Vec<Device> =
+            spec.items_at(&["devices"]).iter().map(|it| Device::of(it, driver, pool)).collect();
         Self {
+            doubled: doubled(devices.iter()),
             name: slice.str_at(&["metadata", "name"]).into(),
             driver: driver.into(),
             pool: pool.into(),
             generation: spec.i64_at(&["pool", "generation"]).unwrap_or_default(),
             slice_count: spec.i64_at(&["pool", "resourceSliceCount"]).unwrap_or_default(),
             place: Place::of(spec),
-            devices: spec
-                .items_at(&["devices"])
-                .iter()
-                .map(|it| Device::of(it, driver, pool))
-                .collect(),
+            devices,
             counters: spec
                 .items_at(&["sharedCounters"])
                 .iter()

@@ -1,5 +1,6 @@
 //! The search: one device after the other, back where it does not go on.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use apimachinery::quantity::Quantity;
@@ -61,8 +62,10 @@ pub(super) struct Search<'s, 'a> {
     pools: &'s [Pool<'a>],
     plan: &'s Plan<'a>,
     candidates: &'s [Candidate<'a>],
-    /// Which of them others have.
-    taken: Vec<bool>,
+    /// What others have of each pool.
+    taken_of: Vec<OfPool<'a>>,
+    /// Which of the candidates others have, once that was asked.
+    taken: Vec<Cell<Option<bool>>>,
     /// How often each was chosen.
     used: Vec<u32>,
     chosen: Solution<'a>,
@@ -82,16 +85,15 @@ impl<'s, 'a> Search<'s, 'a> {
         candidates: &'s [Candidate<'a>],
     ) -> Self {
         let allocated = allocator.supply.allocated;
-        let of = |pool: &Pool<'_>| allocated.of_pool(pool.driver, pool.name);
-        let pools_taken: Vec<OfPool<'_>> = pools.iter().map(of).collect();
-        let is_taken = |it: &Candidate<'_>| pools_taken[it.pool].is_taken(&it.device.id.device);
+        let of = |pool: &Pool<'a>| allocated.of_pool(pool.driver, pool.name);
         Self {
             allocator,
             node,
             pools,
             plan,
             candidates,
-            taken: candidates.iter().map(is_taken).collect(),
+            taken_of: pools.iter().map(of).collect(),
+            taken: vec![Cell::new(None); candidates.len()],
             used: vec![0; candidates.len()],
             chosen: vec![Vec::new(); plan.len()],
             counters: BTreeMap::new(),
@@ -251,7 +253,16 @@ impl<'s, 'a> Search<'s, 'a> {
             let mut own = self.chosen[at.claim].iter();
             return used && own.any(|it| it.candidate.place == candidate.place);
         }
-        used || self.taken[candidate.place]
+        used || self.is_taken(candidate)
+    }
+
+    fn is_taken(&self, candidate: Candidate<'a>) -> bool {
+        let known = &self.taken[candidate.place];
+        known.get().unwrap_or_else(|| {
+            let taken = self.taken_of[candidate.pool].is_taken(&candidate.device.id.device);
+            known.set(Some(taken));
+            taken
+        })
     }
 
     fn give_back(&mut self, claim: usize) {
@@ -271,20 +282,24 @@ impl<'s, 'a> Search<'s, 'a> {
         {
             return Ok(false);
         }
-        let wanted = capacity::consumed(&way.ask.capacity, device).map_err(|why| {
-            let key = self.allocator.claims[at.claim].key();
-            AllocateError::Claim(format!("claim {key}, request {}: {why}", way.ask.name))
-        })?;
-        let Some(wanted) = wanted else { return Ok(false) };
-        if !capacity::fits(device, &self.consumed(candidate), &wanted) {
-            return Ok(false);
+        let mut consumed = None;
+        if !capacity::is_plain(&way.ask.capacity, device) {
+            let wanted = capacity::consumed(&way.ask.capacity, device).map_err(|why| {
+                let key = self.allocator.claims[at.claim].key();
+                AllocateError::Claim(format!("claim {key}, request {}: {why}", way.ask.name))
+            })?;
+            let Some(wanted) = wanted else { return Ok(false) };
+            if !capacity::fits(device, &self.consumed(candidate), &wanted) {
+                return Ok(false);
+            }
+            consumed = device.shared.then_some(wanted);
         }
         self.used[candidate.place] += 1;
         self.chosen[at.claim].push(Chosen {
             candidate,
             request: at.request,
             way: at.way,
-            consumed: device.shared.then_some(wanted),
+            consumed,
         });
         Ok(true)
     }
