@@ -13,6 +13,9 @@ use crate::cache::CacheKey;
 /// How many objects a leaf has at most.
 const LEAF_OBJECTS: usize = 128;
 
+/// For how many more a full leaf gets room: what is cached stays for long, so that it has little to spare.
+const ROOM: usize = 16;
+
 type Entry = (CacheKey, Arc<Obj>);
 
 /// Some objects in a row; never empty within [`Leaves`].
@@ -29,6 +32,13 @@ pub(crate) struct Leaves {
 impl Leaf {
     fn first(&self) -> &str {
         self.0.first().map_or("", |(key, _)| key.as_str())
+    }
+
+    /// Room for some more, where there is none for one.
+    fn make_room(&mut self) {
+        if self.0.len() == self.0.capacity() {
+            self.0.reserve_exact(ROOM);
+        }
     }
 
     /// Where a key is, or where it belongs.
@@ -65,17 +75,20 @@ impl Leaves {
         };
         self.len += 1;
         if leaf.0.len() < LEAF_OBJECTS {
+            leaf.make_room();
             leaf.0.insert(at, (key, object));
             return None;
         }
         // What comes in order fills its leaves.
         let cut = if at == leaf.0.len() { at } else { leaf.0.len() / 2 };
-        let mut rest = leaf.0.split_off(cut);
+        let mut rest = Leaf(leaf.0.split_off(cut));
+        rest.make_room();
+        leaf.0.shrink_to(cut + ROOM);
         match at.checked_sub(cut) {
-            Some(at) => rest.insert(at, (key, object)),
+            Some(at) => rest.0.insert(at, (key, object)),
             None => leaf.0.insert(at, (key, object)),
         }
-        self.leaves.insert(which + 1, Arc::new(Leaf(rest)));
+        self.leaves.insert(which + 1, Arc::new(rest));
         None
     }
 
