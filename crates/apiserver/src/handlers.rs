@@ -192,7 +192,9 @@ async fn handle_resource(
         "" => facts.verbs,
         name => facts.subresource(name).ok_or_else(Status::no_route)?.verbs,
     };
-    let head = exchange.parts.method == Method::HEAD && info.subresource != "proxy";
+    // Upstream's router knows no HEAD of built-in resources; custom ones are not in it.
+    let takes_head = info.subresource == "proxy" || target.resource().is_custom();
+    let head = exchange.parts.method == Method::HEAD && !takes_head;
     if head || !verbs.contains(&info.verb) {
         return Err(Status::method_not_allowed());
     }

@@ -200,6 +200,21 @@ async fn names_are_given_once_in_a_group() {
 }
 
 #[tokio::test]
+async fn head_is_for_custom_objects_only() {
+    let cluster = Cluster::start().await;
+    establish(&cluster, &definition("widgets", "Widget")).await;
+    cluster.done(&format!("POST {WIDGETS}"), Some(&widget("one", &value!({})))).await;
+    let maps = "/api/v1/namespaces/default/configmaps".to_owned();
+    let one = format!("{WIDGETS}/one");
+    for (path, expected) in
+        [(one, 200), (WIDGETS.to_owned(), 200), (format!("{WIDGETS}/two"), 404), (maps, 405)]
+    {
+        let (code, _) = cluster.send(&admin(), &format!("HEAD {path}"), None).await;
+        assert_eq!(code, expected, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_definition_goes_when_its_objects_are_gone() {
     let cluster = Cluster::start().await;
     establish(&cluster, &definition("widgets", "Widget")).await;
