@@ -15,8 +15,8 @@ pub(crate) fn run_command(places: &Places) -> Result<()> {
     let node = install::packages_of_npm(&places.root, &python, &sources.join("node"))?;
     let kube_rs = kube_rs(places, &sources.join("kube-rs"))?;
     // One after the other: what others build of Kubelith has the same features.
-    for package in ["--package=kubelith", "--package=clients"] {
-        run("cargo", &["build", "--quiet", package], &places.root)?;
+    for package in ["kubelith", "clients"] {
+        places.build(&[package])?;
     }
     let built = places.built();
     let pairs = [

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::command::{output, program, run};
+use crate::command::{output, program};
 use crate::{Places, images, install};
 
 /// Beside the tables: the manifests.
@@ -69,8 +69,7 @@ impl Tests {
         let images = images::ensure(places)?;
         let clients = install::clients(&places.root)?;
         let others = install::other_clients(&places.root)?;
-        let build = ["build", "--quiet", "--package=kubelith", "--package=corpus"];
-        run("cargo", &build, &places.root)?;
+        places.build(&["kubelith", "corpus"])?;
         let built = places.built();
         let program = built.join("corpus").to_string_lossy().into_owned();
         let pairs = [

@@ -65,12 +65,26 @@ pub(crate) struct Places {
     pub(crate) root: PathBuf,
     /// The tables and recordings beside it.
     pub(crate) reference: PathBuf,
+    /// Whether everything is built anyway, the tests too. Then programs are built with all of it, since alone they may have
+    /// fewer features, and half of the workspace would be built twice.
+    pub(crate) whole: bool,
 }
 
 impl Places {
     /// Whether the tables and recordings are at hand. Where they are not, what needs them says so and is skipped.
     pub(crate) fn has_reference(&self) -> bool {
         self.reference.join("README.md").exists()
+    }
+
+    /// Builds the programs of these packages, not optimised.
+    pub(crate) fn build(&self, packages: &[&str]) -> Result<()> {
+        let mut arguments = vec!["build", "--quiet"];
+        if self.whole {
+            arguments.extend(["--workspace", "--all-targets"]);
+        } else {
+            arguments.extend(packages.iter().flat_map(|it| ["--package", it]));
+        }
+        command::run("cargo", &arguments, &self.root)
     }
 
     /// Where cargo puts programs that are not optimised.
@@ -87,7 +101,8 @@ fn main() -> Result<()> {
         .parent()
         .context("xtask lies in the project")?
         .to_owned();
-    let places = Places { reference: root.join(&options.reference), root };
+    let whole = matches!(options.command, Command::Test | Command::Ci);
+    let places = Places { reference: root.join(&options.reference), root, whole };
     match options.command {
         Command::Test => test::run(&places, true),
         Command::Ci => test::run(&places, false),

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::Places;
-use crate::command::{self, program};
+use crate::command::program;
 
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(30);
@@ -105,7 +105,7 @@ impl Drop for Server {
 impl Server {
     /// A fresh one with these flags, whose administrator, named as in the recordings, has the token `replay`.
     pub(crate) fn start(places: &Places, flags: &[&str]) -> Result<Self> {
-        command::run("cargo", &["build", "--quiet", "--package", "kubelith"], &places.root)?;
+        places.build(&["kubelith"])?;
         let directory = tempfile::tempdir()?;
         let tokens = directory.path().join("tokens");
         fs::write(&tokens, "replay,admin,1,system:masters\n")?;

@@ -83,11 +83,13 @@ pub(crate) fn run_fixed(places: &Places) -> Result<()> {
 }
 
 fn start(places: &Places, optimised: bool, arguments: &[String]) -> Result<()> {
-    let mut all: Vec<&str> = vec!["run", "--quiet", "--package", "simulate"];
-    if optimised {
-        all.extend(["--profile", "fast"]);
+    if !optimised {
+        places.build(&["simulate"])?;
+        let program = places.built().join("simulate");
+        return command::run(&program.to_string_lossy(), arguments, &places.root);
     }
-    all.push("--");
+    let mut all: Vec<&str> =
+        vec!["run", "--quiet", "--package", "simulate", "--profile", "fast", "--"];
     all.extend(arguments.iter().map(String::as_str));
     command::run("cargo", &all, &places.root)
 }

@@ -24,6 +24,8 @@ struct Job {
     succeeded: BTreeSet<CompactString>,
     /// Those of them that were neither on their way out nor let go then, with when. The others may have been counted before.
     clean: BTreeMap<CompactString, Instant>,
+    /// Pods that were counted as failed, when they were over or since the job was.
+    failed: BTreeSet<CompactString>,
     indexes: BTreeSet<i64>,
     clean_indexes: BTreeMap<i64, Instant>,
     active: BTreeMap<CompactString, Option<i64>>,
@@ -84,9 +86,10 @@ impl Jobs {
         if change.old.is_some_and(|old| told(old) > told(new)) {
             broken(format!("succeeded went back to {}", told(new)));
         }
-        // A job that ends counts pods as failed which run as far as its controller knows (upstream's does too).
+        // A job that ends counts pods as failed which run, or did as far as its controller knows (upstream's does too).
         let failed = new.items_at(&["status", "uncountedTerminatedPods", "failed"]);
         for uid in failed.iter().filter_map(Value::as_str) {
+            job.failed.insert(uid.into());
             if job.clean.get(uid).is_some_and(|at| *at >= context.since) {
                 job.clean.remove(uid);
             }
@@ -118,7 +121,7 @@ impl Jobs {
             // One that is let go uncounted, since the job is over, may succeed after that.
             let finalizers = pod.items_at(&["metadata", "finalizers"]);
             let tracked = finalizers.iter().any(|it| it.as_str() == Some(TRACKED));
-            if tracked && !is_deleting(pod) {
+            if tracked && !is_deleting(pod) && !job.failed.contains(uid(pod)) {
                 job.clean.insert(uid(pod).into(), context.now);
                 job.clean_indexes.extend(index.map(|it| (it, context.now)));
             }

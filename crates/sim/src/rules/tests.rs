@@ -102,6 +102,28 @@ fn a_job_that_counts_what_did_not_succeed_is_noticed() {
 }
 
 #[test]
+fn a_pod_that_succeeds_after_it_was_counted_as_failed_stays_counted() {
+    let job = workload("Job", &value!({"completions": 2, "parallelism": 1}));
+    let mut before = pod("a", "Job");
+    before.set_at(&["metadata", "finalizers"], vec!["batch.kubernetes.io/job-tracking".into()]);
+    let mut after = before.clone();
+    after.set_at(&["status", "phase"], "Succeeded");
+    let mut counted = job.clone();
+    let uids = vec![before["metadata"]["uid"].clone()];
+    counted.set_at(&["status", "uncountedTerminatedPods", "failed"], uids);
+    let mut failed = job.clone();
+    failed.set_at(&["status", "conditions"], vec![value!({"type": "Failed", "status": "True"})]);
+    let end = |last: &Value| (Some(last.clone()), Some(failed.clone()));
+    let succeeds = (Some(before.clone()), Some(after));
+    let start = [made(&job), made(&before)];
+    let counts = (Some(job.clone()), Some(counted.clone()));
+    let right = [&start[..], &[counts, succeeds.clone(), end(&counted)]].concat();
+    assert_eq!(check(&right), [""; 0]);
+    let wrong = [&start[..], &[succeeds, end(&job)]].concat();
+    assert_eq!(check(&wrong), ["Jobs count right"]);
+}
+
+#[test]
 fn evictions_that_nobody_allowed_are_noticed() {
     let budget = |allowed: i64, evicted: &[&str]| {
         let evicted: Vec<(&str, Value)> =
