@@ -9,6 +9,7 @@ use auth::UserInfo;
 use auth::service_account::{Named, TokenIssuer};
 use client::Client;
 use client::leader::Election;
+use client::reflector::Caches;
 use component_base::feature_gates::FeatureGates;
 use component_base::{Clock, Random, ShutdownSignal};
 use controllers::certificates::CertificateSigner;
@@ -49,6 +50,13 @@ pub(crate) struct Parts {
     pub(crate) stop: ShutdownSignal,
 }
 
+/// What controllers and scheduler of one process know of the cluster, once for both: they read it under the controller
+/// manager's identity, and write each under their own.
+pub(crate) fn caches(parts: &Parts) -> Arc<Caches> {
+    let client = parts.client(UserInfo::new(CONTROLLER_MANAGER, &[]), "caches");
+    Caches::new(client, Arc::clone(&parts.random), parts.stop.clone())
+}
+
 /// The issuer of tokens, as the controller of Secrets needs it.
 #[derive(Debug)]
 pub(crate) struct SecretTokens(pub(crate) Arc<TokenIssuer>);
@@ -85,6 +93,7 @@ pub(crate) fn seconds(text: &str) -> Result<i64, String> {
 /// Starts the controllers.
 pub(crate) fn start_controllers(
     parts: &Parts,
+    caches: &Arc<Caches>,
     options: &ManagerOptions,
     election: Option<Election>,
     features: &Arc<FeatureGates>,
@@ -108,6 +117,7 @@ pub(crate) fn start_controllers(
         options: options.clone(),
         features: Arc::clone(features),
         more: parts.server.optional_resources(),
+        caches: election.is_none().then(|| Arc::clone(caches)),
         one_server: !parts.shares_store,
         election,
         migration: None,
@@ -119,6 +129,7 @@ pub(crate) fn start_controllers(
 /// Starts the scheduler.
 pub(crate) fn start_scheduler(
     parts: &Parts,
+    caches: &Arc<Caches>,
     config: scheduler::Configuration,
     features: &FeatureGates,
 ) -> Result<()> {
@@ -128,6 +139,7 @@ pub(crate) fn start_scheduler(
         client: parts.client(UserInfo::new(SCHEDULER, &[]), "kube-scheduler"),
         clock: Arc::clone(&parts.clock),
         random: Arc::clone(&parts.random),
+        caches: Some(Arc::clone(caches)),
         stop: parts.stop.clone(),
     };
     crate::scheduler::start(own, config, metrics, features)

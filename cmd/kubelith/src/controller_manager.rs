@@ -132,6 +132,8 @@ pub(crate) struct Manager {
     pub(crate) more: Vec<client::Resource>,
     /// The API server of this process is the cluster's only one.
     pub(crate) one_server: bool,
+    /// What others of this process know too, for who works as long as the process is there.
+    pub(crate) caches: Option<Arc<Caches>>,
     /// None where there is nobody else.
     pub(crate) election: Option<Election>,
     /// Which controllers work under another lease.
@@ -224,7 +226,10 @@ impl Manager {
         let (options, manager) = (self.options.clone(), self.client.clone());
         let client_for = Arc::clone(&self.client_for);
         let random = Arc::clone(&self.random);
-        let caches = Caches::new(self.client.clone(), Arc::clone(&random), stop.clone());
+        let caches = self
+            .caches
+            .clone()
+            .unwrap_or_else(|| Caches::new(self.client.clone(), Arc::clone(&random), stop.clone()));
         let setup = Setup {
             caches,
             client_for: Box::new(move |account| match account {

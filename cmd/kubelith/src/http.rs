@@ -135,12 +135,20 @@ pub(crate) struct HttpTransport {
     authorization: Option<HeaderValue>,
 }
 
+/// Connects for the layer of TLS above it. What is written is sent at once: requests are small, and each waits for its answer.
+fn tcp() -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp
+}
+
 fn client_of(tls: rustls::ClientConfig) -> Client<HttpsConnector<HttpConnector>, Full<Bytes>> {
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(tls)
         .https_only()
         .enable_all_versions()
-        .build();
+        .wrap_connector(tcp());
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
@@ -236,11 +244,11 @@ impl ExtenderPost {
             .with_tls_config(config_of_tls)
             .https_or_http();
         let connector = if tls.server_name.is_empty() {
-            connector.enable_http1().build()
+            connector.enable_http1().wrap_connector(tcp())
         } else {
             let name = rustls::pki_types::ServerName::try_from(tls.server_name.clone())?;
             let resolver = hyper_rustls::FixedServerNameResolver::new(name);
-            connector.with_server_name_resolver(resolver).enable_http1().build()
+            connector.with_server_name_resolver(resolver).enable_http1().wrap_connector(tcp())
         };
         let client = Client::builder(TokioExecutor::new()).build(connector);
         Ok(Self { client, timeout: config.http_timeout })

@@ -45,6 +45,8 @@ pub(crate) struct Parts {
     pub(crate) client: Client,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
+    /// What others of this process know too.
+    pub(crate) caches: Option<Arc<Caches>>,
     pub(crate) stop: ShutdownSignal,
 }
 
@@ -135,9 +137,12 @@ impl Works {
     /// A scheduler whose caches end with `stop`.
     fn scheduler(&self, stop: ShutdownSignal) -> Result<Scheduler> {
         let parts = &self.parts;
+        // Who may lose a lease begins anew with caches of its own.
+        let shared = parts.caches.clone().filter(|_| self.election.is_none());
+        let own = || Caches::new(parts.client.clone(), Arc::clone(&parts.random), stop);
         Ok(Scheduler {
             client: parts.client.clone(),
-            caches: Caches::new(parts.client.clone(), Arc::clone(&parts.random), stop),
+            caches: shared.unwrap_or_else(own),
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),
             profiles: self.config.profiles().map_err(|error| anyhow!(error))?,
@@ -256,7 +261,7 @@ async fn alone(options: Options) -> Result<()> {
     if let Some(address) = address {
         startup.up("scheduler", &format!("https://{address}"));
     }
-    let parts = Parts { client, clock, random, stop: shutdown.signal() };
+    let parts = Parts { client, clock, random, caches: None, stop: shutdown.signal() };
     let mut works = Works::new(parts, config, metrics, &features);
     signals.end(&shutdown);
     works.until_stopped_or_lost().await

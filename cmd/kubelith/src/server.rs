@@ -276,14 +276,15 @@ fn start_engines(
     crate::elections::start(&parts.server, features, given, times, parts.stop.clone());
     // By turns with those of other servers, where there may be some.
     let shares_store = options.etcd.is_wanted();
+    let caches = control_plane::caches(parts);
     if options.runs(Part::Controllers) {
         let random = parts.random.as_ref();
         let election = options.manager_election.election(shares_store, random)?;
-        control_plane::start_controllers(parts, &options.manager, election, features);
+        control_plane::start_controllers(parts, &caches, &options.manager, election, features);
     }
     if options.runs(Part::Scheduler) {
         let config = options.scheduler.configuration(shares_store, features)?;
-        control_plane::start_scheduler(parts, config, features)?;
+        control_plane::start_scheduler(parts, &caches, config, features)?;
     }
     if options.fake_nodes > 0 {
         control_plane::start_fake_nodes(parts, options.fake_nodes);

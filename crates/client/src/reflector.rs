@@ -4,6 +4,8 @@
 //! through the watch itself, resumes after a break where it was, and starts anew when the version is not kept any more.
 
 use std::any::{Any, TypeId};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -44,18 +46,15 @@ pub struct Cached {
     pub key: ObjectKey,
     /// Its uid.
     pub uid: CompactString,
-    /// Its version.
-    pub resource_version: u64,
     /// The object as it was read; in the server's process the very one that its own cache holds.
     object: Arc<Obj>,
     /// The object as a Rust type, while a store keeps it.
     typed: Mutex<Option<Arc<dyn Any + Send + Sync>>>,
     deleting: OnceLock<bool>,
     finalizers: OnceLock<Box<[CompactString]>>,
-    owners: OnceLock<Box<[Owner]>>,
+    /// Of a thousand pods of one set there is one copy: see [`State::share_owners`].
+    owners: OnceLock<Arc<[Owner]>>,
     brief: OnceLock<Box<PodBrief>>,
-    /// What it lies under in the indexes of its store, each by its place among them.
-    entries: OnceLock<Box<[(usize, CompactString)]>>,
 }
 
 /// An owner that an object names.
@@ -90,15 +89,19 @@ impl Cached {
         Self {
             key: key_of(&object),
             uid: object.uid(),
-            resource_version: object.resource_version,
             object,
             typed: Mutex::default(),
             deleting: OnceLock::new(),
             finalizers: OnceLock::new(),
             owners: OnceLock::new(),
             brief: OnceLock::new(),
-            entries: OnceLock::new(),
         }
+    }
+
+    /// Its version.
+    #[must_use]
+    pub fn resource_version(&self) -> u64 {
+        self.object.resource_version
     }
 
     /// The object as a value, which all who look at a change share.
@@ -149,10 +152,18 @@ impl Cached {
     /// The owners that it names.
     #[must_use]
     pub fn owners(&self) -> &[Owner] {
+        self.shared_owners()
+    }
+
+    fn shared_owners(&self) -> &Arc<[Owner]> {
         self.owners.get_or_init(|| {
-            let text = self.object.metadata_text("ownerReferences");
-            text.and_then(|it| serde_json::from_slice(it).ok()).unwrap_or_default()
+            let owners = self.text_of_owners().and_then(|it| serde_json::from_slice(it).ok());
+            owners.map_or_else(Arc::default, |it: Vec<Owner>| it.into())
         })
+    }
+
+    fn text_of_owners(&self) -> Option<&[u8]> {
+        self.object.metadata_text("ownerReferences")
     }
 
     /// The owner that controls it.
@@ -250,9 +261,38 @@ pub type Listener = Arc<dyn Fn(&StoreChange) + Send + Sync>;
 /// [`Cached::mentions`].
 pub type Indexer = fn(&Cached) -> Vec<CompactString>;
 
+/// An object, in the order of its key, which it has: a set of these is much smaller than a map.
+struct ByKey(Arc<Cached>);
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}
+
+impl PartialOrd for ByKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key.cmp(&other.0.key)
+    }
+}
+
+impl Borrow<ObjectKey> for ByKey {
+    fn borrow(&self) -> &ObjectKey {
+        &self.0.key
+    }
+}
+
 #[derive(Default)]
 struct State {
-    objects: BTreeMap<ObjectKey, Arc<Cached>>,
+    objects: BTreeSet<ByKey>,
     indexes: BTreeMap<&'static str, Index>,
     /// Those whose decoded form is kept, the latest last.
     recent: VecDeque<Arc<Cached>>,
@@ -264,7 +304,7 @@ struct State {
 struct Index {
     indexer: Indexer,
     /// The objects themselves: whoever asks for ten thousand of them does not want as many searches.
-    objects: BTreeMap<CompactString, BTreeMap<ObjectKey, Arc<Cached>>>,
+    objects: BTreeMap<CompactString, BTreeSet<ByKey>>,
 }
 
 impl Index {
@@ -278,7 +318,7 @@ impl Index {
     }
 
     fn put(&mut self, value: CompactString, object: &Arc<Cached>) {
-        self.objects.entry(value).or_default().insert(object.key.clone(), Arc::clone(object));
+        self.objects.entry(value).or_default().replace(ByKey(Arc::clone(object)));
     }
 }
 
@@ -331,7 +371,7 @@ impl Store {
     /// An object.
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<Cached>> {
-        self.0.state.read().objects.get(key).cloned()
+        self.0.state.read().objects.get(key).map(|it| Arc::clone(&it.0))
     }
 
     /// The objects of a namespace (of all, where it is empty), in order.
@@ -339,15 +379,11 @@ impl Store {
     pub fn list(&self, namespace: &str) -> Vec<Arc<Cached>> {
         let state = self.0.state.read();
         if namespace.is_empty() {
-            return state.objects.values().cloned().collect();
+            return state.objects.iter().map(|it| Arc::clone(&it.0)).collect();
         }
         let from = ObjectKey::new(namespace, "");
-        state
-            .objects
-            .range(from..)
-            .take_while(|(key, _)| key.namespace == namespace)
-            .map(|(_, it)| Arc::clone(it))
-            .collect()
+        let objects = state.objects.range::<ObjectKey, _>(from..).map(|it| &it.0);
+        objects.take_while(|it| it.key.namespace == namespace).map(Arc::clone).collect()
     }
 
     /// The objects that an index has under a value. An index that does not exist has none.
@@ -355,15 +391,15 @@ impl Store {
     pub fn by_index(&self, index: &str, value: &str) -> Vec<Arc<Cached>> {
         let state = self.0.state.read();
         let objects = state.indexes.get(index).and_then(|index| index.objects.get(value));
-        objects.map(|it| it.values().cloned().collect()).unwrap_or_default()
+        objects.into_iter().flatten().map(|it| Arc::clone(&it.0)).collect()
     }
 
     /// Whether a namespace has any object.
     #[must_use]
     pub fn has_any(&self, namespace: &str) -> bool {
         let state = self.0.state.read();
-        let first = state.objects.range(ObjectKey::new(namespace, "")..).next();
-        first.is_some_and(|(key, _)| key.namespace == namespace)
+        let first = state.objects.range::<ObjectKey, _>(ObjectKey::new(namespace, "")..).next();
+        first.is_some_and(|it| it.0.key.namespace == namespace)
     }
 
     /// An object of this store as a Rust type, decoded once for all who ask while it is kept; `None` where it does not fit.
@@ -388,7 +424,7 @@ impl Store {
     pub fn count_index(&self, index: &str, value: &str) -> usize {
         let state = self.0.state.read();
         let objects = state.indexes.get(index).and_then(|index| index.objects.get(value));
-        objects.map_or(0, BTreeMap::len)
+        objects.map_or(0, BTreeSet::len)
     }
 
     /// How many objects there are.
@@ -433,8 +469,7 @@ impl Store {
     /// Calls `listener` for every change from now on, after it was told of all that is here.
     pub fn listen(&self, listener: Listener) {
         let mut listeners = self.0.listeners.lock();
-        let present: Vec<Arc<Cached>> = self.0.state.read().objects.values().cloned().collect();
-        for object in present {
+        for object in self.list("") {
             listener(&StoreChange { old: None, new: Some(object) });
         }
         listeners.push(listener);
@@ -450,14 +485,18 @@ impl Store {
         let change = {
             let mut state = self.0.state.write();
             state.revision = state.revision.max(revision);
+            if let Some(new) = &new {
+                state.share_owners(new);
+            }
             let old = match &new {
-                Some(object) => state.objects.insert(key.clone(), Arc::clone(object)),
-                None => state.objects.remove(key),
+                Some(object) => state.objects.replace(ByKey(Arc::clone(object))),
+                None => state.objects.take(key),
             };
+            let old = old.map(|it| it.0);
             if let Some(old) = &old {
                 old.object.keep();
             }
-            state.reindex(key, old.as_deref(), new.as_ref());
+            state.reindex(key, old.as_ref(), new.as_ref());
             StoreChange { old, new }
         };
         for change in change.of_one_object() {
@@ -484,15 +523,11 @@ impl Store {
 
     /// Forgets what a complete list did not name.
     fn retain(&self, seen: &BTreeSet<ObjectKey>, revision: u64) {
-        let gone: Vec<ObjectKey> = self
-            .0
-            .state
-            .read()
-            .objects
-            .keys()
-            .filter(|key| !seen.contains(*key))
-            .cloned()
-            .collect();
+        let gone: Vec<ObjectKey> = {
+            let state = self.0.state.read();
+            let keys = state.objects.iter().map(|it| &it.0.key);
+            keys.filter(|key| !seen.contains(*key)).cloned().collect()
+        };
         for key in gone {
             self.apply(None, &key, revision);
         }
@@ -510,24 +545,26 @@ impl State {
         }
     }
 
-    fn reindex(&mut self, key: &ObjectKey, old: Option<&Cached>, new: Option<&Arc<Cached>>) {
-        if self.indexes.is_empty() {
-            return;
+    /// Gives an object the owners of one beside it that names the same: those that one owner has made lie side by side.
+    fn share_owners(&self, new: &Cached) {
+        let Some(text) = new.text_of_owners() else { return };
+        let after = self.objects.range::<ObjectKey, _>(&new.key..).next();
+        let before = self.objects.range::<ObjectKey, _>(..&new.key).next_back();
+        let mut beside = after.into_iter().chain(before).map(|it| &it.0);
+        if let Some(like) = beside.find(|it| it.text_of_owners() == Some(text)) {
+            let _ = new.owners.set(Arc::clone(like.shared_owners()));
         }
-        let before = old.and_then(|it| it.entries.get()).map_or(&[][..], |it| it);
-        let mut now = Vec::new();
-        for (place, index) in self.indexes.values_mut().enumerate() {
-            let had = || before.iter().filter(|it| it.0 == place).map(|it| &it.1);
-            let values = new.map(|new| (index.indexer)(new)).unwrap_or_default();
-            had().filter(|it| !values.contains(it)).for_each(|it| index.remove(it, key));
-            for (value, new) in values.into_iter().zip(std::iter::repeat(new).flatten()) {
-                index.put(value.clone(), new);
-                now.push((place, value));
+    }
+
+    /// What an object lies under follows from it, so that nothing of it is kept.
+    fn reindex(&mut self, key: &ObjectKey, old: Option<&Arc<Cached>>, new: Option<&Arc<Cached>>) {
+        for index in self.indexes.values_mut() {
+            let before = old.map(|it| (index.indexer)(it)).unwrap_or_default();
+            let now = new.map(|it| (index.indexer)(it)).unwrap_or_default();
+            before.iter().filter(|it| !now.contains(it)).for_each(|it| index.remove(it, key));
+            for (value, new) in now.into_iter().zip(std::iter::repeat(new).flatten()) {
+                index.put(value, new);
             }
-        }
-        if let Some(new) = new {
-            // An object of a store comes into it once.
-            let _ = new.entries.set(now.into());
         }
     }
 }
@@ -629,7 +666,7 @@ impl Reflector {
                     let known = self
                         .store
                         .get(&key)
-                        .is_some_and(|it| it.resource_version == object.resource_version);
+                        .is_some_and(|it| it.resource_version() == object.resource_version);
                     seen.insert(key);
                     if !known {
                         self.put(object);

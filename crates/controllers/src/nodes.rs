@@ -131,14 +131,14 @@ impl NodeCache {
         let mut known = self.0.lock();
         let nodes = store.list("");
         let fresh = |node: &Arc<Cached>, old: Option<(u64, Arc<NodeFacts>)>| match old {
-            Some((version, facts)) if version == node.resource_version => facts,
+            Some((version, facts)) if version == node.resource_version() => facts,
             _ => Arc::new(NodeFacts::of(&node.value())),
         };
         let mut now = BTreeMap::new();
         for node in &nodes {
             let name = node.key.name.to_string();
             let facts = fresh(node, known.remove(&name));
-            now.insert(name, (node.resource_version, facts));
+            now.insert(name, (node.resource_version(), facts));
         }
         *known = now;
         known.values().map(|(_, facts)| Arc::clone(facts)).collect()

@@ -1,5 +1,6 @@
 //! What the scheduler keeps of a pod: some 250 bytes and, where a pod has them, its rarer parts behind pointers.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use apimachinery::Value;
@@ -33,7 +34,7 @@ impl HostPort {
 }
 
 /// What matters only until a pod has a node.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Ask {
     /// Its tolerations.
     pub tolerations: Vec<Toleration>,
@@ -186,6 +187,21 @@ impl PodLite {
         }
     }
 
+    /// Has what is equal in `other` in common with it.
+    fn share(&mut self, other: &Self) {
+        fn one<T: PartialEq>(own: &mut Arc<T>, other: &Arc<T>) {
+            if own == other {
+                *own = Arc::clone(other);
+            }
+        }
+        one(&mut self.ask, &other.ask);
+        one(&mut self.requests, &other.requests);
+        one(&mut self.labels, &other.labels);
+        if let Some((own, other)) = self.terms.as_mut().zip(other.terms.as_ref()) {
+            one(own, other);
+        }
+    }
+
     /// Whether it is the same pod to everybody who looks at placed pods.
     pub(crate) fn looks_like(&self, other: &Self) -> bool {
         self.uid == other.uid
@@ -210,6 +226,31 @@ impl PodLite {
     #[must_use]
     pub fn has_ended(pod: &Value) -> bool {
         matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed")
+    }
+}
+
+/// How many sorts of pods [`Sorts`] remembers.
+const SORTS: usize = 32;
+
+/// A pod of each sort that came lately: of pods there are many, and few sorts, which ask for the same.
+#[derive(Debug, Default)]
+pub(crate) struct Sorts(VecDeque<Arc<PodLite>>);
+
+impl Sorts {
+    /// The pod, which has in common with others of its sort what is equal.
+    pub(crate) fn share(&mut self, mut pod: PodLite) -> Arc<PodLite> {
+        let controller = &pod.ask.controller;
+        let like = self.0.iter().position(|it| {
+            it.ask.controller == *controller && it.key.namespace == pod.key.namespace
+        });
+        let like = like.and_then(|it| self.0.remove(it));
+        if let Some(like) = &like {
+            pod.share(like);
+        }
+        let pod = Arc::new(pod);
+        self.0.push_front(Arc::clone(&pod));
+        self.0.truncate(SORTS);
+        pod
     }
 }
 

@@ -30,7 +30,7 @@ use crate::extender::{self, Extender, Objects};
 use crate::framework::{Cycle, Profile, ReservedWrites};
 use crate::metrics::{Metrics, Outcome, Parts};
 use crate::node::NodeLite;
-use crate::pod::PodLite;
+use crate::pod::{PodLite, Sorts};
 use crate::preemption::{self, Candidate};
 use crate::queue::{Backoff, Happened, Queue};
 use crate::told::{Lap, Point, Told};
@@ -220,6 +220,7 @@ impl Scheduler {
             assumed: BTreeMap::new(),
             emptying: Emptying::default(),
             seen: BTreeMap::new(),
+            sorts: Sorts::default(),
             start: 0,
             parts: BTreeMap::new(),
         };
@@ -251,6 +252,7 @@ struct State {
     emptying: Emptying,
     /// What of each waiting pod was seen last, as a hash: its own status does not count as a change.
     seen: BTreeMap<ObjectKey, u64>,
+    sorts: Sorts,
     /// The row at which the next search for a node begins.
     start: usize,
     /// What plugins had a part in, by scheduler, until it is told.
@@ -424,7 +426,7 @@ impl Running {
         let state = &mut self.state;
         let Some(value) = value else { return state.forget(key, now) };
         if !value.str_at(&["spec", "nodeName"]).is_empty() {
-            let pod = Arc::new(PodLite::from_value(value));
+            let pod = state.sorts.share(PodLite::from_value(value));
             state.cluster.volumes.unreserve(key);
             state.assumed.remove(key);
             state.seen.remove(key);
@@ -445,7 +447,7 @@ impl Running {
         if state.seen.insert(key.clone(), hash) == Some(hash) {
             return;
         }
-        let pod = Arc::new(PodLite::from_value(value));
+        let pod = state.sorts.share(PodLite::from_value(value));
         let nominated = pod.ask.nominated_node.as_str();
         if !nominated.is_empty() {
             state.cluster.nominate(&pod, Some(nominated));

@@ -198,7 +198,7 @@ impl PodTerms {
 }
 
 /// How evenly pods are to lie over the domains of a label.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Spread {
     /// How far apart two domains may be.
     pub max_skew: i64,

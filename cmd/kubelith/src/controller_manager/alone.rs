@@ -134,6 +134,7 @@ async fn alone(options: Options) -> Result<()> {
         more: of_features(&features),
         one_server: false,
         features,
+        caches: None,
         election,
         migration,
         stop,
