@@ -155,7 +155,8 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     }),
     (node_lifecycle::NodeLifecycle::NAME, |setup| {
         let metrics = setup.metrics.node_lifecycle.clone();
-        start(setup, node_lifecycle::NodeLifecycle::new(setup.node_lifecycle, metrics), 8);
+        let clock = Arc::clone(&setup.clock);
+        start(setup, node_lifecycle::NodeLifecycle::new(setup.node_lifecycle, metrics, clock), 8);
     }),
     (certificates::Approver::NAME, |setup| start(setup, certificates::Approver, 1)),
     (certificates::Signer::NAME, |setup| {

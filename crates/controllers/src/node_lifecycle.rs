@@ -4,6 +4,7 @@
 //! Taints that evict come as fast as a node's zone allows ([`zones`]); everything else comes at once.
 
 mod metrics;
+mod renewals;
 mod zones;
 
 use std::borrow::Cow;
@@ -13,11 +14,12 @@ use apimachinery::{Value, time, value};
 use client::call::PatchKind;
 use client::events::{EventType, ObjectReference};
 use client::indexes::BY_NODE;
-use client::reflector::StoreChange;
+use client::reflector::{Cached, StoreChange};
 use client::{ObjectKey, Resource};
+use component_base::Clock;
 use controller::{Action, Controller, Event, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::coordination::v1::Lease as NodeLease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use parking_lot::Mutex;
@@ -25,6 +27,7 @@ use parking_lot::Mutex;
 use crate::owner::{key_of, reference_to};
 
 pub use metrics::Metrics;
+use renewals::{Lease, Renewals};
 pub use zones::Rates;
 use zones::{Change, Turn, Zones};
 
@@ -46,19 +49,22 @@ impl Default for Options {
 }
 
 /// The controller.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct NodeLifecycle {
     options: Options,
     metrics: Metrics,
+    clock: Arc<dyn Clock>,
     /// An index of the cached nodes.
     zones: Arc<Mutex<Zones>>,
+    /// One of their leases.
+    renewals: Arc<Mutex<Renewals>>,
 }
 
 impl NodeLifecycle {
     /// A controller that has seen no node yet.
     #[must_use]
-    pub fn new(options: Options, metrics: Metrics) -> Self {
-        Self { options, metrics, zones: Arc::default() }
+    pub fn new(options: Options, metrics: Metrics, clock: Arc<dyn Clock>) -> Self {
+        Self { options, metrics, clock, zones: Arc::default(), renewals: Arc::default() }
     }
 }
 
@@ -87,8 +93,10 @@ const CONDITIONS: &[&str] = &["Ready", "MemoryPressure", "DiskPressure", "PIDPre
 /// What is remembered of a node: when it last showed a sign of life, by this process' clock.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// What it last said, and when that was seen.
+    /// What its status said last, and when that was seen.
     last: Option<(String, Timestamp)>,
+    /// The version of the node for which nothing was to be done.
+    settled: Option<u64>,
     /// Whether it was told that the node is there.
     registered: bool,
 }
@@ -105,9 +113,9 @@ pub enum Observed {
 /// What it sees of a node.
 #[derive(Debug)]
 pub struct Present {
-    node: Arc<Value>,
-    /// The renew time of its lease, as text.
-    lease: String,
+    node: Arc<Cached>,
+    /// Whether it is ready.
+    ready: bool,
     /// Its pods, where it is not ready.
     pods: Vec<Arc<Pod>>,
 }
@@ -124,29 +132,25 @@ impl Controller for NodeLifecycle {
 
     fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
         let (zones, metrics) = (Arc::clone(&self.zones), self.metrics.clone());
-        let of_pods = Arc::clone(&self.zones);
+        let (of_pods, of_leases) = (Arc::clone(&self.zones), Arc::clone(&self.zones));
+        let (renewals, clock) = (Arc::clone(&self.renewals), Arc::clone(&self.clock));
         watches
             .on::<Node>(move |change, _| nodes_of(&mut zones.lock(), &metrics, change))
-            .on::<Lease>(|change, _| {
-                let key = change.key();
-                let of_node = key.namespace == "kube-node-lease";
-                if of_node { vec![ObjectKey::new("", key.name)] } else { Vec::new() }
+            .on::<NodeLease>(move |change, _| match renewals.lock().see(change, clock.now()) {
+                Lease::Renewed(node) if of_leases.lock().is_ready(node) => Vec::new(),
+                Lease::Renewed(node) | Lease::Other(node) => vec![ObjectKey::new("", node)],
+                Lease::Nothing => Vec::new(),
             })
             .on::<Pod>(move |change, _| node_of(&of_pods, change))
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
-        let Some(node) = snapshot.store::<Node>().get(key).map(|it| it.value()) else {
+        let Some(node) = snapshot.store::<Node>().get(key) else {
             return Some(Observed::Gone(key.name.to_string()));
         };
-        let lease =
-            snapshot.store::<Lease>().get(&ObjectKey::new("kube-node-lease", key.name.clone()));
-        let lease = lease
-            .map(|it| it.value().str_at(&["spec", "renewTime"]).to_owned())
-            .unwrap_or_default();
-        let ready = ready_status(&node) == "True";
+        let ready = self.zones.lock().is_ready(&key.name);
         let pods = if ready { Vec::new() } else { snapshot.by_index(BY_NODE, &key.name) };
-        Some(Observed::Present(Box::new(Present { node, lease, pods })))
+        Some(Observed::Present(Box::new(Present { node, ready, pods })))
     }
 
     fn plan(&self, observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
@@ -174,8 +178,32 @@ impl Controller for NodeLifecycle {
 
 impl NodeLifecycle {
     fn plan_node(&self, observed: &Present, memory: &mut Memory, now: Timestamp) -> Plan {
+        let version = observed.node.resource_version();
+        if observed.ready && memory.settled == Some(version) {
+            let plan = self.still_well(&observed.node.key.name, memory, now);
+            if let Some(plan) = plan {
+                return plan;
+            }
+        }
+        let plan = self.judge(observed, memory, now);
+        let settled = plan.stages.is_empty() && plan.events.is_empty();
+        memory.settled = settled.then_some(version);
+        plan
+    }
+
+    /// What there is to do for a node that was ready, is as it was, and has gone on renewing its lease.
+    fn still_well(&self, name: &str, memory: &Memory, now: Timestamp) -> Option<Plan> {
+        let seen = self.renewals.lock().seen(name).max(memory.last.as_ref().map(|it| it.1))?;
+        let grace = SignedDuration::from_secs(self.options.grace_seconds);
+        let deadline = seen.checked_add(grace).ok().filter(|it| *it > now)?;
         let mut plan = Plan::nothing();
-        let object = &*observed.node;
+        plan.requeue_by(deadline);
+        Some(plan)
+    }
+
+    fn judge(&self, observed: &Present, memory: &mut Memory, now: Timestamp) -> Plan {
+        let mut plan = Plan::nothing();
+        let object = &*observed.node.value();
         let name = object.str_at(&["metadata", "name"]);
         let about = || ObjectReference::of(object);
         if !std::mem::replace(&mut memory.registered, true) {
@@ -186,7 +214,7 @@ impl NodeLifecycle {
             // What follows is planned from the node as it is then.
             return plan;
         }
-        let seen = self.last_seen(observed, object, memory, now);
+        let seen = self.last_seen(object, memory, now);
         let options = &self.options;
         let grace = match has_reported(object) {
             true => options.grace_seconds,
@@ -222,26 +250,24 @@ impl NodeLifecycle {
     }
 
     /// When the node last said something new. A restart of this process counts as a sign of life.
-    fn last_seen(
-        &self,
-        observed: &Present,
-        object: &Value,
-        memory: &mut Memory,
-        now: Timestamp,
-    ) -> Timestamp {
+    fn last_seen(&self, object: &Value, memory: &mut Memory, now: Timestamp) -> Timestamp {
         let heartbeat = object
             .items_at(&["status", "conditions"])
             .iter()
             .map(|it| it.str_at(&["lastHeartbeatTime"]))
             .max();
-        let said = format!("{}|{}", observed.lease, heartbeat.unwrap_or_default());
+        let said = heartbeat.unwrap_or_default();
+        let renewed = self.renewals.lock().seen(object.str_at(&["metadata", "name"]));
         let mut zones = self.zones.lock();
         // Whether silence is the node's own is not known while all are silent.
         zones.all_ill(now);
         match &memory.last {
-            Some((before, at)) if *before == said => zones.resumed().map_or(*at, |it| it.max(*at)),
+            Some((before, at)) if before == said => {
+                let signs = [Some(*at), renewed, zones.resumed()];
+                signs.into_iter().flatten().max().unwrap_or(*at)
+            }
             _ => {
-                memory.last = Some((said, now));
+                memory.last = Some((said.to_owned(), now));
                 now
             }
         }
