@@ -183,7 +183,8 @@ impl<'s> Pool<'s> {
                 return Err(format!("duplicate counter set name {}", counters.set));
             }
         }
-        let devices = self.slices.iter().chain(&self.elsewhere).flat_map(|it| &it.devices);
+        let consuming = self.slices.iter().chain(&self.elsewhere).filter(|it| it.consumes);
+        let devices = consuming.flat_map(|it| &it.devices);
         for used in devices.flat_map(|it| &it.consumes) {
             let set = self.counters.get(used.set.as_str());
             let set = set.ok_or_else(|| format!("counter set {} not found", used.set))?;
@@ -195,8 +196,7 @@ impl<'s> Pool<'s> {
     }
 
     fn has_binding_conditions(&self) -> bool {
-        let mut devices = self.slices.iter().flat_map(|it| &it.devices);
-        devices.any(|it| !it.binding_conditions.is_empty())
+        self.slices.iter().any(|it| it.binds)
     }
 
     /// All its devices, wherever they are reached from.

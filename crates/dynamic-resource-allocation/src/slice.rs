@@ -300,6 +300,10 @@ pub struct Slice {
     pub counters: Vec<Counters>,
     /// The first name that two of its devices have.
     pub(crate) doubled: Option<CompactString>,
+    /// Whether one of its devices has conditions of binding.
+    pub(crate) binds: bool,
+    /// Whether one of its devices uses counters up.
+    pub(crate) consumes: bool,
     /// Which devices selectors mean, as far as that was asked.
     pub(crate) matches: Matches,
 }
@@ -321,6 +325,8 @@ impl Slice {
             spec.items_at(&["devices"]).iter().map(|it| Device::of(it, driver, pool)).collect();
         Self {
             doubled: doubled(devices.iter()),
+            binds: devices.iter().any(|it| !it.binding_conditions.is_empty()),
+            consumes: devices.iter().any(|it| !it.consumes.is_empty()),
             name: slice.str_at(&["metadata", "name"]).into(),
             driver: driver.into(),
             pool: pool.into(),
