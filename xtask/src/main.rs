@@ -80,7 +80,7 @@ impl Places {
     pub(crate) fn build(&self, packages: &[&str]) -> Result<()> {
         let mut arguments = vec!["build", "--quiet"];
         if self.whole {
-            arguments.extend(["--workspace", "--all-targets"]);
+            arguments.extend(["--workspace", "--bins", "--tests"]);
         } else {
             arguments.extend(packages.iter().flat_map(|it| ["--package", it]));
         }

@@ -1,4 +1,4 @@
-//! How long it takes to choose devices for a claim on every node of a cluster: `--example throughput NODES DEVICES`.
+//! How long it takes to choose devices for a claim on every node of a cluster: `--example allocations NODES DEVICES`.
 
 #![allow(clippy::print_stdout, clippy::disallowed_types, reason = "a measurement for people")]
 
