@@ -10,21 +10,27 @@ use component_base::feature_gates::FeatureGates;
 pub(crate) const COORDINATED_LEADER_ELECTION: &str = "CoordinatedLeaderElection";
 /// Workloads and groups of pods, which API server, scheduler and controllers know where it is on.
 pub(crate) const GENERIC_WORKLOAD: &str = "GenericWorkload";
-
-/// Jobs whose pods are scheduled in groups. It needs the one above.
+/// Nodes are scored by the room that a pod's volumes would leave.
+pub(crate) const STORAGE_CAPACITY_SCORING: &str = "StorageCapacityScoring";
+/// Groups that have to be in one place. It needs `GENERIC_WORKLOAD`.
+pub(crate) const TOPOLOGY_AWARE_WORKLOADS: &str = "TopologyAwareWorkloadScheduling";
+/// Jobs whose pods are scheduled in groups. It needs `GENERIC_WORKLOAD`.
 pub(crate) const WORKLOAD_WITH_JOB: &str = "WorkloadWithJob";
 
 /// Gates, and what each needs.
-const NEEDS: [(&str, &str); 1] = [(WORKLOAD_WITH_JOB, GENERIC_WORKLOAD)];
+const NEEDS: [(&str, &str); 2] =
+    [(WORKLOAD_WITH_JOB, GENERIC_WORKLOAD), (TOPOLOGY_AWARE_WORKLOADS, GENERIC_WORKLOAD)];
 
 /// Those that something consults.
-const CONSULTED: [&str; 7] = [
+const CONSULTED: [&str; 9] = [
     "CBORServingAndStorage",
     "ComponentFlagz",
     "ComponentStatusz",
     COORDINATED_LEADER_ELECTION,
     GENERIC_WORKLOAD,
+    STORAGE_CAPACITY_SCORING,
     "StorageVersionHash",
+    TOPOLOGY_AWARE_WORKLOADS,
     WORKLOAD_WITH_JOB,
 ];
 

@@ -16,7 +16,9 @@ use registry::{Apis, Features, Registry};
 
 use crate::audit_log::span;
 use crate::control_plane::period;
-use crate::gates::{COORDINATED_LEADER_ELECTION, GENERIC_WORKLOAD, WORKLOAD_WITH_JOB};
+use crate::gates::{
+    COORDINATED_LEADER_ELECTION, GENERIC_WORKLOAD, TOPOLOGY_AWARE_WORKLOADS, WORKLOAD_WITH_JOB,
+};
 use crate::leading::Times;
 use crate::memory::Budget;
 use crate::server::Ends;
@@ -283,6 +285,7 @@ impl OperatingOptions {
             generic_workload: features.enabled(GENERIC_WORKLOAD),
             coordinated_leader_election: features.enabled(COORDINATED_LEADER_ELECTION),
             workload_with_job: features.enabled(WORKLOAD_WITH_JOB),
+            topology_aware_workloads: features.enabled(TOPOLOGY_AWARE_WORKLOADS),
         };
         let apis = Apis::default().with_features(features).with_removed(removed);
         Ok(apis.configure(&self.runtime_config)?)

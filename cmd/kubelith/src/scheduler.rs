@@ -12,10 +12,11 @@ use client::transport::Transport;
 use component_base::feature_gates::FeatureGates;
 use component_base::{Clock, Random, RealClock, Shutdown, ShutdownSignal, SystemRandom};
 use prometheus_client::registry::Registry;
+use scheduler::config::Features;
 use scheduler::{Configuration, Extender, Metrics, Scheduler};
 
 use crate::elections;
-use crate::gates::GENERIC_WORKLOAD;
+use crate::gates::{GENERIC_WORKLOAD, STORAGE_CAPACITY_SCORING, TOPOLOGY_AWARE_WORKLOADS};
 use crate::http::{Access, ExtenderPost, HttpTransport};
 use crate::leading::{self, ElectionOptions, Member};
 use crate::server::Signals;
@@ -57,8 +58,7 @@ impl EmbeddedOptions {
         shares_store: bool,
         features: &FeatureGates,
     ) -> Result<Configuration> {
-        let mut config = read(self.kube_scheduler_config.as_deref())?;
-        config.pod_groups = features.enabled(GENERIC_WORKLOAD);
+        let mut config = read(self.kube_scheduler_config.as_deref(), features)?;
         // There is one scheduler in this process. Where it is the only server others are asked for by name.
         let elect = self.kube_scheduler_leader_elect.or(config.leader_election.leader_elect);
         config.leader_election.leader_elect = Some(elect.unwrap_or(shares_store));
@@ -88,11 +88,16 @@ pub(crate) fn start(
 }
 
 /// A configuration file, or upstream's defaults.
-fn read(path: Option<&Path>) -> Result<Configuration> {
-    let Some(path) = path else { return Ok(Configuration::default()) };
+fn read(path: Option<&Path>, features: &FeatureGates) -> Result<Configuration> {
+    let features = Features {
+        pod_groups: features.enabled(GENERIC_WORKLOAD),
+        topology: features.enabled(TOPOLOGY_AWARE_WORKLOADS),
+        storage_capacity_scoring: features.enabled(STORAGE_CAPACITY_SCORING),
+    };
+    let Some(path) = path else { return Ok(Configuration { features, ..Default::default() }) };
     let shown = path.display();
     let text = std::fs::read(path).with_context(|| format!("could not read {shown}"))?;
-    Configuration::parse(&text).map_err(|error| anyhow!("{shown}: {error}"))
+    Configuration::parse_with(&text, features).map_err(|error| anyhow!("{shown}: {error}"))
 }
 
 /// A scheduler that works when it may.
@@ -148,7 +153,7 @@ impl Works {
             profiles: self.config.profiles().map_err(|error| anyhow!(error))?,
             extenders: self.extenders()?,
             backoff: self.config.backoff(),
-            pod_groups: self.config.pod_groups,
+            pod_groups: self.config.features.pod_groups,
             metrics: self.metrics.clone(),
         })
     }
@@ -238,8 +243,7 @@ pub(crate) fn run(options: Options) -> Result<()> {
 
 async fn alone(options: Options) -> Result<()> {
     let features = crate::gates::parse(&options.feature_gates)?;
-    let mut config = read(options.config.as_deref())?;
-    config.pod_groups = features.enabled(GENERIC_WORKLOAD);
+    let mut config = read(options.config.as_deref(), &features)?;
     elect(&options.election, &mut config)?;
     let said = Some(PathBuf::from(&config.client_connection.kubeconfig));
     let said = said.filter(|it| !it.as_os_str().is_empty());

@@ -5,6 +5,7 @@
 
 pub mod call;
 pub mod candidacy;
+pub mod csi_translation;
 pub mod error;
 pub mod events;
 pub mod indexes;

@@ -3,7 +3,7 @@
 //!
 //! A VolumeAttachment is the order; the driver's attacher carries it out and says so in its status. The node's status tells
 //! the node's agent what is attached: an entry goes before the order does, so that nothing is mounted that is going.
-//! Knows no driver; volumes of in-tree plugins that drivers have taken over are not translated.
+//! Knows no driver; volumes of in-tree plugins are the drivers' that took over, on nodes that say so.
 
 mod metrics;
 mod plan;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use apimachinery::Value;
 use client::ObjectKey;
+use client::csi_translation::{self, Plugin};
 use client::indexes::{
     BY_ATTACHED, BY_CLAIM, BY_NODE, BY_VOLUME, claim_entry, claims_of_pod, has_claims,
 };
@@ -21,7 +22,7 @@ use compact_str::CompactString;
 use controller::{Controller, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, VolumeAttachment};
 
 pub use metrics::Metrics;
 pub use plan::Memory;
@@ -70,6 +71,8 @@ struct Csi {
     exclusive: bool,
     /// Whether its driver attaches at all.
     attaches: bool,
+    /// The in-tree plugin whose volume it was.
+    plugin: Option<&'static Plugin>,
 }
 
 impl Csi {
@@ -84,6 +87,8 @@ impl Csi {
 struct OnNode {
     /// None where there is no such node.
     node: Option<Arc<Value>>,
+    /// Whether it leaves volumes of the in-tree plugin to the driver.
+    left: bool,
     /// The pods that have it there.
     pods: Vec<Arc<Value>>,
     /// The orders to attach it there.
@@ -108,6 +113,7 @@ impl Controller for AttachDetach {
             .on::<VolumeAttachment>(of_attachment)
             .on::<Node>(of_node)
             .on::<CSIDriver>(of_driver)
+            .on::<CSINode>(of_csi_node)
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
@@ -131,6 +137,8 @@ impl Controller for AttachDetach {
         for (name, on) in &mut nodes {
             let node = snapshot.store::<Node>().get(&ObjectKey::new("", name.clone()));
             on.node = node.map(|it| it.value());
+            let plugin = csi.as_ref().and_then(|it| it.plugin);
+            on.left = plugin.is_none_or(|it| leaves(snapshot, name, it));
             let keep = on.node.as_ref().is_some_and(|it| says(it, KEEP_OVER));
             on.pods.retain(|pod| keep || !is_over(pod));
         }
@@ -144,8 +152,7 @@ impl Controller for AttachDetach {
 }
 
 fn csi(snapshot: &Snapshot, volume: &Value) -> Option<Csi> {
-    let csi = volume.at(&["spec", "csi"]).filter(|it| !it.is_null())?;
-    let driver = csi.str_at(&["driver"]).to_owned();
+    let (driver, handle, plugin) = whose(volume)?;
     let known = snapshot.store::<CSIDriver>().get(&ObjectKey::new("", driver.as_str()));
     let said = known.and_then(|it| it.value().at(&["spec", "attachRequired"])?.as_bool());
     let modes: Vec<&str> =
@@ -153,10 +160,27 @@ fn csi(snapshot: &Snapshot, volume: &Value) -> Option<Csi> {
     let shared = |it: &&str| matches!(*it, "ReadWriteMany" | "ReadOnlyMany");
     Some(Csi {
         driver,
-        handle: csi.str_at(&["volumeHandle"]).to_owned(),
+        handle,
         exclusive: !modes.is_empty() && !modes.iter().any(shared),
         attaches: said.unwrap_or(true),
+        plugin,
     })
+}
+
+/// The driver of a volume, what it calls it, and the in-tree plugin that it was of.
+fn whose(volume: &Value) -> Option<(String, String, Option<&'static Plugin>)> {
+    if let Some(csi) = volume.at(&["spec", "csi"]).filter(|it| !it.is_null()) {
+        let said = |member| csi.str_at(&[member]).to_owned();
+        return Some((said("driver"), said("volumeHandle"), None));
+    }
+    let it = csi_translation::of_volume(volume)?;
+    Some((it.plugin.driver.to_owned(), it.handle.to_string(), Some(it.plugin)))
+}
+
+/// Whether a node leaves the volumes of an in-tree plugin to the driver.
+fn leaves(snapshot: &Snapshot, node: &str, plugin: &Plugin) -> bool {
+    let said = snapshot.store::<CSINode>().get(&ObjectKey::new("", node));
+    said.is_some_and(|it| csi_translation::left_by(&it.value()).contains(plugin.name))
 }
 
 /// The pods on nodes whose claim has the volume.
@@ -255,14 +279,29 @@ fn of_node(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
     if facts(&change.old) == facts(&change.new) {
         return Vec::new();
     }
-    let name = change.key().name;
-    let attachments = snapshot.store::<VolumeAttachment>().by_index(BY_NODE, &name);
+    volumes_on(snapshot, &change.key().name)
+}
+
+/// The volumes of a node that leaves other in-tree plugins to drivers than it did.
+fn of_csi_node(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
+    let left = |it: &Option<Arc<Cached>>| {
+        it.as_ref().map(|it| csi_translation::left_by(&it.value())).unwrap_or_default()
+    };
+    if left(&change.old) == left(&change.new) {
+        return Vec::new();
+    }
+    volumes_on(snapshot, &change.key().name)
+}
+
+/// The volumes that are attached to a node, or that its pods want there.
+fn volumes_on(snapshot: &Snapshot, name: &str) -> Vec<ObjectKey> {
+    let attachments = snapshot.store::<VolumeAttachment>().by_index(BY_NODE, name);
     let mut keys: Vec<ObjectKey> = attachments
         .iter()
         .filter_map(|it| key(it.value().str_at(&["spec", "source", "persistentVolumeName"])))
         .collect();
     let claims = snapshot.store::<PersistentVolumeClaim>();
-    for pod in snapshot.store::<Pod>().by_index(BY_NODE, &name) {
+    for pod in snapshot.store::<Pod>().by_index(BY_NODE, name) {
         for claim in claims_of_pod(&pod.value()) {
             let claim = claims.get(&ObjectKey::new(pod.key.namespace.clone(), claim));
             keys.extend(claim.and_then(|it| key(it.value().str_at(&["spec", "volumeName"]))));
@@ -284,6 +323,6 @@ fn of_driver(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
     }
     let driver = change.key().name;
     let volumes = snapshot.store::<PersistentVolume>().list("");
-    let its = volumes.iter().filter(|it| it.value().str_at(&["spec", "csi", "driver"]) == driver);
+    let its = volumes.iter().filter(|it| whose(&it.value()).is_some_and(|it| it.0 == driver));
     its.map(|it| it.key.clone()).collect()
 }

@@ -230,7 +230,9 @@ fn claims_of(snapshot: &Snapshot, pod: &Value) -> Vec<Claim> {
         (pod.str_at(&["metadata", "namespace"]), pod.str_at(&["metadata", "uid"]));
     let named = pod.items_at(&["spec", "resourceClaims"]).iter();
     let given = pod.items_at(&["status", "resourceClaimStatuses"]).iter();
-    let names = named.chain(given).map(|it| it.str_at(&["resourceClaimName"]));
+    let extended = pod.at(&["status", "extendedResourceClaimStatus"]);
+    let all = named.chain(given).chain(extended);
+    let names = all.map(|it| it.str_at(&["resourceClaimName"]));
     let claims = names.filter_map(|name| store.get(&ObjectKey::new(namespace, name)));
     let claims = claims.map(|it| Claim::from_value(&it.value()));
     claims.filter(|it| it.is_reserved_for(uid)).collect()
@@ -319,11 +321,12 @@ fn of_pod(change: &StoreChange, _: &Snapshot) -> Vec<Key> {
             let pod = it.value();
             let uid = pod.str_at(&["metadata", "uid"]).to_owned();
             let node = pod.str_at(&["spec", "nodeName"]).to_owned();
-            (uid, node, pod.at(&["status", "resourceClaimStatuses"]).cloned())
+            let given = |member| pod.at(&["status", member]).cloned();
+            (uid, node, given("resourceClaimStatuses"), given("extendedResourceClaimStatus"))
         })
     };
     let claims = [&change.old, &change.new].into_iter().flatten();
-    let uses = claims.into_iter().any(|it| it.mentions("resourceClaims"));
+    let uses = claims.into_iter().any(|it| it.mentions("esourceClaim"));
     let changed = uses && relevant(&change.old) != relevant(&change.new);
     if changed { vec![Key::Pod(change.key())] } else { Vec::new() }
 }

@@ -19,6 +19,9 @@ use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 #[derive(Debug, Clone, Copy)]
 pub struct ResourceClaims;
 
+/// In the text of every pod that has claims or was given some: `resourceClaims`, `extendedResourceClaimStatus`.
+const CLAIMS: &str = "esourceClaim";
+
 /// A pod, or a claim.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
@@ -189,24 +192,30 @@ fn is_done(pod: &Value) -> bool {
             && pod.str_at(&["spec", "nodeName"]).is_empty())
 }
 
-/// The claims that a pod names, or that its status says it was given.
+/// The claims that a pod names, or that its status says it was given; also that for its extended resources.
 fn claim_names(pod: &Value) -> Vec<String> {
     let named = pod.items_at(&["spec", "resourceClaims"]).iter();
     let given = pod.items_at(&["status", "resourceClaimStatuses"]).iter();
-    let names = named.chain(given).map(|it| it.str_at(&["resourceClaimName"]));
+    let extended = pod.at(&["status", "extendedResourceClaimStatus"]);
+    let all = named.chain(given).chain(extended);
+    let names = all.map(|it| it.str_at(&["resourceClaimName"]));
     names.filter(|it| !it.is_empty()).map(str::to_owned).collect()
 }
 
 /// The pod, and its claims where it does not need them any more.
 fn of_pod(change: &StoreChange, _: &Snapshot) -> Vec<Key> {
     let has = change.new.as_ref().or(change.old.as_ref());
-    if has.is_none_or(|it| !it.mentions("resourceClaims")) {
+    if has.is_none_or(|it| !it.mentions(CLAIMS)) {
         return Vec::new();
     }
     let value = |it: &Option<Arc<client::reflector::Cached>>| it.as_ref().map(|it| it.value());
     let (old, new) = (value(&change.old), value(&change.new));
     let either = new.as_ref().or(old.as_ref());
-    if either.is_none_or(|it| it.items_at(&["spec", "resourceClaims"]).is_empty()) {
+    let extended = ["status", "extendedResourceClaimStatus"];
+    let uses = |it: &Value| {
+        !it.items_at(&["spec", "resourceClaims"]).is_empty() || it.at(&extended).is_some()
+    };
+    if either.is_none_or(|it| !uses(it)) {
         return Vec::new();
     }
     let uid = |it: &Value| it.str_at(&["metadata", "uid"]).to_owned();

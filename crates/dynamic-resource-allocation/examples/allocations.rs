@@ -61,7 +61,7 @@ fn main() {
             selectors: &selectors,
             interrupted: Box::new(|| false),
         };
-        let allocator = Allocator::new(supply, vec![&claim]);
+        let allocator = Allocator::new(supply, vec![std::borrow::Cow::Borrowed(&claim)]);
         for name in &names {
             let node = Node { name, labels: &NoLabels };
             found.extend(allocator.allocate(node).ok().flatten().into_iter().flatten());

@@ -8,6 +8,7 @@ mod prepare;
 mod result;
 mod search;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
@@ -66,21 +67,21 @@ impl std::fmt::Debug for Supply<'_> {
 #[derive(Debug)]
 pub struct Allocator<'a> {
     supply: Supply<'a>,
-    claims: Vec<&'a Claim>,
+    claims: Vec<Cow<'a, Claim>>,
     steps_left: Cell<u64>,
 }
 
 impl<'a> Allocator<'a> {
     /// For these claims, none of which is allocated.
     #[must_use]
-    pub fn new(supply: Supply<'a>, claims: Vec<&'a Claim>) -> Self {
+    pub fn new(supply: Supply<'a>, claims: Vec<Cow<'a, Claim>>) -> Self {
         let steps_left = Cell::new(STEPS_MAX_TOTAL);
         Self { supply, claims, steps_left }
     }
 
     /// The claims.
     #[must_use]
-    pub fn claims(&self) -> &[&'a Claim] {
+    pub fn claims(&self) -> &[Cow<'a, Claim>] {
         &self.claims
     }
 

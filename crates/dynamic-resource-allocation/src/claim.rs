@@ -17,6 +17,11 @@ pub const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 /// On a claim that was made for a pod: for which of its claims.
 pub const POD_CLAIM_NAME: &str = "resource.kubernetes.io/pod-claim-name";
 
+/// Says of a claim that the scheduler made it for the extended resources of a pod: `true`.
+pub const EXTENDED_RESOURCE_CLAIM: &str = "resource.kubernetes.io/extended-resource-claim";
+/// The extended resource that the devices of any class serve begins with this; the name of the class follows.
+pub const DEVICE_CLASS_PREFIX: &str = "deviceclass.resource.kubernetes.io/";
+
 /// How many devices are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -85,7 +90,9 @@ pub struct Request {
 }
 
 impl Request {
-    fn of(value: &Value) -> Self {
+    /// A request in a claim.
+    #[must_use]
+    pub fn of(value: &Value) -> Self {
         let name = value.str_at(&["name"]);
         let alternatives = value.items_at(&["firstAvailable"]);
         let ways = match value.get("exactly") {
@@ -280,6 +287,8 @@ pub struct Claim {
     pub going: bool,
     /// The uid of what controls it; empty for nothing.
     pub controller: CompactString,
+    /// Whether the scheduler made it for the extended resources of a pod.
+    pub extended: bool,
     /// What is asked for.
     pub requests: Vec<Request>,
     /// What must hold of the devices together.
@@ -301,6 +310,7 @@ impl Claim {
         let owners = claim.items_at(&["metadata", "ownerReferences"]);
         let controller = owners.iter().find(|it| it.bool_at(&["controller"]));
         let spec = &claim["spec"]["devices"];
+        let extended = ["metadata", "annotations", EXTENDED_RESOURCE_CLAIM];
         let allocation = claim.at(&["status", "allocation"]).filter(|it| !it.is_null());
         Self {
             namespace: metadata("namespace"),
@@ -309,6 +319,7 @@ impl Claim {
             version: claim.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or_default(),
             going: !claim.str_at(&["metadata", "deletionTimestamp"]).is_empty(),
             controller: controller.map(|it| it.str_at(&["uid"]).into()).unwrap_or_default(),
+            extended: claim.str_at(&extended) == "true",
             requests: spec.items_at(&["requests"]).iter().map(Request::of).collect(),
             constraints: spec.items_at(&["constraints"]).iter().map(Constraint::of).collect(),
             config: spec.items_at(&["config"]).to_vec(),

@@ -362,6 +362,10 @@ pub struct Class {
     pub selectors: Vec<Option<CompactString>>,
     /// What is said to the drivers of its devices.
     pub config: Vec<Value>,
+    /// The extended resource that its devices serve, besides the one of its own name.
+    pub extended_resource: Option<CompactString>,
+    /// When it was made, as it is written.
+    pub created: CompactString,
 }
 
 impl Class {
@@ -372,6 +376,12 @@ impl Class {
             name: class.str_at(&["metadata", "name"]).into(),
             selectors: selectors(&class["spec"]),
             config: class.items_at(&["spec", "config"]).to_vec(),
+            extended_resource: class
+                .at(&["spec", "extendedResourceName"])
+                .and_then(Value::as_str)
+                .filter(|it| !it.is_empty())
+                .map(Into::into),
+            created: class.str_at(&["metadata", "creationTimestamp"]).into(),
         }
     }
 }

@@ -18,6 +18,8 @@ pub struct Features {
     pub coordinated_leader_election: bool,
     /// `WorkloadWithJob`: jobs say how their pods are scheduled together.
     pub workload_with_job: bool,
+    /// `TopologyAwareWorkloadScheduling`: groups say that they have to be in one place.
+    pub topology_aware_workloads: bool,
 }
 
 /// What of upstream's API is not built: group, version, resource.

@@ -21,28 +21,30 @@ const CRON_JOB: Paths = &[
 ];
 const SCHEDULING: Paths = &[&["spec", "scheduling"]];
 const CRON_SCHEDULING: Paths = &[&["spec", "jobTemplate", "spec", "scheduling"]];
-/// What of that belongs to `TopologyAwareWorkloadScheduling` and `DRAWorkloadResourceClaims`, which are off.
+/// What of that belongs to `DRAWorkloadResourceClaims`, which is off, and to `TopologyAwareWorkloadScheduling`, which may be.
 const IN_SCHEDULING: Paths =
-    &[&["spec", "scheduling", "schedulingConstraints"], &["spec", "scheduling", "resourceClaims"]];
+    &[&["spec", "scheduling", "resourceClaims"], &["spec", "scheduling", "schedulingConstraints"]];
 const IN_CRON_SCHEDULING: Paths = &[
-    &["spec", "jobTemplate", "spec", "scheduling", "schedulingConstraints"],
     &["spec", "jobTemplate", "spec", "scheduling", "resourceClaims"],
+    &["spec", "jobTemplate", "spec", "scheduling", "schedulingConstraints"],
 ];
 
 /// The fields of a resource that features bring which are off.
 pub(crate) fn dropped(group: &str, resource: &str, features: Features) -> Paths {
     let (grouped, jobs) = (features.generic_workload, features.workload_with_job);
+    // The last is there where its feature is on.
+    let off = IN_SCHEDULING.len() - usize::from(features.topology_aware_workloads);
     match (group, resource) {
         ("coordination.k8s.io", "leases") if !features.coordinated_leader_election => LEASE,
         ("batch", "jobs") => match (grouped, jobs) {
             (false, _) => JOB,
             (true, false) => SCHEDULING,
-            (true, true) => IN_SCHEDULING,
+            (true, true) => &IN_SCHEDULING[..off],
         },
         ("batch", "cronjobs") => match (grouped, jobs) {
             (false, _) => CRON_JOB,
             (true, false) => CRON_SCHEDULING,
-            (true, true) => IN_CRON_SCHEDULING,
+            (true, true) => &IN_CRON_SCHEDULING[..off],
         },
         _ if grouped => &[],
         ("", "pods") => POD,

@@ -154,8 +154,10 @@ type Optional = (fn(Features) -> bool, fn() -> Declaration);
 /// Those that are there where a feature is on and they are asked for.
 const OPTIONAL: &[Optional] = &[
     (|it| it.coordinated_leader_election, lease_candidate::resource),
-    (|it| it.generic_workload, pod_group::resource),
-    (|it| it.generic_workload, pod_group::workload),
+    (|it| it.generic_workload && !it.topology_aware_workloads, pod_group::resource::<false>),
+    (|it| it.generic_workload && !it.topology_aware_workloads, pod_group::workload::<false>),
+    (|it| it.generic_workload && it.topology_aware_workloads, pod_group::resource::<true>),
+    (|it| it.generic_workload && it.topology_aware_workloads, pod_group::workload::<true>),
 ];
 
 /// Every built-in resource that is stored, with or without versions that are no more. One that is served in no version

@@ -9,8 +9,9 @@ use client::volumes::{BIND_COMPLETED, SELECTED_NODE, annotation, is_meant_for, w
 use client::{Client, ObjectKey, Resource, Store};
 use tokio::sync::{Notify, Semaphore};
 
+use crate::labels::Labels;
 use crate::pod::PodLite;
-use crate::volumes::Bindings;
+use crate::volumes::{Bindings, Volumes};
 
 /// Writes claims and volumes, and sees what becomes of them.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub(crate) struct Binder {
     pub(crate) client: Client,
     pub(crate) claims: Store,
     pub(crate) volumes: Store,
+    pub(crate) nodes: Store,
+    pub(crate) csi_nodes: Store,
     pub(crate) pods: Store,
     /// Something about claims, volumes or pods that are being bound changed.
     pub(crate) changed: Arc<Notify>,
@@ -101,12 +104,15 @@ impl Binder {
             return Err(format!("pod {} does not exist any more", pod.key));
         }
         let mut all = true;
-        for (key, _) in &bindings.chosen {
+        for (key, volume) in &bindings.chosen {
+            self.reaches(volume, pod)?;
             all &= is_complete(&*self.claim(key)?);
         }
         for (key, selected) in bindings.made.iter().zip(selected) {
             let claim = self.claim(key)?;
             if is_complete(&claim) {
+                // What was made need not be what was meant.
+                self.reaches(claim.str_at(&["spec", "volumeName"]), pod)?;
                 continue;
             }
             all = false;
@@ -126,6 +132,27 @@ impl Binder {
             }
         }
         Ok(all)
+    }
+
+    /// Whether a volume can be had on a pod's node, where both are known.
+    fn reaches(&self, volume: &str, pod: &PodLite) -> Result<(), String> {
+        let node_key = ObjectKey::new("", pod.node.clone());
+        let found = self.volumes.get(&ObjectKey::new("", volume)).zip(self.nodes.get(&node_key));
+        let Some((value, node)) = found.map(|(volume, node)| (volume.value(), node.value())) else {
+            return Ok(());
+        };
+        let csi_node = self.csi_nodes.get(&node_key).map(|it| it.value());
+        let mut all = Volumes::default();
+        all.set_volume(volume, Some(&value));
+        all.set_csi_node(&pod.node, csi_node.as_deref());
+        let labels = Labels::from_value(node.at(&["metadata", "labels"]));
+        if all.volume(volume).is_none_or(|it| all.reaches(it, &pod.node, &labels)) {
+            return Ok(());
+        }
+        let node = &pod.node;
+        Err(format!(
+            "pv \"{volume}\" node affinity doesn't match node \"{node}\": no matching NodeSelectorTerms"
+        ))
     }
 
     fn claim(&self, key: &ObjectKey) -> Result<Arc<Value>, String> {

@@ -1,19 +1,20 @@
 //! What is written into a pod's resource claims before the pod is bound, and waiting until their devices are ready:
 //! upstream's PreBind of DynamicResources.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use apimachinery::{Value, time, value};
-use client::call::PatchKind;
+use client::call::{DeleteParams, PatchKind};
 use client::{Client, ClientError, ObjectKey, Resource, Store};
+use compact_str::CompactString;
 use component_base::{Clock, Random};
 use dynamic_resource_allocation::Claim;
-use dynamic_resource_allocation::claim::FINALIZER;
+use dynamic_resource_allocation::claim::{EXTENDED_RESOURCE_CLAIM, FINALIZER};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::config::DynamicResourcesArgs;
-use crate::devices::{ClaimBindings, name_shares};
+use crate::devices::{ClaimBindings, ExtendedClaim, name_shares};
 use crate::plugins::is_late;
 use crate::pod::PodLite;
 use crate::run::Inbox;
@@ -67,8 +68,44 @@ impl ClaimBinder {
             waits |= read.allocation.as_ref().is_some_and(|it| it.has_binding_conditions());
             self.inbox.claim_written(key.clone(), claim);
         }
+        if let Some(extended) = &bindings.extended {
+            let claim = self.write_extended(pod, extended).await?;
+            let read = Claim::from_value(&claim);
+            waits |= read.allocation.as_ref().is_some_and(|it| it.has_binding_conditions());
+            let key = ObjectKey::new(read.namespace, read.name);
+            self.inbox.claim_written(key, claim);
+        }
         drop(permit);
         Ok(waits)
+    }
+
+    /// Makes the claim for a pod's extended resources, and has the pod say which containers have what of it.
+    async fn write_extended(&self, pod: &PodLite, it: &ExtendedClaim) -> Result<Value, String> {
+        let (namespace, name) = (pod.key.namespace.as_str(), pod.key.name.as_str());
+        let uid = pod.uid.as_str();
+        let owner = value!({"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid, "controller": true});
+        let start = format!("{name}-extended-resources-");
+        let requests = Value::Array(it.requests.clone());
+        let claim = value!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+            "metadata": {"namespace": namespace, "generateName": start, "ownerReferences": [owner],
+                "annotations": {EXTENDED_RESOURCE_CLAIM: "true"}},
+            "spec": {"devices": {"requests": requests}}});
+        let made = self.client.create(&resource(), namespace, &claim).await;
+        let made = made.map_err(|error| {
+            format!("create claim for extended resources {namespace}/<extended-resources>: {error}")
+        })?;
+        let key = ObjectKey::new(namespace, made.str_at(&["metadata", "name"]));
+        it.made.get_or_init(|| key.name.clone());
+        let written = self.write_live(pod, &key, made, Some(&it.allocation)).await?;
+        let mappings = Value::Array(it.mappings.clone());
+        let patch = value!({"metadata": {"uid": uid}, "status": {"extendedResourceClaimStatus": {
+            "requestMappings": mappings, "resourceClaimName": (key.name.as_str())}}});
+        let (pods, kind) = (Resource::built_in("", "pods"), PatchKind::Strategic);
+        let told = self.client.patch(&pods, namespace, name, "status", kind, &patch).await;
+        told.map_err(|error| {
+            format!("update pod {namespace}/{name} ExtendedResourceClaimStatus: {error}")
+        })?;
+        Ok(written)
     }
 
     async fn write_one(
@@ -79,7 +116,16 @@ impl ClaimBinder {
     ) -> Result<Value, String> {
         let cached = self.claims.get(key).map(|it| it.value());
         let cached = cached.ok_or_else(|| format!("could not find ResourceClaim \"{key}\""))?;
-        let mut claim = Value::clone(&cached);
+        self.write_live(pod, key, Value::clone(&cached), allocation).await
+    }
+
+    async fn write_live(
+        &self,
+        pod: &PodLite,
+        key: &ObjectKey,
+        mut claim: Value,
+        allocation: Option<&Value>,
+    ) -> Result<Value, String> {
         let mut tried = 0;
         loop {
             match self.try_write(pod, key, claim, allocation).await {
@@ -151,13 +197,14 @@ impl ClaimBinder {
     /// Why they never will be, or that they take too long.
     pub(crate) async fn ready(
         &self,
+        pod: &PodLite,
         bindings: &ClaimBindings,
         args: DynamicResourcesArgs,
     ) -> Result<(), String> {
         let all = async {
             loop {
                 let changed = self.changed.notified();
-                if self.are_ready(bindings, args)? {
+                if self.are_ready(&pod.key.namespace, bindings, args)? {
                     return Ok(());
                 }
                 changed.await;
@@ -169,11 +216,18 @@ impl ClaimBinder {
 
     fn are_ready(
         &self,
+        namespace: &str,
         bindings: &ClaimBindings,
         args: DynamicResourcesArgs,
     ) -> Result<bool, String> {
-        for (key, _) in &bindings.claims {
+        let extended = bindings.extended.as_ref().and_then(|it| it.made.get());
+        let extended = extended.map(|name| ObjectKey::new(namespace, name.clone()));
+        for key in bindings.claims.iter().map(|(key, _)| key).chain(&extended) {
             let claim = self.claims.get(key).map(|it| it.value());
+            if claim.is_none() && Some(key) == extended.as_ref() {
+                // It was made a moment ago, and the cache does not show it yet.
+                return Ok(false);
+            }
             let claim = claim.ok_or_else(|| format!("could not find ResourceClaim \"{key}\""))?;
             let claim = Claim::from_value(&claim);
             if !claim.is_ready_for_binding()? {
@@ -186,8 +240,12 @@ impl ClaimBinder {
         Ok(true)
     }
 
-    /// Has the claims of a pod that is not bound after all say that the pod does not have them.
-    pub(crate) async fn release(&self, pod: &PodLite) {
+    /// Has the claims of a pod that is not bound after all say that the pod does not have them. The one that was made for it
+    /// goes.
+    pub(crate) async fn release(&self, pod: &PodLite, made: Option<&OnceLock<CompactString>>) {
+        if let Some(name) = made.and_then(OnceLock::get) {
+            self.remove(&ObjectKey::new(pod.key.namespace.clone(), name.clone())).await;
+        }
         for name in pod.ask.resource_claims.iter().filter_map(|it| it.claim.name()) {
             let namespace = pod.key.namespace.as_str();
             if let Err(error) = self.release_one(pod, namespace, name).await
@@ -214,9 +272,40 @@ impl ClaimBinder {
         self.client.patch(&resource(), namespace, name, "status", kind, &patch).await.map(drop)
     }
 
-    /// Has a claim that nobody uses give back what it was given.
+    /// Deletes a claim that was made for a pod, whatever it was given.
+    async fn remove(&self, key: &ObjectKey) {
+        if let Err(error) = self.try_remove(key).await
+            && !error.is_not_found()
+        {
+            tracing::warn!(claim = %key, %error, "could not delete a resource claim");
+        }
+    }
+
+    async fn try_remove(&self, key: &ObjectKey) -> Result<(), ClientError> {
+        let (namespace, name) = (key.namespace.as_str(), key.name.as_str());
+        let mut tried = 0;
+        let uid = loop {
+            let mut claim = self.client.get(&resource(), namespace, name).await?;
+            let finalizers = claim.items_at(&["metadata", "finalizers"]).iter();
+            let others = finalizers.filter(|it| it.as_str() != Some(FINALIZER)).cloned().collect();
+            claim.set_at(&["metadata", "finalizers"], Value::Array(others));
+            match self.client.update(&resource(), "", &claim).await {
+                Ok(_) => break claim.str_at(&["metadata", "uid"]).to_owned(),
+                Err(error) if error.is_conflict() && tried < CONFLICTS_MAX => tried += 1,
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(CONFLICT_PAUSE).await;
+        };
+        let params = DeleteParams { uid: Some(uid), ..DeleteParams::default() };
+        self.client.delete(&resource(), namespace, name, &params).await.map(drop)
+    }
+
+    /// Has a claim that nobody uses give back what it was given; one that was made for a pod goes.
     pub(crate) async fn deallocate(&self, key: &ObjectKey) {
         let Some(cached) = self.claims.get(key).map(|it| it.value()) else { return };
+        if Claim::from_value(&cached).extended {
+            return self.remove(key).await;
+        }
         let mut claim = Value::clone(&cached);
         for member in ["reservedFor", "allocation", "devices"] {
             claim.remove_at(&["status", member]);

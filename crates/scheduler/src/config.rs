@@ -2,6 +2,7 @@
 //! words where something is wrong. Knows no file and no cluster.
 
 mod args;
+mod features;
 mod profiles;
 mod reader;
 mod validate;
@@ -15,6 +16,7 @@ pub use args::{
     AffinityArgs, Args, DynamicResourcesArgs, FitArgs, PreemptionArgs, SpreadArgs,
     VolumeBindingArgs, cpu_and_memory,
 };
+pub use features::Features;
 pub use profiles::{Plugin, PluginSet, Plugins};
 
 use reader::{Problems, Reader};
@@ -52,8 +54,8 @@ pub struct Configuration {
     pub extenders: Vec<ExtenderConfig>,
     /// Whether caches are filled only once this is the leader.
     pub delay_cache_until_active: bool,
-    /// Whether pods are scheduled in groups: the feature `GenericWorkload`, of which a configuration's text says nothing.
-    pub pod_groups: bool,
+    /// What is on, of which a configuration's text says nothing.
+    pub features: Features,
 }
 
 /// Who of several works.
@@ -186,17 +188,25 @@ impl Default for Configuration {
 }
 
 impl Configuration {
+    /// Reads a document, for a scheduler whose features are upstream's defaults.
+    ///
+    /// # Errors
+    /// See [`Self::parse_with`].
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        Self::parse_with(text, Features::default())
+    }
+
     /// Reads a document.
     ///
     /// # Errors
     /// When it is of another kind or version, has members that there are none of, or says what it may not.
-    pub fn parse(text: &[u8]) -> Result<Self, String> {
+    pub fn parse_with(text: &[u8], features: Features) -> Result<Self, String> {
         let (value, repeated) =
             apimachinery::yaml::parse_reporting(text).map_err(|error| error.to_string())?;
         if let Some(problem) = apimachinery::yaml::strict_error(&repeated) {
             return Err(format!("strict decoding error: {problem}"));
         }
-        Self::from_value(&value)
+        Self::from_value(&value, features)
     }
 
     /// The pauses after failures.
@@ -212,8 +222,8 @@ impl Configuration {
     /// The same for a document that was read already.
     ///
     /// # Errors
-    /// See [`Self::parse`].
-    pub fn from_value(value: &Value) -> Result<Self, String> {
+    /// See [`Self::parse_with`].
+    pub fn from_value(value: &Value, features: Features) -> Result<Self, String> {
         let (version, kind) = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));
         for (member, text) in [("Kind", kind), ("apiVersion", version)] {
             if text.is_empty() {
@@ -227,7 +237,7 @@ impl Configuration {
         let mut reader = Reader::new(KIND, value, "", &mut problems);
         reader.any("apiVersion");
         reader.any("kind");
-        let config = read(&mut reader, &mut problems);
+        let config = Self { features, ..read(&mut reader, &mut problems) };
         reader.finish(&mut problems);
         problems.finish()?;
         config.validated()?;
@@ -295,7 +305,7 @@ fn read(reader: &mut Reader<'_>, problems: &mut Problems) -> Configuration {
         delay_cache_until_active: reader
             .flag("delayCacheUntilActive", problems)
             .unwrap_or_default(),
-        pod_groups: false,
+        features: Features::default(),
     }
 }
 

@@ -70,6 +70,8 @@ pub struct How<'e> {
     pub parts: bool,
     /// What others say, where others have a say.
     pub others: Option<&'e Others>,
+    /// The only rows that there are for the pod, sorted; `None` for all.
+    pub within: Option<&'e [usize]>,
     /// What is told of the decision, where it is.
     pub told: Option<&'e Told>,
 }
@@ -114,7 +116,7 @@ pub fn decide(cycle: Cycle<'_>, profile: &Profile, how: How<'_>) -> Decision {
         }
     };
     lap.end(Point::PreFilter, None, "Success");
-    let field = Field { told: how.told, ..Field::new(cycle, &checks) };
+    let field = Field { told: how.told, within: how.within, ..Field::new(cycle, &checks) };
     if let Some(placement) = quick(&field, profile, how) {
         lap.end(Point::Filter, None, "Success");
         return Decision::Place(placement);
@@ -144,7 +146,8 @@ pub fn decide(cycle: Cycle<'_>, profile: &Profile, how: How<'_>) -> Decision {
 #[must_use]
 pub fn feasible(cycle: Cycle<'_>, profile: &Profile, how: How<'_>) -> Vec<CompactString> {
     let Ok(checks) = prepare(cycle, profile, None) else { return Vec::new() };
-    let sample = Field::new(cycle, &checks).sample(profile, how.start);
+    let field = Field { within: how.within, ..Field::new(cycle, &checks) };
+    let sample = field.sample(profile, how.start);
     let rows = cycle.cluster.rows();
     sample.feasible.iter().map(|row| rows[*row].node.name.clone()).collect()
 }
@@ -230,7 +233,8 @@ fn quick(field: &Field<'_, '_>, profile: &Profile, how: How<'_>) -> Option<Place
     let cycle = field.cycle;
     let all_count = matches!(profile.percentage.0, 0 | 100);
     // A pod for which a node is being emptied does not come before itself: no other is like it.
-    let alone = !how.parts && how.others.is_none() && !cycle.cluster.is_nominated(&cycle.pod.key);
+    let all = how.others.is_none() && how.within.is_none();
+    let alone = !how.parts && all && !cycle.cluster.is_nominated(&cycle.pod.key);
     let local = all_count
         && alone
         && field.checks.iter().all(|(_, check)| check.is_local())
@@ -278,6 +282,8 @@ struct Field<'a, 'c> {
     checks: &'c [(&'static str, Box<dyn Check + 'a>)],
     /// The only rows that are asked about, where plugins said so, and those plugins.
     only: Option<Vec<usize>>,
+    /// The only rows that there are for the pod, where somebody else said so.
+    within: Option<&'c [usize]>,
     left_out_by: Vec<&'static str>,
     /// The rows that are being emptied for pods that come before this one, sorted.
     nominated: Vec<usize>,
@@ -329,14 +335,20 @@ impl<'a, 'c> Field<'a, 'c> {
             promised.filter_map(|(node, _)| cycle.cluster.position(node)).collect();
         nominated.sort_unstable();
         let took = RefCell::default();
-        Self { cycle, checks, only, left_out_by, nominated, told: None, took }
+        Self { cycle, checks, only, within: None, left_out_by, nominated, told: None, took }
     }
 
     /// Asks about nodes from `start` on, until enough will do.
     fn sample(&self, profile: &Profile, start: usize) -> Sample {
         let count = self.cycle.cluster.rows().len();
-        if let Some(only) = &self.only {
-            return self.sample_only(only, count);
+        match (&self.only, self.within) {
+            (None, None) => {}
+            (Some(only), None) => return self.sample_only(only, count),
+            (None, Some(within)) => return self.sample_only(within, count),
+            (Some(only), Some(within)) => {
+                let both = only.iter().copied().filter(|it| within.binary_search(it).is_ok());
+                return self.sample_only(&both.collect::<Vec<_>>(), count);
+            }
         }
         let (start, enough) = (start % count.max(1), profile.percentage.enough(count));
         let mut sample = Sample { marks: vec![0; count], feasible: Vec::new(), evaluated: 0 };
@@ -365,7 +377,10 @@ impl<'a, 'c> Field<'a, 'c> {
     }
 
     fn sample_only(&self, only: &[usize], count: usize) -> Sample {
-        let mut marks = vec![LEFT_OUT; count];
+        let mut marks = vec![if self.within.is_some() { UNSEEN } else { LEFT_OUT }; count];
+        for row in self.within.into_iter().flatten() {
+            marks[*row] = LEFT_OUT;
+        }
         for row in only {
             marks[*row] = 0;
             self.sweep(*row..*row + 1, &mut marks[*row..=*row]);
@@ -575,6 +590,7 @@ fn refuse(field: &Field<'_, '_>, profile: &Profile, marks: &[u8], how: How<'_>) 
         checks: field.checks,
         refusals: &refusals,
         refused_by: None,
+        nodes: field.within.map_or(refusals.len(), <[usize]>::len),
         random: how.random,
     };
     let seen = refusals.iter().zip(marks).filter(|(_, mark)| **mark != UNSEEN);
@@ -606,6 +622,7 @@ fn refuse_whole<'a>(
         checks,
         refusals: &refusals,
         refused_by: Some(whole.place),
+        nodes: how.within.map_or(refusals.len(), <[usize]>::len),
         random: how.random,
     };
     let text = whole.rejection.reasons.join(", ");
@@ -632,7 +649,7 @@ fn ask_for_remedies(
     told: Option<&Told>,
 ) -> Diagnosis {
     let mut lap = Lap::of_one(told);
-    let count = failure.cycle.cluster.rows().len();
+    let count = failure.nodes;
     let mut message = format!("0/{count} nodes are available: {text}.");
     let mut remarks: Vec<String> = Vec::new();
     let (mut hopeless, mut deallocate) = (false, None);

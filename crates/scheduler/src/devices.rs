@@ -2,13 +2,15 @@
 //!
 //! Knows no watch: somebody calls `set_*`. What a pod gets is decided elsewhere.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
 
 use apimachinery::Value;
 use client::ObjectKey;
-use compact_str::CompactString;
+use compact_str::{CompactString, format_compact};
 use component_base::Clock;
+use dynamic_resource_allocation::claim::DEVICE_CLASS_PREFIX;
 use dynamic_resource_allocation::slice::Labels as NodeLabels;
 use dynamic_resource_allocation::taint::Rule;
 use dynamic_resource_allocation::{
@@ -37,6 +39,21 @@ struct Pending {
 pub struct ClaimBindings {
     /// All claims of the pod, with what they get where they have nothing yet.
     pub claims: Vec<(ObjectKey, Option<Value>)>,
+    /// The claim that is made for the pod's extended resources.
+    pub extended: Option<ExtendedClaim>,
+}
+
+/// A claim for the extended resources of a pod.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExtendedClaim {
+    /// Its requests.
+    pub requests: Vec<Value>,
+    /// Which containers have the devices of which request, as the pod's status says it.
+    pub mappings: Vec<Value>,
+    /// What it gets.
+    pub allocation: Value,
+    /// Its name, once it is there.
+    pub made: Arc<OnceLock<CompactString>>,
 }
 
 /// What a change of a claim may mean for those who wait.
@@ -59,7 +76,11 @@ pub struct Devices {
     published: BTreeMap<CompactString, Arc<Slice>>,
     rules: BTreeMap<CompactString, Rule>,
     classes: BTreeMap<CompactString, Class>,
+    /// The classes whose devices serve an extended resource, the one that was made last first.
+    serving: BTreeMap<CompactString, BTreeSet<(Reverse<CompactString>, CompactString)>>,
     claims: BTreeMap<ObjectKey, Claim>,
+    /// Claims that were made for the extended resources of pods, by the uids of the pods.
+    extended: BTreeMap<CompactString, ObjectKey>,
     /// By the uids of the claims.
     pending: BTreeMap<CompactString, Pending>,
     allocated: Allocated,
@@ -89,6 +110,27 @@ impl Devices {
     #[must_use]
     pub fn has_class(&self, name: &str) -> bool {
         self.classes.contains_key(name)
+    }
+
+    /// The class whose devices serve an extended resource.
+    #[must_use]
+    pub fn class_serving(&self, resource: &str) -> Option<&str> {
+        if let Some(name) = self.serving.get(resource).and_then(|it| it.first()) {
+            return Some(&name.1);
+        }
+        let name = resource.strip_prefix(DEVICE_CLASS_PREFIX)?;
+        self.classes.get(name).map(|it| it.name.as_str())
+    }
+
+    /// The claim that was made for the extended resources of a pod.
+    #[must_use]
+    pub fn extended_claim_of(&self, pod_uid: &str) -> Option<&Claim> {
+        self.claims.get(self.extended.get(pod_uid)?)
+    }
+
+    /// Stands for the uid of such a claim before it is made.
+    pub(crate) fn pending_extended(pod_uid: &str) -> CompactString {
+        format_compact!("extended resources of {pod_uid}")
     }
 
     /// Whether something was decided for a claim that it does not say yet.
@@ -150,10 +192,20 @@ impl Devices {
     /// Notes what was decided for a claim of a pod.
     pub fn reserve(&mut self, pod: &PodLite, claim: &ObjectKey, allocation: &Value) {
         let Some(claim) = self.claims.get(claim) else { return };
+        let uid = claim.uid.clone();
+        self.take(pod, uid, allocation);
+    }
+
+    /// Notes what was decided for the extended resources of a pod.
+    pub fn reserve_extended(&mut self, pod: &PodLite, allocation: &Value) {
+        self.take(pod, Self::pending_extended(&pod.uid), allocation);
+    }
+
+    fn take(&mut self, pod: &PodLite, claim: CompactString, allocation: &Value) {
         let allocation = Allocation::from_value(allocation);
         self.allocated.take(&allocation);
         let pending = Pending { pod: pod.uid.clone(), allocation };
-        if let Some(before) = self.pending.insert(claim.uid.clone(), pending) {
+        if let Some(before) = self.pending.insert(claim, pending) {
             self.allocated.give_back(&before.allocation);
         }
     }
@@ -197,14 +249,27 @@ impl Devices {
         }
         // What was decided is said now, or is not to be had any more.
         let done = after.is_some() || new.is_none();
-        if let Some(pending) = uid.filter(|_| done).and_then(|it| self.pending.remove(&it)) {
-            self.allocated.give_back(&pending.allocation);
+        let either = new.as_ref().or(self.claims.get(key));
+        let made_for = either.filter(|it| it.extended).map(|it| it.controller.clone());
+        let promised = made_for.as_ref().map(|it| Self::pending_extended(it));
+        for it in uid.into_iter().chain(promised).filter(|_| done) {
+            if let Some(pending) = self.pending.remove(&it) {
+                self.allocated.give_back(&pending.allocation);
+            }
+        }
+        let gone = new.is_none() && made_for.is_some();
+        if let Some(pod) = made_for {
+            match &new {
+                Some(_) => drop(self.extended.insert(pod, key.clone())),
+                None => drop(self.extended.remove(&pod)),
+            }
         }
         match new {
             Some(new) => drop(self.claims.insert(key.clone(), new)),
             None => drop(self.claims.remove(key)),
         }
-        match (before.is_some() && after.is_none(), changed) {
+        // A pod for which a claim was made waits until that is gone.
+        match ((before.is_some() && after.is_none()) || gone, changed) {
             (true, _) => ClaimChange::GaveBack,
             (false, true) => ClaimChange::Changed,
             (false, false) => ClaimChange::Nothing,
@@ -213,10 +278,23 @@ impl Devices {
 
     /// Sets or forgets a class.
     pub fn set_class(&mut self, name: &str, class: Option<&Value>) {
-        match class {
-            Some(class) => drop(self.classes.insert(name.into(), Class::from_value(class))),
-            None => drop(self.classes.remove(name)),
+        let entry = |class: &Class| {
+            let resource = class.extended_resource.clone()?;
+            Some((resource, (Reverse(class.created.clone()), class.name.clone())))
+        };
+        if let Some((resource, entry)) = self.classes.remove(name).as_ref().and_then(entry)
+            && let Some(classes) = self.serving.get_mut(&resource)
+        {
+            classes.remove(&entry);
+            if classes.is_empty() {
+                self.serving.remove(&resource);
+            }
         }
+        let Some(class) = class.map(Class::from_value) else { return };
+        if let Some((resource, entry)) = entry(&class) {
+            self.serving.entry(resource).or_default().insert(entry);
+        }
+        self.classes.insert(name.into(), class);
     }
 
     /// Sets or forgets a slice.

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt::Debug;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use client::ObjectKey;
@@ -180,6 +180,8 @@ pub struct Failure<'a, 'c> {
     pub refusals: &'c [Option<Rejection>],
     /// Where a plugin refused the pod as a whole: its place among the filters.
     pub refused_by: Option<usize>,
+    /// How many nodes there are for the pod.
+    pub nodes: usize,
     /// A number to begin at, drawn by the caller.
     pub random: u64,
 }
@@ -229,6 +231,14 @@ impl ReservedWrites {
         match self {
             Self::Volumes(_) => "VolumeBinding",
             Self::Claims(_) => "DynamicResources",
+        }
+    }
+
+    /// Where the name of the claim is to be found that is made for the pod, once it is.
+    pub(crate) fn made(&self) -> Option<Arc<OnceLock<CompactString>>> {
+        match self {
+            Self::Volumes(_) => None,
+            Self::Claims(bindings) => bindings.extended.as_ref().map(|it| Arc::clone(&it.made)),
         }
     }
 }
@@ -302,6 +312,37 @@ pub struct Profile {
     pub percentage: Percentage,
     /// Whether of a group that asks for it all pods get a node, or none does.
     pub gangs: bool,
+    /// How a group is placed that has to be in one place.
+    pub placements: Placements,
+}
+
+/// Where a group may be as a whole, and which of these is best.
+#[derive(Debug, Clone, Default)]
+pub struct Placements {
+    /// Whether a group is kept to one of the places of the label that it names: upstream's TopologyPlacementGenerator.
+    pub by_topology: bool,
+    /// Asked about each placement in which the group fits, with weights.
+    pub scores: Arc<[(Box<dyn PlacementScore>, i64)]>,
+}
+
+/// Nodes on which a group fits.
+#[derive(Debug)]
+pub struct Proposal<'a> {
+    /// The rows.
+    pub rows: &'a [usize],
+    /// The members that found a node among them.
+    pub members: &'a [Arc<PodLite>],
+    /// How many members had a node before.
+    pub scheduled: usize,
+}
+
+/// Prefers placements: upstream's PlacementScore and NormalizePlacementScore.
+pub trait PlacementScore: Send + Sync + Debug {
+    /// Upstream's name.
+    fn name(&self) -> &'static str;
+
+    /// Gives each proposal 0 to [`MAX_SCORE`].
+    fn score(&self, cluster: &Cluster, proposals: &[Proposal<'_>]) -> Vec<i64>;
 }
 
 impl Default for Profile {

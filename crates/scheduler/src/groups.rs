@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use apimachinery::Value;
 use client::ObjectKey;
+use compact_str::CompactString;
 
 use crate::pod::PodLite;
 
 /// What a `PodGroup` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupSpec {
     /// How many of its pods have to have a node before any gets one; `None` where each is for itself.
     pub min_count: Option<i64>,
@@ -18,6 +19,8 @@ pub struct GroupSpec {
     pub priority: i64,
     /// Whether all its pods go where one of them has to make room.
     pub goes_together: bool,
+    /// The label of nodes that all of its nodes have the same value of.
+    pub topology: Option<CompactString>,
 }
 
 impl GroupSpec {
@@ -31,6 +34,10 @@ impl GroupSpec {
             goes_together: group
                 .at(&["spec", "disruptionMode", "all"])
                 .is_some_and(|it| !it.is_null()),
+            topology: group
+                .items_at(&["spec", "schedulingConstraints", "topology"])
+                .first()
+                .map(|it| it.str_at(&["key"]).into()),
         }
     }
 }
@@ -167,8 +174,9 @@ mod tests {
         assert!(groups.waits(&pod("p", "b")));
         assert!(groups.get(&first).is_none(), "nothing is known of it any more");
         assert_eq!(groups.get(&second).map(Group::count), Some(1));
-        let spec = GroupSpec { min_count: Some(2), priority: 0, goes_together: false };
-        assert!(groups.set(&second, Some(spec)));
+        let spec =
+            GroupSpec { min_count: Some(2), priority: 0, goes_together: false, topology: None };
+        assert!(groups.set(&second, Some(spec.clone())));
         assert!(!groups.set(&second, Some(spec)));
         groups.gone(&ObjectKey::new("d", "p"));
         assert_eq!(groups.get(&second).map(Group::count), Some(0));

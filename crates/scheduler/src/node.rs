@@ -81,7 +81,7 @@ pub struct Row {
     pub nonzero_milli_cpu: i64,
     /// See above.
     pub nonzero_memory: i64,
-    /// How many claims they use, each counted for each of its users.
+    /// How many claims and volumes of in-tree plugins they use, each counted for each of its users.
     pub claims: usize,
 }
 
@@ -100,7 +100,7 @@ impl Row {
         self.requested.add(&pod.requests.exact);
         self.nonzero_milli_cpu += pod.requests.nonzero_milli_cpu;
         self.nonzero_memory += pod.requests.nonzero_memory;
-        self.claims += pod.ask.claims.len();
+        self.claims += pod.ask.volumes();
         self.pods.push(pod);
     }
 
@@ -115,7 +115,7 @@ impl Row {
             return None;
         }
         let same = there.started == pod.started;
-        self.claims = self.claims + pod.ask.claims.len() - there.ask.claims.len();
+        self.claims = self.claims + pod.ask.volumes() - there.ask.volumes();
         *there = Arc::clone(pod);
         Some(if same { Replaced::Same } else { Replaced::Ranked })
     }
@@ -132,7 +132,7 @@ impl Row {
         self.requested.subtract(&pod.requests.exact);
         self.nonzero_milli_cpu -= pod.requests.nonzero_milli_cpu;
         self.nonzero_memory -= pod.requests.nonzero_memory;
-        self.claims -= pod.ask.claims.len();
+        self.claims -= pod.ask.volumes();
         Some(pod)
     }
 }

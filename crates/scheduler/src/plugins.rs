@@ -9,6 +9,7 @@ mod inter_pod_affinity;
 mod node_affinity;
 mod nodes;
 mod normalize;
+mod pods_count;
 mod ports;
 mod scheduling_gates;
 mod spread;
@@ -16,11 +17,11 @@ mod taints;
 mod volumes;
 
 use dynamic_resources::DynamicResources;
-pub(crate) use dynamic_resources::is_late;
+pub(crate) use dynamic_resources::{is_extended, is_late};
 pub use fit::{Strategy, Weighted};
 
 use crate::config::Args;
-use crate::framework::{Filter, PostFilter, PreEnqueue, Reserve, Score};
+use crate::framework::{Filter, PlacementScore, PostFilter, PreEnqueue, Reserve, Score};
 use crate::preemption::DefaultPreemption;
 
 /// Upstream's plugins by name, with the extension points at which they have something to say.
@@ -39,13 +40,15 @@ const PLUGINS: &[(&str, &[&str])] = &[
     ("NodeName", &["filter"]),
     ("NodePorts", &["preFilter", "filter"]),
     ("NodeResourcesBalancedAllocation", &["preScore", "score"]),
-    ("NodeResourcesFit", &["preFilter", "filter", "preScore", "score"]),
+    ("NodeResourcesFit", &["preFilter", "filter", "preScore", "score", "placementScore"]),
     ("NodeUnschedulable", &["filter"]),
     ("NodeVolumeLimits", &["preFilter", "filter"]),
+    (PODS_COUNT, &["placementScore"]),
     ("PodTopologySpread", &["preFilter", "filter", "preScore", "score"]),
     ("PrioritySort", &["queueSort"]),
     ("SchedulingGates", &["preEnqueue"]),
     ("TaintToleration", &["filter", "preScore", "score"]),
+    (TOPOLOGY_PLACEMENT, &["placementGenerate"]),
     ("VolumeBinding", &["preFilter", "filter", "preScore", "score", "reserve", "preBind"]),
     ("VolumeRestrictions", &["preFilter", "filter"]),
     ("VolumeZone", &["preFilter", "filter"]),
@@ -53,6 +56,11 @@ const PLUGINS: &[(&str, &[&str])] = &[
 
 /// The plugin that is there only where pods are scheduled in groups.
 pub(crate) const GANG_SCHEDULING: &str = "GangScheduling";
+
+/// The plugins that are there only where groups may have to be in one place.
+pub(crate) const TOPOLOGY_PLACEMENT: &str = "TopologyPlacementGenerator";
+/// See above.
+pub(crate) const PODS_COUNT: &str = "PodGroupPodsCount";
 
 /// Where a plugin is asked; `None` where there is no such plugin.
 pub(crate) fn points(name: &str) -> Option<&'static [&'static str]> {
@@ -114,6 +122,15 @@ pub(crate) fn reserve(name: &str, args: &Args) -> Option<Box<dyn Reserve>> {
     }
 }
 
+/// Asked about each placement in which a group fits.
+pub(crate) fn placement_score(name: &str, args: &Args) -> Option<Box<dyn PlacementScore>> {
+    match name {
+        PODS_COUNT => Some(Box::new(pods_count::PodGroupPodsCount)),
+        "NodeResourcesFit" => Some(Box::new(fit::Fit::new(&args.fit))),
+        _ => None,
+    }
+}
+
 /// Asked about each node that will do.
 pub(crate) fn score(name: &str, args: &Args) -> Option<Box<dyn Score>> {
     Some(match name {
@@ -127,7 +144,7 @@ pub(crate) fn score(name: &str, args: &Args) -> Option<Box<dyn Score>> {
         }
         "ImageLocality" => Box::new(image_locality::ImageLocality),
         "DynamicResources" => Box::new(DynamicResources(args.devices)),
-        // Upstream scores by storage capacity behind a gate that is off.
+        "VolumeBinding" => Box::new(volumes::Room(args.volume_binding.shape.clone()?)),
         _ => return None,
     })
 }

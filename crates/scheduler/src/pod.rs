@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use apimachinery::Value;
-use client::ObjectKey;
+use client::{ObjectKey, csi_translation};
 use compact_str::{CompactString, format_compact};
 
 use crate::labels::Labels;
+use crate::plugins::is_extended;
 use crate::resources::PodRequests;
 use crate::terms::{NodeWish, PodTerms, Spread, Toleration};
+use crate::volumes::Csi;
 
 /// A port of the node that a container takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,10 +62,41 @@ pub struct Ask {
     pub claims: Vec<ClaimUse>,
     /// The disks it names itself.
     pub disks: Vec<Disk>,
+    /// What few pods have.
+    pub rare: Option<Box<Rare>>,
     /// What its node must be able to do, as nodes declare it.
     pub features: Vec<&'static str>,
     /// The group that it is scheduled with.
     pub group: Option<CompactString>,
+}
+
+/// What few pods have.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rare {
+    /// Its containers that ask for extended resources, in order.
+    pub extended: Vec<ContainerAsk>,
+    /// The volumes of in-tree plugins that it names itself, as CSI drivers know them.
+    pub in_tree: Vec<Csi>,
+}
+
+impl Ask {
+    /// Its containers that ask for extended resources, in order.
+    #[must_use]
+    pub fn extended(&self) -> &[ContainerAsk] {
+        self.rare.as_ref().map_or(&[], |it| &it.extended)
+    }
+
+    /// The volumes of in-tree plugins that it names itself, as CSI drivers know them.
+    #[must_use]
+    pub fn in_tree(&self) -> &[Csi] {
+        self.rare.as_ref().map_or(&[], |it| &it.in_tree)
+    }
+
+    /// How many volumes it may have attached.
+    #[must_use]
+    pub fn volumes(&self) -> usize {
+        self.claims.len() + self.in_tree().len()
+    }
 }
 
 /// A disk that only so many pods of a node may have.
@@ -82,6 +115,30 @@ impl Disk {
         let shared = self.read_only == Some(true) && other.read_only == Some(true);
         !shared && self.names.iter().any(|it| other.names.contains(it))
     }
+}
+
+/// A container that asks for extended resources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerAsk {
+    /// Its name.
+    pub name: CompactString,
+    /// Its place among all containers, those that initialise first.
+    pub index: usize,
+    /// Whether it is over before others begin.
+    pub is_short: bool,
+    /// What it asks for.
+    pub amounts: Vec<Amount>,
+}
+
+/// So much of an extended resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Amount {
+    /// Which.
+    pub resource: CompactString,
+    /// How much.
+    pub count: i64,
+    /// Its place among everything that the container asks for, by name.
+    pub place: usize,
 }
 
 /// A resource claim that a pod uses.
@@ -213,6 +270,7 @@ impl PodLite {
             && self.terms == other.terms
             && self.ask.claims == other.ask.claims
             && self.ask.disks == other.ask.disks
+            && self.ask.in_tree().len() == other.ask.in_tree().len()
     }
 
     /// The group that it is scheduled with, where there is one.
@@ -300,6 +358,7 @@ fn ask(pod: &Value, spec: &Value, labels: &Labels) -> Ask {
         resource_claims: resource_claims(pod, spec),
         claims: claims(pod, spec),
         disks: spec.items_at(&["volumes"]).iter().filter_map(disk).collect(),
+        rare: rare(pod, spec),
         features: features(spec),
         group: spec
             .at(&["schedulingGroup", "podGroupName"])
@@ -347,6 +406,43 @@ fn disk(volume: &Value) -> Option<Disk> {
     let monitors = it.items_at(&["monitors"]).iter().filter_map(Value::as_str);
     let names = monitors.map(|monitor| format_compact!("rbd:{monitor} {pool} {image}")).collect();
     Some(Disk { names, read_only: read_only(it) })
+}
+
+fn rare(pod: &Value, spec: &Value) -> Option<Box<Rare>> {
+    let rare = Rare { extended: extended(spec), in_tree: in_tree(pod, spec) };
+    (!rare.extended.is_empty() || !rare.in_tree.is_empty()).then(|| Box::new(rare))
+}
+
+fn extended(spec: &Value) -> Vec<ContainerAsk> {
+    let inits = spec.items_at(&["initContainers"]);
+    let all = inits.iter().chain(spec.items_at(&["containers"])).enumerate();
+    all.filter_map(|(index, container)| {
+        let asked = container.at(&["resources", "requests"]).and_then(Value::as_object)?;
+        let amounts: Vec<Amount> = asked
+            .iter()
+            .enumerate()
+            .filter(|(_, (name, _))| is_extended(name))
+            .map(|(place, (name, amount))| {
+                let count = crate::resources::quantity(amount).value();
+                Amount { resource: name.into(), count, place }
+            })
+            .filter(|it| it.count > 0)
+            .collect();
+        let sidecar = container.str_at(&["restartPolicy"]) == "Always";
+        (!amounts.is_empty()).then(|| ContainerAsk {
+            name: container.str_at(&["name"]).into(),
+            index,
+            is_short: index < inits.len() && !sidecar,
+            amounts,
+        })
+    })
+    .collect()
+}
+
+fn in_tree(pod: &Value, spec: &Value) -> Vec<Csi> {
+    let namespace = pod.str_at(&["metadata", "namespace"]);
+    let translated = |it| csi_translation::of_pod(it, namespace);
+    spec.items_at(&["volumes"]).iter().filter_map(translated).map(Csi::from).collect()
 }
 
 fn resource_claims(pod: &Value, spec: &Value) -> Vec<ResourceClaimUse> {

@@ -62,6 +62,8 @@ pub enum Happened {
     PodGone,
     /// Devices came or changed, or were given back.
     Devices,
+    /// Classes of devices came or changed, which may serve what pods ask for by the names of resources.
+    Classes,
     /// A group of pods came or changed, or one of its pods came.
     Group,
     /// Something else that a decision looks at changed: a namespace, a claim, a volume.
@@ -75,7 +77,7 @@ impl Happened {
             Self::Node => "NodeUpdate",
             Self::PodPlaced => "AssignedPodAdd",
             Self::PodGone => "AssignedPodDelete",
-            Self::Devices | Self::Group | Self::Other => "Update",
+            Self::Devices | Self::Classes | Self::Group | Self::Other => "Update",
         }
     }
 
@@ -94,6 +96,7 @@ impl Happened {
                     | "NodeVolumeLimits"
             ),
             Self::Devices => plugin == "DynamicResources",
+            Self::Classes => plugin == "NodeResourcesFit",
             Self::Group => plugin == "GangScheduling",
             Self::Other => {
                 matches!(

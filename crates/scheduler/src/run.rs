@@ -6,6 +6,7 @@
 
 mod emptying;
 mod gang;
+mod placement;
 mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,6 +99,7 @@ const PODS: usize = WATCHED.len() - 1;
 const NODES: usize = 1;
 const CLAIMS: usize = 7;
 const VOLUMES: usize = 8;
+const CSI_NODES: usize = 10;
 /// Where resource claims are.
 const RESOURCE_CLAIMS: usize = PODS - 1;
 
@@ -196,6 +198,8 @@ impl Scheduler {
                 client: self.client.clone(),
                 claims: stores[CLAIMS].clone(),
                 volumes: stores[VOLUMES].clone(),
+                nodes: stores[NODES].clone(),
+                csi_nodes: stores[CSI_NODES].clone(),
                 pods: stores[PODS].clone(),
                 changed: Arc::clone(&changed),
                 permits: Arc::clone(&permits),
@@ -406,6 +410,11 @@ impl Running {
                 if let Some(happened) = happened(plural) {
                     self.happened(happened);
                 }
+                if plural == "deviceclasses" {
+                    let now = self.scheduler.clock.monotonic();
+                    let asks = |pod: &PodLite| !pod.ask.extended().is_empty();
+                    self.state.queue.happened_to(Happened::Classes, now, asks);
+                }
             }
         }
     }
@@ -474,7 +483,7 @@ impl Running {
             return true;
         }
         let Some(profile) = self.profile_of(&pod) else { return true };
-        let decision = self.decide(&pod, &profile).await;
+        let decision = self.decide(&pod, &profile, None).await;
         self.scheduler.metrics.decided(self.scheduler.clock.monotonic() - begun);
         match decision {
             Ok(Decision::Place(placement)) => self.place(&pod, &profile, placement, begun).await,
@@ -491,11 +500,17 @@ impl Running {
     }
 
     /// Decides, with extenders where the pod is their business.
-    async fn decide(&mut self, pod: &PodLite, profile: &Profile) -> Result<Decision, String> {
+    async fn decide(
+        &mut self,
+        pod: &PodLite,
+        profile: &Profile,
+        within: Option<&[usize]>,
+    ) -> Result<Decision, String> {
         let (random, start) = (self.scheduler.random.next_u64(), self.state.start);
-        let others = self.ask_others(pod, profile, (random, start)).await?;
+        let others = self.ask_others(pod, profile, (random, start, within)).await?;
         let told = Told::new(Arc::clone(&self.scheduler.clock), random % TIMED == 0);
-        let how = How { random, start, others: others.as_ref(), told: Some(&told), parts: false };
+        let (others, parts) = (others.as_ref(), false);
+        let how = How { random, start, within, others, told: Some(&told), parts };
         let decision = decide(Cycle { pod, cluster: &self.state.cluster }, profile, how);
         self.tell(profile, &told);
         if let Decision::Place(placement) = &decision {
@@ -510,7 +525,7 @@ impl Running {
         &self,
         pod: &PodLite,
         profile: &Profile,
-        (random, start): (u64, usize),
+        (random, start, within): (u64, usize, Option<&[usize]>),
     ) -> Result<Option<Others>, String> {
         let extenders: Vec<Extender> =
             self.scheduler.extenders.iter().filter(|it| it.is_interested(pod)).cloned().collect();
@@ -518,7 +533,7 @@ impl Running {
             return Ok(None);
         }
         let nodes = {
-            let how = How { random, start, ..How::default() };
+            let how = How { random, start, within, ..How::default() };
             feasible(Cycle { pod, cluster: &self.state.cluster }, profile, how)
         };
         let (Some(value), false) = (self.stores[PODS].get(&pod.key), nodes.is_empty()) else {
@@ -599,7 +614,8 @@ impl Running {
         }
         let (volume_timeout, devices) = (profile.volume_timeout, profile.devices);
         let uid = pod.uid.clone();
-        let to_bind = ToBind { pod, begun, attempts, since, volume_timeout, devices };
+        let made = reserved.iter().find_map(ReservedWrites::made);
+        let to_bind = ToBind { pod, begun, attempts, since, volume_timeout, devices, made };
         let asked = |it: &ReservedWrites| profile.pre_bind.iter().any(|name| name == it.plugin());
         let (reserved, kept): (Vec<_>, Vec<_>) = reserved.into_iter().partition(asked);
         if kept.iter().any(|it| matches!(it, ReservedWrites::Claims(_))) {

@@ -36,13 +36,13 @@ impl Victim {
 /// The group that goes where one of its pods does; `None` where the pod goes alone.
 pub(crate) fn bound_group(cluster: &Cluster, pod: &PodLite) -> Option<ObjectKey> {
     let key = pod.group()?;
-    let spec = cluster.groups.get(&key)?.spec?;
+    let spec = cluster.groups.get(&key)?.spec.as_ref()?;
     spec.goes_together.then_some(key)
 }
 
 /// The priority that counts for a pod: its group's, where there is one.
 pub(crate) fn priority(cluster: &Cluster, pod: &PodLite) -> i64 {
-    let group = pod.group().and_then(|it| cluster.groups.get(&it)?.spec);
+    let group = pod.group().and_then(|it| cluster.groups.get(&it)?.spec.as_ref());
     group.map_or_else(|| i64::from(pod.priority), |it| it.priority)
 }
 

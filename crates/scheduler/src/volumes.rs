@@ -7,6 +7,7 @@ use apimachinery::Value;
 use apimachinery::labels::Selector;
 use apimachinery::node_selector::NodeSelectorTerm;
 use client::ObjectKey;
+use client::csi_translation::{self, Plugin, Scheduled};
 use client::volumes::{self, BIND_COMPLETED, SELECTED_NODE, annotation};
 use compact_str::{CompactString, format_compact};
 
@@ -43,6 +44,31 @@ pub struct Claim {
     pub open: Option<Arc<Value>>,
 }
 
+impl Claim {
+    /// How much it asks for, while it is not bound.
+    #[must_use]
+    pub fn wanted(&self) -> i64 {
+        self.open.as_ref().map_or(0, |it| volumes::wanted(it).value())
+    }
+}
+
+/// A volume of a CSI driver's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Csi {
+    /// The driver.
+    pub driver: CompactString,
+    /// What names the volume to it.
+    pub handle: CompactString,
+    /// The in-tree plugin whose volume it was.
+    pub plugin: Option<&'static Plugin>,
+}
+
+impl From<csi_translation::Translated> for Csi {
+    fn from(it: csi_translation::Translated) -> Self {
+        Self { driver: it.plugin.driver.into(), handle: it.handle, plugin: Some(it.plugin) }
+    }
+}
+
 /// A volume.
 #[derive(Debug, Clone)]
 pub struct Volume {
@@ -50,10 +76,12 @@ pub struct Volume {
     pub nodes: Option<Vec<NodeSelectorTerm>>,
     /// Labels of nodes with the values that will do.
     pub places: Vec<(&'static str, Vec<CompactString>)>,
-    /// The CSI driver, and what names the volume to it.
-    pub csi: Option<(CompactString, CompactString)>,
+    /// The CSI driver's that it is, where it is one's.
+    pub csi: Option<Csi>,
+    /// Of a volume of an in-tree plugin what is required of nodes that leave it to its driver.
+    translated: Option<Vec<NodeSelectorTerm>>,
     /// Its class.
-    class: CompactString,
+    pub class: CompactString,
     /// The whole of it, while it is not bound.
     open: Option<Arc<Value>>,
 }
@@ -62,14 +90,14 @@ impl Volume {
     /// Whether it can be had on every node.
     #[must_use]
     pub fn reaches_all(&self) -> bool {
-        self.nodes.is_none()
+        self.nodes.is_none() && self.translated.is_none()
     }
 
-    /// Whether it can be had on a node.
+    /// How much it holds; of a volume that is bound nothing is known any more.
     #[must_use]
-    pub fn reaches(&self, node: &str, labels: &Labels) -> bool {
-        let terms = self.nodes.as_ref();
-        terms.is_none_or(|terms| terms.iter().any(|term| term.matches(node, |key| labels.get(key))))
+    pub fn holds(&self) -> i64 {
+        let stated = self.open.as_ref().and_then(|it| it.at(&["spec", "capacity", "storage"]));
+        stated.map_or(0, |it| quantity(it).value())
     }
 }
 
@@ -88,6 +116,7 @@ struct Capacity {
     class: CompactString,
     nodes: Option<Selector>,
     most: Option<i64>,
+    total: Option<i64>,
 }
 
 /// Why no volume is made for a claim on a node.
@@ -124,6 +153,12 @@ pub struct Volumes {
     attached_on: BTreeMap<CompactString, BTreeSet<(CompactString, CompactString)>>,
     /// By driver, how many nodes have each limit.
     limits_of: BTreeMap<CompactString, BTreeMap<i64, usize>>,
+    /// By node, the in-tree plugins that it leaves to drivers.
+    left_by: BTreeMap<CompactString, BTreeSet<&'static str>>,
+    /// By node, the drivers that are installed there.
+    installed: BTreeMap<CompactString, BTreeSet<CompactString>>,
+    /// The drivers without which a node is nothing for their volumes.
+    needed: BTreeSet<CompactString>,
     /// The drivers that tell how much room they have.
     tell_capacity: BTreeSet<CompactString>,
     capacities: BTreeMap<ObjectKey, Capacity>,
@@ -181,11 +216,11 @@ impl Volumes {
         named.filter_map(|name| Some((name, self.volumes.get(name)?))).collect()
     }
 
-    /// Whether a volume can be made for a claim on a node.
+    /// Whether a volume can be made for a claim on a node; how much room there is for such, where that is told.
     ///
     /// # Errors
     /// Why it cannot.
-    pub fn can_be_made(&self, claim: &Claim, labels: &Labels) -> Result<(), NotMade> {
+    pub fn can_be_made(&self, claim: &Claim, labels: &Labels) -> Result<Option<i64>, NotMade> {
         let class = self.classes.get(&claim.class).ok_or(NotMade::NotThere)?;
         if class.provisioner.is_empty() || class.provisioner == NO_PROVISIONER {
             return Err(NotMade::NotThere);
@@ -198,15 +233,15 @@ impl Volumes {
             return Err(NotMade::NotThere);
         }
         if !self.tell_capacity.contains(&class.provisioner) {
-            return Ok(());
+            return Ok(None);
         }
-        let wanted = claim.open.as_ref().map_or(0, |it| volumes::wanted(it).value());
-        let enough = self.capacities.values().any(|it| {
+        let wanted = claim.wanted();
+        let enough = self.capacities.values().find(|it| {
             it.class == claim.class
                 && it.most.is_some_and(|most| most >= wanted)
                 && it.nodes.as_ref().is_some_and(|it| it.matches(|key| labels.get(key)))
         });
-        if enough { Ok(()) } else { Err(NotMade::NoRoom) }
+        enough.map(|it| it.total).ok_or(NotMade::NoRoom)
     }
 
     /// How many volumes of each driver a node attaches; `None` where it does not say.
@@ -242,13 +277,54 @@ impl Volumes {
     /// The driver of a claim's volume and what names the volume: for a claim that has none yet, that of its class and a
     /// name of its own.
     #[must_use]
-    pub fn csi(&self, key: &ObjectKey) -> Option<(CompactString, CompactString)> {
+    pub fn csi(&self, key: &ObjectKey) -> Option<Csi> {
         let claim = self.claims.get(key)?;
         if let Some(volume) = claim.volume.as_ref().and_then(|it| self.volumes.get(it)) {
             return volume.csi.clone();
         }
         let class = self.classes.get(&claim.class)?;
-        Some((class.provisioner.clone(), format_compact!("to be made for {key}")))
+        let plugin = csi_translation::plugin(&class.provisioner);
+        let driver = plugin.map_or_else(|| class.provisioner.clone(), |it| it.driver.into());
+        Some(Csi { driver, handle: format_compact!("to be made for {key}"), plugin })
+    }
+
+    /// Whether a volume counts for its driver on a node.
+    #[must_use]
+    pub fn counts_on(&self, csi: &Csi, node: &str) -> bool {
+        csi.plugin.is_none_or(|plugin| match plugin.scheduled {
+            Scheduled::Everywhere => true,
+            Scheduled::WhereSaid => self.leaves(node, plugin),
+            Scheduled::Nowhere => false,
+        })
+    }
+
+    /// Whether a node is nothing for the volumes of a driver that is not installed there.
+    #[must_use]
+    pub fn needs(&self, driver: &str) -> bool {
+        self.needed.contains(driver)
+    }
+
+    /// Whether a driver is installed on a node.
+    #[must_use]
+    pub fn is_installed(&self, driver: &str, node: &str) -> bool {
+        self.installed.get(node).is_some_and(|it| it.contains(driver))
+    }
+
+    /// Whether a node leaves the volumes of an in-tree plugin to the driver.
+    fn leaves(&self, node: &str, plugin: &Plugin) -> bool {
+        self.left_by.get(node).is_some_and(|it| it.contains(plugin.name))
+    }
+
+    /// Whether a volume can be had on a node.
+    #[must_use]
+    pub fn reaches(&self, volume: &Volume, node: &str, labels: &Labels) -> bool {
+        let plugin = volume.csi.as_ref().and_then(|it| it.plugin);
+        let translated = plugin.is_some_and(|plugin| {
+            plugin.scheduled != Scheduled::Nowhere && self.leaves(node, plugin)
+        });
+        let terms = if translated { &volume.translated } else { &volume.nodes };
+        let matches = |it: &NodeSelectorTerm| it.matches(node, |key| labels.get(key));
+        terms.as_ref().is_none_or(|terms| terms.iter().any(matches))
     }
 
     /// Notes what was decided for a pod.
@@ -316,12 +392,20 @@ impl Volumes {
             let value = value.str_at(&["metadata", "labels", key]);
             (!value.is_empty()).then(|| (key, value.split("__").map(Into::into).collect()))
         };
-        let csi = |member| value.str_at(&["spec", "csi", member]).into();
+        let stated = value.at(&["spec", "csi"]).filter(|it| !it.is_null()).map(|it| Csi {
+            driver: it.str_at(&["driver"]).into(),
+            handle: it.str_at(&["volumeHandle"]).into(),
+            plugin: None,
+        });
+        let csi = stated.or_else(|| csi_translation::of_volume(value).map(Csi::from));
+        let plugin = csi.as_ref().and_then(|it| it.plugin);
+        let translated = plugin.and_then(|it| it.node_affinity(value)).as_ref().map(terms);
         let open = value.str_at(&["status", "phase"]) != "Bound";
         let volume = Volume {
             nodes: required.map(terms),
             places: PLACES.into_iter().filter_map(place).collect(),
-            csi: value.at(&["spec", "csi"]).map(|_| (csi("driver"), csi("volumeHandle"))),
+            csi,
+            translated,
             class: volumes::class(value).into(),
             open: open.then(|| Arc::new(value.clone())),
         };
@@ -366,8 +450,16 @@ impl Volumes {
                 self.limits_of.remove(&driver);
             }
         }
+        self.left_by.remove(name);
+        self.installed.remove(name);
         let Some(value) = node else { return };
+        let left = csi_translation::left_by(value);
+        if !left.is_empty() {
+            self.left_by.insert(name.into(), left);
+        }
         let drivers = value.items_at(&["spec", "drivers"]).iter();
+        let names = drivers.clone().map(|it| it.str_at(&["name"]).into()).collect();
+        self.installed.insert(name.into(), names);
         let limits = drivers.filter_map(|it| {
             Some((it.str_at(&["name"]).into(), it.i64_at(&["allocatable", "count"])?))
         });
@@ -381,10 +473,16 @@ impl Volumes {
 
     /// Sets or forgets a driver (CSIDriver).
     pub fn set_csi_driver(&mut self, name: &str, driver: Option<&Value>) {
-        if driver.is_some_and(|it| it.bool_at(&["spec", "storageCapacity"])) {
-            self.tell_capacity.insert(name.into());
-        } else {
-            self.tell_capacity.remove(name);
+        let says = |member| driver.is_some_and(|it| it.bool_at(&["spec", member]));
+        for (set, is) in [
+            (&mut self.tell_capacity, says("storageCapacity")),
+            (&mut self.needed, says("preventPodSchedulingIfMissing")),
+        ] {
+            if is {
+                set.insert(name.into());
+            } else {
+                set.remove(name);
+            }
         }
     }
 
@@ -395,11 +493,14 @@ impl Volumes {
             return;
         };
         let nodes = value.at(&["nodeTopology"]).filter(|it| !it.is_null());
-        let most = value.get("maximumVolumeSize").or_else(|| value.get("capacity"));
+        let amount = |member| value.get(member).filter(|it| !it.is_null());
+        let bytes = |it: &Value| quantity(it).value();
+        let most = amount("maximumVolumeSize").or_else(|| amount("capacity"));
         let capacity = Capacity {
             class: value.str_at(&["storageClassName"]).into(),
             nodes: nodes.map(|it| Selector::from_value(Some(it)).unwrap_or(Selector::NOTHING)),
-            most: most.filter(|it| !it.is_null()).map(|it| quantity(it).value()),
+            most: most.map(bytes),
+            total: amount("capacity").map(bytes),
         };
         self.capacities.insert(key.clone(), capacity);
     }

@@ -1,7 +1,7 @@
 //! What the scheduler writes: bindings, the condition of pods that fit nowhere, the end of those that make room.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use apimachinery::{Value, time, value};
@@ -144,6 +144,8 @@ pub(crate) struct ToBind {
     pub(crate) volume_timeout: Duration,
     /// How long its devices may take.
     pub(crate) devices: DynamicResourcesArgs,
+    /// The name of the claim that was made for it, where one is to be made.
+    pub(crate) made: Option<Arc<OnceLock<CompactString>>>,
 }
 
 /// Writes in the background, bounded by its permits.
@@ -220,7 +222,7 @@ impl Writer {
                         format!("waiting for binding conditions for device on node {}", pod.node);
                     let (scheduler, reason) = (&pod.ask.scheduler_name, "BindingConditionsPending");
                     self.tell(scheduler, about, EventType::Normal, reason, &message);
-                    self.claims.ready(bindings, to_bind.devices).await?;
+                    self.claims.ready(pod, bindings, to_bind.devices).await?;
                 }
                 Ok(())
             }
@@ -231,7 +233,7 @@ impl Writer {
         let pod = &to_bind.pod;
         tracing::warn!(pod = %pod.key, node = %pod.node, plugin, error, "could not prepare to bind a pod");
         self.ended(to_bind, Outcome::Error);
-        self.claims.release(pod).await;
+        self.claims.release(pod, to_bind.made.as_deref()).await;
         if let Some(live) = self.binder.pods.get(&pod.key).map(|it| it.value()) {
             let message = format!("running PreBind plugin \"{plugin}\": {error}");
             self.refused_now(&live, &Refusal::error(message), None).await;
@@ -416,7 +418,7 @@ impl Writer {
                     let message = format!("binding rejected: {}", error.text);
                     self.tell(scheduler, about, EventType::Warning, "FailedScheduling", &message);
                 }
-                self.claims.release(pod).await;
+                self.claims.release(pod, to_bind.made.as_deref()).await;
                 self.inbox.not_bound(pod.key.clone(), pod.uid.clone());
             }
         }

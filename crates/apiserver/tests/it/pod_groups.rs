@@ -9,8 +9,11 @@ const GROUPS: &str = "/apis/scheduling.k8s.io/v1beta1/namespaces/default/podgrou
 const WORKLOADS: &str = "/apis/scheduling.k8s.io/v1beta1/namespaces/default/workloads";
 
 async fn cluster() -> Cluster {
+    with(Features { generic_workload: true, ..Features::default() }).await
+}
+
+async fn with(features: Features) -> Cluster {
     let asked = ["scheduling.k8s.io/v1beta1=true".to_owned(), "scheduling.k8s.io/v1alpha3".into()];
-    let features = Features { generic_workload: true, ..Features::default() };
     let apis = Apis::default().with_features(features).configure(&asked).unwrap();
     let registry = Some(Registry::of(apis));
     Cluster::start_changed(With { registry, ..With::default() }).await
@@ -161,4 +164,41 @@ async fn a_pod_is_a_member_only_where_groups_are_known() {
             "containers": [{"name": "c", "image": "i"}]}}}});
     let made = usual.done("POST /apis/batch/v1/namespaces/default/jobs", Some(&job)).await;
     assert_eq!(made.at(&["spec", "template", "spec", "schedulingGroup"]), None);
+}
+
+#[tokio::test]
+async fn constraints_of_topology_are_kept_where_their_feature_is_on() {
+    let features =
+        Features { generic_workload: true, topology_aware_workloads: true, ..Features::default() };
+    let cluster = with(features).await;
+    let constrained = |keys: Value| {
+        let mut spec = gang(2);
+        spec.set_at(&["schedulingConstraints", "topology"], keys);
+        spec
+    };
+    let object = group("g", constrained(value!([{"key": "rack"}])));
+    let made = cluster.done(&format!("POST {GROUPS}"), Some(&object)).await;
+    let kept = &made.items_at(&["spec", "schedulingConstraints", "topology"])[0];
+    assert_eq!(kept.str_at(&["key"]), "rack");
+    let mut template = constrained(value!([{"key": "rack"}]));
+    template.set_at(&["name"], "t");
+    let made =
+        cluster.done(&format!("POST {WORKLOADS}"), Some(&workload(value!([template])))).await;
+    let kept = &made.items_at(&["spec", "podGroupTemplates"])[0];
+    assert_eq!(kept.items_at(&["schedulingConstraints", "topology"]).len(), 1);
+    for (keys, expected) in [
+        (
+            value!([{"key": "a"}, {"key": "b"}]),
+            "spec.schedulingConstraints.topology: Too many: 2: must have at most 1 item",
+        ),
+        (value!([{"key": ""}]), "spec.schedulingConstraints.topology[0].key: Required value"),
+    ] {
+        let told =
+            refusals(&cluster, &format!("POST {GROUPS}"), &group("h", constrained(keys))).await;
+        assert_eq!(told, [expected]);
+    }
+    let patch = value!({"spec": {"schedulingConstraints": {"topology": [{"key": "zone"}]}}});
+    let told = refusals(&cluster, &format!("PATCH {GROUPS}/g"), &patch).await;
+    let expected = "spec.schedulingConstraints: Invalid value: {\"topology\":[{\"key\":\"zone\"}]}: field is immutable";
+    assert_eq!(told, [expected]);
 }

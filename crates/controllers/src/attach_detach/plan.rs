@@ -116,6 +116,7 @@ fn tell(plan: &mut Plan, pods: &[std::sync::Arc<Value>], kind: EventType, messag
 impl Volume<'_> {
     fn is_wanted(&self, on: &OnNode) -> bool {
         self.csi.is_some_and(|it| it.attaches)
+            && on.left
             && !on.pods.is_empty()
             && on.node.as_ref().is_some_and(|it| says(it, MANAGED))
     }
@@ -280,7 +281,7 @@ mod tests {
     use super::*;
 
     fn csi(exclusive: bool) -> Csi {
-        Csi { driver: "d".into(), handle: "h".into(), exclusive, attaches: true }
+        Csi { driver: "d".into(), handle: "h".into(), exclusive, attaches: true, plugin: None }
     }
 
     fn parse(text: &str) -> Arc<Value> {
@@ -316,6 +317,7 @@ mod tests {
         let pod = |name: &&str| parse(&format!(r#"{{"metadata":{{"name":"{name}"}}}}"#));
         OnNode {
             node: Some(parse(&node)),
+            left: true,
             pods: pods.iter().map(pod).collect(),
             attachments: orders.chars().map(order).collect(),
         }

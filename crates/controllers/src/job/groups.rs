@@ -243,10 +243,12 @@ fn workload_creation(job: &Job) -> controller::plan::PlannedAction {
     let mut template = value!({"name": (format!("{name}-pgt-0"))});
     template.set_at(&["schedulingPolicy"], policy(job));
     let spec = job.spec.as_ref();
-    if let Some(mode) =
-        spec.and_then(|it| it.scheduling.as_ref()).and_then(|it| it.disruption_mode.as_ref())
-    {
+    let scheduling = spec.and_then(|it| it.scheduling.as_ref());
+    if let Some(mode) = scheduling.and_then(|it| it.disruption_mode.as_ref()) {
         template.set_at(&["disruptionMode"], to_value(mode));
+    }
+    if let Some(constraints) = scheduling.and_then(|it| it.scheduling_constraints.as_ref()) {
+        template.set_at(&["schedulingConstraints"], to_value(constraints));
     }
     let class = spec.and_then(|it| it.template.spec.as_ref()?.priority_class_name.as_ref());
     if let Some(class) = class.filter(|it| !it.is_empty()) {

@@ -2,6 +2,7 @@
 
 use apimachinery::Value;
 
+use client::csi_translation;
 use client::volumes::{annotation, leaves_class_open};
 
 /// Says that claims which name no class get this one; the second is its older name.
@@ -13,20 +14,9 @@ const IS_DEFAULT: [&str; 2] = [
 pub(super) const PROVISIONER: [&str; 2] =
     ["volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner"];
 
-/// In-tree plugins of old, and the CSI drivers that do their work.
-const MIGRATED: &[(&str, &str)] = &[
-    ("kubernetes.io/aws-ebs", "ebs.csi.aws.com"),
-    ("kubernetes.io/azure-disk", "disk.csi.azure.com"),
-    ("kubernetes.io/azure-file", "file.csi.azure.com"),
-    ("kubernetes.io/cinder", "cinder.csi.openstack.org"),
-    ("kubernetes.io/gce-pd", "pd.csi.storage.gke.io"),
-    ("kubernetes.io/portworx-volume", "pxd.portworx.com"),
-    ("kubernetes.io/vsphere-volume", "csi.vsphere.vmware.com"),
-];
-
 /// The CSI driver that a provisioner's work has gone to.
 pub(super) fn migrated(provisioner: &str) -> Option<&'static str> {
-    MIGRATED.iter().find(|(plugin, _)| *plugin == provisioner).map(|(_, driver)| *driver)
+    csi_translation::plugin(provisioner).map(|it| it.driver)
 }
 
 /// Who makes volumes of a class, outside of this program.

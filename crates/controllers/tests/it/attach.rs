@@ -23,8 +23,10 @@ async fn patch(
 }
 
 /// A node whose volumes are the controller's business, a bound volume and its claim.
-async fn prepared() -> TestCluster {
-    let cluster = cluster(&["persistentvolume-attach-detach-controller"]).await;
+async fn prepared(source: (&str, Value)) -> TestCluster {
+    const CONTROLLERS: &[&str] =
+        &["persistentvolume-attach-detach-controller", "persistentvolume-expander-controller"];
+    let cluster = cluster(CONTROLLERS).await;
     let annotations = value!({"volumes.kubernetes.io/controller-managed-attach-detach": "true"});
     cluster
         .create("", "nodes", value!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "annotations": annotations}}))
@@ -35,9 +37,9 @@ async fn prepared() -> TestCluster {
         "metadata": {"name": "c", "namespace": "default"}, "spec": spec});
     let claim = cluster.create("", "persistentvolumeclaims", claim).await;
     let uid = claim.str_at(&["metadata", "uid"]);
-    let spec = value!({"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "storageClassName": "s",
-        "csi": {"driver": "d.io", "volumeHandle": "h"},
+    let mut spec = value!({"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "storageClassName": "s",
         "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": "default", "name": "c", "uid": uid}});
+    spec.set_at(&[source.0], source.1);
     let volume = value!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"}, "spec": spec});
     cluster.create("", "persistentvolumes", volume).await;
     let bound = value!({"status": {"phase": "Bound"}});
@@ -50,20 +52,54 @@ fn reported(node: &Value) -> Vec<&str> {
     volumes.map(|it| it.str_at(&["name"])).collect()
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_volume_is_attached_for_a_pod_and_detached_when_its_node_has_let_go() {
-    let cluster = prepared().await;
-    let pod = value!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
+fn pod() -> Value {
+    value!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
         "spec": {"nodeName": "n1", "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i"}],
-            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}});
-    cluster.create("", "pods", pod).await;
+            "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}})
+}
+
+async fn order(cluster: &TestCluster) -> Value {
     let attachments = Resource::built_in(STORAGE, "volumeattachments");
-    let order = cluster
-        .eventually("the order", async |it| {
-            let all = it.client.list(&attachments, "", &Default::default()).await.ok()?;
-            all.items.first().cloned()
+    let found = cluster.eventually("the order", async |it| {
+        let all = it.client.list(&attachments, "", &Default::default()).await.ok()?;
+        all.items.first().cloned()
+    });
+    found.await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_of_an_in_tree_plugin_is_its_drivers_where_the_node_says_so() {
+    let cluster = prepared(("cinder", value!({"volumeID": "h"}))).await;
+    cluster.create("", "pods", pod()).await;
+    let claims = Resource::built_in("", "persistentvolumeclaims");
+    let more = value!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}});
+    let class = value!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "s"},
+        "provisioner": "kubernetes.io/cinder", "allowVolumeExpansion": true});
+    cluster.create(STORAGE, "storageclasses", class).await;
+    cluster.client.patch(&claims, "default", "c", "", PatchKind::Merge, &more).await.unwrap();
+    cluster
+        .eventually("the claim says whose resizer does it", async |it| {
+            let claim = it.get("", "persistentvolumeclaims", "default", "c").await?;
+            let resizer = ["metadata", "annotations", "volume.kubernetes.io/storage-resizer"];
+            (claim.str_at(&resizer) == "cinder.csi.openstack.org").then_some(())
         })
         .await;
+    // Until here nobody has ordered it: the node does not leave it to the driver.
+    assert_eq!(cluster.list(STORAGE, "volumeattachments", "").await.len(), 0);
+    let left = value!({"storage.alpha.kubernetes.io/migrated-plugins": "kubernetes.io/cinder"});
+    let node = value!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode",
+        "metadata": {"name": "n1", "annotations": left}, "spec": {"drivers": []}});
+    cluster.create(STORAGE, "csinodes", node).await;
+    let order = order(&cluster).await;
+    assert_eq!(order.str_at(&["spec", "attacher"]), "cinder.csi.openstack.org");
+    assert_eq!(order.str_at(&["spec", "source", "persistentVolumeName"]), "v");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_is_attached_for_a_pod_and_detached_when_its_node_has_let_go() {
+    let cluster = prepared(("csi", value!({"driver": "d.io", "volumeHandle": "h"}))).await;
+    cluster.create("", "pods", pod()).await;
+    let order = order(&cluster).await;
     assert_eq!(order.str_at(&["spec", "attacher"]), "d.io");
     assert_eq!(order.str_at(&["spec", "source", "persistentVolumeName"]), "v");
     let name = order.str_at(&["metadata", "name"]).to_owned();

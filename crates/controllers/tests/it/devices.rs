@@ -86,6 +86,33 @@ async fn a_claim_of_a_template_lives_as_long_as_its_pod_needs_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_claim_for_extended_resources_goes_with_its_pod() {
+    let cluster = cluster(CONTROLLERS).await;
+    let mut plain = pod("p");
+    plain.remove_at(&["spec", "resourceClaims"]);
+    plain.set_at(&["spec", "containers"], value!([{"name": "c", "image": "i"}]));
+    let made = cluster.create("", "pods", plain).await;
+    let owner = value!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": (made.str_at(&["metadata", "uid"])), "controller": true});
+    let claim = value!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+        "metadata": {"name": "x", "namespace": "default", "ownerReferences": [owner],
+            "annotations": {"resource.kubernetes.io/extended-resource-claim": "true"}},
+        "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}}});
+    let claim = cluster.create(GROUP, "resourceclaims", claim).await;
+    give(&cluster, &claim, "p", Value::Null).await;
+    let pods = Resource::built_in("", "pods");
+    for status in [
+        value!({"extendedResourceClaimStatus": {"resourceClaimName": "x", "requestMappings":
+            [{"containerName": "c", "resourceName": "x.io/gpu", "requestName": "r"}]}}),
+        value!({"phase": "Succeeded"}),
+    ] {
+        let patch = value!({"status": status});
+        let kind = PatchKind::Merge;
+        cluster.client.patch(&pods, "default", "p", "status", kind, &patch).await.unwrap();
+    }
+    gone(&cluster, GROUP, "resourceclaims", "x").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_shared_claim_gives_back_its_devices_with_the_last_pod() {
     let cluster = cluster(CONTROLLERS).await;
     let claim = value!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "c", "namespace": "default"},

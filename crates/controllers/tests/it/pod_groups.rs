@@ -12,8 +12,12 @@ use test_cluster::registry::{Apis, Features, Registry};
 const GROUP: &str = "scheduling.k8s.io";
 
 async fn cluster(names: &'static [&'static str]) -> TestCluster {
-    let features =
-        Features { generic_workload: true, workload_with_job: true, ..Features::default() };
+    let features = Features {
+        generic_workload: true,
+        workload_with_job: true,
+        topology_aware_workloads: true,
+        ..Features::default()
+    };
     let apis = Apis::default().with_features(features);
     let apis = apis.configure(&["scheduling.k8s.io/v1beta1=true".to_owned()]).unwrap();
     let cluster = TestCluster::serving(1, Registry::of(apis)).await;
@@ -136,12 +140,15 @@ async fn pods(cluster: &TestCluster, count: usize) -> Vec<Value> {
 #[tokio::test(start_paused = true)]
 async fn a_job_makes_a_group_before_its_pods_and_resizes_it() {
     let cluster = cluster(&["job-controller"]).await;
-    let gang = value!({"schedulingPolicy": {"gang": {}}, "disruptionMode": {"all": {}}});
+    let gang = value!({"schedulingPolicy": {"gang": {}}, "disruptionMode": {"all": {}},
+        "schedulingConstraints": {"topology": [{"key": "rack"}]}});
     cluster.create("batch", "jobs", job("gang", Some(gang))).await;
     let group = of_job(&cluster, "podgroups", "gang").await;
     let workload = of_job(&cluster, "workloads", "gang").await;
     assert_eq!(group["spec"]["schedulingPolicy"], value!({"gang": {"minCount": 3}}));
     assert!(group.at(&["spec", "disruptionMode", "all"]).is_some());
+    let topology = &group["spec"]["schedulingConstraints"]["topology"];
+    assert_eq!(*topology, value!([{"key": "rack"}]));
     assert_eq!(group.str_at(&["spec", "workloadRef", "workloadName"]), name(&workload));
     let template = &workload.items_at(&["spec", "podGroupTemplates"])[0];
     assert_eq!(template.str_at(&["name"]), "gang-pgt-0");

@@ -57,7 +57,7 @@ pub(super) type Plan<'a> = Vec<Vec<Vec<Way<'a>>>>;
 /// # Errors
 /// Where a claim cannot be served anywhere, or not here.
 pub(super) fn prepare<'a>(
-    allocator: &Allocator<'a>,
+    allocator: &'a Allocator<'a>,
     node: Node<'_>,
     pools: &[Pool<'a>],
     candidates: &[Candidate<'a>],
@@ -71,7 +71,7 @@ pub(super) fn prepare<'a>(
             let ways = request.ways.iter().enumerate().map(|(way, ask)| {
                 let index = (place, at, way);
                 prepare_way(
-                    &Preparing { allocator, node, pools, candidates, claim },
+                    &Preparing { allocator, node, pools, candidates, claim: claim.as_ref() },
                     request,
                     ask,
                     index,

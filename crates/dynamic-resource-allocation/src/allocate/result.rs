@@ -1,5 +1,7 @@
 //! A solution as the status of claims says it.
 
+use std::borrow::Cow;
+
 use apimachinery::{Value, value};
 use compact_str::CompactString;
 
@@ -25,7 +27,7 @@ pub fn rank(claim: &Claim, allocation: &Value) -> i64 {
 }
 
 pub(super) fn allocations(
-    claims: &[&Claim],
+    claims: &[Cow<'_, Claim>],
     plan: &Plan<'_>,
     solution: &Solution<'_>,
     node: &str,

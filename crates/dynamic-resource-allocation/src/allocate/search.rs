@@ -316,7 +316,7 @@ impl<'s, 'a> Search<'s, 'a> {
     }
 
     fn breaks_constraint(&self, at: At, way: &Way<'a>, next: Candidate<'a>) -> Option<String> {
-        let claim = self.allocator.claims[at.claim];
+        let claim = &self.allocator.claims[at.claim];
         let choice = |request: usize, way: usize, it: Candidate<'a>| Choice {
             request: &claim.requests[request],
             way,

@@ -68,7 +68,7 @@ impl World {
                 Claim::from_value(&value!({"metadata": {"namespace": "ns", "name": name}, "spec": {"devices": (devices.clone())}}))
             })
             .collect();
-        let claims: Vec<&Claim> = claims.iter().collect();
+        let claims = claims.iter().map(std::borrow::Cow::Borrowed).collect();
         let selectors = Selectors::default();
         let asked = Cell::new(0);
         let supply = Supply {

@@ -10,6 +10,8 @@ use crate::check;
 const TEMPLATES_MAX: usize = 8;
 /// The most claims of a group.
 const CLAIMS_MAX: usize = 4;
+/// The most labels that say what one place is.
+const TOPOLOGIES_MAX: usize = 1;
 /// The highest priority that people may give.
 const PRIORITY_MAX: i64 = 1_000_000_000;
 /// The longest reason, message and type of a condition (upstream: `ValidateCondition`).
@@ -139,6 +141,9 @@ pub(super) fn of_job(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             _ => {}
         }
     }
+    if let Some(it) = given(scheduling, "schedulingConstraints") {
+        constraints(it, &at.child("schedulingConstraints"), errors);
+    }
     if let Some(mode) = given(scheduling, "disruptionMode") {
         let change = Change { now: mode, old: None };
         one_of(change, &["single", "all"], &at.child("disruptionMode"), errors);
@@ -156,11 +161,30 @@ pub(super) fn of_job_changed(job: &Value, old: &Value, path: &Path<'_>, errors: 
     check::immutable(now.as_ref(), before.as_ref(), &path.child("scheduling"), errors);
 }
 
+/// Where a group may be.
+fn constraints(of: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let at = path.child("topology");
+    let topology = of.items_at(&["topology"]);
+    if topology.len() > TOPOLOGIES_MAX {
+        errors.too_many(&at, topology.len(), TOPOLOGIES_MAX);
+        return;
+    }
+    for (index, it) in topology.iter().enumerate() {
+        let change = Change { now: it, old: None };
+        change.required("key", validation::qualified_name, &at.index(index), errors);
+    }
+}
+
 /// What groups and their templates share.
 fn common(change: Change<'_>, path: &Path<'_>, errors: &mut FieldErrors) {
     policy(change.child("schedulingPolicy"), &path.child("schedulingPolicy"), errors);
     if change.immutable("resourceClaims", path, errors) {
         claims(change.now, path, errors);
+    }
+    if change.immutable("schedulingConstraints", path, errors)
+        && let Some(it) = given(change.now, "schedulingConstraints")
+    {
+        constraints(it, &path.child("schedulingConstraints"), errors);
     }
     if change.immutable("disruptionMode", path, errors)
         && given(change.now, "disruptionMode").is_some()

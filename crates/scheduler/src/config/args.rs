@@ -86,15 +86,17 @@ impl Default for AffinityArgs {
 }
 
 /// What VolumeBinding is told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct VolumeBindingArgs {
     /// How long the volumes of a pod may take.
     pub timeout: Duration,
+    /// The score by the share of room in use: points of percent and score (0 to 100), by percent. `None` for no scores.
+    pub shape: Option<Vec<(i64, i64)>>,
 }
 
 impl Default for VolumeBindingArgs {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(600) }
+        Self { timeout: Duration::from_secs(600), shape: Some(vec![(0, 100), (100, 0)]) }
     }
 }
 
@@ -355,7 +357,9 @@ fn volume_binding(args: &mut Args, mut reader: Reader<'_>, problems: &mut Proble
     if let Some(seconds) = reader.integer("bindTimeoutSeconds", problems) {
         args.volume_binding.timeout = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     }
-    // Refused when the whole is validated: upstream's gate for it is off.
-    shape(&mut reader, problems);
+    let points = shape(&mut reader, problems);
+    if !points.is_empty() {
+        args.volume_binding.shape = Some(points);
+    }
     reader.finish(problems);
 }

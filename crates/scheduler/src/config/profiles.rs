@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::reader::{Problems, Reader};
-use super::{Args, Configuration, ProfileConfig};
-use crate::framework::{Percentage, Profile};
+use super::{Args, Configuration, Features, ProfileConfig};
+use crate::framework::{Percentage, Placements, Profile};
 use crate::plugins;
 
 /// The sets of a profile by extension point, as they were given.
@@ -49,9 +49,12 @@ const POINTS: &[(&str, &str)] = &[
     ("postBind", "PostBindPlugin"),
 ];
 
-/// Extension points of pod groups, which are not built: sets there must be empty.
-const GROUP_POINTS: &[&str] =
-    &["placementGenerate", "placementScore", "placementFeasible", "podGroupPostFilter"];
+/// Those of placements of pod groups.
+const PLACEMENT_POINTS: &[(&str, &str)] =
+    &[("placementGenerate", "PlacementGeneratePlugin"), ("placementScore", "PlacementScorePlugin")];
+
+/// Extension points of pod groups which are not built: sets there must be empty.
+const NOT_BUILT: &[&str] = &["placementFeasible", "podGroupPostFilter"];
 
 /// The plugins that are on by default, in order, with their weights.
 const DEFAULTS: &[(&str, Option<i64>)] = &[
@@ -81,7 +84,8 @@ impl Plugins {
     pub(super) fn read(mut reader: Reader<'_>, problems: &mut Problems) -> Self {
         let mut sets = BTreeMap::new();
         let points = POINTS.iter().map(|(point, _)| *point).chain([MULTI_POINT]);
-        for point in points.chain(GROUP_POINTS.iter().copied()) {
+        let placements = PLACEMENT_POINTS.iter().map(|(point, _)| *point);
+        for point in points.chain(placements).chain(NOT_BUILT.iter().copied()) {
             let Some(mut set) = reader.maybe_object(point, "PluginSet", problems) else { continue };
             let mut read = PluginSet::default();
             for (value, at) in set.list("enabled", problems) {
@@ -113,14 +117,27 @@ impl Plugins {
 #[derive(Debug, Clone, Copy)]
 struct Sets<'p> {
     given: &'p Plugins,
-    pod_groups: bool,
+    features: Features,
 }
 
 impl Sets<'_> {
     /// Where a plugin is asked; `None` where there is no such plugin.
     fn points(self, name: &str) -> Option<&'static [&'static str]> {
-        let is_there = self.pod_groups || name != plugins::GANG_SCHEDULING;
+        let is_there = match name {
+            plugins::GANG_SCHEDULING => self.features.pod_groups,
+            plugins::TOPOLOGY_PLACEMENT | plugins::PODS_COUNT => self.features.topology,
+            _ => true,
+        };
         plugins::points(name).filter(|_| is_there)
+    }
+
+    /// The plugins that features bring, with their weights.
+    fn of_features(self) -> impl Iterator<Item = &'static (&'static str, Option<i64>)> {
+        const GANGS: &[(&str, Option<i64>)] = &[(plugins::GANG_SCHEDULING, None)];
+        const PLACEMENTS: &[(&str, Option<i64>)] =
+            &[(plugins::TOPOLOGY_PLACEMENT, None), (plugins::PODS_COUNT, Some(1))];
+        let gangs = GANGS.iter().filter(move |_| self.features.pod_groups);
+        gangs.chain(PLACEMENTS.iter().filter(move |_| self.features.topology))
     }
 
     /// The plugins that are asked wherever they have something to say: the defaults that are left, some with another
@@ -130,9 +147,9 @@ impl Sets<'_> {
         let off = |name: &str| own.disabled.iter().any(|it| it == name || it == "*");
         let mut replaced = BTreeSet::new();
         let mut all = Vec::new();
-        let of_groups = [(plugins::GANG_SCHEDULING, None)];
-        let of_groups = of_groups.iter().filter(|_| self.pod_groups);
-        for (name, weight) in DEFAULTS.iter().chain(of_groups).filter(|(name, _)| !off(name)) {
+        for (name, weight) in
+            DEFAULTS.iter().chain(self.of_features()).filter(|(name, _)| !off(name))
+        {
             // Of several of one name the last replaces the default; the others are found to be too many.
             match own.enabled.iter().rposition(|it| it.name == *name) {
                 Some(place) => {
@@ -191,6 +208,22 @@ impl Sets<'_> {
         Ok([first, middle, last].concat())
     }
 
+    /// # Errors
+    /// When plugins cannot be had somewhere.
+    fn judge(self) -> Result<(), String> {
+        let has = |point: &str| !self.given.at(point).enabled.is_empty();
+        if let Some(point) = NOT_BUILT.iter().find(|it| has(it)) {
+            return Err(format!("plugins at {point} are not built"));
+        }
+        let on = self.features.topology;
+        if let Some((point, _)) = PLACEMENT_POINTS.iter().find(|(it, _)| !on && has(it)) {
+            let feature = "TopologyAwareWorkloadScheduling";
+            return Err(format!("plugins at {point} need the feature {feature}"));
+        }
+        let placements = PLACEMENT_POINTS.iter().filter(|_| on);
+        POINTS.iter().chain(placements).try_for_each(|point| self.asked(*point).map(drop))
+    }
+
     /// The names at one point.
     fn names(self, point: &'static str) -> Result<Vec<String>, String> {
         Ok(self.asked(called(point))?.into_iter().map(|it| it.name).collect())
@@ -198,7 +231,7 @@ impl Sets<'_> {
 }
 
 fn called(point: &'static str) -> (&'static str, &'static str) {
-    let found = POINTS.iter().find(|(it, _)| *it == point);
+    let found = POINTS.iter().chain(PLACEMENT_POINTS).find(|(it, _)| *it == point);
     found.copied().unwrap_or((point, "Plugin"))
 }
 
@@ -220,15 +253,8 @@ impl Configuration {
 
     fn build(&self, config: &ProfileConfig) -> Result<Profile, String> {
         let name = &config.scheduler_name;
-        let sets = Sets { given: &config.plugins, pod_groups: self.pod_groups };
-        if let Some(point) = GROUP_POINTS.iter().find(|it| !sets.given.at(it).enabled.is_empty()) {
-            return Err(format!(
-                "plugins at {point} are not built: groups of pods have no placements and preempt nobody here"
-            ));
-        }
-        for point in POINTS {
-            sets.asked(*point)?;
-        }
+        let sets = Sets { given: &config.plugins, features: self.features };
+        sets.judge()?;
         let sorts = sets.names("queueSort")?;
         match sorts.len() {
             1 => {}
@@ -245,7 +271,10 @@ impl Configuration {
             let text = "at least one bind plugin is needed for profile with scheduler name";
             return Err(format!("{text} \"{name}\""));
         }
-        let args = self.with_extenders(&config.args);
+        let mut args = self.with_extenders(&config.args);
+        if !self.features.storage_capacity_scoring {
+            args.volume_binding.shape = None;
+        }
         let weighted = sets.asked(called("score"))?.into_iter().filter_map(|it| {
             let weight = it.weight.filter(|it| *it != 0).unwrap_or(1);
             Some((plugins::score(&it.name, &args)?, weight))
@@ -278,8 +307,25 @@ impl Configuration {
             pre_bind: sets.names("preBind")?.iter().map(|it| it.as_str().into()).collect(),
             volume_timeout: args.volume_binding.timeout,
             devices: args.devices,
+            placements: self.placements(sets, &args)?,
             gangs: sets.names("permit")?.iter().any(|it| it == plugins::GANG_SCHEDULING),
             percentage: Percentage(share.unwrap_or(self.percentage_of_nodes_to_score)),
+        })
+    }
+
+    /// How groups are placed that have to be in one place.
+    fn placements(&self, sets: Sets<'_>, args: &Args) -> Result<Placements, String> {
+        if !self.features.topology {
+            return Ok(Placements::default());
+        }
+        let scores = sets.asked(called("placementScore"))?.into_iter().filter_map(|it| {
+            let weight = it.weight.filter(|it| *it != 0).unwrap_or(1);
+            Some((plugins::placement_score(&it.name, args)?, weight))
+        });
+        let generators = sets.names("placementGenerate")?;
+        Ok(Placements {
+            by_topology: generators.iter().any(|it| it == plugins::TOPOLOGY_PLACEMENT),
+            scores: scores.collect::<Vec<_>>().into(),
         })
     }
 

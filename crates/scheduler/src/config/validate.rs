@@ -7,7 +7,7 @@ use apimachinery::field::{FieldErrors, Path};
 use apimachinery::validation::{label_value, qualified_name};
 
 use super::args::Given;
-use super::{Configuration, ExtenderConfig, LeaderElection, ProfileConfig};
+use super::{Configuration, ExtenderConfig, Features, LeaderElection, ProfileConfig};
 
 /// Plugins that were removed.
 const REMOVED: [&str; 4] = ["AzureDiskLimits", "CinderLimits", "EBSLimits", "GCEPDLimits"];
@@ -29,7 +29,7 @@ pub(super) fn validate(config: &Configuration) -> FieldErrors {
     let mut names: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, profile) in config.profiles.iter().enumerate() {
         let path = profiles.index(index);
-        validate_profile(profile, &path, &mut errors);
+        validate_profile(profile, config.features, &path, &mut errors);
         if let Some(first) = names.insert(&profile.scheduler_name, index) {
             let text = profiles.index(first);
             let text = text.child("schedulerName").to_string();
@@ -108,7 +108,12 @@ fn was_removed(path: &Path<'_>, name: &str, errors: &mut FieldErrors) -> bool {
     removed
 }
 
-fn validate_profile(profile: &ProfileConfig, path: &Path<'_>, errors: &mut FieldErrors) {
+fn validate_profile(
+    profile: &ProfileConfig,
+    features: Features,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
     if profile.scheduler_name.is_empty() {
         errors.required(&path.child("schedulerName"), "");
     }
@@ -130,12 +135,12 @@ fn validate_profile(profile: &ProfileConfig, path: &Path<'_>, errors: &mut Field
             errors.duplicate(&at, &given.plugin.as_str().into());
         }
         if !was_removed(&at, &given.plugin, errors) {
-            validate_args(given, &at.child("args"), errors);
+            validate_args(given, features, &at.child("args"), errors);
         }
     }
 }
 
-fn validate_args(given: &Given, path: &Path<'_>, errors: &mut FieldErrors) {
+fn validate_args(given: &Given, features: Features, path: &Path<'_>, errors: &mut FieldErrors) {
     match given.plugin.as_str() {
         "DefaultPreemption" => preemption(&given.args, path, errors),
         "InterPodAffinity" => {
@@ -146,7 +151,7 @@ fn validate_args(given: &Given, path: &Path<'_>, errors: &mut FieldErrors) {
         "NodeResourcesBalancedAllocation" => balanced(&given.args, path, errors),
         "NodeResourcesFit" => fit(&given.args, path, errors),
         "PodTopologySpread" => spread(&given.args, path, errors),
-        "VolumeBinding" => volume_binding(&given.args, path, errors),
+        "VolumeBinding" => volume_binding(&given.args, features, path, errors),
         "DynamicResources" => dynamic_resources(&given.args, path, errors),
         _ => {}
     }
@@ -361,15 +366,23 @@ fn spread(args: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn volume_binding(args: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+fn volume_binding(args: &Value, features: Features, path: &Path<'_>, errors: &mut FieldErrors) {
     let seconds = args.i64_at(&["bindTimeoutSeconds"]).unwrap_or_default();
     if seconds < 0 {
         let rule = "invalid BindTimeoutSeconds, should not be a negative value";
         errors.invalid(&path.child("bindTimeoutSeconds"), &Value::Int(seconds), rule);
     }
-    if let Some(shape) = args.at(&["shape"]).filter(|it| !it.is_null()) {
-        let rule = "unexpected field `shape`, remove it or turn on the feature gate StorageCapacityScoring";
-        errors.invalid(&path.child("shape"), shape, rule);
+    if let Some(points) = args.at(&["shape"]).filter(|it| !it.is_null()) {
+        let path = path.child("shape");
+        if !features.storage_capacity_scoring {
+            let rule = "unexpected field `shape`, remove it or turn on the feature gate StorageCapacityScoring";
+            return errors.invalid(&path, points, rule);
+        }
+        // None at all stand for the default.
+        let points = args.items_at(&["shape"]);
+        if !points.is_empty() {
+            shape(points, &path, errors);
+        }
     }
 }
 

@@ -1,6 +1,10 @@
 //! DynamicResources: the devices that a pod's claims have or get must be such that its node reaches them.
 
+mod extended;
+
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use client::ObjectKey;
@@ -8,6 +12,9 @@ use dynamic_resource_allocation::allocate::rank;
 use dynamic_resource_allocation::{AllocateError, Allocator, Claim, Node};
 use tokio::time::Instant;
 
+pub(crate) use extended::is_extended;
+
+use self::extended::Extended;
 use super::normalize::{Best, to_share};
 use crate::cluster::Cluster;
 use crate::config::DynamicResourcesArgs;
@@ -42,11 +49,11 @@ impl Filter for DynamicResources {
     }
 
     fn prepare<'a>(&'a self, cycle: Cycle<'a>) -> Prepared<'a> {
-        if cycle.pod.ask.resource_claims.is_empty() {
+        if asks_nothing(cycle) {
             return Prepared::Skip;
         }
         match Needs::of(cycle, self.0) {
-            Ok(needs) if needs.claims.is_empty() => Prepared::Skip,
+            Ok(needs) if needs.claims.is_empty() && needs.extended.is_none() => Prepared::Skip,
             Ok(needs) => Prepared::Ready(Box::new(needs)),
             Err(reason) => Prepared::Reject(Rejection::for_good(reason)),
         }
@@ -67,21 +74,30 @@ impl PostFilter for DynamicResources {
         }
         let pod = failure.cycle.pod;
         let claims = failure.cycle.cluster.devices.claims_of(pod).unwrap_or_default();
-        if claims.is_empty() {
+        let extended = Extended::of(failure.cycle);
+        if claims.is_empty() && extended.is_none() {
             return Remedy::Nothing("no new claims to deallocate".into());
         }
         let mut unused = claims.into_iter().filter(|claim| {
             let own = |it: &[_]| matches!(it, [one] if is_uid(one, pod));
             claim.reserved_for.is_empty() || own(&claim.reserved_for)
         });
-        match unused.find(|it| self.is_in_the_way(failure, it)) {
-            Some(claim) => Remedy::Deallocate {
-                claim: ObjectKey::new(claim.namespace.clone(), claim.name.clone()),
-                remark: "deallocation of ResourceClaim completed".into(),
-            },
-            None => Remedy::Nothing("still not schedulable".into()),
+        let unused = unused.find(|it| self.is_in_the_way(failure, it));
+        let (claim, what) = match (unused, extended.and_then(|it| it.stale)) {
+            (Some(claim), _) => (claim, "deallocation"),
+            (None, Some(claim)) => (claim, "deletion"),
+            (None, None) => return Remedy::Nothing("still not schedulable".into()),
+        };
+        Remedy::Deallocate {
+            claim: ObjectKey::new(claim.namespace.clone(), claim.name.clone()),
+            remark: format!("{what} of ResourceClaim completed"),
         }
     }
+}
+
+/// Whether a pod asks for no devices, not even by the names of resources.
+fn asks_nothing(cycle: Cycle<'_>) -> bool {
+    cycle.pod.ask.resource_claims.is_empty() && Extended::of(cycle).is_none()
 }
 
 fn is_uid(consumer: &dynamic_resource_allocation::claim::Consumer, pod: &PodLite) -> bool {
@@ -99,19 +115,24 @@ impl DynamicResources {
         let row = cluster.row(node).ok_or_else(|| format!("node {node} is gone"))?;
         let needs = Needs::of(Cycle { pod, cluster }, self.0)?;
         let mut allocations = Vec::new();
-        if let Some(allocator) = &needs.allocator {
+        let (allocator, wanted) = needs.allocator(row)?;
+        if let Some(allocator) = &allocator {
             let found = needs.allocate(allocator, row);
             allocations = found
                 .ok()
                 .flatten()
                 .ok_or_else(|| "claim allocation not found for node".to_owned())?;
         }
+        let mut extended = None;
+        if let Some(it) = needs.extended.as_ref().filter(|_| !wanted.is_empty()) {
+            extended = allocations.pop().map(|allocation| it.to_write(&wanted, allocation));
+        }
         let mut allocations = allocations.into_iter();
         let bind = |claim: &&Claim| {
             let key = ObjectKey::new(claim.namespace.clone(), claim.name.clone());
             (key, if claim.allocation.is_none() { allocations.next() } else { None })
         };
-        Ok(ClaimBindings { claims: needs.claims.iter().map(bind).collect() })
+        Ok(ClaimBindings { claims: needs.claims.iter().map(bind).collect(), extended })
     }
 
     /// Whether what a claim was given is why some node will not do.
@@ -131,14 +152,17 @@ impl Score for DynamicResources {
     }
 
     fn score(&self, cycle: Cycle<'_>, feasible: &[usize], scores: &mut [i64]) -> bool {
+        if asks_nothing(cycle) {
+            return false;
+        }
         let Ok(needs) = Needs::of(cycle, self.0) else { return false };
-        let Some(allocator) = &needs.allocator else { return false };
-        let mut requests = allocator.claims().iter().flat_map(|it| &it.requests);
-        if !requests.any(|it| it.prioritized) {
+        if !needs.open.iter().flat_map(|it| &it.requests).any(|it| it.prioritized) {
             return false;
         }
         for (score, row) in scores.iter_mut().zip(feasible) {
-            let allocations = needs.allocate(allocator, &cycle.cluster.rows()[*row]);
+            let row = &cycle.cluster.rows()[*row];
+            let Ok((Some(allocator), _)) = needs.allocator(row) else { continue };
+            let allocations = needs.allocate(&allocator, row);
             let allocations = allocations.ok().flatten().unwrap_or_default();
             let ranks = allocator.claims().iter().zip(&allocations);
             *score = ranks.map(|(claim, allocation)| rank(claim, allocation)).sum();
@@ -148,7 +172,7 @@ impl Score for DynamicResources {
     }
 
     fn is_local(&self, cycle: Cycle<'_>) -> bool {
-        cycle.pod.ask.resource_claims.is_empty()
+        asks_nothing(cycle)
     }
 }
 
@@ -163,7 +187,7 @@ impl Reserve for DynamicResources {
         pod: &PodLite,
         node: &str,
     ) -> Result<Option<ReservedWrites>, String> {
-        if pod.ask.resource_claims.is_empty() {
+        if asks_nothing(Cycle { pod, cluster }) {
             return Ok(None);
         }
         let bindings = self.bindings(cluster, pod, node)?;
@@ -172,7 +196,11 @@ impl Reserve for DynamicResources {
                 cluster.devices.reserve(pod, key, allocation);
             }
         }
-        Ok((!bindings.claims.is_empty()).then_some(ReservedWrites::Claims(bindings)))
+        if let Some(extended) = &bindings.extended {
+            cluster.devices.reserve_extended(pod, &extended.allocation);
+        }
+        let nothing = bindings.claims.is_empty() && bindings.extended.is_none();
+        Ok((!nothing).then_some(ReservedWrites::Claims(bindings)))
     }
 
     fn unreserve(&self, cluster: &mut Cluster, pod: &PodLite) {
@@ -180,14 +208,21 @@ impl Reserve for DynamicResources {
     }
 }
 
+/// Resources that devices have to serve, with their classes.
+type Wanted<'a> = Vec<(&'a str, &'a str)>;
+
 /// What a pod's claims need of a node.
 #[derive(Debug)]
 struct Needs<'a> {
     args: DynamicResourcesArgs,
     devices: &'a Devices,
     claims: Vec<&'a Claim>,
-    /// For those that have nothing yet.
-    allocator: Option<Allocator<'a>>,
+    /// Those that have nothing yet.
+    open: Vec<&'a Claim>,
+    /// What it asks for by the names of resources.
+    extended: Option<Extended<'a>>,
+    /// For those that have nothing yet, and what devices have to serve besides.
+    allocators: RefCell<BTreeMap<Wanted<'a>, Rc<Allocator<'a>>>>,
     /// Until when the search for a node may go on.
     deadline: Rc<Cell<Option<Instant>>>,
     failed: RefCell<Option<String>>,
@@ -208,16 +243,45 @@ impl<'a> Needs<'a> {
                 return Err("resourceclaim in use".into());
             }
         }
-        let deadline = Rc::new(Cell::new(None));
-        let allocator = (!open.is_empty()).then(|| {
-            let deadline = Rc::clone(&deadline);
-            let passed = move || {
-                let now = devices.clock().map(|it| it.monotonic());
-                now.zip(deadline.get()).is_some_and(|(now, deadline)| now >= deadline)
-            };
-            Allocator::new(devices.supply(Box::new(passed)), open)
-        });
-        Ok(Self { args, devices, claims, allocator, deadline, failed: RefCell::default() })
+        Ok(Self {
+            args,
+            devices,
+            claims,
+            open,
+            extended: Extended::of(cycle),
+            allocators: RefCell::default(),
+            deadline: Rc::default(),
+            failed: RefCell::default(),
+        })
+    }
+
+    /// Who chooses devices on a node, where some are to be chosen, and which resources they serve there.
+    ///
+    /// # Errors
+    /// Why the node will not do.
+    fn allocator(&self, row: &Row) -> Result<(Option<Rc<Allocator<'a>>>, Wanted<'a>), String> {
+        let wanted = self.extended.as_ref().map(|it| it.wanted_on(row)).transpose()?;
+        let wanted = wanted.unwrap_or_default();
+        if self.open.is_empty() && wanted.is_empty() {
+            return Ok((None, wanted));
+        }
+        let mut known = self.allocators.borrow_mut();
+        if let Some(allocator) = known.get(&wanted) {
+            return Ok((Some(Rc::clone(allocator)), wanted));
+        }
+        let (deadline, devices) = (Rc::clone(&self.deadline), self.devices);
+        let passed = move || {
+            let now = devices.clock().map(|it| it.monotonic());
+            now.zip(deadline.get()).is_some_and(|(now, deadline)| now >= deadline)
+        };
+        let mut claims: Vec<Cow<'a, Claim>> =
+            self.open.iter().map(|it| Cow::Borrowed(*it)).collect();
+        if let Some(it) = self.extended.as_ref().filter(|_| !wanted.is_empty()) {
+            claims.push(Cow::Owned(it.claim(&wanted)));
+        }
+        let allocator = Rc::new(Allocator::new(devices.supply(Box::new(passed)), claims));
+        known.insert(wanted.clone(), Rc::clone(&allocator));
+        Ok((Some(allocator), wanted))
     }
 
     fn allocate(
@@ -292,7 +356,8 @@ pub(crate) fn is_late(
 
 impl Check for Needs<'_> {
     fn check(&self, row: &Row) -> Result<(), Rejection> {
-        if let Some(allocator) = &self.allocator {
+        let (allocator, _) = self.allocator(row).map_err(Rejection::for_good)?;
+        if let Some(allocator) = allocator {
             if let Some(why) = self.failed.borrow().clone() {
                 return Err(Rejection::for_good(why));
             }

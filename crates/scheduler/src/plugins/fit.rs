@@ -8,8 +8,12 @@ use smallvec::SmallVec;
 
 use crate::cluster::{Amounts, Cluster};
 use crate::config::{FitArgs, cpu_and_memory};
-use crate::framework::{Check, Cycle, Filter, LooksAtPods, MAX_SCORE, Prepared, Rejection, Score};
+use crate::framework::{
+    Check, Cycle, Filter, LooksAtPods, MAX_SCORE, PlacementScore, Prepared, Proposal, Rejection,
+    Score,
+};
 use crate::node::Row;
+use crate::pod::PodLite;
 use crate::remembered::Class;
 use crate::resources::Resources;
 
@@ -60,16 +64,36 @@ impl Filter for Fit {
         if exact.scalars.iter().any(|(name, _)| self.ignores(name)) {
             wanted.to_mut().scalars.retain(|(name, _)| !self.ignores(name));
         }
-        Prepared::Ready(Box::new(Fits(wanted)))
+        let served = |(name, _): &(CompactString, i64)| {
+            let class = cycle.cluster.devices.class_serving(name);
+            class.is_some().then(|| name.clone())
+        };
+        let served = wanted.scalars.iter().filter_map(served).collect();
+        Prepared::Ready(Box::new(Fits { wanted, served }))
     }
 }
 
 #[derive(Debug, Clone)]
-struct Fits<'a>(Cow<'a, Resources>);
+struct Fits<'a> {
+    wanted: Cow<'a, Resources>,
+    /// Of the extended resources those that devices serve, where the node has none itself.
+    served: Vec<CompactString>,
+}
+
+impl Fits<'_> {
+    /// The extended resources that a node has to have itself.
+    fn scalars<'s>(&'s self, row: &'s Row) -> impl Iterator<Item = (&'s str, i64)> + 's {
+        let all = self.wanted.scalars.iter().map(|(name, wanted)| (name.as_str(), *wanted));
+        all.filter(|(name, _)| {
+            !self.served.iter().any(|it| it == name) || row.node.allocatable.scalar(name) > 0
+        })
+    }
+}
 
 impl Check for Fits<'_> {
     fn looks_at_pods(&self) -> LooksAtPods<'_> {
-        LooksAtPods::Sums(&self.0)
+        // What devices serve is not among the sums.
+        if self.served.is_empty() { LooksAtPods::Sums(&self.wanted) } else { LooksAtPods::Yes }
     }
 
     fn check(&self, row: &Row) -> Result<(), Rejection> {
@@ -85,18 +109,18 @@ impl Check for Fits<'_> {
                 unresolvable |= wanted > has;
             }
         };
-        need("cpu", self.0.milli_cpu, has.milli_cpu, used.milli_cpu);
-        need("memory", self.0.memory, has.memory, used.memory);
+        need("cpu", self.wanted.milli_cpu, has.milli_cpu, used.milli_cpu);
+        need("memory", self.wanted.memory, has.memory, used.memory);
         let storage = (has.ephemeral_storage, used.ephemeral_storage);
-        need("ephemeral-storage", self.0.ephemeral_storage, storage.0, storage.1);
-        for (name, wanted) in &self.0.scalars {
-            need(name, *wanted, has.scalar(name), used.scalar(name));
+        need("ephemeral-storage", self.wanted.ephemeral_storage, storage.0, storage.1);
+        for (name, wanted) in self.scalars(row) {
+            need(name, wanted, has.scalar(name), used.scalar(name));
         }
         if reasons.is_empty() { Ok(()) } else { Err(Rejection { reasons, unresolvable }) }
     }
 
     fn is_local(&self) -> bool {
-        true
+        self.served.is_empty()
     }
 
     fn sweep(&self, cluster: &Cluster, range: Range<usize>, marks: &mut [u8], mark: u8) {
@@ -108,27 +132,26 @@ impl Check for Fits<'_> {
         let all = all.zip(&columns.free_ephemeral_storage[range.clone()]);
         for ((((it, pods), cpu), memory), storage) in all {
             let refused = (*pods < 1)
-                | lack(self.0.milli_cpu, *cpu)
-                | lack(self.0.memory, *memory)
-                | lack(self.0.ephemeral_storage, *storage);
+                | lack(self.wanted.milli_cpu, *cpu)
+                | lack(self.wanted.memory, *memory)
+                | lack(self.wanted.ephemeral_storage, *storage);
             if refused & (*it == 0) {
                 *it = mark;
             }
         }
-        let scalars = || self.0.scalars.iter().filter(|(_, wanted)| *wanted > 0);
-        if scalars().next().is_none() {
+        if self.wanted.scalars.iter().all(|(_, wanted)| *wanted <= 0) {
             return;
         }
         for (row, it) in cluster.rows()[range].iter().zip(marks).filter(|(_, it)| **it == 0) {
             let left = |name| row.node.allocatable.scalar(name) - row.requested.scalar(name);
-            if scalars().any(|(name, wanted)| *wanted > left(name)) {
+            if self.scalars(row).any(|(name, wanted)| wanted > 0 && wanted > left(name)) {
                 *it = mark;
             }
         }
     }
 
     fn refusal(&self, cluster: &Cluster, row: usize) -> Option<Rejection> {
-        if self.0.ephemeral_storage > 0 || !self.0.scalars.is_empty() {
+        if self.wanted.ephemeral_storage > 0 || !self.wanted.scalars.is_empty() {
             return self.check(&cluster.rows()[row]).err();
         }
         let columns = cluster.columns();
@@ -137,8 +160,8 @@ impl Check for Fits<'_> {
             rejection.reasons.push("Too many pods".into());
         }
         for (name, wanted, free, has) in [
-            ("cpu", self.0.milli_cpu, columns.free_milli_cpu[row], columns.milli_cpu.has[row]),
-            ("memory", self.0.memory, columns.free_memory[row], columns.memory.has[row]),
+            ("cpu", self.wanted.milli_cpu, columns.free_milli_cpu[row], columns.milli_cpu.has[row]),
+            ("memory", self.wanted.memory, columns.free_memory[row], columns.memory.has[row]),
         ] {
             if wanted > 0 && wanted > free {
                 rejection.reasons.push(insufficient(name));
@@ -246,6 +269,46 @@ impl Score for Fit {
     }
 }
 
+impl PlacementScore for Fit {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn score(&self, cluster: &Cluster, proposals: &[Proposal<'_>]) -> Vec<i64> {
+        proposals.iter().map(|it| self.score_of_all(cluster, it)).collect()
+    }
+}
+
+impl Fit {
+    /// The score that all nodes of a placement would have together if they were one.
+    fn score_of_all(&self, cluster: &Cluster, proposal: &Proposal<'_>) -> i64 {
+        let of_row = |row: &Row, name: &str| match name {
+            "cpu" => row.nonzero_milli_cpu,
+            "memory" => row.nonzero_memory,
+            other => row.requested.get(other),
+        };
+        let of_pod = |pod: &PodLite, name: &str| match name {
+            "cpu" => pod.requests.nonzero_milli_cpu,
+            "memory" => pod.requests.nonzero_memory,
+            other => pod.requests.exact.get(other),
+        };
+        let (mut sum, mut weights) = (0, 0);
+        for (name, weight) in &self.args.resources {
+            let rows = || proposal.rows.iter().map(|it| &cluster.rows()[*it]);
+            let has: i64 = rows().map(|it| it.node.allocatable.get(name)).sum();
+            let wanted: i64 = proposal.members.iter().map(|it| of_pod(it, name)).sum();
+            let usual = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage");
+            if has == 0 || (wanted == 0 && !usual) {
+                continue;
+            }
+            let used: i64 = rows().map(|it| of_row(it, name)).sum();
+            sum += self.args.strategy.score(used + wanted, has) * weight;
+            weights += weight;
+        }
+        if weights == 0 { 0 } else { self.args.strategy.average(sum, weights) }
+    }
+}
+
 impl Strategy {
     fn score(&self, used: i64, has: i64) -> i64 {
         match self {
@@ -272,7 +335,7 @@ impl Strategy {
 }
 
 /// The value at `x` of straight lines through points sorted by `x`.
-fn along(points: &[(i64, i64)], x: i64) -> i64 {
+pub(super) fn along(points: &[(i64, i64)], x: i64) -> i64 {
     let next = points.partition_point(|(at, _)| *at < x);
     match (next.checked_sub(1).and_then(|it| points.get(it)), points.get(next)) {
         (None, None) => 0,

@@ -19,7 +19,7 @@ impl PreEnqueue for GangScheduling {
     fn blocks(&self, cluster: &Cluster, pod: &PodLite) -> Option<String> {
         let key: ObjectKey = pod.group()?;
         let group = cluster.groups.get(&key);
-        let Some((group, spec)) = group.and_then(|it| Some((it, it.spec?))) else {
+        let Some((group, spec)) = group.and_then(|it| Some((it, it.spec.as_ref()?))) else {
             return Some(format!(
                 "waiting for pod's pod group \"{}\" to appear in scheduling queue",
                 key.name

@@ -1,7 +1,7 @@
 //! A group of pods is decided about as one: each member in turn, as if those before it were on their nodes, and then all
 //! that found a node are bound, or none.
 //!
-//! Upstream: `podGroupCycle` of `pkg/scheduler/schedule_one_podgroup.go`, without placements by topology.
+//! Upstream: `podGroupCycle` of `pkg/scheduler/schedule_one_podgroup.go`. Of groups that have to be in one place: `placement.rs`.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -32,6 +32,17 @@ pub(super) enum Verdict {
     Refused(Diagnosis),
     /// It was not asked about any more.
     Unasked,
+}
+
+/// How members are thought onto nodes.
+#[derive(Clone, Copy)]
+pub(super) struct Round<'a> {
+    pub(super) profile: &'a Profile,
+    pub(super) progress: Progress,
+    /// The nodes that are being emptied for members.
+    pub(super) promised: &'a BTreeMap<ObjectKey, CompactString>,
+    /// The only rows that there are for them, sorted.
+    pub(super) within: Option<&'a [usize]>,
 }
 
 /// What became of the group.
@@ -141,7 +152,8 @@ impl Running {
         promised: &BTreeMap<ObjectKey, CompactString>,
     ) -> (Vec<Verdict>, Outcomes, Option<Room>) {
         let begun = self.scheduler.clock.monotonic();
-        let (verdicts, outcome) = self.try_members(members, profile, progress, promised).await;
+        let round = Round { profile, progress, promised, within: None };
+        let (verdicts, outcome) = self.try_round(members, round).await;
         let now = self.scheduler.clock.monotonic();
         self.scheduler.metrics.group_decided(now - begun);
         if !matches!(outcome, Outcomes::Unschedulable(_)) {
@@ -218,7 +230,7 @@ impl Running {
         key: &ObjectKey,
     ) -> Result<(Profile, Progress), String> {
         let group = self.state.cluster.groups.get(key);
-        let Some((group, spec)) = group.and_then(|it| Some((it, it.spec?))) else {
+        let Some((group, spec)) = group.and_then(|it| Some((it, it.spec.as_ref()?))) else {
             return Err(format!("podgroup.scheduling.k8s.io \"{}\" not found", key.name));
         };
         let cluster = &self.state.cluster;
@@ -263,14 +275,25 @@ impl Running {
         Ok((profile, progress))
     }
 
+    /// Thinks the members onto nodes, of one place where they have to be in one.
+    pub(super) async fn try_round(
+        &mut self,
+        members: &[Arc<PodLite>],
+        round: Round<'_>,
+    ) -> (Vec<Verdict>, Outcomes) {
+        match self.topology_of(members, round.profile) {
+            Some(topology) => self.try_placements(members, round, &topology).await,
+            None => self.try_members(members, round).await,
+        }
+    }
+
     /// Thinks one member after the other onto a node. Where the group cannot be had all of them are taken off again.
     pub(super) async fn try_members(
         &mut self,
         members: &[Arc<PodLite>],
-        profile: &Profile,
-        mut progress: Progress,
-        promised: &BTreeMap<ObjectKey, CompactString>,
+        round: Round<'_>,
     ) -> (Vec<Verdict>, Outcomes) {
+        let mut progress = round.progress;
         let mut verdicts = Vec::with_capacity(members.len());
         let (mut failed, mut held) = (None, 0);
         for pod in members {
@@ -278,7 +301,7 @@ impl Running {
                 break;
             }
             progress.remaining -= 1;
-            match self.try_member(pod, profile, promised.get(&pod.key)).await {
+            match self.try_member(pod, round).await {
                 Ok(verdict) => {
                     let is_held = matches!(verdict, Verdict::Held(..));
                     progress.scheduled += usize::from(is_held);
@@ -310,16 +333,18 @@ impl Running {
     async fn try_member(
         &mut self,
         pod: &Arc<PodLite>,
-        profile: &Profile,
-        promised: Option<&CompactString>,
+        round: Round<'_>,
     ) -> Result<Verdict, String> {
+        let (profile, promised) = (round.profile, round.promised.get(&pod.key));
         let alone = self.scheduler.extenders.is_empty();
         let cluster = &self.state.cluster;
         let row = promised.filter(|_| alone).and_then(|it| cluster.row(it));
+        let within = |row: usize| round.within.is_none_or(|it| it.binary_search(&row).is_ok());
+        let row = row.filter(|it| within(it.place));
         let fits = row.filter(|it| verdict_on(Cycle { pod, cluster }, profile, it).is_none());
         let node = match fits.map(|it| it.node.name.clone()) {
             Some(node) => node,
-            None => match self.decide(pod, profile).await? {
+            None => match self.decide(pod, profile, round.within).await? {
                 Decision::Place(placement) => placement.node,
                 Decision::Reject(diagnosis) => return Ok(Verdict::Refused(diagnosis)),
                 Decision::Fail(error) => return Err(error),

@@ -11,7 +11,7 @@ use client::ObjectKey;
 use compact_str::CompactString;
 
 use super::Running;
-use super::gang::{Outcomes, Verdict};
+use super::gang::{Outcomes, Round, Verdict};
 use crate::decide::{is_local, verdict_on};
 use crate::framework::{Cycle, Profile};
 use crate::groups::Progress;
@@ -107,7 +107,8 @@ impl Running {
         for pod in potential.iter().flat_map(|it| &it.0.pods) {
             self.state.cluster.lift(&pod.key);
         }
-        let (verdicts, outcome) = self.try_members(members, profile, progress, promised).await;
+        let round = Round { profile, progress, promised, within: None };
+        let (verdicts, outcome) = self.try_round(members, round).await;
         let (room, gone) = match outcome {
             Outcomes::Placed => {
                 let held: Vec<Arc<PodLite>> = verdicts

@@ -44,7 +44,7 @@ pub(crate) fn start(
         profiles: config.profiles().unwrap(),
         extenders: extenders.map(|(it, way)| Extender::new(it, Arc::clone(way))).collect(),
         backoff: config.backoff(),
-        pod_groups: config.pod_groups,
+        pod_groups: config.features.pod_groups,
         metrics,
     };
     tokio::spawn(scheduler.run(cluster.stop()));
@@ -310,4 +310,39 @@ async fn what_is_done_is_counted() {
     ] {
         assert!(text.lines().any(|it| it == line), "{line} is missing in\n{text}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_not_bound_where_the_volume_that_was_made_cannot_be_had() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "2").await;
+    let class = value!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "made"},
+        "provisioner": "x.csi", "volumeBindingMode": "WaitForFirstConsumer"});
+    cluster.create("storage.k8s.io", "storageclasses", class).await;
+    let claim = value!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c", "namespace": "default"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "made", "resources": {"requests": {"storage": "1Gi"}}}});
+    cluster.create("", "persistentvolumeclaims", claim).await;
+    cluster.create("", "pods", pod_with_claim("web")).await;
+    cluster
+        .eventually("the claim is to be made", async |it| {
+            let claim = it.get("", "persistentvolumeclaims", "default", "c").await?;
+            let selected = ["metadata", "annotations", "volume.kubernetes.io/selected-node"];
+            (claim.str_at(&selected) == "n1").then_some(())
+        })
+        .await;
+    let term = value!({"matchExpressions": [{"key": "disk", "operator": "In", "values": ["yes"]}]});
+    let volume = value!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "v"},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "made",
+            "csi": {"driver": "x.csi", "volumeHandle": "h"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}}});
+    cluster.create("", "persistentvolumes", volume).await;
+    let bound = value!({"spec": {"volumeName": "v"},
+        "metadata": {"annotations": {"pv.kubernetes.io/bind-completed": "yes"}}});
+    patch(&cluster, "persistentvolumeclaims", "c", "", bound).await;
+    let message = event(&cluster, "web", "FailedScheduling").await;
+    assert_eq!(
+        message,
+        "running PreBind plugin \"VolumeBinding\": binding volumes: pv \"v\" node affinity doesn't match node \"n1\": \
+         no matching NodeSelectorTerms"
+    );
 }

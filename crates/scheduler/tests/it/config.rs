@@ -1,7 +1,7 @@
 //! Configurations: what they come to, and what is said of those that cannot be.
 
 use apimachinery::value;
-use scheduler::config::Configuration;
+use scheduler::config::{Configuration, Features};
 use scheduler::framework::Profile;
 
 fn parse(text: &str) -> Result<Configuration, String> {
@@ -35,7 +35,7 @@ fn nothing_said_is_upstreams_default() {
         "NodeUnschedulable NodeName TaintToleration NodeAffinity NodePorts NodeResourcesFit VolumeRestrictions \
          NodeVolumeLimits VolumeBinding VolumeZone PodTopologySpread InterPodAffinity DynamicResources \
          NodeDeclaredFeatures | \
-         TaintToleration=3 NodeAffinity=2 NodeResourcesFit=1 PodTopologySpread=2 InterPodAffinity=2 \
+         TaintToleration=3 NodeAffinity=2 NodeResourcesFit=1 VolumeBinding=1 PodTopologySpread=2 InterPodAffinity=2 \
          DynamicResources=2 NodeResourcesBalancedAllocation=1 ImageLocality=1"
     );
 }
@@ -56,7 +56,7 @@ fn plugins_are_added_replaced_and_left_out() {
         (
             "filter: {disabled: [{name: '*'}]}, score: {enabled: [{name: ImageLocality, weight: 7}], \
              disabled: [{name: NodeAffinity}, {name: PodTopologySpread}]}",
-            " | ImageLocality=7 TaintToleration=3 NodeResourcesFit=1 InterPodAffinity=2 \
+            " | ImageLocality=7 TaintToleration=3 NodeResourcesFit=1 VolumeBinding=1 InterPodAffinity=2 \
              DynamicResources=2 NodeResourcesBalancedAllocation=1",
         ),
     ] {
@@ -138,6 +138,64 @@ fn what_cannot_be_is_told_in_upstreams_words() {
 }
 
 #[test]
+fn placements_of_groups_need_their_feature() {
+    let scores = |sets: &str, topology: bool| {
+        let features = Features { pod_groups: true, topology, ..Features::default() };
+        let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
+        let text = format!("{head}profiles: [{{plugins: {{{sets}}}}}]");
+        let config = Configuration::parse_with(text.as_bytes(), features)?;
+        let placements = config.profiles()?.remove(0).placements;
+        let scores = placements.scores.iter().map(|(it, weight)| format!("{}={weight}", it.name()));
+        let scores: Vec<String> = scores.collect();
+        Ok::<_, String>(format!("{} {}", placements.by_topology, scores.join(" ")))
+    };
+    let only =
+        "placementScore: {disabled: [{name: '*'}], enabled: [{name: NodeResourcesFit, weight: 3}]}";
+    let none = "placementGenerate: {disabled: [{name: TopologyPlacementGenerator}]}";
+    for (sets, topology, expected) in [
+        ("", true, "true NodeResourcesFit=1 PodGroupPodsCount=1"),
+        ("", false, "false "),
+        (only, true, "true NodeResourcesFit=3"),
+        (none, true, "false NodeResourcesFit=1 PodGroupPodsCount=1"),
+    ] {
+        assert_eq!(scores(sets, topology).unwrap(), expected);
+    }
+    let error = scores(only, false).unwrap_err();
+    let expected = "plugins at placementScore need the feature TopologyAwareWorkloadScheduling";
+    assert!(error.ends_with(expected), "{error}");
+    let error = scores("placementScore: {enabled: [{name: NodeName}]}", true).unwrap_err();
+    let expected = "plugin \"NodeName\" does not extend PlacementScorePlugin plugin";
+    assert!(error.ends_with(expected), "{error}");
+}
+
+#[test]
+fn a_shape_of_room_needs_its_feature() {
+    let text = format!(
+        "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n{}",
+        "profiles: [{pluginConfig: [{name: VolumeBinding, args: {shape: [{utilization: 0, score: 1}]}}]}]"
+    );
+    let wrong = "profiles: [{pluginConfig: [{name: VolumeBinding, args: {shape: [{utilization: 0, score: 11}, \
+        {utilization: 0}]}}]}]";
+    assert_eq!(
+        parse(wrong).map(drop).unwrap_err(),
+        "[profiles[0].pluginConfig[0].args.shape[1].utilization: Invalid value: 0: values must be sorted in increasing \
+         order, profiles[0].pluginConfig[0].args.shape[0].score: Invalid value: 11: not in valid range [0, 10]]"
+    );
+    let off = Features { storage_capacity_scoring: false, ..Features::default() };
+    assert!(Configuration::parse(text.as_bytes()).is_ok());
+    let error = Configuration::parse_with(text.as_bytes(), off).map(drop).unwrap_err();
+    let rule =
+        "unexpected field `shape`, remove it or turn on the feature gate StorageCapacityScoring";
+    assert!(error.ends_with(rule), "{error}");
+    let scored = |features: Features| {
+        let config = Configuration { features, ..Configuration::default() };
+        let scores = config.profiles().unwrap().remove(0).scores;
+        scores.iter().any(|(it, _)| it.name() == "VolumeBinding")
+    };
+    assert!(scored(Features::default()) && !scored(off));
+}
+
+#[test]
 fn plugins_that_cannot_be_asked_are_told() {
     for (sets, expected) in [
         ("score: {enabled: [{name: Nope}]}", "ScorePlugin \"Nope\" does not exist"),
@@ -191,7 +249,7 @@ fn configurations_of_documents_are_read() {
         }
         let mut document = apimachinery::yaml::parse(&std::fs::read(&path).unwrap()).unwrap();
         document.set_at(&["apiVersion"], "kubescheduler.config.k8s.io/v1");
-        let config = Configuration::from_value(&document);
+        let config = Configuration::from_value(&document, Features::default());
         let config = config.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         config.profiles().unwrap();
         read += 1;

@@ -263,3 +263,104 @@ async fn a_selector_that_fails_is_told_and_tried_again() {
          CEL runtime error: no such key: nope"
     );
 }
+
+/// A pod whose container asks for so much of a resource.
+fn asking(name: &str, resource: &str, count: &str) -> Value {
+    let mut pod = pod(name, "1", 0);
+    let mut containers = pod.items_at(&["spec", "containers"]).to_vec();
+    for list in ["requests", "limits"] {
+        containers[0].set_at(&["resources", list, resource], count);
+    }
+    pod.set_at(&["spec", "containers"], Value::Array(containers));
+    pod
+}
+
+async fn serve(cluster: &TestCluster, resource: &str) {
+    let classes = Resource::built_in(GROUP, "deviceclasses");
+    let patch = value!({"spec": {"extendedResourceName": resource}});
+    cluster.client.patch(&classes, "", "gpu", "", PatchKind::Merge, &patch).await.unwrap();
+}
+
+/// The claim that a pod's status says was made for its extended resources.
+async fn made_for(cluster: &TestCluster, pod: &str) -> Value {
+    let what = format!("{pod} says which claim it has");
+    let found = cluster.eventually(&what, async |it| {
+        let pod = it.get("", "pods", "default", pod).await?;
+        let claim = ["status", "extendedResourceClaimStatus", "resourceClaimName"];
+        it.get(GROUP, "resourceclaims", "default", pod.str_at(&claim)).await
+    });
+    found.await
+}
+
+#[tokio::test(start_paused = true)]
+async fn devices_serve_what_a_pod_asks_for_by_the_name_of_a_resource() {
+    let cluster = cluster(DEFAULT).await;
+    node(&cluster, "n1", "8").await;
+    cluster.create(GROUP, "resourceslices", slice("n1", &[device("a"), device("b")])).await;
+    cluster.create("", "pods", asking("p", "example.com/gpu", "2")).await;
+    let (_, message) = refused(&cluster, "p").await;
+    assert!(message.contains("1 Insufficient example.com/gpu"), "{message}");
+    serve(&cluster, "example.com/gpu").await;
+    assert_eq!(on_node(&cluster, "p").await, "n1");
+    let claim = made_for(&cluster, "p").await;
+    assert_eq!(devices_of(&claim), ["a", "b"]);
+    let name = claim.str_at(&["metadata", "name"]);
+    assert!(name.starts_with("p-extended-resources-"), "{name}");
+    let annotation = ["metadata", "annotations", "resource.kubernetes.io/extended-resource-claim"];
+    assert_eq!(claim.str_at(&annotation), "true");
+    let pod = cluster.get("", "pods", "default", "p").await.unwrap();
+    let uid = pod.str_at(&["metadata", "uid"]);
+    assert_eq!(claim.items_at(&["metadata", "ownerReferences"])[0].str_at(&["uid"]), uid);
+    assert_eq!(claim.items_at(&["status", "reservedFor"])[0].str_at(&["uid"]), uid);
+    let mapping = &pod.items_at(&["status", "extendedResourceClaimStatus", "requestMappings"])[0];
+    assert_eq!(mapping.str_at(&["requestName"]), "container-0-request-1");
+    assert_eq!(mapping.str_at(&["resourceName"]), "example.com/gpu");
+    // None are left, by whichever name.
+    let implicit = "deviceclass.resource.kubernetes.io/gpu";
+    cluster.create("", "pods", asking("q", implicit, "1")).await;
+    let (_, message) = refused(&cluster, "q").await;
+    assert!(message.contains("1 cannot allocate all claims"), "{message}");
+    cluster.create(GROUP, "resourceslices", slice("n2", &[device("c")])).await;
+    node(&cluster, "n2", "8").await;
+    assert_eq!(on_node(&cluster, "q").await, "n2");
+    assert_eq!(devices_of(&made_for(&cluster, "q").await), ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_a_resource_itself_needs_no_devices() {
+    let cluster = cluster(DEFAULT).await;
+    serve(&cluster, "example.com/gpu").await;
+    node(&cluster, "n1", "8").await;
+    let has = value!({"status": {"capacity": {"example.com/gpu": "1"}, "allocatable": {"example.com/gpu": "1"}}});
+    crate::cluster::patch(&cluster, "nodes", "n1", "status", has).await;
+    cluster.create("", "pods", asking("p", "example.com/gpu", "1")).await;
+    assert_eq!(on_node(&cluster, "p").await, "n1");
+    assert_eq!(cluster.list(GROUP, "resourceclaims", "default").await.len(), 0);
+    cluster.create("", "pods", asking("q", "example.com/gpu", "1")).await;
+    let (_, message) = refused(&cluster, "q").await;
+    assert!(message.contains("1 Insufficient example.com/gpu"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_made_in_vain_goes_before_the_pod_is_tried_again() {
+    let cluster = cluster(DEFAULT).await;
+    serve(&cluster, "example.com/gpu").await;
+    let waiting = asking("p", "example.com/gpu", "1");
+    let waiting = cluster.create("", "pods", waiting).await;
+    let uid = waiting.str_at(&["metadata", "uid"]);
+    let mut left = claim("left", 1);
+    left.set_at(
+        &["metadata", "annotations"],
+        value!({"resource.kubernetes.io/extended-resource-claim": "true"}),
+    );
+    left.set_at(
+        &["metadata", "ownerReferences"],
+        value!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid, "controller": true}]),
+    );
+    cluster.create(GROUP, "resourceclaims", left).await;
+    cluster.create(GROUP, "resourceslices", slice("n1", &[device("a")])).await;
+    node(&cluster, "n1", "8").await;
+    assert_eq!(on_node(&cluster, "p").await, "n1");
+    assert!(cluster.get(GROUP, "resourceclaims", "default", "left").await.is_none());
+    assert_eq!(devices_of(&made_for(&cluster, "p").await), ["a"]);
+}

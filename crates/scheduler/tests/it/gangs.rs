@@ -14,11 +14,19 @@ const NEEDS_FOUR: &str = "minCount (4) cannot be satisfied: 3 scheduled, 0 remai
 
 /// A cluster where pods are scheduled in groups.
 async fn cluster() -> TestCluster {
-    let features = Features { generic_workload: true, ..Features::default() };
+    let features =
+        Features { generic_workload: true, topology_aware_workloads: true, ..Features::default() };
     let asked = ["scheduling.k8s.io/v1beta1=true".to_owned()];
     let apis = Apis::default().with_features(features).configure(&asked).unwrap();
     let cluster = TestCluster::serving(1, Registry::of(apis)).await;
-    let config = Configuration { pod_groups: true, ..Configuration::default() };
+    let config = Configuration {
+        features: scheduler::config::Features {
+            pod_groups: true,
+            topology: true,
+            ..Default::default()
+        },
+        ..Configuration::default()
+    };
     let client = cluster.client_named("system:kube-scheduler");
     start(&cluster, client, &config, &[], Metrics::default());
     cluster
@@ -309,4 +317,87 @@ async fn a_group_that_goes_together_goes_as_a_whole_or_stays() {
     cluster
         .eventually("the group is gone", async |it| (there(it).await == ["a", "b"]).then_some(()))
         .await;
+}
+
+/// A node in a rack.
+async fn in_rack(cluster: &TestCluster, name: &str, rack: &str, cpu: &str) {
+    node(cluster, name, cpu).await;
+    let labels = value!({"metadata": {"labels": {"rack": rack, "host": name}}});
+    crate::cluster::patch(cluster, "nodes", name, "", labels).await;
+}
+
+/// A gang of two whose pods have to be in one rack.
+async fn in_one_rack(cluster: &TestCluster, name: &str) {
+    let group = value!({"apiVersion": "scheduling.k8s.io/v1beta1", "kind": "PodGroup",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"schedulingPolicy": {"gang": {"minCount": 2}},
+            "schedulingConstraints": {"topology": [{"key": "rack"}]}}});
+    cluster.create("scheduling.k8s.io", "podgroups", group).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_is_placed_in_the_one_rack_where_it_fits() {
+    let cluster = cluster().await;
+    for (name, rack, cpu) in [("a1", "a", "1"), ("b1", "b", "1"), ("b2", "b", "1"), ("x", "", "8")]
+    {
+        in_rack(&cluster, name, rack, cpu).await;
+    }
+    let unlabelled = value!({"metadata": {"labels": {"rack": null}}});
+    crate::cluster::patch(&cluster, "nodes", "x", "", unlabelled).await;
+    in_one_rack(&cluster, "g").await;
+    members(&cluster, "g", &["g-1", "g-2"]).await;
+    let mut nodes = [on_node(&cluster, "g-1").await, on_node(&cluster, "g-2").await];
+    nodes.sort();
+    assert_eq!(nodes, ["b1", "b2"]);
+    // One that comes later goes where the others are, or nowhere.
+    members(&cluster, "g", &["g-3"]).await;
+    assert_eq!(condition(&cluster, "g", "True").await.0, "Scheduled");
+    let (_, message) = refused(&cluster, "g-3").await;
+    assert!(message.starts_with("0/2 nodes are available: 2 Insufficient cpu"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_fits_in_no_rack_gets_no_node_until_one_is_large_enough() {
+    let cluster = cluster().await;
+    in_rack(&cluster, "a1", "a", "1").await;
+    in_rack(&cluster, "b1", "b", "1").await;
+    in_one_rack(&cluster, "g").await;
+    members(&cluster, "g", &["g-1", "g-2"]).await;
+    let (_, message) = condition(&cluster, "g", "False").await;
+    assert_eq!(
+        message,
+        "0/2 placements are available, first placement status: minCount (2) cannot be satisfied: 1 scheduled, 0 remaining, \
+         pod group preemption: No preemption victims found for incoming preemptor"
+    );
+    assert!(placed(&cluster).await.is_empty());
+    in_rack(&cluster, "a2", "a", "1").await;
+    on_node(&cluster, "g-1").await;
+    on_node(&cluster, "g-2").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_has_to_be_in_one_rack_pushes_pods_of_that_rack_away() {
+    let cluster = cluster().await;
+    for (name, rack) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
+        in_rack(&cluster, name, rack, "1").await;
+        let mut weak = pod(&format!("weak-{name}"), "1", 0);
+        weak.set_at(&["spec", "terminationGracePeriodSeconds"], 0);
+        weak.set_at(&["spec", "nodeSelector"], value!({"host": name}));
+        cluster.create("", "pods", weak).await;
+        on_node(&cluster, &format!("weak-{name}")).await;
+    }
+    let group = value!({"apiVersion": "scheduling.k8s.io/v1beta1", "kind": "PodGroup",
+        "metadata": {"name": "g", "namespace": "default"},
+        "spec": {"schedulingPolicy": {"gang": {"minCount": 2}}, "priority": 7,
+            "schedulingConstraints": {"topology": [{"key": "rack"}]}}});
+    cluster.create("scheduling.k8s.io", "podgroups", group).await;
+    for name in ["g-1", "g-2"] {
+        let mut strong = member(name, "g", "1");
+        strong.set_at(&["spec", "priority"], 7);
+        cluster.create("", "pods", strong).await;
+    }
+    let mut nodes = [on_node(&cluster, "g-1").await, on_node(&cluster, "g-2").await];
+    nodes.sort();
+    assert_eq!(nodes, ["a1", "a2"]);
+    assert!(cluster.get("", "pods", "default", "weak-b1").await.is_some());
 }

@@ -11,3 +11,4 @@ mod gangs;
 mod leader;
 mod remembered;
 mod replay;
+mod volumes;

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use apimachinery::{Object, Value, json};
 use client::ObjectKey;
+use scheduler::config::Features;
 use scheduler::decide::{Decision, Diagnosis, How, Placement};
 use scheduler::framework::{Cycle, Percentage};
-use scheduler::{Cluster, NodeLite, PodLite, Profile, decide};
+use scheduler::{Cluster, Configuration, NodeLite, PodLite, Profile, decide};
 
 /// How many scenarios are right; may only grow.
 const RIGHT_AT_LEAST: usize = 434;
@@ -68,11 +69,18 @@ fn recordings() -> Option<PathBuf> {
     None
 }
 
+/// The profile of upstream's 1.36, which had no scores by storage capacity.
+fn profile() -> Profile {
+    let features = Features { storage_capacity_scoring: false, ..Features::default() };
+    let config = Configuration { features, ..Configuration::default() };
+    Profile { percentage: Percentage(100), ..config.profiles().unwrap().remove(0) }
+}
+
 fn play(scenario: &Value) -> Result<(), String> {
     let mut cluster = load(scenario);
     let pods: BTreeMap<String, &Value> =
         scenario.items_at(&["incoming"]).iter().map(|pod| (key(pod).to_string(), pod)).collect();
-    let profile = Profile { percentage: Percentage(100), ..Profile::default() };
+    let profile = profile();
     for result in scenario.items_at(&["results"]) {
         let name = result.str_at(&["pod"]);
         let mut value = (*pods.get(name).ok_or("no such pod")?).clone();

@@ -30,7 +30,10 @@ fn one_that_fits_waits_for_the_scheduler_and_one_of_another_scheduler_for_that()
 
 #[test]
 fn a_member_waits_for_its_group() {
-    let config = scheduler::Configuration { pod_groups: true, ..Default::default() };
+    let config = scheduler::Configuration {
+        features: scheduler::config::Features { pod_groups: true, ..Default::default() },
+        ..Default::default()
+    };
     let explainer = why::Explainer::new(config.profiles().unwrap());
     let check = |text: &str, state: &str, wanted: &[&str]| {
         let explanation = explain_by(&explainer, &cluster(text), "Pod", "p");

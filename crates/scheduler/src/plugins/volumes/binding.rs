@@ -55,8 +55,8 @@ impl Reserve for VolumeBinding {
         }
         let needs = Needs::of(pod, &cluster.volumes)?;
         let row = cluster.row(node).ok_or_else(|| format!("node {node} is gone"))?;
-        let bindings = needs.bindings(&row.node.name, &row.node.labels);
-        let bindings = bindings.map_err(str::to_owned)?;
+        let plan = needs.plan(&row.node.name, &row.node.labels);
+        let bindings = plan.map_err(str::to_owned)?.bindings();
         if bindings == Bindings::default() {
             return Ok(None);
         }
@@ -71,29 +71,48 @@ impl Reserve for VolumeBinding {
 
 /// What a pod's claims need of a node.
 #[derive(Debug, Clone)]
-struct Needs<'a> {
+pub(super) struct Needs<'a> {
     volumes: &'a Volumes,
     /// What they have.
     bound: Vec<&'a Volume>,
     /// Those that are to be bound, the smallest first.
-    open: Vec<Open<'a>>,
+    pub(super) open: Vec<Open<'a>>,
 }
 
 /// A claim that is to be bound for the pod.
 #[derive(Debug, Clone)]
-struct Open<'a> {
+pub(super) struct Open<'a> {
     key: ObjectKey,
-    claim: &'a Claim,
+    pub(super) claim: &'a Claim,
     /// The node that its volume is to be made for, where that is settled.
     settled: Option<&'a str>,
     /// What it can have, the best first.
     suitable: Vec<(&'a str, &'a Volume)>,
 }
 
+/// What becomes of the open claims of a pod on a node.
+#[derive(Debug, Default)]
+pub(super) struct Plan<'n, 'a> {
+    /// Those that get a volume.
+    pub(super) chosen: Vec<(&'n Open<'a>, &'a str, &'a Volume)>,
+    /// Those whose volumes are made, with the room that there is for such, where it is told.
+    pub(super) made: Vec<(&'n Open<'a>, Option<i64>)>,
+}
+
+impl Plan<'_, '_> {
+    fn bindings(&self) -> Bindings {
+        let chosen = self.chosen.iter();
+        Bindings {
+            chosen: chosen.map(|(open, name, _)| (open.key.clone(), (*name).into())).collect(),
+            made: self.made.iter().map(|(open, _)| open.key.clone()).collect(),
+        }
+    }
+}
+
 impl<'a> Needs<'a> {
     /// # Errors
     /// Why no node will do, in upstream's words.
-    fn of(pod: &PodLite, volumes: &'a Volumes) -> Result<Self, String> {
+    pub(super) fn of(pod: &PodLite, volumes: &'a Volumes) -> Result<Self, String> {
         let mut needs = Self { volumes, bound: Vec::new(), open: Vec::new() };
         let mut names = Vec::new();
         let mut immediate = false;
@@ -125,8 +144,12 @@ impl<'a> Needs<'a> {
     }
 
     /// What becomes of the open claims on a node.
-    fn bindings(&self, node: &CompactString, labels: &Labels) -> Result<Bindings, &'static str> {
-        let mut bindings = Bindings::default();
+    pub(super) fn plan(
+        &self,
+        node: &CompactString,
+        labels: &Labels,
+    ) -> Result<Plan<'_, 'a>, &'static str> {
+        let mut plan = Plan::default();
         let mut to_make = Vec::new();
         for open in &self.open {
             if let Some(settled) = open.settled {
@@ -137,22 +160,22 @@ impl<'a> Needs<'a> {
                 continue;
             }
             let chosen = open.suitable.iter().find(|(name, volume)| {
-                let taken = bindings.chosen.iter().any(|(_, it)| it == name);
-                !taken && volume.reaches(node, labels)
+                let taken = plan.chosen.iter().any(|(_, it, _)| it == name);
+                !taken && self.volumes.reaches(volume, node, labels)
             });
             match chosen {
-                Some((name, _)) => bindings.chosen.push((open.key.clone(), (*name).into())),
+                Some((name, volume)) => plan.chosen.push((open, name, volume)),
                 None => to_make.push(open),
             }
         }
         for open in to_make {
-            self.volumes.can_be_made(open.claim, labels).map_err(|why| match why {
+            let room = self.volumes.can_be_made(open.claim, labels).map_err(|why| match why {
                 NotMade::NotThere => NOTHING_TO_BIND,
                 NotMade::NoRoom => "node(s) did not have enough free storage",
             })?;
-            bindings.made.push(open.key.clone());
+            plan.made.push((open, room));
         }
-        Ok(bindings)
+        Ok(plan)
     }
 }
 
@@ -194,10 +217,10 @@ impl Check for Needs<'_> {
     fn check(&self, row: &Row) -> Result<(), Rejection> {
         let (node, labels) = (&row.node.name, &row.node.labels);
         let mut reasons: Vec<&'static str> = Vec::new();
-        if !self.bound.iter().all(|it| it.reaches(node, labels)) {
+        if !self.bound.iter().all(|it| self.volumes.reaches(it, node, labels)) {
             reasons.push("node(s) didn't match PersistentVolume's node affinity");
         }
-        reasons.extend(self.bindings(node, labels).err());
+        reasons.extend(self.plan(node, labels).err());
         if reasons.is_empty() {
             return Ok(());
         }

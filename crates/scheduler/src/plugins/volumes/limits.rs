@@ -1,4 +1,5 @@
-//! NodeVolumeLimits: a node attaches only so many volumes of a CSI driver.
+//! NodeVolumeLimits: a node attaches only so many volumes of a CSI driver, and none of one that is not there, where the driver
+//! says so.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +9,8 @@ use super::key;
 use crate::cluster::Cluster;
 use crate::framework::{Check, Cycle, Filter, Prepared, Rejection};
 use crate::node::Row;
-use crate::volumes::Volumes;
+use crate::pod::PodLite;
+use crate::volumes::{Csi, Volumes};
 
 /// A driver, and what names a volume to it.
 type Handle = (CompactString, CompactString);
@@ -23,30 +25,36 @@ impl Filter for NodeVolumeLimits {
     }
 
     fn prepare<'a>(&'a self, cycle: Cycle<'a>) -> Prepared<'a> {
-        let volumes = &cycle.cluster.volumes;
-        let wanted = cycle.pod.ask.claims.iter();
-        let wanted: BTreeSet<Handle> =
-            wanted.filter_map(|it| volumes.csi(&key(cycle.pod, it))).collect();
-        if wanted.is_empty() {
+        if cycle.pod.ask.volumes() == 0 {
             return Prepared::Skip;
         }
-        let least = wanted.iter().filter_map(|(driver, _)| volumes.least_limit(driver)).min();
-        // No node says how many it attaches.
-        let Some(least) = least else { return Prepared::Skip };
-        let limited = Limited { volumes, wanted, least };
-        if limited.is_plenty_everywhere(cycle.cluster) {
+        let volumes = &cycle.cluster.volumes;
+        let wanted: Vec<Csi> = of_pod(cycle.pod, volumes).collect();
+        let least = wanted.iter().filter_map(|it| volumes.least_limit(&it.driver)).min();
+        let needed = wanted.iter().any(|it| volumes.needs(&it.driver));
+        // Where nothing is wanted, or no node says how many it attaches, there is room for all.
+        let limited = Limited { volumes, wanted, least: least.unwrap_or(i64::MAX), needed };
+        if !needed && (least.is_none() || limited.is_plenty_everywhere(cycle.cluster)) {
             return Prepared::Skip;
         }
         Prepared::Ready(Box::new(limited))
     }
 }
 
+/// The volumes of drivers that a pod has: those of its claims, and those that it names itself.
+fn of_pod<'a>(pod: &'a PodLite, volumes: &'a Volumes) -> impl Iterator<Item = Csi> + 'a {
+    let claims = pod.ask.claims.iter().filter_map(|it| volumes.csi(&key(pod, it)));
+    claims.chain(pod.ask.in_tree().iter().cloned())
+}
+
 #[derive(Debug, Clone)]
 struct Limited<'a> {
     volumes: &'a Volumes,
-    wanted: BTreeSet<Handle>,
+    wanted: Vec<Csi>,
     /// So many volumes of each of the drivers every node attaches.
     least: i64,
+    /// Whether a driver of theirs says that its volumes are for nodes alone where it is installed.
+    needed: bool,
 }
 
 impl Limited<'_> {
@@ -54,7 +62,7 @@ impl Limited<'_> {
     /// needs to look at one node after the other.
     fn is_plenty_everywhere(&self, cluster: &Cluster) -> bool {
         let coming = cluster.nominated().flat_map(|(_, pods)| pods);
-        let coming: usize = coming.map(|it| it.ask.claims.len()).sum();
+        let coming: usize = coming.map(|it| it.ask.volumes()).sum();
         let most = cluster.rows().iter().map(|it| it.claims).max().unwrap_or_default();
         self.is_plenty(coming + most + self.volumes.attachments_most())
     }
@@ -65,25 +73,50 @@ impl Limited<'_> {
         i64::try_from(used + self.wanted.len()).is_ok_and(|it| it <= self.least)
     }
 
+    /// Whether the drivers are installed on a node that say that they have to be.
+    fn check_installed(&self, node: &str) -> Result<(), Rejection> {
+        let missing = |it: &&Csi| {
+            let driver = it.driver.as_str();
+            self.volumes.needs(driver)
+                && self.volumes.counts_on(it, node)
+                && !self.volumes.is_installed(driver, node)
+        };
+        match self.wanted.iter().find(missing) {
+            Some(it) => {
+                let why = format!("{} CSI driver is not installed on the node", it.driver);
+                Err(Rejection::for_good(why))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Those of some volumes that count for their drivers on a node.
+    fn counted(&self, row: &Row, all: impl Iterator<Item = Csi>) -> BTreeSet<Handle> {
+        let counted = all.filter(|it| self.volumes.counts_on(it, &row.node.name));
+        counted.map(|it| (it.driver, it.handle)).collect()
+    }
+
     /// What a node has attached, or will have for the pods on it.
     fn attached(&self, row: &Row) -> BTreeSet<Handle> {
-        let claims = row.pods.iter().flat_map(|pod| pod.ask.claims.iter().map(|it| key(pod, it)));
-        let mut all: BTreeSet<Handle> = claims.filter_map(|it| self.volumes.csi(&it)).collect();
-        all.extend(self.volumes.attached(&row.node.name).filter_map(|it| it.csi.clone()));
-        all
+        let of_pods = row.pods.iter().flat_map(|it| of_pod(it, self.volumes));
+        let attached = self.volumes.attached(&row.node.name).filter_map(|it| it.csi.clone());
+        self.counted(row, of_pods.chain(attached))
     }
 }
 
 impl Check for Limited<'_> {
     fn check(&self, row: &Row) -> Result<(), Rejection> {
+        if self.needed {
+            self.check_installed(&row.node.name)?;
+        }
         if self.is_plenty(row.claims + self.volumes.attachments(&row.node.name)) {
             return Ok(());
         }
         let Some(limits) = self.volumes.limits(&row.node.name) else { return Ok(()) };
+        let wanted = self.counted(row, self.wanted.iter().cloned());
         let attached = self.attached(row);
-        let new = self.wanted.iter().filter(|it| !attached.contains(it));
         let mut counts: BTreeMap<&CompactString, i64> = BTreeMap::new();
-        for (driver, _) in new {
+        for (driver, _) in wanted.difference(&attached) {
             *counts.entry(driver).or_default() += 1;
         }
         for (driver, count) in &mut counts {

@@ -2,9 +2,11 @@
 
 mod binding;
 mod limits;
+mod room;
 
 pub(super) use binding::VolumeBinding;
 pub(super) use limits::NodeVolumeLimits;
+pub(super) use room::Room;
 
 use client::ObjectKey;
 
