@@ -1,5 +1,5 @@
-//! `cargo xtask clients`: clients in other languages through restarts of the server, by the crate of that name. Builds and
-//! installs what it needs: packages of pip and npm, and a program that uses kube-rs.
+//! `cargo xtask clients`: clients in other languages through restarts of the server, and Prometheus, by the crate of
+//! that name. Builds and installs what it needs: packages of pip, npm and apt, and a program that uses kube-rs.
 
 use std::path::{Path, PathBuf};
 
@@ -19,12 +19,14 @@ pub(crate) fn run_command(places: &Places) -> Result<()> {
         places.build(&[package])?;
     }
     let built = places.built();
+    let prometheus = install::prometheus(&places.root)?;
     let pairs = [
         ("--kubelith", built.join("kubelith")),
         ("--python-packages", python),
         ("--node-packages", node),
         ("--kube-rs", kube_rs),
         ("--python", sources.join("python")),
+        ("--prometheus", prometheus),
     ];
     let arguments: Vec<String> =
         pairs.iter().map(|(flag, path)| format!("{flag}={}", path.display())).collect();

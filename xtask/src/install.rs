@@ -54,7 +54,35 @@ pub(crate) fn all(root: &Path) -> Result<()> {
     }
     clients(root)?;
     other_clients(root)?;
+    prometheus(root)?;
     Ok(())
+}
+
+/// Prometheus and promtool; where they lie comes back. Debian's package is unpacked and not installed, since that would
+/// start a service.
+pub(crate) fn prometheus(root: &Path) -> Result<PathBuf> {
+    let directory = root.join("target/clients/prometheus");
+    let programs = directory.join("usr/bin");
+    if programs.join("promtool").exists() {
+        return Ok(programs);
+    }
+    let bar = progress("apt: prometheus");
+    std::fs::create_dir_all(&directory)?;
+    let download = || run("apt-get", &["-qq", "download", "prometheus"], &directory);
+    if download().is_err() {
+        run("apt-get", &["-qq", "update"], root)?;
+        download()?;
+    }
+    let place = directory.to_string_lossy();
+    for file in std::fs::read_dir(&directory)? {
+        let file = file?.path();
+        if file.extension().is_some_and(|it| it == "deb") {
+            run("dpkg-deb", &["-x", &file.to_string_lossy(), &place], root)?;
+            std::fs::remove_file(&file)?;
+        }
+    }
+    bar.finish_with_message("apt: done");
+    Ok(programs)
 }
 
 /// Real clients from pip; where they lie comes back.

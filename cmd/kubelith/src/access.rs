@@ -423,6 +423,7 @@ impl Credentials {
             Arc::new(
                 ServiceAccountTokens::new(Arc::clone(&self.issuer), read(), Arc::clone(&clock))
                     .with_uses(uses)
+                    .counted(self.setting.metrics.clone())
                     .without_lookup(!self.looks_up),
             ),
         ];
@@ -436,7 +437,8 @@ impl Credentials {
             authenticators.push(issuers);
         }
         // Last: whoever is known without asking is not asked for.
-        authenticators.extend(self.webhook.map(|it| Arc::new(it) as Arc<dyn Authenticator>));
+        let webhook = self.webhook.map(|it| it.counted(self.setting.metrics.clone()));
+        authenticators.extend(webhook.map(|it| Arc::new(it) as Arc<dyn Authenticator>));
         let authorizer: Arc<dyn Authorizer> = authorizers;
         let parts = Parts {
             objects: Arc::clone(objects) as Arc<dyn admission::Objects>,

@@ -153,7 +153,7 @@ impl Manager {
     /// Works until the process ends, and begins anew where the lease was lost: the rest of the process goes on.
     pub(crate) async fn for_ever(mut self) {
         self.stand();
-        while let Err(error) = self.until_stopped_or_lost().await {
+        while let Err(error) = Box::pin(self.until_stopped_or_lost()).await {
             let error = format!("{error:#}");
             tracing::error!(error, "the controllers have ended: they begin anew");
             tokio::time::sleep(RETRY_PERIOD).await;

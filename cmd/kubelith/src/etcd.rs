@@ -77,6 +77,9 @@ pub(crate) struct EtcdOptions {
     /// How long etcd, or another store, may take to answer before this server is not healthy
     #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = period)]
     pub(crate) etcd_healthcheck_timeout: Duration,
+    /// How often etcd, or another store, is asked how large it is; 0 for never
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = interval)]
+    pub(crate) etcd_db_metric_poll_interval: Duration,
     /// How objects are kept in etcd: application/vnd.kubernetes.protobuf or application/json
     #[arg(long, default_value = PROTOBUF, value_name = "TYPE", value_parser = media_type)]
     storage_media_type: MediaType,

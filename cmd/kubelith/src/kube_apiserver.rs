@@ -5,6 +5,7 @@
 pub(crate) mod flags;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,6 +31,8 @@ use flags::Given;
 
 /// What the program is called.
 pub(crate) const NAME: &str = "kube-apiserver";
+/// What /logs shows.
+const LOGS: &str = "/var/log";
 /// The certificate and its key in `--cert-dir`.
 const CERTIFICATE: (&str, &str) = ("apiserver.crt", "apiserver.key");
 
@@ -99,6 +102,12 @@ pub(crate) struct Options {
     /// Whether HTTP/1.1 alone is spoken
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
     disable_http2_serving: bool,
+    /// Whether /logs shows the files of /var/log
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
+    enable_logs_handler: bool,
+    /// How many bytes a second each direction of a stream to a node or pod may carry; 0 for as many as there are
+    #[arg(long, default_value_t = 0, value_name = "BYTES")]
+    max_connection_bytes_per_sec: u64,
     /// Features of upstream to switch: Name=true,Other=false
     #[arg(long, value_name = "GATES")]
     feature_gates: Vec<String>,
@@ -112,6 +121,11 @@ pub(crate) struct Options {
     encryption: crate::at_rest::EncryptionOptions,
     #[command(flatten)]
     operating: crate::operating::OperatingOptions,
+    #[command(flatten)]
+    adapter: crate::metrics_adapter::AdapterOptions,
+    /// Whether external.metrics.k8s.io has the metrics of ScaledObjects, whose controller runs elsewhere
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
+    scaledobject_metrics: bool,
     #[command(flatten)]
     log: log::Options,
 }
@@ -202,6 +216,9 @@ async fn start(options: &Options, given: &Given, ends: &Ends) -> Result<Started>
     server::follow_store(&server, ends);
     let settings = options.settings(authority, front_proxy, (advertised, range));
     server::furnish(&server, &settings, used, shutdown).await?;
+    let (adapter, scaled_objects) = (&options.adapter, options.scaledobject_metrics);
+    crate::metrics_adapter::start(&server, &clock, adapter, scaled_objects, shutdown.signal())
+        .await?;
     let lasting = bootstrap::lasting(&server, &settings);
     tokio::spawn(bootstrap::keep(Arc::clone(&server), lasting, shutdown.signal()));
     let (given, times) = ((&clock, &random), options.operating.coordination()?);
@@ -285,6 +302,9 @@ impl Options {
         Ok(Operating {
             component: Component { flags: given.all() },
             allow_privileged: self.allow_privileged,
+            size_poll_interval: self.etcd.etcd_db_metric_poll_interval,
+            stream_bytes_per_second: NonZeroU64::new(self.max_connection_bytes_per_sec),
+            logs: self.enable_logs_handler.then(|| PathBuf::from(LOGS)),
             ..operating
         })
     }

@@ -10,18 +10,19 @@ use apimachinery::{Status, Value, value};
 use apiserver::computed::{Computed, ComputedVersion};
 use apiserver::query::Query;
 use apiserver::request::RequestInfo;
-use apiserver::{Server, bootstrap};
+use apiserver::{InProcess, Server, bootstrap};
 use async_trait::async_trait;
 use auth::UserInfo;
+use client::Client;
+use component_base::{Clock, ShutdownSignal};
 use metrics_adapter::{Adapter, Asked, CUSTOM, EXTERNAL, Place, Prometheus, Rules, Source};
 
-use crate::control_plane::{Parts, period};
-use crate::controller_manager::ManagerOptions;
+use crate::control_plane::period;
 
 /// Under which objects are read: what of them may be is in the role of this name.
 const USER: &str = "system:kubelith:metrics-adapter";
 /// The controller whose triggers are answered where it runs.
-const SCALED_OBJECTS: &str = "scaledobject-controller";
+pub(crate) const SCALED_OBJECTS: &str = "scaledobject-controller";
 
 /// Flags of the metrics of Prometheus.
 #[derive(Debug, Clone, clap::Args)]
@@ -89,26 +90,29 @@ impl AdapterOptions {
 /// # Errors
 /// When the adapter or an object cannot be made.
 pub(crate) async fn start(
-    parts: &Parts,
+    server: &Arc<Server>,
+    clock: &Arc<dyn Clock>,
     options: &AdapterOptions,
-    manager: &ManagerOptions,
+    scaled_objects: bool,
+    stop: ShutdownSignal,
 ) -> Result<()> {
-    let (source, scaled_objects) = (options.source()?, manager.enables(SCALED_OBJECTS));
+    let source = options.source()?;
     if source.is_none() && !scaled_objects {
         return Ok(());
     }
     // What the adapter may read comes before it reads.
-    bootstrap::ensure_all(&parts.server, objects(source.is_some(), scaled_objects)).await?;
+    bootstrap::ensure_all(server, objects(source.is_some(), scaled_objects)).await?;
+    let reader = InProcess::new(Arc::clone(server), UserInfo::new(USER, &[]));
     let adapter = Adapter::new(metrics_adapter::Parts {
         source,
         scaled_objects,
-        client: parts.client(UserInfo::new(USER, &[]), "metrics-adapter"),
-        clock: Arc::clone(&parts.clock),
+        client: Client::new(Arc::new(reader), "metrics-adapter"),
+        clock: Arc::clone(clock),
     });
     let adapter = adapter.map_err(|why| anyhow!("could not serve metrics: {why}"))?;
-    parts.server.set_computed(Arc::new(Adapted(Arc::clone(&adapter))));
-    let server: Arc<Server> = Arc::clone(&parts.server);
-    tokio::spawn(adapter.run(parts.stop.clone(), move || server.computed_changed()));
+    server.set_computed(Arc::new(Adapted(Arc::clone(&adapter))));
+    let server: Arc<Server> = Arc::clone(server);
+    tokio::spawn(adapter.run(stop, move || server.computed_changed()));
     Ok(())
 }
 

@@ -199,6 +199,9 @@ impl OperatingOptions {
             tracer: None,
             memory: Budget::or_of_group(self.memory_budget).map(MemoryBudget::new),
             component: Component::default(),
+            size_poll_interval: usual.size_poll_interval,
+            stream_bytes_per_second: None,
+            logs: None,
             features: Arc::clone(features),
         })
     }

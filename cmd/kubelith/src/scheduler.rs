@@ -1,5 +1,7 @@
 //! The scheduler: in the server's process, and alone as `kube-scheduler`.
 
+mod pod_resources;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,7 @@ use crate::leading::{self, ElectionOptions, Member};
 use crate::server::Signals;
 use crate::startup::Startup;
 use crate::{log, memory, serving};
+use pod_resources::Seen;
 
 /// What the scheduler is called, as a user and where it tells of itself.
 const NAME: &str = "kube-scheduler";
@@ -105,6 +108,8 @@ struct Works {
     parts: Parts,
     config: Configuration,
     metrics: Metrics,
+    /// Whose pods are told of.
+    seen: Seen,
     /// None where there is nobody else.
     election: Option<Election>,
 }
@@ -127,7 +132,7 @@ impl Works {
             let (given, stop) = ((&parts.clock, &parts.random), parts.stop.clone());
             elections::stand(election, features, &parts.client, given, stop);
         }
-        Self { parts, config, metrics, election }
+        Self { parts, config, metrics, seen: Seen::default(), election }
     }
 
     fn extenders(&self) -> Result<Vec<Extender>> {
@@ -145,9 +150,11 @@ impl Works {
         // Who may lose a lease begins anew with caches of its own.
         let shared = parts.caches.clone().filter(|_| self.election.is_none());
         let own = || Caches::new(parts.client.clone(), Arc::clone(&parts.random), stop);
+        let caches = shared.unwrap_or_else(own);
+        self.seen.now(&caches);
         Ok(Scheduler {
             client: parts.client.clone(),
-            caches: shared.unwrap_or_else(own),
+            caches,
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),
             profiles: self.config.profiles().map_err(|error| anyhow!(error))?,
@@ -261,12 +268,15 @@ async fn alone(options: Options) -> Result<()> {
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
-    let address = options.serving.start(SERVED, &client, registry, shutdown.signal()).await?;
+    let seen = Seen::default();
+    let told = seen.clone();
+    let pages = serving::Pages { registry, resources: Some(Box::new(move || told.text())) };
+    let address = options.serving.start(SERVED, &client, pages, shutdown.signal()).await?;
     if let Some(address) = address {
         startup.up("scheduler", &format!("https://{address}"));
     }
     let parts = Parts { client, clock, random, caches: None, stop: shutdown.signal() };
-    let mut works = Works::new(parts, config, metrics, &features);
+    let mut works = Works { seen, ..Works::new(parts, config, metrics, &features) };
     signals.end(&shutdown);
     works.until_stopped_or_lost().await
 }

@@ -167,7 +167,11 @@ impl Options {
         let operating = self.operating.operating(features)?;
         operating.memory.as_ref().map_or(Ok(()), memory::watch_over)?;
         Ok(apiserver::Config {
-            operating: apiserver::Operating { tracer, ..operating },
+            operating: apiserver::Operating {
+                tracer,
+                size_poll_interval: self.etcd.etcd_db_metric_poll_interval,
+                ..operating
+            },
             registry: self.operating.registry(features, self.serve_removed_apis)?,
             explain: Some(self.explain(features)?),
             ..config
@@ -396,7 +400,9 @@ impl Cluster {
         let joining = network.joining(&options, &pki, &authority, parts.random.as_ref())?;
         make_joining(&server, joining, kept.encrypted.is_some(), shutdown).await?;
         bootstrap::ensure_all(&server, apiserver::node_metrics::objects(&server)).await?;
-        crate::metrics_adapter::start(&parts, &options.adapter, &options.manager).await?;
+        let scaled_objects = options.manager.enables(crate::metrics_adapter::SCALED_OBJECTS);
+        let (adapter, stop) = (&options.adapter, parts.stop.clone());
+        crate::metrics_adapter::start(&server, &parts.clock, adapter, scaled_objects, stop).await?;
         keep_objects(&server, &settings, shutdown);
         let living = shares_store.then(|| network.tell_of(&server, &parts, shutdown));
         Ok(Self {

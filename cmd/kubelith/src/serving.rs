@@ -45,9 +45,23 @@ pub(crate) struct Options {
     tls_private_key_file: Option<PathBuf>,
 }
 
+/// What is shown of a part.
+pub(crate) struct Pages {
+    /// `/metrics`
+    pub(crate) registry: Registry,
+    /// `/metrics/resources`, where there is such a page.
+    pub(crate) resources: Option<Box<dyn Fn() -> String + Send + Sync>>,
+}
+
+impl From<Registry> for Pages {
+    fn from(registry: Registry) -> Self {
+        Self { registry, resources: None }
+    }
+}
+
 struct Told {
     client: Client,
-    registry: Registry,
+    pages: Pages,
 }
 
 /// Whose health and metrics are served.
@@ -63,7 +77,7 @@ impl Options {
         &self,
         part: Part,
         client: &Client,
-        registry: Registry,
+        pages: Pages,
         stop: ShutdownSignal,
     ) -> Result<Option<SocketAddr>> {
         let port = self.secure_port.unwrap_or(part.port);
@@ -76,7 +90,7 @@ impl Options {
         })?;
         let tls = Serving::new(&self.identity(part.name)?)?.plain_config()?;
         let acceptor = TlsAcceptor::from(Arc::new(tls));
-        let told = Arc::new(Told { client: client.clone(), registry });
+        let told = Arc::new(Told { client: client.clone(), pages });
         tokio::spawn(accept(listener, acceptor, told, stop));
         Ok(Some(address))
     }
@@ -142,20 +156,31 @@ async fn answer(told: &Told, request: &Request<Incoming>) -> Response<Full<Bytes
     }
     match path {
         "/healthz" | "/livez" | "/readyz" => plain(StatusCode::OK, "ok"),
-        "/metrics" | "/configz" => match may_read(told, request, path).await {
+        "/metrics" | "/metrics/resources" | "/configz" => match may_read(told, request, path).await
+        {
             Ok(()) if path == "/metrics" => {
-                let mut all = text::text(&told.registry);
+                let mut all = text::text(&told.pages.registry);
                 all.push_str(&text::process());
-                let mut response = plain(StatusCode::OK, &all);
-                let kind = http::HeaderValue::from_static(text::TEXT);
-                response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
-                response
+                metrics(&all)
+            }
+            Ok(())
+                if path == "/metrics/resources"
+                    && let Some(page) = &told.pages.resources =>
+            {
+                metrics(&page())
             }
             Ok(()) => plain(StatusCode::NOT_FOUND, "404 page not found"),
             Err((code, why)) => plain(code, &why),
         },
         _ => plain(StatusCode::NOT_FOUND, "404 page not found"),
     }
+}
+
+fn metrics(all: &str) -> Response<Full<Bytes>> {
+    let mut response = plain(StatusCode::OK, all);
+    let kind = http::HeaderValue::from_static(text::TEXT);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    response
 }
 
 fn plain(code: StatusCode, text: &str) -> Response<Full<Bytes>> {

@@ -25,6 +25,21 @@ pub(crate) fn is_exempt(attributes: &Attributes<'_>) -> bool {
         )
 }
 
+/// Questions about tokens and rights: policies never see them (webhooks do), as upstream has it.
+pub(crate) fn is_review(attributes: &Attributes<'_>) -> bool {
+    matches!(
+        (attributes.group, attributes.resource),
+        ("authentication.k8s.io", "selfsubjectreviews" | "tokenreviews")
+            | (
+                "authorization.k8s.io",
+                "localsubjectaccessreviews"
+                    | "selfsubjectaccessreviews"
+                    | "selfsubjectrulesreviews"
+                    | "subjectaccessreviews"
+            )
+    )
+}
+
 /// The namespace a request is in; that of a namespace is itself.
 pub(crate) fn namespace_of<'a>(attributes: &'a Attributes<'_>) -> &'a str {
     if attributes.group.is_empty() && attributes.resource == NAMESPACES {

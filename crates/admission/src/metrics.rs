@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::Operation;
+use crate::{Attributes, Operation};
 
 const PLUGINS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 const WEBHOOKS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
@@ -77,6 +77,58 @@ struct OfCondition {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfMutation {
+    error_type: &'static str,
+    policy: String,
+    policy_binding: String,
+}
+
+/// What Pod Security found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Evaluated {
+    decision: &'static str,
+    mode: &'static str,
+    policy_level: String,
+    policy_version: String,
+    #[prometheus(flatten)]
+    of: OfWrite,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EvaluationError {
+    fatal: &'static str,
+    #[prometheus(flatten)]
+    of: OfWrite,
+}
+
+/// What Pod Security looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfWrite {
+    request_operation: &'static str,
+    resource: &'static str,
+    subresource: String,
+}
+
+impl OfWrite {
+    fn new(attributes: &Attributes<'_>) -> Self {
+        Self {
+            request_operation: match attributes.operation {
+                Operation::Create => "create",
+                Operation::Update => "update",
+                Operation::Delete => "delete",
+                Operation::Connect => "connect",
+            },
+            resource: match (attributes.group, attributes.resource) {
+                ("", "pods") => "pod",
+                ("", "namespaces") => "namespace",
+                _ => "controller",
+            },
+            subresource: attributes.subresource.to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfPolicy {
     enforcement_action: &'static str,
     error_type: &'static str,
@@ -110,6 +162,11 @@ pub struct Metrics {
     exclusions: Family<OfCondition, Counter<u64, AtomicU64>>,
     checks: Family<OfPolicy, Counter<u64, AtomicU64>>,
     check_durations: Histograms<OfPolicy>,
+    mutations: Family<OfMutation, Counter<u64, AtomicU64>>,
+    mutation_durations: Histograms<OfMutation>,
+    evaluations: Family<Evaluated, Counter<u64, AtomicU64>>,
+    exemptions: Family<OfWrite, Counter<u64, AtomicU64>>,
+    evaluation_errors: Family<EvaluationError, Counter<u64, AtomicU64>>,
 }
 
 impl Default for Metrics {
@@ -125,6 +182,11 @@ impl Default for Metrics {
             exclusions: Family::default(),
             checks: Family::default(),
             check_durations: Family::new_with_constructor(|| Histogram::new(CHECKS)),
+            mutations: Family::default(),
+            mutation_durations: Family::new_with_constructor(|| Histogram::new(CHECKS)),
+            evaluations: Family::default(),
+            exemptions: Family::default(),
+            evaluation_errors: Family::default(),
         }
     }
 }
@@ -217,6 +279,7 @@ impl Metrics {
             self.exclusions.clone(),
         );
         self.register_policies(registry);
+        self.register_pod_security(registry);
     }
 
     fn register_policies(&self, registry: &mut Registry) {
@@ -230,6 +293,68 @@ impl Metrics {
             "How long a policy took for a request",
             self.check_durations.clone(),
         );
+        registry.register(
+            "apiserver_mutating_admission_policy_check",
+            "Requests that mutating policies looked at",
+            self.mutations.clone(),
+        );
+        registry.register(
+            "apiserver_mutating_admission_policy_check_duration_seconds",
+            "How long a mutating policy took for a request",
+            self.mutation_durations.clone(),
+        );
+    }
+
+    fn register_pod_security(&self, registry: &mut Registry) {
+        registry.register(
+            "pod_security_evaluations",
+            "What Pod Security decided, of what is neither exempt nor of no interest",
+            self.evaluations.clone(),
+        );
+        registry.register(
+            "pod_security_exemptions",
+            "Requests that are exempt from Pod Security",
+            self.exemptions.clone(),
+        );
+        registry.register(
+            "pod_security_errors",
+            "Requests that Pod Security could not judge, or judged by its strictest policy since labels mean nothing",
+            self.evaluation_errors.clone(),
+        );
+    }
+
+    /// Counts what a level of Pod Security says of a request.
+    pub(crate) fn evaluated(
+        &self,
+        attributes: &Attributes<'_>,
+        mode: &'static str,
+        (policy_level, policy_version): (String, String),
+        allowed: bool,
+    ) {
+        let of = OfWrite::new(attributes);
+        let decision = if allowed { "allow" } else { "deny" };
+        let of = Evaluated { decision, mode, policy_level, policy_version, of };
+        self.evaluations.get_or_create(&of).inc();
+    }
+
+    /// Counts a request that Pod Security does not look at.
+    pub(crate) fn exempted(&self, attributes: &Attributes<'_>) {
+        self.exemptions.get_or_create(&OfWrite::new(attributes)).inc();
+    }
+
+    /// Counts a request whose policy could not be told, or not in full.
+    pub(crate) fn not_evaluated(&self, attributes: &Attributes<'_>, fatal: bool) {
+        let of = EvaluationError { fatal: truth(fatal), of: OfWrite::new(attributes) };
+        self.evaluation_errors.get_or_create(&of).inc();
+    }
+
+    /// Counts what a mutating policy came to.
+    pub(crate) fn mutation(&self, (policy, binding): (&str, &str), failed: bool, took: Duration) {
+        let error_type = if failed { "invalid_error" } else { "no_error" };
+        let (policy, policy_binding) = (policy.to_owned(), binding.to_owned());
+        let of = OfMutation { error_type, policy, policy_binding };
+        self.mutations.get_or_create(&of).inc();
+        self.mutation_durations.get_or_create(&of).observe(took.as_secs_f64());
     }
 
     /// The histogram of a plugin.

@@ -52,7 +52,7 @@ pub(crate) fn all(
         Arc::clone(namespaces) as Arc<dyn Plugin>,
         Arc::new(namespace_exists::NamespaceExists::new(objects())),
     ];
-    list.extend(of_pods(parts, configuration));
+    list.extend(of_pods(parts, configuration, metrics));
     list.extend(of_other_objects(parts));
     list.extend(of_configurations(parts, configuration, metrics));
     // Last, so that nothing that is refused is counted.
@@ -62,9 +62,10 @@ pub(crate) fn all(
     list
 }
 
-fn of_pods(parts: &Parts, configuration: &AdmissionConfiguration) -> List {
+fn of_pods(parts: &Parts, configuration: &AdmissionConfiguration, metrics: &Arc<Metrics>) -> List {
     let objects = || Arc::clone(&parts.objects);
     let pod_security = pod_security::PodSecurity::new(objects(), Arc::clone(&parts.clock));
+    let pod_security = pod_security.counted(Arc::clone(metrics));
     let pod_security = match &configuration.pod_security {
         Some(configuration) => pod_security.configured(configuration.clone()),
         None => pod_security,

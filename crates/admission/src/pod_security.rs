@@ -20,19 +20,24 @@ use component_base::Clock;
 
 use self::baseline::SECCOMP_OF_CONTAINER;
 use self::pod::{Pod, name_of};
-use self::policy::{Level, LevelVersion, Policy};
+use self::policy::{Level, LevelVersion, Policy, Version};
 use crate::configuration::PodSecurityConfiguration;
+use crate::metrics::Metrics;
 use crate::{Attributes, Objects, Operation, Plugin};
 
 /// The subresources of pods that change nothing of what is judged. Those that are not known here are judged.
 const HARMLESS: [&str; 8] =
     ["attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "status"];
 
+/// The newest release that policies may be of, by its minor version; later ones are still to come.
+const NEWEST: i64 = 37;
+
 #[derive(Debug)]
 pub(crate) struct PodSecurity {
     objects: Arc<dyn Objects>,
     clock: Arc<dyn Clock>,
     configuration: PodSecurityConfiguration,
+    metrics: Arc<Metrics>,
 }
 
 /// What a write is to this plugin.
@@ -64,7 +69,30 @@ impl Subject {
 
 impl PodSecurity {
     pub(crate) fn new(objects: Arc<dyn Objects>, clock: Arc<dyn Clock>) -> Self {
-        Self { objects, clock, configuration: PodSecurityConfiguration::default() }
+        let configuration = PodSecurityConfiguration::default();
+        Self { objects, clock, configuration, metrics: Arc::default() }
+    }
+
+    /// The same, which counts here.
+    pub(crate) fn counted(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// Counts what a mode's policy says.
+    fn evaluated(
+        &self,
+        attributes: &Attributes<'_>,
+        mode: &'static str,
+        policy: LevelVersion,
+        allowed: bool,
+    ) {
+        let version = match policy.version {
+            _ if policy.level == Level::Privileged => "latest".to_owned(),
+            Version::Minor(minor) if minor > NEWEST => "future".to_owned(),
+            version => version.to_string(),
+        };
+        let of = (policy.level.to_string(), version);
+        self.metrics.evaluated(attributes, mode, of, allowed);
     }
 
     pub(crate) fn configured(self, configuration: PodSecurityConfiguration) -> Self {
@@ -82,6 +110,7 @@ impl PodSecurity {
             return false;
         };
         annotate(attributes, "exempt", why.to_owned());
+        self.metrics.exempted(attributes);
         true
     }
 
@@ -154,9 +183,12 @@ impl PodSecurity {
         if self.is_exempt(attributes) {
             return Ok(());
         }
-        let (policy, errors) = self.policy(attributes.namespace).await?;
+        let found = self.policy(attributes.namespace).await;
+        let (policy, errors) =
+            found.inspect_err(|_| self.metrics.not_evaluated(attributes, true))?;
         let enforced = policy.enforce.to_string();
         if policy.is_privileged() {
+            self.evaluated(attributes, "enforce", policy.enforce, true);
             annotate(attributes, "enforce-policy", enforced);
             return Ok(());
         }
@@ -165,13 +197,16 @@ impl PodSecurity {
         }
         if self.is_exempt_class(Pod::of(attributes.object)) {
             annotate(attributes, "exempt", "runtimeClass".to_owned());
+            self.metrics.exempted(attributes);
             return Ok(());
         }
         annotate(attributes, "enforce-policy", enforced);
         let violations = would_violate(Pod::of(attributes.object), policy.audit);
+        self.count_audit(attributes, policy, violations.is_some(), &errors);
         tell_audit(attributes, violations, &errors);
         let pod = Pod::of(attributes.object);
         let findings = checks::violations(pod, policy.enforce);
+        self.evaluated(attributes, "enforce", policy.enforce, findings.is_empty());
         if !findings.is_empty() {
             let by = quote(&policy.enforce.to_string());
             let details = checks::details(&findings);
@@ -179,9 +214,28 @@ impl PodSecurity {
         }
         if policy.warn != policy.enforce {
             let warning = would_violate(pod, policy.warn);
+            if warning.is_some() {
+                self.evaluated(attributes, "warn", policy.warn, false);
+            }
             warn(attributes, warning);
         }
         Ok(())
+    }
+
+    /// Counts what is wrong with the labels, and what the audit is told.
+    fn count_audit(
+        &self,
+        attributes: &Attributes<'_>,
+        policy: Policy,
+        violates: bool,
+        errors: &FieldErrors,
+    ) {
+        if !errors.is_empty() {
+            self.metrics.not_evaluated(attributes, false);
+        }
+        if violates {
+            self.evaluated(attributes, "audit", policy.audit, false);
+        }
     }
 
     /// Only warns: what is written as a template is refused when pods are made of it.
@@ -190,14 +244,22 @@ impl PodSecurity {
             return;
         }
         // Nothing is refused here, so nothing is said either where the namespace cannot be read.
-        let Ok((policy, errors)) = self.policy(attributes.namespace).await else { return };
+        let Ok((policy, errors)) = self.policy(attributes.namespace).await else {
+            self.metrics.not_evaluated(attributes, true);
+            return;
+        };
         let Some(template) = attributes.object.at(at) else { return };
         if self.is_exempt_class(Pod::of(template)) {
             annotate(attributes, "exempt", "runtimeClass".to_owned());
+            self.metrics.exempted(attributes);
             return;
         }
         let violations = would_violate(Pod::of(template), policy.audit);
         let warning = would_violate(Pod::of(template), policy.warn);
+        self.count_audit(attributes, policy, violations.is_some(), &errors);
+        if warning.is_some() {
+            self.evaluated(attributes, "warn", policy.warn, false);
+        }
         tell_audit(attributes, violations, &errors);
         warn(attributes, warning);
     }

@@ -18,7 +18,7 @@ use auth::Authorizer;
 use registry::expressions::evaluate::{Asking, Inputs, Policy};
 
 use crate::followed::Followed;
-use crate::matching::{Constraints, is_exempt, namespace_of};
+use crate::matching::{Constraints, is_exempt, is_review, namespace_of};
 use crate::metrics::Metrics;
 use crate::{Attributes, Objects, Parts, request};
 use params::{ParamKind, ParamRef};
@@ -126,7 +126,7 @@ impl Policies {
 
     /// Whether any policy might be for a request.
     pub(crate) fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        !self.definitions.is_empty() && !is_exempt(attributes)
+        !self.definitions.is_empty() && !is_exempt(attributes) && !is_review(attributes)
     }
 
     pub(crate) fn all(&self) -> (All<Definition>, All<Binding>) {

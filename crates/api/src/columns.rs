@@ -124,6 +124,8 @@ const COLUMNS: &[(&str, &str, Source)] = &[
     ("events", "Message", Field("api.core.v1.Event", "message")),
     ("events", "First Seen", Field("api.core.v1.Event", "firstTimestamp")),
     ("events", "Count", Field("api.core.v1.Event", "count")),
+    ("scales", "Desired", Field("api.autoscaling.v1.ScaleSpec", "replicas")),
+    ("scales", "Available", Field("api.autoscaling.v1.ScaleStatus", "replicas")),
     (
         "flowschemas",
         "PriorityLevel",

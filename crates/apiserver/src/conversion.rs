@@ -32,6 +32,34 @@ pub(crate) struct Conversion {
     version: Option<&'static str>,
 }
 
+/// What went wrong with a conversion, in upstream's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The webhook was not asked.
+    Unasked,
+    /// It did not answer, or not with a review.
+    Call,
+    /// Its review says nothing that can be used.
+    Malformed,
+    /// It has not as many objects as were sent.
+    Partial,
+    /// One of them is not the one that was sent.
+    Invalid,
+}
+
+impl Failure {
+    /// Its name in metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Unasked => "",
+            Self::Call => "conversion_webhook_call_failure",
+            Self::Malformed => "conversion_webhook_malformed_response_failure",
+            Self::Partial => "conversion_webhook_partial_response_failure",
+            Self::Invalid => "conversion_webhook_invalid_converted_object_failure",
+        }
+    }
+}
+
 /// From which version to which.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Direction<'d> {
@@ -71,8 +99,9 @@ impl Conversion {
         for some in objects.chunks(MAX_OBJECTS) {
             let began = Instant::now();
             let result = self.call(direction, some, random).await;
-            metrics.converted(&self.name, direction, result.is_ok(), began.elapsed());
-            converted.extend(result.map_err(|why| {
+            let failure = result.as_ref().err().map(|(failure, _)| *failure);
+            metrics.converted(&self.name, direction, failure, began.elapsed());
+            converted.extend(result.map_err(|(_, why)| {
                 let Direction { from, kind, .. } = direction;
                 Status {
                     code: 500,
@@ -89,10 +118,11 @@ impl Conversion {
         direction: Direction<'_>,
         objects: &[&Value],
         random: &dyn Random,
-    ) -> Result<Vec<Value>, String> {
-        let failed = |why: &str| format!("failed: {why}");
-        let version =
-            self.version.ok_or_else(|| failed("no supported conversion review versions"))?;
+    ) -> Result<Vec<Value>, (Failure, String)> {
+        let failed = |of: Failure, why: &str| (of, format!("failed: {why}"));
+        let version = self
+            .version
+            .ok_or_else(|| failed(Failure::Unasked, "no supported conversion review versions"))?;
         let api_version = format!("apiextensions.k8s.io/{version}");
         let uid = random.uid().to_string();
         let sent: Value = objects.iter().map(|it| (*it).clone()).collect();
@@ -105,20 +135,26 @@ impl Conversion {
             tells_timeout: true,
             user_agent: USER_AGENT,
         };
-        let answer = self.client.post(call).await.map_err(|error| failed(error.message()))?;
+        let answer = self.client.post(call).await;
+        let answer = answer.map_err(|error| failed(Failure::Call, error.message()))?;
         let answer = json::parse(&answer).map_err(|error| {
-            failed(&format!("couldn't get version/kind; json parse error: {error}"))
+            let why = format!("couldn't get version/kind; json parse error: {error}");
+            failed(Failure::Call, &why)
         })?;
         let strict = version == "v1";
-        let list = read(&answer, strict.then_some(uid.as_str())).map_err(|why| failed(&why))?;
+        let list = read(&answer, strict.then_some(uid.as_str()));
+        let list = list.map_err(|why| failed(Failure::Malformed, &why))?;
         if list.len() != objects.len() {
             let (found, expected) = (list.len(), objects.len());
-            return Err(format!("returned {found} objects, expected {expected}"));
+            let why = format!("returned {found} objects, expected {expected}");
+            return Err((Failure::Partial, why));
         }
         let pairs = list.iter().zip(objects).enumerate();
         let checked = pairs.map(|(index, (converted, original))| {
-            check(direction, original, converted)
-                .map_err(|why| format!("returned invalid converted object at index {index}: {why}"))
+            check(direction, original, converted).map_err(|why| {
+                let why = format!("returned invalid converted object at index {index}: {why}");
+                (Failure::Invalid, why)
+            })
         });
         checked.collect()
     }

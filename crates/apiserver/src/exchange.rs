@@ -1,5 +1,6 @@
 //! A request on its way through the filters and its handler, with what they find out about it.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ pub(crate) struct Exchange {
     pub(crate) is_exempt: bool,
     /// Counts it as long as it lasts, where it becomes a stream.
     pub(crate) lasting: Option<Held>,
+    /// How many bytes a second each direction carries, where it becomes a stream.
+    pub(crate) bytes_per_second: Option<NonZeroU64>,
 }
 
 impl Exchange {
@@ -88,6 +91,7 @@ impl Exchange {
             charge: None,
             is_exempt: false,
             lasting: None,
+            bytes_per_second: None,
         }
     }
 

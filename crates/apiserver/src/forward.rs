@@ -3,6 +3,7 @@
 //! Knows nothing of who is behind the address.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +33,8 @@ use crate::exchange::{Exchange, RequestBody};
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long a client is listened to that nobody listens to any more.
 const LINGER: Duration = Duration::from_secs(5);
+/// The most that is carried at once where a stream has a pace.
+const PACED_BYTES_MAX: usize = 8 << 10;
 /// Headers that belong to one connection and are not passed on, and what is meant for this server alone.
 const HOP_BY_HOP: &[&str] = &[
     "host",
@@ -196,20 +199,21 @@ fn join(exchange: &mut Exchange, response: Response<hyper::body::Incoming>) -> R
     if let Some(running) = &running {
         running.lasts();
     }
+    let pace = exchange.bytes_per_second;
     tokio::spawn(async move {
         let _over_when_this_is = (over_when_this_is, running, place);
         let Some(client) = client else { return };
         let (Ok(client), Ok(other)) = tokio::join!(client, hyper::upgrade::on(response)) else {
             return;
         };
-        carry(TokioIo::new(client), TokioIo::new(other)).await;
+        carry(TokioIo::new(client), TokioIo::new(other), pace).await;
     });
     answer
 }
 
 /// Carries bytes to and fro until the other server has said all. A client that is still sending then is listened to for a
 /// while: a connection that is closed with unread bytes is reset, and what was on its way to the client is lost.
-async fn carry<C, O>(client: C, other: O)
+async fn carry<C, O>(client: C, other: O, pace: Option<NonZeroU64>)
 where
     C: AsyncRead + AsyncWrite,
     O: AsyncRead + AsyncWrite,
@@ -217,8 +221,8 @@ where
     let heard = AtomicBool::new(false);
     let (from_client, mut to_client) = tokio::io::split(client);
     let (from_other, mut to_other) = tokio::io::split(other);
-    let mut from_client = Heard { stream: from_client, heard: &heard };
-    let mut from_other = Heard { stream: from_other, heard: &heard };
+    let mut from_client = Heard::new(from_client, &heard, pace);
+    let mut from_other = Heard::new(from_other, &heard, pace);
     // How either direction ends does not matter any more.
     let down = async {
         let _ = tokio::io::copy(&mut from_other, &mut to_client).await;
@@ -252,10 +256,20 @@ async fn silence(heard: &AtomicBool) {
     }
 }
 
-/// A side of a stream that notes whether it says anything.
+/// A side of a stream that notes whether it says anything, and says no more than it may in its time.
 struct Heard<'h, R> {
     stream: R,
     heard: &'h AtomicBool,
+    /// Bytes a second.
+    pace: Option<NonZeroU64>,
+    /// The time that what was said may take.
+    rest: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl<'h, R> Heard<'h, R> {
+    fn new(stream: R, heard: &'h AtomicBool, pace: Option<NonZeroU64>) -> Self {
+        Self { stream, heard, pace, rest: None }
+    }
 }
 
 impl<R: AsyncRead + Unpin> AsyncRead for Heard<'_, R> {
@@ -265,7 +279,29 @@ impl<R: AsyncRead + Unpin> AsyncRead for Heard<'_, R> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
         let this = self.get_mut();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        if let Some(rest) = &mut this.rest {
+            std::task::ready!(rest.as_mut().poll(cx));
+            this.rest = None;
+        }
+        let Some(pace) = this.pace else {
+            let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
+            if read.is_ready() {
+                this.heard.store(true, Ordering::Relaxed);
+            }
+            return read;
+        };
+        let most = usize::try_from(pace.get()).unwrap_or(usize::MAX).min(PACED_BYTES_MAX);
+        let mut some = vec![0; most.min(buffer.remaining())];
+        let mut part = ReadBuf::new(&mut some);
+        let read = Pin::new(&mut this.stream).poll_read(cx, &mut part);
+        let said = part.filled();
+        if !said.is_empty() {
+            let nanos = u128::from(pace.get());
+            let nanos = (said.len() as u128).saturating_mul(1_000_000_000) / nanos;
+            let rest = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+            this.rest = Some(Box::pin(tokio::time::sleep(rest)));
+            buffer.put_slice(said);
+        }
         if read.is_ready() {
             this.heard.store(true, Ordering::Relaxed);
         }
@@ -293,7 +329,7 @@ mod tests {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (client, ours) = tokio::io::duplex(64);
         let (theirs, mut other) = tokio::io::duplex(64);
-        let carrying = tokio::spawn(super::carry(ours, theirs));
+        let carrying = tokio::spawn(super::carry(ours, theirs, None));
         let (mut read, mut write) = tokio::io::split(client);
         let sending = tokio::spawn(async move { while write.write_all(&[0; 64]).await.is_ok() {} });
         other.write_all(b"bye").await.unwrap();
@@ -304,6 +340,25 @@ mod tests {
         sending.abort();
         let _ = sending.await;
         drop(read);
+        carrying.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_with_a_pace_keeps_to_it() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut client, ours) = tokio::io::duplex(1 << 20);
+        let (theirs, mut other) = tokio::io::duplex(1 << 20);
+        let begun = tokio::time::Instant::now();
+        let pace = std::num::NonZeroU64::new(1000);
+        let carrying = tokio::spawn(super::carry(ours, theirs, pace));
+        client.write_all(&[7; 5000]).await.unwrap();
+        let mut all = [0; 5000];
+        other.read_exact(&mut all).await.unwrap();
+        let took = begun.elapsed();
+        assert!(all.iter().all(|it| *it == 7), "what is carried is what was said");
+        // What is said first does not wait.
+        assert!((4..=5).contains(&took.as_secs()), "{took:?}");
+        drop((client, other));
         carrying.await.unwrap();
     }
 
@@ -319,7 +374,7 @@ mod tests {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = super::carry(ours, theirs) => {}
+            () = super::carry(ours, theirs, None) => {}
             () = talking => {}
         }
         let took = begun.elapsed();

@@ -71,6 +71,9 @@ pub(crate) async fn answer(
         ("debug", rest) if rest == "pprof" || rest.starts_with("pprof/") => {
             Ok(zpages::profile(server))
         }
+        ("logs", rest) if let Some(directory) = &server.operating.logs => {
+            Ok(crate::logs::answer(directory, exchange, rest).await)
+        }
         ("metrics", "") => Ok(crate::metrics::answer(server)),
         ("", "") => Ok(root(server, exchange)),
         ("api", _) => Err(Status::no_route()),

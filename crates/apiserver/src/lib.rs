@@ -41,6 +41,7 @@ mod leaves;
 pub mod legacy_tokens;
 pub mod listen;
 pub mod listing;
+mod logs;
 pub mod masterleases;
 pub mod memory;
 pub mod metrics;
@@ -314,6 +315,8 @@ impl Server {
             operating: config.operating,
             began: tokio::time::Instant::now(),
         });
+        let every = server.operating.size_poll_interval;
+        tokio::spawn(metrics::follow_size(Arc::downgrade(&server), every, stop.clone()));
         tokio::spawn(ending::run(Arc::downgrade(&server), stop));
         Ok(server)
     }

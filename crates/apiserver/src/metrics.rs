@@ -4,6 +4,8 @@
 
 mod state;
 
+pub(crate) use state::follow_size;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,7 +24,7 @@ use prometheus_client::registry::Registry;
 
 use crate::Server;
 use crate::body::Body;
-use crate::conversion::Direction;
+use crate::conversion::{Direction, Failure};
 use crate::exchange::Exchange;
 use crate::respond;
 
@@ -35,6 +37,9 @@ const DURATIONS: [f64; 23] = [
 /// Upstream's buckets of `apiserver_watch_list_duration_seconds`.
 const WATCH_LISTS: [f64; 17] =
     [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
+/// Upstream's buckets of `apiserver_conversion_webhook_duration_seconds`.
+const CONVERSIONS: [f64; 15] =
+    [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0];
 /// Paths that are counted by name; others would let a client make labels at will.
 const PATHS: [&str; 12] = [
     "/api",
@@ -112,6 +117,18 @@ struct Converted {
     to_version: String,
 }
 
+/// A store, by the name that upstream gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StorageCluster {
+    storage_cluster_id: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Called {
+    failure_type: &'static str,
+    result: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Deprecated {
     group: &'static str,
@@ -142,10 +159,45 @@ pub struct Metrics {
     in_flight: Family<RequestKind, Gauge<i64, AtomicI64>>,
     objects: Family<Stored, Gauge<i64, AtomicI64>>,
     deprecated: Family<Deprecated, Gauge<i64, AtomicI64>>,
-    conversions: Family<Converted, Histogram, fn() -> Histogram>,
+    conversions: Conversions,
+    storage_size: Family<StorageCluster, Gauge<i64, AtomicI64>>,
     reading: Reading,
     /// What health checks have found.
     pub(crate) health: state::Health,
+}
+
+/// What is counted of webhooks that convert.
+#[derive(Debug)]
+struct Conversions {
+    objects: Family<Converted, Histogram, fn() -> Histogram>,
+    calls: Family<Called, Counter>,
+    call_seconds: Family<Called, Histogram, fn() -> Histogram>,
+}
+
+impl Conversions {
+    fn new(registry: &mut Registry) -> Self {
+        let objects: Family<Converted, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 15)));
+        registry.register(
+            "apiserver_crd_conversion_webhook_duration_seconds",
+            "How long webhooks took to convert custom resources",
+            Family::clone(&objects),
+        );
+        let calls = Family::default();
+        registry.register(
+            "apiserver_conversion_webhook_request",
+            "Calls of webhooks that convert, by how they ended",
+            Family::clone(&calls),
+        );
+        let call_seconds: Family<Called, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(|| Histogram::new(CONVERSIONS));
+        registry.register(
+            "apiserver_conversion_webhook_duration_seconds",
+            "How long calls of webhooks that convert took",
+            Family::clone(&call_seconds),
+        );
+        Self { objects, calls, call_seconds }
+    }
 }
 
 /// What is counted of those who read.
@@ -226,12 +278,12 @@ impl Metrics {
             "Deprecated versions that were asked for since the start, with the release that has them no more",
             Family::clone(&deprecated),
         );
-        let conversions: Family<Converted, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 15)));
+        let conversions = Conversions::new(&mut registry);
+        let storage_size = Family::default();
         registry.register(
-            "apiserver_crd_conversion_webhook_duration_seconds",
-            "How long webhooks took to convert custom resources",
-            Family::clone(&conversions),
+            "apiserver_storage_size_bytes",
+            "How many bytes the store takes",
+            Family::clone(&storage_size),
         );
         let reading = Reading::new(&mut registry);
         let health = state::Health::default();
@@ -249,6 +301,7 @@ impl Metrics {
             objects,
             deprecated,
             conversions,
+            storage_size,
         }
     }
 
@@ -274,16 +327,35 @@ impl Metrics {
         self.sized(about, response)
     }
 
+    fn storage_sized(&self, bytes: u64) {
+        let of = StorageCluster { storage_cluster_id: "etcd-0" };
+        self.storage_size.get_or_create(&of).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
     /// Counts a call that converts objects of a custom resource.
-    pub(crate) fn converted(&self, name: &str, way: Direction<'_>, good: bool, took: Duration) {
+    pub(crate) fn converted(
+        &self,
+        name: &str,
+        way: Direction<'_>,
+        failure: Option<Failure>,
+        took: Duration,
+    ) {
+        if failure != Some(Failure::Unasked) {
+            let of = Called {
+                failure_type: failure.map_or("", Failure::name),
+                result: if failure.is_some() { "failure" } else { "success" },
+            };
+            self.conversions.calls.get_or_create(&of).inc();
+            self.conversions.call_seconds.get_or_create(&of).observe(took.as_secs_f64());
+        }
         let version = |it: &str| it.rsplit('/').next().unwrap_or_default().to_owned();
         let of = Converted {
             crd_name: name.to_owned(),
             from_version: version(way.from),
-            succeeded: if good { "true" } else { "false" },
+            succeeded: if failure.is_none() { "true" } else { "false" },
             to_version: version(way.to),
         };
-        self.conversions.get_or_create(&of).observe(took.as_secs_f64());
+        self.conversions.objects.get_or_create(&of).observe(took.as_secs_f64());
     }
 
     /// Remembers that a deprecated version was asked for.

@@ -1,7 +1,9 @@
 //! How a server is operated: how long things may take, how it ends, and what it tells of itself. Upstream's flags of the
 //! same names say more.
 
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +56,13 @@ pub struct Operating {
     pub memory: Option<Arc<MemoryBudget>>,
     /// What `/statusz` and `/flagz` tell.
     pub component: Component,
+    /// How often the store is asked how large it is (`--etcd-db-metric-poll-interval`); never where it is 0.
+    pub size_poll_interval: Duration,
+    /// How many bytes a second each direction of an upgraded connection to a node or pod may carry
+    /// (`--max-connection-bytes-per-sec`).
+    pub stream_bytes_per_second: Option<NonZeroU64>,
+    /// What `/logs` shows, where it is asked for (`--enable-logs-handler`).
+    pub logs: Option<PathBuf>,
     /// Which of upstream's features are on.
     pub features: Arc<FeatureGates>,
 }
@@ -94,6 +103,9 @@ impl Default for Operating {
             tracer: None,
             memory: None,
             component: Component::default(),
+            size_poll_interval: Duration::from_secs(30),
+            stream_bytes_per_second: None,
+            logs: None,
             features: Arc::default(),
         }
     }

@@ -1,7 +1,7 @@
 //! Kinds that are never stored: clients post them to a subresource of another kind's object. What is done with them
 //! is their handlers' business.
 
-use api::ResourceFacts;
+use api::{Column, ResourceFacts};
 use apimachinery::Status;
 use registry::Served;
 
@@ -14,6 +14,17 @@ pub(crate) static TOKEN_REQUEST: ResourceFacts =
     posted("authentication.k8s.io", "v1", "TokenRequest", ("serviceaccounts", "serviceaccount"));
 /// How many there are to be of something.
 pub(crate) static SCALE: ResourceFacts = posted("autoscaling", "v1", "Scale", ("", ""));
+/// The same as a table, of built-in resources.
+pub(crate) static SCALE_TABLE: ResourceFacts = ResourceFacts {
+    resource: "scales",
+    columns: &[
+        Column { name: "Name", kind: "string", format: "name", priority: 0 },
+        Column { name: "Desired", kind: "integer", format: "", priority: 0 },
+        Column { name: "Available", kind: "integer", format: "", priority: 0 },
+        Column { name: "Age", kind: "string", format: "", priority: 0 },
+    ],
+    ..posted("autoscaling", "v1", "Scale", ("", ""))
+};
 
 const fn posted(
     group: &'static str,

@@ -218,16 +218,63 @@ pub(crate) fn table(
     rows: Vec<Value>,
     columns: bool,
 ) -> Value {
+    let columns = if columns { column_definitions(target) } else { Value::Null };
+    table_of(version, metadata, columns, rows)
+}
+
+fn table_of(version: &str, metadata: Value, columns: Value, rows: Vec<Value>) -> Value {
     let mut table = Object::new();
     table.insert("kind", "Table");
     table.insert("apiVersion", format!("meta.k8s.io/{version}"));
     table.insert("metadata", metadata);
-    table.insert(
-        "columnDefinitions",
-        if columns { column_definitions(target) } else { Value::Null },
-    );
+    table.insert("columnDefinitions", columns);
     table.insert("rows", Value::Array(rows));
     Value::Object(table)
+}
+
+/// A `Scale` of an object of the target, as the client asked for it.
+pub(crate) fn scale(server: &Server, target: &Target, form: Form, scale: Value) -> Response<Body> {
+    let version = match form.transform {
+        Transform::None => return plain(form, 200, &scale),
+        Transform::Partial(version) => return plain(form, 200, &partial(&scale, version)),
+        Transform::Table(version) => version,
+    };
+    let metadata = value!({"resourceVersion": (scale.str_at(&["metadata", "resourceVersion"]))});
+    let custom = target.resource().is_custom();
+    // Of custom resources upstream reads the columns from what it sends, which leaves zero out.
+    let desired = match scale.at(&["spec", "replicas"]) {
+        None if custom => Value::Null,
+        found => found.cloned().unwrap_or(Value::Int(0)),
+    };
+    let cells = vec![
+        scale["metadata"]["name"].clone(),
+        desired,
+        scale["status"]["replicas"].clone(),
+        registry::table::created(&scale, server.clock.now()),
+    ];
+    let object = match form.include {
+        Include::Metadata => partial(&scale, version),
+        Include::Object => scale,
+        Include::Nothing => Value::Null,
+    };
+    let row = value!({"cells": (Value::Array(cells)), "object": (object)});
+    plain(form, 200, &table_of(version, metadata, scale_columns(custom), vec![row]))
+}
+
+/// The columns of a `Scale`, which upstream describes in other words where the resource is a custom one.
+fn scale_columns(custom: bool) -> Value {
+    let facts = &crate::posted::SCALE_TABLE;
+    let column = |column: &api::Column| {
+        let (kind, description) = match column.name {
+            "Desired" if custom => (column.kind, "Number of desired replicas"),
+            "Available" if custom => (column.kind, "Number of actual replicas"),
+            "Age" if custom => ("date", api::columns::description(facts, column.name)),
+            name => (column.kind, api::columns::description(facts, name)),
+        };
+        value!({"name": (column.name), "type": kind, "format": (column.format),
+            "description": description, "priority": (i64::from(column.priority))})
+    };
+    facts.columns.iter().map(column).collect()
 }
 
 /// The columns of a resource; name and creation time where it has none of its own.

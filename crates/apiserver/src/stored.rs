@@ -241,6 +241,10 @@ impl Store for Forms {
         self.0.store.is_stale(kv).await
     }
 
+    async fn size_bytes(&self) -> Result<Option<u64>, StorageError> {
+        self.0.store.size_bytes().await
+    }
+
     async fn compact(&self, before: Rev) -> Result<(), StorageError> {
         self.0.store.compact(before).await
     }

@@ -17,6 +17,8 @@ use ring::digest::{SHA256, digest};
 /// Upstream's buckets of how long webhooks and issuers take.
 const CALLS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 const TOKENS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// The buckets of a histogram that names none.
+const USUAL: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const WEBHOOK: &str = "Webhook";
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -68,6 +70,67 @@ struct Fetch {
 struct Reload {
     apiserver_id_hash: String,
     status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CacheStatus {
+    status: &'static str,
+}
+
+/// What is counted of a cache of tokens.
+#[derive(Debug)]
+struct TokenCache {
+    requests: Family<CacheStatus, Counter>,
+    request_seconds: Histograms<CacheStatus>,
+    fetches: Family<CacheStatus, Counter>,
+    active: Family<CacheStatus, Gauge>,
+}
+
+impl Default for TokenCache {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(|| Histogram::new(USUAL)),
+            fetches: Family::default(),
+            active: Family::default(),
+        }
+    }
+}
+
+/// What is counted of service accounts' tokens.
+#[derive(Debug, Default)]
+struct AccountTokens {
+    valid: Counter,
+    stale: Counter,
+    legacy: Counter,
+    legacy_auto: Counter,
+    legacy_manual: Counter,
+    legacy_invalid: Counter,
+}
+
+/// A service account's token that was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AccountToken {
+    /// One that will be renewed before its use is warned of.
+    Valid,
+    /// One that should have been renewed.
+    Stale,
+    /// One of a Secret that a controller made.
+    LegacyAuto,
+    /// One of a Secret that somebody made.
+    LegacyManual,
+    /// One of a Secret that a controller made and that was marked as invalid.
+    LegacyInvalid,
+}
+
+/// A question that is being asked; it is over when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Fetching<'m>(&'m TokenCache);
+
+impl Drop for Fetching<'_> {
+    fn drop(&mut self) {
+        self.0.active.get_or_create(&CacheStatus { status: "in_flight" }).dec();
+    }
 }
 
 /// How an attempt ended.
@@ -145,6 +208,8 @@ struct All {
     fetches: Family<Fetch, Seconds>,
     authentication_reloads: (Family<Reload, Counter>, Family<Reload, Seconds>),
     authorization_reloads: (Family<Reload, Counter>, Family<Reload, Seconds>),
+    token_cache: TokenCache,
+    account_tokens: AccountTokens,
 }
 
 /// Which file was read again.
@@ -199,6 +264,8 @@ impl Metrics {
             fetches: Family::default(),
             authentication_reloads: Default::default(),
             authorization_reloads: Default::default(),
+            token_cache: TokenCache::default(),
+            account_tokens: AccountTokens::default(),
         }))
     }
 
@@ -271,6 +338,78 @@ impl Metrics {
             add!(format!("{of}s"), "Times that the configuration was read again", count);
             add!(format!("{of}_last_timestamp_seconds"), "When it was last read again", at);
         }
+        self.register_tokens(registry);
+    }
+
+    fn register_tokens(&self, registry: &mut Registry) {
+        let TokenCache { requests, request_seconds, fetches, active } = &self.0.token_cache;
+        let cache = registry.sub_registry_with_prefix("authentication_token_cache");
+        cache.register("request", "Tokens by whether they were known", requests.clone());
+        let help = "How long it took to tell whose a token is, by whether it was known";
+        cache.register("request_duration_seconds", help, request_seconds.clone());
+        cache.register("fetch", "Tokens that were asked for, by how that went", fetches.clone());
+        cache.register("active_fetch_count", "Tokens that are being asked for", active.clone());
+        let tokens = &self.0.account_tokens;
+        let accounts = registry.sub_registry_with_prefix("serviceaccount");
+        for (name, help, counter) in [
+            ("valid_tokens", "Tokens that were shown in time", &tokens.valid),
+            ("stale_tokens", "Tokens that should have been renewed", &tokens.stale),
+            ("legacy_tokens", "Tokens of Secrets", &tokens.legacy),
+            (
+                "legacy_auto_token_uses",
+                "Tokens of Secrets that a controller made",
+                &tokens.legacy_auto,
+            ),
+            (
+                "legacy_manual_token_uses",
+                "Tokens of Secrets that somebody made",
+                &tokens.legacy_manual,
+            ),
+            (
+                "invalid_legacy_auto_token_uses",
+                "Tokens of Secrets that a controller made, marked as invalid",
+                &tokens.legacy_invalid,
+            ),
+        ] {
+            accounts.register(name, help, counter.clone());
+        }
+    }
+
+    /// Counts a token that was shown.
+    pub(crate) fn account_token(&self, token: AccountToken) {
+        let all = &self.0.account_tokens;
+        match token {
+            AccountToken::Valid => all.valid.inc(),
+            AccountToken::Stale => all.stale.inc(),
+            AccountToken::LegacyAuto => {
+                all.legacy.inc();
+                all.legacy_auto.inc()
+            }
+            AccountToken::LegacyManual => {
+                all.legacy.inc();
+                all.legacy_manual.inc()
+            }
+            AccountToken::LegacyInvalid => all.legacy_invalid.inc(),
+        };
+    }
+
+    /// Counts a token by whether it was known.
+    pub(crate) fn cached_token(&self, hit: bool, took: Duration) {
+        let of = CacheStatus { status: if hit { "hit" } else { "miss" } };
+        self.0.token_cache.requests.get_or_create(&of).inc();
+        self.0.token_cache.request_seconds.get_or_create(&of).observe(took.as_secs_f64());
+    }
+
+    /// Counts a token that is being asked for until what comes back is dropped.
+    pub(crate) fn fetching(&self) -> Fetching<'_> {
+        self.0.token_cache.active.get_or_create(&CacheStatus { status: "in_flight" }).inc();
+        Fetching(&self.0.token_cache)
+    }
+
+    /// Counts how asking went.
+    pub(crate) fn fetched_token(&self, is_good: bool) {
+        let status = if is_good { "ok" } else { "error" };
+        self.0.token_cache.fetches.get_or_create(&CacheStatus { status }).inc();
     }
 
     /// Counts an attempt to tell who asks.

@@ -6,8 +6,10 @@ use std::time::Duration;
 use apimachinery::{Object, Value};
 use async_trait::async_trait;
 use ring::digest::{SHA256, digest};
+use tokio::time::Instant;
 use webhook::Client;
 
+use crate::metrics::Metrics;
 use crate::remembered::Remembered;
 use crate::{AuthenticationError, Authenticator, Credentials, Reviewed, UserInfo, remote, user};
 
@@ -31,6 +33,7 @@ pub struct TokenWebhook {
     /// The audiences of this server, which are meant where the webhook knows none.
     audiences: Vec<String>,
     known: Remembered<Vec<u8>, Option<Reviewed>>,
+    metrics: Metrics,
 }
 
 impl TokenWebhook {
@@ -50,7 +53,14 @@ impl TokenWebhook {
             ));
         }
         let known = Remembered::new(MAX_REMEMBERED);
-        Ok(Self { client, version: version.to_owned(), ttl, audiences, known })
+        let metrics = Metrics::default();
+        Ok(Self { client, version: version.to_owned(), ttl, audiences, known, metrics })
+    }
+
+    /// The same, which counts here.
+    #[must_use]
+    pub fn counted(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     async fn find(
@@ -59,19 +69,35 @@ impl TokenWebhook {
         audiences: &[String],
     ) -> Result<Option<Reviewed>, AuthenticationError> {
         let wanted = if audiences.is_empty() { &self.audiences } else { audiences };
-        let key = key_of(token, wanted);
+        let (key, began) = (key_of(token, wanted), Instant::now());
         if let Some(known) = self.known.get(&key) {
+            self.metrics.cached_token(true, began.elapsed());
             return Ok(known);
         }
+        let found = {
+            let _fetching = self.metrics.fetching();
+            self.ask(token, wanted).await
+        };
+        self.metrics.fetched_token(found.is_ok());
+        self.metrics.cached_token(false, began.elapsed());
+        let found = found?;
+        let ttl = if found.is_some() { self.ttl } else { FAILURE_TTL };
+        self.known.keep(key, found.clone(), ttl);
+        Ok(found)
+    }
+
+    /// What the webhook says of a token.
+    async fn ask(
+        &self,
+        token: &str,
+        wanted: &[String],
+    ) -> Result<Option<Reviewed>, AuthenticationError> {
         let answer = remote::review(&self.client, &self.question(token, wanted), TIMEOUT).await;
         let answer = answer.map_err(|error| {
             tracing::error!(%error, "failed to make webhook authenticator request");
             AuthenticationError(error.message().to_owned())
         })?;
-        let found = self.read(&answer["status"], wanted)?;
-        let ttl = if found.is_some() { self.ttl } else { FAILURE_TTL };
-        self.known.keep(key, found.clone(), ttl);
-        Ok(found)
+        self.read(&answer["status"], wanted)
     }
 
     fn question(&self, token: &str, audiences: &[String]) -> Value {

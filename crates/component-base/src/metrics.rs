@@ -12,11 +12,15 @@ pub const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Upstream's counters whose names do not say that they are.
-const PLAIN_COUNTERS: [&str; 3] = [
+const PLAIN_COUNTERS: [&str; 5] = [
     "authenticated_user_requests",
     "authentication_attempts",
     "attach_detach_controller_attachdetach_controller_forced_detaches",
+    "endpoint_slice_controller_changes",
+    "endpoint_slice_controller_syncs",
 ];
+/// The one that ends in `_count` and says so nevertheless.
+const COUNTED: &str = "aggregator_discovery_aggregation_count";
 
 /// What a registry holds, in the text form 0.0.4, which differs from OpenMetrics in how counters are named.
 #[must_use]
@@ -37,13 +41,16 @@ pub fn text(registry: &Registry) -> String {
             ["#", what, name, rest]
                 if counter
                     && !name.ends_with("_total")
-                    && !name.ends_with("_count")
+                    && (!name.ends_with("_count") || *name == COUNTED)
                     && !PLAIN_COUNTERS.contains(name) =>
             {
                 out.push_str(&format!("# {what} {name}_total {rest}"));
             }
             // Some of upstream's counters are called so.
-            _ if !line.starts_with('#') && line.contains("_count_total") => {
+            _ if !line.starts_with('#')
+                && line.contains("_count_total")
+                && !line.starts_with(COUNTED) =>
+            {
                 out.push_str(&line.replacen("_count_total", "_count", 1));
             }
             _ => match PLAIN_COUNTERS.iter().find(|it| line.starts_with(**it)) {
@@ -118,13 +125,20 @@ mod tests {
         registry.register("requests", "How many", counter.clone());
         registry.register("depth", "How deep", Gauge::<i64>::default());
         registry.register("authentication_attempts", "Tries", Counter::<u64>::default());
+        for name in ["fail_open_count", COUNTED] {
+            registry.register(name, "Fails", Counter::<u64>::default());
+        }
         counter.inc_by(3);
         assert_eq!(
             text(&registry),
             "# HELP requests_total How many.\n# TYPE requests_total counter\nrequests_total 3\n\
              # HELP depth How deep.\n# TYPE depth gauge\ndepth 0\n\
              # HELP authentication_attempts Tries.\n# TYPE authentication_attempts counter\n\
-             authentication_attempts 0\n"
+             authentication_attempts 0\n\
+             # HELP fail_open_count Fails.\n# TYPE fail_open_count counter\nfail_open_count 0\n\
+             # HELP aggregator_discovery_aggregation_count_total Fails.\n\
+             # TYPE aggregator_discovery_aggregation_count_total counter\n\
+             aggregator_discovery_aggregation_count_total 0\n"
         );
     }
 

@@ -1,5 +1,6 @@
 //! EndpointSlices of services with a selector. Upstream: `pkg/controller/endpointslice` and `staging/.../endpointslice`.
 
+mod metrics;
 mod plan;
 mod topology;
 
@@ -13,14 +14,19 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+pub use metrics::Metrics;
 pub(crate) use plan::{port_number, publishes_all};
 
+use crate::owner::key_of;
 use crate::select::{self, Selector};
 use crate::trigger::Tracker;
 
 /// The controller.
-#[derive(Debug, Clone, Copy)]
-pub struct EndpointSlices;
+#[derive(Debug, Clone, Default)]
+pub struct EndpointSlices {
+    /// What it counts.
+    pub metrics: Metrics,
+}
 
 /// The label that names a slice's service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -61,39 +67,53 @@ impl Controller for EndpointSlices {
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
-        let service: Service = snapshot.get(key)?;
-        let spec = service.spec.as_ref()?;
-        if spec.type_.as_deref() == Some("ExternalName") {
-            return None;
+        let observed = observe(snapshot, key);
+        if observed.is_none() {
+            self.metrics.gone(key);
         }
-        let selector = spec.selector.as_ref().filter(|it| !it.is_empty())?;
-        let pods = select::pods(snapshot, &key.namespace, &Selector::from_pairs(selector));
-        let of_service = service_entry(&key.namespace, &key.name);
-        let slices = snapshot.by_index::<EndpointSlice>(BY_SERVICE, &of_service);
-        let slices = slices.into_iter().filter(|slice| {
-            let labels = slice.metadata.labels.as_ref();
-            labels.and_then(|it| it.get(MANAGED_BY)).map(String::as_str) == Some(MANAGER)
-        });
-        let mut zones = std::collections::BTreeMap::new();
-        for name in pods.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.clone()) {
-            let node = snapshot.store::<Node>().get(&ObjectKey::new("", name.as_str()));
-            let zone = node.map(|it| {
-                it.value().str_at(&["metadata", "labels", "topology.kubernetes.io/zone"]).to_owned()
-            });
-            if let Some(zone) = zone.filter(|zone| !zone.is_empty()) {
-                zones.insert(name, zone);
-            }
-        }
-        let parts = plan::hints_by_zones(|key| plan::annotation(&service, key)).then(|| {
-            let nodes = snapshot.store::<Node>().list("");
-            topology::parts(nodes.iter().filter_map(|it| topology::NodeFacts::of(it)))
-        });
-        Some(Observed { slices: slices.collect(), service, pods, zones, parts })
+        observed
     }
 
     fn plan(&self, observed: &Observed, memory: &mut Tracker, _now: Timestamp) -> Plan {
-        plan::plan(observed, memory.changed(&observed.service, &observed.pods))
+        let plan = plan::plan(observed, memory.changed(&observed.service, &observed.pods));
+        self.metrics.planned(observed, &plan);
+        plan
     }
+
+    fn applied(&self, _memory: &mut Tracker, failure: Option<&str>) {
+        self.metrics.synced(failure.is_some());
+    }
+}
+
+fn observe(snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
+    let service: Service = snapshot.get(key)?;
+    let spec = service.spec.as_ref()?;
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return None;
+    }
+    let selector = spec.selector.as_ref().filter(|it| !it.is_empty())?;
+    let pods = select::pods(snapshot, &key.namespace, &Selector::from_pairs(selector));
+    let of_service = service_entry(&key.namespace, &key.name);
+    let slices = snapshot.by_index::<EndpointSlice>(BY_SERVICE, &of_service);
+    let slices = slices.into_iter().filter(|slice| {
+        let labels = slice.metadata.labels.as_ref();
+        labels.and_then(|it| it.get(MANAGED_BY)).map(String::as_str) == Some(MANAGER)
+    });
+    let mut zones = std::collections::BTreeMap::new();
+    for name in pods.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.clone()) {
+        let node = snapshot.store::<Node>().get(&ObjectKey::new("", name.as_str()));
+        let zone = node.map(|it| {
+            it.value().str_at(&["metadata", "labels", "topology.kubernetes.io/zone"]).to_owned()
+        });
+        if let Some(zone) = zone.filter(|zone| !zone.is_empty()) {
+            zones.insert(name, zone);
+        }
+    }
+    let parts = plan::hints_by_zones(|key| plan::annotation(&service, key)).then(|| {
+        let nodes = snapshot.store::<Node>().list("");
+        topology::parts(nodes.iter().filter_map(|it| topology::NodeFacts::of(it)))
+    });
+    Some(Observed { slices: slices.collect(), service, pods, zones, parts })
 }
 
 /// The services whose hints go by the sizes of zones, where a node changes these.

@@ -194,7 +194,10 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (endpoints::EndpointsController::NAME, |setup| {
         start(setup, endpoints::EndpointsController, 5);
     }),
-    (endpointslice::EndpointSlices::NAME, |setup| start(setup, endpointslice::EndpointSlices, 5)),
+    (endpointslice::EndpointSlices::NAME, |setup| {
+        let metrics = setup.metrics.endpointslice.clone();
+        start(setup, endpointslice::EndpointSlices { metrics }, 5);
+    }),
     (endpointslice_mirroring::EndpointSliceMirroring::NAME, |setup| {
         start(setup, endpointslice_mirroring::EndpointSliceMirroring, 5);
     }),
@@ -238,7 +241,10 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     }),
     (vac_protection::VacProtection::NAME, |setup| start(setup, vac_protection::VacProtection, 1)),
     (service_cidr::ServiceCidrs::NAME, |setup| start(setup, service_cidr::ServiceCidrs, 5)),
-    (resourceclaim::ResourceClaims::NAME, |setup| start(setup, resourceclaim::ResourceClaims, 10)),
+    (resourceclaim::ResourceClaims::NAME, |setup| {
+        let metrics = setup.metrics.resourceclaim.clone();
+        start(setup, resourceclaim::ResourceClaims { metrics }, 10);
+    }),
     (device_taint_eviction::DeviceTaintEviction::NAME, |setup| {
         start(setup, device_taint_eviction::DeviceTaintEviction::default(), 8);
     }),

@@ -2,7 +2,10 @@
 
 use prometheus_client::registry::Registry;
 
-use crate::{attach_detach, cronjob, job, node_lifecycle, podautoscaler, taint_eviction};
+use crate::{
+    attach_detach, cronjob, endpointslice, job, node_lifecycle, podautoscaler, resourceclaim,
+    taint_eviction,
+};
 
 /// The metrics of all controllers. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +22,10 @@ pub struct Metrics {
     pub taint_eviction: taint_eviction::Metrics,
     /// Those of autoscalers.
     pub podautoscaler: podautoscaler::Metrics,
+    /// Those of slices.
+    pub endpointslice: endpointslice::Metrics,
+    /// Those of claims.
+    pub resourceclaim: resourceclaim::Metrics,
     /// Those of zones.
     pub node_lifecycle: node_lifecycle::Metrics,
 }
@@ -32,6 +39,8 @@ impl Metrics {
         self.cronjob.register(registry);
         self.taint_eviction.register(registry);
         self.podautoscaler.register(registry);
+        self.endpointslice.register(registry);
+        self.resourceclaim.register(registry);
         self.node_lifecycle.register(registry);
     }
 }

@@ -207,8 +207,11 @@ impl Controller for HorizontalPodAutoscalers {
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
         let Some(autoscaler) = snapshot.get::<HorizontalPodAutoscaler>(key) else {
             self.selectors.lock().remove(key);
+            self.metrics.seen(key, None);
             return None;
         };
+        let desired = autoscaler.status.as_ref().map(|it| it.desired_replicas);
+        self.metrics.seen(key, Some(desired.unwrap_or_default()));
         let target = &autoscaler.spec.scale_target_ref;
         let version = target.api_version.as_deref().unwrap_or_default();
         let answers = snapshot.answers();

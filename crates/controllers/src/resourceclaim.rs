@@ -1,5 +1,6 @@
 //! ResourceClaims of pods' templates, and who has which claim for how long. Upstream: `pkg/controller/resourceclaim`.
 
+mod metrics;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -15,9 +16,14 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 
+pub use metrics::Metrics;
+
 /// The controller.
-#[derive(Debug, Clone, Copy)]
-pub struct ResourceClaims;
+#[derive(Debug, Clone, Default)]
+pub struct ResourceClaims {
+    /// What it counts.
+    pub metrics: Metrics,
+}
 
 /// In the text of every pod that has claims or was given some: `resourceClaims`, `extendedResourceClaimStatus`.
 const CLAIMS: &str = "esourceClaim";
@@ -80,6 +86,8 @@ enum Holder {
 pub struct Memory {
     /// Whether it was told to give back what it was given, so that it need not be protected any more.
     released: bool,
+    /// The claims that are being made.
+    made: metrics::Made,
 }
 
 impl Controller for ResourceClaims {
@@ -93,7 +101,12 @@ impl Controller for ResourceClaims {
     fn watches(&self, watches: Watches<Key>) -> Watches<Key> {
         // Templates are read, and a missing one is tried again.
         let none = |_: &StoreChange, _: &Snapshot| Vec::new();
-        watches.on::<Pod>(of_pod).on::<ResourceClaim>(of_claim).on::<ResourceClaimTemplate>(none)
+        let metrics = self.metrics.clone();
+        let seen = move |change: &StoreChange, snapshot: &Snapshot| {
+            metrics.see(change);
+            of_claim(change, snapshot)
+        };
+        watches.on::<Pod>(of_pod).on::<ResourceClaim>(seen).on::<ResourceClaimTemplate>(none)
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &Key) -> Option<Observed> {
@@ -105,9 +118,17 @@ impl Controller for ResourceClaims {
 
     fn plan(&self, observed: &Observed, memory: &mut Memory, _now: Timestamp) -> Plan {
         match observed {
-            Observed::Pod(seen) => plan::pod(seen),
+            Observed::Pod(seen) => {
+                let plan = plan::pod(seen);
+                memory.made = metrics::made(&plan);
+                plan
+            }
             Observed::Claim(seen) => plan::claim(seen, memory),
         }
+    }
+
+    fn applied(&self, memory: &mut Memory, failure: Option<&str>) {
+        self.metrics.created(std::mem::take(&mut memory.made), failure.is_some());
     }
 }
 

@@ -1,10 +1,12 @@
 //! What encryption counts about itself, in upstream's names.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -52,6 +54,7 @@ pub(crate) struct Metrics {
     keys: Family<Key, Counter>,
     misses: Counter,
     reloads: Family<Reload, Counter>,
+    reloaded_at: Family<Reload, Gauge<f64, AtomicU64>>,
 }
 
 impl Metrics {
@@ -67,6 +70,7 @@ impl Metrics {
             keys: Family::default(),
             misses: Counter::default(),
             reloads: Family::default(),
+            reloaded_at: Family::default(),
         }
     }
 
@@ -100,6 +104,11 @@ impl Metrics {
             "apiserver_encryption_config_controller_automatic_reloads",
             "How often the configuration was read again because it changed",
             self.reloads.clone(),
+        );
+        registry.register(
+            "apiserver_encryption_config_controller_automatic_reload_last_timestamp_seconds",
+            "When the configuration was last read again",
+            self.reloaded_at.clone(),
         );
     }
 
@@ -154,8 +163,9 @@ impl Metrics {
         self.misses.inc();
     }
 
-    pub(crate) fn reloaded(&self, good: bool) {
+    pub(crate) fn reloaded(&self, good: bool, at: f64) {
         let status = if good { "success" } else { "failure" };
         self.reloads.get_or_create(&Reload { status }).inc();
+        self.reloaded_at.get_or_create(&Reload { status }).set(at);
     }
 }

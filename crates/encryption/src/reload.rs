@@ -57,7 +57,9 @@ impl EncryptedStore {
 
     async fn reload(&self, text: &[u8]) {
         let done = self.replace(text).await;
-        self.0.metrics.reloaded(done.is_ok());
+        #[allow(clippy::cast_precision_loss, reason = "a time has far fewer seconds than 2^53")]
+        let now = self.0.parts.clock.now().as_second() as f64;
+        self.0.metrics.reloaded(done.is_ok(), now);
         match done {
             Ok(()) => tracing::info!("the encryption configuration was read again"),
             Err(error) => tracing::error!(

@@ -156,6 +156,10 @@ impl Store for EncryptedStore {
         self.0.store.progress_under(prefix).await
     }
 
+    async fn size_bytes(&self) -> Result<Option<u64>, StorageError> {
+        self.0.store.size_bytes().await
+    }
+
     async fn compact(&self, before: Rev) -> Result<(), StorageError> {
         self.0.store.compact(before).await
     }

@@ -216,18 +216,7 @@ impl Scheduler {
         };
         let telling = writer.clone().tell_of_refusals(stores[PODS].clone(), stop.clone());
         tokio::spawn(telling);
-        let mut cluster = Cluster::default();
-        cluster.devices.set_clock(Arc::clone(&self.clock));
-        let state = State {
-            cluster,
-            queue: Queue::new(self.backoff),
-            assumed: BTreeMap::new(),
-            emptying: Emptying::default(),
-            seen: BTreeMap::new(),
-            sorts: Sorts::default(),
-            start: 0,
-            parts: BTreeMap::new(),
-        };
+        let state = State::new(self.backoff, &self.clock);
         let profiles =
             self.profiles.iter().map(|it| (it.scheduler_name.clone(), Arc::new(it.clone())));
         let profiles = profiles.collect();
@@ -261,6 +250,23 @@ struct State {
     start: usize,
     /// What plugins had a part in, by scheduler, until it is told.
     parts: BTreeMap<CompactString, Parts>,
+}
+
+impl State {
+    fn new(backoff: Backoff, clock: &Arc<dyn Clock>) -> Self {
+        let mut cluster = Cluster::default();
+        cluster.devices.set_clock(Arc::clone(clock));
+        Self {
+            cluster,
+            queue: Queue::new(backoff),
+            assumed: BTreeMap::new(),
+            emptying: Emptying::default(),
+            seen: BTreeMap::new(),
+            sorts: Sorts::default(),
+            start: 0,
+            parts: BTreeMap::new(),
+        }
+    }
 }
 
 struct Running {

@@ -86,6 +86,12 @@ impl Dir {
         self.fs.list(&self.path).map_err(|source| self.error("list", &self.path, source))
     }
 
+    /// How many bytes all files together have. One that goes meanwhile has none.
+    pub(crate) fn size(&self) -> io::Result<u64> {
+        let names = self.fs.list(&self.path)?;
+        Ok(names.iter().filter_map(|name| self.fs.size(&self.path.join(name)).ok()).sum())
+    }
+
     /// Which segments and snapshots there are; what was being written when the process ended is removed.
     pub(crate) fn find(&self) -> Result<Found, OpenError> {
         let mut found = Found::default();

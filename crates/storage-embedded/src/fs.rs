@@ -33,6 +33,11 @@ pub trait Fs: Send + Sync + Debug {
     /// # Errors
     /// Of the file system.
     fn read(&self, path: &Path, offset: u64, len_max: u64, into: &mut Vec<u8>) -> io::Result<()>;
+    /// How many bytes a file has.
+    ///
+    /// # Errors
+    /// Of the file system.
+    fn size(&self, path: &Path) -> io::Result<u64>;
     /// Cuts a file off, durably.
     ///
     /// # Errors
@@ -118,6 +123,10 @@ impl Fs for RealFs {
         into.reserve_exact(usize::try_from(len).unwrap_or(0));
         file.take(len).read_to_end(into)?;
         Ok(())
+    }
+
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
     }
 
     fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {

@@ -337,6 +337,11 @@ impl Store for EmbeddedStore {
         }
     }
 
+    async fn size_bytes(&self) -> Result<Option<u64>, StorageError> {
+        let size = self.maintenance.dir.size();
+        size.map(Some).map_err(|error| StorageError::Unavailable(error.to_string()))
+    }
+
     async fn compact(&self, before: Rev) -> Result<(), StorageError> {
         self.write(Op::Compact { before }).await.map(drop)
     }

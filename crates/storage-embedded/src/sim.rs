@@ -266,6 +266,12 @@ impl Fs for SimFs {
         Ok(())
     }
 
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        let mut disk = self.0.lock();
+        let inode = disk.inode(path)?;
+        Ok(disk.content(inode).now.len() as u64)
+    }
+
     fn truncate(&self, path: &Path, len: u64) -> io::Result<()> {
         let inode = self.0.lock().inode(path)?;
         let mut file = SimFile { disk: Arc::clone(&self.0), inode };

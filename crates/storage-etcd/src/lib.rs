@@ -505,6 +505,12 @@ impl Store for EtcdStore {
         Ok(now)
     }
 
+    async fn size_bytes(&self) -> Result<Option<u64>, StorageError> {
+        let endpoints = &self.0.endpoints;
+        let status = endpoints.read(STATUS, &wire::Message::default()).await.map_err(read_error)?;
+        message::status_size(status).map(Some).map_err(damaged)
+    }
+
     async fn compact(&self, before: Rev) -> Result<(), StorageError> {
         match self.0.endpoints.write(COMPACT, &message::compaction(before)).await {
             Ok(_) => {

@@ -295,6 +295,17 @@ pub(crate) fn status_version(mut message: Bytes) -> Result<String, Broken> {
     Ok(version)
 }
 
+/// How many bytes the database has, in a `StatusResponse`.
+pub(crate) fn status_size(mut message: Bytes) -> Result<u64, Broken> {
+    let mut size = 0;
+    while let Some((number, field)) = next(&mut message)? {
+        if number == 3 {
+            size = field.number();
+        }
+    }
+    Ok(size)
+}
+
 /// `WatchRequest` that begins a watch with the changes of revision `from`.
 pub(crate) fn watch(keys: &Keys, from: Rev) -> Message {
     let create = Message::default()

@@ -346,6 +346,14 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(false)
     }
 
+    /// How many bytes it takes where it is kept; nothing where it cannot say.
+    ///
+    /// # Errors
+    /// Only of the backend itself.
+    async fn size_bytes(&self) -> Result<Option<u64>, StorageError> {
+        Ok(None)
+    }
+
     /// Forgets the history before a revision.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Clients in other languages through restarts of the server: informers of Python, Node.js and kube-rs, an operator by kopf and
 //! a controller by kube-rs, all of them beside each other, while objects come, change and go and the server ends again
 //! and again, told to or killed. Informers must be told every version of every object, once and in order, and operators
-//! must have handled every object to its end.
+//! must have handled every object to its end. And a Prometheus, which scrapes a cluster and by which a cluster scales.
 //!
 //! `cargo xtask clients` builds and installs what this needs, and starts it.
 
@@ -15,6 +15,7 @@
 mod api;
 mod history;
 mod program;
+mod prometheus;
 mod server;
 mod writer;
 
@@ -66,26 +67,48 @@ pub(crate) struct Options {
     /// Where the programs in Python are
     #[arg(long, value_name = "DIR")]
     python: PathBuf,
+    /// Where the programs of Prometheus are
+    #[arg(long, value_name = "DIR")]
+    prometheus: PathBuf,
+    /// One of them alone
+    #[arg(long, value_name = "STORY")]
+    only: Option<Story>,
+}
+
+/// What is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Story {
+    /// Clients through restarts
+    Restarts,
+    /// Prometheus
+    Prometheus,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let begun = Instant::now();
-    match run(&Options::parse()).await {
-        Ok(told) => {
-            println!("clients: {told} in {:.0} s", begun.elapsed().as_secs_f64());
-            ExitCode::SUCCESS
+    let options = Options::parse();
+    for story in [Story::Restarts, Story::Prometheus] {
+        if options.only.is_some_and(|only| only != story) {
+            continue;
         }
-        Err(error) => {
-            println!("{} {error:#}", "failed:".red().bold());
-            ExitCode::FAILURE
+        let begun = Instant::now();
+        match run(&options, story).await {
+            Ok(told) => println!("clients: {told} in {:.0} s", begun.elapsed().as_secs_f64()),
+            Err(error) => {
+                println!("{} {error:#}", "failed:".red().bold());
+                return ExitCode::FAILURE;
+            }
         }
     }
+    ExitCode::SUCCESS
 }
 
-async fn run(options: &Options) -> Result<String> {
+async fn run(options: &Options, story: Story) -> Result<String> {
     let directory = tempfile::tempdir()?;
-    let result = play(options, directory.path()).await;
+    let result = match story {
+        Story::Restarts => play(options, directory.path()).await,
+        Story::Prometheus => prometheus::play(options, directory.path()).await,
+    };
     if result.is_err() {
         println!("clients: logs and records are kept in {}", directory.keep().display());
     }
@@ -94,7 +117,7 @@ async fn run(options: &Options) -> Result<String> {
 
 /// The whole story; a line about it comes back.
 async fn play(options: &Options, directory: &Path) -> Result<String> {
-    let mut server = Server::start(&options.kubelith, directory).await?;
+    let mut server = Server::start(&options.kubelith, directory, Vec::new()).await?;
     let client = server.client()?;
     furnish(&client).await?;
     // Who is told of the first objects is told of everything after them.

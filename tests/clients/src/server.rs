@@ -31,23 +31,34 @@ pub(crate) struct Server {
     program: PathBuf,
     directory: PathBuf,
     port: u16,
+    flags: Vec<String>,
 }
 
 impl Server {
     /// A fresh one, ready to be asked. Everything of it lies in this directory.
-    pub(crate) async fn start(program: &Path, directory: &Path) -> Result<Self> {
-        // Bound to find a free port; the server binds it a moment later.
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    pub(crate) async fn start(
+        program: &Path,
+        directory: &Path,
+        flags: Vec<String>,
+    ) -> Result<Self> {
+        let port = free_port()?;
         fs::write(directory.join("tokens"), format!("{TOKEN},admin,1,system:masters\n"))?;
         let (program, directory) = (program.to_owned(), directory.to_owned());
-        let process = run(&program, &directory, port)?;
-        let server = Self { process, program, directory, port };
+        let process = run(&program, &directory, port, &flags)?;
+        let server = Self { process, program, directory, port, flags };
         server.ready().await?;
         Ok(server)
     }
 
     /// Ends it in this way, and starts it again.
     pub(crate) async fn restart(&mut self, end: End) -> Result<()> {
+        self.end(end).await?;
+        self.process = run(&self.program, &self.directory, self.port, &self.flags)?;
+        self.ready().await
+    }
+
+    /// Ends it in this way.
+    pub(crate) async fn end(&mut self, end: End) -> Result<()> {
         match end {
             End::Killed => self.process.start_kill()?,
             End::Told => {
@@ -59,11 +70,16 @@ impl Server {
         let status = timeout(PATIENCE, self.process.wait()).await;
         let status = status.context("the server does not end")??;
         ensure!(end == End::Killed || status.success(), "the server ended with {status}");
-        self.process = run(&self.program, &self.directory, self.port)?;
-        self.ready().await
+        Ok(())
     }
 
-    async fn ready(&self) -> Result<()> {
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Waits until whoever listens there is ready.
+    pub(crate) async fn ready(&self) -> Result<()> {
         let begun = std::time::Instant::now();
         // The authority's certificate is made at the first start.
         loop {
@@ -88,7 +104,12 @@ impl Server {
     }
 }
 
-fn run(program: &Path, directory: &Path, port: u16) -> Result<Child> {
+/// Bound to find a free port; who is given it binds it a moment later.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn run(program: &Path, directory: &Path, port: u16, flags: &[String]) -> Result<Child> {
     let log = File::options().create(true).append(true).open(directory.join("server.log"))?;
     Command::new(program)
         .args(["server", "--storage=embedded", "--bind-address=127.0.0.1"])
@@ -97,6 +118,7 @@ fn run(program: &Path, directory: &Path, port: u16) -> Result<Child> {
         .arg(directory.join("data"))
         .arg("--token-auth-file")
         .arg(directory.join("tokens"))
+        .args(flags)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -107,7 +107,8 @@ async fn alone(options: Options) -> Result<()> {
     let metrics = controllers::Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
-    let address = options.serving.start(SERVED, &client, registry, shutdown.signal()).await?;
+    let address =
+        options.serving.start(SERVED, &client, registry.into(), shutdown.signal()).await?;
     if let Some(address) = address {
         startup.up("controllers", &format!("https://{address}"));
     }
@@ -140,7 +141,7 @@ async fn alone(options: Options) -> Result<()> {
         stop,
     };
     manager.stand();
-    manager.until_stopped_or_lost().await
+    Box::pin(manager.until_stopped_or_lost()).await
 }
 
 /// What an API server serves besides, where these features are on.

@@ -133,7 +133,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     flag("enable-aggregator-routing", Switch, "false", NotBuilt),
     flag("enable-bootstrap-token-auth", Switch, "false", Used),
     flag("enable-garbage-collector", Switch, "true", NotBuilt),
-    flag("enable-logs-handler", Switch, "false", NotBuilt),
+    flag("enable-logs-handler", Switch, "false", Used),
     flag("enable-priority-and-fairness", Switch, "true", Used),
     flag("encryption-provider-config", Text, "", Used),
     flag("encryption-provider-config-automatic-reload", Switch, "false", Used),
@@ -142,7 +142,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     flag("etcd-certfile", Text, "", Used),
     flag("etcd-compaction-interval", Span, "5m0s", Used),
     flag("etcd-count-metric-poll-period", Span, "1m0s", Idle("objects are counted where they are kept in memory")),
-    flag("etcd-db-metric-poll-interval", Span, "30s", NotBuilt),
+    flag("etcd-db-metric-poll-interval", Span, "30s", Used),
     flag("etcd-healthcheck-timeout", Span, "2s", Used),
     flag("etcd-keyfile", Text, "", Used),
     flag("etcd-prefix", Text, "/registry", Used),
@@ -166,7 +166,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     flag("log-text-info-buffer-size", Number, "0", Idle("the log is not kept back")),
     flag("log-text-split-stream", Switch, "false", Idle("the log goes to standard error")),
     flag("logging-format", Text, "text", Used),
-    flag("max-connection-bytes-per-sec", Number, "0", NotBuilt),
+    flag("max-connection-bytes-per-sec", Number, "0", Used),
     flag("max-mutating-requests-inflight", Number, "200", Used),
     flag("max-requests-inflight", Number, "400", Used),
     flag("min-compatibility-version", List, "[]", NotBuilt),
@@ -229,8 +229,20 @@ pub(crate) const FLAGS: &[Flag] = &[
     flag("watch-cache-sizes", List, "[]", Idle("the cache has the size of what is in it")),
 ];
 
-/// Flags which upstream does not have: that of the embedded store, and that of memory.
-const OWN: &[Flag] = &[flag("data-dir", Text, "", Used), flag("memory-budget", Text, "", Used)];
+/// Flags which upstream does not have: of the embedded store, of memory, and of the metrics of Prometheus and ScaledObjects.
+#[rustfmt::skip]
+const OWN: &[Flag] = &[
+    flag("data-dir", Text, "", Used),
+    flag("memory-budget", Text, "", Used),
+    flag("metrics-adapter-config", Text, "", Used),
+    flag("metrics-relist-interval", Span, "10m0s", Used),
+    flag("prometheus-ca-file", Text, "", Used),
+    flag("prometheus-max-response-bytes", Number, "", Used),
+    flag("prometheus-timeout", Span, "10s", Used),
+    flag("prometheus-token-file", Text, "", Used),
+    flag("prometheus-url", Text, "", Used),
+    flag("scaledobject-metrics", Switch, "false", Used),
+];
 
 /// What upstream takes where nobody says, and clap would not, for the flags that other commands have too.
 const UPSTREAM: [(&str, &str); 5] = [

@@ -5,6 +5,7 @@ use apimachinery::status::{Cause, reason_of};
 use apimachinery::{Status, Value};
 use async_trait::async_trait;
 use registry::expressions::evaluate::{Made, Matched};
+use tokio::time::Instant;
 
 use super::{Misfit, Policies, Run, inputs};
 use crate::{Attributes, Plugin, request};
@@ -35,7 +36,14 @@ impl Plugin for Mutating {
         for run in &concerned.runs {
             let key = key_of(run);
             let due = !again || attributes.reinvocation.policies.is_due(&key);
-            match self.run(run, due, attributes).await? {
+            let began = Instant::now();
+            let ran = self.run(run, due, attributes).await?;
+            if !matches!(ran, Ran::Not) {
+                let names = (run.definition.name.as_str(), run.binding.name.as_str());
+                let failed = matches!(ran, Ran::Failed(_));
+                self.0.metrics.mutation(names, failed, began.elapsed());
+            }
+            match ran {
                 Ran::Not => continue,
                 Ran::Failed(why) => refusals.extend(
                     (!run.definition.policy.ignores_failure())

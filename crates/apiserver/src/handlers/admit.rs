@@ -28,6 +28,8 @@ pub(crate) struct Admission<'a> {
     pub(crate) subresource: &'a str,
     pub(crate) name: String,
     pub(crate) dry_run: bool,
+    /// Where something is deleted, how (`DeleteOptions`); else null.
+    pub(crate) delete_options: Value,
 }
 
 /// Lets the plugins change the object.
@@ -67,7 +69,9 @@ pub(crate) async fn judge(
 /// Whether a plugin wants to see who is deleted from a resource.
 pub(crate) fn is_judged(server: &Arc<Server>, exchange: &Exchange, target: &Target) -> bool {
     let (operation, subresource, name) = (Operation::Delete, "", String::new());
-    let admission = Admission { operation, target, subresource, name, dry_run: false };
+    let delete_options = Value::Null;
+    let admission =
+        Admission { operation, target, subresource, name, dry_run: false, delete_options };
     let asked = Asked::new(server, &admission, &exchange.query);
     let (mut object, mut warnings, mut annotations, mut reinvocation) = Default::default();
     let told = (&mut warnings, &mut annotations, &mut reinvocation);
@@ -160,13 +164,15 @@ impl Context for Asked<'_> {
         let kind = match self.admission.operation {
             Operation::Create => "CreateOptions",
             Operation::Update => "UpdateOptions",
-            Operation::Delete => "DeleteOptions",
-            Operation::Connect => return Value::Null,
+            Operation::Delete | Operation::Connect => {
+                return self.admission.delete_options.clone();
+            }
         };
         let mut options = Object::new();
         options.insert("kind", kind);
         options.insert("apiVersion", "meta.k8s.io/v1");
-        for member in ["fieldManager", "fieldValidation", "propagationPolicy"] {
+        // As the client gave them: upstream tells neither of the manager that it makes of the user agent, nor of `force`.
+        for member in ["fieldManager", "fieldValidation"] {
             if let Some(text) = self.query.get(member).filter(|it| !it.is_empty()) {
                 options.insert(member, text);
             }

@@ -72,7 +72,7 @@ pub(crate) async fn apply_scale(
     let applied = counted(target, &name, &scale, &given)?;
     let current = persist::current(server, target, &name).await?;
     let stored = replace(server, exchange, target, &options, &applied, current).await?;
-    Ok(respond::plain(form, 200, &scale_of(&scale, &stored.into_value()?)))
+    Ok(respond::scale(server, target, form, scale_of(&scale, &stored.into_value()?)))
 }
 
 /// The object that says what a `Scale` says.

@@ -124,6 +124,7 @@ pub(crate) async fn connect(
             subresource: &subresource,
             name,
             dry_run: false,
+            delete_options: Value::Null,
         };
         let mut options = stream_options(exchange);
         let before = options.clone();
@@ -144,6 +145,7 @@ pub(crate) async fn connect(
         ref other => other.clone(),
     };
     exchange.lasting = Some(server.metrics.hold(exchange));
+    exchange.bytes_per_second = server.operating.stream_bytes_per_second;
     let passed = match agent_of(server, &node, path).await {
         Ok(to) => forward::forward(exchange, &to, method, forward::full(body)).await,
         Err(why) => Err(why),

@@ -111,6 +111,7 @@ async fn attempt_create(
         subresource: "",
         name: value.str_at(&["metadata", "name"]).into(),
         dry_run: options.dry_run,
+        delete_options: Value::Null,
     };
     admit(server, exchange, &admission, &mut value, None).await?;
     owners::once(exchange, &mut value, owners::When::Admitted);

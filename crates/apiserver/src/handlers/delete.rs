@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use admission::Operation;
 use apimachinery::status::{Details, GroupResource};
-use apimachinery::{FieldErrors, Path, Status, Value, time};
+use apimachinery::{FieldErrors, Path, Status, Value, time, value};
 use bytes::Bytes;
 use http::Response;
 use jiff::SignedDuration;
@@ -143,6 +143,40 @@ impl DeleteOptions {
     }
 }
 
+impl DeleteOptions {
+    /// The options as who judges the delete of an object sees them: with the grace period that it gets.
+    fn as_reviewed(&self, target: &Target, value: &Value) -> Value {
+        let given = self.grace_period_seconds.map(|it| if it < 0 { 1 } else { it });
+        let graceful = target.resource().rules().deletion == DeletionRule::Graceful;
+        let grace = match value.at(&["metadata", "deletionTimestamp"]) {
+            _ if !graceful => given,
+            Some(_) => given.or_else(|| value.i64_at(&["metadata", "deletionGracePeriodSeconds"])),
+            None => Some(grace_period(target, self, value)),
+        };
+        let mut options = value!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"});
+        if let Some(grace) = grace {
+            options.set_at(&["gracePeriodSeconds"], grace);
+        }
+        for (member, precondition) in
+            [("uid", &self.uid), ("resourceVersion", &self.resource_version)]
+        {
+            if let Some(wanted) = precondition {
+                options.set_at(&["preconditions", member], wanted.as_str());
+            }
+        }
+        if let Some(orphan) = self.orphan_dependents {
+            options.set_at(&["orphanDependents"], orphan);
+        }
+        if let Some(policy) = &self.propagation {
+            options.set_at(&["propagationPolicy"], policy.as_str());
+        }
+        if self.dry_run {
+            options.set_at(&["dryRun"], ["All"].into_iter().collect::<Value>());
+        }
+        options
+    }
+}
+
 /// A request that deletes several objects at once: admission is asked about one after the other.
 pub(crate) type Asking<'e> = Mutex<&'e mut Exchange>;
 
@@ -186,6 +220,7 @@ async fn attempt(
                 subresource: "",
                 name: name.into(),
                 dry_run: options.dry_run,
+                delete_options: options.as_reviewed(target, &current.value),
             };
             let (object, old) = (&mut Value::Null, Some(current.value.as_ref()));
             admit(server, &mut exchange, &admission, object, old).await?;

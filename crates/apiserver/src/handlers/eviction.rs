@@ -72,6 +72,7 @@ pub(crate) async fn create(
         subresource: "eviction",
         name: name.clone(),
         dry_run: options.dry_run,
+        delete_options: Value::Null,
     };
     admit(server, exchange, &admission, &mut eviction, None).await?;
     judge(server, exchange, &admission, &mut eviction, None).await?;

@@ -49,6 +49,7 @@ pub(super) async fn proxy(
         subresource: "proxy",
         name: id.clone(),
         dry_run: false,
+        delete_options: Value::Null,
     };
     let segments = if target.served.facts.namespaced { 7 } else { 5 };
     let path = exchange.parts.uri.path().to_owned();
@@ -73,6 +74,7 @@ pub(super) async fn proxy(
     let method = exchange.parts.method.clone();
     if connect::asks_upgrade(exchange) {
         exchange.lasting = Some(server.metrics.hold(exchange));
+        exchange.bytes_per_second = server.operating.stream_bytes_per_second;
     }
     let passed = forward::forward(exchange, &to, method, forward::streamed(body)).await;
     let mut answer = passed.map_err(|error| {

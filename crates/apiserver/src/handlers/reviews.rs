@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use admission::Operation;
 use apimachinery::field::{ErrorType, FieldError};
 use apimachinery::{FieldErrors, Object, Path, Status, Value, json, time, validation, value};
 use auth::{Attributes, UserInfo};
@@ -9,6 +10,7 @@ use http::Response;
 use registry::declaration::{BuiltIn, Declaration};
 use registry::{Features, Served};
 
+use super::admit::{Admission, admit, judge};
 use super::create::place_in_namespace;
 use crate::Server;
 use crate::body::Body;
@@ -117,15 +119,45 @@ pub(crate) async fn create(
     let mut object = decode::object(exchange, &target, &body, options.field_validation)?;
     place_in_namespace(&target, &mut object)?;
     persist::track_fields(server, &target, "", &options, &mut object, None);
+    let admission = Admission {
+        operation: Operation::Create,
+        target: &target,
+        subresource: "",
+        name: object.str_at(&["metadata", "name"]).to_owned(),
+        dry_run: options.dry_run,
+        delete_options: Value::Null,
+    };
+    admit(server, exchange, &admission, &mut object, None).await?;
+    check(kind, &object)?;
+    judge(server, exchange, &admission, &mut object, None).await?;
     let answer = match kind {
-        Kind::Token => token(server, object).await?,
+        Kind::Token => token(server, object).await,
         Kind::SelfSubject => self_subject(server, exchange, &target),
         Kind::SelfRules => self_rules(server, exchange, &target, &object)?,
         Kind::SelfAccess | Kind::Access | Kind::LocalAccess => {
-            access(server, exchange, kind, object).await?
+            access(server, exchange, kind, object).await
         }
     };
     Ok(respond::plain(form, 201, &answer))
+}
+
+/// Whether a question can be answered.
+fn check(kind: Kind, object: &Value) -> Result<(), Status> {
+    match kind {
+        Kind::SelfSubject => Ok(()),
+        Kind::Token if object.str_at(&["spec", "token"]).is_empty() => {
+            Err(Status::bad_request("token is required for TokenReview in authentication"))
+        }
+        Kind::Token if !object.str_at(&["metadata", "namespace"]).is_empty() => {
+            Err(Status::bad_request("namespace is not allowed on this type"))
+        }
+        Kind::Token => Ok(()),
+        Kind::SelfRules if object.str_at(&["spec", "namespace"]).is_empty() => {
+            Err(Status::bad_request("no namespace on request"))
+        }
+        Kind::SelfRules => Ok(()),
+        Kind::SelfAccess | Kind::Access | Kind::LocalAccess => check_access(kind, object),
+    }
 }
 
 /// An object of a review's kind with nothing in it.
@@ -143,14 +175,8 @@ fn plain(target: &Target, metadata: Value, spec: Option<Value>, status: Value) -
 }
 
 /// Whose a token is.
-async fn token(server: &Server, mut object: Value) -> Result<Value, Status> {
+async fn token(server: &Server, mut object: Value) -> Value {
     let token = object.str_at(&["spec", "token"]).to_owned();
-    if token.is_empty() {
-        return Err(Status::bad_request("token is required for TokenReview in authentication"));
-    }
-    if !object.str_at(&["metadata", "namespace"]).is_empty() {
-        return Err(Status::bad_request("namespace is not allowed on this type"));
-    }
     let audiences: Vec<String> = object
         .items_at(&["spec", "audiences"])
         .iter()
@@ -178,7 +204,7 @@ async fn token(server: &Server, mut object: Value) -> Result<Value, Status> {
         status.set_at(&["error"], format!("[invalid bearer token, {}]", failed.join(", ")));
     }
     object.set_at(&["status"], status);
-    Ok(object)
+    object
 }
 
 /// Who asks.
@@ -196,9 +222,6 @@ fn self_rules(
     object: &Value,
 ) -> Result<Value, Status> {
     let namespace = object.str_at(&["spec", "namespace"]);
-    if namespace.is_empty() {
-        return Err(Status::bad_request("no namespace on request"));
-    }
     let rules = server.access.authorizer.rules_for(&exchange.user, namespace)?;
     let mut status = value!({"resourceRules": (rules.resource), "nonResourceRules": (rules.non_resource),
         "incomplete": (rules.incomplete)});
@@ -208,19 +231,14 @@ fn self_rules(
     Ok(plain(target, Value::object(), Some(Value::object()), status))
 }
 
-/// Whether somebody may do something.
-async fn access(
-    server: &Server,
-    exchange: &Exchange,
-    kind: Kind,
-    mut object: Value,
-) -> Result<Value, Status> {
+/// Whether a question about rights is asked as it should be.
+fn check_access(kind: Kind, object: &Value) -> Result<(), Status> {
     let mut errors = FieldErrors::new();
     validate_attributes(&object["spec"], &mut errors);
     if kind != Kind::SelfAccess {
         validate_subject(&object["spec"], &mut errors);
     }
-    validate_metadata(&object, kind, &mut errors);
+    validate_metadata(object, kind, &mut errors);
     if kind == Kind::LocalAccess {
         let namespace = object.str_at(&["metadata", "namespace"]);
         let asked = object.str_at(&["spec", "resourceAttributes", "namespace"]);
@@ -238,6 +256,11 @@ async fn access(
     if !errors.is_empty() {
         return Err(Status::invalid(AUTHORIZATION, "", "", &errors));
     }
+    Ok(())
+}
+
+/// Whether somebody may do something.
+async fn access(server: &Server, exchange: &Exchange, kind: Kind, mut object: Value) -> Value {
     let user = match kind {
         Kind::SelfAccess => exchange.user.as_ref().clone(),
         _ => subject(&object["spec"]),
@@ -258,7 +281,7 @@ async fn access(
         status.set_at(&["evaluationError"], selectors.errors.join("; "));
     }
     object.set_at(&["status"], status);
-    Ok(object)
+    object
 }
 
 /// The selectors of a review as a request would have them.

@@ -79,7 +79,7 @@ pub(crate) async fn get(
                 let why = format!("the spec replicas field {path} does not exist");
                 return Err(Status::internal(why));
             }
-            Ok(respond::plain(form, 200, &scale_of(&scale, &current.value)))
+            Ok(respond::scale(server, target, form, scale_of(&scale, &current.value)))
         }
         (other, _) => Err(not_built(target, other)),
     }
@@ -162,6 +162,7 @@ async fn write_scale(
             conform::conform(api::schema(), node, &mut wanted)
                 .map_err(|error| Status::bad_request(error.to_string()))?;
             let mut value = scaled(&name, &scale, live, &wanted)?;
+            check_uid(target, &name, live, &wanted)?;
             let version = match wanted.str_at(&["metadata", "resourceVersion"]) {
                 "" if !unversioned => live.str_at(&["metadata", "resourceVersion"]),
                 given => given,
@@ -170,7 +171,20 @@ async fn write_scale(
             Ok(value)
         })
         .await?;
-    Ok(respond::plain(form, 200, &scale_of(&scale, &stored.into_value()?)))
+    Ok(respond::scale(server, target, form, scale_of(&scale, &stored.into_value()?)))
+}
+
+/// A `Scale` that names a uid is for that object alone.
+fn check_uid(target: &Target, name: &str, live: &Value, wanted: &Value) -> Result<(), Status> {
+    let uid = |of: &Value| of.str_at(&["metadata", "uid"]).to_owned();
+    let (wanted, actual) = (uid(wanted), uid(live));
+    if wanted.is_empty() || wanted == actual {
+        return Ok(());
+    }
+    let facts = target.served.facts;
+    let resource = format!("{}/scale", facts.resource);
+    let of = apimachinery::status::GroupResource { group: facts.group, resource: &resource };
+    Err(Status::conflict(of, name, &super::update::uid_mismatch(&wanted, &actual)))
 }
 
 /// The object with the count that a `Scale` wants.
@@ -341,6 +355,7 @@ async fn admit_binding(
         subresource: "binding",
         name: exchange.info.name.clone(),
         dry_run: options.dry_run,
+        delete_options: Value::Null,
     };
     admit(server, exchange, &admission, binding, None).await?;
     judge(server, exchange, &admission, binding, None).await

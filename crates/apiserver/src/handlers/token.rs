@@ -78,6 +78,7 @@ pub(crate) async fn create(
         subresource: "token",
         name: name.clone(),
         dry_run: options.dry_run,
+        delete_options: Value::Null,
     };
     super::admit::admit(server, exchange, &admission, &mut request, None).await?;
     validate(&request)?;

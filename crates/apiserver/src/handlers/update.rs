@@ -52,6 +52,12 @@ pub(crate) async fn update(
             let stored = create::on_update(server, exchange, target, &options, given).await?;
             return respond::written(server, target, form, 201, stored);
         }
+        let uid = given.str_at(&["metadata", "uid"]);
+        if !uid.is_empty() {
+            // Upstream compares before it notices that there is nothing to compare with.
+            let why = refused_by_storage(target, &name, &uid_mismatch(uid, ""))?;
+            return Err(Status::conflict(target.group_resource(), &name, &why));
+        }
         return Err(Status::not_found(target.group_resource(), &name));
     };
     let write = Write {
@@ -174,7 +180,8 @@ impl Write<'_> {
         Err(Status::conflict(target.group_resource(), self.name, MODIFIED))
     }
 
-    /// Version and uid, where the client names them; says whether it named a version.
+    /// Version and uid, where the client names them; says whether it named a version. What is made of the object as it is
+    /// carries the uid that it is of: another one is a change, which validation refuses.
     fn check_preconditions(
         &self,
         target: &Target,
@@ -184,7 +191,7 @@ impl Write<'_> {
         let of = target.group_resource();
         let (uid, actual) =
             (value.str_at(&["metadata", "uid"]), current.str_at(&["metadata", "uid"]));
-        if !uid.is_empty() && uid != actual {
+        if !self.of_live && !uid.is_empty() && uid != actual {
             let why = refused_by_storage(target, self.name, &uid_mismatch(uid, actual))?;
             return Err(Status::conflict(of, self.name, &why));
         }
@@ -226,6 +233,7 @@ impl Write<'_> {
             subresource: self.subresource,
             name: self.name.into(),
             dry_run: self.options.dry_run,
+            delete_options: Value::Null,
         };
         // A binding was admitted as what was posted.
         let asks = self.subresource != "binding";

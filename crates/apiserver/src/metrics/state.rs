@@ -1,8 +1,11 @@
 //! What is so and need not be counted: the build, the features, how healthy the server was found.
 
 use std::fmt::Write as _;
+use std::sync::Weak;
 use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
+use component_base::ShutdownSignal;
 use component_base::feature_gates::{FeatureGates, Stage};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -57,6 +60,27 @@ impl Health {
         self.now.get_or_create(&of).set(i64::from(is_well));
         let status = if is_well { "success" } else { "error" };
         self.all.get_or_create(&Outcome { name: of.name, status, r#type: kind }).inc();
+    }
+}
+
+/// Asks the store again and again how large it is, where it says.
+pub(crate) async fn follow_size(server: Weak<Server>, every: Duration, stop: ShutdownSignal) {
+    if every.is_zero() {
+        return;
+    }
+    loop {
+        let Some(now) = server.upgrade() else { return };
+        match now.hub.store().size_bytes().await {
+            Ok(Some(bytes)) => now.metrics.storage_sized(bytes),
+            Ok(None) => return,
+            Err(error) => tracing::debug!(%error, "the store does not say how large it is"),
+        }
+        drop(now);
+        tokio::select! {
+            biased;
+            () = stop.requested() => return,
+            () = tokio::time::sleep(every) => {}
+        }
     }
 }
 

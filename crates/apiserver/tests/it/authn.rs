@@ -224,7 +224,9 @@ async fn a_webhook_knows_tokens_and_is_believed_for_a_while() {
     let client = webhook::Client::from_kubeconfig(&file).unwrap();
     let audiences = vec!["https://me".to_owned()];
     let known = TokenWebhook::new(client, "v1", Duration::from_secs(60), audiences).unwrap();
-    let changed = With { authenticators: vec![Arc::new(known)], ..With::default() };
+    let metrics = auth::metrics::Metrics::new("me");
+    let known = known.counted(metrics.clone());
+    let changed = With { authenticators: vec![Arc::new(known)], metrics, ..With::default() };
     let cluster = Cluster::start_changed(changed).await;
     let expected = value!({"username": "joe", "uid": "3", "groups": ["g", "system:authenticated"],
         "extra": {"k": ["v"]}});
@@ -238,6 +240,15 @@ async fn a_webhook_knows_tokens_and_is_believed_for_a_while() {
         assert_eq!(who(&cluster, &As::Token(token)).await.0, 401, "{token}");
     }
     assert_eq!(hook.asked(), 5, "what is no answer does not count");
+    cluster
+        .counts(&[
+            "authentication_token_cache_request_total{status=\"hit\"} 1",
+            "authentication_token_cache_request_total{status=\"miss\"} 5",
+            "authentication_token_cache_fetch_total{status=\"ok\"} 2",
+            "authentication_token_cache_fetch_total{status=\"error\"} 3",
+            "authentication_token_cache_active_fetch_count{status=\"in_flight\"} 0",
+        ])
+        .await;
     // Who is known otherwise needs no webhook.
     drop(hook);
     assert_eq!(who(&cluster, &As::Token("bob-token")).await.0, 201);

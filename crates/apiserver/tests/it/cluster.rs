@@ -389,6 +389,17 @@ impl Cluster {
         pieces.flat_map(frames).boxed()
     }
 
+    /// The lines of `/metrics`, each of which has to be there.
+    pub(crate) async fn counts(&self, lines: &[&str]) {
+        let (_, text) = self.send(&admin(), "GET /metrics", None).await;
+        let text = text.as_str().unwrap().to_owned();
+        for line in lines {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let of_name: Vec<&str> = text.lines().filter(|it| it.starts_with(name)).collect();
+            assert!(of_name.contains(line), "{line}: {of_name:#?}");
+        }
+    }
+
     /// The same for a request of the administrator that must succeed.
     pub(crate) async fn done(&self, request: &str, body: Option<&Value>) -> Value {
         let (code, answer) = self.send(&admin(), request, body).await;

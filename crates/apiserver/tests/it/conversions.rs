@@ -98,6 +98,11 @@ async fn every_version_is_read_and_written() {
     let before = hook.asked();
     let list = cluster.done(&format!("GET {two}"), None).await;
     assert_eq!(hook.asked(), before + 1);
+    let count = hook.asked();
+    let line = format!(
+        "apiserver_conversion_webhook_request_total{{failure_type=\"\",result=\"success\"}} {count}"
+    );
+    cluster.counts(&[&line]).await;
     let counts: Vec<_> =
         list.items_at(&["items"]).iter().map(|it| it.i64_at(&["spec", "count"])).collect();
     assert_eq!(counts, [Some(4), Some(1), Some(1)]);

@@ -51,6 +51,17 @@ async fn pods_are_refused_by_the_name_that_they_would_have() {
     let why = why.replace("container \"c\"", "container \"d\"");
     let expected = (403, format!("pods \"p\" is forbidden: {why}"));
     assert_eq!(refusal(&cluster, request, &debug).await, expected);
+    let of = |decision: &str, rest: &str| {
+        format!(
+            "pod_security_evaluations_total{{decision=\"{decision}\",mode=\"enforce\",policy_level=\"baseline\",policy_version=\"latest\",{rest}"
+        )
+    };
+    let create = "request_operation=\"create\",resource=\"pod\",subresource=\"\"}";
+    let update =
+        "request_operation=\"update\",resource=\"pod\",subresource=\"ephemeralcontainers\"} 1";
+    let (denied, allowed) =
+        (of("deny", &format!("{create} 2")), of("allow", &format!("{create} 1")));
+    cluster.counts(&[&denied, &allowed, &of("deny", update)]).await;
 }
 
 #[tokio::test]

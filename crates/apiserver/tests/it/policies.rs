@@ -223,6 +223,13 @@ async fn mutating_policies_change_the_object_and_see_it_again() {
     let message = answer.str_at(&["message"]);
     assert_eq!((code, answer.str_at(&["reason"])), (403, "Invalid"), "{answer:?}");
     assert!(message.starts_with("policy 'c' with binding 'c-b' denied request: "), "{message}");
+    // The first was asked again, by what the second had made, each time.
+    let of = |policy: &str, error: &str, count: u32| {
+        format!(
+            "apiserver_mutating_admission_policy_check_total{{error_type=\"{error}\",policy=\"{policy}\",policy_binding=\"{policy}-b\"}} {count}"
+        )
+    };
+    cluster.counts(&[&of("b", "no_error", 2), &of("c", "invalid_error", 1)]).await;
 }
 
 /// Not a test of speed: it prints what a policy of 50 rules costs, for the record.

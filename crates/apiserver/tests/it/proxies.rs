@@ -2,7 +2,9 @@
 
 use apimachinery::{Value, value};
 
-use crate::cluster::{Cluster, admin};
+use futures::StreamExt;
+
+use crate::cluster::{As, Cluster, With, admin};
 
 async fn cluster() -> Cluster {
     let cluster = Cluster::start().await;
@@ -24,6 +26,51 @@ async fn check(cluster: &Cluster, path: &str, expected: (u16, &str)) {
     let request = format!("GET /api/v1/namespaces/default/{path}");
     let (code, answer) = cluster.send(&admin(), &request, None::<&Value>).await;
     assert_eq!((code, answer.str_at(&["message"])), expected, "{path}");
+}
+
+#[tokio::test]
+async fn logs_are_shown_where_they_are_asked_for() {
+    let cluster = Cluster::start().await;
+    assert_eq!(cluster.send(&admin(), "GET /logs/", None).await.0, 404);
+    let directory = tempfile::tempdir().unwrap();
+    let logs = directory.path().to_owned();
+    std::fs::write(logs.join("a&b.log"), "first\nlast\n").unwrap();
+    std::fs::create_dir(logs.join("pods")).unwrap();
+    std::fs::write(directory.path().join("pods/blob"), [0, 1, 2]).unwrap();
+    let operating = apiserver::Operating { logs: Some(logs), ..Default::default() };
+    let changed = With { operating: Some(operating), ..With::default() };
+    let cluster = Cluster::start_changed(changed).await;
+    let get = async |path: &str| {
+        let response = cluster.respond(&admin(), &format!("GET {path}"), None).await;
+        let header = |name: &str| {
+            let value = response.headers().get(name).and_then(|it| it.to_str().ok());
+            value.unwrap_or_default().to_owned()
+        };
+        let told = (response.status().as_u16(), header("content-type"), header("location"));
+        let bytes = match response.into_body() {
+            apiserver::Body::Full(bytes) => bytes.unwrap_or_default().to_vec(),
+            apiserver::Body::Stream(pieces) => pieces.collect::<Vec<_>>().await.concat(),
+        };
+        (told, bytes)
+    };
+    let (told, page) = get("/logs/").await;
+    assert_eq!((told.0, told.1.as_str()), (200, "text/html; charset=utf-8"));
+    let page = String::from_utf8(page).unwrap();
+    assert!(
+        page.contains("<a href=\"a%26b.log\">a&amp;b.log</a>\n<a href=\"pods/\">pods/</a>\n"),
+        "{page}"
+    );
+    let (told, text) = get("/logs/a%26b.log").await;
+    assert_eq!((told.0, told.1.as_str()), (200, "text/plain; charset=utf-8"));
+    assert_eq!(text, b"first\nlast\n");
+    assert_eq!(get("/logs/pods/blob").await.0.1, "application/octet-stream");
+    let (told, _) = get("/logs/pods").await;
+    assert_eq!((told.0, told.2.as_str()), (301, "pods/"));
+    assert_eq!(get("/logs/none").await.0.0, 404);
+    assert_eq!(get("/logs/../secret").await.0.0, 400);
+    assert_eq!(get("/logs/%2e%2e/secret").await.0.0, 400);
+    let nobody = cluster.send(&As::Nobody, "GET /logs/", None).await;
+    assert_eq!(nobody.0, 403);
 }
 
 #[tokio::test]

@@ -93,6 +93,79 @@ async fn a_webhook_sees_what_is_asked_and_its_refusal_is_told() {
 }
 
 #[tokio::test]
+async fn a_webhook_sees_the_options_of_a_delete_as_they_are_applied() {
+    let cluster = Cluster::start().await;
+    let hook_server = Hook::start(allow).await;
+    let deletes = rule("", "v1", "*", &["DELETE"]);
+    let all = with(hook("v.example.com", hook_server.config()), "rules", value!([(deletes)]));
+    configure(&cluster, "Validating", "one", vec![all]).await;
+    let made = cluster.done(&format!("POST {MAPS}"), Some(&map("a"))).await;
+    let uid = made.str_at(&["metadata", "uid"]);
+    let options = value!({"preconditions": {"uid": uid}, "gracePeriodSeconds": (-1),
+        "propagationPolicy": "Background"});
+    // What the query says does not count beside a body.
+    cluster.done(&format!("DELETE {MAPS}/a?propagationPolicy=Orphan"), Some(&options)).await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = value!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "automountServiceAccountToken": false,
+        "containers": [{"name": "c", "image": "i"}]}});
+    cluster
+        .done(
+            "POST /api/v1/namespaces/default/serviceaccounts",
+            Some(&value!({"metadata": {"name": "default"}})),
+        )
+        .await;
+    cluster.done(&format!("POST {pods}"), Some(&pod)).await;
+    cluster.done(&format!("DELETE {pods}/p"), None).await;
+    cluster.done(&format!("DELETE {pods}?dryRun=All"), None).await;
+    let seen = hook_server.seen.lock();
+    let options = |at: usize| seen[at]["request"]["options"].clone();
+    let of = |mut members: Value| {
+        members.set_at(&["kind"], "DeleteOptions");
+        members.set_at(&["apiVersion"], "meta.k8s.io/v1");
+        members
+    };
+    let expected = value!({"gracePeriodSeconds": 1, "preconditions": {"uid": uid},
+        "propagationPolicy": "Background"});
+    assert_eq!(options(0), of(expected));
+    // A pod's grace period is its own, once it is going the one that it goes with.
+    assert_eq!(options(1), of(value!({"gracePeriodSeconds": 30})));
+    assert_eq!(options(2), of(value!({"gracePeriodSeconds": 30, "dryRun": ["All"]})));
+}
+
+#[tokio::test]
+async fn a_webhook_sees_reviews_and_may_change_what_is_asked() {
+    let cluster = Cluster::start().await;
+    let hook_server = Hook::start(|review| {
+        let asked = review.str_at(&["request", "object", "spec", "user"]);
+        match asked {
+            "no" => response(review, &value!({"allowed": false})),
+            _ => patch(
+                review,
+                &value!([{"op": "add", "path": "/spec/groups", "value": ["system:masters"]}]),
+            ),
+        }
+    })
+    .await;
+    let reviews = rule("authorization.k8s.io", "v1", "subjectaccessreviews", &["CREATE"]);
+    let all = with(hook("m.example.com", hook_server.config()), "rules", value!([(reviews)]));
+    configure(&cluster, "Mutating", "one", vec![all]).await;
+    let path = "POST /apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let review = |user: &str| value!({"spec": {"user": user, "resourceAttributes": {"verb": "list", "resource": "pods"}}});
+    let answer = cluster.done(path, Some(&review("jane"))).await;
+    assert_eq!(answer["spec"]["groups"], value!(["system:masters"]));
+    assert!(answer.bool_at(&["status", "allowed"]), "{answer:?}");
+    let (code, _) = cluster.send(&admin(), path, Some(&review("no"))).await;
+    assert_eq!(code, 400);
+    let seen = hook_server.seen.lock();
+    let request = &seen[0]["request"];
+    assert_eq!(request.str_at(&["kind", "kind"]), "SubjectAccessReview");
+    assert_eq!(
+        request["options"],
+        value!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"})
+    );
+}
+
+#[tokio::test]
 #[allow(clippy::too_many_lines, reason = "a table")]
 async fn webhooks_that_fail_are_bounded_and_answered() {
     let cluster = Cluster::start().await;

@@ -1,6 +1,7 @@
 //! Writes that meet.
 
-use apimachinery::{Value, value};
+use apimachinery::{Value, json, value};
+use apiserver::Body;
 
 use crate::cluster::{Cluster, admin};
 
@@ -25,6 +26,62 @@ async fn patches_that_meet_are_all_made() {
     // A patch that names a version is made of that one only.
     let stale = value!({"metadata": {"resourceVersion": "1"}, "data": {"d": "late"}});
     assert_eq!(cluster.send(&user, &request, Some(&stale)).await.0, 409);
+}
+
+/// A patch that changes the uid is told that it cannot be changed; an object that is put has to be the one meant.
+#[tokio::test]
+async fn a_uid_is_part_of_a_patch_and_a_condition_of_an_update() {
+    let cluster = Cluster::start().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let map = value!({"metadata": {"name": "one"}});
+    let made = cluster.done(&format!("POST {path}"), Some(&map)).await;
+    let other = value!({"metadata": {"name": "one", "uid": "other"}});
+    let (code, answer) = cluster.send(&admin(), &format!("PATCH {path}/one"), Some(&other)).await;
+    let immutable =
+        "ConfigMap \"one\" is invalid: metadata.uid: Invalid value: \"other\": field is immutable";
+    assert_eq!((code, answer.str_at(&["message"])), (422, immutable));
+    let same = value!({"metadata": {"uid": (made["metadata"]["uid"].clone())}, "data": {"a": "b"}});
+    cluster.done(&format!("PATCH {path}/one"), Some(&same)).await;
+    for (name, actual) in [("one", made.str_at(&["metadata", "uid"])), ("gone", "")] {
+        let other = value!({"metadata": {"name": name, "uid": "other"}});
+        let (code, answer) =
+            cluster.send(&admin(), &format!("PUT {path}/{name}"), Some(&other)).await;
+        let why = format!("UID in precondition: other, UID in object meta: {actual}");
+        let message = answer.str_at(&["message"]);
+        assert!(code == 409 && message.ends_with(&why), "{code} {message}");
+    }
+}
+
+/// `scale` has columns of its own, and is for the object whose uid it names.
+#[tokio::test]
+async fn a_scale_is_shown_as_a_table() {
+    let cluster = Cluster::start().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = value!({"metadata": {"name": "d"}, "spec": {"replicas": 3,
+        "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    cluster.done(&format!("POST {path}"), Some(&deployment)).await;
+    let request = format!("GET {path}/d/scale");
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let response = cluster.respond_with(&admin(), &request, &table, None).await;
+    let Body::Full(Some(bytes)) = response.into_body() else { panic!("a table is one piece") };
+    let table = json::parse(&bytes).unwrap();
+    let names: Vec<&str> =
+        table.items_at(&["columnDefinitions"]).iter().map(|it| it.str_at(&["name"])).collect();
+    assert_eq!(names, ["Name", "Desired", "Available", "Age"]);
+    let described = |it: &Value| !it.str_at(&["description"]).is_empty();
+    assert!(table.items_at(&["columnDefinitions"]).iter().all(described));
+    let row = &table.items_at(&["rows"])[0];
+    assert_eq!(row["cells"].as_array().unwrap()[..3], *value!(["d", 3, 0]).as_array().unwrap());
+    assert_eq!(row.str_at(&["object", "kind"]), "PartialObjectMetadata");
+    let scale = value!({"metadata": {"name": "d", "uid": "other"}, "spec": {"replicas": 1}});
+    let (code, answer) = cluster.send(&admin(), &format!("PUT {path}/d/scale"), Some(&scale)).await;
+    assert_eq!(code, 409);
+    let message = answer.str_at(&["message"]);
+    assert!(
+        message.starts_with("Operation cannot be fulfilled on deployments/scale.apps \"d\""),
+        "{message}"
+    );
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use component_base::Clock;
 
 use super::{INVALID_SINCE, LAST_USED, LEGACY_ISSUER, LegacyUse, LegacyUses, PRIVATE, TokenIssuer};
 use crate::jwt::Unverified;
+use crate::metrics::{AccountToken, Metrics};
 use crate::user::{CREDENTIAL_ID_KEY, NODE_NAME_KEY, NODE_UID_KEY, POD_NAME_KEY, POD_UID_KEY};
 use crate::{AuthenticationError, Authenticator, Credentials, Objects, Reviewed, UserInfo};
 
@@ -27,6 +28,7 @@ pub struct ServiceAccountTokens {
     uses: Option<Arc<dyn LegacyUses>>,
     /// Whether a token of a Secret is good without it.
     believes_secrets: bool,
+    metrics: Metrics,
 }
 
 /// An object that a token names, as it must be.
@@ -46,7 +48,8 @@ impl ServiceAccountTokens {
     /// Tokens of this issuer, bound to these objects.
     #[must_use]
     pub fn new(issuer: Arc<TokenIssuer>, objects: Arc<dyn Objects>, clock: Arc<dyn Clock>) -> Self {
-        Self { issuer, objects, clock, uses: None, believes_secrets: false }
+        let metrics = Metrics::default();
+        Self { issuer, objects, clock, uses: None, believes_secrets: false, metrics }
     }
 
     /// The same where uses of tokens in Secrets are written down.
@@ -59,6 +62,12 @@ impl ServiceAccountTokens {
     #[must_use]
     pub fn without_lookup(self, believes_secrets: bool) -> Self {
         Self { believes_secrets, ..self }
+    }
+
+    /// The same, which counts here.
+    #[must_use]
+    pub fn counted(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Takes note that a Secret's token is used, once a day.
@@ -164,6 +173,11 @@ impl ServiceAccountTokens {
         }
         extra(NODE_NAME_KEY, node.name);
         extra(NODE_UID_KEY, node.uid);
+        if let Some(warn_after) = private.i64_at(&["warnafter"]).filter(|it| *it != 0) {
+            let stale = self.clock.now().as_second() > warn_after;
+            let shown = if stale { AccountToken::Stale } else { AccountToken::Valid };
+            self.metrics.account_token(shown);
+        }
         let id = claims.str_at(&["jti"]);
         if !id.is_empty() {
             extra(CREDENTIAL_ID_KEY, &format!("JTI={id}"));
@@ -204,13 +218,19 @@ impl ServiceAccountTokens {
                 "token does not match that of secret {namespace}/{secret}"
             )));
         }
-        self.check_bound(&reference("serviceaccounts", "ServiceAccount", &account, &uid)).await?;
+        let owner = reference("serviceaccounts", "ServiceAccount", &account, &uid);
+        let owner = self.check_bound(&owner).await?;
         if !value.str_at(&["metadata", "labels", INVALID_SINCE]).is_empty() {
+            self.metrics.account_token(AccountToken::LegacyInvalid);
             return Err(refused(format!(
                 "the token in secret {namespace}/{secret} for service account {namespace}/{account} has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE}' label from the secret to temporarily allow use of this token"
             )));
         }
         self.note_use(&namespace, &secret, &value);
+        // A controller that makes Secrets names them in the account.
+        let named = owner.items_at(&["secrets"]).iter().any(|it| it.str_at(&["name"]) == secret);
+        let shown = if named { AccountToken::LegacyAuto } else { AccountToken::LegacyManual };
+        self.metrics.account_token(shown);
         let mut user = UserInfo::service_account(&namespace, &account);
         user.uid = uid;
         Ok(user)

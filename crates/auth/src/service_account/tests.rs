@@ -180,3 +180,37 @@ async fn an_old_key_still_verifies_and_an_old_token_must_match_its_secret() {
     objects.put("", "secrets", &secret);
     assert!(refusal(&tokens, &legacy).await.contains("does not match that of secret"));
 }
+
+#[tokio::test]
+async fn tokens_are_counted_by_how_long_they_should_have_lived() {
+    let (issuer, objects) = (issuer(key()), objects());
+    let token =
+        issuer.issue(&TokenSpec { warn_after_seconds: 60, ..spec() }, start()).await.unwrap();
+    let metrics = crate::metrics::Metrics::default();
+    for later in [1, 61, 62] {
+        let tokens = tokens(&issuer, &objects, later).counted(metrics.clone());
+        assert!(tokens.review(&token, &[]).await.unwrap().is_some());
+    }
+    let legacy = issuer.issue_legacy("ns", &named("robot").unwrap(), "robot-token").unwrap();
+    let mut secret = object("Secret", "ns", "robot-token", "u-s");
+    secret.set_at(&["data", "token"], base64::prelude::BASE64_STANDARD.encode(&legacy));
+    objects.put("", "secrets", &secret);
+    let tokens = tokens(&issuer, &objects, 1).counted(metrics.clone());
+    tokens.review(&legacy, &[]).await.unwrap();
+    secret.set_at(&["metadata", "labels", INVALID_SINCE], "2026-01-01");
+    objects.put("", "secrets", &secret);
+    assert!(refusal(&tokens, &legacy).await.contains("has been marked invalid"));
+    let mut registry = prometheus_client::registry::Registry::default();
+    metrics.register(&mut registry);
+    let text = component_base::metrics::text(&registry);
+    for line in [
+        "serviceaccount_valid_tokens_total 1",
+        "serviceaccount_stale_tokens_total 2",
+        "serviceaccount_legacy_tokens_total 1",
+        "serviceaccount_legacy_manual_token_uses_total 1",
+        "serviceaccount_legacy_auto_token_uses_total 0",
+        "serviceaccount_invalid_legacy_auto_token_uses_total 1",
+    ] {
+        assert!(text.lines().any(|it| it == line), "{line}: {text}");
+    }
+}

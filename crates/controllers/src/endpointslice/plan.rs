@@ -19,7 +19,7 @@ use crate::pods;
 use crate::trigger::LAST_CHANGE;
 
 /// The most endpoints of a slice (upstream: `--max-endpoints-per-slice`).
-const MAX_ENDPOINTS: usize = 100;
+pub(super) const MAX_ENDPOINTS: usize = 100;
 /// The label of slices of headless services.
 const HEADLESS: &str = "service.kubernetes.io/headless";
 /// The annotations that ask for hints by the sizes of zones, which goes before the service's own wish.

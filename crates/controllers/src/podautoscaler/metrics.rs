@@ -1,10 +1,15 @@
 //! What is counted of autoscalers, in upstream's names.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use client::ObjectKey;
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
@@ -70,6 +75,12 @@ struct OfLook {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfAutoscaler {
+    hpa_name: String,
+    namespace: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfMetric {
     action: &'static str,
     error: &'static str,
@@ -83,6 +94,9 @@ pub struct Metrics {
     look_durations: Family<OfLook, Histogram, fn() -> Histogram>,
     metrics: Family<OfMetric, Counter>,
     metric_durations: Family<OfMetric, Histogram, fn() -> Histogram>,
+    desired: Family<OfAutoscaler, Gauge>,
+    known: Arc<Mutex<BTreeSet<ObjectKey>>>,
+    number: Gauge,
 }
 
 impl Default for Metrics {
@@ -93,6 +107,9 @@ impl Default for Metrics {
             look_durations: Family::new_with_constructor(durations),
             metrics: Family::default(),
             metric_durations: Family::new_with_constructor(durations),
+            desired: Family::default(),
+            known: Arc::default(),
+            number: Gauge::default(),
         }
     }
 }
@@ -115,6 +132,28 @@ impl Metrics {
             help,
             self.metric_durations.clone(),
         );
+        let help = "[ALPHA] Number of pods that an autoscaler asks for.";
+        registry.register("desired_replicas", help, self.desired.clone());
+        let help = "[ALPHA] Number of autoscalers that are looked at.";
+        registry.register("num_horizontal_pod_autoscalers", help, self.number.clone());
+    }
+
+    /// An autoscaler is there, and its status says how many pods it asks for, or it is gone.
+    pub(super) fn seen(&self, key: &ObjectKey, desired: Option<i32>) {
+        let mut known = self.known.lock();
+        let of =
+            OfAutoscaler { hpa_name: key.name.to_string(), namespace: key.namespace.to_string() };
+        let Some(desired) = desired else {
+            known.remove(key);
+            self.number.set(i64::try_from(known.len()).unwrap_or(i64::MAX));
+            self.desired.remove(&of);
+            return;
+        };
+        if !known.contains(key) {
+            known.insert(key.clone());
+            self.number.set(i64::try_from(known.len()).unwrap_or(i64::MAX));
+        }
+        self.desired.get_or_create(&of).set(i64::from(desired));
     }
 
     pub(super) fn looked(&self, went: Went, took: Duration) {

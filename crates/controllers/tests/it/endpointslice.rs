@@ -4,11 +4,16 @@ use apimachinery::value;
 use client::Resource;
 use client::call::PatchKind;
 
+use test_cluster::TestCluster;
+
 use crate::cluster;
 
 #[tokio::test(start_paused = true)]
 async fn a_service_has_a_slice_with_its_ready_pods() {
-    let cluster = cluster(&["endpointslice-controller"]).await;
+    let cluster = TestCluster::new(1).await;
+    let setup = crate::setup(&cluster);
+    let metrics = setup.metrics.clone();
+    controllers::start_all(&setup, |name| name == "endpointslice-controller");
     let service = value!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http", "protocol": "TCP"}]}});
     cluster.create("", "services", service).await;
@@ -40,6 +45,39 @@ async fn a_service_has_a_slice_with_its_ready_pods() {
     assert_eq!(endpoint.items_at(&["addresses"])[0].as_str(), Some("10.0.0.7"));
     assert!(endpoint.bool_at(&["conditions", "ready"]));
     assert_eq!(endpoint.str_at(&["nodeName"]), "n1");
+    counted(
+        &metrics,
+        &[
+            "endpoint_slice_controller_endpoints_desired 1",
+            "endpoint_slice_controller_num_endpoint_slices 1",
+            "endpoint_slice_controller_desired_endpoint_slices 1",
+            "endpoint_slice_controller_changes{operation=\"create\"} 1",
+            "endpoint_slice_controller_endpoints_added_per_sync_sum 1.0",
+        ],
+    );
+    let services = Resource::built_in("", "services");
+    cluster.client.delete(&services, "default", "web", &Default::default()).await.unwrap();
+    cluster
+        .eventually("nothing is counted of a service that is gone", async |_| {
+            let text = told(&metrics);
+            text.contains("\nendpoint_slice_controller_endpoints_desired 0\n").then_some(())
+        })
+        .await;
+}
+
+fn told(metrics: &controllers::Metrics) -> String {
+    let mut registry = prometheus_client::registry::Registry::default();
+    metrics.register(&mut registry);
+    component_base::metrics::text(&registry)
+}
+
+fn counted(metrics: &controllers::Metrics, lines: &[&str]) {
+    let text = told(metrics);
+    for line in lines {
+        let name = line.split(['{', ' ']).next().unwrap();
+        let of_name: Vec<&str> = text.lines().filter(|it| it.starts_with(name)).collect();
+        assert!(of_name.contains(line), "{line}: {of_name:#?}");
+    }
 }
 
 /// Nodes in two zones, and a pod in each.

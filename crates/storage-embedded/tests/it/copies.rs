@@ -49,6 +49,8 @@ async fn a_copy_that_is_not_whole_is_refused() {
     let file = dir.path().join("copy");
     let store = open(&dir.path().join("store"));
     put(&store, "/a/x", "value").await;
+    let size = store.size_bytes().await.unwrap().unwrap();
+    assert!(size > "value".len() as u64, "{size}");
     let copied = store.copy(&file).unwrap();
     assert_eq!(inspect(&file).unwrap(), Copied { keys: 1, bytes: 9, ..copied });
     let whole = std::fs::read(&file).unwrap();
