@@ -204,8 +204,9 @@ async fn a_changed_file_is_followed_and_a_wrong_one_is_not() {
         let mut registry = Registry::default();
         store.register(&mut registry);
         let text = component_base::metrics::text(&registry);
-        let lines =
-            text.lines().filter(|it| it.starts_with("apiserver_encryption_config_controller"));
+        let lines = text.lines().filter(|it| {
+            it.starts_with("apiserver_encryption_config_controller_automatic_reloads")
+        });
         let mut all: Vec<&str> = lines.map(|it| it.rsplit('{').next().unwrap()).collect();
         all.sort_unstable();
         all.join(" ")
