@@ -194,6 +194,7 @@ async fn a_resource_that_is_not_named_cannot_be_encrypted_data() {
 
 #[tokio::test]
 async fn a_changed_file_is_followed_and_a_wrong_one_is_not() {
+    const RELOADS: &str = "apiserver_encryption_config_controller_automatic_reloads_total{";
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.yaml");
     std::fs::write(&path, text("[aesgcm: {keys: [KEY1]}]")).unwrap();
@@ -204,9 +205,7 @@ async fn a_changed_file_is_followed_and_a_wrong_one_is_not() {
         let mut registry = Registry::default();
         store.register(&mut registry);
         let text = component_base::metrics::text(&registry);
-        let lines = text.lines().filter(|it| {
-            it.starts_with("apiserver_encryption_config_controller_automatic_reloads")
-        });
+        let lines = text.lines().filter(|it| it.starts_with(RELOADS));
         let mut all: Vec<&str> = lines.map(|it| it.rsplit('{').next().unwrap()).collect();
         all.sort_unstable();
         all.join(" ")
