@@ -18,8 +18,8 @@ use arc_swap::ArcSwap;
 use auth::UserInfo;
 use compact_str::CompactString;
 use flowcontrol::{
-    Arrival, Asked, Dispatched, FlowSchema, Level, QueueSet, Refusal, Running, Smoothed, Ticket,
-    Work, flow_hash,
+    Arrival, Asked, Dispatched, FlowSchema, Level, Pause, QueueSet, Refusal, Running, Smoothed,
+    Ticket, Work, flow_hash,
 };
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -38,8 +38,6 @@ pub(crate) use dump::answer as dump;
 
 /// How long a request may wait for its turn (upstream: a quarter of `RequestTimeout`).
 const MAX_WAIT: Duration = Duration::from_secs(15);
-/// When a client that is refused may come again, in seconds.
-const RETRY_AFTER: u32 = 1;
 
 /// Flow control as it is now.
 #[derive(Debug)]
@@ -80,6 +78,8 @@ pub(crate) struct LevelState {
     rules: Mutex<Rules>,
     /// The most seats that one request may take.
     max_seats: AtomicU32,
+    /// How long who is refused should stay away.
+    pause: Mutex<Pause>,
     tally: Tally,
 }
 
@@ -257,7 +257,9 @@ fn decided(
 
 fn refuse(fairness: &Fairness, schema: &Schema, reason: &'static str) -> Status {
     fairness.metrics.rejected(&schema.flow.name, &schema.level.name, reason);
-    Status::too_many_requests("Too many requests, please try again later.", RETRY_AFTER)
+    let pause = schema.level.pause.lock().refused(fairness.began.elapsed().as_secs());
+    let seconds = u32::try_from(pause).unwrap_or(u32::MAX);
+    Status::too_many_requests("Too many requests, please try again later.", seconds)
 }
 
 /// Gives seats to those whose turn it is. Who has gone meanwhile gives them back at once.

@@ -7,6 +7,7 @@ mod borrow;
 mod deal;
 mod demand;
 mod estimate;
+mod pause;
 mod queues;
 mod schema;
 mod spec;
@@ -15,6 +16,7 @@ pub use borrow::{Bounds, Share, allocate, nominal};
 pub use deal::{flow_hash, hand};
 pub use demand::{Demand, Observed, Smoothed};
 pub use estimate::{Listed, list_seats, max_seats, mutation};
+pub use pause::Pause;
 pub use queues::{
     Arrival, Dispatched, QueueSet, QueueState, Refusal, Running, Ticket, WaitingState, Work,
 };

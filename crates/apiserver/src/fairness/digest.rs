@@ -32,6 +32,7 @@ impl LevelState {
                 quiescing: false,
             }),
             max_seats: AtomicU32::new(1),
+            pause: Mutex::default(),
             tally: Tally::default(),
         }
     }
