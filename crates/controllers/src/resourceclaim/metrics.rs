@@ -3,15 +3,12 @@
 use apimachinery::Value;
 use client::reflector::StoreChange;
 use controller::{Action, Plan};
-use dynamic_resource_allocation::claim::POD_CLAIM_NAME;
+use dynamic_resource_allocation::claim::{EXTENDED_RESOURCE_CLAIM, POD_CLAIM_NAME};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-
-/// The annotation of claims that stand for extended resources.
-const EXTENDED: &str = "resource.kubernetes.io/extended-resource-claim";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Created {
@@ -53,7 +50,7 @@ impl There {
             admin_access: truth(admin_access(claim)),
             source: match () {
                 () if annotation(POD_CLAIM_NAME) => "resource_claim_template",
-                () if annotation(EXTENDED) => "extended_resource",
+                () if annotation(EXTENDED_RESOURCE_CLAIM) => "extended_resource",
                 () => "",
             },
         }

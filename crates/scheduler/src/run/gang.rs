@@ -34,6 +34,16 @@ pub(super) enum Verdict {
     Unasked,
 }
 
+impl Verdict {
+    /// The pod on its node, where it found one.
+    pub(super) fn held(&self) -> Option<&Arc<PodLite>> {
+        match self {
+            Self::Held(pod, _) => Some(pod),
+            Self::Refused(_) | Self::Unasked => None,
+        }
+    }
+}
+
 /// How members are thought onto nodes.
 #[derive(Clone, Copy)]
 pub(super) struct Round<'a> {
@@ -321,11 +331,7 @@ impl Running {
             (None, None) if held == 0 => Outcomes::Unschedulable("no pods were schedulable".into()),
             (None, None) => return (verdicts, Outcomes::Placed),
         };
-        for verdict in &verdicts {
-            if let Verdict::Held(pod, _) = verdict {
-                self.let_go(pod);
-            }
-        }
+        self.let_go(&verdicts);
         (verdicts, outcome)
     }
 
@@ -354,11 +360,13 @@ impl Running {
         Ok(Verdict::Held(pod, reserved))
     }
 
-    /// Takes a member off the node that it was thought onto.
-    pub(super) fn let_go(&mut self, pod: &PodLite) {
-        self.unreserve(pod);
-        self.state.cluster.remove_pod(&pod.key);
-        self.state.cluster.groups.waits(pod);
+    /// Takes members off the nodes that they were thought onto.
+    pub(super) fn let_go(&mut self, verdicts: &[Verdict]) {
+        for pod in verdicts.iter().filter_map(Verdict::held) {
+            self.unreserve(pod);
+            self.state.cluster.remove_pod(&pod.key);
+            self.state.cluster.groups.waits(pod);
+        }
     }
 
     /// What follows for a member.

@@ -74,14 +74,8 @@ impl Running {
                 Outcomes::Failed(_) => return (verdicts, outcome),
                 Outcomes::Unschedulable(why) => drop(first.get_or_insert((verdicts, why))),
                 Outcomes::Placed => {
-                    let held: Vec<Arc<PodLite>> = verdicts
-                        .iter()
-                        .filter_map(|it| match it {
-                            Verdict::Held(pod, _) => Some(Arc::clone(pod)),
-                            Verdict::Refused(_) | Verdict::Unasked => None,
-                        })
-                        .collect();
-                    held.iter().for_each(|it| self.let_go(it));
+                    let held = verdicts.iter().filter_map(Verdict::held).cloned().collect();
+                    self.let_go(&verdicts);
                     fitting.push(Fitting { rows, held, verdicts });
                 }
             }
@@ -145,11 +139,7 @@ impl Running {
             match self.hold(member, profile, node) {
                 Ok((pod, reserved)) => verdicts.push(Verdict::Held(pod, reserved)),
                 Err(why) => {
-                    for verdict in &verdicts {
-                        if let Verdict::Held(pod, _) = verdict {
-                            self.let_go(pod);
-                        }
-                    }
+                    self.let_go(&verdicts);
                     return (verdicts, Outcomes::Failed(why));
                 }
             }

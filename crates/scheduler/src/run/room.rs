@@ -111,14 +111,9 @@ impl Running {
         let (verdicts, outcome) = self.try_round(members, round).await;
         let (room, gone) = match outcome {
             Outcomes::Placed => {
-                let held: Vec<Arc<PodLite>> = verdicts
-                    .into_iter()
-                    .filter_map(|it| match it {
-                        Verdict::Held(pod, _) => Some(pod),
-                        Verdict::Refused(_) | Verdict::Unasked => None,
-                    })
-                    .collect();
-                held.iter().for_each(|it| self.let_go(it));
+                let held: Vec<Arc<PodLite>> =
+                    verdicts.iter().filter_map(Verdict::held).cloned().collect();
+                self.let_go(&verdicts);
                 let lost = self.spare(potential, &held, profile);
                 let gone: Vec<Victim> = lost.iter().map(|it| it.0.clone()).collect();
                 let in_group = |it: &&(Victim, usize)| {
