@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use apimachinery::{Object, Status, Value, validation, value};
+use apimachinery::validation::is_extended_resource;
+use apimachinery::{Object, Status, Value, value};
 use async_trait::async_trait;
 
 use crate::{Attributes, Operation, Plugin};
@@ -10,19 +11,12 @@ use crate::{Attributes, Operation, Plugin};
 #[derive(Debug)]
 pub(crate) struct ExtendedResourceToleration;
 
-/// Whether a resource is none of Kubernetes' own.
-fn is_extended(name: &str) -> bool {
-    let own = !name.contains('/') || name.contains("kubernetes.io/");
-    !own && !name.starts_with("requests.")
-        && validation::qualified_name(&format!("requests.{name}")).is_empty()
-}
-
 fn wanted(pod: &Value) -> BTreeSet<String> {
     let lists = ["containers", "initContainers"];
     let containers = lists.into_iter().flat_map(|list| pod.items_at(&["spec", list]));
     let requests = containers.filter_map(|it| it["resources"]["requests"].as_object());
     let names = requests.flat_map(Object::iter).map(|(name, _)| name.to_owned());
-    names.filter(|name| is_extended(name)).collect()
+    names.filter(|name| is_extended_resource(name)).collect()
 }
 
 #[async_trait]

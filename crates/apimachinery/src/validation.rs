@@ -142,6 +142,20 @@ pub fn wildcard_dns1123_subdomain(value: &str) -> Problems {
     problems
 }
 
+/// Whether a resource is Kubernetes' own: `cpu`, `kubernetes.io/batteries`.
+#[must_use]
+pub fn is_native_resource(name: &str) -> bool {
+    !name.contains('/') || name.contains("kubernetes.io/")
+}
+
+/// Whether a resource is neither Kubernetes' own nor what quotas count: `example.com/gpu`.
+#[must_use]
+pub fn is_extended_resource(name: &str) -> bool {
+    !is_native_resource(name)
+        && !name.starts_with("requests.")
+        && qualified_name(&format!("requests.{name}")).is_empty()
+}
+
 /// A label's key, and most things that are named like one: `example.com/MyName`.
 #[must_use]
 pub fn qualified_name(value: &str) -> Problems {

@@ -34,6 +34,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// How many of the objects that changed last a store keeps decoded: whoever works on a change looks at them soon, and
 /// the next change of a young object needs them as its past.
 const RECENT: usize = 64;
+/// How many of those that went are remembered, of each resource (upstream's controllers: 500).
+const GONE: usize = 512;
 
 /// How much text the objects have whose typed forms a store keeps: those forms are some twice as large, and whoever works
 /// on many objects at once (the pods of a set) looks at them again after each change of one.
@@ -296,6 +298,8 @@ struct State {
     indexes: BTreeMap<&'static str, Index>,
     /// Those whose decoded form is kept, the latest last.
     recent: VecDeque<Arc<Cached>>,
+    /// The uids of those that went last, the latest last.
+    gone: VecDeque<CompactString>,
     /// The version this is complete up to.
     revision: u64,
     synced: bool,
@@ -372,6 +376,12 @@ impl Store {
     #[must_use]
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<Cached>> {
         self.0.state.read().objects.get(key).map(|it| Arc::clone(&it.0))
+    }
+
+    /// Whether an object was seen going a short while ago. What was not may be there, be gone for longer, or be new.
+    #[must_use]
+    pub fn went(&self, uid: &str) -> bool {
+        self.0.state.read().gone.iter().rev().any(|it| it == uid)
     }
 
     /// The objects of a namespace (of all, where it is empty), in order.
@@ -497,6 +507,11 @@ impl Store {
                 old.object.keep();
             }
             state.reindex(key, old.as_ref(), new.as_ref());
+            if let Some(old) = &old
+                && new.as_ref().is_none_or(|it| it.uid != old.uid)
+            {
+                state.bury(old);
+            }
             StoreChange { old, new }
         };
         for change in change.of_one_object() {
@@ -543,6 +558,14 @@ impl State {
         {
             first.object.unkeep();
         }
+    }
+
+    /// An object went, and so did its uid for ever.
+    fn bury(&mut self, object: &Cached) {
+        if self.gone.len() == GONE {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(object.uid.clone());
     }
 
     /// Gives an object the owners of one beside it that names the same: those that one owner has made lie side by side.
@@ -757,5 +780,38 @@ impl Caches {
         for store in stores {
             store.reached(0).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::value;
+
+    use super::*;
+
+    #[test]
+    fn who_went_is_remembered_for_a_while() {
+        let store = Store::new(Resource::built_in("", "pods"), &[]);
+        let key = |name: &str| ObjectKey::new("ns", name);
+        let put = |name: &str, uid: &str| {
+            let metadata = value!({"namespace": "ns", "name": name, "uid": uid});
+            let pod = value!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata});
+            let object = Cached::new(pod).object;
+            store.apply(Some(object), &key(name), 1);
+        };
+        let went = |uids: &[&str]| uids.iter().map(|it| store.went(it)).collect::<Vec<_>>();
+        put("a", "1");
+        put("a", "1");
+        assert_eq!(went(&["1", "2"]), [false, false]);
+        // Another one with its name says that it is gone as well as its end does.
+        put("a", "2");
+        assert_eq!(went(&["1", "2"]), [true, false]);
+        store.apply(None, &key("a"), 2);
+        store.apply(None, &key("a"), 3);
+        assert_eq!(went(&["1", "2", "3"]), [true, true, false]);
+        for nth in 0..GONE {
+            put("b", &format!("b{nth}"));
+        }
+        assert_eq!(went(&["1", "2", "b0"]), [false, true, true]);
     }
 }

@@ -43,7 +43,7 @@ pub enum Owner {
         /// It is going, and waits for its dependents to go first.
         waits: bool,
     },
-    /// It is gone, by a live read.
+    /// It is gone: it was seen going, or a live read says so.
     Gone,
     /// The caches do not have it: a live read has to tell.
     Unknown(Fetch),
@@ -203,9 +203,13 @@ impl Kinds {
             return Owner::Foreign;
         };
         let uid = reference.uid.as_str();
-        if let Some(cached) = snapshot.store_for(&resource).get(&key).filter(|it| it.uid == uid) {
+        let store = snapshot.store_for(&resource);
+        if let Some(cached) = store.get(&key).filter(|it| it.uid == uid) {
             let waits = cached.is_deleting() && plan::waits(&cached.value());
             return Owner::Present { waits };
+        }
+        if store.went(uid) {
+            return Owner::Gone;
         }
         let fetch = Fetch::read(resource, key);
         match snapshot.fetched(&fetch) {

@@ -182,9 +182,13 @@ fn holder(snapshot: &Snapshot, namespace: &str, entry: &Value) -> Holder {
     let needs = |pod: &Value| {
         if pod.str_at(&["metadata", "uid"]) == consumer.uid { Holder::Needs } else { Holder::Gone }
     };
-    if let Some(pod) = snapshot.store::<Pod>().get(&key) {
+    let pods = snapshot.store::<Pod>();
+    if let Some(pod) = pods.get(&key) {
         let pod = pod.value();
         return if is_done(&pod) { Holder::Gone } else { needs(&pod) };
+    }
+    if pods.went(&consumer.uid) {
+        return Holder::Gone;
     }
     // The cache may not know the pod yet, which the scheduler is giving the claim: that is made sure of.
     let fetch = Fetch::read(Resource::of::<Pod>(), key);

@@ -23,9 +23,15 @@ struct Use {
     consumed: Amounts,
 }
 
-/// What is taken of all devices: by pool, driver and device, so that a pool is looked for once for all of its devices.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Allocated(BTreeMap<CompactString, BTreeMap<CompactString, Uses>>);
+/// What is taken of all devices.
+#[derive(Debug, Clone, Default)]
+pub struct Allocated {
+    /// By pool, driver and device, so that a pool is looked for once for all of its devices.
+    taken: BTreeMap<CompactString, BTreeMap<CompactString, Uses>>,
+    /// How many changes there were when something of a pool was last taken or given back.
+    changed: BTreeMap<CompactString, u64>,
+    changes: u64,
+}
 
 type Uses = BTreeMap<CompactString, Use>;
 
@@ -44,8 +50,9 @@ impl Allocated {
     /// Takes what was given.
     pub fn take(&mut self, allocation: &Allocation) {
         for given in allocation.devices.iter().filter(|it| !it.admin) {
+            self.touch(&given.id.pool);
             let DeviceId { driver, pool, device } = given.id.clone();
-            let uses = self.0.entry(pool).or_default().entry(driver).or_default();
+            let uses = self.taken.entry(pool).or_default().entry(driver).or_default();
             let used = uses.entry(device).or_default();
             if given.shared {
                 used.sharing += 1;
@@ -60,7 +67,8 @@ impl Allocated {
     pub fn give_back(&mut self, allocation: &Allocation) {
         for given in allocation.devices.iter().filter(|it| !it.admin) {
             let DeviceId { driver, pool, device } = &given.id;
-            let Some(drivers) = self.0.get_mut(pool) else { continue };
+            self.touch(pool);
+            let Some(drivers) = self.taken.get_mut(pool) else { continue };
             let Some(uses) = drivers.get_mut(driver) else { continue };
             let Some(used) = uses.get_mut(device) else { continue };
             if given.shared {
@@ -79,19 +87,33 @@ impl Allocated {
                     drivers.remove(driver);
                 }
                 if drivers.is_empty() {
-                    self.0.remove(pool);
+                    self.taken.remove(pool);
                 }
             }
         }
     }
 
+    fn touch(&mut self, pool: &CompactString) {
+        self.changes += 1;
+        match self.changed.get_mut(pool) {
+            Some(changed) => *changed = self.changes,
+            None => drop(self.changed.insert(pool.clone(), self.changes)),
+        }
+    }
+
+    /// Says when something of a pool (of any driver) was last taken or given back: equal numbers, and nothing was between.
+    #[must_use]
+    pub fn changed(&self, pool: &str) -> u64 {
+        self.changed.get(pool).copied().unwrap_or_default()
+    }
+
     /// What is taken of the devices of a pool.
     pub(crate) fn of_pool(&self, driver: &str, pool: &str) -> OfPool<'_> {
-        OfPool(self.0.get(pool).and_then(|it| it.get(driver)))
+        OfPool(self.taken.get(pool).and_then(|it| it.get(driver)))
     }
 
     fn of(&self, id: &DeviceId) -> Option<&Use> {
-        self.0.get(&id.pool)?.get(&id.driver)?.get(&id.device)
+        self.taken.get(&id.pool)?.get(&id.driver)?.get(&id.device)
     }
 
     /// Whether somebody has a device alone.
@@ -157,6 +179,6 @@ mod tests {
         all.give_back(&a);
         assert_eq!(amount(&all).as_deref(), Some("2Gi"));
         all.give_back(&b);
-        assert_eq!(all, Allocated::default());
+        assert!(all.taken.is_empty());
     }
 }

@@ -21,6 +21,7 @@ pub struct Slices {
     local: BTreeMap<CompactString, BTreeMap<PoolId, usize>>,
     /// The pools with other slices.
     shared: BTreeMap<PoolId, usize>,
+    edition: u64,
 }
 
 fn pool_of(slice: &Slice) -> PoolId {
@@ -30,6 +31,7 @@ fn pool_of(slice: &Slice) -> PoolId {
 impl Slices {
     /// Sets or forgets a slice.
     pub fn set(&mut self, name: &str, slice: Option<Arc<Slice>>) {
+        self.edition += 1;
         if let Some(old) = self.by_name.remove(name) {
             self.forget(&old);
         }
@@ -82,6 +84,20 @@ impl Slices {
     pub fn pool(&self, driver: &str, pool: &str) -> impl Iterator<Item = &Arc<Slice>> {
         let slices = self.pools.get(&(CompactString::from(driver), CompactString::from(pool)));
         slices.into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Another number after each change.
+    #[must_use]
+    pub fn edition(&self) -> u64 {
+        self.edition
+    }
+
+    /// The names of the pools that a node reaches, where all slices are for one node each: then what the node reaches follows
+    /// from its name.
+    #[must_use]
+    pub fn only_local(&self, node: &str) -> Option<impl Iterator<Item = &CompactString>> {
+        let of_node = self.local.get(node).filter(|_| self.shared.is_empty())?;
+        Some(of_node.keys().map(|(_, pool)| pool))
     }
 
     /// The pools that a node reaches: those without binding conditions first, then by driver and name, with their slices by

@@ -20,6 +20,11 @@ use dynamic_resource_allocation::{
 use crate::labels::Labels;
 use crate::pod::{ClaimRef, PodLite};
 
+mod possible;
+
+pub(crate) use possible::Asked;
+use possible::Possible;
+
 impl NodeLabels for Labels {
     fn value(&self, key: &str) -> Option<&str> {
         self.get(key)
@@ -85,6 +90,7 @@ pub struct Devices {
     pending: BTreeMap<CompactString, Pending>,
     allocated: Allocated,
     selectors: Arc<Selectors>,
+    possible: Possible,
     clock: Option<Arc<dyn Clock>>,
 }
 
@@ -189,6 +195,11 @@ impl Devices {
         }
     }
 
+    /// Where devices for such claims were found, and where not.
+    pub(crate) fn asked(&self, claims: &[&Claim]) -> Asked<'_> {
+        self.possible.asked(claims, &self.slices, &self.allocated)
+    }
+
     /// Notes what was decided for a claim of a pod.
     pub fn reserve(&mut self, pod: &PodLite, claim: &ObjectKey, allocation: &Value) {
         let Some(claim) = self.claims.get(claim) else { return };
@@ -278,6 +289,7 @@ impl Devices {
 
     /// Sets or forgets a class.
     pub fn set_class(&mut self, name: &str, class: Option<&Value>) {
+        self.possible.forget();
         let entry = |class: &Class| {
             let resource = class.extended_resource.clone()?;
             Some((resource, (Reverse(class.created.clone()), class.name.clone())))

@@ -1,11 +1,13 @@
 //! What is counted of slices, in upstream's names: read from what a service has and what is planned for it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use apimachinery::Value;
 use client::ObjectKey;
 use controller::{Action, Plan};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -122,9 +124,7 @@ impl Metrics {
 
     /// Takes note of what is planned for a service.
     pub(super) fn planned(&self, observed: &Observed, plan: &Plan) {
-        let before: Vec<Value> = observed.slices.iter().map(to_value).collect();
-        let after = outcome(&before, plan);
-        let (had, has) = (endpoints(&before), endpoints(&after));
+        let (had, has) = touched(&observed.slices, plan);
         self.added.observe(count(has.difference(&had).count()));
         self.removed.observe(count(had.difference(&has).count()));
         let mut changes = 0;
@@ -147,10 +147,11 @@ impl Metrics {
             traffic_distribution: distribution.clone(),
         };
         self.changed.get_or_create(&of).observe(count(changes));
+        let after = outcome(&observed.slices, plan);
         let totals = Totals {
-            endpoints: whole(after.iter().map(size).sum()),
+            endpoints: whole(after.values().map(|it| it.size).sum()),
             slices: whole(after.len()),
-            needed: whole(needed(&after)),
+            needed: whole(needed(after.values())),
             distribution,
         };
         self.replace(&key_of(&service.metadata), Some(totals));
@@ -195,50 +196,107 @@ fn count(count: usize) -> f64 {
     count as f64
 }
 
-/// The slices that there are once a plan is carried out.
-fn outcome(before: &[Value], plan: &Plan) -> Vec<Value> {
-    let name = |it: &Value| it.str_at(&["metadata", "name"]).to_owned();
-    let mut after = before.to_vec();
-    for planned in plan.stages.iter().flat_map(|it| &it.actions) {
+/// What a slice counts for.
+struct Weight {
+    /// What endpoints must have in common to be in one slice: the type of addresses, and the ports.
+    sort: String,
+    size: usize,
+}
+
+impl Weight {
+    fn of(slice: &EndpointSlice) -> Self {
+        let mut sort = slice.address_type.clone();
+        for port in slice.ports.iter().flatten() {
+            let text = |it: &Option<String>| it.clone().unwrap_or_default();
+            let number = port.port.unwrap_or_default();
+            let (name, protocol) = (text(&port.name), text(&port.protocol));
+            let _ = write!(sort, " {name}:{protocol}:{number}:{}", text(&port.app_protocol));
+        }
+        Self { sort, size: slice.endpoints.iter().flatten().count() }
+    }
+
+    fn of_value(slice: &Value) -> Self {
+        let mut sort = slice.str_at(&["addressType"]).to_owned();
+        for port in slice.items_at(&["ports"]) {
+            let number = port["port"].as_i64().unwrap_or_default();
+            let (name, protocol) = (port.str_at(&["name"]), port.str_at(&["protocol"]));
+            let _ = write!(sort, " {name}:{protocol}:{number}:{}", port.str_at(&["appProtocol"]));
+        }
+        Self { sort, size: slice.items_at(&["endpoints"]).len() }
+    }
+}
+
+/// The slices that there are once a plan is carried out, by name; those without one are created.
+fn outcome<'a>(
+    before: &'a [Arc<EndpointSlice>],
+    plan: &'a Plan,
+) -> BTreeMap<(&'a str, usize), Weight> {
+    let mut after: BTreeMap<_, _> =
+        before.iter().map(|it| ((name_of(it), 0), Weight::of(it))).collect();
+    for (place, planned) in plan.stages.iter().flat_map(|it| &it.actions).enumerate() {
         match &planned.action {
-            Action::Create { object, .. } => after.push(object.clone()),
-            Action::Update { object, .. } => {
-                after.iter_mut().filter(|it| name(it) == name(object)).for_each(|it| {
-                    it.clone_from(object);
-                });
+            Action::Create { object, .. } => {
+                after.insert(("", place + 1), Weight::of_value(object));
             }
-            Action::Delete { key, .. } => after.retain(|it| name(it) != key.name.as_str()),
+            Action::Update { object, .. } => {
+                let name = object.str_at(&["metadata", "name"]);
+                after.insert((name, 0), Weight::of_value(object));
+            }
+            Action::Delete { key, .. } => {
+                after.remove(&(key.name.as_str(), 0));
+            }
             _ => {}
         }
     }
     after
 }
 
-fn size(slice: &Value) -> usize {
-    slice.items_at(&["endpoints"]).len()
+fn name_of(slice: &EndpointSlice) -> &str {
+    slice.metadata.name.as_deref().unwrap_or_default()
 }
 
 /// Endpoints as they are told apart: by ports, address and what is there.
-fn endpoints(slices: &[Value]) -> BTreeSet<(String, String, String)> {
-    let of_slice = |slice: &Value| {
-        let ports = apimachinery::json::to_string(&slice["ports"]);
-        let each = slice.items_at(&["endpoints"]).iter().map(move |it| {
-            let address = it.items_at(&["addresses"]).first().and_then(Value::as_str);
-            let target = it.str_at(&["targetRef", "uid"]).to_owned();
-            (ports.clone(), address.unwrap_or_default().to_owned(), target)
-        });
-        each.collect::<Vec<_>>()
+type Endpoints = BTreeSet<(String, String, String)>;
+
+/// What the slices that a plan changes have before and after it. Slices that stay as they are count in
+/// neither, so that an endpoint that moves is in both.
+fn touched(slices: &[Arc<EndpointSlice>], plan: &Plan) -> (Endpoints, Endpoints) {
+    let mut before = Endpoints::new();
+    let mut after = Endpoints::new();
+    let mut had = |name: &str| {
+        let slice = slices.iter().find(|it| name_of(it) == name);
+        if let Some(slice) = slice {
+            add_endpoints(&to_value(slice), &mut before);
+        }
     };
-    slices.iter().flat_map(of_slice).collect()
+    for planned in plan.stages.iter().flat_map(|it| &it.actions) {
+        match &planned.action {
+            Action::Create { object, .. } => add_endpoints(object, &mut after),
+            Action::Update { object, .. } => {
+                had(object.str_at(&["metadata", "name"]));
+                add_endpoints(object, &mut after);
+            }
+            Action::Delete { key, .. } => had(key.name.as_str()),
+            _ => {}
+        }
+    }
+    (before, after)
+}
+
+fn add_endpoints(slice: &Value, to: &mut Endpoints) {
+    let ports = apimachinery::json::to_string(&slice["ports"]);
+    for it in slice.items_at(&["endpoints"]) {
+        let address = it.items_at(&["addresses"]).first().and_then(Value::as_str);
+        let target = it.str_at(&["targetRef", "uid"]).to_owned();
+        to.insert((ports.clone(), address.unwrap_or_default().to_owned(), target));
+    }
 }
 
 /// How many slices full ones would be.
-fn needed(slices: &[Value]) -> usize {
-    let mut groups: BTreeMap<(String, String), usize> = BTreeMap::new();
+fn needed<'a>(slices: impl Iterator<Item = &'a Weight>) -> usize {
+    let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
     for slice in slices {
-        let ports = apimachinery::json::to_string(&slice["ports"]);
-        *groups.entry((slice.str_at(&["addressType"]).to_owned(), ports)).or_default() +=
-            size(slice);
+        *groups.entry(&slice.sort).or_default() += slice.size;
     }
     groups.values().map(|size| size.div_ceil(MAX_ENDPOINTS).max(1)).sum()
 }

@@ -1,7 +1,7 @@
 //! Checks of what containers and pods ask for.
 
 use apimachinery::quantity::Quantity;
-use apimachinery::validation;
+use apimachinery::validation::{self, is_extended_resource, is_native_resource};
 use apimachinery::{FieldErrors, Object, Path, Value};
 
 use crate::check;
@@ -108,20 +108,9 @@ fn within_limit(
     errors.invalid_text(&path.child("requests"), request, &detail);
 }
 
-/// Whether a resource is Kubernetes' own.
-fn is_native(resource: &str) -> bool {
-    !resource.contains('/') || resource.contains("kubernetes.io/")
-}
-
-fn is_extended(resource: &str) -> bool {
-    !is_native(resource)
-        && !resource.starts_with("requests.")
-        && validation::qualified_name(&format!("requests.{resource}")).is_empty()
-}
-
 /// Whether more of a resource may be promised than there is.
 fn overcommits(resource: &str) -> bool {
-    is_native(resource) && !resource.starts_with("hugepages-")
+    is_native_resource(resource) && !resource.starts_with("hugepages-")
 }
 
 fn container_resource(resource: &str, path: &Path<'_>, errors: &mut FieldErrors) {
@@ -132,7 +121,7 @@ fn container_resource(resource: &str, path: &Path<'_>, errors: &mut FieldErrors)
         if !of_containers {
             errors.invalid_text(path, resource, "must be a standard resource for containers");
         }
-    } else if !is_native(resource) && !is_extended(resource) {
+    } else if !is_native_resource(resource) && !is_extended_resource(resource) {
         errors.invalid_text(path, resource, "doesn't follow extended resource name standard");
     }
 }
@@ -166,7 +155,7 @@ pub(crate) fn resource_name(resource: &str, path: &Path<'_>, errors: &mut FieldE
 pub(crate) fn quantity(resource: &str, text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
     check::non_negative_quantity(text, path, errors);
     let Ok(amount) = Quantity::parse(text) else { return };
-    if is_extended(resource) && amount.milli_value() % 1000 != 0 {
+    if is_extended_resource(resource) && amount.milli_value() % 1000 != 0 {
         errors.invalid_text(path, text, "must be an integer");
     }
     let page = resource.strip_prefix("hugepages-").and_then(|it| Quantity::parse(it).ok());

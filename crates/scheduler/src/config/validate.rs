@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use apimachinery::Value;
 use apimachinery::field::{FieldErrors, Path};
-use apimachinery::validation::{label_value, qualified_name};
+use apimachinery::validation::{is_extended_resource, label_value, qualified_name};
 
 use super::args::Given;
 use super::{Configuration, ExtenderConfig, Features, LeaderElection, ProfileConfig};
@@ -440,7 +440,7 @@ fn extenders(extenders: &[ExtenderConfig], errors: &mut FieldErrors) {
             let path = list.index(index);
             let path = path.child("name");
             let problems = qualified_name(&resource.name);
-            if problems.is_empty() && !is_extended(&resource.name) {
+            if problems.is_empty() && !is_extended_resource(&resource.name) {
                 errors.invalid_text(&path, &resource.name, "is an invalid extended resource name");
             }
             errors.invalid_all(&path, &resource.name, problems);
@@ -455,12 +455,4 @@ fn extenders(extenders: &[ExtenderConfig], errors: &mut FieldErrors) {
         let text = format!("found {binders} extenders implementing bind");
         errors.invalid_text(&root, &text, "only one extender can implement bind");
     }
-}
-
-/// Whether a resource is neither Kubernetes' own nor asked for by quotas.
-fn is_extended(name: &str) -> bool {
-    let native = !name.contains('/') || name.contains("kubernetes.io/");
-    !native
-        && !name.starts_with("requests.")
-        && qualified_name(&format!("requests.{name}")).is_empty()
 }

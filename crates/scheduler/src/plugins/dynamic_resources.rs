@@ -18,7 +18,7 @@ use self::extended::Extended;
 use super::normalize::{Best, to_share};
 use crate::cluster::Cluster;
 use crate::config::DynamicResourcesArgs;
-use crate::devices::{ClaimBindings, Devices};
+use crate::devices::{Asked, ClaimBindings, Devices};
 use crate::framework::{
     Check, Cycle, Failure, Filter, LooksAtPods, PostFilter, PreEnqueue, Prepared, Profile,
     Rejection, Remedy, Reserve, ReservedWrites, Score,
@@ -219,6 +219,8 @@ struct Needs<'a> {
     claims: Vec<&'a Claim>,
     /// Those that have nothing yet.
     open: Vec<&'a Claim>,
+    /// What was found out about such claims before.
+    asked: Option<Asked<'a>>,
     /// What it asks for by the names of resources.
     extended: Option<Extended<'a>>,
     /// For those that have nothing yet, and what devices have to serve besides.
@@ -243,12 +245,15 @@ impl<'a> Needs<'a> {
                 return Err("resourceclaim in use".into());
             }
         }
+        let extended = Extended::of(cycle);
+        let asked = Some(&open).filter(|it| !it.is_empty() && extended.is_none());
         Ok(Self {
+            asked: asked.map(|it| devices.asked(it)),
             args,
             devices,
             claims,
             open,
-            extended: Extended::of(cycle),
+            extended,
             allocators: RefCell::default(),
             deadline: Rc::default(),
             failed: RefCell::default(),
@@ -361,8 +366,15 @@ impl Check for Needs<'_> {
             if let Some(why) = self.failed.borrow().clone() {
                 return Err(Rejection::for_good(why));
             }
-            self.set_deadline();
-            match allocator.is_possible(node(row)) {
+            let find = || {
+                self.set_deadline();
+                allocator.is_possible(node(row))
+            };
+            let possible = match &self.asked {
+                Some(asked) => asked.is_possible(&row.node.name, find),
+                None => find(),
+            };
+            match possible {
                 Ok(true) => {}
                 Ok(false) => return Err(Rejection::for_good("cannot allocate all claims")),
                 Err(AllocateError::Node(why)) => return Err(Rejection::for_good(why)),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use apimachinery::validation::is_extended_resource;
 use apimachinery::{Value, value};
 use compact_str::{CompactString, format_compact};
 use dynamic_resource_allocation::Claim;
@@ -87,8 +88,7 @@ impl<'a> Extended<'a> {
 /// Whether a resource may be served by devices: those that are not Kubernetes' own, and those of the names of classes.
 pub(crate) fn is_extended(name: &str) -> bool {
     let prefix = dynamic_resource_allocation::claim::DEVICE_CLASS_PREFIX;
-    let native = !name.contains('/') || name.contains("kubernetes.io/");
-    name.starts_with(prefix) || (!native && !name.starts_with("requests."))
+    name.starts_with(prefix) || is_extended_resource(name)
 }
 
 /// A request that is being put together.
