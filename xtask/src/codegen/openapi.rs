@@ -1,4 +1,5 @@
-//! What OpenAPI says of fields beyond their types: which are required, which list and map types are written down.
+//! What OpenAPI says of fields beyond their types: which are required, which list and map types are written down, which
+//! values they may have.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,6 +7,8 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result};
 
 use super::{Builder, Definition};
+
+const VALUES: &str = include_str!("values.tsv");
 
 /// The text of `openapi.rs`: a byte a field, structs in the order of `DEFINITIONS`.
 pub(super) fn generate(builder: &Builder<'_>) -> Result<String> {
@@ -40,6 +43,17 @@ pub(super) fn generate(builder: &Builder<'_>) -> Result<String> {
     out.push_str("\n];\n\n/// The unions of definitions, as JSON; sorted.\npub static UNIONS: &[(&str, &str)] = &[\n");
     for (name, text) in unions {
         writeln!(out, "    ({name:?}, {text:?}),")?;
+    }
+    out.push_str("];\n\n/// What fields may be (`value`, `item` in lists and maps) and what else than zero they are where nothing is said (`default`):\n\
+        /// definition, field, which of these, as JSON; sorted.\npub static VALUES: &[(&str, &str, &str, &str)] = &[\n");
+    for line in VALUES.lines().filter(|it| !it.starts_with('#')).skip(1) {
+        let mut columns = line.split('\t');
+        let mut next = || columns.next().with_context(|| format!("too few columns in {line}"));
+        let (definition, field, of, json) = (next()?, next()?, next()?, next()?);
+        let known = builder.definitions.get(definition);
+        if known.is_some_and(|it| it.fields.iter().any(|it| it.name == field)) {
+            writeln!(out, "    ({definition:?}, {field:?}, {of:?}, {json:?}),")?;
+        }
     }
     out.push_str("];\n");
     Ok(out)

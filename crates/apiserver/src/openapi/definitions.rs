@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::ResourceFacts;
 use api::docs::Docs;
-use api::generated::openapi::{FLAGS, FLAGS_AT, UNIONS};
+use api::generated::openapi::{FLAGS, FLAGS_AT, UNIONS, VALUES};
 use api::generated::schema::{DEFINITIONS, KINDS};
 use apimachinery::schema::{Field, ListKind, Node, NodeId, Presence, Schema, Struct};
 use apimachinery::{Object, Value, json, value};
@@ -142,9 +142,11 @@ impl Definitions {
         let mut required = Vec::new();
         for (field, flags) in it.fields.iter().zip(flags) {
             let mut schema = self.field_schema(field, *flags, version);
-            if let Some(text) = self.docs.definition(name).and_then(|docs| docs.field(&field.name))
-            {
-                schema.insert("description", text);
+            let text = self.docs.definition(name).and_then(|docs| docs.field(&field.name));
+            let values = insert_values(name, &field.name, &mut schema, version);
+            let paragraphs: Vec<&str> = text.into_iter().chain(values.as_deref()).collect();
+            if !paragraphs.is_empty() {
+                schema.insert("description", paragraphs.join("\n\n"));
             }
             if flags & REQUIRED != 0 {
                 required.push(Value::from(field.name.as_ref()));
@@ -256,6 +258,43 @@ impl Definitions {
         }
         out
     }
+}
+
+fn in_words(values: &Value) -> String {
+    let values = values.as_array().unwrap_or_default().iter().filter_map(Value::as_str);
+    let lines = values.map(|it| format!("\n - `\"{it}\"`"));
+    format!("Possible enum values:{}", lines.collect::<String>())
+}
+
+/// Says which values a field may have and which one it gets where there is none. Those that it may have are told in
+/// words too.
+fn insert_values(
+    definition: &str,
+    field: &str,
+    schema: &mut Object,
+    version: Version,
+) -> Option<String> {
+    let first = VALUES.partition_point(|(it, name, _, _)| (*it, *name) < (definition, field));
+    let of_field = |it: &&(&str, &str, &str, &str)| (it.0, it.1) == (definition, field);
+    let mut told = None;
+    for (_, _, of, text) in VALUES[first..].iter().take_while(of_field) {
+        let Ok(value) = json::parse(text.as_bytes()) else { continue };
+        let place = ["items", "additionalProperties"];
+        let inner = place.into_iter().find(|it| schema.get(it).is_some());
+        let inner = inner.and_then(|it| schema.get_mut(it)).and_then(Value::as_object_mut);
+        let (member, at) = match (*of, inner) {
+            // Those of an item are in no words.
+            ("item", Some(items)) => ("enum", items),
+            ("value", _) => {
+                told = Some(in_words(&value));
+                ("enum", &mut *schema)
+            }
+            ("default", _) if version == Version::V3 => ("default", &mut *schema),
+            _ => continue,
+        };
+        at.insert(member, value);
+    }
+    told
 }
 
 /// `x-kubernetes-group-version-kind`

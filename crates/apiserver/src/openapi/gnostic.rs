@@ -26,8 +26,12 @@ enum Form {
     Text,
     Flag,
     Texts,
+    /// A number that is not negative.
+    Count,
+    Real,
     /// Any value, as YAML (of which JSON is a part).
     Any,
+    Anys,
     One(&'static Message),
     Many(&'static Message),
     /// A message in which pairs of name and value have this number.
@@ -36,20 +40,36 @@ enum Form {
     Default,
 }
 
-use Form::{Any, Default, Flag, Many, Named, One, Text, Texts};
+use Form::{Any, Anys, Count, Default, Flag, Many, Named, One, Real, Text, Texts};
 
 static V2_SCHEMA: Message = Message::Plain {
     fields: &[
         ("$ref", 1, Text),
         ("format", 2, Text),
+        ("title", 3, Text),
         ("description", 4, Text),
         ("default", 5, Any),
+        ("multipleOf", 6, Real),
+        ("maximum", 7, Real),
+        ("exclusiveMaximum", 8, Flag),
+        ("minimum", 9, Real),
+        ("exclusiveMinimum", 10, Flag),
+        ("maxLength", 11, Count),
+        ("minLength", 12, Count),
+        ("pattern", 13, Text),
+        ("maxItems", 14, Count),
+        ("minItems", 15, Count),
         ("uniqueItems", 16, Flag),
+        ("maxProperties", 17, Count),
+        ("minProperties", 18, Count),
         ("required", 19, Texts),
+        ("enum", 20, Anys),
         ("additionalProperties", 21, One(&Message::Around(1, &V2_SCHEMA))),
         ("type", 22, One(&Message::Text(1))),
         ("items", 23, One(&Message::Around(1, &V2_SCHEMA))),
+        ("allOf", 24, Many(&V2_SCHEMA)),
         ("properties", 25, Named(1, &V2_SCHEMA)),
+        ("example", 30, Any),
     ],
     extensions: 31,
 };
@@ -162,11 +182,29 @@ static V2_API_KEY: Message = Message::Plain {
 
 static V3_SCHEMA: Message = Message::Plain {
     fields: &[
+        ("nullable", 1, Flag),
+        ("example", 7, Any),
+        ("title", 9, Text),
+        ("multipleOf", 10, Real),
+        ("maximum", 11, Real),
+        ("exclusiveMaximum", 12, Flag),
+        ("minimum", 13, Real),
+        ("exclusiveMinimum", 14, Flag),
+        ("maxLength", 15, Count),
+        ("minLength", 16, Count),
+        ("pattern", 17, Text),
+        ("maxItems", 18, Count),
+        ("minItems", 19, Count),
         ("uniqueItems", 20, Flag),
+        ("maxProperties", 21, Count),
+        ("minProperties", 22, Count),
         ("required", 23, Texts),
+        ("enum", 24, Anys),
         ("type", 25, Text),
         ("allOf", 26, Many(&V3_SCHEMA_ITEM)),
         ("oneOf", 27, Many(&V3_SCHEMA_ITEM)),
+        ("anyOf", 28, Many(&V3_SCHEMA_ITEM)),
+        ("not", 29, One(&V3_SCHEMA)),
         ("items", 30, One(&Message::Around(1, &V3_SCHEMA_ITEM))),
         ("properties", 31, Named(1, &V3_SCHEMA_ITEM)),
         ("additionalProperties", 32, One(&Message::Around(1, &V3_SCHEMA_ITEM))),
@@ -327,6 +365,17 @@ impl Message {
     }
 }
 
+fn real(number: u32, value: &Value, out: &mut Vec<u8>) {
+    #[allow(clippy::cast_precision_loss, reason = "the message has doubles")]
+    let real = match value {
+        Value::Int(it) => *it as f64,
+        Value::Float(it) => *it,
+        _ => return,
+    };
+    write_tag(number, 1, out);
+    out.extend_from_slice(&real.to_le_bytes());
+}
+
 impl Form {
     fn write(&self, number: u32, value: &Value, out: &mut Vec<u8>) {
         match self {
@@ -340,7 +389,18 @@ impl Form {
                     Text.write(number, item, out);
                 }
             }
+            Count => {
+                write_tag(number, 0, out);
+                let count = value.as_i64().and_then(|it| u64::try_from(it).ok());
+                write_varint(count.unwrap_or_default(), out);
+            }
+            Real => real(number, value, out),
             Any => write_len(number, out, |out| write_bytes(2, &json::to_vec(value), out)),
+            Anys => {
+                for item in value.as_array().unwrap_or_default() {
+                    Any.write(number, item, out);
+                }
+            }
             One(message) => write_len(number, out, |out| message.write(value, out)),
             Many(message) => {
                 for item in value.as_array().unwrap_or_default() {
@@ -359,13 +419,41 @@ impl Form {
                     write_tag(2, 0, out);
                     write_varint(u64::from(*it), out);
                 }),
-                Value::Int(it) => write_len(number, out, |out| {
-                    write_tag(1, 1, out);
-                    #[allow(clippy::cast_precision_loss, reason = "defaults are small")]
-                    out.extend_from_slice(&(*it as f64).to_le_bytes());
-                }),
-                Value::Float(_) | Value::Null | Value::Array(_) | Value::Object(_) => {}
+                Value::Int(_) | Value::Float(_) => {
+                    write_len(number, out, |out| real(1, value, out));
+                }
+                Value::Null | Value::Array(_) | Value::Object(_) => {}
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::protobuf::{Reader, WireValue};
+    use apimachinery::value;
+
+    use super::*;
+
+    #[test]
+    fn bounds_and_enumerations_are_written() {
+        let schema = value!({"type": "string", "enum": ["a", "b"], "pattern": "x", "maxLength": 300, "maximum": 1.5,
+            "minimum": 0, "nullable": true, "not": {"format": "f"}});
+        let mut message = Vec::new();
+        V3_SCHEMA.write(&schema, &mut message);
+        let mut reader = Reader::new(&message);
+        let mut told = Vec::new();
+        while let Some((number, value)) = reader.field().unwrap() {
+            told.push(match value {
+                WireValue::Bytes(bytes) => format!("{number} {}", bytes.escape_ascii()),
+                WireValue::Varint(it) => format!("{number} {it}"),
+                WireValue::Fixed64(it) => format!("{number} {}", f64::from_bits(it)),
+                other => format!("{number} {other:?}"),
+            });
+        }
+        let expected =
+            ["1 1", "11 1.5", "13 0", "15 300", "17 x", r#"24 \x12\x03\"a\""#, r#"24 \x12\x03\"b\""#];
+        assert_eq!(told[..7], expected);
+        assert_eq!(told[7..], ["25 string", r"29 \x9a\x02\x01f"]);
     }
 }

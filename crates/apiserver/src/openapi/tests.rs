@@ -147,6 +147,14 @@ fn schemas_say_what_clients_merge_and_check_by() {
     assert_eq!(json::to_string(&kinds), r#"[{"group":"apps","kind":"Deployment","version":"v1"}]"#);
     let description = at("core.v1.PodSpec", &["properties", "containers", "description"]);
     assert!(description.as_str().unwrap().starts_with("List of containers"), "{description:?}");
+    let policy = at("core.v1.PodSpec", &["properties", "restartPolicy"]);
+    assert_eq!(json::to_string(&policy["enum"]), r#"["Always","Never","OnFailure"]"#);
+    let words = "\n\nPossible enum values:\n - `\"Always\"`\n - `\"Never\"`\n - `\"OnFailure\"`";
+    assert!(policy.str_at(&["description"]).ends_with(words), "{policy:?}");
+    let types = at("networking.v1.NetworkPolicySpec", &["properties", "policyTypes"]);
+    assert_eq!(json::to_string(&types["items"]["enum"]), r#"["Egress","Ingress"]"#);
+    let port = at("core.v1.ContainerPort", &["properties", "protocol"]);
+    assert_eq!(json::to_string(&port["default"]), r#""TCP""#);
 }
 
 /// How often each field stands in a message.
