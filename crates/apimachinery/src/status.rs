@@ -285,6 +285,17 @@ impl Status {
         }
     }
 
+    /// 405: whoever answers for a resource does not do this.
+    #[must_use]
+    pub fn method_not_supported(of: GroupResource<'_>, verb: &str) -> Self {
+        let resource = of.to_string();
+        let message = format!(
+            "{verb} is not supported on resources of kind {}",
+            crate::field::quote(resource.trim_matches('"'))
+        );
+        Self::about(405, "MethodNotAllowed", of, "", message)
+    }
+
     /// 406: no form the client accepts.
     #[must_use]
     pub fn not_acceptable(message: impl Into<String>) -> Self {

@@ -4,7 +4,7 @@ use api::ResourceFacts;
 use apimachinery::cbor::CborError;
 use apimachinery::conform::{ConformError, conform};
 use apimachinery::patch::go_text;
-use apimachinery::{FieldErrors, Object, Path, Status, Value, json, yaml};
+use apimachinery::{FieldErrors, Path, Status, Value, json, yaml};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 
@@ -145,8 +145,9 @@ pub(crate) fn object(
         resource.from_removed(&target.served, value);
         resource.conform(&target.served, value)
     };
+    let updates = exchange.info.verb == "update";
     let custom = |value: &mut Value, facts: &'static ResourceFacts, _: &[&str]| {
-        check_custom_kind(value, facts, body)
+        check_custom_kind(value, facts, body, updates)
     };
     let check: Check<'_> = if resource.is_custom() { &custom } else { &check_kind };
     let mut value = of_kind(exchange, (facts, &[]), body, validation, check, &conform)?;
@@ -296,23 +297,24 @@ pub(crate) fn patched(
     keeps_its_kind(target, value, origin)?;
     let whole = matches!(origin, Patched::Text).then(|| value.clone());
     let fits = target.resource().conform(&target.served, value);
-    let unknown = fits.map_err(|error| match origin {
-        Patched::Applied => Status::bad_request(error.to_string()),
+    let refuse = |why: &str| match origin {
+        Patched::Applied => Status::bad_request(why.to_owned()),
         Patched::Text => {
-            let whole = json::to_vec(&whole.unwrap_or_default());
-            does_not_fit(&String::from_utf8_lossy(&whole), &error.to_string())
+            let whole = json::to_vec(whole.as_ref().unwrap_or(&Value::Null));
+            does_not_fit(&String::from_utf8_lossy(&whole), why)
         }
-        Patched::Map(patch) => does_not_fit(&go_text(patch), &restored(&error)),
+        Patched::Map(patch) => does_not_fit(&go_text(patch), why),
+    };
+    let unknown = fits.map_err(|error| match origin {
+        Patched::Map(_) => refuse(&restored(&error)),
+        Patched::Applied | Patched::Text => refuse(&error.to_string()),
     })?;
     refuse_deep(value).map_err(Status::bad_request)?;
     let unknown: Vec<String> =
         unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
     match validation {
         FieldValidation::Strict if !unknown.is_empty() => {
-            return Err(Status::bad_request(format!(
-                "strict decoding error: {}",
-                unknown.join(", ")
-            )));
+            return Err(refuse(&format!("strict decoding error: {}", unknown.join(", "))));
         }
         FieldValidation::Warn => exchange.warnings.extend(unknown),
         FieldValidation::Strict | FieldValidation::Ignore => {}
@@ -352,7 +354,7 @@ fn keeps_its_kind(target: &Target, value: &mut Value, origin: Patched<'_>) -> Re
 }
 
 /// 422: a patch whose result is no object of the kind.
-fn does_not_fit(shown: &str, why: &str) -> Status {
+pub(crate) fn does_not_fit(shown: &str, why: &str) -> Status {
     let mut errors = FieldErrors::new();
     errors.invalid_text(&Path::new("patch"), shown, why);
     Status::invalid("", "", "", &errors)
@@ -450,12 +452,14 @@ fn check_custom_kind(
     value: &mut Value,
     facts: &'static ResourceFacts,
     body: &[u8],
+    updates: bool,
 ) -> Result<(), Status> {
     let wanted = facts.api_version();
     let kind = value.str_at(&["kind"]).to_owned();
     if kind.is_empty() {
-        // Nothing at all is shown as it was sent.
-        let shown = if value.as_object().is_some_and(Object::is_empty) {
+        // JSON is shown as it was sent.
+        let sent = body.trim_ascii();
+        let shown = if sent.starts_with(b"{") || sent == b"null" {
             String::from_utf8_lossy(body).trim().to_owned()
         } else {
             json::to_string(value)
@@ -469,7 +473,9 @@ fn check_custom_kind(
             "the API version in the data ({version}) does not match the expected API version ({wanted})"
         )));
     }
-    if kind != facts.kind {
+    // An update without a version is refused for that, or because there is nothing to update.
+    let refused_later = updates && value.str_at(&["metadata", "resourceVersion"]).is_empty();
+    if kind != facts.kind && !refused_later {
         let mut errors = FieldErrors::new();
         let detail = format!("must be {}", facts.kind);
         errors.invalid_text(&Path::new("kind"), &kind, &detail);

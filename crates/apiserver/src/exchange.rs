@@ -58,6 +58,8 @@ pub(crate) struct Exchange {
     pub(crate) turned_away: bool,
     /// The server reads and writes CBOR.
     pub(crate) cbor: bool,
+    /// It is about a custom resource, of which upstream's router knows nothing.
+    pub(crate) unrouted: bool,
     /// What it may cost of the server's memory, where there is a budget.
     pub(crate) charge: Option<Arc<Charge>>,
     /// It is carried out also where the server is short of memory.
@@ -88,6 +90,7 @@ impl Exchange {
             seat: Seat::default(),
             turned_away: false,
             cbor: false,
+            unrouted: false,
             charge: None,
             is_exempt: false,
             lasting: None,

@@ -53,8 +53,8 @@ pub(crate) fn without_protobuf(exchange: &mut Exchange) -> Result<(), Status> {
     let rest: Vec<&str> = accept.split(',').filter(good).collect();
     if rest.is_empty() {
         return Err(Status::not_acceptable(format!(
-            "only the following media types are accepted: application/json, application/yaml{}",
-            also(exchange)
+            "only the following media types are accepted: {}",
+            crate::negotiate::media_types(exchange.cbor)
         )));
     }
     if let Ok(rest) = HeaderValue::from_str(&rest.join(",")) {
@@ -147,6 +147,30 @@ fn check_place(info: &RequestInfo, target: &Target) -> Result<(), Status> {
     Err(if custom { unnamed() } else { Status::method_not_allowed() })
 }
 
+/// Whether the resource, or its subresource, has the verb.
+fn is_done(exchange: &Exchange, target: &Target) -> Result<(), Status> {
+    let (info, facts, custom) =
+        (&exchange.info, target.served.facts, target.resource().is_custom());
+    let verbs = match info.subresource.as_str() {
+        "" => facts.verbs,
+        name => match facts.subresource(name) {
+            Some(subresource) => subresource.verbs,
+            None if custom => return Err(Status::not_found(target.group_resource(), &info.name)),
+            None => return Err(Status::no_route()),
+        },
+    };
+    if custom && !info.subresource.is_empty() && !verbs.contains(&info.verb) {
+        return Err(Status::method_not_supported(target.group_resource(), info.verb));
+    }
+    // Upstream's router knows no HEAD of built-in resources; custom ones are not in it.
+    let takes_head = info.subresource == "proxy" || custom;
+    let head = exchange.parts.method == Method::HEAD && !takes_head;
+    if head || !verbs.contains(&info.verb) {
+        return Err(Status::method_not_allowed());
+    }
+    Ok(())
+}
+
 /// The same of what is about a resource.
 async fn handle_resource(
     server: &Arc<Server>,
@@ -179,6 +203,7 @@ async fn handle_resource(
     let facts = target.served.facts;
     exchange.facts = Some(facts);
     if target.resource().is_custom() {
+        exchange.unrouted = true;
         without_protobuf(exchange)?;
     }
     warn_of_deprecation(server, exchange, &target);
@@ -187,17 +212,8 @@ async fn handle_resource(
     {
         return explain::answer(server, exchange, explanations, &target).await;
     }
+    is_done(exchange, &target)?;
     let info = &exchange.info;
-    let verbs = match info.subresource.as_str() {
-        "" => facts.verbs,
-        name => facts.subresource(name).ok_or_else(Status::no_route)?.verbs,
-    };
-    // Upstream's router knows no HEAD of built-in resources; custom ones are not in it.
-    let takes_head = info.subresource == "proxy" || target.resource().is_custom();
-    let head = exchange.parts.method == Method::HEAD && !takes_head;
-    if head || !verbs.contains(&info.verb) {
-        return Err(Status::method_not_allowed());
-    }
     check_place(info, &target)?;
     if connect::is_stream(facts.resource, &info.subresource) {
         return connect::connect(server, exchange, &target, body).await;

@@ -160,7 +160,8 @@ fn wildness(clause: &Clause<'_>) -> u8 {
 /// # Errors
 /// 406 where the client accepts nothing the server can write.
 pub(crate) fn negotiate(exchange: &Exchange) -> Result<Form, Status> {
-    let form = choose(exchange.header(ACCEPT), Offered { transforms: true, cbor: exchange.cbor })?;
+    let offered = Offered { transforms: true, cbor: exchange.cbor, routed: !exchange.unrouted };
+    let form = choose(exchange.header(ACCEPT), offered)?;
     match form.transform {
         Transform::Table(_) => Ok(Form { include: Include::of(exchange)?, ..form }),
         Transform::None | Transform::Partial(_) => Ok(form),
@@ -170,7 +171,7 @@ pub(crate) fn negotiate(exchange: &Exchange) -> Result<Form, Status> {
 /// The form of an answer that is always the object itself, errors included: what is not understood is JSON.
 #[must_use]
 pub(crate) fn plain(exchange: &Exchange) -> Form {
-    let offered = Offered { transforms: false, cbor: exchange.cbor };
+    let offered = Offered { transforms: false, cbor: exchange.cbor, routed: false };
     choose(exchange.header(ACCEPT), offered).unwrap_or_default()
 }
 
@@ -180,6 +181,8 @@ struct Offered {
     /// Tables and metadata alone.
     transforms: bool,
     cbor: bool,
+    /// Upstream's router asks first what is accepted.
+    routed: bool,
 }
 
 fn choose(header: &str, offered: Offered) -> Result<Form, Status> {
@@ -187,7 +190,7 @@ fn choose(header: &str, offered: Offered) -> Result<Form, Status> {
         return Ok(Form::default());
     }
     let clauses = clauses(header);
-    if offered.transforms && !clauses.iter().any(|it| it.is_known(offered.cbor)) {
+    if offered.routed && !clauses.iter().any(|it| it.is_known(offered.cbor)) {
         return Err(no_representation(offered.cbor));
     }
     for clause in clauses {
@@ -223,6 +226,15 @@ fn no_representation(cbor: bool) -> Status {
     }
 }
 
+/// 406: no form in which objects follow each other.
+pub(crate) fn no_stream(cbor: bool) -> Status {
+    let also = if cbor { format!(", {}", crate::cbor::WATCH_MEDIA_TYPE) } else { String::new() };
+    Status::not_acceptable(format!(
+        "only the following media types are accepted: application/json;stream=watch, {}{also}",
+        crate::proto::WATCH_MEDIA_TYPE
+    ))
+}
+
 fn transform_of(clause: &Clause<'_>, allowed: bool) -> Option<Transform> {
     let (what, group, version) = (clause.param("as"), clause.param("g"), clause.param("v"));
     if what.is_empty() {
@@ -250,7 +262,7 @@ mod tests {
     }
 
     fn check_of(cbor: bool, accept: &str, expected: &str) {
-        let text = match choose(accept, Offered { transforms: true, cbor }) {
+        let text = match choose(accept, Offered { transforms: true, cbor, routed: true }) {
             Ok(form) => format!("{} {:?}", form.encoding.media_type(), form.transform),
             Err(status) => status.code.to_string(),
         };

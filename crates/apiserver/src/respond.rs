@@ -279,7 +279,7 @@ fn scale_columns(custom: bool) -> Value {
 
 /// The columns of a resource; name and creation time where it has none of its own.
 fn column_definitions(target: &Target) -> Value {
-    let describe = |name| target.resource().column_description(&target.served, name);
+    let describe = |place, name| target.resource().column_description(&target.served, place, name);
     const PLAIN: &[api::Column] = &[
         api::Column { name: "Name", kind: "string", format: "name", priority: 0 },
         api::Column { name: "Created At", kind: "date", format: "", priority: 0 },
@@ -288,9 +288,10 @@ fn column_definitions(target: &Target) -> Value {
     let columns = if columns.is_empty() { PLAIN } else { columns };
     columns
         .iter()
-        .map(|column| {
+        .enumerate()
+        .map(|(place, column)| {
             value!({"name": (column.name), "type": (column.kind), "format": (column.format),
-                "description": (describe(column.name).as_ref()), "priority": (i64::from(column.priority))})
+                "description": (describe(place, column.name).as_ref()), "priority": (i64::from(column.priority))})
         })
         .collect()
 }

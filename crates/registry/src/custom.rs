@@ -271,7 +271,7 @@ impl Version {
         Ok(Self {
             rules: rules_of(has_status, scale.map(scale_of).transpose()?),
             served: version.bool_at(&["served"]),
-            deprecation: deprecation(version, facts),
+            deprecation: deprecation(spec, version, facts),
             definitions: interned::definitions(names, given.str_at(&["listKind"]))?,
             columns,
             fields: known_fields(version, fields),
@@ -312,10 +312,22 @@ fn rules_of(has_status: bool, scale: Option<Scale>) -> Rules {
     }
 }
 
-fn deprecation(version: &Value, facts: &ResourceFacts) -> Option<String> {
-    version.bool_at(&["deprecated"]).then(|| match version.str_at(&["deprecationWarning"]) {
-        "" => format!("{} {} is deprecated", facts.api_version(), facts.kind),
-        warning => warning.to_owned(),
+/// Where no words are given, the best of the better versions is named.
+fn deprecation(spec: &Value, version: &Value, facts: &ResourceFacts) -> Option<String> {
+    if !version.bool_at(&["deprecated"]) {
+        return None;
+    }
+    if let Some(warning) = version.get("deprecationWarning").and_then(Value::as_str) {
+        return Some(warning.to_owned());
+    }
+    let kind = facts.kind;
+    let told = format!("{} {kind} is deprecated", facts.api_version());
+    let served = |it: &&Value| it.bool_at(&["served"]) && !it.bool_at(&["deprecated"]);
+    let names = spec.items_at(&["versions"]).iter().filter(served).map(|it| it.str_at(&["name"]));
+    let better = names.filter(|it| rank(it) > rank(facts.version)).max_by_key(|it| rank(it));
+    Some(match better {
+        Some(name) => format!("{told}; use {}/{name} {kind}", facts.group),
+        None => told,
     })
 }
 

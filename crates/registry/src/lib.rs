@@ -120,7 +120,7 @@ pub trait AnyResource: Send + Sync + Debug {
     }
 
     /// What a column is described as.
-    fn column_description(&self, served: &Served, column: &str) -> Cow<'_, str> {
+    fn column_description(&self, served: &Served, _place: usize, column: &str) -> Cow<'_, str> {
         Cow::Borrowed(api::columns::description(served.facts, column))
     }
 

@@ -1,8 +1,9 @@
 //! What is wrong with an object's metadata, whatever its kind. Upstream: `ValidateObjectMeta` and its update.
 
 use apimachinery::validation::{self, Problems};
-use apimachinery::{FieldErrors, Object, Path, Value};
+use apimachinery::{FieldErrors, Object, Path, Value, json};
 
+use crate::check::invalid_shown;
 use crate::declaration::NameUse;
 
 /// Names of most resources: DNS subdomains.
@@ -120,6 +121,15 @@ pub fn annotations(map: &Object, path: &Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
+/// An owner reference in the order of Go's fields.
+fn shown(reference: &Value) -> String {
+    let members = ["apiVersion", "kind", "name", "uid", "controller", "blockOwnerDeletion"];
+    let told = members.iter().filter_map(|it| Some((*it, reference.get(it)?)));
+    let told: Vec<String> =
+        told.map(|(name, value)| format!("\"{name}\":{}", json::to_string(value))).collect();
+    format!("{{{}}}", told.join(","))
+}
+
 fn owner_references(references: &[Value], path: &Path<'_>, errors: &mut FieldErrors) {
     let mut controller: Option<String> = None;
     // Upstream does not say which one.
@@ -135,11 +145,8 @@ fn owner_references(references: &[Value], path: &Path<'_>, errors: &mut FieldErr
             }
         }
         if reference.str_at(&["kind"]) == "Event" && version == "v1" {
-            errors.invalid_text(
-                path,
-                "/v1, Kind=Event",
-                "/v1, Kind=Event is disallowed from being an owner",
-            );
+            let detail = "/v1, Kind=Event is disallowed from being an owner";
+            invalid_shown(path, &shown(reference), detail, errors);
         }
         if reference.bool_at(&["controller"]) {
             let kind = reference.str_at(&["kind"]);
@@ -148,7 +155,8 @@ fn owner_references(references: &[Value], path: &Path<'_>, errors: &mut FieldErr
                 let detail = format!(
                     "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {kind}/{name}"
                 );
-                errors.invalid(path, &Value::Array(references.to_vec()), &detail);
+                let each: Vec<String> = references.iter().map(shown).collect();
+                invalid_shown(path, &format!("[{}]", each.join(",")), &detail, errors);
             } else {
                 controller = Some(format!("{kind}/{name}"));
             }

@@ -44,7 +44,6 @@ pub(crate) async fn apply(
         }
         let merged = merge(server, exchange, target, &options, &applied, None)?;
         let mut value = merged.unwrap_or_else(|| applied.clone());
-        value.default_at(&["metadata", "name"], name.as_str());
         decode::patched(exchange, target, &mut value, options.field_validation, Patched::Applied)?;
         stays_in_its_place(target, &name, &mut value)?;
         let stored =

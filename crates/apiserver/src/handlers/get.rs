@@ -11,7 +11,7 @@ use crate::body::Body;
 use crate::error;
 use crate::exchange::Exchange;
 use crate::hub::object_of;
-use crate::negotiate::negotiate;
+use crate::negotiate::{Transform, negotiate};
 use crate::respond;
 use crate::target::Target;
 use crate::traces;
@@ -26,6 +26,9 @@ pub(crate) async fn get(
         return subresource::get(server, exchange, target).await;
     }
     let form = negotiate(exchange)?;
+    if matches!(form.transform, Transform::Partial(_)) {
+        super::list::check_partial_object(exchange, target)?;
+    }
     let name = &exchange.info.name;
     let key = target.key(name)?;
     let part = traces::part("storage", "get");

@@ -250,15 +250,41 @@ fn check_partial(exchange: &Exchange, target: &Target) -> Result<(), Status> {
     if accept.contains("PartialObjectMetadataList") {
         return Ok(());
     }
-    let kind = target.served.facts.kind;
-    let package = if target.served.facts.group.is_empty() {
-        "core"
+    let list = if target.resource().is_custom() {
+        "unstructured.UnstructuredList".to_owned()
     } else {
-        target.served.facts.group.split('.').next().unwrap_or_default()
+        format!("{}List", go_type(target))
     };
     Err(Status::not_acceptable(format!(
-        "you requested PartialObjectMetadata, but the requested object is a list (*{package}.{kind}List)"
+        "you requested PartialObjectMetadata, but the requested object is a list (*{list})"
     )))
+}
+
+/// An object is no list of metadata.
+pub(super) fn check_partial_object(exchange: &Exchange, target: &Target) -> Result<(), Status> {
+    let accept = exchange.header(http::header::ACCEPT);
+    let of_one = accept.match_indices("PartialObjectMetadata");
+    let lists = accept.match_indices("PartialObjectMetadataList");
+    let only_lists = lists.count() == of_one.count();
+    if !only_lists {
+        return Ok(());
+    }
+    if target.resource().is_custom() {
+        let message = "content is not a list".to_owned();
+        return Err(Status { code: 500, message, ..Status::default() });
+    }
+    Err(Status::not_acceptable(format!(
+        "you requested PartialObjectMetadataList, but the requested object is not a list (*{})",
+        go_type(target)
+    )))
+}
+
+/// What upstream's own type is called: `core.Pod`.
+fn go_type(target: &Target) -> String {
+    let facts = target.served.facts;
+    let package =
+        if facts.group.is_empty() { "core" } else { facts.group.split('.').next().unwrap_or("") };
+    format!("{package}.{}", facts.kind)
 }
 
 /// The objects that a query wants.

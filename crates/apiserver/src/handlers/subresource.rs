@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use admission::Operation;
-use apimachinery::{FieldErrors, Object, Path, Status, Value, conform, labels, value};
+use apimachinery::{FieldErrors, Object, Path, Status, Value, conform, json, labels, value};
 use http::Response;
 use registry::Scale;
 
@@ -130,7 +130,12 @@ pub(crate) async fn patch(
     let node = posted::served(&posted::SCALE)?.node;
     let shape = Target { served: registry::Served { node, ..target.served }, ..target.clone() };
     write_scale(server, exchange, target, form, &options, scale, |live| {
-        patch::apply(&shape, kind, live, &given)
+        let mut wanted = patch::apply(&shape, kind, live, &given)?;
+        conform::conform(api::schema(), node, &mut wanted).map_err(|error| {
+            let whole = json::to_vec(&wanted);
+            decode::does_not_fit(&String::from_utf8_lossy(&whole), &error.to_string())
+        })?;
+        Ok(wanted)
     })
     .await
 }
@@ -153,15 +158,12 @@ async fn write_scale(
         tracking: Tracking::Compare,
         of_live: true,
     };
-    let node = posted::served(&posted::SCALE)?.node;
     // A count without version is for the object as it is, also where updates have to name one.
     let unversioned = target.resource().rules().unconditional_update;
     let stored = write
         .run(server, exchange, target, current, |_, _, live| {
-            let mut wanted = change(&scale_of(&scale, live))?;
-            conform::conform(api::schema(), node, &mut wanted)
-                .map_err(|error| Status::bad_request(error.to_string()))?;
-            let mut value = scaled(&name, &scale, live, &wanted)?;
+            let wanted = change(&scale_of(&scale, live))?;
+            let mut value = scaled(target, &name, &scale, live, &wanted)?;
             check_uid(target, &name, live, &wanted)?;
             let version = match wanted.str_at(&["metadata", "resourceVersion"]) {
                 "" if !unversioned => live.str_at(&["metadata", "resourceVersion"]),
@@ -188,14 +190,21 @@ fn check_uid(target: &Target, name: &str, live: &Value, wanted: &Value) -> Resul
 }
 
 /// The object with the count that a `Scale` wants.
-fn scaled(name: &str, scale: &Scale, live: &Value, wanted: &Value) -> Result<Value, Status> {
+fn scaled(
+    target: &Target,
+    name: &str,
+    scale: &Scale,
+    live: &Value,
+    wanted: &Value,
+) -> Result<Value, Status> {
     let given = wanted.str_at(&["metadata", "name"]);
     let mut errors = FieldErrors::new();
     let replicas = wanted.i64_at(&["spec", "replicas"]).unwrap_or_default();
     if given.is_empty() {
         errors.required(&Path::new("metadata").child("name"), "name or generateName is required");
     }
-    if replicas < 0 {
+    // A custom resource is checked as a whole.
+    if replicas < 0 && !target.resource().is_custom() {
         let spec = Path::new("spec");
         errors.invalid(
             &spec.child("replicas"),

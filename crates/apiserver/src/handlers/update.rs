@@ -82,7 +82,9 @@ pub(crate) async fn update(
 /// The object names itself as the URL does.
 pub(crate) fn check_name(value: &Value, name: &str) -> Result<(), Status> {
     match value.str_at(&["metadata", "name"]) {
-        "" => Err(Status::bad_request("name must be provided")),
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
         given if given == name => Ok(()),
         given => Err(Status::bad_request(format!(
             "the name of the object ({given}) does not match the name on the URL ({name})"

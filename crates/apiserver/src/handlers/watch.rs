@@ -133,6 +133,9 @@ pub(crate) async fn watch(
         selection = Selection::of(&query, target)?;
     }
     let form = negotiate(exchange)?;
+    if form.encoding == Encoding::Yaml {
+        return Err(crate::negotiate::no_stream(exchange.cbor));
+    }
     let version = match options.resource_version.as_str() {
         "" => 0,
         text => parse_version(text).map_err(|why| Status {

@@ -451,8 +451,15 @@ mod tests {
                 other => format!("{number} {other:?}"),
             });
         }
-        let expected =
-            ["1 1", "11 1.5", "13 0", "15 300", "17 x", r#"24 \x12\x03\"a\""#, r#"24 \x12\x03\"b\""#];
+        let expected = [
+            "1 1",
+            "11 1.5",
+            "13 0",
+            "15 300",
+            "17 x",
+            r#"24 \x12\x03\"a\""#,
+            r#"24 \x12\x03\"b\""#,
+        ];
         assert_eq!(told[..7], expected);
         assert_eq!(told[7..], ["25 string", r"29 \x9a\x02\x01f"]);
     }

@@ -367,7 +367,7 @@ fn columns_and_selectable_fields_come_from_the_definition() {
     assert_eq!(Value::Array(row), value!(["a", 3, "10m"]));
     assert_eq!(view.selectable_fields(), ["spec.color"]);
     assert_eq!(view.field_values(&value)[0], "red");
-    let told = view.column_description(&view.own(), "Size");
+    let told = view.column_description(&view.own(), 1, "Size");
     assert_eq!(told, "Custom resource definition column (in JSONPath format): .spec.size");
 }
 

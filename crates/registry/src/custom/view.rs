@@ -235,9 +235,9 @@ impl AnyResource for CustomResource {
         &self.compiled().types
     }
 
-    fn column_description(&self, served: &Served, column: &str) -> Cow<'_, str> {
-        let place = self.facts().columns.iter().skip(1).position(|it| it.name == column);
-        match place.map(|place| self.version().columns[place].description.as_str()) {
+    fn column_description(&self, served: &Served, place: usize, column: &str) -> Cow<'_, str> {
+        let own = place.checked_sub(1).and_then(|place| self.version().columns.get(place));
+        match own.map(|it| it.description.as_str()) {
             None | Some("") => Cow::Borrowed(api::columns::description(served.facts, column)),
             Some(text) => Cow::Borrowed(text),
         }
