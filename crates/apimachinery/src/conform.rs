@@ -169,7 +169,9 @@ impl Walk<'_> {
             | (Node::RawExtension | Node::FieldsV1 | Node::Any, _)
             | (Node::SchemaOrBool(_), Value::Bool(_)) => Ok(()),
             (Node::Int32, Value::Int(number)) if i32::try_from(*number).is_ok() => Ok(()),
-            (Node::IntOrString, it) => int_or_string(it),
+            (Node::IntOrString, it) => {
+                int_or_string(it).map_err(|error| placed(error, schema, place))
+            }
             (Node::Quantity, it) => quantity(it),
             (Node::Time, Value::String(text)) => text_of(text, crate::time::canonical_time),
             (Node::MicroTime, Value::String(text)) => {
@@ -177,7 +179,9 @@ impl Walk<'_> {
             }
             (Node::Duration, Value::String(text)) => text_of(text, crate::time::canonical_duration),
             (Node::Time | Node::MicroTime | Node::Duration, it) => {
-                Err(ConformError::Value { found: described(it, false), wanted: "string".into() })
+                let error =
+                    ConformError::Value { found: described(it, false), wanted: "string".into() };
+                Err(placed(error, schema, place))
             }
             (Node::Bytes, Value::String(text)) => text_of(text, canonical_base64),
             (Node::SchemaOrArray(id), Value::Array(items)) => {
@@ -190,10 +194,11 @@ impl Walk<'_> {
             (Node::SchemaOrStrings(_), Value::Array(items)) => {
                 match items.iter().find(|it| it.as_str().is_none()) {
                     None => Ok(()),
-                    Some(odd) => Err(ConformError::Value {
-                        found: described(odd, false),
-                        wanted: "string".into(),
-                    }),
+                    Some(odd) => {
+                        let found = described(odd, false);
+                        let error = ConformError::Value { found, wanted: "string".into() };
+                        Err(placed(error, schema, place))
+                    }
                 }
             }
             (
@@ -374,9 +379,16 @@ fn mismatch(schema: &Schema, node: NodeId, odd: &Value, place: &Place<'_>) -> Co
     let numeric = matches!(schema.node(node), Node::Int32 | Node::Int64 | Node::Float64);
     let found = described(odd, numeric);
     let wanted = named_type(schema, node, place).unwrap_or_else(|| schema.go_type(node));
-    match place.field(schema) {
-        Some(of) => ConformError::Field { found, of, wanted },
-        None => ConformError::Value { found, wanted },
+    placed(ConformError::Value { found, wanted }, schema, place)
+}
+
+/// A value of the wrong type is named by the field it is in, also where its type reads itself.
+fn placed(error: ConformError, schema: &Schema, place: &Place<'_>) -> ConformError {
+    match (error, place.field(schema)) {
+        (ConformError::Value { found, wanted }, Some(of)) => {
+            ConformError::Field { found, of, wanted }
+        }
+        (error, _) => error,
     }
 }
 
@@ -490,7 +502,12 @@ mod tests {
             list(2),
             structure(
                 "Item",
-                vec![field("name", 5, Presence::Always), field("port", 4, Presence::OmitEmpty)],
+                vec![
+                    field("name", 5, Presence::Always),
+                    field("port", 4, Presence::OmitEmpty),
+                    field("target", 8, Presence::OmitEmpty),
+                    field("time", 9, Presence::OmitEmpty),
+                ],
             ),
             Node::Bool,
             Node::Int32,
@@ -500,6 +517,8 @@ mod tests {
                 "Status",
                 vec![field("phase", 5, Presence::OmitEmpty), field("ready", 4, Presence::Always)],
             ),
+            Node::IntOrString,
+            Node::Time,
         ];
         Schema { nodes: nodes.into(), go_names: (&[]).into() }
     }
@@ -557,6 +576,16 @@ mod tests {
             &format!("{text} number into Go struct field Top.labels of type string"),
         );
         check("[]", &format!("{text} array into Go value of type v1.Top"));
+        check(
+            r#"{"items":[{"target":1099511627776}]}"#,
+            &format!(
+                "{text} number 1099511627776 into Go struct field Item.items.target of type int32"
+            ),
+        );
+        check(
+            r#"{"items":[{"time":5}]}"#,
+            &format!("{text} number into Go struct field Item.items.time of type string"),
+        );
     }
 
     #[test]

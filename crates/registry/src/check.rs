@@ -228,6 +228,21 @@ pub(crate) fn invalid_shown(path: &Path<'_>, shown: &str, detail: &str, errors: 
     });
 }
 
+/// A struct that is none of those supported: `Unsupported value: {"Type":...}: supported values: ...`.
+pub(crate) fn not_supported_shown(
+    path: &Path<'_>,
+    shown: &str,
+    supported: &[&str],
+    errors: &mut FieldErrors,
+) {
+    let supported: Vec<String> = supported.iter().map(|it| format!("{it:?}")).collect();
+    errors.push(apimachinery::field::FieldError {
+        kind: apimachinery::field::ErrorType::NotSupported,
+        field: path.to_string(),
+        body: format!("Unsupported value: {shown}: supported values: {}", supported.join(", ")),
+    });
+}
+
 /// A label selector as upstream shows it: labels before expressions.
 pub(crate) fn selector_text(selector: &Value) -> String {
     let members: Vec<String> = ["matchLabels", "matchExpressions"]

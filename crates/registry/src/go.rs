@@ -259,6 +259,30 @@ pub(crate) const CRD_VERSION: &[Field] = &[
     Field("SelectableFields", "selectableFields", Plain),
 ];
 
+/// What a quota counts only.
+pub(crate) const SCOPE_SELECTOR: &[Field] = &[Field(
+    "MatchExpressions",
+    "matchExpressions",
+    List(&[
+        Field("ScopeName", "scopeName", Text),
+        Field("Operator", "operator", Text),
+        Field("Values", "values", Plain),
+    ]),
+)];
+
+/// How a deployment replaces its pods.
+pub(crate) const DEPLOYMENT_STRATEGY: &[Field] = &[
+    Field("Type", "type", Text),
+    Field(
+        "RollingUpdate",
+        "rollingUpdate",
+        Pointer(&[
+            Field("MaxUnavailable", "maxUnavailable", Number),
+            Field("MaxSurge", "maxSurge", Number),
+        ]),
+    ),
+];
+
 /// A rule of a schema.
 pub(crate) const VALIDATION_RULE: &[Field] = &[
     Field("Rule", "rule", Text),

@@ -29,24 +29,30 @@ pub(super) fn sources(volume: &Value, path: &Path<'_>, errors: &mut FieldErrors)
         let mut count = 0;
         for kind in KINDS {
             let Some(it) = source.get(kind) else { continue };
-            if count > 0 {
-                errors.forbidden(&at.child(kind), "may not specify more than 1 volume type");
-            }
             count += 1;
-            projection(kind, it, &at.child(kind), errors);
-            for place in places(kind, it) {
-                if place.is_empty() {
-                    continue;
-                }
+            match kind {
+                // Upstream names the volume here, not its source.
+                "serviceAccountToken" => token(it, path, &at.child(kind), errors),
+                kind => projection(kind, it, &at.child(kind), errors),
+            }
+            for place in places(kind, it).into_iter().filter(|it| !it.is_empty()) {
                 if taken.contains(&place) {
-                    errors.invalid_text(path, place, CONFLICTS);
+                    errors.invalid_text(path, shown_conflict(kind, it, place), CONFLICTS);
                 }
                 taken.push(place);
             }
         }
-        if count == 0 {
-            errors.required(&at, "must specify a volume type");
+        if count > 1 {
+            errors.forbidden(&at, "may not specify more than 1 volume type");
         }
+    }
+}
+
+/// What upstream shows where two sources write to one path.
+fn shown_conflict<'v>(kind: &str, source: &'v Value, place: &'v str) -> &'v str {
+    match kind {
+        "secret" | "configMap" => source.str_at(&["name"]),
+        _ => place,
     }
 }
 
@@ -59,6 +65,8 @@ fn places<'v>(kind: &str, source: &'v Value) -> Vec<&'v str> {
             .iter()
             .map(|it| source.str_at(&[it]))
             .collect(),
+        // Upstream does not look at where tokens go.
+        "serviceAccountToken" => Vec::new(),
         _ => vec![source.str_at(&["path"])],
     }
 }
@@ -70,13 +78,12 @@ fn projection(kind: &str, source: &Value, path: &Path<'_>, errors: &mut FieldErr
             items(source.items_at(&["items"]), path, errors);
         }
         "downwardAPI" => downward_items(source.items_at(&["items"]), path, errors),
-        "serviceAccountToken" => token(source, path, errors),
         "clusterTrustBundle" => trust_bundle(source, path, errors),
         _ => certificate(source, path, errors),
     }
 }
 
-fn token(source: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+fn token(source: &Value, volume: &Path<'_>, path: &Path<'_>, errors: &mut FieldErrors) {
     let seconds = source.i64_at(&["expirationSeconds"]).unwrap_or_default();
     let at = path.child("expirationSeconds");
     if seconds < TOKEN_SECONDS_MIN {
@@ -86,8 +93,8 @@ fn token(source: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         let detail = "may not specify a duration larger than 2^32 seconds";
         errors.invalid(&at, &seconds.into(), detail);
     }
-    if check::required_text(source, "path", path, errors) {
-        local_path(source.str_at(&["path"]), &path.child("path"), errors);
+    if check::required_text(source, "path", volume, errors) {
+        local_path(source.str_at(&["path"]), &volume.child("path"), errors);
     }
 }
 

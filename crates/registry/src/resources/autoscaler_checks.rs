@@ -4,13 +4,16 @@ use apimachinery::quantity::Quantity;
 use apimachinery::validation;
 use apimachinery::{FieldErrors, Path, Value};
 
-use crate::check;
+use crate::{check, rules};
 
 /// The longest time that earlier advice counts, in seconds.
 const WINDOW_SECONDS_MAX: i64 = 3600;
 /// The longest period of a scaling policy, in seconds.
 const PERIOD_SECONDS_MAX: i64 = 1800;
 const TYPES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
+
+/// Where a metric may come from, in the order in which upstream looks for it.
+const SOURCES: [&str; 5] = ["object", "external", "pods", "resource", "containerResource"];
 
 /// Checks an autoscaler of the storage version.
 pub(super) fn validate(value: &Value, errors: &mut FieldErrors) {
@@ -33,7 +36,7 @@ pub(super) fn validate(value: &Value, errors: &mut FieldErrors) {
         errors.invalid(&at, &most.into(), "must be greater than or equal to `minReplicas`");
     }
     let target = spec.get("scaleTargetRef").unwrap_or(&empty);
-    reference(target, &path.child("scaleTargetRef"), errors);
+    reference(target, Group::Named, &path.child("scaleTargetRef"), errors);
     let list = path.child("metrics");
     for (index, metric) in spec.items_at(&["metrics"]).iter().enumerate() {
         self::metric(metric, &list.index(index), errors);
@@ -53,21 +56,28 @@ pub(super) fn validate_status(value: &Value, _old: &Value, errors: &mut FieldErr
     super::workload::status_counts(value, &["currentReplicas", "desiredReplicas"], errors);
 }
 
-fn reference(target: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+/// What is said of the group of an object that is referred to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    /// Its name.
+    Named,
+    /// Its name, or nothing, which is the core group.
+    Any,
+}
+
+fn reference(target: &Value, group: Group, path: &Path<'_>, errors: &mut FieldErrors) {
     for member in ["kind", "name"] {
         check::required_name(target, member, validation::path_segment_name, path, errors);
     }
     let version = target.str_at(&["apiVersion"]);
-    let grouped = version == "v1"
-        || version
-            .split_once('/')
-            .is_some_and(|(group, rest)| !group.is_empty() && !rest.contains('/'));
-    if !grouped {
-        errors.invalid_text(
-            &path.child("apiVersion"),
-            version,
-            "apiVersion must specify API group",
-        );
+    let at = path.child("apiVersion");
+    if version.matches('/').count() > 1 {
+        errors.invalid_text(&at, version, &format!("unexpected GroupVersion string: {version}"));
+        return;
+    }
+    let named = version.split_once('/').is_some_and(|(group, _)| !group.is_empty());
+    if group == Group::Named && version != "v1" && !named {
+        errors.invalid_text(&at, version, "apiVersion must specify API group");
     }
 }
 
@@ -81,33 +91,26 @@ fn metric(metric: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         check::one_of(metric, "type", &TYPES, path, errors);
         check::one_of(metric, "type", &TYPES, path, errors);
     }
-    let mut named = None;
-    let mut count = 0;
-    for (member, of) in [
-        ("object", "Object"),
-        ("external", "External"),
-        ("pods", "Pods"),
-        ("resource", "Resource"),
-        ("containerResource", "ContainerResource"),
-    ] {
-        let Some(source) = metric.get(member) else { continue };
-        count += 1;
-        if count > 1 {
-            let detail = "must populate the given metric source only";
-            errors.forbidden(&path.child(member), detail);
-            continue;
-        }
-        named = Some(of);
-        let at = path.child(member);
+    let present: Vec<&str> =
+        SOURCES.into_iter().filter(|member| metric.get(member).is_some()).collect();
+    // Upstream looks into the first source only.
+    if let Some(member) = present.first().copied() {
+        let (source, at) = (&metric[member], path.child(member));
         match member {
             "resource" | "containerResource" => resource(source, member, &at, errors),
             _ => custom(source, member, &at, errors),
         }
     }
-    if TYPES.contains(&kind) && named != Some(kind) {
-        let member = member_of(kind);
-        errors
-            .required(&path.child(member), "must populate information for the given metric source");
+    let expected = TYPES.contains(&kind).then(|| member_of(kind));
+    if let Some(member) = expected.filter(|it| !present.contains(it)) {
+        let detail = "must populate information for the given metric source";
+        errors.required(&path.child(member), detail);
+    }
+    if present.len() > 1 {
+        for member in present.into_iter().filter(|it| expected != Some(*it)) {
+            let detail = "must populate the given metric source only";
+            errors.forbidden(&path.child(member), detail);
+        }
     }
 }
 
@@ -122,11 +125,21 @@ fn member_of(kind: &str) -> &'static str {
 }
 
 fn resource(source: &Value, member: &str, path: &Path<'_>, errors: &mut FieldErrors) {
-    if source.str_at(&["name"]).is_empty() {
+    let of_container = member == "containerResource";
+    let (name, container) = (source.str_at(&["name"]), source.str_at(&["container"]));
+    if name.is_empty() {
         errors.required(&path.child("name"), "must specify a resource name");
+    } else if of_container {
+        errors.invalid_all(&path.child("name"), name, rules::container_resource_name(name));
     }
-    if member == "containerResource" && source.str_at(&["container"]).is_empty() {
+    if of_container && container.is_empty() {
         errors.required(&path.child("container"), "must specify a container");
+    } else if of_container {
+        errors.invalid_all(
+            &path.child("container"),
+            container,
+            validation::dns1123_label(container),
+        );
     }
     let empty = Value::object();
     let target = source.get("target").unwrap_or(&empty);
@@ -147,7 +160,7 @@ fn custom(source: &Value, member: &str, path: &Path<'_>, errors: &mut FieldError
     let empty = Value::object();
     if member == "object" {
         let object = source.get("describedObject").unwrap_or(&empty);
-        reference(object, &path.child("describedObject"), errors);
+        reference(object, Group::Any, &path.child("describedObject"), errors);
     }
     let at = path.child("metric");
     let name = validation::path_segment_name;
@@ -157,13 +170,12 @@ fn custom(source: &Value, member: &str, path: &Path<'_>, errors: &mut FieldError
     } else {
         check::required_name(metric, "name", name, &at, errors);
     }
-    check::label_selector(metric.get("selector"), &at.child("selector"), errors);
     let target = source.get("target").unwrap_or(&empty);
     let at = path.child("target");
     self::target(target, &at, errors);
     let (value, average) = (target.get("value"), target.get("averageValue"));
     match member {
-        "pods" if average.is_none_or(|it| !is_positive(it)) => {
+        "pods" if average.is_none() => {
             errors
                 .required(&at.child("averageValue"), "must specify a positive target averageValue");
         }

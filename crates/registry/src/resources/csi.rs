@@ -5,7 +5,7 @@ use apimachinery::{FieldErrors, Path, Value, validation};
 use jiff::Timestamp;
 
 use super::storageclass;
-use crate::declaration::{Declaration, MetadataChecks, NameUse};
+use crate::declaration::{Declaration, MetadataChecks};
 use crate::rules::{self, each};
 use crate::{Rules, check, metadata, table};
 
@@ -20,13 +20,15 @@ pub(super) fn driver() -> Declaration {
         group: GROUP,
         resource: "csidrivers",
         default: driver_defaults,
-        name: driver_object_name,
+        name: metadata::subdomain_name,
         validate: validate_driver,
         validate_update: |it, old, errors| {
             let path = Path::new("spec");
-            for member in ["attachRequired", "fsGroupPolicy", "volumeLifecycleModes"] {
-                rules::immutable(&it["spec"], &old["spec"], member, &path, errors);
-            }
+            let (now, before) = (&it["spec"], &old["spec"]);
+            let at = path.child("attachedRequired");
+            let member = "attachRequired";
+            check::immutable(now.get(member), before.get(member), &at, errors);
+            rules::immutable(now, before, "volumeLifecycleModes", &path, errors);
         },
         row: driver_row,
         rules: Rules {
@@ -36,11 +38,6 @@ pub(super) fn driver() -> Declaration {
         },
         ..Declaration::PLAIN
     }
-}
-
-/// Drivers are named as domains are, in any case of letters.
-fn driver_object_name(name: &str, usage: NameUse) -> Vec<String> {
-    metadata::subdomain_name(&name.to_lowercase(), usage)
 }
 
 fn driver_defaults(driver: &mut Value) {
@@ -85,10 +82,14 @@ fn validate_driver(driver: &Value, errors: &mut FieldErrors) {
     let at = path.child("volumeLifecycleModes");
     for mode in spec.items_at(&["volumeLifecycleModes"]) {
         if !matches!(mode.as_str(), Some("Persistent" | "Ephemeral")) {
-            errors.not_supported(&at, mode, ["Ephemeral", "Persistent"]);
+            errors.not_supported(&at, mode, ["Persistent", "Ephemeral"]);
         }
     }
-    check::non_negative(spec, &["nodeAllocatableUpdatePeriodSeconds"], &path, errors);
+    let member = "nodeAllocatableUpdatePeriodSeconds";
+    if let Some(seconds) = spec.i64_at(&[member]).filter(|it| *it < 10) {
+        let detail = "must be greater than or equal to 10 seconds";
+        errors.invalid(&path.child(member), &seconds.into(), detail);
+    }
 }
 
 fn driver_row(driver: &Value, now: Timestamp) -> Vec<Value> {

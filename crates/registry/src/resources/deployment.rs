@@ -4,11 +4,10 @@ use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
 use super::{printing, workload};
-use crate::Rules;
-use crate::check;
 use crate::declaration::{Declaration, MetadataChecks, Scale};
 use crate::pod_spec::defaults;
 use crate::table;
+use crate::{Rules, check, go};
 
 pub(super) fn resource() -> Declaration {
     Declaration {
@@ -79,7 +78,10 @@ fn strategy(strategy: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             errors.required(&at, "this should be defaulted and never be nil");
         }
         ("RollingUpdate", Some(rolling)) => rolling_update(rolling, &at, errors),
-        _ => check::one_of(strategy, "type", &["Recreate", "RollingUpdate"], path, errors),
+        _ => {
+            let shown = go::compact(strategy, go::DEPLOYMENT_STRATEGY);
+            check::not_supported_shown(path, &shown, &["Recreate", "RollingUpdate"], errors);
+        }
     }
 }
 

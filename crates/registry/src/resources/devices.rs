@@ -235,6 +235,19 @@ fn attribute_name(name: &str) -> Vec<String> {
 
 fn request(request: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let alternatives = request.items_at(&["firstAvailable"]).len();
+    match (request.get("exactly"), alternatives > 0) {
+        (None, false) => errors.required(path, ONE_OF),
+        (Some(_), true) => {
+            let detail = format!("{ONE_OF}, but multiple fields are set");
+            errors.invalid(path, &Value::Null, &detail);
+        }
+        (Some(exactly), false) => one_request(exactly, &path.child("exactly"), errors),
+        (None, true) => first_available(request, path, errors),
+    }
+}
+
+fn first_available(request: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let alternatives = request.items_at(&["firstAvailable"]).len();
     if alternatives > ALTERNATIVES_MAX {
         errors.too_many(&path.child("firstAvailable"), alternatives, ALTERNATIVES_MAX);
     }
@@ -248,17 +261,6 @@ fn request(request: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         names.push(name);
         one_request(it, at, errors);
     });
-    if let Some(exactly) = request.get("exactly") {
-        one_request(exactly, &path.child("exactly"), errors);
-    }
-    match (request.get("exactly").is_some(), alternatives > 0) {
-        (false, false) => errors.required(path, ONE_OF),
-        (true, true) => {
-            let detail = format!("{ONE_OF}, but multiple fields are set");
-            errors.invalid(path, &Value::Null, &detail);
-        }
-        _ => {}
-    }
 }
 
 fn one_request(request: &Value, path: &Path<'_>, errors: &mut FieldErrors) {

@@ -51,8 +51,7 @@ fn validate(ingress: &Value, errors: &mut FieldErrors) {
     }
     let older = ingress.str_at(&["metadata", "annotations", CLASS]);
     if !older.is_empty() && spec.get("ingressClassName").is_some() {
-        let (root, annotations) = (Path::new("metadata"), "annotations");
-        let at = root.child(annotations);
+        let at = Path::new("annotations");
         let detail = "can not be set when the class field is also set";
         errors.invalid_text(&at.child(CLASS), older, detail);
     }
@@ -72,9 +71,8 @@ fn rule(rule: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         let at = path.child("host");
         if validation::parse_ip(name).is_some() {
             errors.invalid_text(&at, name, "must be a DNS name, not an IP address");
-        } else {
-            host(name, &at, errors);
         }
+        host(name, &at, errors);
     }
     let Some(http) = rule.get("http") else { return };
     let at = path.child("http");
@@ -88,7 +86,10 @@ fn http_path(it: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let kind = it.get("pathType").and_then(Value::as_str);
     let (text, at) = (it.str_at(&["path"]), path.child("path"));
     match kind {
-        None => errors.required(&path.child("pathType"), "pathType must be specified"),
+        None => {
+            errors.required(&path.child("pathType"), "pathType must be specified");
+            return;
+        }
         Some("Exact" | "Prefix") => absolute_path(text, &at, errors),
         Some("ImplementationSpecific") => {
             if !text.is_empty() && !text.starts_with('/') {
@@ -118,18 +119,20 @@ fn backend(backend: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             errors.invalid_text(path, "", "cannot set both resource and service backends");
         }
         (Some(resource), None) => object_reference(resource, &path.child("resource"), errors),
-        (None, None) => errors.required(path, "port name or number is required"),
+        (None, None) => errors.invalid_text(path, "", "resource or service backend is required"),
         (None, Some(service)) => {
             let at = path.child("service");
-            check::required_name(service, "name", validation::dns1035_label, &at, errors);
-            service_port(&service["port"], &at, errors);
+            check::required_name(service, "name", validation::dns1123_label, &at, errors);
+            service_port(&service["port"], path, errors);
         }
     }
 }
 
+/// Upstream says of the backend what is wrong with its port as a whole.
 fn service_port(port: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let (name, number) = (port.str_at(&["name"]), port.i64_at(&["number"]).unwrap_or_default());
-    let at = path.child("port");
+    let service = path.child("service");
+    let at = service.child("port");
     match (name.is_empty(), number) {
         (false, 0) => errors.invalid_all(&at.child("name"), name, validation::port_name(name)),
         (false, _) => errors.invalid_text(path, "", "cannot set both port name & port number"),

@@ -161,7 +161,7 @@ fn indexes(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             let detail = "must be less than or equal to completions";
             errors.invalid(&path.child("maxFailedIndexes"), &most.into(), detail);
         }
-    } else if matches!(spec.str_at(&["completionMode"]), "" | "NonIndexed") {
+    } else if spec.get("completionMode").is_none_or(|it| it.as_str() == Some("NonIndexed")) {
         for (member, given) in [("backoffLimitPerIndex", per_index), ("maxFailedIndexes", most)] {
             if let Some(given) = given {
                 errors.invalid(&path.child(member), &given.into(), NEEDS_INDEXES);

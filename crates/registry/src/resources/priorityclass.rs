@@ -44,7 +44,7 @@ fn validate(class: &Value, errors: &mut FieldErrors) {
         let detail = format!("maximum allowed value of a user defined priority is {USER_MAX}");
         errors.forbidden(&root.child("value"), &detail);
     }
-    let policies = ["Never", "PreemptLowerPriority"];
+    let policies = ["PreemptLowerPriority", "Never"];
     check::optional_one_of(class, "preemptionPolicy", &policies, &root, errors);
 }
 

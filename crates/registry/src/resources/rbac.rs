@@ -1,5 +1,6 @@
 //! Role, ClusterRole, RoleBinding, ClusterRoleBinding: one rule each for what may be done, and to whom it is granted.
 
+use apimachinery::labels::Selector;
 use apimachinery::{FieldErrors, Path, Value, validation};
 use jiff::Timestamp;
 
@@ -111,6 +112,10 @@ fn aggregation(role: &Value, errors: &mut FieldErrors) {
     }
     each(rule, "clusterRoleSelectors", &path, errors, |selector, at, errors| {
         check::label_selector(Some(selector), at, errors);
+        // Upstream shows what came of the selector, which is nothing.
+        if Selector::from_value(Some(selector)).is_err() {
+            errors.invalid(at, &Value::Null, "invalid label selector.");
+        }
     });
 }
 

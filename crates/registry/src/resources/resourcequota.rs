@@ -4,8 +4,7 @@ use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
 use crate::declaration::{Declaration, MetadataChecks};
-use crate::rules::{self, each};
-use crate::{Rules, check, table};
+use crate::{Rules, check, go, rules, table};
 
 const SCOPES: &[&str] = &[
     "BestEffort",
@@ -16,6 +15,15 @@ const SCOPES: &[&str] = &[
     "Terminating",
     "VolumeAttributesClass",
 ];
+
+/// Scopes that leave nothing to count together.
+const CONTRARY: [[&str; 2]; 2] =
+    [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]];
+
+/// Scopes that pods are in or not, without values.
+const PLAIN_SCOPES: [&str; 5] =
+    ["BestEffort", "NotBestEffort", "Terminating", "NotTerminating", "CrossNamespacePodAffinity"];
+const EXISTS_ONLY: &str = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
 
 pub(super) fn resource() -> Declaration {
     Declaration {
@@ -35,7 +43,7 @@ fn validate(quota: &Value, errors: &mut FieldErrors) {
     hard(&quota["spec"], "hard", &path, errors);
     scopes(&quota["spec"], &path, errors);
     if let Some(selector) = quota.at(&["spec", "scopeSelector"]) {
-        scope_selector(selector, &path.child("scopeSelector"), errors);
+        scope_selector(&quota["spec"], selector, &path.child("scopeSelector"), errors);
     }
 }
 
@@ -79,34 +87,60 @@ fn scopes(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             }
         }
     }
-    for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
+    for pair in CONTRARY {
         if pair.iter().all(|scope| names.contains(scope)) {
             errors.invalid(&at, all, "conflicting scopes");
         }
     }
 }
 
-fn scope_selector(selector: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    each(selector, "matchExpressions", path, errors, |expression, at, errors| {
+/// Upstream names the list, not which of its expressions is wrong.
+fn scope_selector(spec: &Value, selector: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let at = path.child("matchExpressions");
+    let mut names = Vec::new();
+    for expression in selector.items_at(&["matchExpressions"]) {
         let scope = expression.str_at(&["scopeName"]);
         if !SCOPES.contains(&scope) {
             errors.invalid_text(&at.child("scopeName"), scope, "unsupported scope");
         }
-        let values = !expression.items_at(&["values"]).is_empty();
-        let place = at.child("values");
-        match expression.str_at(&["operator"]) {
-            "In" | "NotIn" if !values => {
-                let detail = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
-                errors.required(&place, detail);
+        for (resource, _) in rules::quantities(spec, "hard") {
+            if rules::is_quota_resource(resource) && !fits(scope, resource) {
+                let shown = go::compact(selector, go::SCOPE_SELECTOR);
+                check::invalid_shown(&at, &shown, "unsupported scope applied to resource", errors);
             }
-            "Exists" | "DoesNotExist" if values => {
-                let detail = "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector";
-                errors.invalid(&place, &expression["values"], detail);
-            }
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            odd => errors.invalid_text(&at.child("operator"), odd, "not a valid selector operator"),
         }
-    });
+        scope_operator(scope, expression, &at, errors);
+        names.push(scope);
+    }
+    for pair in CONTRARY {
+        if pair.iter().all(|scope| names.contains(scope)) {
+            let all = spec.get("scopes").unwrap_or(&Value::Null);
+            errors.invalid(&at, all, "conflicting scopes");
+        }
+    }
+}
+
+fn scope_operator(scope: &str, expression: &Value, at: &Path<'_>, errors: &mut FieldErrors) {
+    let values = !expression.items_at(&["values"]).is_empty();
+    let (operator, place) = (at.child("operator"), at.child("values"));
+    let given = expression.str_at(&["operator"]);
+    if PLAIN_SCOPES.contains(&scope) && given != "Exists" {
+        errors.invalid_text(&operator, given, EXISTS_ONLY);
+    }
+    match given {
+        "In" | "NotIn" if !values => {
+            let detail =
+                "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
+            errors.required(&place, detail);
+        }
+        "Exists" | "DoesNotExist" if values => {
+            let detail =
+                "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
+            errors.invalid(&place, &expression["values"], detail);
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        odd => errors.invalid_text(&operator, odd, "not a valid selector operator"),
+    }
 }
 
 fn validate_update(quota: &Value, old: &Value, errors: &mut FieldErrors) {

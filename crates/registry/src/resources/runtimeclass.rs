@@ -25,7 +25,8 @@ fn validate(class: &Value, errors: &mut FieldErrors) {
     let root = Path::new("");
     check::required_name(class, "handler", validation::dns1123_label, &root, errors);
     let overhead = root.child("overhead");
-    let at = overhead.child("podFixed");
+    // Upstream checks it as the limits of a container, and calls it so.
+    let at = overhead.child("limits");
     for (name, text) in rules::quantities(&class["overhead"], "podFixed") {
         errors.invalid_all(&at.key(name), name, rules::container_resource_name(name));
         rules::amount(name, text, &at.key(name), errors);

@@ -60,9 +60,8 @@ fn source(source: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             let at = path.child("persistentVolumeName");
             if name.is_empty() {
                 errors.required(&at, "must specify non empty persistentVolumeName");
-            } else {
-                errors.invalid_all(&at, name, validation::dns1123_subdomain(name));
             }
+            errors.invalid_all(&at, name, validation::dns1123_subdomain(name));
         }
         (Some(spec), None) => {
             persistent::inline_spec(spec, &path.child("inlineVolumeSpec"), errors);

@@ -104,7 +104,7 @@ fn networking() {
         &[
             "spec.rules[0].host: Invalid value: \"10.0.0.1\": must be a DNS name, not an IP address",
             "spec.rules[0].http.paths[0].path: Invalid value: \"/a//b\": must not contain '//'",
-            "spec.rules[0].http.paths[0].backend: Required value: port name or number is required",
+            "spec.rules[0].http.paths[0].backend: Invalid value: \"\": resource or service backend is required",
         ],
     );
     check(
@@ -209,6 +209,114 @@ fn definitions_of_custom_resources() {
         &[
             "spec.validation.openAPIV3Schema.properties[b].default: Invalid value: \"integer\":  in body must be of type string: \"integer\"",
             "spec.validation.openAPIV3Schema.properties[c].default: Too long: may not be more than 1 bytes",
+        ],
+    );
+}
+
+#[test]
+fn what_upstream_calls_by_other_names() {
+    check(
+        r#"{"kind":"ResourceQuota","apiVersion":"v1","spec":{"hard":{"pods":"1","services":"1"},"scopeSelector":{"matchExpressions":[{"scopeName":"BestEffort","operator":"In","values":["a"]},{"scopeName":"x","operator":"y"}]}}}"#,
+        &[
+            "spec.scopeSelector.matchExpressions: Invalid value: {\"MatchExpressions\":[{\"ScopeName\":\"BestEffort\",\"Operator\":\"In\",\"Values\":[\"a\"]},{\"ScopeName\":\"x\",\"Operator\":\"y\",\"Values\":null}]}: unsupported scope applied to resource",
+            "spec.scopeSelector.matchExpressions.operator: Invalid value: \"In\": must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity",
+            "spec.scopeSelector.matchExpressions.scopeName: Invalid value: \"x\": unsupported scope",
+            "spec.scopeSelector.matchExpressions: Invalid value: {\"MatchExpressions\":[{\"ScopeName\":\"BestEffort\",\"Operator\":\"In\",\"Values\":[\"a\"]},{\"ScopeName\":\"x\",\"Operator\":\"y\",\"Values\":null}]}: unsupported scope applied to resource",
+            "spec.scopeSelector.matchExpressions.operator: Invalid value: \"y\": not a valid selector operator",
+        ],
+    );
+    check(
+        r#"{"kind":"RuntimeClass","apiVersion":"node.k8s.io/v1","handler":"h","overhead":{"podFixed":{"x":"1"}}}"#,
+        &[
+            "overhead.limits[x]: Invalid value: \"x\": must be a standard resource type or fully qualified",
+            "overhead.limits[x]: Invalid value: \"x\": must be a standard resource for containers",
+        ],
+    );
+    check(
+        r#"{"kind":"Deployment","apiVersion":"apps/v1","spec":{"selector":{"matchLabels":{"a":"b"}},"strategy":{"type":"x","rollingUpdate":{"maxSurge":3,"maxUnavailable":"y"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}}"#,
+        &[
+            "spec.strategy: Unsupported value: {\"Type\":\"x\",\"RollingUpdate\":{\"MaxUnavailable\":\"y\",\"MaxSurge\":3}}: supported values: \"Recreate\", \"RollingUpdate\"",
+        ],
+    );
+    check(
+        r#"{"kind":"CSIDriver","apiVersion":"storage.k8s.io/v1","spec":{"nodeAllocatableUpdatePeriodSeconds":9,"volumeLifecycleModes":["x"]}}"#,
+        &[
+            "spec.volumeLifecycleModes: Unsupported value: \"x\": supported values: \"Persistent\", \"Ephemeral\"",
+            "spec.nodeAllocatableUpdatePeriodSeconds: Invalid value: 9: must be greater than or equal to 10 seconds",
+        ],
+    );
+    check(
+        r#"{"kind":"VolumeAttachment","apiVersion":"storage.k8s.io/v1","spec":{"attacher":"a","nodeName":"n","source":{"persistentVolumeName":""}}}"#,
+        &[
+            "spec.source.persistentVolumeName: Required value: must specify non empty persistentVolumeName",
+            "spec.source.persistentVolumeName: Invalid value: \"\": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+        ],
+    );
+    check(
+        r#"{"kind":"PriorityClass","apiVersion":"scheduling.k8s.io/v1","preemptionPolicy":"x"}"#,
+        &[
+            "preemptionPolicy: Unsupported value: \"x\": supported values: \"PreemptLowerPriority\", \"Never\"",
+        ],
+    );
+}
+
+#[test]
+fn backends_of_ingresses() {
+    check(
+        r#"{"kind":"Ingress","apiVersion":"networking.k8s.io/v1","spec":{"defaultBackend":{"service":{"name":"1s","port":{}}},"rules":[{"http":{"paths":[{"backend":{}}]}}]}}"#,
+        &[
+            "spec.defaultBackend: Required value: port name or number is required",
+            "spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified",
+        ],
+    );
+}
+
+#[test]
+fn metrics_of_autoscalers_and_selectors_of_roles() {
+    check(
+        r#"{"kind":"HorizontalPodAutoscaler","apiVersion":"autoscaling/v2","spec":{"maxReplicas":1,"scaleTargetRef":{"apiVersion":"apps/v1","kind":"k","name":"n"},"metrics":[{"type":"Resource","pods":{"metric":{"name":"m"},"target":{"type":"AverageValue","averageValue":"1"}},"resource":{"name":"cpu"}}]}}"#,
+        &["spec.metrics[0].pods: Forbidden: must populate the given metric source only"],
+    );
+    check(
+        r#"{"kind":"ClusterRole","apiVersion":"rbac.authorization.k8s.io/v1","aggregationRule":{"clusterRoleSelectors":[{"matchExpressions":[{"key":"a","operator":"x"}]}]}}"#,
+        &[
+            "aggregationRule.clusterRoleSelectors[0].matchExpressions[0].operator: Invalid value: \"x\": not a valid selector operator",
+            "aggregationRule.clusterRoleSelectors[0]: Invalid value: null: invalid label selector.",
+        ],
+    );
+}
+
+#[test]
+fn projected_volumes() {
+    check(
+        r#"{"kind":"Pod","apiVersion":"v1","spec":{"serviceAccountName":"s","containers":[{"name":"c","image":"i"}],"volumes":[{"name":"v","projected":{"sources":[{"serviceAccountToken":{}},{"configMap":{"name":"c","items":[{"key":"a","path":"p"}]}},{"secret":{"name":"s","items":[{"key":"a","path":"p"}]},"downwardAPI":{}}]}}]}}"#,
+        &[
+            "spec.volumes[0].projected.path: Required value",
+            "spec.volumes[0].projected: Invalid value: \"s\": conflicting duplicate paths",
+            "spec.volumes[0].projected.sources[2]: Forbidden: may not specify more than 1 volume type",
+        ],
+    );
+}
+
+#[test]
+fn what_upstream_does_not_look_at() {
+    check(
+        r#"{"kind":"ResourceClaim","apiVersion":"resource.k8s.io/v1","spec":{"devices":{"requests":[{"name":"r","exactly":{},"firstAvailable":[{}]}]}}}"#,
+        &[
+            "spec.devices.requests[0]: Invalid value: null: exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
+        ],
+    );
+    check(
+        r#"{"kind":"HorizontalPodAutoscaler","apiVersion":"autoscaling/v2","spec":{"maxReplicas":1,"scaleTargetRef":{"apiVersion":"apps/v1","kind":"k","name":"n"},"metrics":[{"type":"Object","object":{"describedObject":{"apiVersion":"v9","kind":"k","name":"n"},"metric":{"name":"m","selector":{"matchExpressions":[{"key":"k","operator":"x"}]}},"target":{"type":"Value","value":"1"}}}]}}"#,
+        &[],
+    );
+    check(
+        r#"{"kind":"HorizontalPodAutoscaler","apiVersion":"autoscaling/v2","spec":{"maxReplicas":1,"scaleTargetRef":{"apiVersion":"a/b/c","kind":"k","name":"n"},"metrics":[{"type":"ContainerResource","containerResource":{"name":"x","container":"A","target":{"type":"Utilization","averageUtilization":1}}}]}}"#,
+        &[
+            "spec.scaleTargetRef.apiVersion: Invalid value: \"a/b/c\": unexpected GroupVersion string: a/b/c",
+            "spec.metrics[0].containerResource.name: Invalid value: \"x\": must be a standard resource type or fully qualified",
+            "spec.metrics[0].containerResource.name: Invalid value: \"x\": must be a standard resource for containers",
+            "spec.metrics[0].containerResource.container: Invalid value: \"A\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
         ],
     );
 }
