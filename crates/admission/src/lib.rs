@@ -3,7 +3,6 @@
 //!
 //! Plugins read other objects through [`Objects`], the server's caches; they never see the store.
 
-mod admin_access;
 mod always;
 mod always_pull_images;
 mod anti_affinity;

@@ -11,12 +11,12 @@ use crate::webhooks::mutating::Mutating;
 use crate::webhooks::validating::Validating;
 use crate::webhooks::{self, Webhooks};
 use crate::{
-    Parts, Plugin, admin_access, always, always_pull_images, anti_affinity, certificates,
-    claim_resize, declared_features, default_class, deny_external_ips, escalation,
-    event_rate_limit, extended_resources, image_policy, limit_ranger, namespace_exists,
-    node_restriction, object_in_use, owner_references, pod_group_protection, pod_node_selector,
-    pod_resize, pod_security, pod_tolerations, pod_topology_labels, priority, resource_quota,
-    runtime_class, service_account, taint_nodes,
+    Parts, Plugin, always, always_pull_images, anti_affinity, certificates, claim_resize,
+    declared_features, default_class, deny_external_ips, escalation, event_rate_limit,
+    extended_resources, image_policy, limit_ranger, namespace_exists, node_restriction,
+    object_in_use, owner_references, pod_group_protection, pod_node_selector, pod_resize,
+    pod_security, pod_tolerations, pod_topology_labels, priority, resource_quota, runtime_class,
+    service_account, taint_nodes,
 };
 
 /// Those that are off unless somebody asks for them. NodeRestriction is another of upstream's: whoever makes a chain
@@ -116,7 +116,6 @@ fn of_other_objects(parts: &Parts) -> List {
         Arc::new(pod_topology_labels::PodTopologyLabels::new(objects())),
         Arc::new(declared_features::NodeDeclaredFeatureValidator::new(objects())),
         Arc::new(pod_resize::PodResizeValidator::new(objects())),
-        Arc::new(admin_access::AdminAccess::new(objects())),
         // Upstream asks this where roles are stored, before they are checked: the last that may refuse unseen
         // what comes after.
         Arc::new(escalation::RoleEscalation::new(Arc::clone(&parts.rbac), authorizer())),

@@ -560,32 +560,3 @@ async fn pods_know_their_node_s_zone_from_when_they_are_bound() {
     check("pods", r#"{"spec":{}}"#, r#"{"spec":{}}"#).await;
     check("pods/eviction", "{}", "not handled").await;
 }
-
-#[tokio::test]
-async fn admin_access_to_devices_is_for_namespaces_that_are_for_it() {
-    let check = async |label: &str, object: &str, refused: bool| {
-        let objects = FixedObjects::default();
-        let mut namespace = parse(r#"{"metadata":{"name":"ns"}}"#);
-        namespace.set_at(&["metadata", "labels", "resource.kubernetes.io/admin-access"], label);
-        objects.put("", "namespaces", &namespace);
-        let plugin = admin_access::AdminAccess::new(Arc::new(Fixed(objects)));
-        for path in ["resourceclaims.resource.k8s.io", "resourceclaimtemplates.resource.k8s.io"] {
-            let spec = parse(object);
-            let spec = if path.contains("templates") {
-                apimachinery::value!({"spec": spec})
-            } else {
-                spec
-            };
-            let object = apimachinery::value!({"metadata": {"name": "c"}, "spec": spec});
-            let told = create(&plugin, path, &json::to_string(&object)).await;
-            let words =
-                "spec.devices.requests[1].adminAccess: Forbidden: admin access to devices requires";
-            assert_eq!(told.contains(words), refused, "{path} {label}: {told}");
-        }
-    };
-    let plain = r#"{"devices":{"requests":[{"name":"r","exactly":{"deviceClassName":"c"}}]}}"#;
-    let admin = r#"{"devices":{"requests":[{"name":"r"},{"name":"s","exactly":{"deviceClassName":"c","adminAccess":true}}]}}"#;
-    check("false", plain, false).await;
-    check("false", admin, true).await;
-    check("true", admin, false).await;
-}

@@ -3,6 +3,7 @@
 //! A request goes `serve -> FILTERS -> handlers::VERB -> registry (data) + admission -> storage`. The same way for a
 //! socket and for a client in the process; only the socket is left out.
 
+mod admin_access;
 mod aggregator;
 pub mod allocate;
 mod attended;

@@ -12,7 +12,6 @@ use registry::Generation;
 use super::admit::{Admission, admit};
 use super::update::Tracking;
 use super::{owners, subresource, update};
-use crate::Server;
 use crate::allocate::{Reservation, reserve};
 use crate::body::Body;
 use crate::decode;
@@ -25,6 +24,7 @@ use crate::respond;
 use crate::shown;
 use crate::target::Target;
 use crate::unbuilt;
+use crate::{Server, admin_access};
 
 /// How many letters a generated name ends in.
 const SUFFIX_LENGTH: usize = 5;
@@ -124,7 +124,8 @@ async fn attempt_create(
     }
     let name = value.str_at(&["metadata", "name"]).to_owned();
     admission.name.clone_from(&name);
-    let mut errors = target.resource().validate(&target.served, &value);
+    let mut errors = admin_access::check(server, target.served.facts, &value).await?;
+    errors.extend(target.resource().validate(&target.served, &value));
     privileged::check(server, target.served.facts, &value, &mut errors);
     if !errors.is_empty() {
         let facts = target.storage().facts;

@@ -183,14 +183,19 @@ async fn token(server: &Server, mut object: Value) -> Value {
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect();
-    let mut status = value!({"user": {}});
+    // Upstream writes what it finds out into the status that was sent.
+    let mut status = object.get("status").cloned().unwrap_or_else(|| value!({"user": {}}));
+    status.remove_at(&["authenticated"]);
     let mut failed: Vec<String> = Vec::new();
+    let mut known = false;
     for authenticator in &server.access.authenticators {
         match authenticator.review(&token, &audiences).await {
             Ok(None) => {}
             Ok(Some(reviewed)) => {
-                failed.clear();
-                status = value!({"authenticated": true, "user": (&reviewed.user)});
+                known = true;
+                status.set_at(&["authenticated"], true);
+                status.set_at(&["user"], value!(&reviewed.user));
+                status.remove_at(&["audiences"]);
                 if !reviewed.audiences.is_empty() {
                     let list: Value = reviewed.audiences.iter().map(String::as_str).collect();
                     status.set_at(&["audiences"], list);
@@ -200,8 +205,12 @@ async fn token(server: &Server, mut object: Value) -> Value {
             Err(error) => failed.push(error.to_string()),
         }
     }
-    if !failed.is_empty() {
-        status.set_at(&["error"], format!("[invalid bearer token, {}]", failed.join(", ")));
+    if !known {
+        let error = match failed.as_slice() {
+            [] => "invalid bearer token".to_owned(),
+            failed => format!("[invalid bearer token, {}]", failed.join(", ")),
+        };
+        status.set_at(&["error"], error);
     }
     object.set_at(&["status"], status);
     object
@@ -247,10 +256,8 @@ fn check_access(kind: Kind, object: &Value) -> Result<(), Status> {
             let at = spec.child("resourceAttributes");
             errors.invalid_text(&at.child("namespace"), asked, "must match metadata.namespace");
         }
-        if object.at(&["spec", "nonResourceAttributes"]).is_some() {
-            let spec = Path::new("spec");
-            let at = spec.child("nonResourceAttributes");
-            errors.forbidden(&at, "disallowed on this kind of request");
+        if let Some(path) = object.at(&["spec", "nonResourceAttributes"]) {
+            errors.push(invalid_path(path, "disallowed on this kind of request"));
         }
     }
     if !errors.is_empty() {
@@ -373,20 +380,24 @@ fn attributes<'r>(user: &'r UserInfo, spec: &'r Value, selectors: &'r Selectors)
     }
 }
 
+/// What is wrong with a question about a path, which is shown as upstream's internal type writes itself.
+fn invalid_path(path: &Value, why: &str) -> FieldError {
+    let text = |member| json::to_string(&Value::from(path.str_at(&[member])));
+    let shown = format!("{{\"Path\":{},\"Verb\":{}}}", text("path"), text("verb"));
+    FieldError {
+        kind: ErrorType::Invalid,
+        field: "spec.nonResourceAttributes".into(),
+        body: format!("Invalid value: {shown}: {why}"),
+    }
+}
+
 fn validate_attributes(spec: &Value, errors: &mut FieldErrors) {
     let at = Path::new("spec");
     let (resource, path) = (spec.get("resourceAttributes"), spec.get("nonResourceAttributes"));
     match (resource, path) {
         (Some(_), Some(path)) => {
-            // Shown as upstream's internal type writes itself.
-            let text = |member| json::to_string(&Value::from(path.str_at(&[member])));
-            let shown = format!("{{\"Path\":{},\"Verb\":{}}}", text("path"), text("verb"));
             let why = "cannot be specified in combination with resourceAttributes";
-            errors.push(FieldError {
-                kind: ErrorType::Invalid,
-                field: "spec.nonResourceAttributes".into(),
-                body: format!("Invalid value: {shown}: {why}"),
-            });
+            errors.push(invalid_path(path, why));
         }
         (None, None) => errors.invalid(
             &at.child("resourceAttributes"),
