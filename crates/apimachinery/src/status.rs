@@ -285,15 +285,14 @@ impl Status {
         }
     }
 
-    /// 405: whoever answers for a resource does not do this.
+    /// 405: not a verb of a custom resource.
     #[must_use]
     pub fn method_not_supported(of: GroupResource<'_>, verb: &str) -> Self {
-        let resource = of.to_string();
-        let message = format!(
-            "{verb} is not supported on resources of kind {}",
-            crate::field::quote(resource.trim_matches('"'))
-        );
-        Self::about(405, "MethodNotAllowed", of, "", message)
+        let shown = crate::field::quote(&of.to_string());
+        let message = format!("{verb} is not supported on resources of kind {shown}");
+        let details =
+            Details { group: of.group.into(), kind: of.resource.into(), ..Details::default() };
+        Self { details: Some(Box::new(details)), ..Self::failure(405, "MethodNotAllowed", message) }
     }
 
     /// 406: no form the client accepts.

@@ -144,9 +144,16 @@ pub(crate) fn answer(
     server: &Server,
     exchange: &Exchange,
 ) -> Option<Result<Response<Body>, Status>> {
-    let path = exchange.info.path.trim_end_matches('/');
-    let parts: Vec<&str> = path.split('/').skip(1).collect();
-    server.catalog.with_discovery(|documents| answer_from(exchange, &parts, documents))
+    let path = exchange.info.path.as_str();
+    let parts: Vec<&str> = path.trim_end_matches('/').split('/').skip(1).collect();
+    server.catalog.with_discovery(|documents| {
+        // Of the built-in documents upstream has only the list of groups under a path that ends in a slash too.
+        let open = path.ends_with('/') && parts != ["apis"];
+        if open && !parts.get(1).is_some_and(|group| documents.is_custom(group)) {
+            return None;
+        }
+        answer_from(exchange, &parts, documents)
+    })
 }
 
 fn answer_from(

@@ -112,6 +112,27 @@ pub(crate) async fn handle(
     exchange: &mut Exchange,
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
+    match route(server, exchange, body).await {
+        // Upstream's server of custom resources hands on what it does not know, and behind it is nobody.
+        Err(status) if status == Status::no_route() && is_custom_group(&exchange.info.path) => {
+            Ok(health::not_found())
+        }
+        answer => answer,
+    }
+}
+
+/// Whether a path is of a group that is not built in.
+fn is_custom_group(path: &str) -> bool {
+    let mut parts = path.split('/').filter(|it| !it.is_empty());
+    parts.next() == Some("apis")
+        && parts.next().is_some_and(|group| api::all_resources().all(|it| it.group != group))
+}
+
+async fn route(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    body: RequestBody,
+) -> Result<Response<Body>, Status> {
     if let Some(remote) = server.aggregator.route(&exchange.info) {
         if exchange.info.verb == "watch" {
             // It begins where it is passed on to.
@@ -159,7 +180,7 @@ fn is_done(exchange: &Exchange, target: &Target) -> Result<(), Status> {
             None => return Err(Status::no_route()),
         },
     };
-    if custom && !info.subresource.is_empty() && !verbs.contains(&info.verb) {
+    if custom && !verbs.contains(&info.verb) {
         return Err(Status::method_not_supported(target.group_resource(), info.verb));
     }
     // Upstream's router knows no HEAD of built-in resources; custom ones are not in it.
@@ -169,6 +190,24 @@ fn is_done(exchange: &Exchange, target: &Target) -> Result<(), Status> {
         return Err(Status::method_not_allowed());
     }
     Ok(())
+}
+
+/// Upstream's router of built-in resources takes a slash at the end of a collection for the beginning of a name, and knows
+/// no other empty parts of a path.
+fn check_slashes(info: &RequestInfo, target: &Target) -> Result<(), Status> {
+    let free = info.subresource == "proxy" || info.verb == "watch";
+    if free || target.resource().is_custom() {
+        return Ok(());
+    }
+    let open = info.path.strip_suffix('/');
+    if open.is_some_and(|_| !info.name.is_empty()) || open.unwrap_or(&info.path).contains("//") {
+        return Err(Status::no_route());
+    }
+    match (open, info.verb) {
+        (None, _) => Ok(()),
+        (Some(_), "create") => Err(Status::method_not_allowed()),
+        (Some(_), _) => Err(Status::bad_request("name must be provided")),
+    }
 }
 
 /// The same of what is about a resource.
@@ -215,6 +254,7 @@ async fn handle_resource(
     is_done(exchange, &target)?;
     let info = &exchange.info;
     check_place(info, &target)?;
+    check_slashes(info, &target)?;
     if connect::is_stream(facts.resource, &info.subresource) {
         return connect::connect(server, exchange, &target, body).await;
     }

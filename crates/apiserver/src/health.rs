@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use apimachinery::{Status, json, value};
 use futures::future::BoxFuture;
-use http::Response;
+use http::{Method, Response};
 
 use crate::Server;
 use crate::body::Body;
@@ -60,6 +60,12 @@ pub(crate) async fn answer(
     let path = exchange.info.path.as_str();
     let mut parts = path.trim_start_matches('/').splitn(2, '/');
     match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
+        // Upstream's mux knows each path as it is, its router knows no empty parts.
+        ("healthz" | "livez" | "readyz" | "metrics", "") if path.ends_with('/') => Ok(not_found()),
+        ("version", "") if path.ends_with('/') => Err(Status::no_route()),
+        ("version", "") if exchange.parts.method != Method::GET => {
+            Err(Status::method_not_allowed())
+        }
         ("healthz" | "livez" | "readyz", rest) => health(server, exchange, rest).await,
         (".well-known", "openid-configuration" | "openid-configuration/") => {
             openid(server, exchange)
@@ -83,7 +89,7 @@ pub(crate) async fn answer(
 }
 
 /// What upstream's mux answers where no handler is.
-fn not_found() -> Response<Body> {
+pub(crate) fn not_found() -> Response<Body> {
     respond::text(404, "404 page not found\n")
 }
 
