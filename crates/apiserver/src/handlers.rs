@@ -168,30 +168,6 @@ fn check_place(info: &RequestInfo, target: &Target) -> Result<(), Status> {
     Err(if custom { unnamed() } else { Status::method_not_allowed() })
 }
 
-/// Whether the resource, or its subresource, has the verb.
-fn is_done(exchange: &Exchange, target: &Target) -> Result<(), Status> {
-    let (info, facts, custom) =
-        (&exchange.info, target.served.facts, target.resource().is_custom());
-    let verbs = match info.subresource.as_str() {
-        "" => facts.verbs,
-        name => match facts.subresource(name) {
-            Some(subresource) => subresource.verbs,
-            None if custom => return Err(Status::not_found(target.group_resource(), &info.name)),
-            None => return Err(Status::no_route()),
-        },
-    };
-    if custom && !verbs.contains(&info.verb) {
-        return Err(Status::method_not_supported(target.group_resource(), info.verb));
-    }
-    // Upstream's router knows no HEAD of built-in resources; custom ones are not in it.
-    let takes_head = info.subresource == "proxy" || custom;
-    let head = exchange.parts.method == Method::HEAD && !takes_head;
-    if head || !verbs.contains(&info.verb) {
-        return Err(Status::method_not_allowed());
-    }
-    Ok(())
-}
-
 /// Upstream's router of built-in resources takes a slash at the end of a collection for the beginning of a name, and knows
 /// no other empty parts of a path.
 fn check_slashes(info: &RequestInfo, target: &Target) -> Result<(), Status> {
@@ -208,6 +184,28 @@ fn check_slashes(info: &RequestInfo, target: &Target) -> Result<(), Status> {
         (Some(_), "create") => Err(Status::method_not_allowed()),
         (Some(_), _) => Err(Status::bad_request("name must be provided")),
     }
+}
+
+/// Refuses what the resource, or this part of it, does not know.
+fn check_verb(info: &RequestInfo, method: &Method, target: &Target) -> Result<(), Status> {
+    let (facts, custom) = (target.served.facts, target.resource().is_custom());
+    let verbs = match info.subresource.as_str() {
+        "" => facts.verbs,
+        name => match facts.subresource(name) {
+            Some(subresource) => subresource.verbs,
+            None if custom => return Err(Status::not_found(target.group_resource(), &info.name)),
+            None => return Err(Status::no_route()),
+        },
+    };
+    // Upstream's router knows no HEAD of built-in resources; custom ones are not in it.
+    let head = *method == Method::HEAD && !custom && info.subresource != "proxy";
+    if verbs.contains(&info.verb) && !head {
+        return Ok(());
+    }
+    Err(match custom {
+        true => Status::method_not_supported(target.group_resource(), info.verb),
+        false => Status::method_not_allowed(),
+    })
 }
 
 /// The same of what is about a resource.
@@ -251,8 +249,8 @@ async fn handle_resource(
     {
         return explain::answer(server, exchange, explanations, &target).await;
     }
-    is_done(exchange, &target)?;
     let info = &exchange.info;
+    check_verb(info, &exchange.parts.method, &target)?;
     check_place(info, &target)?;
     check_slashes(info, &target)?;
     if connect::is_stream(facts.resource, &info.subresource) {
