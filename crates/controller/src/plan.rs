@@ -107,7 +107,7 @@ pub struct PlannedAction {
     /// Recorded when it succeeded; `{name}` in the message stands for the name the server chose.
     pub on_success: Option<Event>,
     /// Recorded when it failed; `{error}` in the message stands for why.
-    pub on_failure: Option<Event>,
+    pub on_failure: Vec<Event>,
 }
 
 /// A live read that the plan needs; the runner reads and plans again.
@@ -171,7 +171,7 @@ impl Plan {
 
     /// Adds a write to the last stage.
     pub fn act(&mut self, action: Action) -> &mut PlannedAction {
-        self.add(PlannedAction { action, on_success: None, on_failure: None })
+        self.add(PlannedAction { action, on_success: None, on_failure: Vec::new() })
     }
 
     /// Adds a write with its events to the last stage.

@@ -32,6 +32,8 @@ struct State<K> {
     /// Keys that came while they were worked on.
     again: BTreeSet<K>,
     delayed: BTreeMap<(Instant, u64), K>,
+    /// When those come that are held back so that several changes make one piece of work.
+    held: BTreeMap<K, Instant>,
     sequence: u64,
     failures: BTreeMap<K, u32>,
 }
@@ -44,6 +46,7 @@ impl<K: Ord + Clone> Default for Queue<K> {
             working: BTreeMap::new(),
             again: BTreeSet::new(),
             delayed: BTreeMap::new(),
+            held: BTreeMap::new(),
             sequence: 0,
             failures: BTreeMap::new(),
         };
@@ -68,11 +71,20 @@ impl<K: Ord + Clone> Queue<K> {
 
     /// Adds a key at a later time.
     pub fn add_at(&self, key: K, at: Instant) {
+        self.state.lock().delay(key, at);
+        self.wake.notify_one();
+    }
+
+    /// Adds a key after a pause, in which it is added once however often it comes.
+    pub fn add_held(&self, key: K, pause: Duration) {
         {
             let mut state = self.state.lock();
-            state.sequence += 1;
-            let sequence = state.sequence;
-            state.delayed.insert((at, sequence), key);
+            if state.held.contains_key(&key) {
+                return;
+            }
+            let at = Instant::now() + pause;
+            state.held.insert(key.clone(), at);
+            state.delay(key, at);
         }
         self.wake.notify_one();
     }
@@ -193,12 +205,21 @@ impl<K: Ord + Clone> State<K> {
         true
     }
 
+    fn delay(&mut self, key: K, at: Instant) {
+        self.sequence += 1;
+        self.delayed.insert((at, self.sequence), key);
+    }
+
     fn release(&mut self, now: Instant, metrics: Option<&QueueMetrics>) {
         while let Some(entry) = self.delayed.first_entry() {
             if entry.key().0 > now {
                 break;
             }
+            let at = entry.key().0;
             let key = entry.remove();
+            if self.held.get(&key) == Some(&at) {
+                self.held.remove(&key);
+            }
             self.add(key, metrics);
         }
     }
@@ -237,6 +258,21 @@ mod tests {
         queue.done(&"a");
         assert_eq!(queue.next().await, "a");
         queue.done(&"a");
+        assert!(queue.is_idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_is_held_back_comes_once_and_later_again() {
+        let (queue, start) = (Queue::default(), Instant::now());
+        for _ in 0..2 {
+            queue.add_held("a", Duration::from_secs(1));
+            tokio::time::advance(Duration::from_millis(400)).await;
+            queue.add_held("a", Duration::from_secs(1));
+            assert_eq!(queue.next().await, "a");
+            queue.done(&"a");
+        }
+        assert_eq!(start.elapsed().as_millis(), 2000);
+        queue.state.lock().release(start + Duration::from_secs(9), None);
         assert!(queue.is_idle());
     }
 

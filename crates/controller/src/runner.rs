@@ -18,7 +18,7 @@ use crate::gate::Condition;
 use crate::plan::{Action, Event, Fetch, Plan, PlannedAction};
 use crate::queue::Queue;
 use crate::snapshot::Snapshot;
-use crate::watches::Defined;
+use crate::watches::{Defined, Watched};
 use crate::{Controller, Watches};
 
 /// What is logged when a key fails.
@@ -115,8 +115,7 @@ impl<C: Controller> Runner<C> {
     pub async fn run(self: Arc<Self>, stop: ShutdownSignal) {
         let watches = self.controller.watches(Watches::default());
         let caches = &self.environment.caches;
-        let stores: Vec<_> =
-            watches.entries.iter().map(|(resource, _)| caches.store(resource)).collect();
+        let stores: Vec<_> = watches.entries.iter().map(|it| caches.store(&it.resource)).collect();
         if let Some(defined) = watches.defined {
             let definitions = caches.store(&defined.by);
             tokio::select! {
@@ -133,11 +132,14 @@ impl<C: Controller> Runner<C> {
             }
         }
         let snapshot = Snapshot::new(Arc::clone(&self.environment.caches), BTreeMap::new());
-        for ((_, mapper), store) in watches.entries.into_iter().zip(stores) {
+        for (Watched { mapper, held, .. }, store) in watches.entries.into_iter().zip(stores) {
             let (queue, snapshot) = (Arc::clone(&self.queue), snapshot.clone());
             store.listen(Arc::new(move |change| {
                 for key in mapper(change, &snapshot) {
-                    queue.add(key);
+                    match held.is_zero() {
+                        true => queue.add(key),
+                        false => queue.add_held(key, held),
+                    }
                 }
             }));
         }
@@ -360,7 +362,7 @@ impl<C: Controller> Runner<C> {
             // Nothing comes into a namespace that is going: there is nothing left to do.
             Err(error) if error.is_namespace_terminating() => Ok(Vec::new()),
             Err(error) => {
-                if let Some(event) = &planned.on_failure {
+                for event in &planned.on_failure {
                     self.record(event, "", &error.to_string());
                 }
                 let conditions = if error.is_unknown_outcome() {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::reflector::StoreChange;
 use client::{ObjectKey, Resource};
@@ -17,8 +18,15 @@ type ResourceMapper<K> = Arc<dyn Fn(&Resource, &StoreChange, &Snapshot) -> Vec<K
 
 /// What is watched. Built by [`crate::Controller::watches`].
 pub struct Watches<K> {
-    pub(crate) entries: Vec<(Resource, Mapper<K>)>,
+    pub(crate) entries: Vec<Watched<K>>,
     pub(crate) defined: Option<Defined<K>>,
+}
+
+/// A resource, whom its changes concern, and how long they are held back so that many of them make one piece of work.
+pub(crate) struct Watched<K> {
+    pub(crate) resource: Resource,
+    pub(crate) mapper: Mapper<K>,
+    pub(crate) held: Duration,
 }
 
 /// Resources that come and go while the controller runs.
@@ -37,7 +45,7 @@ impl<K> Default for Watches<K> {
 
 impl<K> fmt::Debug for Watches<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.entries.iter().map(|(resource, _)| &resource.plural)).finish()
+        f.debug_list().entries(self.entries.iter().map(|it| &it.resource.plural)).finish()
     }
 }
 
@@ -58,7 +66,19 @@ impl<K> Watches<K> {
         resource: Resource,
         keys: impl Fn(&StoreChange, &Snapshot) -> Vec<K> + Send + Sync + 'static,
     ) -> Self {
-        self.entries.push((resource, Arc::new(keys)));
+        self.entries.push(Watched { resource, mapper: Arc::new(keys), held: Duration::ZERO });
+        self
+    }
+
+    /// Watches the resource of a Rust type, and lets a key's changes gather for so long.
+    #[must_use]
+    pub fn on_held<T: k8s_openapi::Resource>(
+        mut self,
+        held: Duration,
+        keys: impl Fn(&StoreChange, &Snapshot) -> Vec<K> + Send + Sync + 'static,
+    ) -> Self {
+        let resource = Resource::of::<T>();
+        self.entries.push(Watched { resource, mapper: Arc::new(keys), held });
         self
     }
 

@@ -1,11 +1,13 @@
 //! Deployment: ReplicaSets of a template's versions, rolled from one to the next. Upstream: `pkg/controller/deployment`.
 
 mod plan;
+mod rollback;
 mod rolling;
 mod scale;
 mod sets;
 mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use client::ObjectKey;
@@ -32,8 +34,17 @@ pub struct Observed {
     pub sets: Vec<Arc<ReplicaSet>>,
     /// How many names of sets of its present template were taken by others.
     pub collisions: Option<i32>,
-    /// How many pods of its sets exist and are not over, those on their way out too.
-    pub running_pods: usize,
+    /// By set, how many of its pods exist and are not over, those on their way out too.
+    pub running_pods: BTreeMap<String, usize>,
+}
+
+/// What is remembered of a deployment from one plan to the next.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The set that the last plan was to make, where it did nothing before that.
+    creating: Option<String>,
+    /// Why it could not be made.
+    refused: Option<String>,
 }
 
 impl Controller for Deployments {
@@ -41,7 +52,7 @@ impl Controller for Deployments {
     const QUEUE: &'static str = "deployment";
     type Key = ObjectKey;
     type Observed = Observed;
-    type Memory = ();
+    type Memory = Memory;
 
     fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
         watches.own::<Deployment>().on::<ReplicaSet>(concerned).on::<Pod>(owner_of_gone_pod)
@@ -53,10 +64,12 @@ impl Controller for Deployments {
         let selector = owner::selector(&deployment.spec.selector);
         let mut sets: Vec<Arc<ReplicaSet>> = snapshot.by_index(BY_CONTROLLER, &uid);
         let store = snapshot.store::<Pod>();
-        let pods = sets.iter().flat_map(|set| {
-            store.by_index(BY_CONTROLLER, set.metadata.uid.as_deref().unwrap_or_default())
-        });
-        let running_pods = pods.filter(|it| !it.pod().is_over()).count();
+        let running_of = |set: &Arc<ReplicaSet>| {
+            let uid = set.metadata.uid.clone().unwrap_or_default();
+            let pods = store.by_index(BY_CONTROLLER, &uid);
+            (uid, pods.iter().filter(|it| !it.pod().is_over()).count())
+        };
+        let running_pods = sets.iter().map(running_of).collect();
         let orphans = snapshot.by_index::<ReplicaSet>(ORPHANS, &key.namespace);
         let orphans = orphans.into_iter().filter(|set| {
             !owner::is_deleting(&set.metadata) && owner::matches(&selector, &set.metadata)
@@ -67,8 +80,14 @@ impl Controller for Deployments {
         Some(Observed { deployment, sets, collisions, running_pods })
     }
 
-    fn plan(&self, observed: &Observed, (): &mut (), now: Timestamp) -> Plan {
-        plan::plan(observed, now)
+    fn plan(&self, observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
+        plan::plan(observed, memory, now)
+    }
+
+    fn applied(&self, memory: &mut Memory, failure: Option<&str>) {
+        // A set that is there already is one that the cache does not show yet.
+        let refused = |why: &&str| memory.creating.is_some() && !why.contains("already exists");
+        memory.refused = failure.filter(refused).map(str::to_owned);
     }
 }
 

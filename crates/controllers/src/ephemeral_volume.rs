@@ -133,12 +133,12 @@ fn create(plan: &mut Plan, pod: &Value, volume: &Value, name: String) {
         object: claim,
         exists_is_fine: false,
     });
-    planned.on_failure = Some(Event {
+    planned.on_failure = vec![Event {
         about,
         kind: EventType::Warning,
         reason: "ProvisioningFailed",
         message: "ephemeral volume: failed to create PVC: {error}".into(),
-    });
+    }];
 }
 
 #[cfg(test)]

@@ -49,6 +49,11 @@ pub enum Owner {
     Unknown(Fetch),
     /// Its kind is not known here: it counts as present.
     Foreign,
+    /// It would be in a namespace, where what names it is in none: it counts as present, and that is told.
+    Misplaced {
+        /// Some namespace has it.
+        exists: bool,
+    },
 }
 
 /// What the collector sees of an object.
@@ -204,6 +209,10 @@ impl Kinds {
         };
         let uid = reference.uid.as_str();
         let store = snapshot.store_for(&resource);
+        if resource.namespaced && dependent.namespace.is_empty() {
+            // Nothing of a namespace can own what is in none: it is not known what such a reference means.
+            return Owner::Misplaced { exists: store.list("").iter().any(|it| it.uid == uid) };
+        }
         if let Some(cached) = store.get(&key).filter(|it| it.uid == uid) {
             let waits = cached.is_deleting() && plan::waits(&cached.value());
             return Owner::Present { waits };

@@ -43,6 +43,8 @@ pub use metrics::Metrics;
 
 /// The finalizer of pods that are not counted yet.
 pub const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
+/// How long the changes of a job's pods gather: those that fail together are seen together (upstream: `SyncJobBatchPeriod`).
+const GATHER: Duration = Duration::from_secs(1);
 /// The value of `spec.managedBy` that means this controller.
 const MANAGER: &str = "kubernetes.io/job-controller";
 
@@ -88,7 +90,8 @@ impl Controller for Jobs {
                 }
                 keys
             })
-            .on::<Pod>(concerned)
+            .on::<Pod>(uncounted)
+            .on_held::<Pod>(GATHER, concerned)
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &Key) -> Option<Observed> {
@@ -161,17 +164,23 @@ fn meant(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     owned.chain(children.map(|it| Key::Job(it.key.clone()))).collect()
 }
 
-/// The job of a pod, or those that might adopt it; the pod itself where nobody counts it.
+/// The job of a pod, or those that might adopt it.
 fn concerned(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     let mut jobs = controller::watches::controllers(change, "Job");
     jobs.extend(select::adopters::<Job>(snapshot, change, selector));
-    let mut keys: Vec<Key> = jobs.into_iter().map(Key::Job).collect();
-    let tracked = change.new.as_ref().filter(|it| it.mentions(FINALIZER));
-    let pod = tracked.and_then(|it| it.decode::<Pod>());
-    if pod.is_some_and(|pod| is_orphan(snapshot, &pod)) {
-        keys.push(Key::Orphan(change.key()));
+    jobs.into_iter().map(Key::Job).collect()
+}
+
+/// The job of a pod that has lost its finalizer, which was the last thing before it is counted; the pod itself where nobody
+/// counts it.
+fn uncounted(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
+    let tracked = |it: &Option<Arc<Cached>>| it.as_ref().is_some_and(|it| it.mentions(FINALIZER));
+    if !tracked(&change.new) {
+        return if tracked(&change.old) { concerned(change, snapshot) } else { Vec::new() };
     }
-    keys
+    let pod = change.new.as_ref().and_then(|it| it.decode::<Pod>());
+    let orphan = pod.is_some_and(|pod| is_orphan(snapshot, &pod));
+    orphan.then(|| Key::Orphan(change.key())).into_iter().collect()
 }
 
 /// Whether a pod waits to be counted by a job that is not there.

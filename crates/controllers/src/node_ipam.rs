@@ -204,7 +204,7 @@ impl Controller for NodeIpam {
             patch: value!({"metadata": {"uid": uid}, "spec": {"podCIDR": first, "podCIDRs": all}}),
             gone_is_fine: true,
         });
-        planned.on_failure = Some(told("CIDRAssignmentFailed"));
+        planned.on_failure = vec![told("CIDRAssignmentFailed")];
         plan
     }
 }

@@ -8,6 +8,7 @@ mod renewals;
 mod zones;
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use apimachinery::{Value, time, value};
@@ -16,6 +17,7 @@ use client::events::{EventType, ObjectReference};
 use client::indexes::BY_NODE;
 use client::reflector::{Cached, StoreChange};
 use client::{ObjectKey, Resource};
+use compact_str::CompactString;
 use component_base::Clock;
 use controller::{Action, Controller, Event, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
@@ -58,13 +60,24 @@ pub struct NodeLifecycle {
     zones: Arc<Mutex<Zones>>,
     /// One of their leases.
     renewals: Arc<Mutex<Renewals>>,
+    /// Pods that came to a node that was not ready, or into another phase there, by node.
+    moved: Moved,
 }
+
+type Moved = Arc<Mutex<BTreeMap<CompactString, BTreeSet<ObjectKey>>>>;
 
 impl NodeLifecycle {
     /// A controller that has seen no node yet.
     #[must_use]
     pub fn new(options: Options, metrics: Metrics, clock: Arc<dyn Clock>) -> Self {
-        Self { options, metrics, clock, zones: Arc::default(), renewals: Arc::default() }
+        Self {
+            options,
+            metrics,
+            clock,
+            zones: Arc::default(),
+            renewals: Arc::default(),
+            moved: Arc::default(),
+        }
     }
 }
 
@@ -134,6 +147,7 @@ impl Controller for NodeLifecycle {
         let (zones, metrics) = (Arc::clone(&self.zones), self.metrics.clone());
         let (of_pods, of_leases) = (Arc::clone(&self.zones), Arc::clone(&self.zones));
         let (renewals, clock) = (Arc::clone(&self.renewals), Arc::clone(&self.clock));
+        let moved = Arc::clone(&self.moved);
         watches
             .on::<Node>(move |change, _| nodes_of(&mut zones.lock(), &metrics, change))
             .on::<NodeLease>(move |change, _| match renewals.lock().see(change, clock.now()) {
@@ -141,7 +155,7 @@ impl Controller for NodeLifecycle {
                 Lease::Renewed(node) | Lease::Other(node) => vec![ObjectKey::new("", node)],
                 Lease::Nothing => Vec::new(),
             })
-            .on::<Pod>(move |change, _| node_of(&of_pods, change))
+            .on::<Pod>(move |change, _| node_of(&of_pods, &moved, change))
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
@@ -169,6 +183,7 @@ impl Controller for NodeLifecycle {
                         format!("Node {name} event: Removing Node {name} from Controller");
                     plan.event(about, EventType::Normal, "RemovingNode", message);
                 }
+                self.moved.lock().remove(name.as_str());
                 plan.forget = true;
                 plan
             }
@@ -241,10 +256,15 @@ impl NodeLifecycle {
             return plan;
         }
         self.taint(&mut plan, &wanted, now);
-        if ready_status(&wanted) != "True" {
-            for pod in &observed.pods {
-                not_ready(&mut plan, pod, now);
-            }
+        // A node that says itself that it is not ready looks after the pods that it has: only what comes to it is not ready.
+        let moved = self.moved.lock().remove(name).unwrap_or_default();
+        let touched = |pod: &&Arc<Pod>| match ready_status(&wanted) {
+            "Unknown" => true,
+            "False" => moved.contains(&key_of(&pod.metadata)),
+            _ => false,
+        };
+        for pod in observed.pods.iter().filter(touched) {
+            not_ready(&mut plan, pod, now);
         }
         plan
     }
@@ -327,12 +347,19 @@ fn nodes_of(zones: &mut Zones, metrics: &Metrics, change: &StoreChange) -> Vec<O
 }
 
 /// The node of a pod, unless it is ready: only on others pods matter.
-fn node_of(zones: &Mutex<Zones>, change: &StoreChange) -> Vec<ObjectKey> {
+fn node_of(zones: &Mutex<Zones>, moved: &Moved, change: &StoreChange) -> Vec<ObjectKey> {
     let Some(pod) = &change.new else { return Vec::new() };
+    let place = |it: &Cached| (it.pod().node.clone(), it.pod().phase);
+    let stays = change.old.as_ref().is_some_and(|old| place(old) == place(pod));
     match pod.pod().node.as_str() {
         "" => Vec::new(),
         name if zones.lock().is_ready(name) => Vec::new(),
-        name => vec![ObjectKey::new("", name)],
+        name => {
+            if !stays {
+                moved.lock().entry(name.into()).or_default().insert(change.key());
+            }
+            vec![ObjectKey::new("", name)]
+        }
     }
 }
 

@@ -89,15 +89,18 @@ pub fn from_template_value(template: Value, owner: &Owner<'_>) -> Value {
 }
 
 /// Plans creations in stages, each twice as large as the one before, so that a refusal stops them early (upstream: slow
-/// start).
+/// start). Of each stage the last comes first: nothing depends on it, but what upstream starts side by side begins so too,
+/// and who compares the ages of pods finds them alike.
 pub fn slow_start(plan: &mut Plan, creations: impl IntoIterator<Item = PlannedAction>) {
     let mut creations = creations.into_iter().peekable();
     let mut size = 1;
     while creations.peek().is_some() {
         plan.then();
-        for creation in creations.by_ref().take(size) {
+        let mut stage: Vec<PlannedAction> = creations.by_ref().take(size).collect();
+        stage.rotate_right(1);
+        stage.into_iter().for_each(|creation| {
             plan.add(creation);
-        }
+        });
         size *= 2;
     }
 }

@@ -111,7 +111,7 @@ impl Step<'_> {
         planned.on_success =
             Some(event(EventType::Normal, "SuccessfulDelete", format!("Deleted job {name}")));
         let failed = "Deleted job: {error}".to_owned();
-        planned.on_failure = Some(event(EventType::Warning, "FailedDelete", failed));
+        planned.on_failure = vec![event(EventType::Warning, "FailedDelete", failed)];
         self.status.active.iter_mut().for_each(|all| all.retain(|it| it.uid.as_deref() != uid));
     }
 
@@ -191,10 +191,8 @@ impl Step<'_> {
         let (at, missed) = self.latest(&schedule, &zone)?;
         let first_look = memory.told.is_none_or(|told| told < at);
         if missed > MANY_MISSED && first_look {
-            let message = format!(
-                "too many missed start times: {missed}. Set or decrease .spec.startingDeadlineSeconds or check clock skew"
-            );
-            self.tell(EventType::Warning, "TooManyMissedTimes", message);
+            let message = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
+            self.tell(EventType::Warning, "TooManyMissedTimes", message.into());
         }
         if self.is_too_late(at) {
             if first_look {
@@ -329,7 +327,7 @@ impl Step<'_> {
         planned.on_success =
             Some(event(EventType::Normal, "SuccessfulCreate", format!("Created job {name}")));
         let failed = "Error creating job: {error}".to_owned();
-        planned.on_failure = Some(event(EventType::Warning, "FailedCreate", failed));
+        planned.on_failure = vec![event(EventType::Warning, "FailedCreate", failed)];
     }
 
     /// A time in the zone of the schedule, as the annotation has it.

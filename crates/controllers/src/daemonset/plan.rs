@@ -144,7 +144,9 @@ fn carry_out(
             exists_is_fine: false,
         },
         on_success: event(EventType::Normal, "SuccessfulCreate", "Created pod: {name}".into()),
-        on_failure: event(EventType::Warning, "FailedCreate", "Error creating: {error}".into()),
+        on_failure: event(EventType::Warning, "FailedCreate", "Error creating: {error}".into())
+            .into_iter()
+            .collect(),
     });
     pods::slow_start(plan, creations);
     plan.then();
@@ -157,7 +159,9 @@ fn carry_out(
                 "SuccessfulDelete",
                 format!("Deleted pod: {name}"),
             ),
-            on_failure: event(EventType::Warning, "FailedDelete", "Error deleting: {error}".into()),
+            on_failure: event(EventType::Warning, "FailedDelete", "Error deleting: {error}".into())
+                .into_iter()
+                .collect(),
         });
     }
 }

@@ -1,5 +1,7 @@
 //! What is to be done for a deployment: one step towards the wanted state.
 
+use std::collections::BTreeMap;
+
 use apimachinery::Value;
 use client::Resource;
 use client::events::EventType;
@@ -8,7 +10,7 @@ use controller::{Action, Event, Plan};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 
-use super::{Observed, rolling, scale, sets, status};
+use super::{Memory, Observed, rollback, rolling, scale, sets, status};
 use crate::owner::{self, Owner, key_of, to_value};
 
 /// A step being planned.
@@ -17,11 +19,15 @@ pub(super) struct Step<'o> {
     pub(super) new: Option<&'o ReplicaSet>,
     /// The other sets, oldest first.
     pub(super) old: Vec<&'o ReplicaSet>,
-    pub(super) running_pods: usize,
+    pub(super) running_pods: &'o BTreeMap<String, usize>,
     pub(super) collisions: Option<i32>,
     pub(super) plan: Plan,
     /// Whether a set was created or resized: the status then waits for the next step.
     pub(super) moved: bool,
+    /// Whether the counts of the status show progress, which gives the deadline another start.
+    pub(super) progressed: bool,
+    /// The set that is made first of all.
+    pub(super) creating: Option<String>,
     /// The revision that the deployment is to have, where it has another: written with its status, as upstream does.
     pub(super) revision: Option<String>,
     /// A reason and message for the condition Progressing that this step gives.
@@ -29,7 +35,7 @@ pub(super) struct Step<'o> {
     pub(super) now: Timestamp,
 }
 
-pub(super) fn plan(observed: &Observed, now: Timestamp) -> Plan {
+pub(super) fn plan(observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
     let deployment = &observed.deployment;
     let owner =
         Owner { api_version: "apps/v1", kind: "Deployment", metadata: &deployment.metadata };
@@ -49,15 +55,21 @@ pub(super) fn plan(observed: &Observed, now: Timestamp) -> Plan {
         deployment,
         new,
         old,
-        running_pods: observed.running_pods,
+        running_pods: &observed.running_pods,
         collisions: observed.collisions,
         plan,
         moved: false,
+        progressed: false,
+        creating: None,
         revision: None,
         progress: None,
         now,
     };
+    if let Some(why) = memory.refused.take() {
+        status::refused(&mut step, memory.creating.as_deref().unwrap_or_default(), &why);
+    }
     step.run(&owner);
+    memory.creating = step.creating;
     step.plan
 }
 
@@ -73,12 +85,19 @@ impl Step<'_> {
         self.plan.then();
         let paused = sets::spec(self.deployment).paused.unwrap_or_default();
         if paused {
-            scale::scale(self);
-            self.clean_up();
+            if !self.update_new_set() {
+                scale::scale(self);
+                self.clean_up();
+            }
             return status::write(self);
         }
+        if let Some(revision) = rollback::wanted(self.deployment) {
+            return rollback::roll_back(self, owner, revision);
+        }
         if scale::is_scaling(self) {
-            scale::scale(self);
+            if !self.update_new_set() {
+                scale::scale(self);
+            }
             return status::write(self);
         }
         if sets::is_rolling(self.deployment) {
@@ -89,45 +108,58 @@ impl Step<'_> {
         } else {
             self.recreate(owner);
         }
-        if !self.moved && status::is_complete(self.deployment, self.new, self.running_pods) {
+        if !self.moved && status::is_complete(self.deployment, self.new) {
             self.clean_up();
         }
         status::write(self);
     }
 
-    /// Makes the set of the present template, or brings its annotations up to date; also the deployment's revision.
-    fn ensure_new_set(&mut self, owner: &Owner<'_>, size: i32) {
-        let next = self.old.iter().map(|set| sets::revision(set)).max().unwrap_or_default() + 1;
-        let Some(new) = self.new else {
-            let object = {
-                let size = sets::Size { replicas: size, revision: next };
-                sets::make_set(self.deployment, owner, self.collisions, &size)
-            };
-            let name = object.str_at(&["metadata", "name"]).to_owned();
-            self.set_revision(next);
-            let namespace = self.deployment.metadata.namespace.clone().unwrap_or_default();
-            let message = format!("Scaled up replica set {name} from 0 to {size}");
-            let event = (size > 0).then(|| self.event("ScalingReplicaSet", message));
-            let action = Action::Create {
-                resource: set_resource(),
-                namespace,
-                object,
-                exists_is_fine: false,
-            };
-            self.plan.then();
-            let planned = self.plan.act(action);
-            planned.on_success = event;
-            self.progress =
-                Some(("NewReplicaSetCreated", format!("Created new replica set \"{name}\"")));
-            self.moved = true;
-            return;
-        };
-        let target = next.max(sets::revision(new));
+    /// The revision that comes after those of the old sets.
+    fn next_revision(&self) -> i64 {
+        self.old.iter().map(|set| sets::revision(set)).max().unwrap_or_default() + 1
+    }
+
+    /// Brings the annotations of the present template's set up to date, and the deployment's revision; whether the set is
+    /// written.
+    fn update_new_set(&mut self) -> bool {
+        let Some(new) = self.new else { return false };
+        let target = self.next_revision().max(sets::revision(new));
         self.set_revision(target);
-        if let Some(object) = sets::updated_set(self.deployment, new, target) {
+        let updated = sets::updated_set(self.deployment, new, target);
+        self.moved |= updated.is_some();
+        if let Some(object) = updated {
             self.plan.act(Action::Update { resource: set_resource(), subresource: "", object });
-            self.moved = true;
         }
+        self.moved
+    }
+
+    /// Makes the set of the present template, or brings its annotations up to date; also the deployment's revision.
+    pub(super) fn ensure_new_set(&mut self, owner: &Owner<'_>, size: i32) {
+        if self.new.is_some() {
+            self.update_new_set();
+            return;
+        }
+        let revision = self.next_revision();
+        let size = sets::Size { replicas: size, revision };
+        let object = sets::make_set(self.deployment, owner, self.collisions, &size);
+        let name = object.str_at(&["metadata", "name"]).to_owned();
+        self.set_revision(revision);
+        let namespace = self.deployment.metadata.namespace.clone().unwrap_or_default();
+        let message = format!("Scaled up replica set {name} from 0 to {}", size.replicas);
+        let made = (size.replicas > 0)
+            .then(|| self.event(EventType::Normal, "ScalingReplicaSet", message));
+        let refused = format!("Failed to create new replica set \"{name}\": {{error}}");
+        let refused = self.event(EventType::Warning, status::REFUSED, refused);
+        let action =
+            Action::Create { resource: set_resource(), namespace, object, exists_is_fine: false };
+        self.creating = self.plan.is_quiet().then(|| name.clone());
+        self.plan.then();
+        let planned = self.plan.act(action);
+        planned.on_success = made;
+        planned.on_failure = vec![refused];
+        self.progress =
+            Some(("NewReplicaSetCreated", format!("Created new replica set \"{name}\"")));
+        self.moved = true;
     }
 
     fn set_revision(&mut self, revision: i64) {
@@ -148,10 +180,9 @@ impl Step<'_> {
             return;
         }
         let old_pods: i32 = self.old.iter().map(|set| sets::status_replicas(set)).sum();
-        let new_pods = self.new.map_or(0, sets::status_replicas);
-        let terminating = usize::try_from(new_pods).is_ok_and(|new| self.running_pods > new)
-            && self.new.is_none();
-        if old_pods > 0 || terminating {
+        let new = self.new.and_then(|set| set.metadata.uid.as_ref());
+        let running = self.running_pods.iter().any(|(set, pods)| Some(set) != new && *pods > 0);
+        if old_pods > 0 || running {
             return;
         }
         let wanted = sets::wanted(self.deployment);
@@ -176,16 +207,16 @@ impl Step<'_> {
         let direction = if before < size { "up" } else { "down" };
         let name = set.metadata.name.clone().unwrap_or_default();
         let message = format!("Scaled {direction} replica set {name} from {before} to {size}");
-        let event = self.event("ScalingReplicaSet", message);
+        let event = self.event(EventType::Normal, "ScalingReplicaSet", message);
         let planned: &mut PlannedAction =
             self.plan.act(Action::Update { resource: set_resource(), subresource: "", object });
         planned.on_success = (before != size).then_some(event);
         self.moved = true;
     }
 
-    fn event(&self, reason: &'static str, message: String) -> Event {
+    pub(super) fn event(&self, kind: EventType, reason: &'static str, message: String) -> Event {
         let about = owner::reference_to("apps/v1", "Deployment", &self.deployment.metadata);
-        Event { about, kind: EventType::Normal, reason, message }
+        Event { about, kind, reason, message }
     }
 
     /// Deletes old sets beyond the history that is to be kept: empty ones, lowest revision first.

@@ -89,7 +89,7 @@ mod tests {
     use controller::Action;
     use jiff::Timestamp;
 
-    use crate::deployment::{Observed, plan};
+    use crate::deployment::{Memory, Observed, plan};
 
     #[test]
     fn the_old_set_shrinks_by_what_the_new_one_can_carry() {
@@ -114,9 +114,9 @@ mod tests {
                     parse(&set("new", "2", new, new_available)),
                 ],
                 collisions: None,
-                running_pods: 0,
+                running_pods: std::collections::BTreeMap::new(),
             };
-            let plan = plan::plan(&observed, Timestamp::UNIX_EPOCH);
+            let plan = plan::plan(&observed, &mut Memory::default(), Timestamp::UNIX_EPOCH);
             let actions = plan.stages.iter().flat_map(|it| &it.actions);
             let resized = actions.filter_map(|it| match &it.action {
                 Action::Update { subresource: "", object, .. } => {

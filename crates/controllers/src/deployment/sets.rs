@@ -13,6 +13,8 @@ pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
 const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 pub(super) const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 pub(super) const MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
+/// The revision that a deployment is to go back to.
+pub(super) const ROLLBACK_TO: &str = "deprecated.deployment.rollback.to";
 /// Annotations of a deployment that its sets do not take over.
 const NOT_COPIED: &[&str] = &[
     "kubectl.kubernetes.io/last-applied-configuration",
@@ -20,7 +22,7 @@ const NOT_COPIED: &[&str] = &[
     REVISION_HISTORY,
     DESIRED,
     MAX_REPLICAS,
-    "deprecated.deployment.rollback.to",
+    ROLLBACK_TO,
 ];
 
 /// The spec of a deployment.
@@ -79,7 +81,7 @@ pub(super) fn max_unavailable(deployment: &Deployment) -> i32 {
 }
 
 /// A template without the label that the controller adds.
-fn plain_template(template: &impl serde::Serialize) -> Value {
+pub(super) fn plain_template(template: &impl serde::Serialize) -> Value {
     let mut template = to_value(template);
     template.remove_at(&["metadata", "labels", HASH_LABEL]);
     if let Some(metadata) = template.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -194,10 +196,14 @@ pub(super) fn make_set(
     set
 }
 
+/// Whether a set and its deployment share an annotation.
+pub(super) fn is_shared(annotation: &str) -> bool {
+    !NOT_COPIED.contains(&annotation)
+}
+
 fn copied_annotations(deployment: &Deployment) -> impl Iterator<Item = (&str, &str)> {
     let all = deployment.metadata.annotations.iter().flatten();
-    all.map(|(key, text)| (key.as_str(), text.as_str()))
-        .filter(|(key, _)| !NOT_COPIED.contains(key))
+    all.map(|(key, text)| (key.as_str(), text.as_str())).filter(|(key, _)| is_shared(key))
 }
 
 /// Notes how large the deployment was when this set was last sized.

@@ -15,6 +15,9 @@ const PROGRESSING: &str = "Progressing";
 const TIMED_OUT: &str = "ProgressDeadlineExceeded";
 const DONE: &str = "NewReplicaSetAvailable";
 const PAUSED: &str = "DeploymentPaused";
+const UPDATED: &str = "ReplicaSetUpdated";
+/// The set of the present template could not be made.
+pub(super) const REFUSED: &str = "ReplicaSetCreateError";
 
 /// The counts of a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,11 +79,7 @@ impl Counts {
 }
 
 /// Whether everything wanted is there and nothing else.
-pub(super) fn is_complete(
-    deployment: &Deployment,
-    new: Option<&ReplicaSet>,
-    _running: usize,
-) -> bool {
+pub(super) fn is_complete(deployment: &Deployment, new: Option<&ReplicaSet>) -> bool {
     let counts = Counts::before(deployment);
     let observed =
         deployment.status.as_ref().and_then(|it| it.observed_generation).unwrap_or_default();
@@ -112,6 +111,7 @@ pub(super) fn write(step: &mut Step<'_>) {
     let deployment = step.deployment;
     let counts = Counts::of(step);
     let mut conditions = vec![available(deployment, counts)];
+    step.progressed = counts.has_progressed(Counts::before(deployment));
     let progressing = progressing(step, counts);
     conditions.extend(progressing);
     conditions.extend(replica_failure(step));
@@ -135,10 +135,7 @@ pub(super) fn write(step: &mut Step<'_>) {
     if let Some(collisions) = step.collisions {
         status.set_at(&["collisionCount"], collisions);
     }
-    let list = conditions
-        .iter()
-        .map(|wanted| merged(deployment, wanted, step.now))
-        .collect::<Vec<Value>>();
+    let list = conditions.iter().map(|wanted| merged(step, wanted)).collect::<Vec<Value>>();
     status.set_at(&["conditions"], Value::Array(in_old_order(deployment, list)));
     requeue(step, &conditions);
     if status == to_value(&deployment.status) && step.revision.is_none() {
@@ -233,12 +230,8 @@ fn progressing(step: &Step<'_>, counts: Counts) -> Option<Wanted> {
     if let Some(current) = current.filter(|_| reason == DONE && counts.total == counts.updated) {
         return kept(current);
     }
-    if counts.has_progressed(Counts::before(deployment)) {
-        return progress(
-            "True",
-            "ReplicaSetUpdated",
-            format!("{} is progressing.", set_name(step)),
-        );
+    if step.progressed {
+        return progress("True", UPDATED, format!("{} is progressing.", set_name(step)));
     }
     if timed_out(step) {
         return progress(
@@ -265,16 +258,16 @@ fn known_reason(reason: &str) -> &'static str {
     [
         "NewReplicaSetCreated",
         "FoundNewReplicaSet",
-        "ReplicaSetUpdated",
+        UPDATED,
         DONE,
         TIMED_OUT,
         PAUSED,
         "DeploymentResumed",
-        "ReplicaSetCreateError",
+        REFUSED,
     ]
     .into_iter()
     .find(|it| *it == reason)
-    .unwrap_or("ReplicaSetUpdated")
+    .unwrap_or(UPDATED)
 }
 
 /// Until when progress has to be made.
@@ -311,28 +304,48 @@ fn requeue(step: &mut Step<'_>, conditions: &[Wanted]) {
     }
 }
 
-/// The condition with its times: the transition's stays while the status does, the update's while all does.
-fn merged(deployment: &Deployment, wanted: &Wanted, now: Timestamp) -> Value {
-    let old = condition(deployment, wanted.kind);
-    let text = |at: Option<Timestamp>| time::format_time(at.unwrap_or(now));
+/// The condition with its times: the transition's stays while the status does. One of the same status and reason stays as
+/// it is, whatever it says, unless it tells of progress.
+fn merged(step: &Step<'_>, wanted: &Wanted) -> Value {
+    let old = condition(step.deployment, wanted.kind);
     let same_status = old.filter(|it| it.status.as_deref() == Some(wanted.status));
-    let same = same_status.filter(|it| {
-        it.reason.as_deref() == Some(wanted.reason)
-            && it.message.as_deref() == Some(wanted.message.as_str())
-    });
-    let progress = wanted.reason == "ReplicaSetUpdated" && step_progressed(old, wanted);
-    let updated =
-        same.filter(|_| !progress).and_then(|it| it.last_update_time.as_ref()).map(|time| time.0);
+    let moves = wanted.kind == PROGRESSING && wanted.reason == UPDATED && step.progressed;
+    let same = same_status.filter(|it| it.reason.as_deref() == Some(wanted.reason));
+    if let Some(same) = same.filter(|_| !moves) {
+        return to_value(same);
+    }
     let since = same_status.and_then(|it| it.last_transition_time.as_ref()).map(|time| time.0);
     value!({
         "type": (wanted.kind), "status": (wanted.status), "reason": (wanted.reason), "message": (wanted.message.as_str()),
-        "lastUpdateTime": (text(updated)), "lastTransitionTime": (text(since))
+        "lastUpdateTime": (time::format_time(step.now)),
+        "lastTransitionTime": (time::format_time(since.unwrap_or(step.now)))
     })
 }
 
-/// Whether the same words stand for new progress: then the time moves.
-fn step_progressed(old: Option<&DeploymentCondition>, wanted: &Wanted) -> bool {
-    old.is_some_and(|old| old.reason.as_deref() != Some(wanted.reason))
+/// Plans a status that says why the present template's set could not be made; nothing else in it changes.
+pub(super) fn refused(step: &mut Step<'_>, set: &str, why: &str) {
+    let deployment = step.deployment;
+    if sets::spec(deployment).progress_deadline_seconds.is_none_or(|it| it == i32::MAX) {
+        return;
+    }
+    let message = format!("Failed to create new replica set \"{set}\": {why}");
+    let wanted = Wanted { kind: PROGRESSING, status: "False", reason: REFUSED, message };
+    let told = condition(deployment, PROGRESSING);
+    if told.is_some_and(|it| {
+        it.status.as_deref() == Some("False") && it.reason.as_deref() == Some(REFUSED)
+    }) {
+        return;
+    }
+    let mut status = to_value(&deployment.status);
+    let others = status.items_at(&["conditions"]).iter();
+    let mut all: Vec<Value> =
+        others.filter(|it| it.str_at(&["type"]) != PROGRESSING).cloned().collect();
+    all.push(merged(step, &wanted));
+    status.set_at(&["conditions"], Value::Array(in_old_order(deployment, all)));
+    let mut object = to_value(deployment);
+    object.set_at(&["status"], status);
+    let resource = Resource::of::<Deployment>();
+    step.plan.act(Action::Update { resource, subresource: "status", object });
 }
 
 /// Conditions keep their places; new ones come last.

@@ -97,10 +97,10 @@ fn write(plan: &mut Plan, service: &Service, exists: bool, object: Value) {
         let action = Action::Create { resource, namespace, object, exists_is_fine: false };
         ("FailedToCreateEndpoint", "create", action)
     };
-    plan.act(action).on_failure = Some(Event {
+    plan.act(action).on_failure = vec![Event {
         about: reference_to("v1", "Endpoints", &service.metadata),
         kind: EventType::Warning,
         reason,
         message: format!("Failed to {verb} endpoint for service {key}: {{error}}"),
-    });
+    }];
 }

@@ -2,9 +2,10 @@
 
 use apimachinery::{Value, value};
 use client::call::PatchKind;
+use client::events::{EventType, ObjectReference};
 use client::reflector::Cached;
 use client::{ObjectKey, Resource};
-use controller::{Action, Plan};
+use controller::{Action, Event, Plan};
 
 use super::{Observed, Owner};
 use crate::custom::is_custom;
@@ -60,6 +61,10 @@ fn owned(plan: &mut Plan, observed: &Observed) {
     for (reference, owner) in &observed.owners {
         match owner {
             Owner::Present { waits: true } => waiting.push(reference),
+            Owner::Misplaced { exists } => {
+                solid += 1;
+                plan.events.extend(exists.then(|| misplaced(observed, reference)));
+            }
             Owner::Present { waits: false } | Owner::Foreign => solid += 1,
             Owner::Gone | Owner::Unknown(_) => gone.push(reference),
         }
@@ -102,6 +107,30 @@ fn owned(plan: &mut Plan, observed: &Observed) {
         // As it was judged: what has got another owner since, or none, is judged again.
         resource_version: observed.object.str_at(&["metadata", "resourceVersion"]).to_owned(),
     });
+}
+
+/// Tells that an object names an owner that it cannot have.
+fn misplaced(observed: &Observed, reference: &Value) -> Event {
+    let text = |name: &str| reference.str_at(&[name]);
+    let namespace = observed.key.namespace.as_str();
+    let message = format!(
+        "ownerRef [{}/{}, namespace: {namespace}, name: {}, uid: {}] does not exist in namespace \"{namespace}\"",
+        text("apiVersion"),
+        text("kind"),
+        text("name"),
+        text("uid")
+    );
+    let of = |member: &str| observed.object.str_at(&["metadata", member]).to_owned();
+    let about = ObjectReference {
+        api_version: observed.object.str_at(&["apiVersion"]).to_owned(),
+        kind: observed.resource.kind.to_string(),
+        namespace: of("namespace"),
+        name: of("name"),
+        uid: of("uid"),
+        resource_version: String::new(),
+        field_path: String::new(),
+    };
+    Event { about, kind: EventType::Warning, reason: "OwnerRefInvalidNamespace", message }
 }
 
 /// An object that holds up none of its owners any more.
@@ -271,6 +300,7 @@ mod tests {
         check(&[Owner::Gone], &[], "delete 7 Background");
         check(&[Owner::Gone, there.clone()], &[], "forget o0");
         check(&[waits.clone(), there], &[], "forget o0");
+        check(&[Owner::Misplaced { exists: false }], &[], "");
         check(std::slice::from_ref(&waits), &[], "delete 7 Background");
         check(std::slice::from_ref(&waits), &["{}"], "delete 7 Foreground");
         // Whoever waits for this object is waited for by it.

@@ -265,7 +265,7 @@ fn workload_creation(job: &Job) -> controller::plan::PlannedAction {
     controller::plan::PlannedAction {
         action: creation(Resource::of::<Workload>(), job, object),
         on_success: Some(event(job, EventType::Normal, "WorkloadCreated", created)),
-        on_failure: Some(event(job, EventType::Warning, "FailedWorkloadCreate", failed)),
+        on_failure: vec![event(job, EventType::Warning, "FailedWorkloadCreate", failed)],
     }
 }
 
@@ -299,7 +299,7 @@ fn group_creation(
     controller::plan::PlannedAction {
         action: creation(Resource::of::<PodGroup>(), job, object),
         on_success: Some(event(job, EventType::Normal, "PodGroupCreated", created)),
-        on_failure: None,
+        on_failure: Vec::new(),
     }
 }
 

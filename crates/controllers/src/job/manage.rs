@@ -147,7 +147,7 @@ pub(super) fn delete(plan: &mut Plan, round: &Round<'_>, gone: &[&Pod]) {
         let deleted = format!("Deleted pod: {name}");
         planned.on_success = Some(event(round, EventType::Normal, "SuccessfulDelete", deleted));
         let failed = "Error deleting: {error}".to_owned();
-        planned.on_failure = Some(event(round, EventType::Warning, "FailedDelete", failed));
+        planned.on_failure = vec![event(round, EventType::Warning, "FailedDelete", failed)];
     }
 }
 
@@ -167,7 +167,7 @@ fn create(plan: &mut Plan, round: &Round<'_>, wanted: &[Option<u32>]) {
             let created = "Created pod: {name}".to_owned();
             planned.on_success = Some(event(round, EventType::Normal, "SuccessfulCreate", created));
             let failed = "Error creating: {error}".to_owned();
-            planned.on_failure = Some(event(round, EventType::Warning, "FailedCreate", failed));
+            planned.on_failure = vec![event(round, EventType::Warning, "FailedCreate", failed)];
         }
         (left, size) = (rest, size * 2);
     }

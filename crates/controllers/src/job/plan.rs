@@ -119,10 +119,10 @@ fn adopt<'j>(plan: &mut Plan, job: &'j Job, pods: &'j [Arc<Pod>]) -> Vec<&'j Pod
         match owner::controller_of(&pod.metadata) {
             Some(_) if fits || deleting => mine.push(pod),
             Some(_) => {
-                plan.act(owner.release(Resource::of::<Pod>(), &pod.metadata));
+                plan.act(tracking::untracked(owner.release(Resource::of::<Pod>(), &pod.metadata)));
             }
             None if fits && !deleting => {
-                plan.act(owner.adopt(Resource::of::<Pod>(), &pod.metadata));
+                plan.act(tracking::tracked(owner.adopt(Resource::of::<Pod>(), &pod.metadata)));
                 mine.push(pod);
             }
             None => {}
@@ -402,9 +402,8 @@ impl<'j> Round<'j> {
             return;
         }
         status.conditions = Some(all);
-        if !holds {
-            status.start_time = Some(Time(now));
-        }
+        // The time that a job may take counts from when it goes on.
+        status.start_time = (!holds).then_some(Time(now));
         let (about, message) = (self.reference(), message.to_owned());
         events.push(Event { about, kind: EventType::Normal, reason: event, message });
     }

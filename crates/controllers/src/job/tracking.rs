@@ -29,6 +29,22 @@ pub(super) fn is_tracked(pod: &Pod) -> bool {
     pod.metadata.finalizers.iter().flatten().any(|it| it == FINALIZER)
 }
 
+/// A patch that also gives a pod the finalizer.
+pub(super) fn tracked(mut action: Action) -> Action {
+    if let Action::Patch { patch, .. } = &mut action {
+        patch.set_at(&["metadata", "finalizers"], value!([FINALIZER]));
+    }
+    action
+}
+
+/// A patch that also takes the finalizer off a pod.
+pub(super) fn untracked(mut action: Action) -> Action {
+    if let Action::Patch { patch, .. } = &mut action {
+        patch.set_at(&["metadata", "$deleteFromPrimitiveList/finalizers"], value!([FINALIZER]));
+    }
+    action
+}
+
 /// Takes the finalizer off a pod.
 pub(super) fn release(pod: &Pod) -> Action {
     let uid = pod.metadata.uid.clone().unwrap_or_default();

@@ -165,7 +165,9 @@ fn not_deleted(volume: &Value) -> Option<String> {
             format!("host_path deleter only supports /tmp/.+ but received provided {path}")
         });
     }
-    let why = if volume.at(&["spec", "nfs"]).is_some() {
+    // Upstream's controllers know these, and none of them can delete.
+    let known = ["nfs", "local", "csi"];
+    let why = if known.iter().any(|it| volume.at(&["spec", it]).is_some()) {
         "no deletable volume plugin matched"
     } else {
         "no volume plugin matched"
@@ -263,6 +265,12 @@ mod tests {
         check(
             "Delete",
             "local",
+            "",
+            "Failed error getting deleter volume plugin for volume \"v\": no deletable volume plugin matched",
+        );
+        check(
+            "Delete",
+            "fc",
             "",
             "Failed error getting deleter volume plugin for volume \"v\": no volume plugin matched",
         );

@@ -384,7 +384,7 @@ impl Look<'_> {
         self.plan.add(PlannedAction {
             action: Action::Update { resource, subresource: "scale", object: scale },
             on_success: event(EventType::Normal, "SuccessfulRescale", size),
-            on_failure: event(EventType::Warning, "FailedRescale", failed),
+            on_failure: event(EventType::Warning, "FailedRescale", failed).into_iter().collect(),
         });
         self.plan.requeue_by(self.now);
         memory.written =

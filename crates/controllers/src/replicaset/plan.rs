@@ -108,12 +108,12 @@ fn create(plan: &mut Plan, observed: &Observed, owner: &Owner<'_>, count: usize)
             "SuccessfulCreate",
             "Created pod: {name}".into(),
         )),
-        on_failure: Some(event(
+        on_failure: vec![event(
             observed,
             EventType::Warning,
             "FailedCreate",
             "Error creating: {error}".into(),
-        )),
+        )],
     };
     pods::slow_start(plan, std::iter::repeat_with(creation).take(count));
 }
@@ -136,12 +136,12 @@ fn delete(plan: &mut Plan, observed: &Observed, surplus: &[&Cached]) {
             "SuccessfulDelete",
             format!("Deleted pod: {name}"),
         ));
-        planned.on_failure = Some(event(
+        planned.on_failure = vec![event(
             observed,
             EventType::Warning,
             "FailedDelete",
             "Error deleting: {error}".into(),
-        ));
+        )];
     }
 }
 

@@ -116,12 +116,12 @@ fn create(plan: &mut Plan, seen: &PodSeen, used: &Value) -> Result<(), String> {
         object: claim,
         exists_is_fine: false,
     });
-    planned.on_failure = Some(Event {
+    planned.on_failure = vec![Event {
         about: about(pod),
         kind: EventType::Warning,
         reason: FAILED,
         message: format!("PodResourceClaim {name}: create ResourceClaim : {{error}}"),
-    });
+    }];
     Ok(())
 }
 

@@ -376,7 +376,7 @@ impl Look<'_> {
         let about = self.reference();
         let on_success =
             told.map(|(reason, message)| Event { about, kind: EventType::Normal, reason, message });
-        self.plan.then().add(PlannedAction { action, on_success, on_failure: None });
+        self.plan.then().add(PlannedAction { action, on_success, on_failure: Vec::new() });
     }
 
     fn finalizers(&self) -> Vec<Value> {

@@ -183,7 +183,7 @@ impl<'o> Round<'o> {
             &self.revisions.update
         };
         let object = identity::pod(set, &revision.template, templates, &revision.name, ordinal);
-        let [on_success, on_failure] =
+        let (on_success, on_failure) =
             self.events("Create", "SuccessfulCreate", "FailedCreate", &name);
         self.creations.push(PlannedAction {
             action: Action::Create {
@@ -250,6 +250,9 @@ impl<'o> Round<'o> {
         let failure = format!(
             "Create Claim {claim} for Pod {pod} in StatefulSet {set} failed error: {{error}}"
         );
+        let failure_of_pod = format!(
+            "Create Pod {pod} in StatefulSet {set} failed error: failed to create PVC {claim}: {{error}}"
+        );
         let planned = PlannedAction {
             action: Action::Create {
                 resource: claims::resource(),
@@ -258,7 +261,9 @@ impl<'o> Round<'o> {
                 exists_is_fine: true,
             },
             on_success: Some(self.event(EventType::Normal, "SuccessfulCreate", success)),
-            on_failure: Some(self.event(EventType::Warning, "FailedCreate", failure)),
+            on_failure: [failure, failure_of_pod]
+                .map(|it| self.event(EventType::Warning, "FailedCreate", it))
+                .into(),
         };
         self.plan.add(planned);
     }
@@ -294,7 +299,7 @@ impl<'o> Round<'o> {
                 self.plan.act(write);
             });
         }
-        let [on_success, on_failure] =
+        let (on_success, on_failure) =
             self.events("Update", "SuccessfulUpdate", "FailedUpdate", &name);
         let action = Action::Update { resource: Resource::of::<Pod>(), subresource: "", object };
         self.plan.add(PlannedAction { action, on_success, on_failure });
@@ -315,7 +320,7 @@ impl<'o> Round<'o> {
 
     pub(super) fn delete(&mut self, pod: &Pod) {
         let name = pod.metadata.name.clone().unwrap_or_default();
-        let [on_success, on_failure] =
+        let (on_success, on_failure) =
             self.events("Delete", "SuccessfulDelete", "FailedDelete", &name);
         let action = owner::delete(Resource::of::<Pod>(), &pod.metadata);
         self.plan.add(PlannedAction { action, on_success, on_failure });
@@ -332,16 +337,16 @@ impl<'o> Round<'o> {
         success: &'static str,
         failure: &'static str,
         pod: &str,
-    ) -> [Option<Event>; 2] {
+    ) -> (Option<Event>, Vec<Event>) {
         let what = format!("{verb} Pod {pod} in StatefulSet {}", self.name());
-        [
+        (
             Some(self.event(EventType::Normal, success, format!("{what} successful"))),
-            Some(self.event(
+            vec![self.event(
                 EventType::Warning,
                 failure,
                 format!("{what} failed error: {{error}}"),
-            )),
-        ]
+            )],
+        )
     }
 
     fn event(&self, kind: EventType, reason: &'static str, message: String) -> Event {

@@ -97,3 +97,55 @@ async fn a_silent_node_is_tainted_and_a_reporting_one_is_not() {
         "NodeStatusUnknown"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_not_ready_keeps_its_pods_as_they_are_and_what_comes_to_it_is_not_ready() {
+    let cluster = cluster(&["node-lifecycle-controller"]).await;
+    keep_alive(&cluster, "keeper").await;
+    let (nodes, pods) = (Resource::built_in("", "nodes"), Resource::built_in("", "pods"));
+    let node = value!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    cluster.create("", "nodes", node).await;
+    let report = |status: &'static str| {
+        let patch = value!({"status": {"conditions": [
+            {"type": "Ready", "status": status, "lastHeartbeatTime": "2026-01-01T00:00:05Z"}]}});
+        let (client, nodes) = (cluster.client.clone(), nodes.clone());
+        async move { client.patch(&nodes, "", "n1", "status", PatchKind::Merge, &patch).await }
+    };
+    let run = |name: &'static str| {
+        let pod = value!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
+        let status = value!({"status": {"phase": "Running", "conditions": [
+            {"type": "Ready", "status": "True"}]}});
+        let (cluster, pods) = (&cluster, &pods);
+        async move {
+            cluster.create("", "pods", pod).await;
+            let kind = PatchKind::Merge;
+            cluster.client.patch(pods, "default", name, "status", kind, &status).await.unwrap();
+        }
+    };
+    let wait = async |what: &str, count: usize| {
+        let seen = async |it: &TestCluster| {
+            (taints(&it.get("", "nodes", "", "n1").await?).len() == count).then_some(())
+        };
+        cluster.eventually(what, seen).await;
+    };
+    wait("a new node", 1).await;
+    run("old").await;
+    report("True").await.unwrap();
+    wait("a ready node", 0).await;
+    report("False").await.unwrap();
+    wait("a node that is not ready", 2).await;
+    run("new").await;
+    let ready = |pod: &Value| {
+        let conditions = pod.items_at(&["status", "conditions"]).iter();
+        conditions
+            .into_iter()
+            .any(|it| it.str_at(&["type"]) == "Ready" && it.str_at(&["status"]) == "True")
+    };
+    cluster
+        .eventually("what came is not ready", async |it| {
+            (!ready(&it.get("", "pods", "default", "new").await?)).then_some(())
+        })
+        .await;
+    assert!(ready(&cluster.get("", "pods", "default", "old").await.unwrap()));
+}

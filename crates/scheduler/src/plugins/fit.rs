@@ -250,9 +250,11 @@ impl Score for Fit {
         let score_of = |index: usize| {
             let (mut sum, mut weights) = (0, 0);
             for it in sources.iter().filter(|it| it.has[index] != 0) {
-                sum +=
-                    self.args.strategy.score(it.used[index] + it.wanted, it.has[index]) * it.weight;
-                weights += it.weight;
+                let score = self.args.strategy.score(it.used[index] + it.wanted, it.has[index]);
+                if self.args.strategy.counts(score) {
+                    sum += score * it.weight;
+                    weights += it.weight;
+                }
             }
             if weights == 0 { 0 } else { self.args.strategy.average(sum, weights) }
         };
@@ -302,8 +304,11 @@ impl Fit {
                 continue;
             }
             let used: i64 = rows().map(|it| of_row(it, name)).sum();
-            sum += self.args.strategy.score(used + wanted, has) * weight;
-            weights += weight;
+            let score = self.args.strategy.score(used + wanted, has);
+            if self.args.strategy.counts(score) {
+                sum += score * weight;
+                weights += weight;
+            }
         }
         if weights == 0 { 0 } else { self.args.strategy.average(sum, weights) }
     }
@@ -319,6 +324,11 @@ impl Strategy {
                 along(points, if used > has { 100 } else { used * 100 / has })
             }
         }
+    }
+
+    /// Whether a resource of this score has a say: along a shape, one of no score has none (upstream's rule).
+    fn counts(&self, score: i64) -> bool {
+        score > 0 || !matches!(self, Self::RequestedToCapacityRatio(_))
     }
 
     #[allow(
@@ -425,4 +435,27 @@ fn balance(fractions: &[f64]) -> i64 {
         }
     };
     ((1.0 - deviation) * MAX_SCORE as f64) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_says_how_good_a_share_is_and_what_it_gives_nothing_has_no_say() {
+        let strategy = Strategy::RequestedToCapacityRatio(vec![(0, 0), (50, 80), (100, 100)]);
+        // Used and had of two resources of weights 1 and 3.
+        let check = |resources: [(i64, i64); 2], expected: i64| {
+            let scores = resources.map(|(used, has)| strategy.score(used, has));
+            let all = scores.into_iter().zip([1, 3]).filter(|(score, _)| strategy.counts(*score));
+            let (sum, weights) = all.fold((0, 0), |(sum, weights), (score, weight)| {
+                (sum + score * weight, weights + weight)
+            });
+            assert_eq!(if weights == 0 { 0 } else { strategy.average(sum, weights) }, expected);
+        };
+        check([(50, 100), (50, 100)], 80);
+        check([(25, 100), (200, 100)], 85);
+        check([(50, 100), (0, 100)], 80);
+        check([(0, 100), (0, 100)], 0);
+    }
 }

@@ -280,3 +280,27 @@ fn a_pod_too_many_is_let_go_only_in_the_state_that_was_seen() {
         .collect();
     assert_eq!(versions, ["7"]);
 }
+
+#[test]
+fn an_adopted_pod_is_counted_and_one_that_is_let_go_is_not() {
+    let job: Job = typed(
+        &apimachinery::json::parse(
+            br#"{"metadata":{"name":"j","uid":"job"},"spec":{"selector":{"matchLabels":{"job":"j"}},"template":{"spec":{}}}}"#,
+        )
+        .unwrap(),
+    );
+    let check = |pod: &str, expected: &str| {
+        let pods = [Arc::new(typed(&apimachinery::json::parse(pod.as_bytes()).unwrap()))];
+        let seen = Seen { pods: &pods, groups: None };
+        let plan = plan(&job, seen, &mut Failures::default(), Timestamp::UNIX_EPOCH);
+        let Action::Patch { patch, .. } = &plan.stages[0].actions[0].action else { panic!() };
+        let finalizers = ["finalizers", "$deleteFromPrimitiveList/finalizers"];
+        let shown = finalizers.map(|it| patch.items_at(&["metadata", it]).len().to_string());
+        assert_eq!(shown.join(" "), expected);
+    };
+    check(r#"{"metadata":{"name":"p","labels":{"job":"j"}}}"#, "1 0");
+    check(
+        r#"{"metadata":{"name":"p","ownerReferences":[{"apiVersion":"batch/v1","kind":"Job","name":"j","uid":"job","controller":true}]}}"#,
+        "0 1",
+    );
+}
