@@ -40,7 +40,7 @@ pub struct Observed {
     pub pods: Vec<Arc<Pod>>,
     /// The revisions that it controls, and the orphans that fit.
     pub revisions: Vec<Arc<ControllerRevision>>,
-    /// The numbers of pods that are not there and whose names others have.
+    /// The numbers of pods whose names are taken, by pods of the set or by others.
     pub taken: BTreeSet<i32>,
     /// The claims of its pods, by name.
     pub claims: BTreeMap<String, Arc<Value>>,
@@ -84,7 +84,7 @@ impl Controller for StatefulSets {
         let is_taken = |ordinal: &i32| {
             let name = identity::pod_name(&set, *ordinal);
             let key = ObjectKey::new(key.namespace.clone(), name);
-            !numbers.contains(ordinal) && store.get(&key).is_some()
+            store.get(&key).is_some()
         };
         let taken = wanted.into_iter().filter(is_taken).collect();
         Some(Observed {

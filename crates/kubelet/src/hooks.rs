@@ -93,7 +93,10 @@ pub(crate) fn port_of(port: &IntOrString, container: &Container) -> Result<u16, 
             let mut ports = container.ports.iter().flatten();
             match ports.find(|it| it.name.as_deref() == Some(name)) {
                 Some(found) => found.container_port,
-                None => name.parse().map_err(|_| format!("couldn't find port: {name}"))?,
+                // As upstream's last resort says it.
+                None => name
+                    .parse()
+                    .map_err(|_| format!("strconv.Atoi: parsing {name:?}: invalid syntax"))?,
             }
         }
     };

@@ -171,6 +171,9 @@ impl Step<'_> {
 
     /// All old pods go before the first new one comes.
     fn recreate(&mut self, owner: &Owner<'_>) {
+        if self.update_new_set() {
+            return;
+        }
         let old: Vec<&ReplicaSet> =
             self.old.iter().copied().filter(|set| sets::replicas(set) > 0).collect();
         for set in &old {

@@ -233,15 +233,16 @@ fn progressing(step: &Step<'_>, counts: Counts) -> Option<Wanted> {
     if step.progressed {
         return progress("True", UPDATED, format!("{} is progressing.", set_name(step)));
     }
+    if reason == PAUSED {
+        // The time that it has counts from now.
+        return progress("Unknown", "DeploymentResumed", "Deployment is resumed".into());
+    }
     if timed_out(step) {
         return progress(
             "False",
             TIMED_OUT,
             format!("{} has timed out progressing.", set_name(step)),
         );
-    }
-    if reason == PAUSED {
-        return progress("Unknown", "DeploymentResumed", "Deployment is resumed".into());
     }
     match (current, step.new) {
         (Some(current), _) => kept(current),
@@ -291,7 +292,7 @@ fn timed_out(step: &Step<'_>) -> bool {
 fn requeue(step: &mut Step<'_>, conditions: &[Wanted]) {
     let waits = conditions
         .iter()
-        .any(|it| it.kind == PROGRESSING && it.status == "True" && it.reason != DONE);
+        .any(|it| it.kind == PROGRESSING && it.status != "False" && it.reason != DONE);
     if !waits || sets::spec(step.deployment).paused.unwrap_or_default() {
         return;
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use apimachinery::{Value, value};
 use client::Resource;
 use client::events::EventType;
+use controller::plan::PlannedAction;
 use controller::{Action, Event, Plan};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -153,24 +154,21 @@ pub(super) fn delete(plan: &mut Plan, round: &Round<'_>, gone: &[&Pod]) {
 
 /// Creates pods, one for each index, in stages that double.
 fn create(plan: &mut Plan, round: &Round<'_>, wanted: &[Option<u32>]) {
-    let (mut left, mut size) = (wanted, 1);
-    while !left.is_empty() {
-        let (stage, rest) = left.split_at(size.min(left.len()));
-        plan.then();
-        for index in stage {
-            let planned = plan.act(Action::Create {
+    let creation = |index: &Option<u32>| {
+        let created = "Created pod: {name}".to_owned();
+        let failed = "Error creating: {error}".to_owned();
+        PlannedAction {
+            action: Action::Create {
                 resource: Resource::of::<Pod>(),
                 namespace: round.job.metadata.namespace.clone().unwrap_or_default(),
                 object: pod(round, *index),
                 exists_is_fine: false,
-            });
-            let created = "Created pod: {name}".to_owned();
-            planned.on_success = Some(event(round, EventType::Normal, "SuccessfulCreate", created));
-            let failed = "Error creating: {error}".to_owned();
-            planned.on_failure = vec![event(round, EventType::Warning, "FailedCreate", failed)];
+            },
+            on_success: Some(event(round, EventType::Normal, "SuccessfulCreate", created)),
+            on_failure: vec![event(round, EventType::Warning, "FailedCreate", failed)],
         }
-        (left, size) = (rest, size * 2);
-    }
+    };
+    pods::slow_start(plan, wanted.iter().map(creation));
 }
 
 /// The pod of an index.

@@ -46,7 +46,8 @@ pub(super) fn write(round: &mut Round<'_>, pods: &[&Pod], leaving: i32) -> Optio
     counts.current -= leaving;
     let mut current = round.revisions.current.name.as_str();
     let update = round.revisions.update.name.as_str();
-    let done = counts.updated == counts.total && counts.ready == counts.total;
+    let wanted = identity::replicas(set);
+    let done = [counts.updated, counts.ready, counts.total].iter().all(|count| *count == wanted);
     if round.is_rolling() && done {
         counts.current = counts.updated;
         current = update;

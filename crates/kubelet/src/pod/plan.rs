@@ -56,6 +56,11 @@ pub(crate) enum Action {
         /// Its name.
         name: String,
     },
+    /// Tell that the pod's time is over.
+    TellDeadline {
+        /// As the status says it.
+        message: String,
+    },
     /// Take volumes and groups away.
     Clean,
 }
@@ -132,9 +137,11 @@ impl Planner<'_> {
         if end > self.now {
             self.plan.wake(end);
         } else if self.memory.failure.is_none() {
+            let message = "Pod was active on the node longer than the specified deadline";
+            self.plan.actions.push(Action::TellDeadline { message: message.into() });
             self.memory.failure = Some(Failure {
                 reason: "DeadlineExceeded".into(),
-                message: "Pod was active on the node longer than the specified deadline".into(),
+                message: message.into(),
                 grace_period_seconds: None,
                 rejected: false,
                 disrupted: false,

@@ -140,6 +140,7 @@ fn told(action: &Action) -> String {
         }
         Action::Remove { id } => format!("remove {id}"),
         Action::TellBackOff { name, .. } => format!("back-off {name}"),
+        Action::TellDeadline { .. } => "tell".into(),
         Action::Clean => "clean".into(),
     }
 }
@@ -261,7 +262,7 @@ fn deadlines_and_evictions_fail_a_pod() {
     it.memory.start_time = Some(it.now());
     assert_eq!(it.plan(), "wake+5");
     let mut it = it.after(5);
-    assert_eq!(it.plan(), "kill c0 30s (Stopping container c)");
+    assert_eq!(it.plan(), "tell; kill c0 30s (Stopping container c)");
     assert!(it.phase().starts_with("Pending"), "{}", it.phase());
     let mut it = story(ONE).with(|memory| {
         memory.failure = Some(Failure {

@@ -371,6 +371,9 @@ impl Worker {
                 let event = (EventType::Warning, "BackOff");
                 self.shared.container_event(pod, (kind, &name), event, &message);
             }
+            Action::TellDeadline { message } => {
+                self.shared.event(pod, EventType::Normal, "DeadlineExceeded", &message);
+            }
             Action::Clean => {
                 self.memory.busy.insert(Busy::Clean);
                 let (shared, inbox, pod) =

@@ -7,9 +7,12 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use crate::net;
+use crate::pod::backoff::go_duration;
 
 /// The longest answer that is read.
 const MAX_ANSWER_BYTES: usize = 1 << 10;
+/// What a probe may take beyond its limit to say that it could not connect.
+const LAST_WORD: Duration = Duration::from_millis(50);
 /// `HealthCheckResponse.ServingStatus`
 const SERVING: u8 = 1;
 /// The status code of a server without a health service.
@@ -27,15 +30,20 @@ pub(super) async fn check(
 ) -> Result<(), String> {
     let late = || format!("timeout: health rpc did not complete within {}s", limit.as_secs());
     let work = ask(host, port, service, limit);
-    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(late()))
+    // What it says itself at the end of its time goes before this.
+    tokio::time::timeout(limit + LAST_WORD, work).await.unwrap_or_else(|_| Err(late()))
 }
 
 async fn ask(host: &str, port: u16, service: &str, limit: Duration) -> Result<(), String> {
+    let begun = tokio::time::Instant::now();
     let address =
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let stream = net::connect(host, port, limit)
-        .await
-        .map_err(|it| format!("error: failed to connect service at {address:?}: {it}"))?;
+    let Ok(stream) = net::connect(host, port, limit).await else {
+        // Upstream's goes on trying to connect for as long as it may take.
+        tokio::time::sleep(limit.saturating_sub(begun.elapsed())).await;
+        let limit = go_duration(limit.try_into().unwrap_or_default());
+        return Err(format!("timeout: failed to connect service {address:?} within {limit}"));
+    };
     let failed = |it: hyper::Error| format!("error: health rpc probe failed: {it}");
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))

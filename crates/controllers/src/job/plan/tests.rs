@@ -186,12 +186,12 @@ fn indexes_succeed_and_fail_one_by_one() {
         r#"{"parallelism":3,"completions":3,"completionMode":"Indexed","backoffLimitPerIndex":0}"#;
     let mut world = World::new(spec);
     world.end(1, "Failed");
-    assert_eq!(world.shown(), "active 2, failed 1, failedIndexes 1, tracked 2");
+    assert_eq!(world.shown(), "active 2, failed 1, failedIndexes 2, tracked 2");
     world.end(0, "Succeeded");
     world.end(0, "Succeeded");
     assert_eq!(
         world.shown(),
-        "succeeded 2, failed 1, completedIndexes 0,2, failedIndexes 1, FailureTarget(FailedIndexes), Failed(FailedIndexes), tracked 0"
+        "succeeded 2, failed 1, completedIndexes 0,1, failedIndexes 2, FailureTarget(FailedIndexes), Failed(FailedIndexes), tracked 0"
     );
 }
 
