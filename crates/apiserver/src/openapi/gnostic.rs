@@ -448,7 +448,7 @@ mod tests {
                 WireValue::Bytes(bytes) => format!("{number} {}", bytes.escape_ascii()),
                 WireValue::Varint(it) => format!("{number} {it}"),
                 WireValue::Fixed64(it) => format!("{number} {}", f64::from_bits(it)),
-                other => format!("{number} {other:?}"),
+                WireValue::Fixed32(it) => format!("{number} {it}"),
             });
         }
         let expected = [
