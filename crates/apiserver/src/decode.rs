@@ -296,25 +296,25 @@ pub(crate) fn patched(
 ) -> Result<(), Status> {
     keeps_its_kind(target, value, origin)?;
     let whole = matches!(origin, Patched::Text).then(|| value.clone());
-    let fits = target.resource().conform(&target.served, value);
-    let refuse = |why: &str| match origin {
-        Patched::Applied => Status::bad_request(why.to_owned()),
+    let refused = |why: String| match origin {
+        Patched::Applied => Status::bad_request(why),
         Patched::Text => {
             let whole = json::to_vec(whole.as_ref().unwrap_or(&Value::Null));
-            does_not_fit(&String::from_utf8_lossy(&whole), why)
+            does_not_fit(&String::from_utf8_lossy(&whole), &why)
         }
-        Patched::Map(patch) => does_not_fit(&go_text(patch), why),
+        Patched::Map(patch) => does_not_fit(&go_text(patch), &why),
     };
+    let fits = target.resource().conform(&target.served, value);
     let unknown = fits.map_err(|error| match origin {
-        Patched::Map(_) => refuse(&restored(&error)),
-        Patched::Applied | Patched::Text => refuse(&error.to_string()),
+        Patched::Map(_) => refused(restored(&error)),
+        Patched::Applied | Patched::Text => refused(error.to_string()),
     })?;
     refuse_deep(value).map_err(Status::bad_request)?;
     let unknown: Vec<String> =
         unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
     match validation {
         FieldValidation::Strict if !unknown.is_empty() => {
-            return Err(refuse(&format!("strict decoding error: {}", unknown.join(", "))));
+            return Err(refused(format!("strict decoding error: {}", unknown.join(", "))));
         }
         FieldValidation::Warn => exchange.warnings.extend(unknown),
         FieldValidation::Strict | FieldValidation::Ignore => {}

@@ -134,14 +134,17 @@ fn clauses(header: &str) -> Vec<Clause<'_>> {
         .split(',')
         .map(str::trim)
         .filter(|text| !text.is_empty())
-        .map(|text| {
+        .filter_map(|text| {
             let mut parts = text.split(';').map(str::trim);
-            let (kind, sub) =
-                parts.next().unwrap_or_default().split_once('/').unwrap_or(("*", "*"));
+            let (kind, sub) = match parts.next()? {
+                "*" => ("*", "*"),
+                name => name.split_once('/')?,
+            };
             let params: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
             let quality =
                 params.iter().find(|(name, _)| *name == "q").and_then(|(_, q)| q.parse().ok());
-            Clause { kind: kind.trim(), sub: sub.trim(), quality: quality.unwrap_or(1.0), params }
+            let quality = quality.unwrap_or(1.0);
+            Some(Clause { kind: kind.trim(), sub: sub.trim(), quality, params })
         })
         .collect();
     // Stable: equal ones keep the client's order.

@@ -36,8 +36,10 @@ impl WriteOptions {
         if manager.len() > MAX_FIELD_MANAGER {
             errors.too_long(&at, MAX_FIELD_MANAGER);
         }
-        if manager.chars().any(char::is_control) {
-            errors.invalid_text(&at, manager, "should only contain printable characters");
+        for (position, it) in manager.char_indices().filter(|(_, it)| it.is_control()) {
+            let code = u32::from(it);
+            let why = format!("invalid character U+{code:04X} (at position {position})");
+            errors.invalid_text(&at, manager, &why);
         }
         let at = Path::new("fieldValidation");
         let field_validation = match query.get("fieldValidation").unwrap_or_default() {
@@ -150,8 +152,16 @@ fn number(query: &Query, name: &str) -> Result<Option<i64>, Status> {
     }
 }
 
+/// The version that a GET or a watch asks for, refused as upstream's storage does: 500 without a reason.
+pub(crate) fn version_of_read(text: &str) -> Result<u64, Status> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    parse_version(text).map_err(|why| Status { code: 500, message: why, ..Status::default() })
+}
+
 /// Reads a resource version.
-pub(crate) fn parse_version(text: &str) -> Result<u64, String> {
+fn parse_version(text: &str) -> Result<u64, String> {
     text.parse::<u64>().map_err(|error| {
         let why = if *error.kind() == std::num::IntErrorKind::PosOverflow {
             "value out of range"

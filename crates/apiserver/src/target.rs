@@ -6,6 +6,7 @@ use std::sync::Arc;
 use api::ResourceFacts;
 use apimachinery::obj::Obj;
 use apimachinery::status::GroupResource;
+use apimachinery::validation::path_segment_name;
 use apimachinery::{Status, Value};
 use registry::{AnyResource, Served};
 use storage::Key;
@@ -224,8 +225,13 @@ impl Target {
         if name.contains('/') {
             return Err(Status::no_route());
         }
-        if name.is_empty() || name == "." || name == ".." {
-            return Err(invalid_key(&format!("/{}/{name}", self.served.facts.resource)));
+        if name.is_empty() {
+            return Err(Status::bad_request("Name parameter required."));
+        }
+        let problems = path_segment_name(name);
+        if !problems.is_empty() {
+            let why = problems.join(";");
+            return Err(Status::bad_request(format!("Name parameter invalid: {name:?}: {why}")));
         }
         let prefix = self.resource().storage_prefix();
         Ok(match self.namespace.as_str() {

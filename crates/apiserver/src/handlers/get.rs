@@ -12,6 +12,7 @@ use crate::error;
 use crate::exchange::Exchange;
 use crate::hub::object_of;
 use crate::negotiate::{Transform, negotiate};
+use crate::options::version_of_read;
 use crate::respond;
 use crate::target::Target;
 use crate::traces;
@@ -31,6 +32,7 @@ pub(crate) async fn get(
     }
     let name = &exchange.info.name;
     let key = target.key(name)?;
+    version_of_read(exchange.query.get("resourceVersion").unwrap_or_default())?;
     let part = traces::part("storage", "get");
     let read = server.hub.store().get(&key, At::Latest).await;
     drop(part);

@@ -35,7 +35,7 @@ use crate::listing::{self, Listing};
 use crate::memory::{self, Charge};
 use crate::metrics::Held;
 use crate::negotiate::{Encoding, Form, Transform, negotiate};
-use crate::options::{ListOptions, parse_version};
+use crate::options::{ListOptions, version_of_read};
 use crate::respond;
 use crate::target::Target;
 
@@ -136,14 +136,7 @@ pub(crate) async fn watch(
     if form.encoding == Encoding::Yaml {
         return Err(crate::negotiate::no_stream(exchange.cbor));
     }
-    let version = match options.resource_version.as_str() {
-        "" => 0,
-        text => parse_version(text).map_err(|why| Status {
-            code: 500,
-            message: why,
-            ..Status::default()
-        })?,
-    };
+    let version = version_of_read(&options.resource_version)?;
     let scope = scope(target, &selection);
     let woken = target.cache.wake_for(scope);
     // A version that the caches do not have yet is waited for: before that, what is older would seem newer.

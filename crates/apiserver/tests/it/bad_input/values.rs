@@ -389,6 +389,12 @@ pub(super) fn patches() -> Vec<Case> {
             "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Too long: may not be more than 128 bytes",
         ),
         apply(
+            "fieldManager=a%00",
+            "{}",
+            422,
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Invalid value: \"a\\x00\": invalid character U+0000 (at position 1)",
+        ),
+        apply(
             "fieldManager=a",
             "a: &a [*a]",
             400,
