@@ -41,6 +41,8 @@ const SIGNER: &str =
 const SECONDS_MIN: i64 = 600;
 /// The longest name of a signer: a domain, and a path as long as four labels, in bytes.
 const SIGNER_MAX: usize = 571;
+/// The signer that requests of `certificates.k8s.io/v1beta1` had who named none.
+const SIGNER_LEGACY: &str = "kubernetes.io/legacy-unknown";
 /// Conditions that only an approval may add or change.
 const DECISIONS: &[&str] = &["Approved", "Denied"];
 
@@ -72,6 +74,13 @@ pub(super) fn resource() -> Declaration {
             }
         },
         validate,
+        validate_create: |it, errors| {
+            if it.str_at(&["spec", "signerName"]) == SIGNER_LEGACY {
+                let path = Path::new("spec");
+                let detail = "the legacy signerName is not allowed via this API version";
+                errors.invalid_text(&path.child("signerName"), SIGNER_LEGACY, detail);
+            }
+        },
         validate_status: |it, old, errors| {
             conditions(it, errors);
             same_decisions(it, old, errors);
