@@ -91,7 +91,14 @@ impl Controller for Jobs {
                 keys
             })
             .on::<Pod>(uncounted)
-            .on_held::<Pod>(GATHER, concerned)
+            .on::<Pod>(|change, snapshot| match is_loss(change) {
+                true => Vec::new(),
+                false => concerned(change, snapshot),
+            })
+            .on_held::<Pod>(GATHER, |change, snapshot| match is_loss(change) {
+                true => concerned(change, snapshot),
+                false => Vec::new(),
+            })
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &Key) -> Option<Observed> {
@@ -169,6 +176,11 @@ fn concerned(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     let mut jobs = controller::watches::controllers(change, "Job");
     jobs.extend(select::adopters::<Job>(snapshot, change, selector));
     jobs.into_iter().map(Key::Job).collect()
+}
+
+/// Whether a pod failed or goes, which may be one of several losses that are judged together.
+fn is_loss(change: &StoreChange) -> bool {
+    change.new.as_ref().is_none_or(|it| it.pod().deleting || it.pod().phase == Phase::Failed)
 }
 
 /// The job of a pod that has lost its finalizer, which was the last thing before it is counted; the pod itself where nobody
