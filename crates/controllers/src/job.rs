@@ -91,13 +91,13 @@ impl Controller for Jobs {
                 keys
             })
             .on::<Pod>(uncounted)
-            .on::<Pod>(|change, snapshot| match is_loss(change) {
-                true => Vec::new(),
-                false => concerned(change, snapshot),
-            })
-            .on_held::<Pod>(GATHER, |change, snapshot| match is_loss(change) {
+            .on::<Pod>(|change, snapshot| match is_done(change) {
                 true => concerned(change, snapshot),
                 false => Vec::new(),
+            })
+            .on_held::<Pod>(GATHER, |change, snapshot| match is_done(change) {
+                true => Vec::new(),
+                false => concerned(change, snapshot),
             })
     }
 
@@ -178,9 +178,9 @@ fn concerned(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     jobs.into_iter().map(Key::Job).collect()
 }
 
-/// Whether a pod failed or goes, which may be one of several losses that are judged together.
-fn is_loss(change: &StoreChange) -> bool {
-    change.new.as_ref().is_none_or(|it| it.pod().deleting || it.pod().phase == Phase::Failed)
+/// Whether a pod has done its work, which nothing else is judged together with.
+fn is_done(change: &StoreChange) -> bool {
+    change.new.as_ref().is_some_and(|it| it.pod().phase == Phase::Succeeded && !it.pod().deleting)
 }
 
 /// The job of a pod that has lost its finalizer, which was the last thing before it is counted; the pod itself where nobody
