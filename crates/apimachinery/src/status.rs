@@ -290,9 +290,7 @@ impl Status {
     pub fn method_not_supported(of: GroupResource<'_>, verb: &str) -> Self {
         let shown = crate::field::quote(&of.to_string());
         let message = format!("{verb} is not supported on resources of kind {shown}");
-        let details =
-            Details { group: of.group.into(), kind: of.resource.into(), ..Details::default() };
-        Self { details: Some(Box::new(details)), ..Self::failure(405, "MethodNotAllowed", message) }
+        Self::about(405, "MethodNotAllowed", of, "", message)
     }
 
     /// 406: no form the client accepts.

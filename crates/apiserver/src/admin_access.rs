@@ -29,10 +29,10 @@ pub(crate) async fn check(
     if namespace.is_some_and(|it| it.facts.label(LABEL) == Some("true")) {
         return Ok(errors);
     }
-    let (spec, devices) = (Path::new("spec"), "devices");
-    let requests = spec.child(devices);
-    let at = requests.child("requests");
-    errors.forbidden(&at.index(index).child("adminAccess"), REFUSAL);
+    let spec = Path::new("spec");
+    let devices = spec.child("devices");
+    let requests = devices.child("requests");
+    errors.forbidden(&requests.index(index).child("adminAccess"), REFUSAL);
     Ok(errors)
 }
 

@@ -90,11 +90,7 @@ impl Controller for Jobs {
                 }
                 keys
             })
-            .on::<Pod>(uncounted)
-            .on::<Pod>(|change, snapshot| match is_done(change) {
-                true => concerned(change, snapshot),
-                false => Vec::new(),
-            })
+            .on::<Pod>(at_once)
             .on_held::<Pod>(GATHER, |change, snapshot| match is_done(change) {
                 true => Vec::new(),
                 false => concerned(change, snapshot),
@@ -183,16 +179,19 @@ fn is_done(change: &StoreChange) -> bool {
     change.new.as_ref().is_some_and(|it| it.pod().phase == Phase::Succeeded && !it.pod().deleting)
 }
 
-/// The job of a pod that has lost its finalizer, which was the last thing before it is counted; the pod itself where nobody
-/// counts it.
-fn uncounted(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
+/// The job of a pod that has done its work, or has lost its finalizer, which was the last thing before it is counted; the pod
+/// itself where nobody counts it.
+fn at_once(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     let tracked = |it: &Option<Arc<Cached>>| it.as_ref().is_some_and(|it| it.mentions(FINALIZER));
-    if !tracked(&change.new) {
-        return if tracked(&change.old) { concerned(change, snapshot) } else { Vec::new() };
+    let is_tracked = tracked(&change.new);
+    let counted = !is_tracked && tracked(&change.old);
+    let mut keys =
+        if counted || is_done(change) { concerned(change, snapshot) } else { Vec::new() };
+    let pod = change.new.as_ref().filter(|_| is_tracked).and_then(|it| it.decode::<Pod>());
+    if pod.is_some_and(|pod| is_orphan(snapshot, &pod)) {
+        keys.push(Key::Orphan(change.key()));
     }
-    let pod = change.new.as_ref().and_then(|it| it.decode::<Pod>());
-    let orphan = pod.is_some_and(|pod| is_orphan(snapshot, &pod));
-    orphan.then(|| Key::Orphan(change.key())).into_iter().collect()
+    keys
 }
 
 /// Whether a pod waits to be counted by a job that is not there.

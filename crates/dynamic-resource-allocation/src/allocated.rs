@@ -101,6 +101,11 @@ impl Allocated {
         }
     }
 
+    /// Forgets when pools changed: nobody holds a number of before any more. The numbers go on.
+    pub fn forget_changes(&mut self) {
+        self.changed.clear();
+    }
+
     /// Says when something of a pool (of any driver) was last taken or given back: equal numbers, and nothing was between.
     #[must_use]
     pub fn changed(&self, pool: &str) -> u64 {

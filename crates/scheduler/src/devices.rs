@@ -311,6 +311,8 @@ impl Devices {
 
     /// Sets or forgets a slice.
     pub fn set_slice(&mut self, name: &str, slice: Option<&Value>) {
+        // What was found out before holds no more, so that pools that are gone need not be remembered.
+        self.allocated.forget_changes();
         match slice {
             Some(slice) => {
                 let slice = Arc::new(Slice::from_value(slice));

@@ -207,10 +207,9 @@ impl Weight {
     fn of(slice: &EndpointSlice) -> Self {
         let mut sort = slice.address_type.clone();
         for port in slice.ports.iter().flatten() {
-            let text = |it: &Option<String>| it.clone().unwrap_or_default();
-            let number = port.port.unwrap_or_default();
-            let (name, protocol) = (text(&port.name), text(&port.protocol));
-            let _ = write!(sort, " {name}:{protocol}:{number}:{}", text(&port.app_protocol));
+            let texts = [&port.name, &port.protocol, &port.app_protocol];
+            let texts = texts.map(|it| it.as_deref().unwrap_or_default());
+            add_port(&mut sort, texts, port.port.unwrap_or_default().into());
         }
         Self { sort, size: slice.endpoints.iter().flatten().count() }
     }
@@ -218,12 +217,15 @@ impl Weight {
     fn of_value(slice: &Value) -> Self {
         let mut sort = slice.str_at(&["addressType"]).to_owned();
         for port in slice.items_at(&["ports"]) {
-            let number = port["port"].as_i64().unwrap_or_default();
-            let (name, protocol) = (port.str_at(&["name"]), port.str_at(&["protocol"]));
-            let _ = write!(sort, " {name}:{protocol}:{number}:{}", port.str_at(&["appProtocol"]));
+            let texts = ["name", "protocol", "appProtocol"].map(|it| port.str_at(&[it]));
+            add_port(&mut sort, texts, port.i64_at(&["port"]).unwrap_or_default());
         }
         Self { sort, size: slice.items_at(&["endpoints"]).len() }
     }
+}
+
+fn add_port(sort: &mut String, [name, protocol, app_protocol]: [&str; 3], number: i64) {
+    let _ = write!(sort, " {name}:{protocol}:{number}:{app_protocol}");
 }
 
 /// The slices that there are once a plan is carried out, by name; those without one are created.

@@ -120,15 +120,10 @@ fn misplaced(observed: &Observed, reference: &Value) -> Event {
         text("name"),
         text("uid")
     );
-    let of = |member: &str| observed.object.str_at(&["metadata", member]).to_owned();
     let about = ObjectReference {
-        api_version: observed.object.str_at(&["apiVersion"]).to_owned(),
         kind: observed.resource.kind.to_string(),
-        namespace: of("namespace"),
-        name: of("name"),
-        uid: of("uid"),
         resource_version: String::new(),
-        field_path: String::new(),
+        ..ObjectReference::of(&observed.object)
     };
     Event { about, kind: EventType::Warning, reason: "OwnerRefInvalidNamespace", message }
 }

@@ -246,9 +246,9 @@ impl<'a> Needs<'a> {
             }
         }
         let extended = Extended::of(cycle);
-        let asked = Some(&open).filter(|it| !it.is_empty() && extended.is_none());
+        let known = !open.is_empty() && extended.is_none();
         Ok(Self {
-            asked: asked.map(|it| devices.asked(it)),
+            asked: known.then(|| devices.asked(&open)),
             args,
             devices,
             claims,
