@@ -84,6 +84,19 @@ impl Documents {
         Self { tells_storage: false, ..self }
     }
 
+    /// The paths of the documents: of the core group, of all groups, and of each group and version.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        let mut paths = vec!["/api".to_owned(), "/apis".into(), "/apis/".into()];
+        for (group, versions) in &self.layout {
+            let place = if group.is_empty() { "/api".into() } else { format!("/apis/{group}") };
+            paths.extend(versions.iter().map(|it| format!("{place}/{it}")));
+            if !group.is_empty() {
+                paths.push(place);
+            }
+        }
+        paths
+    }
+
     fn is_custom(&self, group: &str) -> bool {
         self.stored.range((group, "")..).next().is_some_and(|((it, _), _)| *it == group)
     }
@@ -152,7 +165,7 @@ pub(crate) fn answer(
         if open && !parts.get(1).is_some_and(|group| documents.is_custom(group)) {
             return None;
         }
-        answer_from(exchange, &parts, documents)
+        answer_from(exchange, &parts, documents, &server.external)
     })
 }
 
@@ -160,11 +173,12 @@ fn answer_from(
     exchange: &Exchange,
     parts: &[&str],
     documents: &Documents,
+    address: &str,
 ) -> Option<Result<Response<Body>, Status>> {
     let document = match parts {
         ["api"] => match aggregated_answer(exchange, &documents.core) {
             Some(answer) => return Some(Ok(answer)),
-            None => api_versions(),
+            None => api_versions(address),
         },
         ["apis"] => match aggregated_answer(exchange, &documents.groups) {
             Some(answer) => return Some(Ok(answer)),
@@ -196,9 +210,9 @@ fn aggregated_answer(exchange: &Exchange, aggregated: &Aggregated) -> Option<Res
     Some(response)
 }
 
-fn api_versions() -> Value {
+fn api_versions(address: &str) -> Value {
     value!({"kind": "APIVersions", "versions": ["v1"],
-        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1:6443"}]})
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]})
 }
 
 fn group_list(documents: &Documents) -> Value {

@@ -10,7 +10,7 @@ use crate::Server;
 use crate::body::Body;
 use crate::exchange::Exchange;
 use crate::negotiate::plain as form_of;
-use crate::{respond, zpages};
+use crate::{discovery, respond, zpages};
 
 /// Something whose health is told, and whether it is well.
 struct Check<'c> {
@@ -43,12 +43,13 @@ impl HealthCheck {
         Self { name: name.into(), ask: Arc::new(ask) }
     }
 
-    async fn asked(&self) -> Check<'_> {
+    /// Whether it is well; if not, the log says why.
+    async fn asked(&self) -> bool {
         let answer = (self.ask)().await;
         if let Err(error) = &answer {
             tracing::warn!(check = self.name, error, "not healthy");
         }
-        Check { name: &self.name, healthy: answer.is_ok() }
+        answer.is_ok()
     }
 }
 
@@ -81,7 +82,7 @@ pub(crate) async fn answer(
             Ok(crate::logs::answer(directory, exchange, rest).await)
         }
         ("metrics", "") => Ok(crate::metrics::answer(server)),
-        ("", "") => Ok(root(server, exchange)),
+        ("", "") if path.starts_with('/') => Ok(root(server, exchange)),
         ("api", _) => Err(Status::no_route()),
         ("apis", _) if path.split('/').count() > 3 => Err(Status::no_route()),
         _ => Ok(not_found()),
@@ -93,26 +94,49 @@ pub(crate) fn not_found() -> Response<Body> {
     respond::text(404, "404 page not found\n")
 }
 
-async fn health(server: &Server, exchange: &Exchange, one: &str) -> Result<Response<Body>, Status> {
-    let which = exchange.info.path.split('/').nth(1).unwrap_or_default();
-    let stopping = server.ending.is_asked();
+/// The checks that every server has, whichever of the three paths is asked.
+const LASTING: [&str; 4] =
+    ["ping", "log", "etcd", "poststarthook/generic-apiserver-start-informers"];
+/// Those of `/readyz` alone.
+const READINESS: [&str; 2] = ["etcd-readiness", "shutdown"];
+/// That of `/readyz` where the memory is limited.
+const BUDGET: &str = "memory-budget";
+/// The paths that tell of health.
+const HEALTH: [&str; 3] = ["healthz", "livez", "readyz"];
+
+/// The names of the checks behind one of the three paths.
+fn names<'s>(server: &'s Server, which: &str) -> impl Iterator<Item = &'s str> {
+    let ready = which == "readyz";
+    let more = server.checks.iter().map(|it| it.name.as_str());
+    let budget = (ready && server.operating.memory.is_some()).then_some(BUDGET);
+    let readiness = READINESS.into_iter().filter(move |_| ready);
+    LASTING.into_iter().chain(more).chain(budget).chain(readiness)
+}
+
+/// What each of the checks behind one of the three paths says now.
+async fn checks<'s>(server: &'s Server, which: &str) -> Vec<Check<'s>> {
     let asked = tokio::time::timeout(server.store_check_timeout, server.hub.store().progress());
     let store = matches!(asked.await, Ok(Ok(_)));
-    let mut checks = vec![
-        Check { name: "ping", healthy: true },
-        Check { name: "log", healthy: true },
-        Check { name: "etcd", healthy: store },
-        Check { name: "poststarthook/generic-apiserver-start-informers", healthy: true },
-    ];
-    for check in &server.checks {
-        checks.push(check.asked().await);
+    let mut all = Vec::new();
+    for name in names(server, which) {
+        let healthy = match name {
+            "etcd" | "etcd-readiness" => store,
+            "shutdown" => !server.ending.is_asked(),
+            BUDGET => server.operating.memory.as_ref().is_none_or(|it| !it.is_pressed()),
+            _ => match server.checks.iter().find(|it| it.name == name) {
+                Some(check) => check.asked().await,
+                // What has begun before the server listens.
+                None => true,
+            },
+        };
+        all.push(Check { name, healthy });
     }
-    if which == "readyz" {
-        if let Some(budget) = &server.operating.memory {
-            checks.push(Check { name: "memory-budget", healthy: !budget.is_pressed() });
-        }
-        checks.push(Check { name: "shutdown", healthy: !stopping });
-    }
+    all
+}
+
+async fn health(server: &Server, exchange: &Exchange, one: &str) -> Result<Response<Body>, Status> {
+    let which = exchange.info.path.split('/').nth(1).unwrap_or_default();
+    let mut checks = checks(server, which).await;
     for check in &checks {
         server.metrics.health.checked(which, check.name, check.healthy);
     }
@@ -186,9 +210,20 @@ fn version(server: &Server, exchange: &Exchange) -> Response<Body> {
     respond::plain(form_of(exchange), 200, &document)
 }
 
+/// Names every path that tells something, sorted. Upstream: `routes.Index`.
 fn root(server: &Server, exchange: &Exchange) -> Response<Body> {
-    let documents = ["/api", "/apis", "/openapi/v2", "/openapi/v3"];
-    let mut paths: Vec<&str> = documents.into_iter().chain(zpages::paths(server)).collect();
+    let mut paths: Vec<String> = server.catalog.with_discovery(discovery::Documents::paths);
+    let mut others = vec!["/openapi/v2", "/openapi/v3", "/openapi/v3/"];
+    if server.access.tokens.is_some() {
+        others.extend(["/.well-known/openid-configuration", "/openid/v1/jwks"]);
+    }
+    if server.operating.logs.is_some() {
+        others.push("/logs");
+    }
+    paths.extend(others.into_iter().chain(zpages::paths(server)).map(str::to_owned));
+    for which in HEALTH {
+        paths.extend(names(server, which).map(|it| format!("/{which}/{it}")));
+    }
     paths.sort_unstable();
     let document = value!({"paths": (paths.into_iter().collect::<apimachinery::Value>())});
     respond::plain(form_of(exchange), 200, &document)

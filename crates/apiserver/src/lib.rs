@@ -446,8 +446,12 @@ impl Server {
         match limit {
             None => work.await,
             Some(limit) => {
-                let answer = tokio::time::timeout(limit, work).await;
-                answer.unwrap_or_else(|_| Err(deadline::exceeded()))
+                let end = tokio::time::Instant::now() + limit;
+                match tokio::time::timeout_at(end, work).await {
+                    // Nothing has been sent of what is only just ready: who waits is told, not cut off.
+                    Ok(answer) if tokio::time::Instant::now() < end => answer,
+                    _ => Err(deadline::exceeded()),
+                }
             }
         }
     }

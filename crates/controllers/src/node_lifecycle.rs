@@ -112,6 +112,24 @@ pub struct Memory {
     settled: Option<u64>,
     /// Whether it was told that the node is there.
     registered: bool,
+    /// Since when the pods were ready that were told, once, that their silent node is not, by uid. Who says that they are
+    /// all the same, as a node's agent does once it is back, is not answered.
+    told: BTreeMap<String, Option<Timestamp>>,
+}
+
+impl Memory {
+    /// Whether a ready pod of a silent node is to be told so: once, and again only if it has been ready ever since.
+    fn tells(&mut self, pod: &Pod) -> bool {
+        let since = crate::pods::ready_since(pod);
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        match self.told.get(uid) {
+            Some(before) => since.is_some() && *before == since,
+            None => {
+                self.told.insert(uid.to_owned(), since);
+                true
+            }
+        }
+    }
 }
 
 /// What it sees of a node's name.
@@ -258,13 +276,19 @@ impl NodeLifecycle {
         self.taint(&mut plan, &wanted, now);
         // A node that says itself that it is not ready looks after the pods that it has: only what comes to it is not ready.
         let moved = self.moved.lock().remove(name).unwrap_or_default();
-        let touched = |pod: &&Arc<Pod>| match ready_status(&wanted) {
-            "Unknown" => true,
-            "False" => moved.contains(&key_of(&pod.metadata)),
-            _ => false,
-        };
-        for pod in observed.pods.iter().filter(touched) {
-            not_ready(&mut plan, pod, now);
+        let status = ready_status(&wanted);
+        if status != "Unknown" {
+            memory.told.clear();
+        }
+        for pod in observed.pods.iter().filter(|it| crate::pods::is_ready(it)) {
+            let touched = match status {
+                "Unknown" => memory.tells(pod),
+                "False" => moved.contains(&key_of(&pod.metadata)),
+                _ => false,
+            };
+            if touched {
+                not_ready(&mut plan, pod, now);
+            }
         }
         plan
     }
@@ -495,9 +519,6 @@ fn write_taints(plan: &mut Plan, node: &Value, wanted: &[(&str, &str)], now: Tim
 
 /// A pod on a node that is not ready is not ready either.
 fn not_ready(plan: &mut Plan, pod: &Pod, now: Timestamp) {
-    if !crate::pods::is_ready(pod) {
-        return;
-    }
     let patch = value!({"status": {"conditions": [
         {"type": "Ready", "status": "False", "lastTransitionTime": (time::format_time(now))}]}});
     plan.act(Action::Patch {

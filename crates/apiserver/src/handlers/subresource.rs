@@ -330,6 +330,8 @@ async fn binding(
                     all.insert(key, value.clone());
                 }
             }
+            // It has served its purpose (upstream's gate ClearingNominatedNodeNameAfterBinding, on by default).
+            pod.remove_at(&["status", "nominatedNodeName"]);
             set_scheduled(&mut pod, &now);
             Ok(pod)
         })

@@ -149,3 +149,44 @@ async fn a_node_that_is_not_ready_keeps_its_pods_as_they_are_and_what_comes_to_i
         .await;
     assert!(ready(&cluster.get("", "pods", "default", "old").await.unwrap()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_a_silent_node_are_told_once_that_they_are_not_ready() {
+    let cluster = cluster(&["node-lifecycle-controller"]).await;
+    keep_alive(&cluster, "keeper").await;
+    let (nodes, pods) = (Resource::built_in("", "nodes"), Resource::built_in("", "pods"));
+    let node = value!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    cluster.create("", "nodes", node).await;
+    let patch = value!({"status": {"conditions": [
+        {"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:05Z"}]}});
+    cluster.client.patch(&nodes, "", "n1", "status", PatchKind::Merge, &patch).await.unwrap();
+    let pod = value!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
+    cluster.create("", "pods", pod).await;
+    let ready = async |at: &str| {
+        let status = value!({"status": {"phase": "Running", "conditions": [
+            {"type": "Ready", "status": "True", "lastTransitionTime": at}]}});
+        let kind = PatchKind::Merge;
+        cluster.client.patch(&pods, "default", "p", "status", kind, &status).await.unwrap();
+    };
+    let status = |pod: &Value| {
+        let conditions = pod.items_at(&["status", "conditions"]);
+        conditions.iter().map(|it| it.str_at(&["status"]).to_owned()).collect::<String>()
+    };
+    ready("2026-01-01T00:00:06Z").await;
+    cluster
+        .eventually("the pod is told", async |it| {
+            (status(&it.get("", "pods", "default", "p").await?) == "False").then_some(())
+        })
+        .await;
+    // The agent is back, and its node is not yet: nobody is to quarrel with it.
+    ready("2026-01-01T00:10:00Z").await;
+    let before = cluster.get("", "pods", "default", "p").await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    let after = cluster.get("", "pods", "default", "p").await.unwrap();
+    assert_eq!(
+        before.str_at(&["metadata", "resourceVersion"]),
+        after.str_at(&["metadata", "resourceVersion"])
+    );
+    assert_eq!(status(&after), "True");
+}
