@@ -179,7 +179,10 @@ fn authentication<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Ve
 
 async fn by_credentials(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), Status> {
     let began = Instant::now();
-    let user = credentials_user(server, exchange).await;
+    let user = match websocket::bearer::take(&mut exchange.parts.headers) {
+        Ok(()) => credentials_user(server, exchange).await,
+        Err(bad) => Err(AuthenticationError(bad.to_string())),
+    };
     let end = match &user {
         Ok(Some(_)) => Attempt::Success,
         Ok(None) => Attempt::Failure,

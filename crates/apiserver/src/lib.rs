@@ -54,6 +54,7 @@ mod openapi;
 mod operating;
 mod options;
 mod outgoing;
+mod over_websocket;
 mod persist;
 mod posted;
 mod privileged;
@@ -466,6 +467,7 @@ impl Server {
             Ok(admitted) => {
                 let body = body.charged(exchange.charge.as_ref())?;
                 let answer = handlers::handle(self, exchange, body).await;
+                let answer = answer.and_then(|answer| over_websocket::carry(exchange, answer));
                 // Seats and memory of what is still being written are given back at its end.
                 let seat = std::mem::take(&mut exchange.seat);
                 let charge = exchange.charge.take().filter(|_| !filters::is_stream(exchange));

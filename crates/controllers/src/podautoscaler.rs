@@ -77,16 +77,14 @@ impl Kinds {
     }
 
     pub(crate) fn find(&self, api_version: &str, kind: &str) -> Result<Resource, String> {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let group = api_version.split_once('/').map_or("", |it| it.0);
         let built_in = api::resources().iter().find(|it| it.group == group && it.kind == kind);
         let found = match built_in {
             Some(it) => Some(Resource::built_in(it.group, it.resource)),
             None => self.0.of_kind(group, kind),
         };
-        found.ok_or_else(|| match version {
-            "" => format!("no matches for kind {kind:?} in group {group:?}"),
-            _ => format!("no matches for kind {kind:?} in version {api_version:?}"),
-        })
+        // Kinds are looked for in their group, whatever its version.
+        found.ok_or_else(|| format!("no matches for kind {kind:?} in group {group:?}"))
     }
 
     /// `ingresses.networking.k8s.io`, `services`.

@@ -164,6 +164,8 @@ pub struct Declaration {
     pub prepare_status: fn(&mut Value, &Value),
     /// Restores what another subresource's update may not change.
     pub prepare_subresource: fn(&str, &mut Value, &Value),
+    /// Notes when something changed, after all that an update may not change was restored.
+    pub stamp: fn(Part<'_>, &mut Value, &Value, Timestamp),
     /// What a delete does to an object before anything else.
     pub prepare_delete: fn(&mut Value, Timestamp),
     /// Everything wrong with an object outside metadata.
@@ -227,6 +229,7 @@ impl Declaration {
         prepare_update: |_, _| {},
         prepare_status: |_, _| {},
         prepare_subresource: |_, _, _| {},
+        stamp: |_, _, _, _| {},
         prepare_delete: |_, _| {},
         validate: |_, _| {},
         validate_create: |_, _| {},
@@ -449,6 +452,10 @@ impl AnyResource for BuiltIn {
             }
             Part::Other(name) => (self.declaration.prepare_subresource)(name, value, old),
         }
+    }
+
+    fn stamp(&self, part: Part<'_>, value: &mut Value, old: &Value, now: Timestamp) {
+        (self.declaration.stamp)(part, value, old, now);
     }
 
     fn prepare_delete(&self, value: &mut Value, now: Timestamp) {

@@ -89,6 +89,9 @@ pub trait AnyResource: Send + Sync + Debug {
     /// Restores what a write to this part may not change.
     fn prepare_update(&self, part: Part<'_>, value: &mut Value, old: &Value);
 
+    /// Notes when a write to this part changed something, after [`AnyResource::prepare_update`].
+    fn stamp(&self, _part: Part<'_>, _value: &mut Value, _old: &Value, _now: Timestamp) {}
+
     /// What a delete does to an object before anything else.
     fn prepare_delete(&self, _value: &mut Value, _now: Timestamp) {}
 

@@ -5,7 +5,7 @@
 //! is shown is made old again at the very end ([`Shape::show`]). All in between is of today's type, managed fields too.
 //! Source: upstream's deprecated API migration guide and the conversions of the releases that served both.
 
-mod shapes;
+pub(crate) mod shapes;
 
 use std::sync::OnceLock;
 

@@ -4,6 +4,30 @@ use apimachinery::quantity::Quantity;
 use apimachinery::validation::{self, Problems};
 use apimachinery::{FieldErrors, Path, Value};
 
+/// Keeps a text and the first of the list that came to stand beside it the same: where they differ, the text is what an
+/// older client meant. `member` is where the items of the list have it, if they are objects.
+pub(crate) fn first_of(of: &mut Value, one: &str, all: &str, member: Option<&str>) {
+    let of_item = |item: &Value| match member {
+        Some(member) => item.str_at(&[member]).to_owned(),
+        None => item.as_str().unwrap_or_default().to_owned(),
+    };
+    let text = of.str_at(&[one]).to_owned();
+    let first = of.items_at(&[all]).first().map(of_item);
+    match first {
+        Some(first) if text.is_empty() && !first.is_empty() => of.set_at(&[one], first),
+        Some(first) if first == text => {}
+        _ if text.is_empty() => {}
+        _ => {
+            let mut item = Value::from(text.as_str());
+            if let Some(member) = member {
+                item = Value::object();
+                item.set_at(&[member], text);
+            }
+            of.set_at(&[all], vec![item]);
+        }
+    }
+}
+
 /// Checks each item of a list under its own path.
 pub(crate) fn each(
     of: &Value,
@@ -221,4 +245,29 @@ pub(crate) fn immutable(
 /// Text that Go compares with others of its kind in lower case: names of drivers.
 pub(crate) fn driver_name(text: &str) -> Problems {
     validation::qualified_name(&text.to_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::value;
+
+    use super::*;
+
+    #[test]
+    fn a_text_and_the_first_of_its_list_are_the_same() {
+        for (given, expected) in [
+            (value!({}), value!({})),
+            (value!({"a": "1"}), value!({"a": "1", "all": ["1"]})),
+            (value!({"all": ["1", "2"]}), value!({"a": "1", "all": ["1", "2"]})),
+            (value!({"a": "1", "all": ["1", "2"]}), value!({"a": "1", "all": ["1", "2"]})),
+            (value!({"a": "3", "all": ["1", "2"]}), value!({"a": "3", "all": ["3"]})),
+        ] {
+            let mut value = given.clone();
+            first_of(&mut value, "a", "all", None);
+            assert_eq!(value, expected, "{given:?}");
+        }
+        let mut value = value!({"a": "3", "all": [{"ip": "1"}]});
+        first_of(&mut value, "a", "all", Some("ip"));
+        assert_eq!(value, value!({"a": "3", "all": [{"ip": "3"}]}));
+    }
 }

@@ -143,6 +143,10 @@ fn certificate(name: &str, why: &CertificateError) -> String {
         | CertificateError::NotValidYetContext { .. } => {
             "x509: certificate has expired or is not yet valid".to_owned()
         }
+        // An authority that speaks for itself and is not among those trusted, which would have been taken.
+        CertificateError::Other(why) if why.to_string().contains("CaUsedAsEndEntity") => {
+            "x509: certificate signed by unknown authority".to_owned()
+        }
         other => format!("x509: {other}"),
     }
 }

@@ -14,6 +14,7 @@ use super::update::{Tracking, Write, check_name};
 use crate::Server;
 use crate::body::Body;
 use crate::decode::{self, Patched};
+use crate::error::MODIFIED;
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
 use crate::options::{FieldValidation, WriteOptions, refuse};
@@ -38,20 +39,41 @@ pub(crate) async fn apply(
         return Err(Status::bad_request("invalid object type: /, Kind="));
     }
     let (name, subresource) = (exchange.info.name.clone(), exchange.info.subresource.clone());
-    let Some(current) = persist::try_current(server, target, &name).await? else {
+    let mut current = persist::try_current(server, target, &name).await?;
+    if current.is_none() {
         if !subresource.is_empty() {
             return Err(Status::not_found(target.group_resource(), &name));
         }
-        let merged = merge(server, exchange, target, &options, &applied, None)?;
-        let mut value = merged.unwrap_or_else(|| applied.clone());
-        decode::patched(exchange, target, &mut value, options.field_validation, Patched::Applied)?;
-        stays_in_its_place(target, &name, &mut value)?;
-        let stored =
-            create::new_object(server, exchange, target, &options, value, Tracking::Done).await?;
-        return respond::written(server, target, form, 201, stored);
+        match new_object(server, exchange, target, &options, &applied).await {
+            Ok(stored) => return respond::written(server, target, form, 201, stored),
+            // Somebody else was faster: what they made is what this is merged with.
+            Err(status) if status.reason == create::EXISTS => {
+                current = persist::try_current(server, target, &name).await?;
+            }
+            Err(status) => return Err(status),
+        }
+    }
+    let Some(current) = current else {
+        // It has gone again in that moment.
+        return Err(Status::conflict(target.group_resource(), &name, MODIFIED));
     };
     let stored = replace(server, exchange, target, &options, &applied, current).await?;
     respond::written(server, target, form, 200, stored)
+}
+
+/// Makes an object of what is applied.
+async fn new_object(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    target: &Target,
+    options: &WriteOptions,
+    applied: &Value,
+) -> Result<Written, Status> {
+    let merged = merge(server, exchange, target, options, applied, None)?;
+    let mut value = merged.unwrap_or_else(|| applied.clone());
+    decode::patched(exchange, target, &mut value, options.field_validation, Patched::Applied)?;
+    stays_in_its_place(target, &exchange.info.name, &mut value)?;
+    create::new_object(server, exchange, target, options, value, Tracking::Done).await
 }
 
 /// Applies a `Scale`: the same as applying an object with nothing but the count, under the name of the subresource.

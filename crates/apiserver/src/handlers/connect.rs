@@ -27,7 +27,6 @@ use crate::filters::{refusal, request_attributes};
 use crate::forward::{self, Onward};
 use crate::metrics::Held;
 use crate::persist;
-use crate::query::Query;
 use crate::target::Target;
 
 /// How much of an agent's refusal is passed on, in bytes (upstream's limit).
@@ -116,6 +115,7 @@ pub(crate) async fn connect(
     let name = exchange.info.name.clone();
     let current = persist::current(server, target, &name).await?;
     let subresource = exchange.info.subresource.clone();
+    let mut options = stream_options(exchange);
     if subresource != "log" {
         needs_create(server, exchange).await?;
         let admission = Admission {
@@ -126,15 +126,11 @@ pub(crate) async fn connect(
             dry_run: false,
             delete_options: Value::Null,
         };
-        let mut options = stream_options(exchange);
-        let before = options.clone();
         admit(server, exchange, &admission, &mut options, Some(&current.value)).await?;
-        if options != before {
-            set_stream_options(exchange, &options)?;
-        }
         judge(server, exchange, &admission, &mut options, Some(&current.value)).await?;
     }
-    let (node, path) = (node_of(server, &current.value)?, path_of(exchange, &current.value)?);
+    let (node, path) =
+        (node_of(server, &current.value)?, path_of(exchange, &current.value, &options)?);
     if subresource != "log" && !asks_upgrade(exchange) {
         return Err(Status::bad_request("Upgrade request required"));
     }
@@ -204,31 +200,28 @@ fn stream_options(exchange: &Exchange) -> Value {
     options
 }
 
-/// Makes the request ask for what the options say now.
-fn set_stream_options(exchange: &mut Exchange, options: &Value) -> Result<(), Status> {
-    let mut query = String::new();
+/// What the node's agent is asked for by these options: parameters of its own names (upstream: `streamParams`).
+fn parameters_of(options: &Value) -> String {
+    let mut parameters = String::new();
     let mut add = |name: &str, value: &str| {
         let value = percent_encoding::utf8_percent_encode(value, NON_ALPHANUMERIC);
-        let and = if query.is_empty() { "" } else { "&" };
-        query.push_str(&format!("{and}{name}={value}"));
+        let and = if parameters.is_empty() { "" } else { "&" };
+        parameters.push_str(&format!("{and}{name}={value}"));
     };
-    for flag in FLAGS.into_iter().filter(|it| options.bool_at(&[it])) {
-        add(flag, "true");
-    }
-    if !options.str_at(&["container"]).is_empty() {
-        add("container", options.str_at(&["container"]));
+    for (flag, parameter) in FLAGS.into_iter().zip(["input", "output", "error", "tty"]) {
+        if options.bool_at(&[flag]) {
+            add(parameter, "1");
+        }
     }
     for word in options.items_at(&["command"]).iter().filter_map(Value::as_str) {
         add("command", word);
     }
-    for port in options.items_at(&["ports"]).iter().filter_map(Value::as_i64) {
-        add("ports", &port.to_string());
+    let ports = options.items_at(&["ports"]).iter().filter_map(Value::as_i64);
+    let ports: Vec<String> = ports.map(|it| it.to_string()).collect();
+    if !ports.is_empty() {
+        add("port", &ports.join(","));
     }
-    let text = query;
-    let uri = format!("{}?{text}", exchange.parts.uri.path());
-    exchange.parts.uri = uri.parse().map_err(Status::internal)?;
-    exchange.query = Query::parse(&text);
-    Ok(())
+    parameters
 }
 
 /// Whether the client wants to speak another protocol (upstream: `httpstream.IsUpgradeRequest`).
@@ -308,23 +301,25 @@ fn node_of(server: &Server, pod: &Value) -> Result<Value, Status> {
 }
 
 /// The path at the agent for a stream of a pod.
-fn path_of(exchange: &Exchange, pod: &Value) -> Result<String, Status> {
+fn path_of(exchange: &Exchange, pod: &Value, options: &Value) -> Result<String, Status> {
     let namespace = pod.str_at(&["metadata", "namespace"]);
     let name = pod.str_at(&["metadata", "name"]);
-    let query = exchange.parts.uri.query().unwrap_or_default();
-    let verb = match exchange.info.subresource.as_str() {
-        "portforward" => return Ok(format!("/portForward/{namespace}/{name}?{query}")),
-        "log" => "containerLogs",
-        "exec" => "exec",
-        _ => "attach",
+    let (verb, query) = match exchange.info.subresource.as_str() {
+        "portforward" => {
+            let query = parameters_of(options);
+            return Ok(format!("/portForward/{namespace}/{name}?{query}"));
+        }
+        // What a log is asked for by has the same names there.
+        "log" => ("containerLogs", exchange.parts.uri.query().unwrap_or_default().to_owned()),
+        "exec" => ("exec", parameters_of(options)),
+        _ => ("attach", parameters_of(options)),
     };
-    let container = container_of(exchange, pod)?;
+    let container = container_of(options.str_at(&["container"]), pod)?;
     Ok(format!("/{verb}/{namespace}/{name}/{container}?{query}"))
 }
 
 /// The container that is meant: the one named, or the only one there is.
-fn container_of(exchange: &Exchange, pod: &Value) -> Result<String, Status> {
-    let wanted = exchange.query.get("container").unwrap_or_default();
+fn container_of(wanted: &str, pod: &Value) -> Result<String, Status> {
     let names = |list: &str| -> Vec<&str> {
         pod.items_at(&["spec", list]).iter().map(|it| it.str_at(&["name"])).collect()
     };
@@ -387,7 +382,18 @@ pub(super) async fn agent_of(
 
 #[cfg(test)]
 mod tests {
+    use apimachinery::value;
+
     use super::*;
+
+    #[test]
+    fn an_agent_is_asked_by_its_own_names() {
+        let all = value!({"stdin": true, "stdout": true, "stderr": true, "tty": true,
+            "container": "c", "command": ["sh", "a b&c"]});
+        let expected = "input=1&output=1&error=1&tty=1&command=sh&command=a%20b%26c";
+        assert_eq!(parameters_of(&all), expected);
+        assert_eq!(parameters_of(&value!({"ports": [80, 443]})), "port=80%2C443");
+    }
 
     async fn check(code: u16, text: &str, expected: &str) {
         let mut answer = Response::new(Body::full(text.to_owned()));

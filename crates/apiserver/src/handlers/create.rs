@@ -30,6 +30,8 @@ use crate::{Server, admin_access};
 const SUFFIX_LENGTH: usize = 5;
 /// The longest base a name is generated from, so that it fits in 63 bytes.
 const MAX_GENERATED_BASE: usize = 63 - SUFFIX_LENGTH;
+/// The reason of a refusal because there is an object of that name.
+pub(super) const EXISTS: &str = "AlreadyExists";
 /// How often a generated name that is taken is tried again (upstream: 8 attempts).
 const NAME_ATTEMPTS: usize = 8;
 
@@ -89,9 +91,7 @@ pub(crate) async fn new_object(
     loop {
         let result = attempt_create(server, exchange, target, options, value.clone()).await;
         match result {
-            Err(status) if status.reason == "AlreadyExists" && attempt < NAME_ATTEMPTS => {
-                attempt += 1
-            }
+            Err(status) if status.reason == EXISTS && attempt < NAME_ATTEMPTS => attempt += 1,
             other => return other,
         }
     }

@@ -26,8 +26,6 @@ use crate::respond;
 use crate::target::Target;
 use crate::traces;
 
-/// How often a delete that lost a race is tried again.
-const ATTEMPTS: usize = 10;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
@@ -210,7 +208,7 @@ async fn attempt(
     options: &DeleteOptions,
 ) -> Result<Deleted, Status> {
     let mut current = persist::current(server, target, name).await?;
-    for _ in 0..ATTEMPTS {
+    for _ in 0..super::update::ATTEMPTS {
         check_preconditions(target, name, options, &current.value)?;
         if let Some(exchange) = exchange {
             let mut exchange = exchange.lock().await;
@@ -342,7 +340,7 @@ async fn mark_and_take_away(
     };
     let mut kv = Kv { mod_rev: marked, ..kv };
     let mut value = at_version(value, marked);
-    for _ in 0..ATTEMPTS {
+    for _ in 0..super::update::ATTEMPTS {
         match take_away(server, target, name, &kv).await? {
             Taken::At(revision) => {
                 return Ok(Step::Done(answer(target, at_version(value, revision))));

@@ -25,8 +25,9 @@ use crate::shown;
 use crate::target::Target;
 use crate::unbuilt;
 
-/// How often a write that lost a race is tried again, where the client did not name a version.
-const ATTEMPTS: usize = 5;
+/// How often a write that lost a race is tried again, where the client did not name a version: each time somebody else's
+/// write succeeded, and the request's deadline comes first (upstream's only limit).
+pub(crate) const ATTEMPTS: usize = 200;
 
 /// Replaces an object.
 pub(crate) async fn update(
@@ -46,12 +47,18 @@ pub(crate) async fn update(
     let name = exchange.info.name.clone();
     check_name(&given, &name)?;
     create::place_in_namespace(target, &mut given)?;
-    let found = persist::try_current(server, target, &name).await?;
-    let Some(current) = found else {
-        if target.resource().rules().create_on_update && subresource.is_empty() {
-            let stored = create::on_update(server, exchange, target, &options, given).await?;
-            return respond::written(server, target, form, 201, stored);
+    let mut found = persist::try_current(server, target, &name).await?;
+    if found.is_none() && target.resource().rules().create_on_update && subresource.is_empty() {
+        match create::on_update(server, exchange, target, &options, given.clone()).await {
+            Ok(stored) => return respond::written(server, target, form, 201, stored),
+            // Somebody else was faster: theirs is what is replaced.
+            Err(status) if status.reason == create::EXISTS => {
+                found = persist::try_current(server, target, &name).await?;
+            }
+            Err(status) => return Err(status),
         }
+    }
+    let Some(current) = found else {
         let uid = given.str_at(&["metadata", "uid"]);
         if !uid.is_empty() {
             // Upstream compares before it notices that there is nothing to compare with.
@@ -250,6 +257,7 @@ impl Write<'_> {
             .unwrap_or_default();
         value.set_at(&["metadata", "resourceVersion"], version);
         target.resource().prepare_update(part, &mut value, old);
+        target.resource().stamp(part, &mut value, old, server.clock.now());
         move_generation(target, part, &mut value, old);
         let mut errors = target.resource().validate_update(part, &value, old);
         privileged::check(server, target.served.facts, &value, &mut errors);

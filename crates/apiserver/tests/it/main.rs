@@ -33,6 +33,7 @@ mod tended;
 mod traces;
 mod watches;
 mod webhooks;
+mod websockets;
 mod wire;
 mod writes;
 mod wrong;

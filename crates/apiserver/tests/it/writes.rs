@@ -28,6 +28,49 @@ async fn patches_that_meet_are_all_made() {
     assert_eq!(cluster.send(&user, &request, Some(&stale)).await.0, 409);
 }
 
+/// Applies of an object that nobody has made yet meet like those of one that is there: one makes it, the others change it.
+#[tokio::test]
+async fn applies_that_meet_where_nothing_is_are_all_made() {
+    let cluster = Cluster::start().await;
+    for round in 0..20 {
+        let path = format!("/api/v1/namespaces/default/configmaps/shared-{round}");
+        let applied = |key: usize| {
+            value!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": (format!("shared-{round}"))},
+                "data": {(&*format!("k{key}")): "there"}})
+        };
+        let all = (0..8).map(|key| {
+            let (cluster, path, applied) = (&cluster, &path, applied(key));
+            async move {
+                let request = format!("PATCH {path}?fieldManager=m{key}&force=true");
+                cluster.send(&admin(), &request, Some(&applied)).await.0
+            }
+        });
+        let mut codes = futures::future::join_all(all).await;
+        codes.sort_unstable();
+        assert_eq!(codes, [200, 200, 200, 200, 200, 200, 200, 201]);
+        let made = cluster.done(&format!("GET {path}"), None).await;
+        assert_eq!(made.get("data").and_then(Value::as_object).map(|it| it.len()), Some(8));
+    }
+}
+
+/// However many write at once, who names no version is told of none.
+#[tokio::test]
+async fn patches_and_deletes_that_name_no_version_are_never_late() {
+    let cluster = Cluster::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    cluster.done(&format!("POST {maps}"), Some(&value!({"metadata": {"name": "shared"}}))).await;
+    let patches = (0..40).map(|key| {
+        let cluster = &cluster;
+        async move {
+            let patch = value!({"data": {(&*format!("k{key}")): "there"}});
+            cluster.send(&admin(), &format!("PATCH {maps}/shared"), Some(&patch)).await.0
+        }
+    });
+    assert!(futures::future::join_all(patches).await.iter().all(|code| *code == 200));
+    let made = cluster.done(&format!("GET {maps}/shared"), None).await;
+    assert_eq!(made.get("data").and_then(Value::as_object).map(|it| it.len()), Some(40));
+}
+
 /// A patch that changes the uid is told that it cannot be changed; an object that is put has to be the one meant.
 #[tokio::test]
 async fn a_uid_is_part_of_a_patch_and_a_condition_of_an_update() {

@@ -109,7 +109,7 @@ async fn what_cannot_be_scaled_is_told() {
         .create("autoscaling", "horizontalpodautoscalers", autoscaler("odd", "Nothing", cpu()))
         .await;
     let (_, message) = told(&cluster, "odd", "AbleToScale", "FailedGetScale").await;
-    assert_eq!(message, format!("{unable}no matches for kind \"Nothing\" in version \"apps/v1\""));
+    assert_eq!(message, format!("{unable}no matches for kind \"Nothing\" in group \"apps\""));
     cluster.create("apps", "deployments", deployment(0)).await;
     let (_, _) = told(&cluster, "gone", "ScalingActive", "ScalingDisabled").await;
 }

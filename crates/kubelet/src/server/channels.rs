@@ -1,8 +1,6 @@
-//! Messages of the WebSocket protocols `v4.channel.k8s.io` and `v5.channel.k8s.io`: the channel first, then what it is given.
+//! What a client says on the channels of a command's streams.
 //!
-//! Knows nothing of commands and their streams.
-
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+//! Knows nothing of commands and their streams, nor of how messages are written.
 
 /// The longest message of a client, in bytes: kubectl sends 32 KiB at a time, other clients what they are given.
 pub(super) const MESSAGE_BYTES: usize = 4 << 20;
@@ -13,13 +11,6 @@ pub(super) const STDERR: u8 = 2;
 pub(super) const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
-
-/// How much of a client's messages is read.
-pub(super) fn limits() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .max_message_size(Some(MESSAGE_BYTES))
-        .max_frame_size(Some(MESSAGE_BYTES))
-}
 
 /// What a client says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +25,12 @@ pub(super) enum Said<'m> {
     Other,
 }
 
-/// What a message says.
-pub(super) fn said(message: &[u8]) -> Said<'_> {
-    match message.split_first() {
-        Some((&STDIN, rest)) => Said::Input(rest),
-        Some((&RESIZE, rest)) => resize(rest).unwrap_or(Said::Other),
-        Some((&CLOSE, [STDIN])) => Said::EndOfInput,
+/// What is said by this on a channel.
+pub(super) fn said(channel: u8, data: &[u8]) -> Said<'_> {
+    match (channel, data) {
+        (STDIN, data) => Said::Input(data),
+        (RESIZE, data) => resize(data).unwrap_or(Said::Other),
+        (CLOSE, [STDIN]) => Said::EndOfInput,
         _ => Said::Other,
     }
 }
@@ -58,18 +49,17 @@ mod tests {
 
     #[test]
     fn a_message_is_for_the_channel_that_it_names() {
-        for (message, expected) in [
-            (b"\x00ls\n".as_slice(), Said::Input(b"ls\n")),
-            (b"\x00", Said::Input(b"")),
-            (b"\x04{\"Width\":80,\"Height\":24}", Said::Resize { width: 80, height: 24 }),
-            (b"\x04{\"Width\":-1,\"Height\":99999}", Said::Resize { width: 0, height: 0 }),
-            (b"\x04nonsense", Said::Other),
-            (b"\xff\x00", Said::EndOfInput),
-            (b"\xff\x01", Said::Other),
-            (b"\x07x", Said::Other),
-            (b"", Said::Other),
+        for (channel, data, expected) in [
+            (0, b"ls\n".as_slice(), Said::Input(b"ls\n")),
+            (0, b"", Said::Input(b"")),
+            (4, b"{\"Width\":80,\"Height\":24}", Said::Resize { width: 80, height: 24 }),
+            (4, b"{\"Width\":-1,\"Height\":99999}", Said::Resize { width: 0, height: 0 }),
+            (4, b"nonsense", Said::Other),
+            (255, b"\x00", Said::EndOfInput),
+            (255, b"\x01", Said::Other),
+            (7, b"x", Said::Other),
         ] {
-            assert_eq!(said(message), expected, "{message:?}");
+            assert_eq!(said(channel, data), expected, "{channel} {data:?}");
         }
     }
 }

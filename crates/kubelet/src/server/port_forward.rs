@@ -1,4 +1,7 @@
-//! Ports of pods for clients: SPDY streams, inside a WebSocket or on the upgraded connection itself.
+//! Ports of pods for clients: SPDY streams, inside a WebSocket or on the upgraded connection itself, or the channels of a
+//! WebSocket (`over_channels`).
+
+mod over_channels;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,10 +14,11 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
+use websocket::{Codec, Message, WebSocketStream};
 
 use super::Context;
+use super::channels::MESSAGE_BYTES;
+use super::query::Query;
 use super::routes::{Body, Refusal, full};
 use super::spdy::{Frame, Reader, Writer};
 use crate::spec;
@@ -46,14 +50,11 @@ pub(super) async fn forward(
     let header = |name: &str| {
         request.headers().get(name).and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned()
     };
-    let tunnel = header("upgrade").to_lowercase() != "spdy/3.1";
-    if tunnel {
-        super::remote::check_upgrade(request.method(), request.headers())?;
-        let offered = header("sec-websocket-protocol");
-        if !offered.split(',').any(|it| it.trim() == TUNNEL) {
-            return Err((StatusCode::FORBIDDEN, String::new()));
-        }
-    } else if !header("connection").to_lowercase().contains("upgrade") {
+    let context = Arc::clone(context);
+    if header("upgrade").to_lowercase() != "spdy/3.1" {
+        return over_websocket((context, sandbox), request);
+    }
+    if !header("connection").to_lowercase().contains("upgrade") {
         return Err((StatusCode::INTERNAL_SERVER_ERROR, "Upgrade request required\n".into()));
     }
     let mut response = Response::new(full(Bytes::new()));
@@ -61,36 +62,78 @@ pub(super) async fn forward(
     let fixed = http::HeaderValue::from_static;
     let headers = response.headers_mut();
     headers.insert(http::header::CONNECTION, fixed("Upgrade"));
-    if tunnel {
-        let accept = super::remote::accept_key(&request);
-        headers.insert(http::header::UPGRADE, fixed("websocket"));
-        headers.insert(http::header::SEC_WEBSOCKET_PROTOCOL, fixed(TUNNEL));
-        if let Some(accept) = accept {
-            headers.insert(http::header::SEC_WEBSOCKET_ACCEPT, accept);
-        }
-    } else {
-        headers.insert(http::header::UPGRADE, fixed("SPDY/3.1"));
-        headers.insert("x-stream-protocol-version", fixed(PROTOCOL));
-    }
+    headers.insert(http::header::UPGRADE, fixed("SPDY/3.1"));
+    headers.insert("x-stream-protocol-version", fixed(PROTOCOL));
     let upgraded = hyper::upgrade::on(&mut request);
-    let context = Arc::clone(context);
     tokio::spawn(async move {
-        let io = match upgraded.await {
-            Ok(io) => TokioIo::new(io),
-            Err(error) => {
-                tracing::debug!(%error, "a client went away before its ports were forwarded");
-                return;
-            }
-        };
-        if tunnel {
-            let socket = super::remote::accept(io).await;
-            let (ours, theirs) = tokio::io::duplex(CHUNK_BYTES);
-            tokio::join!(carry(socket, theirs), serve(context, sandbox, ours));
-        } else {
+        if let Some(io) = opened(upgraded).await {
             serve(context, sandbox, io).await;
         }
     });
     Ok(response)
+}
+
+/// The same where a WebSocket is asked for: SPDY inside it, or a pair of channels for each port.
+fn over_websocket(
+    (context, sandbox): (Arc<Context>, String),
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Refusal> {
+    let headers = request.headers();
+    super::remote::check_upgrade(request.method(), headers)?;
+    let tunnel = websocket::offered(headers).any(|it| it == TUNNEL);
+    let (protocol, ports) = if tunnel {
+        (TUNNEL, Vec::new())
+    } else {
+        let ports = over_channels::ports(&Query::parse(request.uri().query().unwrap_or_default()))?;
+        let chosen = websocket::choose(headers, &over_channels::PROTOCOLS);
+        (chosen.map_err(super::remote::refused)?, ports)
+    };
+    let response = websocket::switching(headers, protocol, full(Bytes::new()));
+    let upgraded = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Some(io) = opened(upgraded).await else { return };
+        let socket = websocket::accept(io, MESSAGE_BYTES).await;
+        if tunnel {
+            let (ours, theirs) = tokio::io::duplex(CHUNK_BYTES);
+            tokio::join!(carry(socket, theirs), serve(context, sandbox, ours));
+        } else {
+            let codec = if protocol.contains("base64") { Codec::Base64 } else { Codec::Binary };
+            over_channels::serve((context, sandbox), socket, codec, ports).await;
+        }
+    });
+    Ok(response)
+}
+
+/// The connection, once it speaks another protocol.
+async fn opened(upgraded: hyper::upgrade::OnUpgrade) -> Option<TokioIo<hyper::upgrade::Upgraded>> {
+    match upgraded.await {
+        Ok(io) => Some(TokioIo::new(io)),
+        Err(error) => {
+            tracing::debug!(%error, "a client went away before its ports were forwarded");
+            None
+        }
+    }
+}
+
+/// What is told of a port that cannot be forwarded.
+fn failure(port: u16, sandbox: &str, why: &str) -> String {
+    format!("error forwarding port {port} to pod {sandbox}, uid : {why}")
+}
+
+/// Both ways of a connection to a port. The port's end is the end; a client that only stops sending still reads.
+async fn until_the_ports_end(
+    up: impl Future<Output = std::io::Result<()>>,
+    down: impl Future<Output = std::io::Result<()>>,
+) -> std::io::Result<()> {
+    tokio::pin!(up);
+    tokio::pin!(down);
+    tokio::select! {
+        it = &mut down => it,
+        it = &mut up => {
+            it?;
+            down.await
+        }
+    }
 }
 
 /// Bytes between a WebSocket's messages and a pipe.
@@ -123,7 +166,7 @@ async fn carry(
             }
         }
         // A client that is gone needs no goodbye.
-        let _ = sink.send(super::remote::goodbye()).await;
+        let _ = sink.send(websocket::goodbye()).await;
         let _ = sink.close().await;
     };
     tokio::join!(incoming, outgoing);
@@ -236,7 +279,7 @@ impl Connection {
             Err(error) => Err(error.message),
         };
         if let Err(why) = result {
-            let text = format!("error forwarding port {} to pod {sandbox}, uid : {why}", self.port);
+            let text = failure(self.port, &sandbox, &why);
             let _ = self.out.send(Writer::data(self.error, text.as_bytes(), false)).await;
         }
         // A client that is gone misses nothing.
@@ -266,15 +309,6 @@ impl Connection {
                 }
             }
         };
-        // The port's end is the end; a client that only stops sending still reads.
-        tokio::pin!(up);
-        tokio::pin!(down);
-        tokio::select! {
-            it = &mut down => it,
-            it = &mut up => {
-                it?;
-                down.await
-            }
-        }
+        until_the_ports_end(up, down).await
     }
 }

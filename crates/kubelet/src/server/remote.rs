@@ -1,5 +1,5 @@
-//! Commands in containers and their streams, over the WebSocket protocols `v4.channel.k8s.io` and `v5.channel.k8s.io`, and over
-//! SPDY (`over_spdy`).
+//! Commands in containers and their streams, over the WebSocket protocols `channel.k8s.io` (with `v4` and `v5`, and in base64
+//! for clients that have no bytes), and over SPDY (`over_spdy`).
 
 mod over_spdy;
 
@@ -13,30 +13,32 @@ use cri::{
     TerminalSize,
 };
 use futures::{SinkExt, StreamExt};
-use http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
-};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use websocket::{Codec, Message, WebSocketStream};
 
 use super::Context;
-use super::channels::{self, ERROR, STDERR, STDOUT, Said};
+use super::channels::{self, ERROR, MESSAGE_BYTES, STDERR, STDOUT, Said};
 use super::query::Query;
 use super::routes::{Body, Refusal, full, running};
 use crate::spec;
 
-/// The protocols, the best first.
-const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+/// The protocol in which a client can say that there is no more input.
+const V5: &str = "v5.channel.k8s.io";
+/// The protocols; the first is that of clients that name none.
+const PROTOCOLS: [&str; 6] = [
+    "",
+    "channel.k8s.io",
+    "base64.channel.k8s.io",
+    "v4.channel.k8s.io",
+    "v4.base64.channel.k8s.io",
+    V5,
+];
 /// What a frame carries at most.
 const FRAME_BYTES: usize = 32 << 10;
 /// How long a client that is still sending is listened to after its command has ended: a connection that is closed with
@@ -132,16 +134,15 @@ pub(super) async fn run(
 /// The protocol of the streams, or why there are none, in the words of the WebSocket server that upstream uses.
 fn protocol(method: &Method, headers: &HeaderMap) -> Result<&'static str, Refusal> {
     check_upgrade(method, headers)?;
-    let offered = headers.get_all(SEC_WEBSOCKET_PROTOCOL);
-    let offered: Vec<&str> = offered
-        .iter()
-        .filter_map(|it| it.to_str().ok())
-        .flat_map(|it| it.split(','))
-        .map(str::trim)
-        .collect();
-    // Nothing is said of the protocols that there are.
-    let found = PROTOCOLS.into_iter().find(|it| offered.contains(it));
-    found.ok_or_else(|| (StatusCode::FORBIDDEN, String::new()))
+    if websocket::offered(headers).any(|it| it == V5) {
+        return Ok(V5);
+    }
+    websocket::choose(headers, &PROTOCOLS).map_err(refused)
+}
+
+/// A refusal of the handshake, as the server's own.
+pub(super) fn refused(refusal: websocket::Refusal) -> Refusal {
+    (refusal.status, refusal.text.to_owned())
 }
 
 /// A request that is one for a WebSocket, of the version that there is.
@@ -150,31 +151,15 @@ pub(super) fn check_upgrade(method: &Method, headers: &HeaderMap) -> Result<(), 
         let all = headers.get_all(name);
         all.iter().any(|it| it.to_str().is_ok_and(|it| it.to_lowercase().contains(wanted)))
     };
-    let refuse = |code, text: &str| Err((code, text.to_owned()));
     if !has(CONNECTION, "upgrade") {
-        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "Upgrade request required\n");
+        return Err((StatusCode::INTERNAL_SERVER_ERROR, "Upgrade request required\n".into()));
     }
     if !has(UPGRADE, "websocket") {
         let text =
             "this node streams over WebSocket and SPDY/3.1: ask for an upgrade to one of them\n";
-        return refuse(StatusCode::BAD_REQUEST, text);
+        return Err((StatusCode::BAD_REQUEST, text.into()));
     }
-    if method != Method::GET {
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, "bad method");
-    }
-    if headers.get(SEC_WEBSOCKET_KEY).is_none_or(HeaderValue::is_empty) {
-        return refuse(StatusCode::BAD_REQUEST, "mismatch challenge/response");
-    }
-    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|it| it != "13") {
-        return refuse(StatusCode::BAD_REQUEST, "missing or bad WebSocket Version");
-    }
-    Ok(())
-}
-
-/// The answer to a WebSocket's key.
-pub(super) fn accept_key(request: &Request<Incoming>) -> Option<HeaderValue> {
-    let key = request.headers().get(SEC_WEBSOCKET_KEY)?;
-    HeaderValue::try_from(derive_accept_key(key.as_bytes())).ok()
+    websocket::check(method, headers).map_err(refused)
 }
 
 fn upgrade(
@@ -183,56 +168,49 @@ fn upgrade(
     session: StreamSession,
     opening: Opening,
 ) -> Response<Body> {
-    let key = accept_key(&request);
+    let response = websocket::switching(request.headers(), protocol, full(Bytes::new()));
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgraded.await {
             Ok(io) => {
-                carry(accept(TokioIo::new(io)).await, session, opening).await;
+                let socket = websocket::accept(TokioIo::new(io), MESSAGE_BYTES).await;
+                carry(socket, protocol, session, opening).await;
             }
             Err(error) => tracing::debug!(%error, "a client went away before its streams began"),
         }
     });
-    let mut response = Response::new(full(Bytes::new()));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    let fixed = HeaderValue::from_static;
-    headers.insert(UPGRADE, fixed("websocket"));
-    headers.insert(CONNECTION, fixed("Upgrade"));
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, fixed(protocol));
-    if let Some(accept) = key {
-        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    }
     response
-}
-
-/// The server's end of a connection that has become a WebSocket.
-pub(super) async fn accept<I: AsyncRead + AsyncWrite + Unpin>(io: I) -> WebSocketStream<I> {
-    WebSocketStream::from_raw_socket(io, Role::Server, Some(channels::limits())).await
 }
 
 /// Carries the streams until the command has ended and all it wrote is sent.
 async fn carry<I: AsyncRead + AsyncWrite + Unpin>(
     socket: WebSocketStream<I>,
+    protocol: &str,
     session: StreamSession,
     opening: Opening,
 ) {
     let StreamSession { stdin, stdout, stderr, resize, exit } = session;
     let (mut sink, mut source) = socket.split();
     let (sender, mut frames) = mpsc::channel::<Message>(FRAMES);
-    // An empty frame on each channel opens it, as upstream's server does.
+    let codec = if protocol.contains("base64") { Codec::Base64 } else { Codec::Binary };
     let pumps = [(STDOUT, stdout), (STDERR, stderr)]
-        .map(|(channel, stream)| tokio::spawn(pump(channel, stream, sender.clone())));
+        .map(|(channel, stream)| tokio::spawn(pump((codec, channel), stream, sender.clone())));
     let incoming = async move {
         let mut stdin = stdin;
         while let Some(Ok(message)) = source.next().await {
-            let data = match message {
-                Message::Binary(data) => data,
-                Message::Text(text) => Bytes::from(text.as_bytes().to_vec()),
-                Message::Close(_) => break,
-                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => continue,
-            };
-            take(&data, &mut stdin, resize.as_ref()).await;
+            if message.is_close() {
+                break;
+            }
+            let Some((channel, data)) = codec.read(message) else { continue };
+            match channels::said(channel, &data) {
+                Said::Input(data) => write_input(&mut stdin, data).await,
+                Said::Resize { width, height } => {
+                    set_size(TerminalSize { width, height }, resize.as_ref()).await;
+                }
+                // Half-close.
+                Said::EndOfInput => stdin = None,
+                Said::Other => {}
+            }
         }
     };
     let outgoing = async move {
@@ -242,7 +220,7 @@ async fn carry<I: AsyncRead + AsyncWrite + Unpin>(
             }
         }
         // A client that is gone needs no goodbye.
-        let _ = sink.send(goodbye()).await;
+        let _ = sink.send(websocket::goodbye()).await;
         let _ = sink.close().await;
     };
     let finish = async move {
@@ -251,8 +229,10 @@ async fn carry<I: AsyncRead + AsyncWrite + Unpin>(
             // A pump ends with its stream.
             let _ = pump.await;
         }
-        let status = apimachinery::json::to_vec(&status_of(&code, opening));
-        let _ = sender.send(frame(ERROR, &status)).await;
+        let told = told(&status_of(&code, opening), protocol);
+        if !told.is_empty() {
+            let _ = sender.send(codec.on(ERROR, &told)).await;
+        }
         drop(sender);
     };
     tokio::pin!(incoming);
@@ -269,35 +249,28 @@ async fn carry<I: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// The end of a stream that went well: clients take any other for a broken connection.
-pub(super) fn goodbye() -> Message {
-    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
-}
-
-fn frame(channel: u8, data: &[u8]) -> Message {
-    let mut all = Vec::with_capacity(data.len() + 1);
-    all.push(channel);
-    all.extend_from_slice(data);
-    Message::Binary(all.into())
-}
-
-async fn pump(channel: u8, stream: Option<BoxedRead>, sender: mpsc::Sender<Message>) {
+async fn pump(
+    (codec, channel): (Codec, u8),
+    stream: Option<BoxedRead>,
+    sender: mpsc::Sender<Message>,
+) {
     let Some(mut stream) = stream else { return };
     let mut buffer = vec![0; FRAME_BYTES];
     while let Ok(read) = stream.read(&mut buffer).await {
-        if read == 0 || sender.send(frame(channel, &buffer[..read])).await.is_err() {
+        if read == 0 || sender.send(codec.on(channel, &buffer[..read])).await.is_err() {
             return;
         }
     }
 }
 
-async fn take(data: &[u8], stdin: &mut Option<BoxedWrite>, resize: &dyn cri::Resize) {
-    match channels::said(data) {
-        Said::Input(data) => write_input(stdin, data).await,
-        Said::Resize { width, height } => set_size(TerminalSize { width, height }, resize).await,
-        // Half-close.
-        Said::EndOfInput => *stdin = None,
-        Said::Other => {}
+/// What a status comes to on the channel of errors: all of it from version 4 on, before it what went wrong.
+fn told(status: &Value, protocol: &str) -> Vec<u8> {
+    if protocol.starts_with("v4.") || protocol.starts_with("v5.") {
+        return apimachinery::json::to_vec(status);
+    }
+    match status.str_at(&["status"]) {
+        "Success" => Vec::new(),
+        _ => status.str_at(&["message"]).as_bytes().to_vec(),
     }
 }
 
@@ -354,7 +327,7 @@ fn status_of(code: &Result<i32, CriError>, opening: Opening) -> Value {
 mod tests {
     use async_trait::async_trait;
 
-    use super::super::channels::{MESSAGE_BYTES, STDIN};
+    use super::super::channels::STDIN;
     use super::*;
 
     #[test]
@@ -390,7 +363,7 @@ mod tests {
         check(get.clone(), &[connection, upgrade, key, v5], 400, no_version);
         let eight = ("sec-websocket-version", "8");
         check(get.clone(), &[connection, upgrade, key, eight], 400, no_version);
-        check(get.clone(), &[connection, upgrade, key, version], 403, "");
+        check(get.clone(), &[connection, upgrade, key, version], 101, "");
         check(get.clone(), &[connection, upgrade, key, version, offer("nope, x")], 403, "");
         let both = offer("v4.channel.k8s.io, v5.channel.k8s.io");
         check(get.clone(), &[connection, upgrade, key, version, both], 101, "v5.channel.k8s.io");
@@ -421,7 +394,8 @@ mod tests {
             // The command never ends: only the client can.
             exit: Box::pin(std::future::pending()),
         };
-        let carried = carry(accept(server).await, session, Opening::Exec);
+        let carried =
+            carry(websocket::accept(server, MESSAGE_BYTES).await, V5, session, Opening::Exec);
         tokio::time::timeout(Duration::from_secs(60), carried).await.expect("it goes on and on");
         let (mut given, mut answered) = (Vec::new(), Vec::new());
         input.read_to_end(&mut given).await.unwrap();
@@ -441,7 +415,8 @@ mod tests {
             resize: Arc::new(NoTerminal),
             exit: Box::pin(std::future::ready(Err(CriError::unknown(why)))),
         };
-        let carried = carry(accept(server).await, session, Opening::Exec);
+        let carried =
+            carry(websocket::accept(server, MESSAGE_BYTES).await, V5, session, Opening::Exec);
         tokio::time::timeout(Duration::from_secs(60), carried).await.expect("it ends");
         let mut answered = Vec::new();
         client.read_to_end(&mut answered).await.unwrap();

@@ -5,6 +5,7 @@ use apimachinery::{Object, Value};
 use compact_str::CompactString;
 
 use super::{image, volume_defaults};
+use crate::rules;
 
 pub(crate) use volume_defaults::claim_spec;
 
@@ -15,6 +16,9 @@ const MILLI: i32 = -3;
 
 /// Sets the defaults of a pod: those of its spec, and those that templates leave to their pods.
 pub(crate) fn pod(value: &mut Value) {
+    if let Some(status) = value.at_mut(&["status"]) {
+        rules::first_of(status, "podIP", "podIPs", Some("ip"));
+    }
     let spec = value.member_mut("spec");
     for list in ["containers", "initContainers"] {
         for container in spec.items_at_mut(&[list]) {

@@ -329,22 +329,33 @@ fn old_definition(value: &mut Value) {
 pub(super) const AUTOSCALER_V2BETA1: Shape = Shape {
     read: |value| {
         for metric in items_mut(value, &["spec", "metrics"]) {
-            sources(metric, |kind, source| new_source(kind, source, "target"));
+            new_metric(metric, "target");
         }
         for metric in items_mut(value, &["status", "currentMetrics"]) {
-            sources(metric, |kind, source| new_source(kind, source, "current"));
+            new_metric(metric, "current");
         }
     },
     show: |value| {
         for metric in items_mut(value, &["spec", "metrics"]) {
-            sources(metric, |kind, source| old_source(kind, source, "target"));
+            old_metric(metric, "target");
         }
         for metric in items_mut(value, &["status", "currentMetrics"]) {
-            sources(metric, |kind, source| old_source(kind, source, "current"));
+            old_metric(metric, "current");
         }
     },
     ..Shape::SAME
 };
+
+/// A metric of v2 made of one in the shape that v2beta1 had, which annotations of v1 still have. `role`: `target` of
+/// what is wanted, `current` of what is found.
+pub(crate) fn new_metric(metric: &mut Value, role: &str) {
+    sources(metric, |kind, source| new_source(kind, source, role));
+}
+
+/// The same the other way.
+pub(crate) fn old_metric(metric: &mut Value, role: &str) {
+    sources(metric, |kind, source| old_source(kind, source, role));
+}
 
 const SOURCES: [&str; 5] = ["resource", "containerResource", "pods", "object", "external"];
 

@@ -1,6 +1,6 @@
 //! CertificateSigningRequest, with its approval.
 
-use apimachinery::{FieldErrors, Path, Value, validation};
+use apimachinery::{FieldErrors, Path, Value, time, validation};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use compact_str::CompactString;
@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::declaration::{Declaration, FieldLabel};
 use crate::rules;
-use crate::{Rules, check, metadata, table};
+use crate::{Part, Rules, check, metadata, table};
 
 const USAGES: &[&str] = &[
     "any",
@@ -71,6 +71,11 @@ pub(super) fn resource() -> Declaration {
                 None => {
                     it.remove_at(&["status", "conditions"]);
                 }
+            }
+        },
+        stamp: |part, it, old, now| {
+            if part != Part::Main {
+                stamp(it, old, &time::format_time(now));
             }
         },
         validate,
@@ -210,6 +215,25 @@ fn row(request: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
+/// Notes when conditions were written and came to be, where who wrote them does not say (upstream:
+/// `populateConditionTimestamps`).
+fn stamp(request: &mut Value, old: &Value, now: &str) {
+    let before = old.items_at(&["status", "conditions"]);
+    for condition in request.items_at_mut(&["status", "conditions"]) {
+        if condition.str_at(&["lastUpdateTime"]).is_empty() {
+            condition.set_at(&["lastUpdateTime"], now);
+        }
+        if condition.str_at(&["lastTransitionTime"]).is_empty() {
+            let same = |it: &&Value| {
+                ["type", "status"].iter().all(|member| it[member] == condition[member])
+            };
+            let since = before.iter().find(same).map(|it| it.str_at(&["lastTransitionTime"]));
+            let since = since.filter(|it| !it.is_empty()).unwrap_or(now).to_owned();
+            condition.set_at(&["lastTransitionTime"], since);
+        }
+    }
+}
+
 fn state(request: &Value) -> String {
     let has = |kind: &str| {
         let all = request.items_at(&["status", "conditions"]);
@@ -229,4 +253,24 @@ fn state(request: &Value) -> String {
         words.push_str(",Issued");
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::value;
+
+    use super::*;
+
+    #[test]
+    fn conditions_say_when_they_came_to_be() {
+        let of = |conditions: Value| value!({"status": {"conditions": conditions}});
+        let old = of(value!([{"type": "Approved", "status": "True", "lastTransitionTime": "1"}]));
+        let mut new = of(value!([
+            {"type": "Approved", "status": "True"}, {"type": "Failed", "status": "True", "lastUpdateTime": "2"}]));
+        stamp(&mut new, &old, "3");
+        let expected = of(value!([
+            {"type": "Approved", "status": "True", "lastUpdateTime": "3", "lastTransitionTime": "1"},
+            {"type": "Failed", "status": "True", "lastUpdateTime": "2", "lastTransitionTime": "3"}]));
+        assert_eq!(new, expected);
+    }
 }

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::{autoscaler_checks, printing};
 use crate::declaration::{Alternative, Declaration, MetadataChecks};
+use crate::removed::shapes::{new_metric, old_metric};
 use crate::{Rules, table};
 
 /// Metrics shown in a table before the rest is counted only.
@@ -99,19 +100,20 @@ fn is_cpu(metric: &Value) -> bool {
 fn to_storage(value: &mut Value) {
     let target = value.remove_at(&["spec", "targetCPUUtilizationPercentage"]);
     let current = value.remove_at(&["status", "currentCPUUtilizationPercentage"]);
-    let mut metrics: Vec<Value> = target.and_then(|it| it.as_i64()).map(cpu).into_iter().collect();
-    metrics.extend(kept(value, "metrics"));
+    let mut metrics = kept(value, "metrics");
+    metrics.iter_mut().for_each(|it| new_metric(it, "target"));
+    metrics.extend(target.and_then(|it| it.as_i64()).map(cpu));
     if !metrics.is_empty() {
         value.set_at(&["spec", "metrics"], metrics);
     }
-    let mut found: Vec<Value> = current
-        .map(|it| {
-            let current = value!({"averageUtilization": (it)});
-            value!({"type": "Resource", "resource": {"name": "cpu", "current": (current)}})
-        })
-        .into_iter()
-        .collect();
-    found.extend(kept(value, "current-metrics"));
+    // What was found is kept whole, with the processor's use.
+    let mut found = kept(value, "current-metrics");
+    found.iter_mut().for_each(|it| new_metric(it, "current"));
+    if let Some(current) = current.filter(|_| found.is_empty()) {
+        let current = value!({"averageUtilization": (current)});
+        found =
+            vec![value!({"type": "Resource", "resource": {"name": "cpu", "current": (current)}})];
+    }
     if value.get("status").is_some() {
         value.set_at(
             &["status", "currentMetrics"],
@@ -123,7 +125,7 @@ fn to_storage(value: &mut Value) {
         value.set_at(&["status", "conditions"], conditions);
     }
     if let Some(behavior) = take(value, "behavior") {
-        value.set_at(&["spec", "behavior"], behavior);
+        value.set_at(&["spec", "behavior"], renamed(behavior, char::to_ascii_lowercase));
     }
     default(value);
 }
@@ -152,36 +154,73 @@ fn keep(value: &mut Value, name: &str, held: &Value) {
     value.set_at(&["metadata", "annotations", &key], text);
 }
 
-/// The first metric of the processor becomes v1's own; the rest is kept in annotations.
+/// The same with names that begin as `first` has them, and without what is not given: upstream writes the behavior under
+/// the names that it has within the server.
+fn renamed(value: Value, first: fn(&char) -> char) -> Value {
+    match value {
+        Value::Object(members) => {
+            let named = members.into_iter().filter(|(_, it)| !it.is_null()).map(|(name, it)| {
+                let mut letters = name.chars();
+                let name: String = letters.next().iter().map(first).chain(letters).collect();
+                (name, renamed(it, first))
+            });
+            Value::Object(named.collect())
+        }
+        Value::Array(items) => items.into_iter().map(|it| renamed(it, first)).collect(),
+        other => other,
+    }
+}
+
+/// Amounts that v1's metrics always have, by kind of metric, in what is wanted and in what is found.
+const ALWAYS: [(&str, Option<&str>, Option<&str>); 5] = [
+    ("object", Some("targetValue"), Some("currentValue")),
+    ("pods", Some("targetAverageValue"), Some("currentAverageValue")),
+    ("resource", None, Some("currentAverageValue")),
+    ("containerResource", None, Some("currentAverageValue")),
+    ("external", None, Some("currentValue")),
+];
+
+/// A metric as v1 has it.
+fn as_v1(mut metric: Value, role: &str) -> Value {
+    old_metric(&mut metric, role);
+    for (kind, wanted, found) in ALWAYS {
+        let always = if role == "target" { wanted } else { found };
+        if let (Some(source), Some(amount)) = (metric.get_mut(kind), always) {
+            source.default_at(&[amount], "0");
+        }
+    }
+    metric
+}
+
+/// The use of the processor becomes v1's own; the rest is kept in annotations, and all that was found.
 fn from_storage(value: &mut Value) {
-    let mut metrics = list(value.remove_at(&["spec", "metrics"]));
-    let utilization = |it: &Value| {
-        it.i64_at(&["resource", "target", "averageUtilization"]).filter(|_| is_cpu(it))
+    let utilization = |it: &Value, role: &str| {
+        it.i64_at(&["resource", role, "averageUtilization"]).filter(|_| is_cpu(it))
     };
-    if let Some(index) = metrics.iter().position(|it| utilization(it).is_some()) {
-        let target = utilization(&metrics.remove(index));
-        value.set_at(&["spec", "targetCPUUtilizationPercentage"], target);
+    let mut others = Vec::new();
+    for metric in list(value.remove_at(&["spec", "metrics"])) {
+        match utilization(&metric, "target") {
+            Some(target) => value.set_at(&["spec", "targetCPUUtilizationPercentage"], target),
+            None => others.push(as_v1(metric, "target")),
+        }
     }
-    if !metrics.is_empty() {
-        keep(value, "metrics", &Value::Array(metrics));
+    if !others.is_empty() {
+        keep(value, "metrics", &Value::Array(others));
     }
-    let mut found = list(value.remove_at(&["status", "currentMetrics"]));
-    let current = |it: &Value| {
-        it.i64_at(&["resource", "current", "averageUtilization"]).filter(|_| is_cpu(it))
-    };
-    if let Some(index) = found.iter().position(|it| current(it).is_some()) {
-        let now = current(&found.remove(index));
+    let found = list(value.remove_at(&["status", "currentMetrics"]));
+    if let Some(now) = found.iter().find_map(|it| utilization(it, "current")) {
         value.set_at(&["status", "currentCPUUtilizationPercentage"], now);
     }
     if !found.is_empty() {
-        keep(value, "current-metrics", &Value::Array(found));
+        let found = found.into_iter().map(|it| as_v1(it, "current")).collect();
+        keep(value, "current-metrics", &found);
     }
     let conditions = list(value.remove_at(&["status", "conditions"]));
     if !conditions.is_empty() {
         keep(value, "conditions", &Value::Array(conditions));
     }
     if let Some(behavior) = value.remove_at(&["spec", "behavior"]) {
-        keep(value, "behavior", &behavior);
+        keep(value, "behavior", &renamed(behavior, char::to_ascii_uppercase));
     }
     // v1 always writes these two.
     if value.get("status").is_some() {
@@ -261,5 +300,39 @@ fn metric(spec: &Value, found: Option<&Value>) -> String {
         }
         Some(_) => format!("{}/{} (avg)", current("averageValue"), text(average)),
         None => format!("{}/{}", current("value"), text(target("value"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn annotations_of_v1_hold_metrics_as_it_names_them() {
+        let pods = r#"[{"type":"Pods","pods":{"metricName":"q","targetAverageValue":"5"}}]"#;
+        let mut autoscaler = value!({
+            "metadata": {"annotations": {
+                "autoscaling.alpha.kubernetes.io/metrics": pods,
+                "autoscaling.alpha.kubernetes.io/behavior":
+                    r#"{"ScaleDown":{"StabilizationWindowSeconds":5,"Tolerance":null}}"#}},
+            "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50}});
+        to_storage(&mut autoscaler);
+        let spec = &autoscaler["spec"];
+        let target = value!({"type": "AverageValue", "averageValue": "5"});
+        let expected = value!([
+            {"type": "Pods", "pods": {"metric": {"name": "q"}, "target": (target)}}, (cpu(50))]);
+        assert_eq!(spec["metrics"], expected);
+        assert_eq!(spec.i64_at(&["behavior", "scaleDown", "stabilizationWindowSeconds"]), Some(5));
+        assert!(spec.at(&["behavior", "ScaleDown"]).is_none());
+        from_storage(&mut autoscaler);
+        let kept = |name: &str| {
+            let key = format!("{ANNOTATION}{name}");
+            let text = autoscaler.str_at(&["metadata", "annotations", &key]);
+            apimachinery::json::parse(text.as_bytes()).expect("an annotation")
+        };
+        assert_eq!(kept("metrics"), apimachinery::json::parse(pods.as_bytes()).expect("metrics"));
+        let down = &kept("behavior")["ScaleDown"];
+        assert_eq!(down.i64_at(&["StabilizationWindowSeconds"]), Some(5));
+        assert_eq!(autoscaler.i64_at(&["spec", "targetCPUUtilizationPercentage"]), Some(50));
     }
 }

@@ -13,10 +13,8 @@ const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 const FINALIZER: &str = "kubernetes";
 
 /// The selectable fields.
-const FIELDS: &[FieldLabel] = &[
-    FieldLabel::new("status.phase", |it| CompactString::from(it.str_at(&["status", "phase"]))),
-    FieldLabel::new("name", |it| CompactString::from(it.str_at(&["metadata", "name"]))),
-];
+const FIELDS: &[FieldLabel] =
+    &[FieldLabel::new("status.phase", |it| CompactString::from(it.str_at(&["status", "phase"])))];
 
 pub(super) fn resource() -> Declaration {
     Declaration {

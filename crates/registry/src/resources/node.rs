@@ -21,6 +21,11 @@ pub(super) fn resource() -> Declaration {
     Declaration {
         resource: "nodes",
         prefix: "minions",
+        default: |it| {
+            if let Some(spec) = it.at_mut(&["spec"]) {
+                rules::first_of(spec, "podCIDR", "podCIDRs", None);
+            }
+        },
         validate,
         validate_update,
         validate_status: |value, _, errors| validate(value, errors),

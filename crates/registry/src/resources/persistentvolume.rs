@@ -1,12 +1,12 @@
 //! PersistentVolume.
 
-use apimachinery::{FieldErrors, Path, Value};
+use apimachinery::{FieldErrors, Path, Value, time};
 use jiff::Timestamp;
 
 use super::printing;
 use crate::declaration::Declaration;
 use crate::pod_spec::persistent;
-use crate::{Rules, check, go, table};
+use crate::{Part, Rules, check, go, table};
 
 pub(super) fn resource() -> Declaration {
     Declaration {
@@ -17,11 +17,27 @@ pub(super) fn resource() -> Declaration {
             let now = it["metadata"]["creationTimestamp"].clone();
             it.set_at(&["status", "lastPhaseTransitionTime"], now);
         },
+        stamp,
         validate: |it, errors| persistent::spec(&it["spec"], &Path::new("spec"), errors),
         validate_update,
         row,
         rules: Rules { has_status: true, returns_deleted: true, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN
+    }
+}
+
+/// Notes when the phase changed, where who changed it does not say.
+fn stamp(part: Part<'_>, volume: &mut Value, old: &Value, now: Timestamp) {
+    if part != Part::Status {
+        return;
+    }
+    let path = ["status", "lastPhaseTransitionTime"];
+    let (time, before) = (volume.str_at(&path), old.str_at(&path));
+    let changed = volume.str_at(&["status", "phase"]) != old.str_at(&["status", "phase"]);
+    if changed && (time.is_empty() || time == before) {
+        volume.set_at(&path, time::format_time(now));
+    } else if !changed && time.is_empty() && !before.is_empty() {
+        volume.set_at(&path, before);
     }
 }
 

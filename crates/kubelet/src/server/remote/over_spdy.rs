@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::super::routes::{Body, full};
 use super::super::spdy::{Frame, Reader, Writer};
-use super::{FRAME_BYTES, FRAMES, LINGER, Opening, resized, status_of, write_input};
+use super::{FRAME_BYTES, FRAMES, LINGER, Opening, resized, status_of, told, write_input};
 
 /// The protocols, in upstream's order.
 const PROTOCOLS: [&str; 4] =
@@ -174,12 +174,7 @@ async fn tell(
     wanted: Wanted,
     code: &Result<i32, CriError>,
 ) {
-    let status = status_of(code, wanted.opening);
-    let told = match (wanted.protocol, status.str_at(&["status"])) {
-        ("v4.channel.k8s.io", _) => apimachinery::json::to_vec(&status),
-        (_, "Success") => Vec::new(),
-        _ => status.str_at(&["message"]).as_bytes().to_vec(),
-    };
+    let told = told(&status_of(code, wanted.opening), wanted.protocol);
     // A client that is gone misses nothing.
     if !told.is_empty() {
         let _ = out.send(Writer::data(error, &told, false)).await;
