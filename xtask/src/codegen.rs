@@ -114,10 +114,16 @@ impl Presence {
         Ok(Self(map))
     }
 
-    fn of(&self, type_name: &str, row: &FieldRow) -> &'static str {
+    /// How a field is held of the type whose definition has this name: what is said of it with its group and version comes
+    /// before what is said of all types of its name.
+    fn of(&self, definition: &str, row: &FieldRow) -> &'static str {
+        let mut dots = definition.rmatch_indices('.').map(|(at, _)| &definition[at + 1..]);
+        let type_name = dots.next().unwrap_or(definition);
+        let qualified = dots.nth(1).unwrap_or(definition);
         let exception = self
             .0
-            .get(&format!("{type_name}.{}", row.name))
+            .get(&format!("{qualified}.{}", row.name))
+            .or_else(|| self.0.get(&format!("{type_name}.{}", row.name)))
             .or_else(|| self.0.get(&format!("*.{}", row.name)))
             .or_else(|| {
                 type_name
@@ -129,6 +135,7 @@ impl Presence {
             Some(&"value") => "OmitEmpty",
             Some(&"always") => "Always",
             Some(&"pointer") => "Pointer",
+            Some(&"null") => "Null",
             _ if row.required => "Always",
             _ => match row.ty.as_str() {
                 ty if ty.starts_with("string") || ty.starts_with('[') || ty.starts_with("map[") => {
@@ -213,7 +220,7 @@ impl<'d> Builder<'d> {
         let mut fields = String::new();
         for row in rows {
             let node = self.field_type(row)?;
-            let presence = self.presence.of(short, row);
+            let presence = self.presence.of(name, row);
             let (merge, retain) =
                 (row.strategy.contains("merge"), row.strategy.contains("retainKeys"));
             write!(

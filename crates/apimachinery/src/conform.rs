@@ -131,9 +131,13 @@ pub fn empty_lists_are_null(schema: &Schema, node: NodeId, value: &mut Value) {
 
 /// Adds the fields that are always written.
 fn fill(schema: &Schema, of: &Struct, object: &mut Object) {
-    for field in of.fields.iter().filter(|field| field.presence == Presence::Always) {
+    for field in of.fields.iter().filter(|field| field.presence.is_always()) {
         if !object.contains_key(&field.name) {
-            object.insert(field.name.as_ref(), zero(schema, field.node));
+            let nothing = match field.presence {
+                Presence::Null => Value::Null,
+                _ => zero(schema, field.node),
+            };
+            object.insert(field.name.as_ref(), nothing);
         }
     }
 }
@@ -242,7 +246,7 @@ impl Walk<'_> {
             while let Some(field) = fields.peek()
                 && field.name.as_ref() < key.as_str()
             {
-                complete &= field.presence != Presence::Always;
+                complete &= !field.presence.is_always();
                 fields.next();
             }
             let Some(field) = fields.next_if(|field| field.name.as_ref() == key.as_str()) else {
@@ -256,7 +260,7 @@ impl Walk<'_> {
                 continue;
             };
             if value.is_null() {
-                complete &= field.presence != Presence::Always;
+                complete &= !field.presence.is_always();
                 members.remove(index);
                 continue;
             }
@@ -268,7 +272,7 @@ impl Walk<'_> {
                 index += 1;
             }
         }
-        complete &= fields.all(|field| field.presence != Presence::Always);
+        complete &= fields.all(|field| !field.presence.is_always());
         if !complete {
             fill(self.schema, of, object);
         }

@@ -158,12 +158,22 @@ pub struct Field {
 pub enum Presence {
     /// Written always: a number as 0, text as "", a struct as its own zero, lists, maps, times and pointers as null.
     Always,
+    /// A pointer that is written always: null where it is not set.
+    Null,
     /// Dropped when zero or empty.
     OmitEmpty,
     /// A pointer: written when set, even to zero.
     Pointer,
     /// Written as it was given, null too: what a schema describes and no Go type.
     Given,
+}
+
+impl Presence {
+    /// Whether the field is there whatever it holds.
+    #[must_use]
+    pub fn is_always(self) -> bool {
+        matches!(self, Self::Always | Self::Null)
+    }
 }
 
 /// `x-kubernetes-patch-strategy`.

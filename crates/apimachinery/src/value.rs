@@ -234,6 +234,20 @@ impl Value {
         absent
     }
 
+    /// Sets the value at the end of `path` where it is absent, null, an empty text or 0: what Go's types cannot tell
+    /// apart where they have no pointer.
+    pub fn default_zero_at(&mut self, path: &[&str], value: impl Into<Value>) {
+        let unset = match self.at(path) {
+            None => true,
+            Some(Self::String(text)) => text.is_empty(),
+            Some(Self::Int(number)) => *number == 0,
+            Some(_) => false,
+        };
+        if unset {
+            self.set_at(path, value);
+        }
+    }
+
     /// Takes away the value at the end of `path`, if it is there.
     pub fn remove_at(&mut self, path: &[&str]) -> Option<Value> {
         let (last, parents) = path.split_last()?;

@@ -147,6 +147,11 @@ impl Connections {
         Open { id, requests, connections: Arc::clone(self) }
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.open.lock().len()
+    }
+
     /// Ends the connection that has been without a request for longest, where that is as long as `least`; says whether
     /// there was one.
     pub(crate) fn end_one(&self, why: End, least: Duration) -> bool {

@@ -30,6 +30,8 @@ use crate::{Body, Peer, RequestBody, Server, cors, memory, respond};
 /// A connection as it is read and written.
 pub(crate) type Socket = TlsStream<Attended<TcpStream>>;
 
+/// How many connections are taken however short memory is: some MiB.
+const KEPT_PLACES: usize = 64;
 /// How long a handshake may take.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long the headers of a request may take to arrive, also where a connection has had requests; on HTTP/2 those of
@@ -117,10 +119,12 @@ pub async fn listen(
     Ok(())
 }
 
-/// A place for one connection more, where one can be had: somebody who says nothing makes room.
+/// A place for one connection more, where one can be had: somebody who says nothing makes room. Where memory is short, a
+/// few places are kept all the same: those who look how the server is, and those who free something, have to get in.
 async fn place(server: &Server, permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     let connections = &server.connections;
     if server.operating.memory.as_ref().is_some_and(|it| it.is_full())
+        && connections.count() >= KEPT_PLACES
         && !connections.end_one(End::Memory, Duration::ZERO)
     {
         connections.refused(End::Memory);

@@ -51,10 +51,18 @@ pub(crate) enum Kind {
     Free,
     /// `system:masters`, health checks, leases of nodes and of those who keep the cluster going.
     Exempt,
+    /// `system:masters` take something away: the way back from a full budget, for which something beyond it is kept.
+    Relief,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Read, Self::Create, Self::Change, Self::Free, Self::Exempt];
+    const ALL: [Self; 6] =
+        [Self::Read, Self::Create, Self::Change, Self::Free, Self::Exempt, Self::Relief];
+
+    /// Whether it is never refused where it costs little.
+    pub(crate) const fn is_exempt(self) -> bool {
+        matches!(self, Self::Exempt | Self::Relief)
+    }
 
     /// Beyond which part of the budget it is refused, in hundredths.
     const fn percent(self) -> u64 {
@@ -64,6 +72,7 @@ impl Kind {
             Self::Change => 90,
             Self::Free => 95,
             Self::Exempt => 100,
+            Self::Relief => 110,
         }
     }
 
@@ -74,6 +83,7 @@ impl Kind {
             Self::Change => "change",
             Self::Free => "free",
             Self::Exempt => "exempt",
+            Self::Relief => "relief",
         }
     }
 }
@@ -159,7 +169,7 @@ impl MemoryBudget {
     }
 
     fn has_room(&self, kind: Kind, bytes: u64) -> bool {
-        (kind == Kind::Exempt && bytes <= ALWAYS_BYTES)
+        (kind.is_exempt() && bytes <= ALWAYS_BYTES)
             || self.used().saturating_add(bytes) <= self.mark(kind.percent())
     }
 
@@ -297,22 +307,22 @@ mod tests {
     fn what_frees_nothing_is_refused_first() {
         let budget = MemoryBudget::new(LIMIT);
         for (percent, expected) in [
-            (10, ["read", "create", "change", "free", "exempt"].as_slice()),
-            (79, &["create", "change", "free", "exempt"]),
-            (84, &["change", "free", "exempt"]),
-            (89, &["free", "exempt"]),
-            (94, &["exempt"]),
-            (99, &[]),
+            (10, ["read", "create", "change", "free", "exempt", "relief"].as_slice()),
+            (79, &["create", "change", "free", "exempt", "relief"]),
+            (84, &["change", "free", "exempt", "relief"]),
+            (89, &["free", "exempt", "relief"]),
+            (94, &["exempt", "relief"]),
+            (99, &["relief"]),
         ] {
             budget.saw(percent * PERCENT);
             assert_eq!(admitted(&budget, 2 * PERCENT), expected, "at {percent} %");
         }
         // What is exempt and small is never refused.
         budget.saw(2 * LIMIT);
-        assert_eq!(admitted(&budget, ALWAYS_BYTES), ["exempt"]);
+        assert_eq!(admitted(&budget, ALWAYS_BYTES), ["exempt", "relief"]);
         assert_eq!(budget.charged.load(Ordering::Relaxed), 0);
         let refused = budget.refused.each_ref().map(|it| it.load(Ordering::Relaxed));
-        assert_eq!(refused, [6, 5, 4, 3, 1]);
+        assert_eq!(refused, [6, 5, 4, 3, 1, 0]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub(crate) mod containers;
 pub(crate) mod defaults;
 mod env;
 mod image;
+pub(crate) mod label_keys;
 mod mounts;
 pub(crate) mod persistent;
 mod probes;

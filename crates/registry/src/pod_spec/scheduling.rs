@@ -3,10 +3,11 @@
 use apimachinery::validation;
 use apimachinery::{FieldErrors, Path, Value};
 
+use super::label_keys;
 use crate::check;
 
-const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
-const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+pub(super) const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+pub(super) const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
 /// Checks the affinity of a pod.
 pub(super) fn affinity(affinity: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
@@ -137,34 +138,12 @@ fn pod_term(term: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         let text = name.as_str().unwrap_or_default();
         errors.invalid_all(&path.child("namespace"), text, validation::dns1123_label(text));
     }
-    label_keys(term, path, errors);
+    label_keys::check(term, path, errors);
     let key = term.str_at(&["topologyKey"]);
     if key.is_empty() {
         errors.required(&path.child("topologyKey"), "can not be empty");
     }
     errors.invalid_all(&path.child("topologyKey"), key, validation::qualified_name(key));
-}
-
-/// Keys whose values are taken from the pod; they narrow a selector that must be there.
-fn label_keys(term: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    for member in ["matchLabelKeys", "mismatchLabelKeys"] {
-        let list = path.child(member);
-        let keys = term.items_at(&[member]);
-        if !keys.is_empty() && term.get("labelSelector").is_none() {
-            errors.forbidden(&list, "must not be specified when labelSelector is not set");
-        }
-        for (index, key) in keys.iter().enumerate() {
-            let text = key.as_str().unwrap_or_default();
-            errors.invalid_all(&list.index(index), text, validation::qualified_name(text));
-        }
-    }
-    let list = path.child("matchLabelKeys");
-    for (index, key) in term.items_at(&["matchLabelKeys"]).iter().enumerate() {
-        if term.items_at(&["mismatchLabelKeys"]).contains(key) {
-            let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
-            errors.invalid(&list.index(index), key, detail);
-        }
-    }
 }
 
 /// Checks what taints a pod tolerates.
@@ -229,7 +208,7 @@ pub(super) fn spread(list: &[Value], path: &Path<'_>, errors: &mut FieldErrors) 
         for member in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             check::optional_one_of(constraint, member, &["Honor", "Ignore"], &at, errors);
         }
-        spread_keys(constraint, &at, errors);
+        label_keys::check(constraint, &at, errors);
         check::label_selector(constraint.get("labelSelector"), &at.child("labelSelector"), errors);
     }
 }
@@ -244,17 +223,5 @@ fn min_domains(constraint: &Value, when: &str, path: &Path<'_>, errors: &mut Fie
         let detail =
             format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
         errors.invalid(&at, &domains.into(), &detail);
-    }
-}
-
-fn spread_keys(constraint: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    let keys = constraint.items_at(&["matchLabelKeys"]);
-    let list = path.child("matchLabelKeys");
-    if !keys.is_empty() && constraint.get("labelSelector").is_none() {
-        errors.forbidden(&list, "must not be specified when labelSelector is not set");
-    }
-    for (index, key) in keys.iter().enumerate() {
-        let text = key.as_str().unwrap_or_default();
-        errors.invalid_all(&list.index(index), text, validation::qualified_name(text));
     }
 }

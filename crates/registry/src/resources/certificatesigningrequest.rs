@@ -57,7 +57,7 @@ pub(super) fn resource() -> Declaration {
         resource: "certificatesigningrequests",
         default: |it| {
             for condition in it.items_at_mut(&["status", "conditions"]) {
-                condition.default_at(&["status"], "True");
+                condition.default_zero_at(&["status"], "True");
             }
         },
         name: metadata::path_segment_name,

@@ -52,7 +52,7 @@ fn default(value: &mut Value) {
 pub(super) fn default_spec(spec: &mut Value) {
     for rule in spec.items_at_mut(&["podFailurePolicy", "rules"]) {
         for pattern in rule.items_at_mut(&["onPodConditions"]) {
-            pattern.default_at(&["status"], "True");
+            pattern.default_zero_at(&["status"], "True");
         }
     }
     defaults::template(Some(spec.member_mut("template")));

@@ -341,7 +341,8 @@ fn completions(job: &Value, old: &Value, path: &Path<'_>, errors: &mut FieldErro
     }
 }
 
-/// The template may change where pods are to run, while the job is suspended and has not run yet.
+/// The template may change where pods are to run while the job is suspended and has not run yet, and what its containers ask
+/// for also after that, once none of its pods is left (KEP-2926, KEP-5440).
 fn template_update(job: &Value, old: &Value, errors: &mut FieldErrors) {
     let path = ["spec", "template"];
     let template = |of: &Value| of.at(&path).cloned().unwrap_or_default();
@@ -356,11 +357,40 @@ fn template_update(job: &Value, old: &Value, errors: &mut FieldErrors) {
             copy(&now, &mut before, &["metadata", member]);
         }
     }
+    if is_at_rest(old) {
+        for list in ["containers", "initContainers"] {
+            resources(&now, &mut before, list);
+        }
+    }
     if now != before {
         let spec = Path::new("spec");
         let shown = crate::go::pod_template(&now);
         let at = spec.child("template");
         crate::check::invalid_shown(&at, &shown, "field is immutable", errors);
+    }
+}
+
+/// Whether a job is suspended, and was seen to be by its controller if it ever ran.
+fn is_at_rest(job: &Value) -> bool {
+    let status = |member: &str| job.at(&["status", member]);
+    let suspended = job
+        .items_at(&["status", "conditions"])
+        .iter()
+        .any(|it| it.str_at(&["type"]) == "Suspended" && it.str_at(&["status"]) == "True");
+    let active = status("active").and_then(Value::as_i64).unwrap_or_default();
+    job.bool_at(&["spec", "suspend"]) && active == 0 && (suspended || status("startTime").is_none())
+}
+
+/// Makes what the containers of a list ask for what it is now, where they are the same containers.
+fn resources(now: &Value, before: &mut Value, list: &str) {
+    let path = ["spec", list];
+    let (now, before) = (now.items_at(&path), before.items_at_mut(&path));
+    let same = now.len() == before.len()
+        && now.iter().zip(before.iter()).all(|(a, b)| a["name"] == b["name"]);
+    if same {
+        for (now, before) in now.iter().zip(before) {
+            copy(now, before, &["resources"]);
+        }
     }
 }
 

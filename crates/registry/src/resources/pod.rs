@@ -5,7 +5,7 @@ use compact_str::CompactString;
 
 use super::{pod_row, pod_update};
 use crate::declaration::{Declaration, DeletionRule, FieldLabel};
-use crate::pod_spec::{containers, defaults, resources, validate as checks};
+use crate::pod_spec::{containers, defaults, label_keys, resources, validate as checks};
 use crate::{Generation, Rules};
 
 pub(super) fn resource() -> Declaration {
@@ -55,6 +55,7 @@ fn text(value: &Value, path: &[&str]) -> CompactString {
 
 /// A pod begins pending, with the class of its spec.
 fn prepare_create(pod: &mut Value) {
+    label_keys::merge(pod);
     let class = pod.get("spec").map_or("BestEffort", resources::qos_class);
     pod.set_at(&["status"], value!({"phase": "Pending", "qosClass": class}));
     if !pod.items_at(&["spec", "schedulingGates"]).is_empty() {

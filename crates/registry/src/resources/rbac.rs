@@ -62,10 +62,7 @@ pub(super) fn cluster_role_binding() -> Declaration {
 }
 
 fn default(binding: &mut Value) {
-    binding.default_at(&["roleRef", "apiGroup"], GROUP);
-    if binding.str_at(&["roleRef", "apiGroup"]).is_empty() {
-        binding.set_at(&["roleRef", "apiGroup"], GROUP);
-    }
+    binding.default_zero_at(&["roleRef", "apiGroup"], GROUP);
     for subject in binding.items_at_mut(&["subjects"]) {
         if matches!(subject.str_at(&["kind"]), "User" | "Group") {
             subject.default_at(&["apiGroup"], GROUP);
