@@ -22,6 +22,9 @@ use crate::persist::{self, Current, Written, tracked_write};
 use crate::respond;
 use crate::target::Target;
 
+/// How often an apply is begun again because the object came or went meanwhile.
+const ATTEMPTS: usize = 10;
+
 /// Applies a configuration; creates the object where there is none.
 pub(crate) async fn apply(
     server: &Arc<Server>,
@@ -39,26 +42,24 @@ pub(crate) async fn apply(
         return Err(Status::bad_request("invalid object type: /, Kind="));
     }
     let (name, subresource) = (exchange.info.name.clone(), exchange.info.subresource.clone());
-    let mut current = persist::try_current(server, target, &name).await?;
-    if current.is_none() {
-        if !subresource.is_empty() {
-            return Err(Status::not_found(target.group_resource(), &name));
-        }
-        match new_object(server, exchange, target, &options, &applied).await {
-            Ok(stored) => return respond::written(server, target, form, 201, stored),
-            // Somebody else was faster: what they made is what this is merged with.
-            Err(status) if status.reason == create::EXISTS => {
-                current = persist::try_current(server, target, &name).await?;
+    for _ in 0..ATTEMPTS {
+        let Some(current) = persist::try_current(server, target, &name).await? else {
+            if !subresource.is_empty() {
+                return Err(Status::not_found(target.group_resource(), &name));
             }
-            Err(status) => return Err(status),
+            match new_object(server, exchange, target, &options, &applied).await {
+                // Somebody else was faster: what they made is what this is merged with.
+                Err(status) if status.reason == create::EXISTS => continue,
+                stored => return respond::written(server, target, form, 201, stored?),
+            }
+        };
+        match replace(server, exchange, target, &options, &applied, current).await {
+            // It went in that moment: it is made anew.
+            Err(status) if status.reason == "NotFound" && subresource.is_empty() => {}
+            stored => return respond::written(server, target, form, 200, stored?),
         }
     }
-    let Some(current) = current else {
-        // It has gone again in that moment.
-        return Err(Status::conflict(target.group_resource(), &name, MODIFIED));
-    };
-    let stored = replace(server, exchange, target, &options, &applied, current).await?;
-    respond::written(server, target, form, 200, stored)
+    Err(Status::conflict(target.group_resource(), &name, MODIFIED))
 }
 
 /// Makes an object of what is applied.
