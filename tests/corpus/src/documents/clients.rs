@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::case::Case;
+use crate::cluster::ADMIN_TOKEN;
 use crate::kubectl::Kubectl;
 use crate::process::{Background, command, run, with_input};
 use crate::runner::Test;
@@ -14,6 +15,7 @@ use crate::runner::Test;
 pub(super) const TESTS: &[Test] = &[
     Test { name: "Helm 3: install, upgrade, rollback, test, uninstall", run: helm_3, alone: false },
     Test { name: "Helm 4: install, upgrade, rollback, test, uninstall", run: helm_4, alone: false },
+    Test { name: "WebSockets, as pages open them", run: websockets, alone: false },
     Test { name: "kubectl 1.22", run: |it| old(it, 22), alone: false },
     Test { name: "kubectl 1.23", run: |it| old(it, 23), alone: false },
     Test { name: "kubectl 1.24", run: |it| old(it, 24), alone: false },
@@ -30,6 +32,23 @@ pub(super) const TESTS: &[Test] = &[
     Test { name: "kubectl 1.35", run: |it| old(it, 35), alone: false },
     Test { name: "kubectl 1.36", run: |it| old(it, 36), alone: false },
 ];
+
+/// Clients that have neither SPDY nor the newest protocol, such as pages and older libraries.
+const WEBSOCKETS: &str = include_str!("../../websockets.py");
+
+/// Streams of a pod in every protocol, watches and logs.
+fn websockets(case: Case<'_>) -> Result<()> {
+    let script =
+        "echo one; echo two; mkdir /w; echo hi >/w/index.html; exec httpd -f -p 8080 -h /w";
+    let run = ["run", "page", "--image=busybox", "--restart=Never", "--", "sh", "-c", script];
+    case.kubectl(&run)?;
+    case.line("wait pod/page --for=condition=Ready --timeout=90s")?;
+    let address = case.kubectl.server.trim_start_matches("https://");
+    let arguments = ["-c", WEBSOCKETS, address, ADMIN_TOKEN, case.namespace, "page"];
+    let told = case.cluster.outside("python3", &arguments)?;
+    ensure!(told == "all said\n", "{told}");
+    case.remove(&["page"])
+}
 
 /// What people do with a kubectl, with one of another age.
 fn old(case: Case<'_>, minor: u16) -> Result<()> {
