@@ -18,7 +18,7 @@ use auth::bootstrap_token::BootstrapTokens;
 use auth::configured::{AuthorizerParts, ConfiguredAuthorizers, ConfiguredIssuers, Prepared};
 use auth::front_proxy::FrontProxy;
 use auth::jwt::{SigningKey, VerifyingKey};
-use auth::metrics::Metrics;
+use auth::metrics::{Metrics, Reloaded};
 use auth::node::NodeAuthorizer;
 use auth::rbac::Rbac;
 use auth::service_account::{ExternalSigner, LegacyUses, ServiceAccountTokens, TokenIssuer};
@@ -259,6 +259,9 @@ impl Options {
         let authentication = self.authentication.configured(issuer.issuers())?;
         let authorization = self.authorization.configured()?;
         let authorizers = Prepared::new(authorization.configuration, &setting.metrics);
+        if authorization.file.is_some() {
+            setting.metrics.configured(Reloaded::Authorization, authorization.text.as_bytes());
+        }
         let parts = auth::oidc::Parts {
             clock: Arc::clone(&setting.clock),
             metrics: setting.metrics.clone(),

@@ -1,5 +1,6 @@
 //! Flags of encryption at rest, and what is made of them.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ impl EncryptionOptions {
         &self,
         store: Arc<dyn Store>,
         (clock, random): (&Arc<dyn Clock>, &Arc<dyn Random>),
+        server: &IpAddr,
         stop: ShutdownSignal,
     ) -> Result<Kept> {
         let Some(file) = &self.encryption_provider_config else {
@@ -51,6 +53,7 @@ impl EncryptionOptions {
             clock: Arc::clone(clock),
             random: Arc::clone(random),
             layout: Arc::new(layout()),
+            server: server.to_string(),
         };
         let encrypted = EncryptedStore::start(store, file, parts).await;
         let encrypted = encrypted.map_err(|why| anyhow!("--encryption-provider-config: {why}"))?;

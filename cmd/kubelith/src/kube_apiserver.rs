@@ -188,7 +188,10 @@ async fn start(options: &Options, given: &Given, ends: &Ends) -> Result<Started>
     let authority = options.access.authorities("", "")?.clients;
     let speaking = options.speaking(advertised, front_proxy.as_ref(), ends)?;
     let store = options.open_store(ends).await?;
-    let kept = options.encryption.wrap(store, (&clock, &random), shutdown.signal()).await?;
+    let kept = {
+        let with = (&clock, &random);
+        options.encryption.wrap(store, with, &advertised, shutdown.signal()).await?
+    };
     let store = apiserver::StoredForms::over(kept.store, options.etcd.write_as());
     let audit = options.audit.start(&clock, &random)?;
     let setting = options.setting(&clock, advertised, ends)?;

@@ -356,7 +356,10 @@ impl Cluster {
         let serving = serving_identity(&pki, &authority, &network.names)?;
         let shares_store = options.etcd.is_wanted();
         let store = open_store(&options, &clock, shutdown).await?;
-        let kept = options.encryption.wrap(store, (&clock, &random), shutdown.signal()).await?;
+        let kept = {
+            let (with, server) = ((&clock, &random), &network.advertised);
+            options.encryption.wrap(store, with, server, shutdown.signal()).await?
+        };
         let store = apiserver::StoredForms::over(kept.store, options.etcd.write_as());
         let audit = options.audit.start(&clock, &random)?;
         startup.up("store", &options.data_dir.display().to_string());

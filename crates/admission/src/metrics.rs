@@ -9,11 +9,15 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use registry::expressions::evaluate::Matched;
+use tokio::time::Instant;
+use webhook::CertificateFault;
 
 use crate::{Attributes, Operation};
 
 const PLUGINS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 const WEBHOOKS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
+const CONDITIONS: [f64; 7] = [0.001, 0.005, 0.01, 0.025, 0.1, 0.2, 0.25];
 const CHECKS: [f64; 5] = [0.000_000_5, 0.001, 0.01, 0.1, 1.0];
 /// Codes beyond are counted as one (upstream's bound).
 const CODE_MAX: u16 = 600;
@@ -160,6 +164,8 @@ pub struct Metrics {
     fail_open: Family<FailedOpen, Counter<u64, AtomicU64>>,
     condition_errors: Family<OfCondition, Counter<u64, AtomicU64>>,
     exclusions: Family<OfCondition, Counter<u64, AtomicU64>>,
+    condition_seconds: Histograms<OfCondition>,
+    certificates: Certificates,
     checks: Family<OfPolicy, Counter<u64, AtomicU64>>,
     check_durations: Histograms<OfPolicy>,
     mutations: Family<OfMutation, Counter<u64, AtomicU64>>,
@@ -180,6 +186,8 @@ impl Default for Metrics {
             fail_open: Family::default(),
             condition_errors: Family::default(),
             exclusions: Family::default(),
+            condition_seconds: Family::new_with_constructor(|| Histogram::new(CONDITIONS)),
+            certificates: Certificates::default(),
             checks: Family::default(),
             check_durations: Family::new_with_constructor(|| Histogram::new(CHECKS)),
             mutations: Family::default(),
@@ -189,6 +197,13 @@ impl Default for Metrics {
             evaluation_errors: Family::default(),
         }
     }
+}
+
+/// Webhooks whose certificates are of a form that is not taken any more.
+#[derive(Debug, Default)]
+struct Certificates {
+    missing_san: Counter,
+    insecure_sha1: Counter,
 }
 
 /// Whether plugins may change an object, or judge it.
@@ -277,6 +292,22 @@ impl Metrics {
             "apiserver_admission_match_condition_exclusions",
             "Requests that match conditions left out",
             self.exclusions.clone(),
+        );
+        registry.register(
+            "apiserver_admission_match_condition_evaluation_seconds",
+            "How long match conditions took for a request",
+            self.condition_seconds.clone(),
+        );
+        let Certificates { missing_san, insecure_sha1 } = &self.certificates;
+        registry.register(
+            "apiserver_webhooks_x509_missing_san",
+            "Calls that failed as the webhook's certificate names it by its common name alone",
+            missing_san.clone(),
+        );
+        registry.register(
+            "apiserver_webhooks_x509_insecure_sha1",
+            "Calls that failed as a certificate of the webhook is signed with SHA-1",
+            insecure_sha1.clone(),
         );
         self.register_policies(registry);
         self.register_pod_security(registry);
@@ -400,17 +431,33 @@ impl Metrics {
         self.fail_open.get_or_create(&FailedOpen { name: hook.to_owned(), r#type: kind }).inc();
     }
 
-    /// Counts what match conditions did to a request: left it out, or could not tell.
+    /// Counts what match conditions did to a request, and how long that took.
     pub(crate) fn condition(
         &self,
         name: &str,
         (kind, r#type): (&'static str, &'static str),
         operation: &'static str,
-        failed: bool,
+        matched: &Matched,
+        began: Instant,
     ) {
         let of = OfCondition { kind, name: name.to_owned(), operation, r#type };
-        let family = if failed { &self.condition_errors } else { &self.exclusions };
+        let took = began.elapsed().as_secs_f64();
+        self.condition_seconds.get_or_create(&of).observe(took);
+        let family = match matched {
+            Matched::Yes => return,
+            Matched::No => &self.exclusions,
+            Matched::Failed(_) => &self.condition_errors,
+        };
         family.get_or_create(&of).inc();
+    }
+
+    /// Counts a call that failed with these words, where that was for the form of a certificate.
+    pub(crate) fn certificate(&self, why: &str) {
+        match webhook::certificate_fault(why) {
+            Some(CertificateFault::MissingSan) => self.certificates.missing_san.inc(),
+            Some(CertificateFault::InsecureSha1) => self.certificates.insecure_sha1.inc(),
+            None => return,
+        };
     }
 
     /// Counts what a policy said.

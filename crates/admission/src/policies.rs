@@ -15,10 +15,11 @@ use apimachinery::obj::Obj;
 use apimachinery::status::GroupResource;
 use apimachinery::{Status, Value};
 use auth::Authorizer;
-use registry::expressions::evaluate::{Asking, Inputs, Policy};
+use registry::expressions::evaluate::{Asking, Inputs, Matched, Policy};
+use tokio::time::Instant;
 
 use crate::followed::Followed;
-use crate::matching::{Constraints, is_exempt, is_review, namespace_of};
+use crate::matching::{Constraints, is_exempt, is_review, namespace_of, operation};
 use crate::metrics::Metrics;
 use crate::{Attributes, Objects, Parts, request};
 use params::{ParamKind, ParamRef};
@@ -218,6 +219,25 @@ impl Policies {
         let of = GroupResource { group: "", resource: "namespaces" };
         let found = found.ok_or_else(|| Status::not_found(of, name))?;
         found.value().map_err(Status::internal)
+    }
+
+    /// Whether the conditions of a policy hold, counted as of this kind.
+    pub(crate) async fn matched(
+        &self,
+        run: &Run<'_>,
+        kind: &'static str,
+        attributes: &Attributes<'_>,
+        (questions, inputs): (&Questions, &Inputs<'_>),
+    ) -> Matched {
+        let Definition { name, policy, .. } = run.definition;
+        if !policy.has_conditions() {
+            return Matched::Yes;
+        }
+        let began = Instant::now();
+        let matched = questions.settle(|| policy.conditions_hold(inputs)).await;
+        let what = ("policy", kind);
+        self.metrics.condition(name, what, operation(attributes.operation), &matched, began);
+        matched
     }
 
     pub(crate) fn questions(&self, attributes: &Attributes<'_>) -> Questions {

@@ -15,6 +15,7 @@ use apimachinery::{Status, Value, json};
 use auth::Authorizer;
 use component_base::Random;
 use registry::expressions::evaluate::{Conditions, Inputs, Matched};
+use tokio::time::Instant;
 use webhook::{Call, Client, Credentials, Resolver};
 
 use crate::followed::Followed;
@@ -196,21 +197,14 @@ impl Webhooks {
             namespace: &Value::Null,
             asking: questions.asking(),
         };
+        let began = Instant::now();
         let matched = questions.settle(|| hook.conditions.hold(&inputs)).await;
-        let count = |failed| {
-            let what = ("webhook", self.kind);
-            self.metrics.condition(&hook.name, what, operation(attributes.operation), failed);
-        };
+        let (what, on) = (("webhook", self.kind), operation(attributes.operation));
+        self.metrics.condition(&hook.name, what, on, &matched, began);
         match matched {
             Matched::Yes => Ok(true),
-            Matched::No => {
-                count(false);
-                Ok(false)
-            }
-            Matched::Failed(why) => {
-                count(true);
-                Err(attributes.forbid(&why))
-            }
+            Matched::No => Ok(false),
+            Matched::Failed(why) => Err(attributes.forbid(&why)),
         }
     }
 
@@ -241,6 +235,9 @@ impl Webhooks {
             user_agent: USER_AGENT,
         };
         let answer = hook.client.post(call).await;
+        if let Err(error) = &answer {
+            self.metrics.certificate(error.message());
+        }
         let answer = answer
             .map_err(|error| Failure::Calling { code: error.code(), why: error.to_string() })?;
         let invalid = |why: String| Failure::Calling { why, code: 503 };

@@ -27,6 +27,7 @@ use crate::catalog::Catalog;
 use crate::conversion::Conversion;
 use crate::handlers::delete::{DeleteOptions, remove_unasked};
 use crate::hub::Hub;
+use crate::metrics::Expressions;
 use crate::target::Target;
 use crate::{Peer, RequestBody, Server};
 
@@ -42,6 +43,7 @@ pub(crate) async fn install_all(
     catalog: &Catalog,
     hub: &Hub,
     resolver: &Arc<dyn Resolver>,
+    stopwatch: &Arc<Expressions>,
 ) -> Result<(), StorageError> {
     let Some(cache) = definitions_of(catalog, hub) else { return Ok(()) };
     for object in cache.everything("", 0).objects.iter() {
@@ -49,7 +51,7 @@ pub(crate) async fn install_all(
         if !names::holds(&value, "Established") {
             continue;
         }
-        match Definition::new(&value, object) {
+        match Definition::timed(&value, object, Arc::clone(stopwatch) as _) {
             Ok(definition) => {
                 let ending = names::is_ending(&value);
                 let name = &object.facts.name;
@@ -279,7 +281,8 @@ impl Follower {
             return Ok(Ok(()));
         }
         // The names may be accepted just now, and not stored yet.
-        let definition = match Definition::new(value, object) {
+        let stopwatch = Arc::clone(&self.server.metrics.expressions);
+        let definition = match Definition::timed(value, object, stopwatch) {
             Ok(definition) => definition,
             Err(error) => return Ok(Err(error)),
         };

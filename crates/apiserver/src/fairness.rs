@@ -8,6 +8,7 @@ mod digest;
 mod dump;
 mod estimate;
 mod metrics;
+mod used;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -33,6 +34,7 @@ use crate::Server;
 use crate::body::Body;
 use crate::exchange::Exchange;
 use crate::request::RequestInfo;
+use used::{Current, Phase, Sort};
 
 pub(crate) use dump::answer as dump;
 
@@ -47,6 +49,7 @@ pub(crate) struct Fairness {
     seats: u32,
     began: Instant,
     metrics: metrics::Metrics,
+    current: Current,
     /// Held while the configuration is replaced or limits are moved.
     writing: Mutex<()>,
 }
@@ -107,6 +110,13 @@ struct Rules {
 struct Waiter {
     turn: oneshot::Sender<Running>,
     about: Box<About>,
+    counts: Arc<metrics::Counts>,
+}
+
+impl flowcontrol::Waiter for Waiter {
+    fn unaccommodated(&self) {
+        self.counts.unaccommodated.inc();
+    }
 }
 
 /// What is told of who waits.
@@ -129,7 +139,7 @@ struct Taken {
     running: Running,
     seats: u32,
     began: Instant,
-    watch: bool,
+    sort: Sort,
 }
 
 /// What the filter says of a request.
@@ -148,6 +158,7 @@ impl Fairness {
             seats: u32::try_from(seats).unwrap_or(u32::MAX).max(1),
             began: Instant::now(),
             metrics: metrics::Metrics::default(),
+            current: Current::default(),
             writing: Mutex::new(()),
         });
         fairness.digest(&[], &[]);
@@ -201,8 +212,9 @@ pub(crate) fn admit(
             user: Arc::clone(&exchange.user),
             info: exchange.info.clone(),
         });
-        Waiter { turn: sender, about }
+        Waiter { turn: sender, about, counts: Arc::clone(&schema.counts) }
     };
+    let sort = Sort::of(exchange.info.verb);
     let mut dispatched = Vec::new();
     let arrival = {
         let mut set = schema.level.set.lock();
@@ -210,12 +222,13 @@ pub(crate) fn admit(
         let arrival = set.arrive(now, hash, work, (waiter, &mut dispatched));
         if matches!(arrival, Arrival::Waits(_)) {
             schema.counts.wait(&work, 1);
+            fairness.current.add(now, (Phase::Waiting, sort), 1);
         }
         hand_out(&mut set, now, dispatched);
         arrival
     };
     let turn = (arrival, waits.into_inner());
-    decided((fairness, schema), turn, work, exchange.info.verb == "watch")
+    decided((fairness, schema), turn, work, sort)
 }
 
 /// What the filter says where it was decided so.
@@ -223,15 +236,19 @@ fn decided(
     (fairness, schema): (&Arc<Fairness>, Arc<Schema>),
     (arrival, turn): (Arrival, Option<oneshot::Receiver<Running>>),
     work: Work,
-    watch: bool,
+    sort: Sort,
 ) -> Result<Step, Status> {
     match arrival {
         Arrival::Now(running) => {
             schema.counts.waited.observe(0.0);
-            Ok(Step::Go(Seat::taken(fairness, &schema, (running, &work), watch)))
+            if running.was_queued() {
+                schema.counts.enqueued(1);
+            }
+            Ok(Step::Go(Seat::taken(fairness, &schema, (running, &work), sort)))
         }
         Arrival::Waits(ticket) => {
             let turn = turn.expect("because who waits was made a waiter");
+            schema.counts.enqueued(ticket.length());
             let line = Line {
                 fairness: Arc::clone(fairness),
                 schema,
@@ -239,10 +256,11 @@ fn decided(
                 turn,
                 work,
                 came: Instant::now(),
+                sort,
                 done: false,
                 timed_out: false,
             };
-            Ok(Step::Wait(Box::pin(line.stand(watch))))
+            Ok(Step::Wait(Box::pin(line.stand())))
         }
         Arrival::Refused(why) => {
             let reason = match why {
@@ -281,19 +299,20 @@ struct Line {
     turn: oneshot::Receiver<Running>,
     work: Work,
     came: Instant,
+    sort: Sort,
     done: bool,
     timed_out: bool,
 }
 
 impl Line {
-    async fn stand(mut self, watch: bool) -> Result<Seat, Status> {
+    async fn stand(mut self) -> Result<Seat, Status> {
         let turn = tokio::time::timeout(MAX_WAIT, &mut self.turn).await;
         let waited = self.came.elapsed().as_secs_f64();
         if let Ok(Ok(running)) = turn {
             self.done = true;
             self.schema.counts.waited.observe(waited);
             let (fairness, schema) = (Arc::clone(&self.fairness), Arc::clone(&self.schema));
-            return Ok(Seat::taken(&fairness, &schema, (running, &self.work), watch));
+            return Ok(Seat::taken(&fairness, &schema, (running, &self.work), self.sort));
         }
         self.schema.counts.waited_in_vain.observe(waited);
         self.timed_out = true;
@@ -304,6 +323,7 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         self.schema.counts.wait(&self.work, -1);
+        self.fairness.current.add(self.fairness.now(), (Phase::Waiting, self.sort), -1);
         if self.done {
             return;
         }
@@ -331,9 +351,10 @@ impl Seat {
         fairness: &Arc<Fairness>,
         schema: &Arc<Schema>,
         (running, work): (Running, &Work),
-        watch: bool,
+        sort: Sort,
     ) -> Self {
         let seats = work.max_seats();
+        fairness.current.add(fairness.now(), (Phase::Executing, sort), 1);
         schema.counts.execute(seats, 1);
         schema.counts.dispatched.inc();
         schema.level.tally.dispatched.fetch_add(1, Ordering::Relaxed);
@@ -343,7 +364,7 @@ impl Seat {
             running,
             seats,
             began: Instant::now(),
-            watch,
+            sort,
         }))
     }
 }
@@ -353,10 +374,11 @@ impl Drop for Seat {
         let Some(taken) = self.0.take() else { return };
         let (schema, fairness) = (&taken.schema, &taken.fairness);
         schema.counts.execute(taken.seats, -1);
-        schema.counts.executed(taken.watch).observe(taken.began.elapsed().as_secs_f64());
+        schema.counts.executed(taken.sort.watch).observe(taken.began.elapsed().as_secs_f64());
         let mut dispatched = Vec::new();
         let mut set = schema.level.set.lock();
         let now = fairness.now();
+        fairness.current.add(now, (Phase::Executing, taken.sort), -1);
         let until = set.finish(now, taken.running, &mut dispatched);
         hand_out(&mut set, now, dispatched);
         drop(set);

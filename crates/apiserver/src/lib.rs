@@ -268,11 +268,13 @@ impl Server {
         let catalog = Arc::new(catalog);
         let objects = Arc::new(CachedObjects::new(Arc::clone(&hub), Arc::clone(&catalog)));
         let resolver: Arc<dyn webhook::Resolver> = Arc::new(objects::Services::new(&objects));
-        definitions::install_all(&catalog, &hub, &resolver).await?;
+        let metrics = metrics::Metrics::new();
+        let stopwatch = &metrics.expressions;
+        definitions::install_all(&catalog, &hub, &resolver, stopwatch).await?;
         let access = access(&objects);
         let explanations =
             config.explain.map(|it| explain::Explanations::new(it, Arc::clone(&objects)));
-        let metrics = Self::register(&access, config.audit.as_ref());
+        Self::register(&metrics, &access, config.audit.as_ref());
         let aggregator = aggregator::Aggregator::new(config.proxy_client, &objects);
         metrics.register(|it| aggregator.register(it));
         let seats = config.max_in_flight.saturating_add(config.max_mutating_in_flight);
@@ -323,14 +325,12 @@ impl Server {
         Ok(server)
     }
 
-    fn register(access: &Access, audit: Option<&Arc<audit::Audit>>) -> metrics::Metrics {
-        let metrics = metrics::Metrics::new();
+    fn register(metrics: &metrics::Metrics, access: &Access, audit: Option<&Arc<audit::Audit>>) {
         metrics.register(|it| access.admission.metrics().register(it));
         metrics.register(|it| access.metrics.register(it));
         if let Some(audit) = audit {
             metrics.register(|it| audit.register(it));
         }
-        metrics
     }
 
     /// How many requests hold a place among those in flight.

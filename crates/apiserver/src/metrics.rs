@@ -2,8 +2,10 @@
 //!
 //! Labels are text that lives as long as the program, so that counting a request allocates nothing.
 
+mod expressions;
 mod state;
 
+pub(crate) use expressions::Expressions;
 pub(crate) use state::follow_size;
 
 use std::sync::Arc;
@@ -162,6 +164,8 @@ pub struct Metrics {
     conversions: Conversions,
     storage_size: Family<StorageCluster, Gauge<i64, AtomicI64>>,
     reading: Reading,
+    /// How long rules of custom resources take.
+    pub(crate) expressions: Arc<Expressions>,
     /// What health checks have found.
     pub(crate) health: state::Health,
 }
@@ -286,11 +290,13 @@ impl Metrics {
             Family::clone(&storage_size),
         );
         let reading = Reading::new(&mut registry);
+        let expressions = Arc::new(Expressions::new(&mut registry));
         let health = state::Health::default();
         health.register(&mut registry);
         let registry = Mutex::new(registry);
         Self {
             reading,
+            expressions,
             health,
             registry,
             requests,
@@ -535,6 +541,9 @@ pub(crate) fn answer(server: &Arc<Server>) -> Response<Body> {
         metrics.objects.get_or_create(&Stored { group, resource }).set(count);
     }
     let mut text = metrics::text(&metrics.registry.lock());
+    if let Some(fairness) = &server.fairness {
+        fairness.text(&mut text);
+    }
     text.push_str(&state::text(server));
     crate::allocate::text(server, &mut text);
     text.push_str(&metrics::process());

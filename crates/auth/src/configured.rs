@@ -61,6 +61,9 @@ impl ConfiguredIssuers {
         let reloaded = self.try_reload(text).await;
         let at = self.parts.clock.now().as_duration().as_secs_f64();
         self.parts.metrics.reloaded(Reloaded::Authentication, reloaded.is_ok(), at);
+        if reloaded.is_ok() {
+            self.parts.metrics.configured(Reloaded::Authentication, text);
+        }
         reloaded
     }
 
@@ -223,6 +226,7 @@ impl ConfiguredAuthorizers {
             .and_then(|configuration| Prepared::new(configuration, metrics));
         metrics.reloaded(Reloaded::Authorization, prepared.is_ok(), now);
         self.current.store(Arc::new(prepared?.complete(&self.parts)));
+        metrics.configured(Reloaded::Authorization, text);
         Ok(())
     }
 }

@@ -19,6 +19,8 @@ const CALLS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 const TOKENS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// The buckets of a histogram that names none.
 const USUAL: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Upstream's buckets of how long conditions take.
+const CONDITIONS: [f64; 7] = [0.001, 0.005, 0.01, 0.025, 0.1, 0.2, 0.25];
 const WEBHOOK: &str = "Webhook";
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -64,6 +66,19 @@ struct Fetch {
     apiserver_id_hash: String,
     jwt_issuer_hash: String,
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KeySet {
+    apiserver_id_hash: String,
+    hash: String,
+    jwt_issuer_hash: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Config {
+    apiserver_id_hash: String,
+    hash: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -204,8 +219,12 @@ struct All {
     webhooks_open: Family<Webhook, Counter>,
     excluded: Family<Conditions, Counter>,
     condition_errors: Family<Conditions, Counter>,
+    condition_seconds: Histograms<Conditions>,
     issuers: Histograms<Issuer>,
     fetches: Family<Fetch, Seconds>,
+    key_sets: Family<KeySet, Gauge>,
+    authentication_config: Family<Config, Gauge>,
+    authorization_config: Family<Config, Gauge>,
     authentication_reloads: (Family<Reload, Counter>, Family<Reload, Seconds>),
     authorization_reloads: (Family<Reload, Counter>, Family<Reload, Seconds>),
     token_cache: TokenCache,
@@ -228,7 +247,11 @@ impl Default for Metrics {
 
 /// `sha256:...`, as upstream tells what may be secret, or long.
 fn hash(text: &str) -> String {
-    let hash = digest(&SHA256, text.as_bytes());
+    hash_of(text.as_bytes())
+}
+
+fn hash_of(bytes: &[u8]) -> String {
+    let hash = digest(&SHA256, bytes);
     let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hex}")
 }
@@ -260,8 +283,12 @@ impl Metrics {
             webhooks_open: Family::default(),
             excluded: Family::default(),
             condition_errors: Family::default(),
+            condition_seconds: Family::new_with_constructor(|| Histogram::new(CONDITIONS)),
             issuers: Family::new_with_constructor(|| Histogram::new(TOKENS)),
             fetches: Family::default(),
+            key_sets: Family::default(),
+            authentication_config: Family::default(),
+            authorization_config: Family::default(),
             authentication_reloads: Default::default(),
             authorization_reloads: Default::default(),
             token_cache: TokenCache::default(),
@@ -321,6 +348,16 @@ impl Metrics {
             &all.condition_errors
         );
         add!(
+            "apiserver_authorization_match_condition_evaluation_seconds",
+            "How long conditions of a webhook took for a request",
+            &all.condition_seconds
+        );
+        add!(
+            "apiserver_authentication_jwt_authenticator_jwks_fetch_last_key_set_info",
+            "The hash of the keys that an issuer has told last",
+            &all.key_sets
+        );
+        add!(
             "apiserver_authentication_jwt_authenticator_latency_seconds",
             "How long it took to judge a token of an issuer",
             &all.issuers
@@ -330,10 +367,12 @@ impl Metrics {
             "When an issuer was last asked for its keys",
             &all.fetches
         );
-        for (what, (count, at)) in [
-            ("authentication", &all.authentication_reloads),
-            ("authorization", &all.authorization_reloads),
+        for (what, (count, at), config) in [
+            ("authentication", &all.authentication_reloads, &all.authentication_config),
+            ("authorization", &all.authorization_reloads, &all.authorization_config),
         ] {
+            let of = format!("apiserver_{what}_config_controller_last_config_info");
+            add!(of, "The hash of the file that counts now", config);
             let of = format!("apiserver_{what}_config_controller_automatic_reload");
             add!(format!("{of}s"), "Times that the configuration was read again", count);
             add!(format!("{of}_last_timestamp_seconds"), "When it was last read again", at);
@@ -459,6 +498,12 @@ impl Metrics {
         self.0.excluded.get_or_create(&Conditions { name: name.to_owned(), r#type: WEBHOOK }).inc();
     }
 
+    /// Counts how long conditions took.
+    pub(crate) fn conditions(&self, name: &str, took: Duration) {
+        let of = Conditions { name: name.to_owned(), r#type: WEBHOOK };
+        self.0.condition_seconds.get_or_create(&of).observe(took.as_secs_f64());
+    }
+
     pub(crate) fn condition_failed(&self, name: &str) {
         let of = Conditions { name: name.to_owned(), r#type: WEBHOOK };
         self.0.condition_errors.get_or_create(&of).inc();
@@ -477,6 +522,32 @@ impl Metrics {
             result: if is_good { "success" } else { "failure" },
         };
         self.0.fetches.get_or_create(&of).set(at);
+    }
+
+    /// The keys that an issuer has told, as it tells them; `before` are those that it told last.
+    pub(crate) fn key_set(&self, issuer: &str, keys: &[u8], before: Option<String>) -> String {
+        let of = |hash| KeySet {
+            apiserver_id_hash: self.0.id_hash.clone(),
+            hash,
+            jwt_issuer_hash: hash_of(issuer.as_bytes()),
+        };
+        let hash = hash_of(keys);
+        if let Some(before) = before.filter(|it| *it != hash) {
+            self.0.key_sets.remove(&of(before));
+        }
+        self.0.key_sets.get_or_create(&of(hash.clone())).set(1);
+        hash
+    }
+
+    /// The text of a file that counts from now on.
+    pub fn configured(&self, what: Reloaded, text: &[u8]) {
+        let family = match what {
+            Reloaded::Authentication => &self.0.authentication_config,
+            Reloaded::Authorization => &self.0.authorization_config,
+        };
+        family.clear();
+        let apiserver_id_hash = self.0.id_hash.clone();
+        family.get_or_create(&Config { apiserver_id_hash, hash: hash_of(text) }).set(1);
     }
 
     /// Counts that a file was read again.

@@ -61,6 +61,13 @@ impl WebhookAuthorizer {
         if self.configuration.conditions.is_empty() {
             return Concerned::Yes;
         }
+        let began = tokio::time::Instant::now();
+        let concerned = self.conditions_hold(spec);
+        self.metrics.conditions(&self.name, began.elapsed());
+        concerned
+    }
+
+    fn conditions_hold(&self, spec: &Value) -> Concerned {
         let seen = every_field(spec);
         let mut errors = Vec::new();
         for condition in &self.configuration.conditions {

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
 use crate::cipher::{Cipher, SEED_BYTES};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, hash};
 use crate::provider::Opened;
 use grpc::wire::{Field, fields, write_bytes, write_entry, write_number};
 
@@ -172,7 +172,12 @@ fn check_key_id(id: &str) -> Result<(), String> {
 }
 
 fn hashed(key_id: &str) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(key_id.as_bytes())))
+    hash(key_id.as_bytes())
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a time has far fewer seconds than 2^53")]
+fn seconds(at: Timestamp) -> f64 {
+    at.as_second() as f64
 }
 
 /// What a plugin is made of.
@@ -244,6 +249,7 @@ impl Kms {
         })?;
         let key_id = healthy(&answer)
             .map_err(|why| format!("kmsv2 Provider {name} is not healthy, error: {why}"))?;
+        self.metrics.key_told(name, &key_id, seconds(self.clock.now()));
         self.rotate(&key_id).await.map_err(|why| {
             format!("failed to rotate DEK on key ID change for KMS Provider {name}, error: {why}")
         })
@@ -336,7 +342,8 @@ impl Kms {
             ));
         }
         let sealed = current.cipher.seal(value, context, random)?;
-        self.metrics.key_used(&self.name, "to_storage", &hashed(&current.envelope.key_id));
+        let at = seconds(now);
+        self.metrics.key_used(&self.name, "to_storage", &current.envelope.key_id, at);
         Ok(current.envelope.encode(&sealed))
     }
 
@@ -349,7 +356,8 @@ impl Kms {
             Some(cipher) => cipher,
             None => self.key_of(&envelope, digest).await?,
         };
-        self.metrics.key_used(&self.name, "from_storage", &hashed(&envelope.key_id));
+        let at = seconds(self.clock.now());
+        self.metrics.key_used(&self.name, "from_storage", &envelope.key_id, at);
         let value = cipher.open(data, context)?.into();
         let is_stale = envelope.key_id != current.envelope.key_id
             || envelope.source_type != current.envelope.source_type;

@@ -78,6 +78,8 @@ pub struct Parts {
     pub random: Arc<dyn Random>,
     /// Whose keys are whose.
     pub layout: Arc<dyn Owners>,
+    /// What the server is called, which metrics tell the hash of.
+    pub server: String,
 }
 
 /// What a configuration makes.
@@ -183,9 +185,10 @@ impl EncryptedStore {
     /// # Errors
     /// What is wrong with the file.
     pub async fn start(store: Arc<dyn Store>, file: &Path, parts: Parts) -> Result<Self, String> {
-        let entries = read(file).and_then(|text| config::parse(&text));
-        let entries = entries.map_err(|why| format!("error while parsing file: {why}"))?;
-        let (metrics, state) = (Arc::new(Metrics::new()), ArcSwap::default());
+        let read = read(file).and_then(|text| Ok((config::parse(&text)?, text)));
+        let (entries, text) = read.map_err(|why| format!("error while parsing file: {why}"))?;
+        let (metrics, state) = (Arc::new(Metrics::new(&parts.server)), ArcSwap::default());
+        metrics.configured(&text);
         let inner = Inner { store, parts, metrics, state };
         let mut state = State::of(entries, &inner.setup())?;
         if let Err(error) = state.prime().await {

@@ -9,6 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use sha2::{Digest, Sha256};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Operation {
@@ -33,6 +34,7 @@ struct Call {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Key {
+    apiserver_id_hash: String,
     key_id_hash: String,
     provider_name: String,
     transformation_type: &'static str,
@@ -40,26 +42,48 @@ struct Key {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reload {
+    apiserver_id_hash: String,
     status: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Config {
+    apiserver_id_hash: String,
+    hash: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Told {
+    apiserver_id_hash: String,
+    key_id_hash: String,
+    provider_name: String,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The counters.
 #[derive(Debug)]
 pub(crate) struct Metrics {
+    /// What tells this server from others.
+    id_hash: String,
     operations: Family<Operation, Counter>,
     took: Histograms<Took>,
     calls: Histograms<Call>,
     keys: Family<Key, Counter>,
+    keys_used_at: Family<Key, Seconds>,
+    keys_told_at: Family<Told, Seconds>,
+    config: Family<Config, Gauge>,
     misses: Counter,
     reloads: Family<Reload, Counter>,
-    reloaded_at: Family<Reload, Gauge<f64, AtomicU64>>,
+    reloaded_at: Family<Reload, Seconds>,
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// Those of the server of this name.
+    pub(crate) fn new(server: &str) -> Self {
         Self {
+            id_hash: hash(server.as_bytes()),
             operations: Family::default(),
             took: Family::new_with_constructor(|| {
                 Histogram::new(exponential_buckets(5e-6, 2.0, 25))
@@ -68,6 +92,9 @@ impl Metrics {
                 Histogram::new(exponential_buckets(1e-4, 2.0, 18))
             }),
             keys: Family::default(),
+            keys_used_at: Family::default(),
+            keys_told_at: Family::default(),
+            config: Family::default(),
             misses: Counter::default(),
             reloads: Family::default(),
             reloaded_at: Family::default(),
@@ -94,6 +121,21 @@ impl Metrics {
             "apiserver_envelope_encryption_key_id_hash",
             "How often a key of a KMS plugin was used",
             self.keys.clone(),
+        );
+        registry.register(
+            "apiserver_envelope_encryption_key_id_hash_last_timestamp_seconds",
+            "When a key of a KMS plugin was last used",
+            self.keys_used_at.clone(),
+        );
+        registry.register(
+            "apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds",
+            "When a KMS plugin last said that a key is its own",
+            self.keys_told_at.clone(),
+        );
+        registry.register(
+            "apiserver_encryption_config_controller_last_config_info",
+            "The hash of the configuration that counts now",
+            self.config.clone(),
         );
         registry.register(
             "apiserver_storage_envelope_transformation_cache_misses",
@@ -149,14 +191,33 @@ impl Metrics {
         self.calls.get_or_create(&of).observe(took.as_secs_f64());
     }
 
-    pub(crate) fn key_used(&self, provider: &str, kind: &'static str, key_id_hash: &str) {
-        self.keys
-            .get_or_create(&Key {
-                key_id_hash: key_id_hash.to_owned(),
-                provider_name: provider.to_owned(),
-                transformation_type: kind,
-            })
-            .inc();
+    pub(crate) fn key_used(&self, provider: &str, kind: &'static str, key_id: &str, at: f64) {
+        let of = Key {
+            apiserver_id_hash: self.id_hash.clone(),
+            key_id_hash: hash(key_id.as_bytes()),
+            provider_name: provider.to_owned(),
+            transformation_type: kind,
+        };
+        self.keys.get_or_create(&of).inc();
+        self.keys_used_at.get_or_create(&of).set(at);
+    }
+
+    /// A plugin has said which key is its own.
+    pub(crate) fn key_told(&self, provider: &str, key_id: &str, at: f64) {
+        let of = Told {
+            apiserver_id_hash: self.id_hash.clone(),
+            key_id_hash: hash(key_id.as_bytes()),
+            provider_name: provider.to_owned(),
+        };
+        self.keys_told_at.get_or_create(&of).set(at);
+    }
+
+    /// The configuration that counts from now on. Upstream's hash of it, which stands for keys and is none of them.
+    pub(crate) fn configured(&self, text: &[u8]) {
+        self.config.clear();
+        let hash = format!("k8s:enc:unstable:1:{}", hex::encode(Sha256::digest(text)));
+        let apiserver_id_hash = self.id_hash.clone();
+        self.config.get_or_create(&Config { apiserver_id_hash, hash }).set(1);
     }
 
     pub(crate) fn missed(&self) {
@@ -165,7 +226,13 @@ impl Metrics {
 
     pub(crate) fn reloaded(&self, good: bool, at: f64) {
         let status = if good { "success" } else { "failure" };
-        self.reloads.get_or_create(&Reload { status }).inc();
-        self.reloaded_at.get_or_create(&Reload { status }).set(at);
+        let of = Reload { apiserver_id_hash: self.id_hash.clone(), status };
+        self.reloads.get_or_create(&of).inc();
+        self.reloaded_at.get_or_create(&of).set(at);
     }
+}
+
+/// As upstream tells what may be secret, or long.
+pub(crate) fn hash(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }

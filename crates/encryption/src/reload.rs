@@ -60,6 +60,9 @@ impl EncryptedStore {
         #[allow(clippy::cast_precision_loss, reason = "a time has far fewer seconds than 2^53")]
         let now = self.0.parts.clock.now().as_second() as f64;
         self.0.metrics.reloaded(done.is_ok(), now);
+        if done.is_ok() {
+            self.0.metrics.configured(text);
+        }
         match done {
             Ok(()) => tracing::info!("the encryption configuration was read again"),
             Err(error) => tracing::error!(

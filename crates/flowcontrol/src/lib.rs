@@ -11,6 +11,7 @@ mod pause;
 mod queues;
 mod schema;
 mod spec;
+mod timed;
 
 pub use borrow::{Bounds, Share, allocate, nominal};
 pub use deal::{flow_hash, hand};
@@ -18,7 +19,9 @@ pub use demand::{Demand, Observed, Smoothed};
 pub use estimate::{Listed, list_seats, max_seats, mutation};
 pub use pause::Pause;
 pub use queues::{
-    Arrival, Dispatched, QueueSet, QueueState, Refusal, Running, Ticket, WaitingState, Work,
+    Arrival, Dispatch, Dispatched, QueueSet, QueueState, Refusal, Running, Ticket, Use, Waiter,
+    WaitingState, Work,
 };
 pub use schema::{Asked, Distinguisher, FlowSchema};
 pub use spec::{Kind, Level};
+pub use timed::{Timed, TimedHistogram};

@@ -4,11 +4,15 @@
 //! seats times seconds. Each queue knows the virtual time at which its next request would begin; the request that would
 //! end first goes first.
 
+mod usage;
+
 use std::collections::VecDeque;
 
 use crate::deal::hand;
 use crate::demand::{Demand, Observed};
 use crate::spec::Kind;
+use usage::Usage;
+pub use usage::Use;
 
 /// How long a request is thought to take before it is known (upstream: 3 ms), in seconds.
 const ESTIMATED_SECONDS: f64 = 0.003;
@@ -59,11 +63,58 @@ pub struct Running {
     began: u64,
 }
 
+impl Running {
+    /// Whether it went through a queue, if only for a moment.
+    #[must_use]
+    pub fn was_queued(&self) -> bool {
+        self.queue.is_some()
+    }
+}
+
 /// A request that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ticket {
     queue: usize,
     id: u64,
+    length: usize,
+}
+
+impl Ticket {
+    /// How many were in its queue, itself included, when it came.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length
+    }
+}
+
+/// Who waits.
+pub trait Waiter {
+    /// It was its turn, and there was not enough room.
+    fn unaccommodated(&self) {}
+}
+
+/// The virtual times of a dispatch.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Dispatch {
+    /// When it was.
+    pub at: f64,
+    /// When the request begins.
+    pub start: f64,
+    /// When the next requests of queues would have begun, the first and the last.
+    pub starts: (f64, f64),
+    /// The same, less the work of those who are served.
+    pub discounted: (f64, f64),
+}
+
+impl Dispatch {
+    const NONE: (f64, f64) = (f64::INFINITY, f64::NEG_INFINITY);
+
+    /// Takes the next request of a queue into account.
+    fn add(&mut self, start: f64, in_progress: f64) {
+        let wider = |(least, most): (f64, f64), it: f64| (least.min(it), most.max(it));
+        self.starts = wider(self.starts, start);
+        self.discounted = wider(self.discounted, start - in_progress);
+    }
 }
 
 /// Why a request is not served.
@@ -105,7 +156,11 @@ pub struct QueueSet<W> {
     seats_waiting: u32,
     running: usize,
     seats_in_use: u32,
+    /// Requests that are answered, and whose last seats are not given back.
+    lingering: usize,
     demand: Demand,
+    usage: Usage,
+    last: Option<Dispatch>,
     next_id: u64,
 }
 
@@ -144,7 +199,7 @@ impl<W> Queue<W> {
     }
 }
 
-impl<W> QueueSet<W> {
+impl<W: Waiter> QueueSet<W> {
     /// Nobody is there yet.
     #[must_use]
     pub fn new(kind: Kind, limit: u32) -> Self {
@@ -160,11 +215,21 @@ impl<W> QueueSet<W> {
             seats_waiting: 0,
             running: 0,
             seats_in_use: 0,
+            lingering: 0,
             demand: Demand::default(),
+            usage: Usage::new(),
+            last: None,
             next_id: 0,
         };
         set.resize();
         set
+    }
+
+    /// What the use of a level without seats of its own is compared with.
+    #[must_use]
+    pub fn compared_with(mut self, seats: u32) -> Self {
+        self.usage.fallback = seats;
+        self
     }
 
     /// Other rules from now on; those who are there stay where they are.
@@ -175,6 +240,7 @@ impl<W> QueueSet<W> {
         self.resize();
         let mut dispatched = Vec::new();
         self.dispatch(&mut dispatched);
+        self.note();
         dispatched
     }
 
@@ -202,9 +268,13 @@ impl<W> QueueSet<W> {
         }
     }
 
-    fn note_demand(&mut self) {
+    /// Writes down how much is used and wanted from now on.
+    fn note(&mut self) {
         let seats = self.seats_in_use.saturating_add(self.seats_waiting);
         self.demand.set(self.now, f64::from(seats));
+        let served = self.running - self.lingering;
+        let limits = (self.kind, self.limit);
+        self.usage.set(self.now, limits, (self.waiting, served), (self.seats_in_use, seats));
     }
 
     /// A request comes. Where it has to wait, `waiter` is kept, and comes back when it is its turn, which may be at once:
@@ -236,7 +306,7 @@ impl<W> QueueSet<W> {
                 }
             }
         };
-        self.note_demand();
+        self.note();
         arrival
     }
 
@@ -278,7 +348,17 @@ impl<W> QueueSet<W> {
     fn begin_at_once(&mut self, place: usize, work: Work) -> Running {
         self.wake(place);
         self.keep_up(place);
+        let queue = &self.queues[place];
+        let (start, in_progress) = (queue.next_start, queue.in_progress());
+        let mut last = self.dispatch_at(start);
+        last.add(start, in_progress);
+        self.last = Some(last);
         self.begin(Some(place), work)
+    }
+
+    fn dispatch_at(&self, start: f64) -> Dispatch {
+        let (starts, discounted) = (Dispatch::NONE, Dispatch::NONE);
+        Dispatch { at: self.virtual_now, start, starts, discounted }
     }
 
     /// A queue that had nothing to do begins now.
@@ -304,22 +384,26 @@ impl<W> QueueSet<W> {
         let queue = &mut self.queues[place];
         queue.waiting.push_back(Waiting { id, arrived, virtual_arrival, work, waiter });
         queue.work += work.total();
+        let length = queue.waiting.len();
         self.waiting += 1;
         self.seats_waiting = self.seats_waiting.saturating_add(work.max_seats());
-        Ticket { queue: place, id }
+        Ticket { queue: place, id, length }
     }
 
     /// Serves those whose turn it is, as long as there are seats.
     fn dispatch(&mut self, dispatched: &mut Dispatched<W>) {
         while self.waiting > 0 && (self.seats_in_use < self.limit || self.kind == Kind::Exempt) {
-            let Some(place) = self.next() else { return };
+            let Some((place, mut last)) = self.next() else { return };
             let Some(first) = self.queues[place].waiting.front() else { return };
             // Who is next waits for seats, and nobody smaller goes before: else it would wait for ever.
             if !self.has_room(first.work.max_seats()) {
+                first.waiter.unaccommodated();
                 return;
             }
             self.robin = place;
             self.keep_up(place);
+            last.start = self.queues[place].next_start;
+            self.last = Some(last);
             let Some(first) = self.remove(place, 0) else { return };
             let running = self.begin(Some(place), first.work);
             dispatched.push((first.waiter, running));
@@ -327,19 +411,21 @@ impl<W> QueueSet<W> {
     }
 
     /// The queue whose first request would end first; among equals the one after the last that was served.
-    fn next(&self) -> Option<usize> {
+    fn next(&self) -> Option<(usize, Dispatch)> {
         let many = self.queues.len();
         let (mut found, mut earliest) = (None, f64::INFINITY);
+        let mut seen = self.dispatch_at(0.0);
         for step in 1..=many {
             let place = (self.robin + step) % many;
             let queue = &self.queues[place];
             let Some(first) = queue.waiting.front() else { continue };
+            seen.add(queue.next_start, queue.in_progress());
             let end = queue.next_start + first.work.total();
             if end < earliest {
                 (found, earliest) = (Some(place), end);
             }
         }
-        found
+        found.map(|place| (place, seen))
     }
 
     fn remove(&mut self, place: usize, index: usize) -> Option<Waiting<W>> {
@@ -359,7 +445,7 @@ impl<W> QueueSet<W> {
         let removed = self.remove(ticket.queue, index)?;
         self.bound(ticket.queue);
         self.rest(ticket.queue);
-        self.note_demand();
+        self.note();
         Some(removed.waiter)
     }
 
@@ -398,11 +484,13 @@ impl<W> QueueSet<W> {
             queue.next_start -= f64::from(work.initial_seats) * (ESTIMATED_SECONDS - took);
             self.bound(place);
         }
-        if !lasts {
+        if lasts {
+            self.lingering += 1;
+        } else {
             self.leave(running.queue);
         }
         self.dispatch(dispatched);
-        self.note_demand();
+        self.note();
         lasts.then(|| self.now + work.additional_nanos)
     }
 
@@ -410,9 +498,10 @@ impl<W> QueueSet<W> {
     pub fn release(&mut self, now: u64, running: Running, dispatched: &mut Dispatched<W>) {
         self.advance(now);
         self.give_back(running.queue, running.work.final_seats);
+        self.lingering -= 1;
         self.leave(running.queue);
         self.dispatch(dispatched);
-        self.note_demand();
+        self.note();
     }
 
     fn give_back(&mut self, queue: Option<usize>, seats: u32) {
@@ -458,6 +547,18 @@ impl<W> QueueSet<W> {
     #[must_use]
     pub fn limit(&self) -> u32 {
         self.limit
+    }
+
+    /// The last time that a request left a queue.
+    #[must_use]
+    pub fn last_dispatch(&self) -> Option<Dispatch> {
+        self.last
+    }
+
+    /// How much was used over all the time.
+    #[must_use]
+    pub fn used(&self, now: u64) -> [(Use, crate::Timed); 4] {
+        self.usage.shown(now)
     }
 
     /// The virtual time.

@@ -26,6 +26,7 @@ mod words;
 
 use std::cmp::Reverse;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use api::ResourceFacts;
 use apimachinery::Value;
@@ -53,6 +54,16 @@ pub enum DefinitionError {
     TooManyNames(#[from] TooManyNames),
 }
 
+/// Takes the time of expressions: there is no clock here.
+pub trait Stopwatch: Send + Sync + std::fmt::Debug {
+    /// The time since any moment.
+    fn now(&self) -> Duration;
+    /// The rules of a schema were made ready, with all of it.
+    fn compiled(&self, took: Duration);
+    /// The rules of an object were run.
+    fn evaluated(&self, took: Duration);
+}
+
 /// A definition whose objects can be served.
 #[derive(Debug)]
 pub struct Definition {
@@ -71,6 +82,19 @@ impl Definition {
         Self::with_verbs(definition, stored, interned::VERBS)
     }
 
+    /// The same, with the time of its expressions taken.
+    ///
+    /// # Errors
+    /// When it cannot be served.
+    pub fn timed(
+        definition: &Value,
+        stored: &Arc<Obj>,
+        stopwatch: Arc<dyn Stopwatch>,
+    ) -> Result<Self, DefinitionError> {
+        let shared = Shared::new(stored, definition, interned::VERBS)?;
+        Ok(Self::of(Shared { stopwatch: Some(stopwatch), ..shared }))
+    }
+
     /// What is written like a definition and takes these verbs only: what the server itself answers and never stores.
     ///
     /// # Errors
@@ -80,12 +104,16 @@ impl Definition {
         stored: &Arc<Obj>,
         verbs: &'static [&'static str],
     ) -> Result<Self, DefinitionError> {
-        let shared = Arc::new(Shared::new(stored, definition, verbs)?);
+        Ok(Self::of(Shared::new(stored, definition, verbs)?))
+    }
+
+    fn of(shared: Shared) -> Self {
+        let shared = Arc::new(shared);
         let view = |place| Arc::new(CustomResource::new(Arc::clone(&shared), place));
         let mut served: Vec<usize> =
             (0..shared.versions.len()).filter(|place| shared.versions[*place].served).collect();
         served.sort_by_key(|place| Reverse(rank(shared.versions[*place].facts.version)));
-        Ok(Self { served: served.into_iter().map(view).collect(), storage: view(shared.storage) })
+        Self { served: served.into_iter().map(view).collect(), storage: view(shared.storage) }
     }
 
     /// The definition is stored anew and says the same: what it was made of before need not be kept.
@@ -149,6 +177,7 @@ struct Shared {
     fields: Vec<(CompactString, JsonPath)>,
     /// Whether versions are converted by a webhook.
     has_webhook: bool,
+    stopwatch: Option<Arc<dyn Stopwatch>>,
 }
 
 #[derive(Debug)]
@@ -208,6 +237,7 @@ impl Shared {
             storage,
             fields,
             has_webhook: spec.str_at(&["conversion", "strategy"]) == "Webhook",
+            stopwatch: None,
         })
     }
 
@@ -221,10 +251,21 @@ impl Shared {
         schema.map_or_else(Value::object, std::mem::take)
     }
 
+    /// Tells how long something took that began then.
+    fn timed(&self, began: Option<Duration>, tell: impl FnOnce(&dyn Stopwatch, Duration)) {
+        if let (Some(watch), Some(began)) = (&self.stopwatch, began) {
+            tell(watch.as_ref(), watch.now().saturating_sub(began));
+        }
+    }
+
     /// The schema of a version, read when it is first asked for.
     fn compiled(&self, place: usize) -> &Compiled {
         self.versions[place].compiled.get_or_init(|| {
+            let began = self.stopwatch.as_ref().map(|it| it.now());
             let root = Node::root(&self.schema(place));
+            if root.below.rules {
+                self.timed(began, |watch, took| watch.compiled(took));
+            }
             Compiled { types: types::of(&root), root }
         })
     }

@@ -2,7 +2,7 @@
 
 use apimachinery::json;
 use bytes::Bytes;
-use rustls::{CertificateError, Error as TlsError};
+use rustls::{CertificateError, Error as TlsError, OtherError};
 
 /// How much of an answer that is no `Status` is shown, in bytes (upstream: 2048).
 pub(crate) const SHOWN_BYTES: usize = 2048;
@@ -120,8 +120,40 @@ pub fn handshake(name: &str, error: &std::io::Error) -> String {
     }
 }
 
+/// What is wrong with the form of a server's certificate, which was taken once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateFault {
+    /// It tells its name in the subject's common name alone.
+    MissingSan,
+    /// It, or one that it goes by, is signed with SHA-1.
+    InsecureSha1,
+}
+
+impl std::error::Error for CertificateFault {}
+
+impl std::fmt::Display for CertificateFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::MissingSan => MISSING_SAN,
+            Self::InsecureSha1 => INSECURE_SHA1,
+        })
+    }
+}
+
+const MISSING_SAN: &str = "certificate relies on legacy Common Name field, use SANs instead";
+const INSECURE_SHA1: &str = "certificate signed by unknown authority (possibly because of \"x509: cannot verify signature: insecure algorithm SHA1-RSA\")";
+
+/// The fault of a certificate that these words of a failed call are for.
+#[must_use]
+pub fn certificate_fault(why: &str) -> Option<CertificateFault> {
+    [CertificateFault::MissingSan, CertificateFault::InsecureSha1]
+        .into_iter()
+        .find(|it| why.contains(&it.to_string()))
+}
+
 fn certificate(name: &str, why: &CertificateError) -> String {
     match why {
+        CertificateError::Other(OtherError(why)) => format!("x509: {why}"),
         // Another authority may have the same name.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "x509: certificate signed by unknown authority".to_owned()

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use config::Destination;
 use connection::{Answered, Connections};
 pub use credentials::Credentials;
-pub use error::{CallError, handshake};
+pub use error::{CallError, CertificateFault, certificate_fault, handshake};
 use kubeconfig::Authorization;
 pub use kubeconfig::Kubeconfig;
 pub use review::Asking;

@@ -10,11 +10,15 @@ use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, ConfigBuilder, Error, RootCertStore};
+use rustls::{CertificateError, ClientConfig, ConfigBuilder, Error, OtherError, RootCertStore};
+use x509_parser::der_parser::{Oid, oid};
 use x509_parser::parse_x509_certificate;
 
+use crate::error::CertificateFault;
 use crate::kubeconfig::Identity;
 
+/// RSA and ECDSA with SHA-1.
+const SHA1: [Oid<'static>; 2] = [oid!(1.2.840.113549.1.1.5), oid!(1.2.840.10045.4.1)];
 /// Where distributions keep the authorities that they trust.
 const SYSTEM_AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
@@ -102,6 +106,49 @@ impl Authorities {
         Ok(Self { signed, certificates })
     }
 
+    /// What is wrong with the form of certificates that were not taken.
+    fn fault(
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        (name, error): (&ServerName<'_>, &Error),
+    ) -> Option<CertificateFault> {
+        let Error::InvalidCertificate(why) = error else { return None };
+        if matches!(
+            why,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+        ) {
+            let (_, parsed) = parse_x509_certificate(leaf).ok()?;
+            let is_named = parsed
+                .subject()
+                .iter_common_name()
+                .any(|it| it.as_str().is_ok_and(|it| it.eq_ignore_ascii_case(&name.to_str())));
+            let has_names = parsed.subject_alternative_name().ok()?.is_some();
+            return (is_named && !has_names).then_some(CertificateFault::MissingSan);
+        }
+        let is_weak = |it: &CertificateDer<'_>| {
+            parse_x509_certificate(it).is_ok_and(|(_, it)| {
+                it.subject() != it.issuer() && SHA1.contains(&it.signature_algorithm.algorithm)
+            })
+        };
+        std::iter::once(leaf).chain(others).any(is_weak).then_some(CertificateFault::InsecureSha1)
+    }
+
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        if self.certificates.iter().any(|it| it == leaf) {
+            return Self::verify_named(leaf, name, now);
+        }
+        let unknown = || Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let signed = self.signed.as_ref().ok_or_else(unknown)?;
+        signed.verify_server_cert(leaf, others, name, ocsp, now).map(drop)
+    }
+
     fn verify_named(
         leaf: &CertificateDer<'_>,
         name: &ServerName<'_>,
@@ -128,11 +175,14 @@ impl Judge for Authorities {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<(), Error> {
-        if self.certificates.iter().any(|it| it == leaf) {
-            return Self::verify_named(leaf, name, now);
-        }
-        let unknown = || Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        let signed = self.signed.as_ref().ok_or_else(unknown)?;
-        signed.verify_server_cert(leaf, others, name, ocsp, now).map(drop)
+        self.verify(leaf, others, name, ocsp, now).map_err(|error| {
+            match Self::fault(leaf, others, (name, &error)) {
+                Some(fault) => {
+                    let fault = OtherError(Arc::new(fault));
+                    Error::InvalidCertificate(CertificateError::Other(fault))
+                }
+                None => error,
+            }
+        })
     }
 }

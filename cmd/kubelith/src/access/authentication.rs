@@ -10,6 +10,7 @@ use auth::anonymous::Anonymous;
 use auth::config::authentication::AuthenticationConfiguration;
 use auth::configured::ConfiguredIssuers;
 use auth::jwt::Algorithm;
+use auth::metrics::Reloaded;
 use auth::oidc;
 use auth::token_webhook::TokenWebhook;
 
@@ -72,18 +73,21 @@ pub(super) struct Configured {
     disallowed: Vec<String>,
     /// The file, which is followed.
     pub(super) file: Option<PathBuf>,
+    /// What it says.
+    text: String,
 }
 
 impl AuthenticationOptions {
     /// The configuration of issuers. `disallowed` make service accounts' tokens.
     pub(super) fn configured(&self, disallowed: Vec<String>) -> Result<Configured> {
         let by_flags = self.has_issuer_flags();
+        let mut text = String::new();
         let (configuration, algorithms) = match &self.authentication_config {
             Some(_) if by_flags => {
                 bail!("authentication-config file and oidc-* flags are mutually exclusive");
             }
             Some(file) => {
-                let text = read(file)?;
+                text = read(file)?;
                 let parsed = AuthenticationConfiguration::parse(text.as_bytes(), &disallowed);
                 (parsed.map_err(|why| told(file, &why))?, Algorithm::ALL.to_vec())
             }
@@ -94,7 +98,7 @@ impl AuthenticationOptions {
             None => (AuthenticationConfiguration { jwt: Vec::new(), anonymous: None }, Vec::new()),
         };
         let file = self.authentication_config.clone();
-        Ok(Configured { configuration, algorithms, disallowed, file })
+        Ok(Configured { configuration, algorithms, disallowed, file, text })
     }
 
     fn has_issuer_flags(&self) -> bool {
@@ -180,6 +184,9 @@ impl Configured {
     pub(super) fn issuers(self, parts: oidc::Parts) -> Result<Option<Arc<ConfiguredIssuers>>> {
         if self.configuration.jwt.is_empty() && self.file.is_none() {
             return Ok(None);
+        }
+        if self.file.is_some() {
+            parts.metrics.configured(Reloaded::Authentication, self.text.as_bytes());
         }
         let Self { configuration, algorithms, disallowed, .. } = self;
         let started = ConfiguredIssuers::start(configuration, &algorithms, &disallowed, parts);

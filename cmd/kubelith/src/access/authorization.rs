@@ -49,6 +49,8 @@ pub(super) struct Configured {
     pub(super) abac: Abac,
     /// The file, which is followed.
     pub(super) file: Option<PathBuf>,
+    /// What it says.
+    pub(super) text: String,
 }
 
 const ALWAYS_ALLOW: &str = "AlwaysAllow";
@@ -65,7 +67,7 @@ impl AuthorizationOptions {
     pub(super) fn configured(&self) -> Result<Configured> {
         let Some(file) = &self.authorization_config else {
             let (configuration, abac) = self.by_flags()?;
-            return Ok(Configured { configuration, abac, file: None });
+            return Ok(Configured { configuration, abac, file: None, text: String::new() });
         };
         let others = self.authorization_mode.is_empty()
             && self.authorization_policy_file.is_none()
@@ -75,11 +77,12 @@ impl AuthorizationOptions {
                 "--authorization-config can not be specified when --authorization-mode or --authorization-webhook-* flags are defined"
             );
         }
-        let parsed = AuthorizationConfiguration::parse(read(file)?.as_bytes());
+        let text = read(file)?;
+        let parsed = AuthorizationConfiguration::parse(text.as_bytes());
         let configuration = parsed.map_err(|why| {
             anyhow!("could not use the authorization configuration {}: {why}", file.display())
         })?;
-        Ok(Configured { configuration, abac: Abac::default(), file: Some(file.clone()) })
+        Ok(Configured { configuration, abac: Abac::default(), file: Some(file.clone()), text })
     }
 
     fn by_flags(&self) -> Result<(AuthorizationConfiguration, Abac)> {

@@ -88,7 +88,7 @@ impl Mutating {
         let objects = request::objects(attributes, run.version).await?;
         let matched = {
             let inputs = inputs(run, &objects, (&request, &namespace), questions.asking());
-            questions.settle(|| policy.conditions_hold(&inputs)).await
+            self.0.matched(run, "admit", attributes, (&questions, &inputs)).await
         };
         match matched {
             Matched::Yes => {}

@@ -61,7 +61,10 @@ impl Plugin for Validating {
                 let request = request::request(attributes, run.version);
                 let began = Instant::now();
                 let inputs = inputs(run, &objects, (&request, &namespace), questions.asking());
-                let judged = questions.settle(|| run.definition.policy.judge(&inputs)).await;
+                let matched =
+                    self.0.matched(run, "validate", attributes, (&questions, &inputs)).await;
+                let policy = &run.definition.policy;
+                let judged = questions.settle(|| policy.judge(&matched, &inputs)).await;
                 let took = began.elapsed();
                 for (index, decision) in judged.decisions.into_iter().enumerate() {
                     self.decide(run, (index, decision), took, &mut outcome);

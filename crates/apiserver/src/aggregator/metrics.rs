@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use webhook::CertificateFault;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Name {
@@ -25,6 +26,8 @@ pub(super) struct Metrics {
     unavailable: Family<Name, Gauge<i64, AtomicI64>>,
     turned: Family<Why, Counter>,
     merged: Counter,
+    missing_san: Counter,
+    insecure_sha1: Counter,
 }
 
 impl Metrics {
@@ -44,6 +47,16 @@ impl Metrics {
             "How often the discovery documents of other servers were merged anew",
             Counter::clone(&self.merged),
         );
+        registry.register(
+            "apiserver_kube_aggregator_x509_missing_san",
+            "Requests that failed as the server's certificate names it by its common name alone",
+            Counter::clone(&self.missing_san),
+        );
+        registry.register(
+            "apiserver_kube_aggregator_x509_insecure_sha1",
+            "Requests that failed as a certificate of the server is signed with SHA-1",
+            Counter::clone(&self.insecure_sha1),
+        );
     }
 
     /// Notes what was found; `turned` is the reason where it was available until now.
@@ -53,6 +66,15 @@ impl Metrics {
         if let Some(reason) = turned {
             self.turned.get_or_create(&Why { name: name.to_owned(), reason }).inc();
         }
+    }
+
+    /// A request failed with these words.
+    pub(super) fn failed(&self, why: &str) {
+        match webhook::certificate_fault(why) {
+            Some(CertificateFault::MissingSan) => self.missing_san.inc(),
+            Some(CertificateFault::InsecureSha1) => self.insecure_sha1.inc(),
+            None => return,
+        };
     }
 
     pub(super) fn merged(&self) {

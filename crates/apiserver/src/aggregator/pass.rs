@@ -105,7 +105,10 @@ pub(super) async fn pass_as(
         passed
     };
     Ok(match passed {
-        Err(why) => refusal(503, &format!("error trying to reach service: {why}")),
+        Err(why) => {
+            server.aggregator.metrics.failed(&why);
+            refusal(503, &format!("error trying to reach service: {why}"))
+        }
         Ok(answer)
             if answer.status().is_redirection() && answer.headers().contains_key(LOCATION) =>
         {

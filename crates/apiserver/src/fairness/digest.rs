@@ -15,16 +15,18 @@ use parking_lot::Mutex;
 
 use super::{Config, Fairness, LevelState, Rules, Schema, Tally, hand_out};
 
+/// The use of a level without seats of its own is told as part of this part of all.
+const FALLBACK: u32 = 10;
 /// What there is in any case.
 const MANDATORY: [&str; 2] = ["exempt", "catch-all"];
 
 impl LevelState {
-    fn new(level: &Level) -> Self {
+    fn new(level: &Level, all: u32) -> Self {
         Self {
             name: level.name.clone(),
             uid: header(&level.uid),
             exempt: level.kind == Kind::Exempt,
-            set: Mutex::new(QueueSet::new(level.kind, 0)),
+            set: Mutex::new(QueueSet::new(level.kind, 0).compared_with(all.div_ceil(FALLBACK))),
             rules: Mutex::new(Rules {
                 level: level.clone(),
                 bounds: Bounds::default(),
@@ -77,7 +79,8 @@ impl Fairness {
             let same = |it: &Arc<LevelState>| {
                 it.uid == header(&level.uid) && it.exempt == (level.kind == Kind::Exempt)
             };
-            let state = state.filter(same).unwrap_or_else(|| Arc::new(LevelState::new(level)));
+            let state =
+                state.filter(same).unwrap_or_else(|| Arc::new(LevelState::new(level, self.seats)));
             states.insert(level.name.clone(), state);
         }
         let schemas = self.schemas(schemas, &states, &before);

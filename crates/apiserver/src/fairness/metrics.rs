@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use compact_str::CompactString;
-use flowcontrol::Work;
+use flowcontrol::{Dispatch, Work};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -19,6 +19,7 @@ use super::Fairness;
 const DURATIONS: [f64; 13] =
     [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
 const SEATS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0];
+const LENGTHS: [f64; 8] = [0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0];
 const WATCHERS: [f64; 6] = [0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,6 +54,12 @@ struct OfLevel {
     priority_level: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Bound {
+    bound: &'static str,
+    priority_level: String,
+}
+
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 type Whole<L> = Family<L, Gauge<i64, AtomicI64>>;
 type Real<L> = Family<L, Gauge<f64, AtomicU64>>;
@@ -72,6 +79,9 @@ pub(super) struct Counts {
     regular: Histogram,
     watch: Histogram,
     watchers: Histogram,
+    lengths: Histogram,
+    /// How often it was somebody's turn for whom there were not enough seats.
+    pub(super) unaccommodated: Counter,
     executing: Gauge<i64, AtomicI64>,
     executing_seats: Gauge<i64, AtomicI64>,
     waiting: Gauge<i64, AtomicI64>,
@@ -93,6 +103,12 @@ impl Counts {
         if watch { &self.watch } else { &self.regular }
     }
 
+    /// A request came into a queue, which is so long with it.
+    #[allow(clippy::cast_precision_loss, reason = "queues are short")]
+    pub(super) fn enqueued(&self, length: usize) {
+        self.lengths.observe(length as f64);
+    }
+
     #[allow(clippy::cast_precision_loss, reason = "watchers are few")]
     pub(super) fn watchers(&self, count: u64) {
         self.watchers.observe(count as f64);
@@ -108,6 +124,8 @@ pub(super) struct Metrics {
     executed: Histograms<Executed>,
     estimated: Histograms<Flow>,
     watchers: Histograms<Flow>,
+    lengths: Histograms<Flow>,
+    unaccommodated: Family<Flow, Counter>,
     executing: Whole<Flow>,
     executing_seats: Whole<Flow>,
     waiting: Whole<Flow>,
@@ -122,6 +140,10 @@ pub(super) struct Metrics {
     smoothed: Real<OfLevel>,
     target: Real<OfLevel>,
     virtual_now: Real<OfLevel>,
+    dispatched_at: Real<OfLevel>,
+    latest_start: Real<OfLevel>,
+    starts: Real<Bound>,
+    discounted: Real<Bound>,
     fraction: Gauge<f64, AtomicU64>,
 }
 
@@ -134,6 +156,8 @@ impl Default for Metrics {
             executed: Family::new_with_constructor(durations),
             estimated: Family::new_with_constructor(|| Histogram::new(SEATS)),
             watchers: Family::new_with_constructor(|| Histogram::new(WATCHERS)),
+            lengths: Family::new_with_constructor(|| Histogram::new(LENGTHS)),
+            unaccommodated: Family::default(),
             executing: Family::default(),
             executing_seats: Family::default(),
             waiting: Family::default(),
@@ -148,6 +172,10 @@ impl Default for Metrics {
             smoothed: Family::default(),
             target: Family::default(),
             virtual_now: Family::default(),
+            dispatched_at: Family::default(),
+            latest_start: Family::default(),
+            starts: Family::default(),
+            discounted: Family::default(),
             fraction: Gauge::default(),
         }
     }
@@ -175,6 +203,8 @@ impl Metrics {
             regular: executed("regular"),
             watch: executed("watch"),
             watchers: self.watchers.get_or_create_owned(&flow),
+            lengths: self.lengths.get_or_create_owned(&flow),
+            unaccommodated: self.unaccommodated.get_or_create_owned(&flow),
             executing: self.executing.get_or_create_owned(&flow),
             executing_seats: self.executing_seats.get_or_create_owned(&flow),
             waiting: self.waiting.get_or_create_owned(&flow),
@@ -217,8 +247,44 @@ impl Metrics {
             ("demand_seats_smoothed", "Seats wanted, as limits are set by them", &self.smoothed),
             ("target_seats", "Seats that a level was to have", &self.target),
             ("current_r", "The virtual time of a level's queues", &self.virtual_now),
+            ("dispatch_r", "The virtual time of the last dispatch", &self.dispatched_at),
+            (
+                "latest_s",
+                "The virtual time at which the last request began that was dispatched",
+                &self.latest_start,
+            ),
         ] {
             add(registry, name, help, Family::clone(gauge));
+        }
+    }
+
+    fn register_bounds(&self, registry: &mut Registry) {
+        for (name, help, gauge) in [
+            (
+                "next_s_bounds",
+                "The first and the last virtual time at which queues would go on",
+                &self.starts,
+            ),
+            (
+                "next_discounted_s_bounds",
+                "The same, less the work that is being done",
+                &self.discounted,
+            ),
+        ] {
+            add(registry, name, help, Family::clone(gauge));
+        }
+    }
+
+    fn last_dispatch(&self, level: &OfLevel, last: Dispatch) {
+        self.dispatched_at.get_or_create(level).set(last.at);
+        self.latest_start.get_or_create(level).set(last.start);
+        for (gauge, (least, most)) in
+            [(&self.starts, last.starts), (&self.discounted, last.discounted)]
+        {
+            for (bound, value) in [("min", least), ("max", most)] {
+                let priority_level = level.priority_level.clone();
+                gauge.get_or_create(&Bound { bound, priority_level }).set(value);
+            }
         }
     }
 
@@ -236,6 +302,7 @@ impl Fairness {
         let metrics = &self.metrics;
         metrics.register_flows(registry);
         metrics.register_levels(registry);
+        metrics.register_bounds(registry);
         let dispatched = Family::clone(&metrics.dispatched);
         add(registry, "dispatched_requests", "Requests that were served", dispatched);
         let rejected = Family::clone(&metrics.rejected);
@@ -249,6 +316,12 @@ impl Fairness {
         add(registry, "work_estimated_seats", help, estimated);
         let watchers = Family::clone(&metrics.watchers);
         add(registry, "watch_count_samples", "Watchers of what is written", watchers);
+        let lengths = Family::clone(&metrics.lengths);
+        let help = "How long queues are when a request has come into them";
+        add(registry, "request_queue_length_after_enqueue", help, lengths);
+        let unaccommodated = Family::clone(&metrics.unaccommodated);
+        let help = "How often it was a request's turn and there were not enough seats";
+        add(registry, "request_dispatch_no_accommodation", help, unaccommodated);
         let fraction = Gauge::clone(&metrics.fraction);
         let help = "The part of its demand that each level gets";
         add(registry, "seat_fair_frac", help, fraction);
@@ -262,11 +335,14 @@ impl Fairness {
                 let rules = level.rules.lock();
                 (rules.bounds, rules.demand)
             };
-            let (limit, virtual_now) = {
+            let (limit, virtual_now, last) = {
                 let set = level.set.lock();
-                (set.limit(), set.virtual_now())
+                (set.limit(), set.virtual_now(), set.last_dispatch())
             };
             let metrics = &self.metrics;
+            if let Some(last) = last {
+                metrics.last_dispatch(&label, last);
+            }
             for (gauge, value) in [
                 (&metrics.nominal, bounds.nominal),
                 (&metrics.lower, bounds.least),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::{Value, value};
+use apimachinery::{Value, json, value};
 use auth::Authenticator;
 use auth::anonymous::Anonymous;
 use auth::config::authentication::AuthenticationConfiguration;
@@ -15,6 +15,7 @@ use auth::oidc::Parts;
 use auth::token_webhook::TokenWebhook;
 use component_base::{RealClock, Shutdown};
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 
 use crate::cluster::{As, Cluster, With, admin};
 use crate::hooks::{Hook, Reply};
@@ -114,9 +115,18 @@ fn parts(stop: &Shutdown) -> Parts {
     Parts { clock: Arc::new(RealClock), metrics: Metrics::default(), stop: stop.signal() }
 }
 
+fn hash(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
 async fn issuers(text: &str, stop: &Shutdown) -> Arc<ConfiguredIssuers> {
+    issuers_with(text, parts(stop)).await
+}
+
+async fn issuers_with(text: &str, parts: Parts) -> Arc<ConfiguredIssuers> {
     let configuration = AuthenticationConfiguration::parse(text.as_bytes(), &[]).unwrap();
-    let issuers = ConfiguredIssuers::start(configuration, &Algorithm::ALL, &[], parts(stop));
+    let issuers = ConfiguredIssuers::start(configuration, &Algorithm::ALL, &[], parts);
     let issuers = Arc::new(issuers.unwrap());
     issuers.ready().await;
     issuers
@@ -180,9 +190,11 @@ async fn an_issuers_tokens_are_users_by_its_configuration() {
 #[tokio::test]
 async fn an_issuer_may_get_a_new_key_and_a_file_a_new_issuer() {
     let (issuer, stop) = (Issuer::start().await, Shutdown::new());
-    let issuers = issuers(&configuration(&issuer), &stop).await;
+    let metrics = Metrics::new("me");
+    let parts = Parts { metrics: metrics.clone(), ..parts(&stop) };
+    let issuers = issuers_with(&configuration(&issuer), parts).await;
     let known: Arc<dyn Authenticator> = Arc::clone(&issuers) as _;
-    let changed = With { authenticators: vec![known], ..With::default() };
+    let changed = With { authenticators: vec![known], metrics, ..With::default() };
     let cluster = Cluster::start_changed(changed).await;
     let new = signing_key();
     issuer.keys.lock().push(new.public().to_jwk());
@@ -195,7 +207,22 @@ async fn an_issuer_may_get_a_new_key_and_a_file_a_new_issuer() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let other = Issuer::start().await;
-    issuers.reload(configuration(&other).as_bytes()).await.unwrap();
+    let text = configuration(&other);
+    issuers.reload(text.as_bytes()).await.unwrap();
+    let me = hash(b"me");
+    let key_set = |of: &Issuer| {
+        let keys: Value = of.keys.lock().iter().cloned().collect();
+        let keys = hash(&json::to_vec(&value!({"keys": keys})));
+        let of = hash(of.server.url.as_bytes());
+        format!(
+            "apiserver_authentication_jwt_authenticator_jwks_fetch_last_key_set_info{{apiserver_id_hash=\"{me}\",hash=\"{keys}\",jwt_issuer_hash=\"{of}\"}} 1"
+        )
+    };
+    let file = hash(text.as_bytes());
+    let config = format!(
+        "apiserver_authentication_config_controller_last_config_info{{apiserver_id_hash=\"{me}\",hash=\"{file}\"}} 1"
+    );
+    cluster.counts(&[&config, &key_set(&issuer), &key_set(&other)]).await;
     assert_eq!(who(&cluster, &As::Token(&token)).await.0, 401, "of an issuer that is gone");
     assert_eq!(who(&cluster, &As::Token(&other.token(&[]))).await.0, 201);
     let error = issuers.reload(b"jwt: []").await.unwrap_err();

@@ -135,6 +135,7 @@ async fn a_webhook_allows_denies_or_leaves_it_to_others() {
         "authenticated_user_requests{username=\"other\"}",
         "authorization_attempts_total{result=\"no-opinion\"}",
         "apiserver_authorization_config_controller_automatic_reloads_total{",
+        "apiserver_authorization_config_controller_last_config_info{apiserver_id_hash=\"sha256:",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
@@ -164,6 +165,9 @@ async fn a_webhook_is_asked_where_its_conditions_hold() {
         let (got, answer) = cluster.send(&BOB, &path, None).await;
         assert_eq!((got, hook.asked()), (code, asked), "{path}: {answer:?}");
     }
+    let line = "apiserver_authorization_match_condition_evaluation_seconds_count{name=\"hook\",type=\"Webhook\"} ";
+    let (_, metrics) = cluster.send(&admin(), "GET /metrics", None).await;
+    assert!(metrics.as_str().unwrap().contains(line));
     let spec = hook.seen.lock()[0]["spec"].clone();
     assert_eq!(spec["group"], value!(["system:authenticated"]), "as v1beta1 calls it");
     assert_eq!(spec.at(&["resourceAttributes", "labelSelector"]), None);

@@ -110,6 +110,12 @@ async fn a_custom_resource_is_served_as_soon_as_it_is_established() {
         assert_eq!(code, 422);
         assert!(answer.str_at(&["message"]).contains(message), "{answer:?}");
     }
+    cluster
+        .counts(&[
+            "apiserver_cel_compilation_duration_seconds_count 1",
+            "apiserver_cel_evaluation_duration_seconds_count 3",
+        ])
+        .await;
 }
 
 #[tokio::test]

@@ -38,6 +38,7 @@ async fn encrypted(inner: Arc<dyn Store>, providers: &str) -> Arc<dyn Store> {
         clock: Arc::new(RealClock),
         random: Arc::new(SystemRandom::new()),
         layout: Arc::new(Layout::new([("/registry/secrets/".to_owned(), secrets)])),
+        server: "me".to_owned(),
     };
     Arc::new(EncryptedStore::start(inner, file.path(), parts).await.unwrap())
 }

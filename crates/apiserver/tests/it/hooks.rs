@@ -53,7 +53,7 @@ impl Hook {
         Self::named("127.0.0.1", reply).await
     }
 
-    /// The same with a certificate for this name.
+    /// The same with a certificate for this name; after `CN=`, for nothing but this common name.
     pub(crate) async fn named(
         name: &str,
         reply: impl Fn(&Value) -> Reply + Send + Sync + 'static,
@@ -62,7 +62,14 @@ impl Hook {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let leaf = match name.strip_prefix("CN=") {
+            None => CertificateParams::new(vec![name.to_owned()]).unwrap(),
+            Some(name) => {
+                let mut leaf = CertificateParams::new(Vec::new()).unwrap();
+                leaf.distinguished_name.push(rcgen::DnType::CommonName, name);
+                leaf
+            }
+        };
         let leaf = leaf.signed_by(&key, &authority).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ServerConfig::builder_with_provider(provider)

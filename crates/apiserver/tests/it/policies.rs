@@ -132,6 +132,14 @@ async fn what_a_policy_says_of_a_request() {
         }
         cluster.done(&format!("DELETE {GROUP}/validatingadmissionpolicies/{name}"), None).await;
     }
+    let (_, metrics) = cluster.send(&admin(), "GET /metrics", None).await;
+    let metrics = metrics.as_str().unwrap();
+    for what in ["seconds_count", "errors_total"] {
+        let name =
+            format!("apiserver_admission_match_condition_evaluation_{what}{{kind=\"policy\",");
+        let labels = "operation=\"CREATE\",type=\"validate\"} 1";
+        assert!(metrics.lines().any(|it| it.starts_with(&name) && it.ends_with(labels)), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -186,6 +186,7 @@ async fn webhooks_that_fail_are_bounded_and_answered() {
     let huge = Hook::start(|_| Reply::Raw(200, vec![b' '; 17 << 20])).await;
     let patching = Hook::start(|review| patch(review, &value!([]))).await;
     let wrong_name = Hook::named("elsewhere.example", allow).await;
+    let nameless = Hook::named("CN=127.0.0.1", allow).await;
     let trusted = silent.config();
     let mut stranger = nonsense.config();
     stranger.set_at(&["caBundle"], trusted["caBundle"].clone());
@@ -209,6 +210,10 @@ async fn webhooks_that_fail_are_bounded_and_answered() {
         (
             wrong_name.config(),
             "tls: failed to verify certificate: x509: certificate is valid for elsewhere.example, not 127.0.0.1",
+        ),
+        (
+            nameless.config(),
+            "tls: failed to verify certificate: x509: certificate relies on legacy Common Name field, use SANs instead",
         ),
         (
             stranger,
@@ -241,6 +246,9 @@ async fn webhooks_that_fail_are_bounded_and_answered() {
     let metrics = metrics.as_str().unwrap();
     for line in [
         "apiserver_admission_webhook_rejection_count{error_type=\"calling_webhook_error\",name=\"h0.example.com\",operation=\"CREATE\",rejection_code=\"503\",type=\"validating\"} 1",
+        // Once refused, once let go.
+        "apiserver_webhooks_x509_missing_san_total 2",
+        "apiserver_webhooks_x509_insecure_sha1_total 0",
         "apiserver_admission_webhook_fail_open_count{name=\"h0.example.com\",type=\"validating\"} 1",
         "apiserver_admission_step_admission_duration_seconds_count{operation=\"CREATE\",rejected=\"true\",type=\"validate\"}",
     ] {
@@ -373,6 +381,11 @@ async fn whom_a_webhook_concerns() {
             cluster.done(&format!("DELETE {MAPS}/m"), None).await;
         }
     }
+    let (_, metrics) = cluster.send(&admin(), "GET /metrics", None).await;
+    let name = "apiserver_admission_match_condition_evaluation_seconds_count{kind=\"webhook\",";
+    let labels = "operation=\"CREATE\",type=\"validating\"} 4";
+    let mut lines = metrics.as_str().unwrap().lines();
+    assert!(lines.any(|it| it.starts_with(name) && it.ends_with(labels)));
 }
 
 #[tokio::test]

@@ -46,6 +46,8 @@ struct Fetching {
     /// Where the keys are; known once the issuer has said so.
     keys: Option<Client>,
     last: Option<Instant>,
+    /// The hash of the keys that were told last.
+    told: Option<String>,
 }
 
 impl Keys {
@@ -126,6 +128,9 @@ impl Keys {
         let set = parse(&document)?;
         let keys = set.items_at(&["keys"]).iter().take(MAX_KEYS).filter_map(VerifyingKey::from_jwk);
         let keys = keys.collect();
+        let before = fetching.told.take();
+        let told = self.parts.metrics.key_set(&self.issuer, &document.body, before);
+        fetching.told = Some(told);
         let refresh = Duration::from_secs(document.max_age_seconds.unwrap_or_default());
         fetching.keys = Some(client);
         Ok((keys, refresh.clamp(MIN_REFRESH, MAX_REFRESH)))

@@ -30,6 +30,7 @@ async fn the_contract_of_stores_holds() {
             clock: Arc::new(RealClock),
             random: Arc::new(SystemRandom::new()),
             layout: Arc::new(Everything),
+            server: "me".to_owned(),
         };
         let inner = Arc::new(MemoryStore::new(Arc::new(RealClock)));
         let store = EncryptedStore::start(inner, file.path(), parts).await.unwrap();

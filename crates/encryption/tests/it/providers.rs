@@ -49,6 +49,7 @@ pub(crate) fn parts() -> Parts {
         clock: Arc::new(RealClock),
         random: Arc::new(SystemRandom::new()),
         layout: Arc::new(Layout::new(layout)),
+        server: "me".to_owned(),
     }
 }
 
@@ -206,7 +207,7 @@ async fn a_changed_file_is_followed_and_a_wrong_one_is_not() {
         store.register(&mut registry);
         let text = component_base::metrics::text(&registry);
         let lines = text.lines().filter(|it| it.starts_with(RELOADS));
-        let mut all: Vec<&str> = lines.map(|it| it.rsplit('{').next().unwrap()).collect();
+        let mut all: Vec<&str> = lines.map(|it| it.rsplit("status=").next().unwrap()).collect();
         all.sort_unstable();
         all.join(" ")
     };
@@ -223,12 +224,12 @@ async fn a_changed_file_is_followed_and_a_wrong_one_is_not() {
     let new = directory.path().join("new");
     std::fs::write(&new, text("[aesgcm: {keys: [KEY2, KEY1]}]")).unwrap();
     std::fs::rename(&new, &path).unwrap();
-    wait("status=\"success\"} 1").await;
+    wait("\"success\"} 1").await;
     put(&store, SECRET, "v").await;
     assert!(get(&inner, SECRET).await.starts_with("k8s:enc:aesgcm:v1:key2:"));
     std::fs::write(&new, "kind: Nothing").unwrap();
     std::fs::rename(&new, &path).unwrap();
-    wait("status=\"failure\"} 1 status=\"success\"} 1").await;
+    wait("\"failure\"} 1 \"success\"} 1").await;
     assert_eq!(get(&store, SECRET).await, "v");
     stop.request();
 }

@@ -29,6 +29,9 @@ struct Request {
     came: u64,
 }
 
+impl Waiter for Request {}
+impl Waiter for u32 {}
+
 impl Play {
     fn new(kind: Kind, limit: u32, service: u64) -> Self {
         Self {
@@ -213,4 +216,28 @@ fn more_seats_and_fewer_queues_are_taken_note_of() {
     play.come(100 * MS, "e", Work::seats(1));
     play.end_until(u64::MAX);
     assert!(play.set.is_idle());
+}
+
+#[test]
+fn a_level_knows_how_much_of_it_was_used_and_when_requests_left_queues() {
+    let mut play = Play::new(Kind::Queue { queues: 2, hand_size: 1, length_limit: 5 }, 4, 10 * MS);
+    assert_eq!(play.set.last_dispatch(), None);
+    play.come(0, "a", Work::seats(3));
+    let last = play.set.last_dispatch().unwrap();
+    assert_eq!((last.at, last.start, last.starts), (0.0, 0.0, (0.0, 0.0)));
+    // It waits for the second half of the time: there is one seat only.
+    play.come(5 * MS, "a", Work::seats(2));
+    play.end_until(30 * MS);
+    let last = play.set.last_dispatch().unwrap();
+    assert!(last.at > 0.0 && last.start >= last.at && last.starts.0 <= last.starts.1, "{last:?}");
+    let nanos = |wanted: Use, at_most: f64| {
+        let used = play.set.used(30 * MS);
+        let (_, timed) = used.into_iter().find(|it| it.0 == wanted).unwrap();
+        assert_eq!(timed.count, 30 * MS);
+        timed.buckets.into_iter().find(|it| it.0 == at_most).unwrap().1
+    };
+    assert_eq!(nanos(Use::Waiting, 0.0), 25 * MS);
+    assert_eq!(nanos(Use::Served, 0.0), 10 * MS);
+    assert_eq!((nanos(Use::Seats, 0.5), nanos(Use::Seats, 0.8)), (20 * MS, 30 * MS));
+    assert_eq!((nanos(Use::Wanted, 1.0), nanos(Use::Wanted, 1.4)), (25 * MS, 30 * MS));
 }

@@ -105,7 +105,9 @@ impl CustomResource {
             let field = "<nil>".to_owned();
             errors.push(FieldError { kind: ErrorType::Invalid, field, body });
         } else {
+            let began = self.shared.stopwatch.as_ref().map(|it| it.now());
             rules::run(root, value, old, errors);
+            self.shared.timed(began, |watch, took| watch.evaluated(took));
         }
     }
 }

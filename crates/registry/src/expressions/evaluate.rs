@@ -284,19 +284,25 @@ impl Policy {
         self.ignores_failure
     }
 
+    /// Whether it is for every request.
+    #[must_use]
+    pub fn has_conditions(&self) -> bool {
+        !self.conditions.is_empty()
+    }
+
     /// Whether its conditions hold.
     #[must_use]
     pub fn conditions_hold(&self, inputs: &Inputs<'_>) -> Matched {
         self.conditions.hold(inputs)
     }
 
-    /// What it says of a request.
+    /// What it says of a request of which its conditions say this.
     #[must_use]
-    pub fn judge(&self, inputs: &Inputs<'_>) -> Judgement {
-        match self.conditions.hold(inputs) {
+    pub fn judge(&self, matched: &Matched, inputs: &Inputs<'_>) -> Judgement {
+        match matched {
             Matched::Yes => {}
             Matched::No => return Judgement::default(),
-            Matched::Failed(why) => return self.only(why),
+            Matched::Failed(why) => return self.only(why.clone()),
         }
         let env = self.composition.env();
         let activation = inputs.activation(env).with_composition(&self.composition);
