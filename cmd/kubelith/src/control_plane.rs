@@ -17,6 +17,7 @@ use controllers::node_ipam::NodeRanges;
 use controllers::serviceaccount_token::{TokenFor, TokenSigner};
 
 use crate::controller_manager::{Manager, ManagerOptions};
+use crate::scheduler::Seen;
 
 /// The namespace of the controllers' service accounts.
 const NAMESPACE: &str = "kube-system";
@@ -142,7 +143,10 @@ pub(crate) fn start_scheduler(
         caches: Some(Arc::clone(caches)),
         stop: parts.stop.clone(),
     };
-    crate::scheduler::start(own, config, metrics, features)
+    let seen = Seen::default();
+    let told = seen.clone();
+    parts.server.metrics().show_resources(move || told.text());
+    crate::scheduler::start(own, (config, seen), metrics, features)
 }
 
 /// Starts nodes without machines, which say that they are of this version.

@@ -222,8 +222,8 @@ async fn start(options: &Options, given: &Given, ends: &Ends) -> Result<Started>
     let (adapter, scaled_objects) = (&options.adapter, options.scaledobject_metrics);
     crate::metrics_adapter::start(&server, &clock, adapter, scaled_objects, shutdown.signal())
         .await?;
-    let lasting = bootstrap::lasting(&server, &settings);
-    tokio::spawn(bootstrap::keep(Arc::clone(&server), lasting, shutdown.signal()));
+    let told = (&options.access, String::new());
+    server::keep_objects(&server, settings, told, shutdown.signal());
     let (given, times) = ((&clock, &random), options.operating.coordination()?);
     crate::elections::start(&server, &features, given, times, shutdown.signal());
     let living = options.etcd.is_wanted().then(|| {

@@ -24,7 +24,7 @@ use crate::leading::{self, ElectionOptions, Member};
 use crate::server::Signals;
 use crate::startup::Startup;
 use crate::{log, memory, serving};
-use pod_resources::Seen;
+pub(crate) use pod_resources::Seen;
 
 /// What the scheduler is called, as a user and where it tells of itself.
 const NAME: &str = "kube-scheduler";
@@ -73,11 +73,11 @@ impl EmbeddedOptions {
 /// Starts a scheduler beside the API server.
 pub(crate) fn start(
     parts: Parts,
-    config: Configuration,
+    (config, seen): (Configuration, Seen),
     metrics: Metrics,
     features: &FeatureGates,
 ) -> Result<()> {
-    let mut works = Works::new(parts, config, metrics, features);
+    let mut works = Works { seen, ..Works::new(parts, config, metrics, features) };
     works.extenders()?;
     tokio::spawn(async move {
         loop {

@@ -14,7 +14,7 @@ use apiserver::client_certificates::Speaking;
 use apiserver::component_statuses::{ControlPart, Place};
 use apiserver::{NodeDialer, Server, Version, bootstrap};
 use component_base::feature_gates::FeatureGates;
-use component_base::{Clock, Random, RealClock, Shutdown, SystemRandom};
+use component_base::{Clock, Random, RealClock, Shutdown, ShutdownSignal, SystemRandom};
 use ipnet::IpNet;
 use storage::Store;
 use storage::memory::MemoryStore;
@@ -338,10 +338,45 @@ struct Cluster {
     shutdown: Shutdown,
 }
 
-/// Makes anew what somebody deletes of the objects that every cluster has.
-fn keep_objects(server: &Arc<Server>, settings: &bootstrap::Settings, shutdown: &Shutdown) {
-    let lasting = bootstrap::lasting(server, settings);
-    tokio::spawn(bootstrap::keep(Arc::clone(server), lasting, shutdown.signal()));
+/// Makes anew what somebody deletes of the objects that every cluster has, and tells of authorities as their files have
+/// them; `own` is always one of clients'.
+pub(crate) fn keep_objects(
+    server: &Arc<Server>,
+    mut settings: bootstrap::Settings,
+    (access, own): (&crate::access::Options, String),
+    stop: ShutdownSignal,
+) {
+    let (server, access) = (Arc::clone(server), access.clone());
+    let (tell, mut told) = tokio::sync::watch::channel(());
+    let files = access.authority_files();
+    if !files.is_empty() {
+        let changed = async move |_| drop(tell.send_replace(()));
+        tokio::spawn(crate::files::follow(files, stop.clone(), changed));
+    }
+    tokio::spawn(async move {
+        loop {
+            let lasting = bootstrap::lasting(&server, &settings);
+            let changed = async {
+                if told.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = bootstrap::keep(Arc::clone(&server), lasting, stop.clone()) => return,
+                () = changed => {}
+            }
+            // What cannot be read is told of where it is to be used.
+            if let Ok(authorities) = access.authorities(&own, "") {
+                settings.client_authority = authorities.clients;
+                if let Some(front) = &mut settings.front_proxy
+                    && !authorities.front_proxies.is_empty()
+                {
+                    front.authority = authorities.front_proxies;
+                }
+            }
+        }
+    });
 }
 
 impl Cluster {
@@ -386,7 +421,9 @@ impl Cluster {
         let server = server.await.context("could not load the store")?;
         kept.encrypted.iter().for_each(|kept| server.metrics().register(|it| kept.register(it)));
         follow_store(&server, ends);
-        let settings = network.settings(&authority.certificate, &front_proxy, shares_store);
+        let own = format!("{}\n", authority.certificate.trim_end());
+        let clients = options.access.authorities(&own, "")?.clients;
+        let settings = network.settings(clients, &front_proxy, shares_store);
         furnish(&server, &settings, used, shutdown).await?;
         let parts = control_plane::Parts {
             server: Arc::clone(&server),
@@ -406,7 +443,7 @@ impl Cluster {
         let scaled_objects = options.manager.enables(crate::metrics_adapter::SCALED_OBJECTS);
         let (adapter, stop) = (&options.adapter, parts.stop.clone());
         crate::metrics_adapter::start(&server, &parts.clock, adapter, scaled_objects, stop).await?;
-        keep_objects(&server, &settings, shutdown);
+        keep_objects(&server, settings, (&options.access, own), parts.stop.clone());
         let living = shares_store.then(|| network.tell_of(&server, &parts, shutdown));
         Ok(Self {
             options,
@@ -607,7 +644,7 @@ impl Network {
 
     fn settings(
         &self,
-        client_authority: &str,
+        client_authority: String,
         front_proxy: &FrontProxySettings,
         shares_store: bool,
     ) -> bootstrap::Settings {
@@ -617,7 +654,7 @@ impl Network {
             port: self.port,
             service_ranges: self.services.texts(),
             service_address: self.service_address(),
-            client_authority: client_authority.to_owned(),
+            client_authority,
             shares_store,
         }
     }

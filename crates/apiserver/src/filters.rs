@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use apimachinery::Status;
 use apimachinery::status::GroupResource;
 use auth::metrics::Attempt;
-use auth::{Attributes, AuthenticationError, Authenticator, Credentials, Decision, UserInfo};
+use auth::{
+    Attributes, AuthenticationError, Authenticator, Credentials, Decision, UserInfo, Warnings,
+};
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
@@ -17,6 +19,7 @@ use crate::exchange::Exchange;
 use crate::fairness::{self, Step};
 use crate::impersonation;
 use crate::memory;
+use crate::traces;
 
 /// One filter: lets the request go on, or answers it.
 type Filter = for<'a> fn(&'a Arc<Server>, &'a mut Exchange) -> Verdict<'a>;
@@ -172,6 +175,7 @@ fn audit_id<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<
 fn authentication<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
     if let Some(user) = &exchange.peer.user {
         exchange.user = Arc::clone(user);
+        traces::asks(user);
         return Verdict::PASS;
     }
     Verdict::Later(Box::pin(by_credentials(server, exchange)))
@@ -207,6 +211,7 @@ async fn by_credentials(server: &Arc<Server>, exchange: &mut Exchange) -> Result
         return Err(status);
     }
     metrics.requested(&exchange.user.name);
+    traces::asks(&exchange.user);
     Ok(())
 }
 
@@ -219,13 +224,26 @@ fn may_be_anonymous(server: &Server, exchange: &Exchange) -> bool {
 /// Who the credentials are those of; `None` without any that are known. Some that are no good do not spoil others.
 async fn credentials_user(
     server: &Server,
+    exchange: &mut Exchange,
+) -> Result<Option<UserInfo>, AuthenticationError> {
+    let warnings = Warnings::default();
+    let found = user_of(server, exchange, &warnings).await;
+    let warned = warnings.into_all();
+    exchange.warnings.extend(warned.into_iter().map(str::to_owned));
+    found
+}
+
+async fn user_of(
+    server: &Server,
     exchange: &Exchange,
+    warnings: &Warnings,
 ) -> Result<Option<UserInfo>, AuthenticationError> {
     let peer = &exchange.peer;
     let credentials = Credentials {
         headers: &exchange.parts.headers,
         certificates: &peer.certificates,
         proxy_certificates: &peer.proxy_certificates,
+        warnings,
     };
     let access = &server.access;
     let proxy = access.front_proxy.as_ref().map(|it| &**it as &dyn Authenticator);

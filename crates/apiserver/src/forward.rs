@@ -49,6 +49,9 @@ const HOP_BY_HOP: &[&str] = &[
     "content-length",
 ];
 
+/// The addresses that a request has come from.
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
 /// The body of a request on its way.
 pub(crate) type Passed = UnsyncBoxBody<Bytes, BodyError>;
 
@@ -167,7 +170,19 @@ fn request_to(
     if exchange.parts.headers.contains_key(UPGRADE) {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     }
+    tell_client(exchange, headers);
     Ok(request)
+}
+
+/// Says where the request comes from, after what those say who passed it on before.
+fn tell_client(exchange: &Exchange, headers: &mut HeaderMap) {
+    let Some(address) = exchange.peer.address else { return };
+    let before = headers.get_all(FORWARDED_FOR).iter().filter_map(|it| it.to_str().ok());
+    let mut all: Vec<String> = before.map(str::to_owned).collect();
+    all.push(address.to_string());
+    if let Ok(told) = HeaderValue::from_str(&all.join(", ")) {
+        headers.insert(FORWARDED_FOR, told);
+    }
 }
 
 fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {

@@ -82,6 +82,7 @@ pub(crate) async fn answer(
             Ok(crate::logs::answer(directory, exchange, rest).await)
         }
         ("metrics", "") => Ok(crate::metrics::answer(server)),
+        ("metrics", "resources") => Ok(crate::metrics::resources(server).unwrap_or_else(not_found)),
         ("", "") if path.starts_with('/') => Ok(root(server, exchange)),
         ("api", _) => Err(Status::no_route()),
         ("apis", _) if path.split('/').count() > 3 => Err(Status::no_route()),

@@ -1,15 +1,17 @@
 //! `/logs/`: the logs of this machine, for who may read that path. Off unless it is asked for. Upstream: `routes.Logs`.
 //!
-//! Directories are shown as pages with links, files as they are; ranges of files are not.
+//! Directories are shown as pages with links, files as they are, or a range of one.
 
 use std::fmt::Write as _;
 use std::path::{Component, Path};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http::header::{CONTENT_TYPE, HeaderValue, LOCATION};
-use http::{Method, Response, StatusCode};
-use tokio::io::AsyncReadExt as _;
+use http::header::{
+    ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RANGE,
+};
+use http::{HeaderMap, Method, Response, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use crate::body::Body;
 use crate::exchange::Exchange;
@@ -41,7 +43,9 @@ pub(crate) async fn answer(directory: &Path, exchange: &Exchange, rest: &str) ->
         }
         Ok(found) if found.is_dir() => told(list(&path).await),
         // Reading a pipe would wait for whoever writes to it.
-        Ok(found) if found.is_file() => told(file(&path, found.len()).await),
+        Ok(found) if found.is_file() => {
+            told(file(&path, found.len(), exchange.header(RANGE)).await)
+        }
         Ok(_) => respond::text(404, "404 page not found\n"),
         Err(error) => told(Err(error)),
     }
@@ -124,23 +128,99 @@ fn shown(name: &str) -> String {
     out
 }
 
-/// A file as it is now: what is written to it meanwhile is left out.
-async fn file(path: &Path, len: u64) -> std::io::Result<Response<Body>> {
-    let mut file = tokio::fs::File::open(path).await?.take(len);
-    let mut first = vec![0; PIECE_BYTES];
-    let read = file.read(&mut first).await?;
-    first.truncate(read);
+/// Which bytes of a file are asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    All,
+    /// From the first to the last.
+    Part(u64, u64),
+    /// There are no such bytes.
+    Nothing,
+}
+
+impl Wanted {
+    /// What `Range` says. Several ranges at once, and what is no range, are as good as nothing said.
+    fn of(range: &str, len: u64) -> Self {
+        let Some((first, last)) = range.strip_prefix("bytes=").and_then(|it| it.split_once('-'))
+        else {
+            return Self::All;
+        };
+        let number = |text: &str| text.trim().parse::<u64>();
+        let end = len.saturating_sub(1);
+        match (number(first), number(last)) {
+            (Ok(first), _) if first >= len => Self::Nothing,
+            (Ok(first), Ok(last)) if first <= last => Self::Part(first, last.min(end)),
+            (Ok(first), Err(_)) if last.trim().is_empty() => Self::Part(first, end),
+            (Err(_), Ok(last)) if first.trim().is_empty() => match last.min(len) {
+                0 => Self::Nothing,
+                last => Self::Part(len - last, end),
+            },
+            _ => Self::All,
+        }
+    }
+}
+
+/// A file as it is now, or a range of it: what is written to it meanwhile is left out.
+async fn file(path: &Path, len: u64, range: &str) -> std::io::Result<Response<Body>> {
+    let wanted = Wanted::of(range, len);
+    let mut file = tokio::fs::File::open(path).await?;
+    let mut begin = vec![0; TYPE_BYTES];
+    let read = file.read(&mut begin).await?;
+    let kind = kind_of(&begin[..read]);
+    let (from, count) = match wanted {
+        Wanted::All => (0, len),
+        Wanted::Part(first, last) => (first, last - first + 1),
+        Wanted::Nothing => {
+            let mut response = respond::text(416, "invalid range: failed to overlap\n");
+            tell(response.headers_mut(), CONTENT_RANGE, &format!("bytes */{len}"));
+            return Ok(response);
+        }
+    };
+    file.seek(std::io::SeekFrom::Start(from)).await?;
+    let file = file.take(count);
     let rest = futures::stream::unfold(file, |mut file| async move {
         let mut piece = vec![0; PIECE_BYTES];
         let read = file.read(&mut piece).await.unwrap_or_default();
         piece.truncate(read);
         (read > 0).then(|| (Bytes::from(piece), file))
     });
-    let kind = kind_of(&first);
-    let pieces = futures::stream::iter([Bytes::from(first)]).chain(rest);
-    let mut response = Response::new(Body::Stream(pieces.boxed()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let mut response = Response::new(Body::Stream(rest.boxed()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Wanted::Part(first, last) = wanted {
+        tell(headers, CONTENT_RANGE, &format!("bytes {first}-{last}/{len}"));
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
     Ok(response)
+}
+
+fn tell(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    headers.extend(HeaderValue::from_str(text).ok().map(|it| (name, it)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Wanted;
+
+    #[test]
+    fn a_range_is_of_what_there_is() {
+        for (range, wanted) in [
+            ("", Wanted::All),
+            ("bytes=0-3", Wanted::Part(0, 3)),
+            ("bytes=2-", Wanted::Part(2, 9)),
+            ("bytes=-4", Wanted::Part(6, 9)),
+            ("bytes=-40", Wanted::Part(0, 9)),
+            ("bytes=5-40", Wanted::Part(5, 9)),
+            ("bytes=10-", Wanted::Nothing),
+            ("bytes=-0", Wanted::Nothing),
+            ("bytes=3-2", Wanted::All),
+            ("bytes=0-1,3-4", Wanted::All),
+            ("lines=1-2", Wanted::All),
+        ] {
+            assert_eq!(Wanted::of(range, 10), wanted, "{range}");
+        }
+    }
 }
 
 /// Text, unless there are bytes in it that no text has.

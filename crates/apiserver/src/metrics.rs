@@ -8,8 +8,8 @@ mod state;
 pub(crate) use expressions::Expressions;
 pub(crate) use state::follow_size;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use api::ResourceFacts;
@@ -150,6 +150,15 @@ impl Drop for Held {
     }
 }
 
+/// A page that is made when it is asked for.
+struct Page(Box<dyn Fn() -> String + Send + Sync>);
+
+impl std::fmt::Debug for Page {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Page")
+    }
+}
+
 /// The server's metrics, and those that others in the process register beside them.
 #[derive(Debug)]
 pub struct Metrics {
@@ -164,6 +173,8 @@ pub struct Metrics {
     conversions: Conversions,
     storage_size: Family<StorageCluster, Gauge<i64, AtomicI64>>,
     reading: Reading,
+    /// `/metrics/resources`, where there is a scheduler that knows them.
+    resources: OnceLock<Page>,
     /// How long rules of custom resources take.
     pub(crate) expressions: Arc<Expressions>,
     /// What health checks have found.
@@ -278,6 +289,11 @@ impl Metrics {
             Family::clone(&objects),
         );
         registry.register(
+            "apiserver_resource_objects",
+            "Objects stored, by group and resource",
+            Family::clone(&objects),
+        );
+        registry.register(
             "apiserver_requested_deprecated_apis",
             "Deprecated versions that were asked for since the start, with the release that has them no more",
             Family::clone(&deprecated),
@@ -296,6 +312,7 @@ impl Metrics {
         let registry = Mutex::new(registry);
         Self {
             reading,
+            resources: OnceLock::new(),
             expressions,
             health,
             registry,
@@ -309,6 +326,11 @@ impl Metrics {
             conversions,
             storage_size,
         }
+    }
+
+    /// What `/metrics/resources` shows from now on: what pods ask for, as a scheduler of the process knows it.
+    pub fn show_resources(&self, page: impl Fn() -> String + Send + Sync + 'static) {
+        let _ = self.resources.set(Page(Box::new(page)));
     }
 
     /// Lets another component of the process register what it counts.
@@ -516,6 +538,12 @@ fn method(method: &Method) -> &'static str {
         Method::OPTIONS => "OPTIONS",
         _ => "other",
     }
+}
+
+/// `/metrics/resources`, where somebody knows them.
+pub(crate) fn resources(server: &Server) -> Option<Response<Body>> {
+    let Page(page) = server.metrics.resources.get()?;
+    Some(respond::bytes(200, metrics::TEXT, page()))
 }
 
 /// `/metrics`: what was counted, and what is so right now.

@@ -44,8 +44,8 @@ pub(crate) async fn try_current(
     name: &str,
 ) -> Result<Option<Current>, Status> {
     let key = target.key(name)?;
-    let part = traces::part("storage", "get");
-    let read = server.hub.store().get(&key, At::Latest).await;
+    let mut part = traces::storage("get", target);
+    let read = spans::run(&mut part, server.hub.store().get(&key, At::Latest)).await;
     drop(part);
     let (kv, _) = read.map_err(|error| error::general(&error))?;
     let Some(kv) = kv else { return Ok(None) };
@@ -249,8 +249,9 @@ async fn put(
     if !resource.is_custom() || target.is_storage_version() {
         server.hub.note(resource, value, &bytes);
     }
-    let part = traces::part("storage", "put");
-    let put = server.hub.store().put(key, bytes.clone(), expect, ttl(server, target)).await;
+    let mut part = traces::storage("put", target);
+    let put = server.hub.store().put(key, bytes.clone(), expect, ttl(server, target));
+    let put = spans::run(&mut part, put).await;
     drop(part);
     if put.is_err() {
         server.hub.forget(&bytes);

@@ -7,15 +7,19 @@ mod configuration;
 mod export;
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use api::ResourceFacts;
+use auth::UserInfo;
 use component_base::{Clock, Random, ShutdownSignal};
 use http::HeaderMap;
 use parking_lot::Mutex;
+use spans::{Kind, Part, Recorder, Span, SpanId, TRACEPARENT};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::exchange::Exchange;
+use crate::target::Target;
 
 pub use configuration::TracingConfiguration;
 
@@ -25,8 +29,6 @@ const QUEUE_MAX: usize = 2_048;
 const SPANS_MAX: usize = 128;
 /// A sampling rate is so many of a million.
 const MILLION: u64 = 1_000_000;
-/// The header by which clients say which trace their request is of (W3C Trace Context).
-const TRACEPARENT: &str = "traceparent";
 /// Whose word about traces counts; others' requests begin traces of their own.
 const BELIEVED: [&str; 2] = [auth::user::MASTERS, "system:monitoring"];
 
@@ -42,31 +44,16 @@ pub struct Tracer {
     threshold: u64,
     random: Arc<dyn Random>,
     clock: Arc<dyn Clock>,
-    queue: mpsc::Sender<Span>,
+    queue: mpsc::Sender<Sent>,
 }
 
-/// What a request or a part of it did.
+/// A part of a request, or all of it, as collectors are told.
 #[derive(Debug)]
-struct Span {
+struct Sent {
     trace: [u8; 16],
-    id: [u8; 8],
-    /// All zeros where there is none.
-    parent: [u8; 8],
-    name: &'static str,
-    kind: Kind,
-    begun: u64,
-    ended: u64,
-    attributes: Vec<(&'static str, String)>,
+    span: Span,
     /// Where the client says the request comes from, and is not believed.
     link: Option<Remote>,
-    failed: bool,
-}
-
-/// OTLP's kinds of spans.
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Internal = 1,
-    Server = 2,
 }
 
 /// What a client says of a request's trace.
@@ -86,6 +73,8 @@ pub(crate) struct Trace {
     is_sampled: bool,
     remote: Option<Remote>,
     begun: u64,
+    /// Whether the client's word about the trace counts; known once it is known who asks.
+    is_believed: OnceLock<bool>,
     spans: Mutex<Vec<Span>>,
 }
 
@@ -123,6 +112,7 @@ impl Tracer {
             id,
             is_sampled,
             remote,
+            is_believed: OnceLock::new(),
             spans: Mutex::default(),
         }))
     }
@@ -140,36 +130,61 @@ impl Tracer {
 }
 
 impl Trace {
-    /// The request was answered. Who asked is known now: they may say which trace it is of, or not.
+    /// What the client says, where that counts.
+    fn believed(&self) -> Option<Remote> {
+        self.remote.filter(|_| self.is_believed.get().copied().unwrap_or_default())
+    }
+
+    /// The request was answered.
     pub(crate) fn end(&self, exchange: &Exchange, code: u16) {
-        let is_believed = BELIEVED.iter().any(|it| exchange.user.is_in(it));
-        let remote = self.remote.filter(|_| is_believed);
-        if !remote.map_or(self.is_sampled, |it| it.is_sampled) {
+        let (trace, is_sampled) = self.trace();
+        if !is_sampled {
             return;
         }
-        let trace = remote.map_or(self.id, |it| it.trace);
+        let remote = self.believed();
         let target = exchange.parts.uri.path_and_query().map_or("", |it| it.as_str());
         let root = Span {
-            trace,
             id: self.root,
             parent: remote.map_or([0; 8], |it| it.span),
-            name: "KubernetesAPI",
+            name: "KubernetesAPI".into(),
             kind: Kind::Server,
             begun: self.begun,
             ended: self.tracer.now(),
             attributes: vec![
-                ("http.request.method", exchange.parts.method.to_string()),
-                ("url.path", target.to_owned()),
-                ("http.response.status_code", code.to_string()),
-                ("audit-id", exchange.audit_id.clone()),
+                ("http.request.method", exchange.parts.method.to_string().into()),
+                ("url.path", target.to_owned().into()),
+                ("http.response.status_code", code.into()),
+                ("audit-id", exchange.audit_id.clone().into()),
             ],
-            link: self.remote.filter(|_| !is_believed),
             failed: code >= 500,
         };
-        let others = std::mem::take(&mut *self.spans.lock());
-        for span in others.into_iter().chain([root]) {
-            // What cannot be sent fast enough is lost.
-            let _ = self.tracer.queue.try_send(Span { trace, ..span });
+        let parts = std::mem::take(&mut *self.spans.lock());
+        // What cannot be sent fast enough is lost.
+        for span in parts {
+            let _ = self.tracer.queue.try_send(Sent { trace, span, link: None });
+        }
+        let link = self.remote.filter(|_| remote.is_none());
+        let _ = self.tracer.queue.try_send(Sent { trace, span: root, link });
+    }
+}
+
+impl Recorder for Trace {
+    fn now(&self) -> u64 {
+        self.tracer.now()
+    }
+
+    fn span_id(&self) -> SpanId {
+        self.tracer.span_id()
+    }
+
+    fn trace(&self) -> ([u8; 16], bool) {
+        self.believed().map_or((self.id, self.is_sampled), |it| (it.trace, it.is_sampled))
+    }
+
+    fn record(&self, span: Span) {
+        let mut spans = self.spans.lock();
+        if spans.len() < SPANS_MAX {
+            spans.push(span);
         }
     }
 }
@@ -179,47 +194,28 @@ pub(crate) async fn within<T>(
     trace: Option<&Arc<Trace>>,
     work: Pin<&mut impl Future<Output = T>>,
 ) -> T {
-    match trace {
-        None => work.await,
-        Some(trace) => CURRENT.scope(Arc::clone(trace), work).await,
-    }
+    let Some(trace) = trace else { return work.await };
+    let followed = spans::within(Arc::clone(trace) as _, trace.root, work);
+    CURRENT.scope(Arc::clone(trace), followed).await
 }
 
-/// A part of a request that is over when this is dropped.
-#[derive(Debug)]
-pub(crate) struct Part {
-    trace: Arc<Trace>,
-    name: &'static str,
-    begun: u64,
-    attributes: Vec<(&'static str, String)>,
+/// It is known who asks: they may say which trace the request is of, or not.
+pub(crate) fn asks(user: &UserInfo) {
+    let _ = CURRENT.try_with(|trace| {
+        let is_believed = BELIEVED.iter().any(|it| user.is_in(it));
+        let _ = trace.is_believed.set(is_believed);
+    });
 }
 
 /// Begins a part of the request that is being carried out, where that is followed.
-pub(crate) fn part(name: &'static str, what: &'static str) -> Option<Part> {
-    let trace = CURRENT.try_with(Arc::clone).ok()?;
-    let begun = trace.tracer.now();
-    Some(Part { trace, name, begun, attributes: vec![("operation", what.to_owned())] })
+pub(crate) fn part(name: &'static str, operation: &'static str) -> Option<Part> {
+    spans::begin(name, Kind::Internal).map(|it| it.with("operation", operation))
 }
 
-impl Drop for Part {
-    fn drop(&mut self) {
-        let Trace { tracer, root, spans, .. } = &*self.trace;
-        let mut spans = spans.lock();
-        if spans.len() < SPANS_MAX {
-            spans.push(Span {
-                trace: self.trace.id,
-                id: tracer.span_id(),
-                parent: *root,
-                name: self.name,
-                kind: Kind::Internal,
-                begun: self.begun,
-                ended: tracer.now(),
-                attributes: std::mem::take(&mut self.attributes),
-                link: None,
-                failed: false,
-            });
-        }
-    }
+/// The same for what is done with the store.
+pub(crate) fn storage(operation: &'static str, target: &Target) -> Option<Part> {
+    let ResourceFacts { group, resource, .. } = *target.served.facts;
+    part("storage", operation).map(|it| it.with("group", group).with("resource", resource))
 }
 
 /// `00-TRACE-SPAN-FLAGS`, in hexadecimal.

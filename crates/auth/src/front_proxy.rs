@@ -122,7 +122,9 @@ mod tests {
             ("x-remote-extra-example.com%2fscope", "a"),
         ]);
         let ask = async |allowed: &[&str], headers: &HeaderMap, proxy_certificates: &[Vec<u8>]| {
-            let credentials = Credentials { headers, certificates: &[], proxy_certificates };
+            let warnings = &crate::Warnings::default();
+            let credentials =
+                Credentials { headers, certificates: &[], proxy_certificates, warnings };
             proxy(allowed).authenticate(&credentials).await.map_err(|it| it.to_string())
         };
         let user = ask(&["front-proxy-client"], &jane, &chain).await.unwrap().unwrap();

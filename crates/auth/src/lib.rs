@@ -49,6 +49,24 @@ pub struct Credentials<'r> {
     pub certificates: &'r [Vec<u8>],
     /// The same by the authority of front proxies.
     pub proxy_certificates: &'r [Vec<u8>],
+    /// What whoever shows them is to be warned of.
+    pub warnings: &'r Warnings,
+}
+
+/// Warnings that come up while it is found out who asks.
+#[derive(Debug, Default)]
+pub struct Warnings(parking_lot::Mutex<Vec<&'static str>>);
+
+impl Warnings {
+    pub(crate) fn add(&self, warning: &'static str) {
+        self.0.lock().push(warning);
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn into_all(self) -> Vec<&'static str> {
+        self.0.into_inner()
+    }
 }
 
 impl Credentials<'_> {

@@ -112,8 +112,12 @@ mod tests {
         let tokens = StaticTokens::parse("t1,jane,7,\"dev,ops\"\n\nt2,joe,8\n").unwrap();
         let mut headers = http::HeaderMap::new();
         headers.insert(http::header::AUTHORIZATION, "Bearer t1".parse().unwrap());
-        let credentials =
-            Credentials { headers: &headers, certificates: &[], proxy_certificates: &[] };
+        let credentials = Credentials {
+            headers: &headers,
+            certificates: &[],
+            proxy_certificates: &[],
+            warnings: &crate::Warnings::default(),
+        };
         let user = tokens.authenticate(&credentials).await.unwrap().unwrap();
         assert_eq!((user.name.as_str(), user.uid.as_str()), ("jane", "7"));
         assert_eq!(user.groups, ["dev", "ops", "system:authenticated"]);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes, BytesMut};
 use h2::client::SendRequest;
 use h2::{Ping, PingPong, RecvStream, SendStream};
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use spans::{Kind, Part};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
@@ -50,6 +51,14 @@ fn broken(error: impl std::fmt::Display) -> CallError {
     CallError::Broken(error.to_string())
 }
 
+/// The part of a request that a call is: `etcdserverpb.KV/Txn`.
+fn followed(method: &str) -> Option<Part> {
+    let part = spans::begin(method.trim_start_matches('/').to_owned(), Kind::Client)?;
+    let (service, method) = method.trim_start_matches('/').split_once('/').unwrap_or_default();
+    let part = part.with("rpc.system", "grpc").with("rpc.service", service.to_owned());
+    Some(part.with("rpc.method", method.to_owned()))
+}
+
 /// A connection. Ends with its last clone, and when the other side is gone.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
@@ -88,7 +97,20 @@ impl Connection {
 
     /// One message there, one back.
     pub(crate) async fn call(&self, method: &str, message: &[u8]) -> Result<Bytes, CallError> {
-        let mut stream = self.begin(method, HeaderMap::new()).await?;
+        let mut part = followed(method);
+        let parent = part.as_ref().and_then(|it| HeaderValue::from_str(&it.traceparent()).ok());
+        let mut metadata = HeaderMap::new();
+        metadata.extend(parent.map(|it| (HeaderName::from_static(spans::TRACEPARENT), it)));
+        spans::run(&mut part, Box::pin(self.asked(method, metadata, message))).await
+    }
+
+    async fn asked(
+        &self,
+        method: &str,
+        metadata: HeaderMap,
+        message: &[u8],
+    ) -> Result<Bytes, CallError> {
+        let mut stream = self.begin(method, metadata).await?;
         stream.send(message, true)?;
         let answer = stream.next().await?;
         let Some(answer) = answer else { return Err(broken("the answer has no message")) };

@@ -56,6 +56,8 @@ pub(crate) struct Request<'r> {
     pub(crate) body: Option<&'r Bytes>,
     /// Who asks, as a header.
     pub(crate) authorization: Option<&'r HeaderValue>,
+    /// Which trace it is of, where that is followed.
+    pub(crate) traceparent: Option<&'r str>,
 }
 
 /// An answer.
@@ -207,6 +209,9 @@ fn head(request: &Request<'_>) -> Result<http::Request<Full<Bytes>>, String> {
         .header(USER_AGENT, request.user_agent);
     if let Some(authorization) = request.authorization {
         builder = builder.header(AUTHORIZATION, authorization.clone());
+    }
+    if let Some(parent) = request.traceparent {
+        builder = builder.header(spans::TRACEPARENT, parent);
     }
     let builder = match request.body {
         Some(_) => builder.method(Method::POST).header(CONTENT_TYPE, "application/json"),

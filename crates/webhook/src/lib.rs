@@ -27,6 +27,7 @@ pub use error::{CallError, CertificateFault, certificate_fault, handshake};
 use kubeconfig::Authorization;
 pub use kubeconfig::Kubeconfig;
 pub use review::Asking;
+use spans::{Kind, Part};
 pub use tls::{trusting, with_authorities};
 
 /// How many bytes an answer may have. The objects of a request have 3 MiB at most, a patch is written in base64.
@@ -180,6 +181,10 @@ impl Client {
             }
         };
         let authorization = parts.authorization.header()?;
+        let method = if body.is_some() { "POST" } else { "GET" };
+        let mut part = spans::begin(format!("HTTP {method}"), Kind::Client)
+            .map(|it| it.with("http.request.method", method).with("url.full", url.to_owned()));
+        let traceparent = part.as_ref().map(Part::traceparent);
         let request = connection::Request {
             address: &address,
             server_name: parts.destination.server_name(),
@@ -187,8 +192,13 @@ impl Client {
             user_agent,
             body,
             authorization: authorization.as_ref(),
+            traceparent: traceparent.as_deref(),
         };
-        parts.connections.send(&request).await
+        let answered = spans::run(&mut part, Box::pin(parts.connections.send(&request))).await;
+        if let (Some(part), Ok(answered)) = (&mut part, &answered) {
+            part.tell("http.response.status_code", answered.code);
+        }
+        answered
     }
 }
 

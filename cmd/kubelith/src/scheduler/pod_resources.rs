@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 /// The caches of the scheduler that works, where one does.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Seen(Arc<Mutex<Option<Arc<Caches>>>>);
+pub(crate) struct Seen(Arc<Mutex<Option<Arc<Caches>>>>);
 
 impl Seen {
     /// These are its caches from now on.
@@ -20,7 +20,7 @@ impl Seen {
     }
 
     /// The page.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let caches = self.0.lock().clone();
         let pods = caches.map(|it| it.store_of::<Pod>().list("")).unwrap_or_default();
         let pods: Vec<Arc<Value>> = pods.iter().map(|it| it.value()).collect();

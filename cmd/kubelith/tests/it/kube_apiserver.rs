@@ -291,6 +291,14 @@ fn it_has_a_store_of_its_own_where_it_is_told_so() {
     let pod = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"i"}]}}"#;
     let pod = admin.ask("POST", "/api/v1/namespaces/fresh/pods", Some(pod));
     assert!(pod.contains(r#""nodeSelector":{"disk":"ssd"}"#), "{pod}");
+    // Authorities that are added later are told to other servers too.
+    let another = pki.authority("another", "another").pem;
+    let line = another.lines().nth(1).unwrap().to_owned();
+    let told = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+    assert!(!admin.ask("GET", told, None).contains(&line));
+    let both = fs::read_to_string(pki.path("ca.crt")).unwrap() + &another;
+    pki.write("ca.crt", &both);
+    admin.until("the new authority", told, |it| it.contains(&line));
     // Nothing is made that somebody else keeps.
     assert!(!data.join("pki").exists() && !data.join("kubeconfig").exists());
     server.0.kill().unwrap();

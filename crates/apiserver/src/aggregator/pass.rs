@@ -8,9 +8,10 @@ use auth::UserInfo;
 use http::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 use http::{Response, StatusCode};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use spans::{Kind, Part};
 
 use super::ask::address_of;
-use super::routes::Remote;
+use super::routes::{Remote, Service};
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
@@ -22,6 +23,7 @@ use crate::respond;
 const USER: HeaderName = HeaderName::from_static("x-remote-user");
 const UID: HeaderName = HeaderName::from_static("x-remote-uid");
 const GROUP: HeaderName = HeaderName::from_static("x-remote-group");
+const TRACEPARENT: HeaderName = HeaderName::from_static(spans::TRACEPARENT);
 const EXTRA: &str = "x-remote-extra-";
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// How long a server may take to begin its answer (upstream: `RequestTimeout`); watches and streams aside.
@@ -94,7 +96,9 @@ pub(super) async fn pass_as(
     if asks_upgrade(exchange) {
         exchange.lasting = Some(server.metrics.hold(exchange));
     }
-    let passed = forward::forward(exchange, &to, method, forward::streamed(body));
+    let mut part = followed(exchange, remote);
+    let passed = Box::pin(forward::forward(exchange, &to, method, forward::streamed(body)));
+    let passed = spans::run(&mut part, passed);
     let passed = if lasts {
         passed.await
     } else {
@@ -104,6 +108,9 @@ pub(super) async fn pass_as(
         };
         passed
     };
+    if let (Some(part), Ok(answer)) = (&mut part, &passed) {
+        part.tell("http.response.status_code", answer.status().as_u16());
+    }
     Ok(match passed {
         Err(why) => {
             server.aggregator.metrics.failed(&why);
@@ -117,6 +124,20 @@ pub(super) async fn pass_as(
         }
         Ok(answer) => answer,
     })
+}
+
+/// The part of the request that the other server answers, which is told so.
+fn followed(exchange: &mut Exchange, remote: &Remote) -> Option<Part> {
+    let method = exchange.parts.method.to_string();
+    let part = spans::begin(format!("HTTP {method}"), Kind::Client)?;
+    let path = exchange.parts.uri.path().to_owned();
+    let part = part.with("http.request.method", method).with("url.path", path);
+    let Service { namespace, name, .. } = &remote.service;
+    let part = part.with("server.address", format!("{name}.{namespace}.svc"));
+    if let Ok(parent) = HeaderValue::from_str(&part.traceparent()) {
+        exchange.parts.headers.insert(TRACEPARENT, parent);
+    }
+    Some(part)
 }
 
 /// Whether a request may last as long as its client likes.

@@ -45,8 +45,9 @@ pub(crate) async fn admit(
     let asked = Asked::new(server, admission, &exchange.query);
     let told = (&mut exchange.warnings, &mut exchange.annotations, &mut reinvocation);
     let mut attributes = attributes(&asked, &user, (object, old), told);
-    let _part = traces::part("admission", "mutate");
-    server.access.admission.mutate(&mut attributes).await
+    let mut part = traces::part("admission", "mutate");
+    let mutated = std::pin::pin!(server.access.admission.mutate(&mut attributes));
+    spans::run(&mut part, mutated).await
 }
 
 /// Lets the plugins judge the object.
@@ -62,8 +63,9 @@ pub(crate) async fn judge(
     let asked = Asked::new(server, admission, &exchange.query);
     let told = (&mut exchange.warnings, &mut exchange.annotations, &mut reinvocation);
     let mut attributes = attributes(&asked, &user, (object, old), told);
-    let _part = traces::part("admission", "validate");
-    server.access.admission.validate(&mut attributes).await
+    let mut part = traces::part("admission", "validate");
+    let validated = std::pin::pin!(server.access.admission.validate(&mut attributes));
+    spans::run(&mut part, validated).await
 }
 
 /// Whether a plugin wants to see who is deleted from a resource.

@@ -452,8 +452,9 @@ pub(super) async fn take_away(
     name: &str,
     kv: &Kv,
 ) -> Result<Taken, Status> {
-    let part = traces::part("storage", "delete");
-    let deleted = server.hub.store().delete(kv.key.clone(), Expect::ModRev(kv.mod_rev)).await;
+    let mut part = traces::storage("delete", target);
+    let deleted = server.hub.store().delete(kv.key.clone(), Expect::ModRev(kv.mod_rev));
+    let deleted = spans::run(&mut part, deleted).await;
     drop(part);
     match deleted {
         Ok(deleted) => {

@@ -33,8 +33,8 @@ pub(crate) async fn get(
     let name = &exchange.info.name;
     let key = target.key(name)?;
     version_of_read(exchange.query.get("resourceVersion").unwrap_or_default())?;
-    let part = traces::part("storage", "get");
-    let read = server.hub.store().get(&key, At::Latest).await;
+    let mut part = traces::storage("get", target);
+    let read = spans::run(&mut part, server.hub.store().get(&key, At::Latest)).await;
     drop(part);
     let (kv, _) = read.map_err(|error| error::general(&error))?;
     let kv = kv.ok_or_else(|| Status::not_found(target.group_resource(), name))?;

@@ -88,6 +88,7 @@ pub(crate) async fn follow_size(server: Weak<Server>, every: Duration, stop: Shu
 pub(super) fn text(server: &Server) -> String {
     let mut out = String::new();
     build(&server.version, &mut out);
+    versions(&server.version, &mut out);
     features(&server.operating.features, &mut out);
     events(server, &mut out);
     crate::memory::text(server.operating.memory.as_deref(), &mut out);
@@ -102,6 +103,16 @@ fn build(version: &Version, out: &mut String) {
         "# HELP kubernetes_build_info What was built\n# TYPE kubernetes_build_info gauge\n\
          kubernetes_build_info{{build_date=\"\",compiler=\"rustc\",git_commit=\"\",git_tree_state=\"\",\
          git_version=\"{git}\",go_version=\"\",major=\"{major}\",minor=\"{minor}\",platform=\"linux/amd64\"}} 1"
+    );
+}
+
+fn versions(version: &Version, out: &mut String) {
+    let Version { major, minor, git } = version;
+    let binary = git.trim_start_matches('v');
+    let _ = writeln!(
+        out,
+        "# HELP version_info Which version this is and which it behaves as\n# TYPE version_info gauge\n\
+         version_info{{binary=\"{binary}\",component=\"kube\",emulation=\"{major}.{minor}\",min_compat=\"{major}.{minor}\"}} 1"
     );
 }
 
@@ -124,15 +135,23 @@ fn features(gates: &FeatureGates, out: &mut String) {
 }
 
 fn events(server: &Server, out: &mut String) {
-    const NAME: &str = "apiserver_storage_events_received_total";
-    let _ =
-        writeln!(out, "# HELP {NAME} Changes that the caches were told of\n# TYPE {NAME} counter");
     let custom = server.catalog.custom();
-    let custom = custom.installed().map(|it| &it.cache);
-    for cache in server.hub.caches().iter().chain(custom) {
-        let Some(served) = cache.resource().served().first() else { continue };
-        let (group, resource, count) =
-            (served.facts.group, served.facts.resource, cache.received());
-        let _ = writeln!(out, "{NAME}{{group=\"{group}\",resource=\"{resource}\"}} {count}");
+    let custom: Vec<_> = custom.installed().map(|it| &it.cache).collect();
+    let caches = server.hub.caches().iter().chain(custom);
+    let received: Vec<(&str, &str, u64)> = caches
+        .filter_map(|cache| {
+            let facts = cache.resource().served().first()?.facts;
+            Some((facts.group, facts.resource, cache.received()))
+        })
+        .collect();
+    // There is one way from the store to the caches.
+    for name in
+        ["apiserver_storage_events_received_total", "apiserver_watch_cache_events_received_total"]
+    {
+        let help = "Changes that the caches were told of";
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
+        for (group, resource, count) in &received {
+            let _ = writeln!(out, "{name}{{group=\"{group}\",resource=\"{resource}\"}} {count}");
+        }
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use component_base::ShutdownSignal;
 use grpc::wire::{write_bytes, write_fixed, write_message, write_number};
 use grpc::{Client, Place};
+use spans::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::Span;
+use super::Sent;
 
 const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 /// How many spans are sent at once, and how long the first waits for others (OpenTelemetry's own limits, as those below).
@@ -21,13 +22,15 @@ const TRY_FOR: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// OTLP's status of what failed.
 const FAILED: u64 = 2;
+/// The tag of an `AnyValue` that is a number.
+const NUMBER_TAG: u8 = 3 << 3;
 const SERVICE: &str = "apiserver";
 
 /// Sends what comes until `stop`, and last what has come until then.
 pub(super) async fn run(
     place: Place,
     instance: String,
-    mut spans: mpsc::Receiver<Span>,
+    mut spans: mpsc::Receiver<Sent>,
     stop: ShutdownSignal,
 ) {
     let client = Client::new(place, TIMEOUT);
@@ -55,7 +58,7 @@ pub(super) async fn run(
 }
 
 /// Sends a batch; what cannot be sent for some time is lost.
-async fn send(client: &Client, instance: &str, batch: &mut Vec<Span>, stop: &ShutdownSignal) {
+async fn send(client: &Client, instance: &str, batch: &mut Vec<Sent>, stop: &ShutdownSignal) {
     if batch.is_empty() {
         return;
     }
@@ -77,7 +80,7 @@ async fn send(client: &Client, instance: &str, batch: &mut Vec<Span>, stop: &Shu
 }
 
 /// An `ExportTraceServiceRequest`.
-fn message(instance: &str, batch: &[Span]) -> Vec<u8> {
+fn message(instance: &str, batch: &[Sent]) -> Vec<u8> {
     let mut resource = Vec::new();
     write_attribute(&mut resource, 1, "service.name", SERVICE);
     write_attribute(&mut resource, 1, "service.instance.id", instance);
@@ -96,9 +99,9 @@ fn message(instance: &str, batch: &[Span]) -> Vec<u8> {
     out
 }
 
-fn encoded(span: &Span) -> Vec<u8> {
+fn encoded(Sent { trace, span, link }: &Sent) -> Vec<u8> {
     let mut out = Vec::new();
-    write_bytes(&mut out, 1, &span.trace);
+    write_bytes(&mut out, 1, trace);
     write_bytes(&mut out, 2, &span.id);
     if span.parent != [0; 8] {
         write_bytes(&mut out, 4, &span.parent);
@@ -108,9 +111,9 @@ fn encoded(span: &Span) -> Vec<u8> {
     write_fixed(&mut out, 7, span.begun);
     write_fixed(&mut out, 8, span.ended);
     for (name, value) in &span.attributes {
-        write_attribute(&mut out, 9, name, value);
+        write_pair(&mut out, 9, name, &any(value));
     }
-    if let Some(link) = &span.link {
+    if let Some(link) = link {
         let mut message = Vec::new();
         write_bytes(&mut message, 1, &link.trace);
         write_bytes(&mut message, 2, &link.span);
@@ -126,10 +129,32 @@ fn encoded(span: &Span) -> Vec<u8> {
 
 /// A `KeyValue` of text.
 fn write_attribute(out: &mut Vec<u8>, number: u32, name: &str, value: &str) {
-    let mut any = Vec::new();
-    write_message(&mut any, 1, value.as_bytes());
+    write_pair(out, number, name, &text(value));
+}
+
+fn write_pair(out: &mut Vec<u8>, number: u32, name: &str, any: &[u8]) {
     let mut pair = Vec::new();
     write_bytes(&mut pair, 1, name.as_bytes());
-    write_message(&mut pair, 2, &any);
+    write_message(&mut pair, 2, any);
     write_message(out, number, &pair);
+}
+
+/// An `AnyValue`.
+fn any(value: &Value) -> Vec<u8> {
+    match value {
+        Value::Text(it) => text(it),
+        // None is a number too.
+        Value::Number(0) => vec![NUMBER_TAG, 0],
+        Value::Number(it) => {
+            let mut any = Vec::new();
+            write_number(&mut any, 3, it.cast_unsigned());
+            any
+        }
+    }
+}
+
+fn text(it: &str) -> Vec<u8> {
+    let mut any = Vec::new();
+    write_message(&mut any, 1, it.as_bytes());
+    any
 }

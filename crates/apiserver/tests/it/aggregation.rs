@@ -127,12 +127,14 @@ async fn another_server_is_reached_in_the_name_of_who_asks() {
     assert!(!of("audit-id")[0].is_empty());
     // What a client says of itself is worth nothing, and its secrets go nowhere.
     let spoof = ["X-Remote-User: root", "X-Remote-Group: system:masters", "X-Remote-Extra-A: b"];
-    let spoof = [&spoof[..], &["Authorization: Bearer admin-token"]].concat();
+    let before = ["Authorization: Bearer admin-token", "X-Forwarded-For: 192.0.2.7"];
+    let spoof = [&spoof[..], &before].concat();
     let answer = it.front.send(&request(&format!("GET {FLUNDERS}"), &spoof, b"")).await;
     assert_eq!((answer.code, answer.says.as_str()), (200, "FlunderList"));
     let headers = it.extension.headers_of(FLUNDERS);
     assert_eq!(headers.get_all("x-remote-user").iter().count(), 1);
     assert_eq!(headers["x-remote-user"], "admin");
+    assert_eq!(headers["x-forwarded-for"], "192.0.2.7, 127.0.0.1");
     assert!(!headers.contains_key("x-remote-extra-a") && !headers.contains_key("authorization"));
     // Who may not here may not there.
     let bob = ["Authorization: Bearer bob-token"];

@@ -426,6 +426,22 @@ async fn a_token_in_a_secret_tells_the_day_of_its_last_use_and_may_be_marked_inv
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     assert_eq!(day, jiff::Timestamp::now().to_string()[..10]);
+    // A controller that makes such a Secret names it in the account.
+    let warned = async || {
+        let response = cluster.respond(&As::Token(&token), WHO, Some(&value!({}))).await;
+        let all = response.headers().get_all("warning").iter();
+        all.map(|it| it.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(warned().await, [""; 0]);
+    let named = value!({"secrets": [{"name": "s"}]});
+    cluster.done(&format!("PATCH {accounts}/robot"), Some(&named)).await;
+    cluster.server.hub().catch_up().await.unwrap();
+    assert_eq!(
+        warned().await,
+        [
+            "299 - \"Use tokens from the TokenRequest API or manually created secret-based tokens instead of auto-generated secret-based tokens.\""
+        ]
+    );
     let mut mark = Value::object();
     mark.set_at(&["metadata", "labels", auth::service_account::INVALID_SINCE], day.as_str());
     cluster.done(&format!("PATCH {secrets}/s"), Some(&mark)).await;

@@ -115,6 +115,39 @@ async fn answers_say_which_flow_they_are_of() {
     }
 }
 
+/// What is told of how much is used, while three requests of bob's are served, two of his wait, and one of eve's.
+async fn check_use(cluster: &Cluster, level: &[&str; 1]) {
+    // The three that were served came into queues of one, then two waited in bob's.
+    let lengths = "apiserver_flowcontrol_request_queue_length_after_enqueue";
+    assert_eq!(metric(cluster, &format!("{lengths}_count"), level).await, 6.0);
+    assert_eq!(metric(cluster, &format!("{lengths}_sum"), level).await, 3.0 + 1.0 + 2.0 + 1.0);
+    for (name, labels) in [
+        ("read_vs_write_current_requests_sum", ["phase=\"waiting\"", "request_kind=\"readOnly\""]),
+        (
+            "read_vs_write_current_requests_sum",
+            ["phase=\"executing\"", "request_kind=\"mutating\""],
+        ),
+        ("priority_level_request_utilization_sum", ["phase=\"waiting\"", level[0]]),
+        ("priority_level_request_utilization_sum", ["phase=\"executing\"", level[0]]),
+        ("priority_level_seat_utilization_sum", ["phase=\"executing\"", level[0]]),
+        ("demand_seats_count", [level[0], ""]),
+    ] {
+        let name = format!("apiserver_flowcontrol_{name}");
+        assert!(metric(cluster, &name, &labels).await > 0.0, "{name} {labels:?}");
+    }
+    let dispatched = metric(cluster, "apiserver_flowcontrol_dispatch_r", level).await;
+    for (name, labels) in [
+        ("latest_s", [level[0], ""]),
+        ("next_s_bounds", [level[0], "bound=\"min\""]),
+        ("next_s_bounds", [level[0], "bound=\"max\""]),
+        ("next_discounted_s_bounds", [level[0], "bound=\"min\""]),
+    ] {
+        let found = metric(cluster, &format!("apiserver_flowcontrol_{name}"), &labels).await;
+        // Less the work of two that are served, as it is thought.
+        assert!(found >= dispatched - 0.01, "{name}: {found}, dispatched at {dispatched}");
+    }
+}
+
 #[tokio::test]
 async fn who_finds_no_seat_waits_in_the_queue_of_its_flow_or_is_refused() {
     let cluster = cluster(queue()).await;
@@ -155,35 +188,7 @@ async fn who_finds_no_seat_waits_in_the_queue_of_its_flow_or_is_refused() {
         metric(&cluster, "apiserver_flowcontrol_current_inqueue_requests", &level).await,
         3.0
     );
-    // The three that were served came into queues of one, then two waited in bob's.
-    let lengths = "apiserver_flowcontrol_request_queue_length_after_enqueue";
-    assert_eq!(metric(&cluster, &format!("{lengths}_count"), &level).await, 6.0);
-    assert_eq!(metric(&cluster, &format!("{lengths}_sum"), &level).await, 3.0 + 1.0 + 2.0 + 1.0);
-    for (name, labels) in [
-        ("read_vs_write_current_requests_sum", ["phase=\"waiting\"", "request_kind=\"readOnly\""]),
-        (
-            "read_vs_write_current_requests_sum",
-            ["phase=\"executing\"", "request_kind=\"mutating\""],
-        ),
-        ("priority_level_request_utilization_sum", ["phase=\"waiting\"", level[0]]),
-        ("priority_level_request_utilization_sum", ["phase=\"executing\"", level[0]]),
-        ("priority_level_seat_utilization_sum", ["phase=\"executing\"", level[0]]),
-        ("demand_seats_count", [level[0], ""]),
-    ] {
-        let name = format!("apiserver_flowcontrol_{name}");
-        assert!(metric(&cluster, &name, &labels).await > 0.0, "{name} {labels:?}");
-    }
-    let dispatched = metric(&cluster, "apiserver_flowcontrol_dispatch_r", &level).await;
-    for (name, labels) in [
-        ("latest_s", [level[0], ""]),
-        ("next_s_bounds", [level[0], "bound=\"min\""]),
-        ("next_s_bounds", [level[0], "bound=\"max\""]),
-        ("next_discounted_s_bounds", [level[0], "bound=\"min\""]),
-    ] {
-        let found = metric(&cluster, &format!("apiserver_flowcontrol_{name}"), &labels).await;
-        // Less the work of two that are served, as it is thought.
-        assert!(found >= dispatched - 0.01, "{name}: {found}, dispatched at {dispatched}");
-    }
+    check_use(&cluster, &level).await;
     let reason = ["reason=\"queue-full\"", "priority_level=\"small\""];
     assert_eq!(
         metric(&cluster, "apiserver_flowcontrol_rejected_requests_total", &reason).await,

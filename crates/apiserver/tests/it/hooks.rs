@@ -38,6 +38,8 @@ pub(crate) struct Hook {
     pub(crate) seen: Arc<Mutex<Vec<Value>>>,
     /// Who asked it last, by the header `Authorization`.
     pub(crate) caller: Arc<Mutex<String>>,
+    /// The last `traceparent`.
+    pub(crate) parent: Arc<Mutex<String>>,
     task: JoinHandle<()>,
 }
 
@@ -85,11 +87,11 @@ impl Hook {
         let url = format!("https://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
         let acceptor = TlsAcceptor::from(Arc::new(tls));
-        let caller = Arc::default();
-        let noted = (Arc::clone(&seen), Arc::clone(&caller));
+        let (caller, parent) = (Arc::default(), Arc::default());
+        let noted = (Arc::clone(&seen), Arc::clone(&caller), Arc::clone(&parent));
         let task = tokio::spawn(serve(listener, acceptor, Arc::new(reply), noted));
         let bundle = BASE64_STANDARD.encode(authority.pem());
-        Self { url, bundle, seen, caller, task }
+        Self { url, bundle, seen, caller, parent, task }
     }
 
     /// Its `clientConfig`.
@@ -123,8 +125,8 @@ impl Hook {
     }
 }
 
-/// What is noted of a request: its body, and who sent it.
-type Noted = (Arc<Mutex<Vec<Value>>>, Arc<Mutex<String>>);
+/// What is noted of a request: its body, who sent it, and of which trace it is.
+type Noted = (Arc<Mutex<Vec<Value>>>, Arc<Mutex<String>>, Arc<Mutex<String>>);
 type Act = dyn Fn(&Value) -> Reply + Send + Sync;
 
 async fn serve(listener: TcpListener, acceptor: TlsAcceptor, reply: Arc<Act>, noted: Noted) {
@@ -144,12 +146,13 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, reply: Arc<Act>, no
 async fn answer(
     request: Request<Incoming>,
     reply: Arc<Act>,
-    (seen, caller): Noted,
+    (seen, caller, parent): Noted,
 ) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
     let path = request.uri().path().to_owned();
-    let authorization = request.headers().get(http::header::AUTHORIZATION);
-    let authorization = authorization.and_then(|it| it.to_str().ok()).unwrap_or_default();
-    authorization.clone_into(&mut caller.lock());
+    for (name, noted) in [("authorization", caller), ("traceparent", parent)] {
+        let told = request.headers().get(name).and_then(|it| it.to_str().ok());
+        told.unwrap_or_default().clone_into(&mut noted.lock());
+    }
     let body = request.into_body().collect().await.unwrap().to_bytes();
     // What is only read has no body.
     let review = match body.is_empty() {

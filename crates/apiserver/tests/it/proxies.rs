@@ -69,6 +69,22 @@ async fn logs_are_shown_where_they_are_asked_for() {
     assert_eq!(get("/logs/none").await.0.0, 404);
     assert_eq!(get("/logs/../secret").await.0.0, 400);
     assert_eq!(get("/logs/%2e%2e/secret").await.0.0, 400);
+    for (range, code, told, expected) in [
+        ("bytes=2-4", 206, "bytes 2-4/11", "rst"),
+        ("bytes=-5", 206, "bytes 6-10/11", "last\n"),
+        ("bytes=11-", 416, "bytes */11", "invalid range: failed to overlap\n"),
+    ] {
+        let headers = [("range", range)];
+        let path = "GET /logs/a%26b.log";
+        let response = cluster.respond_with(&admin(), path, &headers, None).await;
+        assert_eq!(response.status(), code);
+        assert_eq!(response.headers()["content-range"], told);
+        let bytes = match response.into_body() {
+            apiserver::Body::Full(bytes) => bytes.unwrap_or_default().to_vec(),
+            apiserver::Body::Stream(pieces) => pieces.collect::<Vec<_>>().await.concat(),
+        };
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
+    }
     let nobody = cluster.send(&As::Nobody, "GET /logs/", None).await;
     assert_eq!(nobody.0, 403);
 }

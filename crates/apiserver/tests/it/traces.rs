@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::cluster::{As, Cluster, With, admin};
+use crate::hooks::{Hook, response};
 
 /// A span as it was sent.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -29,8 +30,10 @@ struct Sent {
 }
 
 impl Sent {
+    /// A text, or a number.
     fn attribute(&self, name: &str) -> &str {
-        self.attributes.iter().find(|(it, _)| it == name).map_or("", |(_, value)| value)
+        let found = self.attributes.iter().find(|(it, _)| it == name);
+        found.map_or("", |(_, value)| value.trim_matches('"'))
     }
 }
 
@@ -99,7 +102,12 @@ fn one(bytes: &[u8], wanted: u32) -> Vec<u8> {
 fn sent(span: &[u8]) -> Sent {
     let hex = |number| one(span, number).iter().map(|it| format!("{it:02x}")).collect::<String>();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    let pair = |it: &Vec<u8>| (text(one(it, 1)), text(one(&one(it, 2), 1)));
+    let any = |it: &[u8]| match fields(it).unwrap().into_iter().next() {
+        Some((1, Field::Bytes(text))) => format!("{:?}", String::from_utf8_lossy(text)),
+        Some((3, Field::Varint(number))) => number.to_string(),
+        other => panic!("{other:?}"),
+    };
+    let pair = |it: &Vec<u8>| (text(one(it, 1)), any(&one(it, 2)));
     let kind = fields(span).unwrap().into_iter().find_map(|it| match it {
         (6, Field::Varint(kind)) => Some(kind),
         _ => None,
@@ -155,13 +163,41 @@ async fn a_request_has_a_span_with_its_parts() {
     stop.request();
     let (root, parts) = trace_of(&mut told, path).await;
     assert_eq!((root.kind, root.parent.as_str(), root.links), (2, "", 0));
-    assert_eq!(root.attribute("http.response.status_code"), "201");
+    let code = ("http.response.status_code".to_owned(), "201".to_owned());
+    assert!(root.attributes.contains(&code), "a number: {root:?}");
     assert_eq!(root.attribute("http.request.method"), "POST");
     assert!(parts.iter().all(|it| it.parent == root.id && it.kind == 1), "{parts:?}");
     let names: Vec<_> =
         parts.iter().map(|it| (it.name.as_str(), it.attribute("operation"))).collect();
     let expected = [("admission", "mutate"), ("admission", "validate"), ("storage", "put")];
     assert_eq!(names, expected);
+}
+
+#[tokio::test]
+async fn a_webhook_is_told_of_the_span_that_it_is_asked_in() {
+    let (cluster, mut told, stop) = followed(1_000_000).await;
+    let hook = Hook::start(|review| response(review, &value!({"allowed": true}))).await;
+    let configuration = value!({"metadata": {"name": "v"}, "webhooks": [{
+        "name": "v.example.com", "clientConfig": (hook.config()), "sideEffects": "None",
+        "admissionReviewVersions": ["v1"], "rules": [{"operations": ["CREATE"],
+            "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]}]});
+    let group = "POST /apis/admissionregistration.k8s.io/v1";
+    let configurations = format!("{group}/validatingwebhookconfigurations");
+    cluster.done(&configurations, Some(&configuration)).await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    cluster.done(&format!("POST {path}"), Some(&value!({"metadata": {"name": "m"}}))).await;
+    stop.request();
+    let (root, parts) = trace_of(&mut told, path).await;
+    let find = |name: &str, operation: &str| {
+        let mut found = parts.iter();
+        found.find(|it| it.name == name && it.attribute("operation") == operation).unwrap()
+    };
+    let (call, validate) = (find("HTTP POST", ""), find("admission", "validate"));
+    assert_eq!((call.parent.as_str(), validate.parent.as_str()), (&*validate.id, &*root.id));
+    assert_eq!((call.kind, call.attribute("http.response.status_code")), (3, "200"));
+    assert!(call.attribute("url.full").starts_with("https://127.0.0.1:"));
+    assert_eq!(*hook.parent.lock(), format!("00-{}-{}-01", root.trace, call.id));
+    assert_eq!(find("storage", "put").attribute("resource"), "configmaps");
 }
 
 #[tokio::test]

@@ -12,7 +12,12 @@ use super::{INVALID_SINCE, LAST_USED, LEGACY_ISSUER, LegacyUse, LegacyUses, PRIV
 use crate::jwt::Unverified;
 use crate::metrics::{AccountToken, Metrics};
 use crate::user::{CREDENTIAL_ID_KEY, NODE_NAME_KEY, NODE_UID_KEY, POD_NAME_KEY, POD_UID_KEY};
-use crate::{AuthenticationError, Authenticator, Credentials, Objects, Reviewed, UserInfo};
+use crate::{
+    AuthenticationError, Authenticator, Credentials, Objects, Reviewed, UserInfo, Warnings,
+};
+
+/// What is told to who shows a token of a Secret that a controller made.
+const AUTOMATIC: &str = "Use tokens from the TokenRequest API or manually created secret-based tokens instead of auto-generated secret-based tokens.";
 
 /// How far clocks may be apart, in seconds (upstream's leeway).
 const LEEWAY_SECONDS: i64 = 10;
@@ -90,6 +95,7 @@ impl ServiceAccountTokens {
         &self,
         token: &str,
         wanted: &[String],
+        warnings: &Warnings,
     ) -> Result<Option<Reviewed>, AuthenticationError> {
         let Ok(parsed) = Unverified::parse(token) else { return Ok(None) };
         let legacy = parsed.issuer() == LEGACY_ISSUER;
@@ -111,7 +117,7 @@ impl ServiceAccountTokens {
             )));
         }
         let user = if legacy {
-            self.legacy_user(token, &claims).await?
+            self.legacy_user(token, &claims, warnings).await?
         } else {
             self.bound_user(&claims).await?
         };
@@ -189,6 +195,7 @@ impl ServiceAccountTokens {
         &self,
         token: &str,
         claims: &Value,
+        warnings: &Warnings,
     ) -> Result<UserInfo, AuthenticationError> {
         let claim = |name: &str| {
             claims.str_at(&[&format!("kubernetes.io/serviceaccount/{name}")]).to_owned()
@@ -230,6 +237,9 @@ impl ServiceAccountTokens {
         // A controller that makes Secrets names them in the account.
         let named = owner.items_at(&["secrets"]).iter().any(|it| it.str_at(&["name"]) == secret);
         let shown = if named { AccountToken::LegacyAuto } else { AccountToken::LegacyManual };
+        if named {
+            warnings.add(AUTOMATIC);
+        }
         self.metrics.account_token(shown);
         let mut user = UserInfo::service_account(&namespace, &account);
         user.uid = uid;
@@ -291,7 +301,8 @@ impl Authenticator for ServiceAccountTokens {
         credentials: &Credentials<'_>,
     ) -> Result<Option<UserInfo>, AuthenticationError> {
         let Some(token) = credentials.bearer_token() else { return Ok(None) };
-        Ok(self.check(token, &[]).await?.map(|it| it.user))
+        let checked = self.check(token, &[], credentials.warnings).await?;
+        Ok(checked.map(|it| it.user))
     }
 
     async fn review(
@@ -299,6 +310,6 @@ impl Authenticator for ServiceAccountTokens {
         token: &str,
         audiences: &[String],
     ) -> Result<Option<Reviewed>, AuthenticationError> {
-        self.check(token, audiences).await
+        self.check(token, audiences, &Warnings::default()).await
     }
 }
