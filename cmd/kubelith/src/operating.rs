@@ -93,7 +93,7 @@ pub(crate) struct OperatingOptions {
     /// Directives of the header Strict-Transport-Security
     #[arg(long, value_delimiter = ',', value_name = "DIRECTIVES")]
     strict_transport_security_directives: Vec<String>,
-    /// Whether /debug/pprof is there, which says that profiles are not built
+    /// Whether profiles may be asked for at /debug/pprof/
     #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
     profiling: bool,
     /// Where spans of requests are sent, and of how many: a TracingConfiguration of apiserver.config.k8s.io

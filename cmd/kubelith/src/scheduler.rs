@@ -270,7 +270,11 @@ async fn alone(options: Options) -> Result<()> {
     metrics.register(&mut registry);
     let seen = Seen::default();
     let told = seen.clone();
-    let pages = serving::Pages { registry, resources: Some(Box::new(move || told.text())) };
+    let pages = serving::Pages {
+        resources: Some(Box::new(move || told.text())),
+        profiling: config.profiling,
+        ..registry.into()
+    };
     let address = options.serving.start(SERVED, &client, pages, shutdown.signal()).await?;
     if let Some(address) = address {
         startup.up("scheduler", &format!("https://{address}"));

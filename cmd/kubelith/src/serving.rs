@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use apimachinery::{Value, value};
 use bytes::Bytes;
 use client::{Client, Resource};
-use component_base::{ShutdownSignal, metrics as text};
+use component_base::{RealClock, ShutdownSignal, metrics as text};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -51,11 +51,13 @@ pub(crate) struct Pages {
     pub(crate) registry: Registry,
     /// `/metrics/resources`, where there is such a page.
     pub(crate) resources: Option<Box<dyn Fn() -> String + Send + Sync>>,
+    /// Whether profiles may be asked for.
+    pub(crate) profiling: bool,
 }
 
 impl From<Registry> for Pages {
     fn from(registry: Registry) -> Self {
-        Self { registry, resources: None }
+        Self { registry, resources: None, profiling: true }
     }
 }
 
@@ -172,8 +174,26 @@ async fn answer(told: &Told, request: &Request<Incoming>) -> Response<Full<Bytes
             Ok(()) => plain(StatusCode::NOT_FOUND, "404 page not found"),
             Err((code, why)) => plain(code, &why),
         },
-        _ => plain(StatusCode::NOT_FOUND, "404 page not found"),
+        _ => match path.strip_prefix("/debug/pprof/") {
+            Some(below) if told.pages.profiling => match may_read(told, request, path).await {
+                Ok(()) => profile(below, request.uri().query().unwrap_or_default()).await,
+                Err((code, why)) => plain(code, &why),
+            },
+            _ => plain(StatusCode::NOT_FOUND, "404 page not found"),
+        },
     }
+}
+
+/// A page of `/debug/pprof/`.
+async fn profile(below: &str, query: &str) -> Response<Full<Bytes>> {
+    let seconds = query.split('&').find_map(|it| it.strip_prefix("seconds="));
+    let page = profiling::page(below, seconds, &RealClock).await;
+    let mut response = Response::new(Full::new(Bytes::from(page.body)));
+    *response.status_mut() =
+        StatusCode::from_u16(page.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let kind = http::HeaderValue::from_static(page.media_type);
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    response
 }
 
 fn metrics(all: &str) -> Response<Full<Bytes>> {

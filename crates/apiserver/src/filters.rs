@@ -19,6 +19,7 @@ use crate::exchange::Exchange;
 use crate::fairness::{self, Step};
 use crate::impersonation;
 use crate::memory;
+use crate::profiles;
 use crate::traces;
 
 /// One filter: lets the request go on, or answers it.
@@ -113,6 +114,7 @@ fn impersonation<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Ver
 pub(crate) fn is_stream(exchange: &Exchange) -> bool {
     let sub = exchange.info.subresource.as_str();
     matches!(sub, "log" | "exec" | "attach" | "portforward" | "proxy")
+        || !exchange.info.is_resource && profiles::lasts(&exchange.info.path)
 }
 
 /// Takes seats of the level that the request is of. A watch holds them until it has begun.

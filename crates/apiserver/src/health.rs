@@ -10,7 +10,7 @@ use crate::Server;
 use crate::body::Body;
 use crate::exchange::Exchange;
 use crate::negotiate::plain as form_of;
-use crate::{discovery, respond, zpages};
+use crate::{discovery, profiles, respond, zpages};
 
 /// Something whose health is told, and whether it is well.
 struct Check<'c> {
@@ -76,7 +76,7 @@ pub(crate) async fn answer(
         ("statusz", "") if zpages::tells_status(server) => zpages::status(server, exchange),
         ("flagz", "") if zpages::tells_flags(server) => zpages::flags(server, exchange),
         ("debug", rest) if rest == "pprof" || rest.starts_with("pprof/") => {
-            Ok(zpages::profile(server))
+            Ok(profiles::answer(server, exchange).await)
         }
         ("logs", rest) if let Some(directory) = &server.operating.logs => {
             Ok(crate::logs::answer(directory, exchange, rest).await)

@@ -58,6 +58,7 @@ mod over_websocket;
 mod persist;
 mod posted;
 mod privileged;
+mod profiles;
 mod proto;
 pub mod query;
 pub mod request;

@@ -1,4 +1,4 @@
-//! `/statusz` and `/flagz`: what a program is, and what it was started with. `/debug/pprof` is not built, and says so.
+//! `/statusz` and `/flagz`: what a program is, and what it was started with.
 //!
 //! Upstream: `k8s.io/component-base/zpages`. For people as text; as an object where a client asks for that one by name.
 
@@ -130,12 +130,4 @@ pub(crate) fn flags(server: &Server, exchange: &Exchange) -> Result<Response<Bod
     let mut object = object("Flagz");
     object.set_at(&["flags"], flags);
     Ok(answer(encoding, text, &object))
-}
-
-/// `/debug/pprof/...`
-pub(crate) fn profile(server: &Server) -> Response<Body> {
-    match server.operating.profiling {
-        true => respond::text(501, "profiles are not built yet\n"),
-        false => respond::text(404, "404 page not found\n"),
-    }
 }

@@ -50,6 +50,8 @@ pub struct Configuration {
     pub pod_max_backoff_seconds: i64,
     /// The schedulers that pods may name.
     pub profiles: Vec<ProfileConfig>,
+    /// Whether profiles of the process may be asked for, where the scheduler has a port.
+    pub profiling: bool,
     /// Others that have a say.
     pub extenders: Vec<ExtenderConfig>,
     /// Whether caches are filled only once this is the leader.
@@ -286,10 +288,10 @@ fn read(reader: &mut Reader<'_>, problems: &mut Problems) -> Configuration {
         read
     });
     let extenders = extenders.collect();
-    // Profiling is Go's: said or not, there is none here.
-    reader.flag("enableProfiling", problems);
+    // There is no profile of contention: said or not.
     reader.flag("enableContentionProfiling", problems);
     Configuration {
+        profiling: reader.flag("enableProfiling", problems).unwrap_or(true),
         parallelism: reader.integer("parallelism", problems).unwrap_or(16),
         leader_election,
         client_connection,

@@ -254,7 +254,11 @@ async fn a_server_tells_what_it_is_and_what_it_was_started_with() {
     {
         assert_eq!(ask(path, &accept).await.0, 406, "{path} {accept}");
     }
-    assert_eq!(ask("/debug/pprof/profile", "*/*").await.0, 501);
+    assert_eq!(ask("/debug/pprof/goroutine", "*/*").await.0, 501);
+    let (code, index) = ask("/debug/pprof/", "*/*").await;
+    assert!(code == 200 && index.contains("href=\"profile\""), "{index}");
+    assert_eq!(ask("/debug/pprof", "*/*").await.0, 301);
+    assert_eq!(ask("/debug/pprof/profile?seconds=100000", "*/*").await.0, 400);
     let (code, _) = cluster.send(&crate::cluster::As::Nobody, "GET /flagz", None).await;
     assert_eq!(code, 403);
 }
