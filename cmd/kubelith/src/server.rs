@@ -350,7 +350,7 @@ pub(crate) fn keep_objects(
     let (tell, mut told) = tokio::sync::watch::channel(());
     let files = access.authority_files();
     if !files.is_empty() {
-        let changed = async move |_| drop(tell.send_replace(()));
+        let changed = async move |_| tell.send_replace(());
         tokio::spawn(crate::files::follow(files, stop.clone(), changed));
     }
     tokio::spawn(async move {

@@ -270,8 +270,7 @@ impl Server {
         let objects = Arc::new(CachedObjects::new(Arc::clone(&hub), Arc::clone(&catalog)));
         let resolver: Arc<dyn webhook::Resolver> = Arc::new(objects::Services::new(&objects));
         let metrics = metrics::Metrics::new();
-        let stopwatch = &metrics.expressions;
-        definitions::install_all(&catalog, &hub, &resolver, stopwatch).await?;
+        definitions::install_all(&catalog, &hub, &resolver, &metrics.expressions).await?;
         let access = access(&objects);
         let explanations =
             config.explain.map(|it| explain::Explanations::new(it, Arc::clone(&objects)));
@@ -288,7 +287,6 @@ impl Server {
         let node_ports = config.operating.node_ports.clone();
         let allocator = allocate::Allocator::new(config.service_range, node_ports);
         metrics.register(|it| allocator.register(it));
-        let limits = Limits::new(config.max_mutating_in_flight, config.max_in_flight);
         let server = Arc::new(Self {
             aggregator,
             fairness,
@@ -299,7 +297,7 @@ impl Server {
             clock: config.clock,
             random: config.random,
             access,
-            limits,
+            limits: Limits::new(config.max_mutating_in_flight, config.max_in_flight),
             allocator,
             reviews: handlers::reviews::Reviews::new(),
             external: config.external_address,

@@ -283,16 +283,9 @@ impl Metrics {
             "Requests that hold a place among those in flight",
             Family::clone(&in_flight),
         );
-        registry.register(
-            "apiserver_storage_objects",
-            "Objects stored, by resource",
-            Family::clone(&objects),
-        );
-        registry.register(
-            "apiserver_resource_objects",
-            "Objects stored, by group and resource",
-            Family::clone(&objects),
-        );
+        for name in ["apiserver_storage_objects", "apiserver_resource_objects"] {
+            registry.register(name, "Objects stored, by resource", Family::clone(&objects));
+        }
         registry.register(
             "apiserver_requested_deprecated_apis",
             "Deprecated versions that were asked for since the start, with the release that has them no more",

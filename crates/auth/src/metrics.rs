@@ -357,6 +357,17 @@ impl Metrics {
             "The hash of the keys that an issuer has told last",
             &all.key_sets
         );
+        self.register_configured(registry);
+        self.register_tokens(registry);
+    }
+
+    fn register_configured(&self, registry: &mut Registry) {
+        let all = &*self.0;
+        macro_rules! add {
+            ($name:expr, $help:expr, $family:expr) => {
+                registry.register($name, $help, Family::clone($family))
+            };
+        }
         add!(
             "apiserver_authentication_jwt_authenticator_latency_seconds",
             "How long it took to judge a token of an issuer",
@@ -377,7 +388,6 @@ impl Metrics {
             add!(format!("{of}s"), "Times that the configuration was read again", count);
             add!(format!("{of}_last_timestamp_seconds"), "When it was last read again", at);
         }
-        self.register_tokens(registry);
     }
 
     fn register_tokens(&self, registry: &mut Registry) {

@@ -109,10 +109,12 @@ fn build(version: &Version, out: &mut String) {
 fn versions(version: &Version, out: &mut String) {
     let Version { major, minor, git } = version;
     let binary = git.trim_start_matches('v');
+    // One minor version back, as upstream's where nothing else is said.
+    let compatible = minor.parse::<u32>().unwrap_or_default().saturating_sub(1);
     let _ = writeln!(
         out,
         "# HELP version_info Which version this is and which it behaves as\n# TYPE version_info gauge\n\
-         version_info{{binary=\"{binary}\",component=\"kube\",emulation=\"{major}.{minor}\",min_compat=\"{major}.{minor}\"}} 1"
+         version_info{{binary=\"{binary}\",component=\"kube\",emulation=\"{major}.{minor}\",min_compat=\"{major}.{compatible}\"}} 1"
     );
 }
 
