@@ -199,6 +199,17 @@ fn tell(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     headers.extend(HeaderValue::from_str(text).ok().map(|it| (name, it)));
 }
 
+/// Text, unless there are bytes in it that no text has.
+fn kind_of(begin: &[u8]) -> &'static str {
+    let begin = &begin[..begin.len().min(TYPE_BYTES)];
+    let binary = |byte: &u8| matches!(byte, 0..=8 | 11 | 14..=26 | 28..=31);
+    match begin {
+        [0x1f, 0x8b, 8, ..] => "application/x-gzip",
+        _ if begin.iter().any(binary) => "application/octet-stream",
+        _ => "text/plain; charset=utf-8",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Wanted;
@@ -220,16 +231,5 @@ mod tests {
         ] {
             assert_eq!(Wanted::of(range, 10), wanted, "{range}");
         }
-    }
-}
-
-/// Text, unless there are bytes in it that no text has.
-fn kind_of(begin: &[u8]) -> &'static str {
-    let begin = &begin[..begin.len().min(TYPE_BYTES)];
-    let binary = |byte: &u8| matches!(byte, 0..=8 | 11 | 14..=26 | 28..=31);
-    match begin {
-        [0x1f, 0x8b, 8, ..] => "application/x-gzip",
-        _ if begin.iter().any(binary) => "application/octet-stream",
-        _ => "text/plain; charset=utf-8",
     }
 }
