@@ -59,6 +59,7 @@ mod runtimeclass;
 mod secret;
 mod service;
 mod service_checks;
+mod service_warnings;
 mod serviceaccount;
 mod slice_device;
 mod statefulset;

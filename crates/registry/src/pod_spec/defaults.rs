@@ -16,6 +16,7 @@ const MILLI: i32 = -3;
 
 /// Sets the defaults of a pod: those of its spec, and those that templates leave to their pods.
 pub(crate) fn pod(value: &mut Value) {
+    forget_init_containers(value);
     if let Some(status) = value.at_mut(&["status"]) {
         rules::first_of(status, "podIP", "podIPs", Some("ip"));
     }
@@ -40,7 +41,27 @@ pub(crate) fn pod(value: &mut Value) {
 /// Sets the defaults of a template of pods, if it is there.
 pub(crate) fn template(template: Option<&mut Value>) {
     if let Some(template) = template {
+        forget_init_containers(template);
         pod_spec(template.member_mut("spec"));
+    }
+}
+
+/// Annotations in which init containers stood before there was a field: old nodes would still believe them.
+const INIT_CONTAINERS: [&str; 4] = [
+    "pod.beta.kubernetes.io/init-containers",
+    "pod.alpha.kubernetes.io/init-containers",
+    "pod.beta.kubernetes.io/init-container-statuses",
+    "pod.alpha.kubernetes.io/init-container-statuses",
+];
+
+fn forget_init_containers(of: &mut Value) {
+    let Some(annotations) = of.at_mut(&["metadata", "annotations"]) else { return };
+    let mut gone = false;
+    for key in INIT_CONTAINERS {
+        gone |= annotations.remove_at(&[key]).is_some();
+    }
+    if gone && annotations.as_object().is_some_and(Object::is_empty) {
+        of.remove_at(&["metadata", "annotations"]);
     }
 }
 

@@ -15,6 +15,14 @@ pub(super) fn resource() -> Declaration {
     Declaration {
         group: "batch",
         resource: "cronjobs",
+        warnings: |it, old| {
+            crate::pod_spec::warnings::of_workload(
+                it,
+                old,
+                &["spec", "jobTemplate", "spec", "template"],
+                true,
+            )
+        },
         default,
         validate,
         row,

@@ -14,6 +14,9 @@ pub(super) fn resource() -> Declaration {
     Declaration {
         group: "apps",
         resource: "daemonsets",
+        warnings: |it, old| {
+            crate::pod_spec::warnings::of_workload(it, old, &["spec", "template"], false)
+        },
         default,
         prepare_create,
         prepare_update,

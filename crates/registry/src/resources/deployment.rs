@@ -13,6 +13,9 @@ pub(super) fn resource() -> Declaration {
     Declaration {
         group: "apps",
         resource: "deployments",
+        warnings: |it, old| {
+            crate::pod_spec::warnings::of_workload(it, old, &["spec", "template"], true)
+        },
         default,
         prepare_update,
         validate,

@@ -17,10 +17,20 @@ const INVALID_SUFFIXES: &[&str] = &["/..", "/."];
 /// How many hosts the table shows.
 const SHOWN: usize = 3;
 
+/// The annotation that named a class before there was a field.
+const CLASS: &str = "kubernetes.io/ingress.class";
+
 pub(super) fn resource() -> Declaration {
     Declaration {
         group: "networking.k8s.io",
         resource: "ingresses",
+        warnings: |it, old| {
+            let class = it.at(&["metadata", "annotations", CLASS]);
+            let said = format!(
+                "annotation {CLASS:?} is deprecated, please use 'spec.ingressClassName' instead"
+            );
+            class.filter(|_| old.is_none()).map(|_| said).into_iter().collect()
+        },
         prefix: "ingress",
         validate,
         row,

@@ -15,6 +15,7 @@ pub(super) fn resource() -> Declaration {
     Declaration {
         group: "batch",
         resource: "jobs",
+        warnings,
         default,
         prepare_create,
         validate: job_checks::validate,
@@ -154,4 +155,22 @@ fn row(job: &Value, now: Timestamp) -> Vec<Value> {
         images,
         printing::selector(job.at(&["spec", "selector"])),
     ]
+}
+
+/// How many completions, and pods at once, can be kept account of by index.
+const COMPLETIONS_MANY: i64 = 100_000;
+const PARALLELISM_MANY: i64 = 10_000;
+
+fn warnings(job: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut found = crate::pod_spec::warnings::of_workload(job, old, &["spec", "template"], true);
+    let beyond =
+        |member: &str, most: i64| job.i64_at(&["spec", member]).is_some_and(|it| it > most);
+    let many = beyond("completions", COMPLETIONS_MANY) && beyond("parallelism", PARALLELISM_MANY);
+    if many && job.str_at(&["spec", "completionMode"]) == "Indexed" {
+        found.push(
+            "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
+                .into(),
+        );
+    }
+    found
 }

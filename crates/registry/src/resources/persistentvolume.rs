@@ -11,6 +11,7 @@ use crate::{Part, Rules, check, go, table};
 pub(super) fn resource() -> Declaration {
     Declaration {
         resource: "persistentvolumes",
+        warnings: |it, _| warnings(it),
         default,
         prepare_create: |it| {
             it.set_at(&["status", "phase"], "Pending");
@@ -104,4 +105,41 @@ fn row(volume: &Value, now: Timestamp) -> Vec<Value> {
         table::created(volume, now),
         printing::or_unset(volume.at(&["spec", "volumeMode"])),
     ]
+}
+
+/// The annotation that named a class before there was a field.
+pub(super) const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+/// What is said of it.
+pub(super) const CLASS_OLD: &str =
+    "deprecated since v1.8; use \"storageClassName\" attribute instead";
+/// Kinds of volumes that are gone, in upstream's order.
+const OLD: [(&str, &str); 6] = [
+    ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+    ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
+    ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+    ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
+    ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+    ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
+];
+
+/// Upstream: `pkg/api/persistentvolume/util.go`.
+fn warnings(volume: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    if volume.at(&["metadata", "annotations", CLASS]).is_some() {
+        found.push(format!("metadata.annotations[{CLASS}]: {CLASS_OLD}"));
+    }
+    if volume.str_at(&["spec", "persistentVolumeReclaimPolicy"]) == "Recycle" {
+        found.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".into());
+    }
+    let terms = volume.items_at(&["spec", "nodeAffinity", "required", "nodeSelectorTerms"]);
+    for (index, term) in terms.iter().enumerate() {
+        let at = format!("spec.nodeAffinity.required.nodeSelectorTerms[{index}]");
+        crate::pod_spec::warnings::of_term(term, &at, &mut found);
+    }
+    for (kind, said) in OLD {
+        if volume.at(&["spec", kind]).is_some() {
+            found.push(format!("spec.{kind}: {said}"));
+        }
+    }
+    found
 }

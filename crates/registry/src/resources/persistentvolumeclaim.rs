@@ -4,6 +4,7 @@ use apimachinery::quantity::Quantity;
 use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
+use super::persistentvolume::{CLASS, CLASS_OLD};
 use super::printing;
 use crate::declaration::Declaration;
 use crate::pod_spec::claims;
@@ -16,6 +17,14 @@ const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 pub(super) fn resource() -> Declaration {
     Declaration {
         resource: "persistentvolumeclaims",
+        warnings: |it, _| {
+            let mut found = Vec::new();
+            if it.at(&["metadata", "annotations", CLASS]).is_some() {
+                found.push(format!("metadata.annotations[{CLASS}]: {CLASS_OLD}"));
+            }
+            crate::pod_spec::warnings::of_claim(&it["spec"], "spec", &mut found);
+            found
+        },
         default: |it| {
             it.default_at(&["spec", "volumeMode"], "Filesystem");
             it.default_at(&["status", "phase"], "Pending");

@@ -108,6 +108,14 @@ fn projected_tokens(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn warnings(pod: &Value, _old: Option<&Value>) -> Vec<String> {
-    pod.get("spec").map_or_else(Vec::new, |spec| crate::pod_spec::warnings::of(spec, "spec"))
+/// People make pods and seldom change them: who does is not warned.
+fn warnings(pod: &Value, old: Option<&Value>) -> Vec<String> {
+    if old.is_some() {
+        return Vec::new();
+    }
+    let name = pod.str_at(&["metadata", "name"]);
+    let mut found: Vec<String> =
+        crate::pod_spec::warnings::of_name(name, "the Pod's hostname").into_iter().collect();
+    found.extend(crate::pod_spec::warnings::of(pod, ""));
+    found
 }

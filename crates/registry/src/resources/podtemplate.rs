@@ -11,6 +11,7 @@ use crate::{Generation, Rules};
 pub(super) fn resource() -> Declaration {
     Declaration {
         resource: "podtemplates",
+        warnings: |it, old| crate::pod_spec::warnings::of_workload(it, old, &["template"], false),
         default,
         validate,
         row,

@@ -15,6 +15,9 @@ pub(super) fn resource() -> Declaration {
     Declaration {
         group: "apps",
         resource: "replicasets",
+        warnings: |it, old| {
+            crate::pod_spec::warnings::of_workload(it, old, &["spec", "template"], true)
+        },
         default,
         validate,
         validate_update: workload::same_selector,

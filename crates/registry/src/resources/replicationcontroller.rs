@@ -13,6 +13,9 @@ use crate::pod_spec::defaults;
 pub(super) fn resource() -> Declaration {
     Declaration {
         resource: "replicationcontrollers",
+        warnings: |it, old| {
+            crate::pod_spec::warnings::of_workload(it, old, &["spec", "template"], true)
+        },
         prefix: "controllers",
         default,
         validate,

@@ -11,6 +11,12 @@ pub(super) fn resource() -> Declaration {
     Declaration {
         group: "node.k8s.io",
         resource: "runtimeclasses",
+        warnings: |it, _| {
+            let labels = it.at(&["scheduling", "nodeSelector"]).and_then(Value::as_object);
+            let keys = labels.into_iter().flat_map(apimachinery::Object::iter).map(|it| it.0);
+            let said = keys.filter_map(crate::pod_spec::warnings::of_label);
+            said.map(|it| format!("scheduling.nodeSelector: {it}")).collect()
+        },
         validate,
         validate_update: |it, old, errors| {
             rules::immutable(it, old, "handler", &Path::new(""), errors);

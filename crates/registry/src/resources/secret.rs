@@ -20,6 +20,7 @@ const FIELDS: &[FieldLabel] = &[FieldLabel::new("type", |it| it.str_at(&["type"]
 pub(super) fn resource() -> Declaration {
     Declaration {
         resource: "secrets",
+        warnings: |it, _| warnings(it),
         default,
         validate,
         validate_update,
@@ -89,7 +90,7 @@ fn holds_json(secret: &Value, key: &str, data: &Path<'_>, errors: &mut FieldErro
         errors.required(&at, "");
         return;
     };
-    let bytes = BASE64_STANDARD.decode(encoded).unwrap_or_default();
+    let bytes = BASE64_BASE64_STANDARD.decode(encoded).unwrap_or_default();
     if let Err(error) = apimachinery::json::parse(&bytes) {
         errors.invalid_text(&at, "<secret contents redacted>", &error.to_string());
     }
@@ -116,4 +117,45 @@ fn row(value: &Value, now: Timestamp) -> Vec<Value> {
     let count = i64::try_from(count).unwrap_or(i64::MAX);
     let name = value.str_at(&["metadata", "name"]);
     vec![name.into(), value.str_at(&["type"]).into(), value!(count), table::created(value, now)]
+}
+
+/// What Go's `tls.X509KeyPair` says of a certificate and a key, as far as their frames go.
+fn warnings(secret: &Value) -> Vec<String> {
+    if secret.str_at(&["type"]) != "kubernetes.io/tls" {
+        return Vec::new();
+    }
+    let begins = |member: &str| -> Vec<String> {
+        let text = STANDARD.decode(secret.str_at(&["data", member])).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let lines = text.lines().filter_map(|it| it.trim().strip_prefix("-----BEGIN "));
+        lines.filter_map(|it| it.strip_suffix("-----")).map(str::to_owned).collect()
+    };
+    let (certificate, key) = (begins("tls.crt"), begins("tls.key"));
+    let is_key = |it: &String| it == "PRIVATE KEY" || it.ends_with(" PRIVATE KEY");
+    let said = if certificate.is_empty() {
+        "tls: failed to find any PEM data in certificate input".to_owned()
+    } else if !certificate.iter().any(|it| it == "CERTIFICATE") {
+        if certificate.len() == 1 && is_key(&certificate[0]) {
+            "tls: failed to find certificate PEM data in certificate input, but did find a private key; PEM inputs may have been switched".to_owned()
+        } else {
+            format!(
+                "tls: failed to find \"CERTIFICATE\" PEM block in certificate input after skipping PEM blocks of the following types: [{}]",
+                certificate.join(" ")
+            )
+        }
+    } else if key.is_empty() {
+        "tls: failed to find any PEM data in key input".to_owned()
+    } else if !key.iter().any(is_key) {
+        if key.len() == 1 && key[0] == "CERTIFICATE" {
+            "tls: found a certificate rather than a key in the PEM for the private key".to_owned()
+        } else {
+            format!(
+                "tls: failed to find PEM block with type ending in \"PRIVATE KEY\" in key input after skipping PEM blocks of the following types: [{}]",
+                key.join(" ")
+            )
+        }
+    } else {
+        return Vec::new();
+    };
+    vec![said]
 }

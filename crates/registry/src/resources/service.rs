@@ -3,7 +3,7 @@
 use apimachinery::Value;
 use jiff::Timestamp;
 
-use super::service_checks as checks;
+use super::{service_checks as checks, service_warnings};
 use crate::declaration::{Declaration, FieldLabel, MetadataChecks};
 use crate::{Rules, metadata, table};
 
@@ -13,6 +13,7 @@ const AFFINITY_SECONDS: i64 = 10_800;
 pub(super) fn resource() -> Declaration {
     Declaration {
         resource: "services",
+        warnings: |it, _| service_warnings::of(it),
         prefix: "services/specs",
         name: metadata::label_name,
         default,

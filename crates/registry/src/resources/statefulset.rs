@@ -17,6 +17,7 @@ pub(super) fn resource() -> Declaration {
     Declaration {
         group: "apps",
         resource: "statefulsets",
+        warnings,
         default,
         name: crate::metadata::label_name,
         prepare_create: |it| drop_disabled(it, None),
@@ -230,4 +231,21 @@ fn row(value: &Value, now: Timestamp) -> Vec<Value> {
     let ready = format!("{}/{}", count(&["status", "readyReplicas"]), count(&["spec", "replicas"]));
     let name = value.str_at(&["metadata", "name"]).into();
     vec![name, ready.into(), table::created(value, now), names, images]
+}
+
+fn warnings(set: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut found = crate::pod_spec::warnings::of_workload(set, old, &["spec", "template"], false);
+    let generation = |it: &Value| it.i64_at(&["metadata", "generation"]);
+    if old.is_none_or(|old| generation(old) != generation(set)) {
+        for (index, claim) in set.items_at(&["spec", "volumeClaimTemplates"]).iter().enumerate() {
+            let at = format!("spec.volumeClaimTemplates[{index}].spec");
+            crate::pod_spec::warnings::of_claim(&claim["spec"], &at, &mut found);
+        }
+        if set.i64_at(&["spec", "revisionHistoryLimit"]).is_some_and(|it| it < 0) {
+            let said =
+                "a negative value retains all historical revisions; a value >= 0 is recommended";
+            found.push(format!("spec.revisionHistoryLimit: {said}"));
+        }
+    }
+    found
 }

@@ -15,6 +15,21 @@ pub(super) fn resource() -> Declaration {
     Declaration {
         group: "storage.k8s.io",
         resource: "storageclasses",
+        warnings: |it, _| {
+            let mut found = Vec::new();
+            for (index, term) in it.items_at(&["allowedTopologies"]).iter().enumerate() {
+                let all = term.items_at(&["matchLabelExpressions"]).iter().enumerate();
+                for (place, expression) in all {
+                    let key = expression.str_at(&["key"]);
+                    if let Some(said) = crate::pod_spec::warnings::of_label(key) {
+                        let at =
+                            format!("allowedTopologies[{index}].matchLabelExpressions[{place}]");
+                        found.push(format!("{at}: {said}"));
+                    }
+                }
+            }
+            found
+        },
         default: |it| {
             it.default_at(&["reclaimPolicy"], "Delete");
             it.default_at(&["volumeBindingMode"], "Immediate");
