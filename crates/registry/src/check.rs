@@ -228,6 +228,11 @@ pub(crate) fn invalid_shown(path: &Path<'_>, shown: &str, detail: &str, errors: 
     });
 }
 
+/// An error whose value is not shown: `Invalid value: detail`.
+pub(crate) fn invalid_unshown(path: &Path<'_>, detail: &str, errors: &mut FieldErrors) {
+    invalid_shown(path, detail, "", errors);
+}
+
 /// A struct that is none of those supported: `Unsupported value: {"Type":...}: supported values: ...`.
 pub(crate) fn not_supported_shown(
     path: &Path<'_>,

@@ -349,6 +349,14 @@ impl BuiltIn {
         std::ptr::eq(served.facts, self.served[0].facts)
     }
 
+    /// Which part is changed: a count that is written through `scale` is a change of the object itself.
+    fn written<'p>(&self, part: Part<'p>) -> Part<'p> {
+        match part {
+            Part::Other("scale") if self.declaration.rules.scale.is_some() => Part::Main,
+            other => other,
+        }
+    }
+
     fn set_version(value: &mut Value, served: &Served) {
         value.set_at(&["apiVersion"], served.facts.api_version());
         value.set_at(&["kind"], served.facts.kind);
@@ -437,6 +445,7 @@ impl AnyResource for BuiltIn {
     }
 
     fn prepare_update(&self, part: Part<'_>, value: &mut Value, old: &Value) {
+        let part = self.written(part);
         conform::empty_lists_are_null(api::schema(), self.served[0].node, value);
         match part {
             Part::Main => {
@@ -475,6 +484,7 @@ impl AnyResource for BuiltIn {
     }
 
     fn validate_update(&self, part: Part<'_>, value: &Value, old: &Value) -> FieldErrors {
+        let part = self.written(part);
         let mut errors = FieldErrors::new();
         let namespaced = self.served[0].facts.namespaced;
         metadata::validate(value, namespaced, metadata::path_segment_name, &mut errors);

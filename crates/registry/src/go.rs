@@ -225,17 +225,7 @@ const DEVICES: &[Field] = &[
     Field(
         "Config",
         "config",
-        List(&[
-            Field("Requests", "requests", Plain),
-            Field(
-                "Opaque",
-                "opaque",
-                Pointer(&[
-                    Field("Driver", "driver", Text),
-                    Field("Parameters", "parameters", Plain),
-                ]),
-            ),
-        ]),
+        List(&[Field("Requests", "requests", Plain), Field("Opaque", "opaque", Pointer(OPAQUE))]),
     ),
 ];
 
@@ -245,6 +235,51 @@ pub(crate) const DEVICE_CLAIM_SPEC: &[Field] = &[Field("Devices", "devices", Str
 /// The spec of a template of such claims, without metadata.
 pub(crate) const DEVICE_CLAIM_TEMPLATE_SPEC: &[Field] =
     &[Field("Spec", "spec", Struct(DEVICE_CLAIM_SPEC))];
+
+/// What a claim of devices was given.
+pub(crate) const ALLOCATION: &[Field] = &[
+    Field(
+        "Devices",
+        "devices",
+        Struct(&[
+            Field(
+                "Results",
+                "results",
+                List(&[
+                    Field("Request", "request", Text),
+                    Field("Driver", "driver", Text),
+                    Field("Pool", "pool", Text),
+                    Field("Device", "device", Text),
+                    Field("AdminAccess", "adminAccess", Plain),
+                    Field("Tolerations", "tolerations", List(TOLERATION)),
+                    Field("BindingConditions", "bindingConditions", Plain),
+                    Field("BindingFailureConditions", "bindingFailureConditions", Plain),
+                    Field("ShareID", "shareID", Plain),
+                    Field("ConsumedCapacity", "consumedCapacity", Plain),
+                ]),
+            ),
+            Field(
+                "Config",
+                "config",
+                List(&[
+                    Field("Source", "source", Text),
+                    Field("Requests", "requests", Plain),
+                    Field("Opaque", "opaque", Pointer(OPAQUE)),
+                ]),
+            ),
+        ]),
+    ),
+    Field(
+        "NodeSelector",
+        "nodeSelector",
+        Pointer(&[Field("NodeSelectorTerms", "nodeSelectorTerms", List(pod::NODE_TERM))]),
+    ),
+    Field("AllocationTimestamp", "allocationTimestamp", Plain),
+];
+
+/// Parameters for a driver.
+const OPAQUE: &[Field] =
+    &[Field("Driver", "driver", Text), Field("Parameters", "parameters", Plain)];
 
 /// A version of a custom resource, once what all versions share stands elsewhere.
 pub(crate) const CRD_VERSION: &[Field] = &[
@@ -337,6 +372,31 @@ fn internal_pod_spec(spec: &Value) -> Value {
 /// How the specs of two pods differ.
 pub(crate) fn pod_difference(before: &Value, after: &Value) -> String {
     difference(&internal_pod_spec(before), &internal_pod_spec(after), pod::SPEC)
+}
+
+/// Conditions on one line, in the order of Go's fields.
+pub(crate) fn conditions(all: &[Value]) -> String {
+    let members =
+        ["type", "status", "observedGeneration", "lastTransitionTime", "reason", "message"];
+    let one = |condition: &Value| {
+        let told = members.iter().filter_map(|it| Some((it, condition.get(it)?)));
+        let told = told.map(|(name, it)| format!("{name:?}:{}", apimachinery::json::to_string(it)));
+        format!("{{{}}}", told.collect::<Vec<_>>().join(","))
+    };
+    if all.is_empty() {
+        return "null".into();
+    }
+    format!("[{}]", all.iter().map(one).collect::<Vec<_>>().join(","))
+}
+
+/// Terms of a selector of nodes on one line; `null` where there are none.
+pub(crate) fn node_terms(terms: &[Value]) -> String {
+    compact_list(terms, pod::NODE_TERM)
+}
+
+/// One of them.
+pub(crate) fn node_term(term: &Value) -> String {
+    compact(term, pod::NODE_TERM)
 }
 
 /// A pod template on one line: metadata by its JSON names, then the spec.

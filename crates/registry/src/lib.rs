@@ -15,6 +15,7 @@ mod pod_spec;
 mod removed;
 pub mod resources;
 mod rules;
+mod status;
 pub mod table;
 
 use std::borrow::Cow;

@@ -226,6 +226,13 @@ pub(crate) fn ip(text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
     errors.invalid_all(path, text, validation::ip(text));
 }
 
+/// An address that may stay if it was there before, whatever is said of it today.
+pub(crate) fn kept_ip(text: &str, before: &[&str], path: &Path<'_>, errors: &mut FieldErrors) {
+    if !before.contains(&text) {
+        ip(text, path, errors);
+    }
+}
+
 /// A reference with a group, a kind and a name.
 pub(crate) fn optional_group(of: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     crate::check::optional_name(of, "apiGroup", validation::dns1123_subdomain, path, errors);

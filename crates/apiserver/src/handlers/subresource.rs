@@ -197,12 +197,14 @@ fn scaled(
     live: &Value,
     wanted: &Value,
 ) -> Result<Value, Status> {
-    let given = wanted.str_at(&["metadata", "name"]);
     let mut errors = FieldErrors::new();
     let replicas = wanted.i64_at(&["spec", "replicas"]).unwrap_or_default();
-    if given.is_empty() {
-        errors.required(&Path::new("metadata").child("name"), "name or generateName is required");
-    }
+    registry::metadata::validate(
+        wanted,
+        target.served.facts.namespaced,
+        registry::metadata::subdomain_name,
+        &mut errors,
+    );
     // A custom resource is checked as a whole.
     if replicas < 0 && !target.resource().is_custom() {
         let spec = Path::new("spec");

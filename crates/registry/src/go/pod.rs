@@ -91,7 +91,7 @@ const NODE_REQUIREMENT: &[Field] = &[
     Field("Values", "values", Plain),
 ];
 
-const NODE_TERM: &[Field] = &[
+pub(super) const NODE_TERM: &[Field] = &[
     Field("MatchExpressions", "matchExpressions", List(NODE_REQUIREMENT)),
     Field("MatchFields", "matchFields", List(NODE_REQUIREMENT)),
 ];

@@ -6,7 +6,7 @@ use apimachinery::{FieldErrors, Path, Value};
 use super::label_keys;
 use crate::check;
 
-pub(super) const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+pub(crate) const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 pub(super) const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
 /// Checks the affinity of a pod.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::webhooks::{self, FAILURE_POLICIES, GROUP, REINVOCATION};
 use crate::declaration::{Alternative, Declaration, Generation, MetadataChecks};
 use crate::rules::{self, each};
-use crate::{Rules, check, expressions, table};
+use crate::{Rules, check, expressions, status, table};
 
 const EITHER: &str = "validations or auditAnnotations must contain at least one item";
 const EXCLUSIVE: &str = "name and selector are mutually exclusive";
@@ -42,10 +42,26 @@ pub(super) fn validating() -> Declaration {
             validations(&it["spec"], &path, errors);
             expressions::policy(&it["spec"], &path, errors);
         },
+        prepare_status: status::keep_metadata,
+        validate_status,
         row: |it, now| policy_row(it, "validations", now),
         rules: Rules { has_status: true, ..COMMON.rules },
         ..COMMON
     }
+}
+
+/// Warnings of expressions say what of, and conditions are complete.
+fn validate_status(policy: &Value, _old: &Value, errors: &mut FieldErrors) {
+    let path = Path::new("status");
+    let at = path.child("typeChecking");
+    let checking = &policy["status"]["typeChecking"];
+    each(checking, "expressionWarnings", &at, errors, |warning, at, errors| {
+        check::required_text(warning, "warning", at, errors);
+        if warning.str_at(&["fieldRef"]).trim().is_empty() {
+            errors.required(&at.child("fieldRef"), "");
+        }
+    });
+    status::conditions(&policy["status"], &path, errors);
 }
 
 pub(super) fn mutating() -> Declaration {

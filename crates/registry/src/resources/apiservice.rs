@@ -4,7 +4,8 @@ use apimachinery::{FieldErrors, Path, Value, validation, value};
 use jiff::Timestamp;
 
 use crate::declaration::Declaration;
-use crate::{Rules, check, metadata, table};
+use crate::rules::each;
+use crate::{Rules, check, metadata, status, table};
 
 const GROUP_PRIORITY_MAX: i64 = 20_000;
 const VERSION_PRIORITY_MAX: i64 = 1_000;
@@ -21,7 +22,16 @@ pub(super) fn resource() -> Declaration {
         },
         name: metadata::path_segment_name,
         prepare_create,
+        prepare_status: |it, old| {
+            let members = ["labels", "annotations", "finalizers", "ownerReferences"];
+            status::keep_members(it, old, &members);
+        },
         validate,
+        validate_status: |it, _, errors| {
+            each(&it["status"], "conditions", &Path::new("status"), errors, |it, at, errors| {
+                check::one_of(it, "status", &["True", "False", "Unknown"], at, errors);
+            });
+        },
         row,
         rules: Rules { has_status: true, unconditional_update: false, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN

@@ -5,8 +5,9 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
 use super::certificatesigningrequest::signer_name;
+use super::pod_certificate_status;
 use crate::declaration::{Alternative, Declaration, FieldLabel};
-use crate::{Rules, check, rules};
+use crate::{Rules, check, rules, status};
 
 const GROUP: &str = "certificates.k8s.io";
 /// The shortest and the longest life of a certificate that may be asked for, in seconds.
@@ -69,6 +70,8 @@ pub(super) fn pod_certificate_request() -> Declaration {
             let root = Path::new("");
             rules::immutable(it, old, "spec", &root, errors);
         },
+        prepare_status: status::keep_metadata,
+        validate_status: pod_certificate_status::validate,
         fields: REQUEST_FIELDS,
         rules: Rules { has_status: true, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN

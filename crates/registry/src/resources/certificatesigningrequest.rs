@@ -6,9 +6,10 @@ use base64::prelude::BASE64_STANDARD;
 use compact_str::CompactString;
 use jiff::Timestamp;
 
+use super::pem;
 use crate::declaration::{Declaration, FieldLabel};
 use crate::rules;
-use crate::{Part, Rules, check, metadata, table};
+use crate::{Part, Rules, check, metadata, status, table};
 
 const USAGES: &[&str] = &[
     "any",
@@ -62,6 +63,7 @@ pub(super) fn resource() -> Declaration {
         },
         name: metadata::path_segment_name,
         prepare_update: |it, old| keep(it, old, "spec"),
+        prepare_status: keep_decisions,
         prepare_subresource: |_, it, old| {
             keep(it, old, "spec");
             let conditions = it.at(&["status", "conditions"]).cloned();
@@ -86,11 +88,16 @@ pub(super) fn resource() -> Declaration {
                 errors.invalid_text(&path.child("signerName"), SIGNER_LEGACY, detail);
             }
         },
+        validate_update: |it, old, errors| changed(it, old, Through::Main, errors),
         validate_status: |it, old, errors| {
-            conditions(it, errors);
-            same_decisions(it, old, errors);
+            conditions(it, Some(old), errors);
+            certificate(it, old, errors);
+            changed(it, old, Through::Status, errors);
         },
-        validate_subresource: |_, it, _, errors| conditions(it, errors),
+        validate_subresource: |_, it, old, errors| {
+            conditions(it, Some(old), errors);
+            changed(it, old, Through::Approval, errors);
+        },
         fields: FIELDS,
         row,
         rules: Rules { has_status: true, ..Declaration::PLAIN.rules },
@@ -136,7 +143,7 @@ fn validate(request: &Value, errors: &mut FieldErrors) {
         let detail = "may not specify a duration less than 600 seconds (10 minutes)";
         errors.invalid(&path.child("expirationSeconds"), &seconds.into(), detail);
     }
-    conditions(request, errors);
+    conditions(request, None, errors);
 }
 
 /// `example.com/signer-name`
@@ -162,39 +169,112 @@ pub(super) fn signer_name(spec: &Value, path: &Path<'_>, errors: &mut FieldError
     }
 }
 
-fn conditions(request: &Value, errors: &mut FieldErrors) {
+fn of_type<'v>(request: &'v Value, kind: &str) -> Vec<&'v Value> {
+    let all = request.items_at(&["status", "conditions"]).iter();
+    all.filter(|it| it.str_at(&["type"]) == kind).collect()
+}
+
+/// Checks conditions; what was wrong with those before is let be.
+fn conditions(request: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
     let path = Path::new("status");
-    let mut seen = Vec::new();
+    let types = |of: &Value| -> Vec<String> {
+        let all = of.items_at(&["status", "conditions"]).iter();
+        all.map(|it| it.str_at(&["type"]).to_owned()).collect()
+    };
+    let before = old.map(types).unwrap_or_default();
+    let repeated = before.iter().enumerate().any(|(index, it)| before[..index].contains(it));
+    let nameless = before.iter().any(String::is_empty);
+    let both = DECISIONS.iter().all(|it| before.iter().any(|kind| kind == it));
+    let mut seen: Vec<String> = Vec::new();
     rules::each(&request["status"], "conditions", &path, errors, |condition, at, errors| {
         let kind = condition.str_at(&["type"]).to_owned();
-        check::required_text(condition, "type", at, errors);
+        if !nameless {
+            check::required_text(condition, "type", at, errors);
+        }
         let statuses: &[&str] = match kind.as_str() {
             "Approved" | "Denied" | "Failed" => &["True"],
-            _ => &["False", "True", "Unknown"],
+            _ => status::CONDITION_STATUSES,
         };
         rules::required_one_of(condition, "status", statuses, at, errors);
-        if seen.contains(&kind) {
+        let other = DECISIONS.iter().find(|it| **it != kind);
+        let decides = DECISIONS.contains(&kind.as_str());
+        if !both && decides && other.is_some_and(|it| seen.iter().any(|kind| kind == it)) {
+            let detail = "Approved and Denied conditions are mutually exclusive";
+            errors.invalid_text(&path.child("conditions"), &kind, detail);
+        }
+        if !repeated && seen.contains(&kind) {
             errors.duplicate(&at.child("type"), &Value::from(kind.as_str()));
         }
         seen.push(kind);
     });
-    if DECISIONS.iter().all(|it| seen.iter().any(|kind| kind == it)) {
-        let shown = &request["status"]["conditions"];
-        let detail = "Approved and Denied conditions are mutually exclusive";
-        errors.invalid(&path.child("conditions"), shown, detail);
+}
+
+/// Conditions that only an approval changes are what they were, if there are as many.
+fn keep_decisions(request: &mut Value, old: &Value) {
+    for kind in DECISIONS {
+        let before = of_type(old, kind);
+        if of_type(request, kind).len() != before.len() {
+            continue;
+        }
+        let mut before = before.into_iter().cloned();
+        let all = request.items_at_mut(&["status", "conditions"]).iter_mut();
+        for condition in all.filter(|it| it.str_at(&["type"]) == *kind) {
+            if let Some(earlier) = before.next() {
+                *condition = earlier;
+            }
+        }
     }
 }
 
-/// What has been decided stays decided, and only an approval decides.
-fn same_decisions(request: &Value, old: &Value, errors: &mut FieldErrors) {
-    let decisions = |it: &Value| -> Vec<Value> {
-        let all = it.items_at(&["status", "conditions"]).iter();
-        all.filter(|it| DECISIONS.contains(&it.str_at(&["type"]))).cloned().collect()
+/// A new certificate is one. It is not looked at where the one before was none.
+fn certificate(request: &Value, old: &Value, errors: &mut FieldErrors) {
+    let of = |it: &Value| {
+        let text = it.str_at(&["status", "certificate"]);
+        BASE64_STANDARD.decode(text).unwrap_or_default()
     };
-    if decisions(request) != decisions(old) {
-        let path = Path::new("status");
-        let detail = "updates may not add, change or remove Approved and Denied conditions";
-        errors.forbidden(&path.child("conditions"), detail);
+    let (now, before) = (of(request), of(old));
+    if now == before || pem::wrong_certificates(&before).is_some() {
+        return;
+    }
+    if let Some(problem) = pem::wrong_certificates(&now) {
+        let status = Path::new("status");
+        errors.invalid_text(&status.child("certificate"), "<certificate data>", &problem);
+    }
+}
+
+/// Which part of a request is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Through {
+    Main,
+    Status,
+    Approval,
+}
+
+/// What has been decided stays decided, only an approval decides, and a certificate is issued once.
+fn changed(request: &Value, old: &Value, through: Through, errors: &mut FieldErrors) {
+    let path = Path::new("status");
+    let at = path.child("conditions");
+    for kind in ["Approved", "Denied", "Failed"] {
+        if of_type(request, kind).len() < of_type(old, kind).len() {
+            let detail = format!("updates may not remove a condition of type {kind:?}");
+            errors.forbidden(&at, &detail);
+        }
+    }
+    for kind in DECISIONS.iter().filter(|_| through != Through::Approval) {
+        let (now, before) = (of_type(request, kind), of_type(old, kind));
+        if now.len() > before.len() {
+            let detail = format!("updates may not add a condition of type {kind:?}");
+            errors.forbidden(&at, &detail);
+        }
+    }
+    let of = |it: &Value| it.str_at(&["status", "certificate"]).to_owned();
+    if of(request) != of(old) {
+        let at = path.child("certificate");
+        if through != Through::Status {
+            errors.forbidden(&at, "updates may not set certificate content");
+        } else if !of(old).is_empty() {
+            errors.forbidden(&at, "updates may not modify existing certificate content");
+        }
     }
 }
 
@@ -260,6 +340,40 @@ mod tests {
     use apimachinery::value;
 
     use super::*;
+
+    #[test]
+    fn only_an_approval_decides_and_a_certificate_is_one() {
+        let of = |kinds: &[&str], certificate: &str| {
+            let all: Vec<Value> =
+                kinds.iter().map(|it| value!({"type": (*it), "status": "True"})).collect();
+            value!({"status": {"conditions": (all), "certificate": certificate}})
+        };
+        let told = |now: &Value, old: &Value| {
+            let mut errors = FieldErrors::new();
+            let declaration = resource();
+            (declaration.validate_status)(now, old, &mut errors);
+            errors.iter().map(ToString::to_string).collect::<Vec<String>>()
+        };
+        let old = of(&["Approved"], "");
+        assert_eq!(
+            told(&of(&["Denied"], "YWJj"), &old),
+            [
+                "status.certificate: Invalid value: \"<certificate data>\": must contain at least one CERTIFICATE PEM block",
+                "status.conditions: Forbidden: updates may not remove a condition of type \"Approved\"",
+                "status.conditions: Forbidden: updates may not add a condition of type \"Denied\"",
+            ]
+        );
+        assert_eq!(
+            told(&of(&["Approved", "Denied", "Denied"], ""), &old)[..2],
+            [
+                "status.conditions: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive",
+                "status.conditions: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive",
+            ]
+        );
+        let mut new = value!({"status": {"conditions": [{"type": "Approved", "status": "False"}]}});
+        keep_decisions(&mut new, &old);
+        assert_eq!(told(&new, &old), [""; 0]);
+    }
 
     #[test]
     fn conditions_say_when_they_came_to_be() {

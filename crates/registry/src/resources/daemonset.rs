@@ -8,7 +8,7 @@ use super::{printing, workload};
 use crate::check;
 use crate::declaration::{Declaration, MetadataChecks};
 use crate::pod_spec::defaults;
-use crate::table;
+use crate::{status, table};
 
 pub(super) fn resource() -> Declaration {
     Declaration {
@@ -124,7 +124,7 @@ fn rolling_update(rolling: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     check::at_most_all(surge, &surge_at, errors);
 }
 
-fn validate_status(value: &Value, _old: &Value, errors: &mut FieldErrors) {
+fn validate_status(value: &Value, old: &Value, errors: &mut FieldErrors) {
     let counts = [
         "currentNumberScheduled",
         "numberMisscheduled",
@@ -137,6 +137,7 @@ fn validate_status(value: &Value, _old: &Value, errors: &mut FieldErrors) {
         "collisionCount",
     ];
     workload::status_counts(value, &counts, errors);
+    status::never_less(value, old, "collisionCount", errors);
 }
 
 fn row(value: &Value, now: Timestamp) -> Vec<Value> {

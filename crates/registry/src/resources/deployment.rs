@@ -7,7 +7,7 @@ use super::{printing, workload};
 use crate::declaration::{Declaration, MetadataChecks, Scale};
 use crate::pod_spec::defaults;
 use crate::table;
-use crate::{Rules, check, go};
+use crate::{Rules, check, go, status};
 
 pub(super) fn resource() -> Declaration {
     Declaration {
@@ -18,6 +18,7 @@ pub(super) fn resource() -> Declaration {
         },
         default,
         prepare_update,
+        prepare_status: |it, old| status::keep_members(it, old, &["labels"]),
         validate,
         validate_update: workload::same_selector,
         validate_status,
@@ -116,13 +117,7 @@ fn validate_status(value: &Value, old: &Value, errors: &mut FieldErrors) {
         workload::at_most(value, less, "replicas", errors);
     }
     workload::at_most(value, "availableReplicas", "readyReplicas", errors);
-    let path = ["status", "collisionCount"];
-    let (now, before) = (value.i64_at(&path), old.i64_at(&path));
-    if before.is_some() && now.unwrap_or_default() < before.unwrap_or_default() {
-        let at = Path::new("status");
-        let detail = "cannot be decremented";
-        errors.invalid(&at.child("collisionCount"), &now.into(), detail);
-    }
+    status::never_less(value, old, "collisionCount", errors);
 }
 
 fn row(value: &Value, now: Timestamp) -> Vec<Value> {

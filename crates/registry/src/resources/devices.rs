@@ -2,7 +2,7 @@
 
 use apimachinery::{FieldErrors, Path, Value, validation};
 
-use super::device_versions;
+use super::{claim_status, device_versions};
 use crate::declaration::{Declaration, Generation, NameUse};
 use crate::rules::{self, each};
 use crate::{Rules, check, expressions, go, metadata, table};
@@ -34,6 +34,8 @@ pub(super) fn claim() -> Declaration {
         validate_update: |it, old, errors| {
             immutable_spec(it, old, go::DEVICE_CLAIM_SPEC, errors);
         },
+        prepare_status: claim_status::prepare,
+        validate_status: claim_status::validate,
         row: |it, now| {
             vec![it.str_at(&["metadata", "name"]).into(), state(it).into(), table::created(it, now)]
         },
@@ -131,7 +133,7 @@ fn validate_template(template: &Value, errors: &mut FieldErrors) {
 }
 
 /// Which parts of the claim a constraint or configuration may name.
-fn request_names(devices: &Value) -> Vec<String> {
+pub(super) fn request_names(devices: &Value) -> Vec<String> {
     let mut names = Vec::new();
     for request in devices.items_at(&["requests"]) {
         let name = request.str_at(&["name"]);
@@ -178,21 +180,35 @@ fn devices(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     });
 }
 
-fn named_requests(of: &Value, known: &[String], path: &Path<'_>, errors: &mut FieldErrors) {
+pub(super) fn named_requests(
+    of: &Value,
+    known: &[String],
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
     each(of, "requests", path, errors, |name, at, errors| {
-        let text = name.as_str().unwrap_or_default();
-        if text.split('/').count() <= 2 {
-            for part in text.split('/') {
-                errors.invalid_all(at, part, validation::dns1123_label(part));
-            }
-        }
-        if !known.iter().any(|it| it == text) {
-            errors.invalid_text(at, text, NO_REQUEST);
-        }
+        request_reference(name.as_str().unwrap_or_default(), known, at, errors);
     });
 }
 
-fn configuration(of: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+/// The name of a request, or of one of its alternatives.
+pub(super) fn request_reference(
+    text: &str,
+    known: &[String],
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
+    if text.split('/').count() <= 2 {
+        for part in text.split('/') {
+            errors.invalid_all(path, part, validation::dns1123_label(part));
+        }
+    }
+    if !known.iter().any(|it| it == text) {
+        errors.invalid_text(path, text, NO_REQUEST);
+    }
+}
+
+pub(super) fn configuration(of: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let at = path.child("opaque");
     let Some(opaque) = of.get("opaque") else {
         errors.required(&at, "");

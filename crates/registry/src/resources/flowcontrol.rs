@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::declaration::{Declaration, MetadataChecks};
 use crate::rules::each;
-use crate::{check, table};
+use crate::{check, status, table};
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const VERBS: &[&str] =
@@ -27,6 +27,10 @@ pub(super) fn schema() -> Declaration {
             }
         },
         validate: validate_schema,
+        prepare_status: status::keep_metadata,
+        validate_status: |it, _, errors| {
+            status::typed_conditions(&it["status"], &Path::new("status"), errors);
+        },
         row: schema_row,
         metadata_checks: MetadataChecks::New,
         ..Declaration::SPEC_AND_STATUS
@@ -238,6 +242,10 @@ pub(super) fn priority_level() -> Declaration {
         resource: "prioritylevelconfigurations",
         default: level_defaults,
         validate: validate_level,
+        prepare_status: status::keep_metadata,
+        validate_status: |it, _, errors| {
+            status::typed_conditions(&it["status"], &Path::new("status"), errors);
+        },
         row: level_row,
         ..Declaration::SPEC_AND_STATUS
     }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::printing;
 use crate::declaration::Declaration;
 use crate::rules::each;
-use crate::{check, rules, table};
+use crate::{check, rules, status, table};
 
 const PATH_TYPES: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
 /// Where the class of an ingress stood before it had a field.
@@ -33,6 +33,12 @@ pub(super) fn resource() -> Declaration {
         },
         prefix: "ingress",
         validate,
+        validate_status: |it, old, errors| {
+            let status = Path::new("status");
+            let of = |it: &Value| it["status"]["loadBalancer"].clone();
+            let path = status.child("loadBalancer");
+            status::load_balancer((&of(it), &of(old)), None, &path, errors);
+        },
         row,
         ..Declaration::SPEC_AND_STATUS
     }

@@ -6,9 +6,10 @@ use apimachinery::{FieldErrors, Value};
 use compact_str::CompactString;
 use jiff::Timestamp;
 
-use super::{job_checks, printing};
+use super::{job_checks, job_status, printing};
 use crate::declaration::{Declaration, FieldLabel};
 use crate::pod_spec::defaults;
+use crate::status::holds;
 use crate::{Rules, table};
 
 pub(super) fn resource() -> Declaration {
@@ -21,6 +22,7 @@ pub(super) fn resource() -> Declaration {
         validate: job_checks::validate,
         validate_create: forget_taken_over,
         validate_update: job_checks::validate_update,
+        validate_status: job_status::validate,
         fields: FIELDS,
         row,
         rules: Rules { orphans: true, ..Declaration::SPEC_AND_STATUS.rules },
@@ -108,15 +110,9 @@ fn forget_taken_over(job: &Value, errors: &mut FieldErrors) {
     }
 }
 
-/// Whether a condition is true.
-pub(super) fn has_condition(job: &Value, kind: &str) -> bool {
-    let conditions = job.items_at(&["status", "conditions"]);
-    conditions.iter().any(|it| it.str_at(&["type"]) == kind && it.str_at(&["status"]) == "True")
-}
-
 fn status(job: &Value) -> &'static str {
     for kind in ["Complete", "Failed"] {
-        if has_condition(job, kind) {
+        if holds(job, kind) {
             return kind;
         }
     }
@@ -124,7 +120,7 @@ fn status(job: &Value) -> &'static str {
         return "Terminating";
     }
     let rest = ["Suspended", "FailureTarget", "SuccessCriteriaMet"];
-    rest.into_iter().find(|kind| has_condition(job, kind)).unwrap_or("Running")
+    rest.into_iter().find(|kind| holds(job, kind)).unwrap_or("Running")
 }
 
 fn completions(job: &Value) -> String {

@@ -4,7 +4,7 @@ use apimachinery::labels::Selector;
 use apimachinery::validation;
 use apimachinery::{FieldErrors, Path, Value};
 
-use super::{job, pod_group_checks, workload};
+use super::{job, job_status, pod_group_checks, workload};
 use crate::check;
 use crate::pod_spec::validate as pod_checks;
 
@@ -16,6 +16,8 @@ const MANAGED_BY_LENGTH_MAX: usize = 63;
 const RULES_MAX: usize = 20;
 /// The most exit codes of a rule.
 const EXIT_CODES_MAX: usize = 255;
+/// The longest list of indexes that are to succeed, in bytes.
+const SUCCEEDED_INDEXES_MAX: usize = 64 * 1024;
 const NEEDS_INDEXES: &str = "requires indexed completion mode";
 
 /// Checks a job.
@@ -297,15 +299,41 @@ fn success_policy(spec: &Value, policy: &Value, path: &Path<'_>, errors: &mut Fi
             let detail = "at least one of succeededCount or succeededIndexes must be specified";
             errors.required(&at, detail);
         }
-        check::non_negative(rule, &["succeededCount"], &at, errors);
         let all = spec.i64_at(&["completions"]).unwrap_or_default();
-        if let Some(count) = count.filter(|it| *it > all) {
-            let detail = format!(
-                "must be less than or equal to {all} (the number of specified completions)"
-            );
-            errors.invalid(&at.child("succeededCount"), &count.into(), &detail);
+        let named = rule.get("succeededIndexes").and_then(Value::as_str);
+        let named = named.map(|it| succeeded_indexes(it, all, &at, errors));
+        check::non_negative(rule, &["succeededCount"], &at, errors);
+        let limits = [
+            (Some(all), "the number of specified completions"),
+            (named, "the number of indexes in the specified succeededIndexes field"),
+        ];
+        for (limit, what) in limits {
+            if let (Some(count), Some(limit)) = (count, limit)
+                && count > limit
+            {
+                let detail = format!("must be less than or equal to {limit} ({what})");
+                errors.invalid(&at.child("succeededCount"), &count.into(), &detail);
+            }
         }
     }
+}
+
+/// Checks the indexes that are to succeed; how many they are.
+fn succeeded_indexes(
+    indexes: &str,
+    completions: i64,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) -> i64 {
+    let at = path.child("succeededIndexes");
+    if indexes.len() > SUCCEEDED_INDEXES_MAX {
+        errors.too_long(&at, SUCCEEDED_INDEXES_MAX);
+    }
+    job_status::well_formed(indexes, completions).unwrap_or_else(|problem| {
+        let detail = format!("error parsing succeededIndexes: {problem}");
+        errors.invalid_text(&at, indexes, &detail);
+        0
+    })
 }
 
 /// Checks a change of a job.

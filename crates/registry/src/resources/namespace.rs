@@ -76,10 +76,6 @@ fn prepare_subresource(_name: &str, value: &mut Value, old: &Value) {
 }
 
 fn validate(value: &Value, errors: &mut FieldErrors) {
-    finalizers(value, errors);
-}
-
-fn finalizers(value: &Value, errors: &mut FieldErrors) {
     let spec = Path::new("spec");
     let path = spec.child("finalizers");
     for finalizer in value.items_at(&["spec", "finalizers"]).iter().filter_map(Value::as_str) {
@@ -91,7 +87,8 @@ fn validate_status(value: &Value, _old: &Value, errors: &mut FieldErrors) {
     let status = Path::new("status");
     let phase = value.str_at(&["status", "phase"]);
     let deleting = value.at(&["metadata", "deletionTimestamp"]).is_some();
-    let path = status.child("phase");
+    // Upstream writes the member so.
+    let path = status.child("Phase");
     if !deleting && phase != "Active" {
         errors.invalid_text(&path, phase, "may only be 'Active' if `deletionTimestamp` is empty");
     }
@@ -105,7 +102,12 @@ fn validate_status(value: &Value, _old: &Value, errors: &mut FieldErrors) {
 }
 
 fn validate_subresource(_name: &str, value: &Value, _old: &Value, errors: &mut FieldErrors) {
-    finalizers(value, errors);
+    let spec = Path::new("spec");
+    let path = spec.child("finalizers");
+    for (index, finalizer) in value.items_at(&["spec", "finalizers"]).iter().enumerate() {
+        let text = finalizer.as_str().unwrap_or_default();
+        errors.invalid_all(&path.index(index), text, validation::core_finalizer_name(text));
+    }
 }
 
 fn row(value: &Value, now: Timestamp) -> Vec<Value> {

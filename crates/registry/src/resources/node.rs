@@ -4,13 +4,15 @@ use apimachinery::{FieldErrors, Path, Value, validation};
 use compact_str::CompactString;
 use jiff::Timestamp;
 
+use super::node_config;
 use crate::check;
 use crate::declaration::{Declaration, FieldLabel};
 use crate::rules::{self, each};
 use crate::{Rules, table};
 
 const TAINT_EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
-const UPDATES: &str = "node updates may only change labels, taints, or capacity (or configSource, if the DynamicKubeletConfig feature gate is enabled)";
+/// The longest name of a feature, in characters.
+const FEATURE_MAX: usize = 253;
 
 /// The selectable fields.
 const FIELDS: &[FieldLabel] = &[FieldLabel::new("spec.unschedulable", |it| {
@@ -28,7 +30,7 @@ pub(super) fn resource() -> Declaration {
         },
         validate,
         validate_update,
-        validate_status: |value, _, errors| validate(value, errors),
+        validate_status: validate_update,
         fields: FIELDS,
         row,
         created_with_status: true,
@@ -38,25 +40,52 @@ pub(super) fn resource() -> Declaration {
 }
 
 fn validate(node: &Value, errors: &mut FieldErrors) {
-    let (metadata, spec, status) = (Path::new("metadata"), Path::new("spec"), Path::new("status"));
+    let (metadata, spec) = (Path::new("metadata"), Path::new("spec"));
     // Upstream names taints as if they stood in metadata.
     taints(&node["spec"], &metadata, errors);
+    resources(node, errors);
+    let swap = node.i64_at(&["status", "nodeInfo", "swap", "capacity"]);
+    if let Some(swap) = swap.filter(|it| *it <= 0) {
+        let at = metadata.child("nodeSwapStatus");
+        errors.invalid(&at.child("capacity"), &swap.into(), "must be greater than 0");
+    }
+    features(node, errors);
+    pod_cidrs(&node["spec"], &spec, errors);
+}
+
+fn resources(node: &Value, errors: &mut FieldErrors) {
+    let status = Path::new("status");
     for member in ["capacity", "allocatable"] {
         let at = status.child(member);
         for (name, text) in rules::quantities(&node["status"], member) {
-            rules::amount(name, text, &at.key(name), errors);
+            rules::amount(name, text, &at.child(name), errors);
         }
     }
+}
+
+/// Features that a node says it has: in order, each once.
+fn features(node: &Value, errors: &mut FieldErrors) {
+    let status = Path::new("status");
+    let mut before: Option<String> = None;
     each(&node["status"], "declaredFeatures", &status, errors, |feature, at, errors| {
         let name = feature.as_str().unwrap_or_default();
-        if !is_feature(name) {
-            let detail = format!(
-                "invalid feature name {name:?}: must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes"
-            );
-            errors.invalid_text(at, name, &detail);
+        match &before {
+            Some(before) if before == name => errors.duplicate(at, feature),
+            Some(before) if before.as_str() > name => {
+                errors.invalid(at, feature, "list must be sorted alphabetically");
+            }
+            _ => {}
         }
+        before = Some(name.to_owned());
+        let detail = if name.len() > FEATURE_MAX {
+            format!("must be no more than {FEATURE_MAX} characters")
+        } else if is_feature(name) {
+            return;
+        } else {
+            "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes".to_owned()
+        };
+        errors.invalid_text(at, name, &format!("invalid feature name {name:?}: {detail}"));
     });
-    pod_cidrs(&node["spec"], &spec, errors);
 }
 
 fn is_feature(name: &str) -> bool {
@@ -115,11 +144,19 @@ fn pod_cidrs(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
+/// What is wrong with a change, of the node or of its status.
 fn validate_update(node: &Value, old: &Value, errors: &mut FieldErrors) {
-    let path = Path::new("spec");
-    let (mut spec, before) = (node["spec"].clone(), &old["spec"]);
-    let then = networks(before);
-    if !then.is_empty() && networks(&spec) != then {
+    let (metadata, path) = (Path::new("metadata"), Path::new("spec"));
+    resources(node, errors);
+    features(node, errors);
+    addresses(node, errors);
+    let (spec, before) = (&node["spec"], &old["spec"]);
+    let (now, then) = (networks(spec), networks(before));
+    let changes = match now.len() == then.len() {
+        true => now.iter().zip(&then).filter(|(now, then)| now != then).count(),
+        false => 1,
+    };
+    for _ in 0..changes.min(then.len()) {
         let detail = "node updates may not change podCIDR except from \"\" to valid";
         errors.forbidden(&path.child("podCIDRs"), detail);
     }
@@ -128,15 +165,34 @@ fn validate_update(node: &Value, old: &Value, errors: &mut FieldErrors) {
         let detail = "node updates may not change providerID except from \"\" to valid";
         errors.forbidden(&path.child("providerID"), detail);
     }
-    let allowed = ["podCIDR", "podCIDRs", "providerID", "taints", "unschedulable", "configSource"];
-    let mut before = before.clone();
-    for member in allowed {
-        spec.remove_at(&[member]);
-        before.remove_at(&[member]);
+    if let Some(source) = spec.get("configSource") {
+        node_config::source(source, node_config::In::Spec, &path.child("configSource"), errors);
     }
-    if spec != before {
-        errors.forbidden(&path, UPDATES);
+    if let Some(config) = node.at(&["status", "config"]) {
+        let status = Path::new("status");
+        node_config::status(config, &status.child("config"), errors);
     }
+    taints(spec, &metadata, errors);
+    if spec.str_at(&["externalID"]) != before.str_at(&["externalID"]) {
+        errors.forbidden(&path.child("externalID"), "may not be updated");
+    }
+}
+
+/// Addresses, each once.
+fn addresses(node: &Value, errors: &mut FieldErrors) {
+    let status = Path::new("status");
+    let mut seen: Vec<Value> = Vec::new();
+    each(&node["status"], "addresses", &status, errors, |address, at, errors| {
+        if seen.contains(address) {
+            let shown = check::go_struct(address, &[("Type", "type"), ("Address", "address")]);
+            errors.push(apimachinery::field::FieldError {
+                kind: apimachinery::field::ErrorType::Duplicate,
+                field: at.to_string(),
+                body: format!("Duplicate value: {shown}"),
+            });
+        }
+        seen.push(address.clone());
+    });
 }
 
 fn row(node: &Value, now: Timestamp) -> Vec<Value> {

@@ -1,14 +1,14 @@
 //! PersistentVolumeClaim.
 
 use apimachinery::quantity::Quantity;
-use apimachinery::{FieldErrors, Path, Value};
+use apimachinery::{FieldErrors, Path, Value, validation};
 use jiff::Timestamp;
 
 use super::persistentvolume::{CLASS, CLASS_OLD};
 use super::printing;
 use crate::declaration::Declaration;
 use crate::pod_spec::claims;
-use crate::{Rules, check, go, table};
+use crate::{Rules, check, go, rules, table};
 
 const UPDATES: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n";
 /// Where the class of a claim stood before it had a field.
@@ -32,6 +32,7 @@ pub(super) fn resource() -> Declaration {
         prepare_create,
         validate,
         validate_update,
+        validate_status,
         row,
         rules: Rules { has_status: true, returns_deleted: true, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN
@@ -86,9 +87,9 @@ fn validate_update(claim: &Value, old: &Value, errors: &mut FieldErrors) {
         keep(&mut spec, &["storageClassName"]);
     }
     if claim.str_at(&["status", "phase"]) == "Bound" {
-        keep(&mut spec, &["resources", "requests"]);
+        keep(&mut spec, &["resources", "requests", "storage"]);
+        keep(&mut spec, &["volumeAttributesClassName"]);
     }
-    keep(&mut spec, &["volumeAttributesClassName"]);
     if &spec != before {
         let diff = go::difference(before, &spec, go::CLAIM_SPEC);
         errors.forbidden(&path, &format!("{UPDATES}{diff}"));
@@ -101,17 +102,90 @@ fn validate_update(claim: &Value, old: &Value, errors: &mut FieldErrors) {
         && now < then
     {
         let capacity = Quantity::parse(old.str_at(&["status", "capacity", "storage"])).ok();
-        if capacity.is_none_or(|it| now < it) {
+        if capacity.is_some_and(|it| now <= it) {
             let detail = "field can not be less than status.capacity";
-            errors.forbidden(&requests.key("storage"), detail);
+            errors.forbidden(&requests.child("storage"), detail);
         }
     }
     check::immutable(
         claim["spec"].get("volumeMode"),
         before.get("volumeMode"),
-        &path.child("volumeMode"),
+        &Path::new("volumeMode"),
         errors,
     );
+    attributes_class(claim, old, &path.child("volumeAttributesClassName"), errors);
+}
+
+/// A class that a volume has may become another one, but not go.
+fn attributes_class(claim: &Value, old: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let class = |it: &Value| it.at(&["spec", "volumeAttributesClassName"]).cloned();
+    let (now, has) = (class(claim), ["status", "currentVolumeAttributesClassName"]);
+    if now == class(old) || old.at(&has).is_none() {
+        return;
+    }
+    let what = match now.as_ref().map(|it| it.as_str().unwrap_or_default()) {
+        None => "nil",
+        Some("") => "empty string",
+        Some(_) => return,
+    };
+    let detail = format!(
+        "update to {what} is forbidden when status.currentVolumeAttributesClassName is not nil"
+    );
+    errors.forbidden(path, &detail);
+}
+
+/// What of a claim is being done to its size.
+const RESIZES: &[&str] = &[
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
+
+fn validate_status(claim: &Value, _old: &Value, errors: &mut FieldErrors) {
+    let (path, status) = (Path::new("status"), &claim["status"]);
+    if claim.items_at(&["spec", "accessModes"]).is_empty() {
+        // Upstream writes the member so.
+        errors.required(&Path::new("Spec").child("accessModes"), "");
+    }
+    let at = path.child("capacity");
+    for (name, text) in rules::quantities(status, "capacity") {
+        quantity(text, &at.key(name), errors);
+    }
+    let at = path.child("allocatedResourceStatuses");
+    for (name, state) in rules::quantities(status, "allocatedResourceStatuses") {
+        resource_name(name, &at, errors);
+        if !RESIZES.contains(&state) {
+            errors.not_supported(&at, &name.into(), RESIZES.iter().copied());
+        }
+    }
+    let at = path.child("allocatedResources");
+    for (name, text) in rules::quantities(status, "allocatedResources") {
+        if resource_name(name, &at, errors) {
+            quantity(text, &at.key(name), errors);
+        }
+    }
+}
+
+/// The name of a resource that a claim can have; says whether it is one.
+fn resource_name(name: &str, path: &Path<'_>, errors: &mut FieldErrors) -> bool {
+    let problems = validation::qualified_name(name);
+    if problems.is_empty() {
+        if validation::is_native_resource(name) && name != "storage" {
+            errors.not_supported(path, &name.into(), ["storage"]);
+            return false;
+        }
+        return true;
+    }
+    errors.invalid_all(path, name, problems);
+    false
+}
+
+fn quantity(text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    if let Some(value) = Quantity::parse(text).ok().map(|it| it.value()).filter(|it| *it < 0) {
+        errors.invalid(path, &value.into(), "must be a valid resource quantity");
+    }
 }
 
 fn row(claim: &Value, now: Timestamp) -> Vec<Value> {

@@ -3,7 +3,7 @@
 use apimachinery::{FieldErrors, Path, Value, value};
 use compact_str::CompactString;
 
-use super::{pod_row, pod_update};
+use super::{pod_row, pod_status, pod_update};
 use crate::declaration::{Declaration, DeletionRule, FieldLabel};
 use crate::pod_spec::{containers, defaults, label_keys, resources, validate as checks};
 use crate::{Generation, Rules};
@@ -13,11 +13,12 @@ pub(super) fn resource() -> Declaration {
         resource: "pods",
         default: defaults::pod,
         prepare_create,
-        prepare_status: pod_update::prepare_status,
+        prepare_status: pod_status::prepare,
         prepare_subresource: pod_update::prepare_subresource,
         validate,
+        validate_create,
         validate_update: pod_update::validate_update,
-        validate_status: pod_update::validate_status,
+        validate_status: pod_status::validate,
         validate_subresource: pod_update::validate_subresource,
         warnings,
         row: pod_row::row,
@@ -71,7 +72,8 @@ fn prepare_create(pod: &mut Value) {
     }
 }
 
-fn validate(pod: &Value, errors: &mut FieldErrors) {
+/// Everything wrong with a pod, new or changed.
+pub(super) fn validate(pod: &Value, errors: &mut FieldErrors) {
     let empty = Value::object();
     let spec = pod.get("spec").unwrap_or(&empty);
     let path = Path::new("spec");
@@ -88,6 +90,15 @@ fn validate(pod: &Value, errors: &mut FieldErrors) {
     if !spec.str_at(&["nodeName"]).is_empty() && !spec.items_at(&["schedulingGates"]).is_empty() {
         let detail = "cannot be set until all schedulingGates have been cleared";
         errors.forbidden(&path.child("nodeName"), detail);
+    }
+}
+
+/// What a new pod may not have.
+fn validate_create(pod: &Value, errors: &mut FieldErrors) {
+    pod_update::mirror(pod, errors);
+    let path = Path::new("spec");
+    if !pod.items_at(&["spec", "ephemeralContainers"]).is_empty() {
+        errors.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
     }
 }
 

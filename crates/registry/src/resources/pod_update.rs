@@ -2,14 +2,20 @@
 
 use apimachinery::{FieldErrors, Path, Value};
 
-use crate::check;
-use crate::pod_spec::{resources, scheduling, validate as checks};
+use super::{pod, pod_resize};
+use crate::pod_spec::scheduling::{self, REQUIRED};
+use crate::status::{self, copy};
+use crate::{check, go};
+
+/// Marks the pod that stands for a static one.
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
+const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 const UPDATES: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n";
-const RESIZES: &str = "only cpu and memory resources for containers are mutable";
 
 /// Checks a change of a pod itself.
 pub(super) fn validate_update(pod: &Value, old: &Value, errors: &mut FieldErrors) {
+    annotations(pod, old, errors);
     let path = Path::new("spec");
     for list in ["containers", "initContainers"] {
         let count = |of: &Value| of.items_at(&["spec", list]).len();
@@ -42,7 +48,7 @@ pub(super) fn validate_update(pod: &Value, old: &Value, errors: &mut FieldErrors
     }
     gated(&mut allowed, before, &path, errors);
     if &allowed != before {
-        let diff = crate::go::pod_difference(before, &allowed);
+        let diff = go::pod_difference(before, &allowed);
         errors.forbidden(&path, &format!("{UPDATES}{diff}"));
     }
 }
@@ -105,129 +111,126 @@ fn gated(allowed: &mut Value, before: &Value, path: &Path<'_>, errors: &mut Fiel
     if earlier.is_empty() {
         return;
     }
-    let kept = before.get("nodeSelector").and_then(Value::as_object);
-    let mut narrowed = kept.into_iter().flat_map(apimachinery::Object::iter);
-    let now = allowed.get("nodeSelector").cloned().unwrap_or_default();
-    if narrowed.any(|(key, value)| now.get(key) != Some(value)) {
-        let detail = "only additions are allowed (no mutations or deletions)";
-        check::invalid_shown(
-            &path.child("nodeSelector"),
-            &apimachinery::json::to_string(&now),
-            detail,
-            errors,
-        );
-    }
+    narrowed(allowed, before, &path.child("nodeSelector"), errors);
     copy(before, allowed, &["nodeSelector"]);
-    if before.at(&["affinity", "nodeAffinity"]).is_none() {
-        allowed.remove_at(&["affinity", "nodeAffinity"]);
-        if before.get("affinity").is_none()
-            && allowed.get("affinity").and_then(Value::as_object).is_some_and(|it| it.is_empty())
-        {
+    let affinity = ["affinity", "nodeAffinity"];
+    let (now, then) = (allowed.at(&affinity), before.at(&affinity));
+    if now != then {
+        let place = path.child("affinity");
+        terms(now, then, &place.child("nodeAffinity"), errors);
+        copy(before, allowed, &affinity);
+        let empty = allowed.get("affinity").and_then(Value::as_object);
+        if before.get("affinity").is_none() && empty.is_some_and(apimachinery::Object::is_empty) {
             allowed.remove_at(&["affinity"]);
         }
     }
 }
 
-fn copy(from: &Value, to: &mut Value, path: &[&str]) {
-    match from.at(path) {
-        Some(value) => to.set_at(path, value.clone()),
-        None => {
-            to.remove_at(path);
-        }
+/// Labels of the node may be asked for besides those that were.
+fn narrowed(spec: &Value, before: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let kept = before.get("nodeSelector").and_then(Value::as_object);
+    let mut kept = kept.into_iter().flat_map(apimachinery::Object::iter);
+    let now = spec.get("nodeSelector").cloned().unwrap_or_default();
+    if kept.any(|(key, value)| now.get(key) != Some(value)) {
+        let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        check::invalid_shown(path, &apimachinery::json::to_string(&now), detail, errors);
     }
 }
 
-/// The class of a pod is decided when it is made.
-pub(super) fn prepare_status(pod: &mut Value, old: &Value) {
-    if pod.str_at(&["status", "qosClass"]).is_empty() {
-        copy(old, pod, &["status", "qosClass"]);
-    }
-}
-
-/// Checks a change of status.
-pub(super) fn validate_status(pod: &Value, old: &Value, errors: &mut FieldErrors) {
-    let path = Path::new("status");
-    let class = |it: &Value| it.str_at(&["status", "qosClass"]).to_owned();
-    if class(pod) != class(old) {
-        let at = path.child("qosClass");
-        errors.invalid_text(&at, &class(pod), "field is immutable");
-    }
-    let node = pod.str_at(&["status", "nominatedNodeName"]);
-    if !node.is_empty() {
-        let problems = apimachinery::validation::dns1123_subdomain(node);
-        errors.invalid_all(&path.child("nominatedNodeName"), node, problems);
-    }
-    for list in ["containerStatuses", "initContainerStatuses"] {
-        ended_again(pod, old, list, &path, errors);
-    }
-    addresses(pod, &path, errors);
-}
-
-/// A container that ended and is not started again stays ended.
-fn ended_again(pod: &Value, old: &Value, list: &str, path: &Path<'_>, errors: &mut FieldErrors) {
-    let policy = old.str_at(&["spec", "restartPolicy"]);
-    if policy == "Always" {
+/// What is asked of nodes may grow within the terms that there were, where there were any; what is preferred may change.
+fn terms(now: Option<&Value>, before: Option<&Value>, path: &Path<'_>, errors: &mut FieldErrors) {
+    let of = |it: Option<&Value>| -> Vec<Value> {
+        it.map_or_else(Vec::new, |it| it.items_at(&[REQUIRED, "nodeSelectorTerms"]).to_vec())
+    };
+    let (now, before) = (of(now), of(before));
+    if before.is_empty() {
         return;
     }
-    let statuses = path.child(list);
-    let ended = |it: &Value| it.at(&["state", "terminated"]).cloned();
-    for (index, before) in old.items_at(&["status", list]).iter().enumerate() {
-        let Some(end) = ended(before) else { continue };
-        if policy == "OnFailure" && end.i64_at(&["exitCode"]).unwrap_or_default() != 0 {
-            continue;
-        }
-        let name = before.str_at(&["name"]);
-        let now = pod.items_at(&["status", list]).iter().find(|it| it.str_at(&["name"]) == name);
-        if now.is_some_and(|it| ended(it).is_none()) {
-            let detail = "may not be transitioned to non-terminated state";
-            errors.forbidden(&statuses.index(index).child("state"), detail);
+    let required = path.child(REQUIRED);
+    let list = required.child("nodeSelectorTerms");
+    if now.len() != before.len() {
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        check::invalid_shown(&list, &go::node_terms(&now), detail, errors);
+        return;
+    }
+    for (index, (now, before)) in now.iter().zip(&before).enumerate() {
+        if !only_more(now, before) {
+            let detail = "only additions are allowed (no mutations or deletions)";
+            check::invalid_shown(&list.index(index), &go::node_term(now), detail, errors);
         }
     }
 }
 
-fn addresses(pod: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    for member in ["podIPs", "hostIPs"] {
-        let list = path.child(member);
-        for (index, address) in pod.items_at(&["status", member]).iter().enumerate() {
-            let ip = address.str_at(&["ip"]);
-            errors.invalid_all(&list.index(index), ip, apimachinery::validation::ip(ip));
-        }
+/// Whether a term begins as it did. One that selects nothing stays so.
+fn only_more(now: &Value, before: &Value) -> bool {
+    let lists = ["matchExpressions", "matchFields"];
+    let none = |of: &Value| lists.iter().all(|it| of.items_at(&[it]).is_empty());
+    if none(before) {
+        return none(now);
+    }
+    lists.iter().all(|it| now.items_at(&[it]).starts_with(before.items_at(&[it])))
+}
+
+/// Annotations that only who makes a pod may set: that it stands for a static pod, and profiles of AppArmor.
+pub(super) fn annotations(pod: &Value, old: &Value, errors: &mut FieldErrors) {
+    let metadata = Path::new("metadata");
+    let path = metadata.child("annotations");
+    let of = |it: &Value| it.at(&["metadata", "annotations"]).cloned().unwrap_or_default();
+    let (now, before) = (of(pod), of(old));
+    let guarded = |key: &str| match key {
+        MIRROR => Some("mirror pod annotation"),
+        _ => key.starts_with(APP_ARMOR).then_some("AppArmor annotations"),
+    };
+    let keys = |of: &Value| -> Vec<(String, &str)> {
+        let keys = of.as_object().into_iter().flat_map(apimachinery::Object::keys);
+        keys.filter_map(|key| Some((key.to_owned(), guarded(key)?))).collect()
+    };
+    for (key, what) in keys(&before).iter().filter(|(key, _)| now.get(key) != before.get(key)) {
+        errors.forbidden(&path.key(key), &format!("may not remove or update {what}"));
+    }
+    for (key, what) in keys(&now).iter().filter(|(key, _)| before.get(key).is_none()) {
+        errors.forbidden(&path.key(key), &format!("may not add {what}"));
+    }
+    mirror(pod, errors);
+}
+
+/// A pod that stands for a static one is on a node.
+pub(super) fn mirror(pod: &Value, errors: &mut FieldErrors) {
+    let mirror = pod.at(&["metadata", "annotations", MIRROR]).and_then(Value::as_str);
+    if let Some(mirror) = mirror
+        && pod.str_at(&["spec", "nodeName"]).is_empty()
+    {
+        let metadata = Path::new("metadata");
+        let path = metadata.child("annotations");
+        let detail = "must set spec.nodeName if mirror pod annotation is set";
+        errors.invalid_text(&path.key(MIRROR), mirror, detail);
     }
 }
 
 /// A subresource changes its own part only.
 pub(super) fn prepare_subresource(name: &str, pod: &mut Value, old: &Value) {
-    let mut kept = old.clone();
-    for member in ["resourceVersion", "managedFields"] {
-        copy(pod, &mut kept, &["metadata", member]);
-    }
     match name {
-        "ephemeralcontainers" => copy(pod, &mut kept, &["spec", "ephemeralContainers"]),
-        "resize" => {
-            for list in ["containers", "initContainers"] {
-                copy(pod, &mut kept, &["spec", list]);
-            }
-            copy(pod, &mut kept, &["spec", "resources"]);
+        "ephemeralcontainers" => {
+            let wanted = std::mem::replace(pod, old.clone());
+            copy(&wanted, pod, &["metadata"]);
+            status::keep_metadata(pod, old);
+            copy(&wanted, pod, &["spec", "ephemeralContainers"]);
         }
+        "resize" => pod_resize::prepare(pod, old),
         // Binding sets the node and a condition; eviction writes nothing of its own.
-        _ => return,
+        _ => {}
     }
-    *pod = kept;
 }
 
 /// Checks a change through a subresource.
 pub(super) fn validate_subresource(name: &str, pod: &Value, old: &Value, errors: &mut FieldErrors) {
-    let empty = Value::object();
-    let spec = pod.get("spec").unwrap_or(&empty);
     match name {
         "ephemeralcontainers" => {
-            checks::pod_spec(spec, &Path::new("spec"), errors);
-            ephemeral(spec, old, errors);
+            pod::validate(pod, errors);
+            annotations(pod, old, errors);
+            ephemeral(&pod["spec"], old, errors);
         }
-        "resize" => {
-            checks::pod_spec(spec, &Path::new("spec"), errors);
-            resize(spec, old, errors);
-        }
+        "resize" => pod_resize::validate(pod, old, errors),
         _ => {}
     }
 }
@@ -236,8 +239,10 @@ pub(super) fn validate_subresource(name: &str, pod: &Value, old: &Value, errors:
 fn ephemeral(spec: &Value, old: &Value, errors: &mut FieldErrors) {
     let path = Path::new("spec");
     let at = path.child("ephemeralContainers");
-    if old.at(&["metadata", "annotations", "kubernetes.io/config.mirror"]).is_some() {
+    if old.at(&["metadata", "annotations", MIRROR]).is_some() {
+        *errors = FieldErrors::new();
         errors.forbidden(&Path::new(""), "static pods do not support ephemeral containers");
+        return;
     }
     let list = spec.items_at(&["ephemeralContainers"]);
     for before in old.items_at(&["spec", "ephemeralContainers"]) {
@@ -254,47 +259,5 @@ fn ephemeral(spec: &Value, old: &Value, errors: &mut FieldErrors) {
             }
             Some(_) => {}
         }
-    }
-}
-
-/// What the containers of a running pod may use can be changed, if its class stays the same.
-fn resize(spec: &Value, old: &Value, errors: &mut FieldErrors) {
-    let path = Path::new("spec");
-    for list in ["containers", "initContainers"] {
-        if spec.items_at(&[list]).len() != old.items_at(&["spec", list]).len() {
-            errors.forbidden(&path, "pod resize may not add or remove containers");
-            return;
-        }
-    }
-    let empty = Value::object();
-    let before = old.get("spec").unwrap_or(&empty);
-    let (now, then) = (resources::qos_class(spec), resources::qos_class(before));
-    if now != then {
-        let detail = "Pod QOS Class may not change as a result of resizing";
-        errors.invalid_text(&path, then, detail);
-    }
-    let mut allowed = spec.clone();
-    for list in ["containers", "initContainers"] {
-        let earlier = before.items_at(&[list]);
-        for (container, earlier) in allowed.items_at_mut(&[list]).iter_mut().zip(earlier) {
-            for kind in ["limits", "requests"] {
-                for name in ["cpu", "memory"] {
-                    copy(earlier, container, &["resources", kind, name]);
-                }
-                drop_empty(container, &["resources", kind], earlier);
-            }
-            copy(earlier, container, &["resizePolicy"]);
-        }
-    }
-    copy(before, &mut allowed, &["resources"]);
-    if &allowed != before {
-        errors.forbidden(&path, RESIZES);
-    }
-}
-
-fn drop_empty(container: &mut Value, path: &[&str], earlier: &Value) {
-    let empty = container.at(path).and_then(Value::as_object).is_some_and(|it| it.is_empty());
-    if empty && earlier.at(path).is_none() {
-        container.remove_at(path);
     }
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::workload;
 use crate::declaration::{Declaration, MetadataChecks};
-use crate::{check, table};
+use crate::{check, status, table};
 
 pub(super) fn resource() -> Declaration {
     Declaration {
@@ -46,6 +46,7 @@ fn validate(value: &Value, errors: &mut FieldErrors) {
 }
 
 fn validate_status(value: &Value, _old: &Value, errors: &mut FieldErrors) {
+    status::conditions(&value["status"], &Path::new("status"), errors);
     let counts = ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
     workload::status_counts(value, &counts, errors);
 }

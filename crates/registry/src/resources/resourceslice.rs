@@ -77,16 +77,22 @@ fn validate(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     });
 }
 
-fn pool(pool: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    if check::required_text(pool, "name", path, errors) {
-        let (name, at) = (pool.str_at(&["name"]), path.child("name"));
-        if name.len() > POOL_NAME_MAX {
-            errors.too_long(&at, POOL_NAME_MAX);
-        }
-        for part in name.split('/') {
-            errors.invalid_all(&at, part, validation::dns1123_subdomain(part));
-        }
+/// The name of a pool: subdomains with slashes between them.
+pub(super) fn pool_name(of: &Value, member: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    if !check::required_text(of, member, path, errors) {
+        return;
     }
+    let (name, at) = (of.str_at(&[member]), path.child(member));
+    if name.len() > POOL_NAME_MAX {
+        errors.too_long(&at, POOL_NAME_MAX);
+    }
+    for part in name.split('/') {
+        errors.invalid_all(&at, part, validation::dns1123_subdomain(part));
+    }
+}
+
+fn pool(pool: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    pool_name(pool, "name", path, errors);
     let count = pool.i64_at(&["resourceSliceCount"]).unwrap_or_default();
     if count <= 0 {
         let detail = "must be greater than zero";

@@ -20,6 +20,7 @@ pub(super) fn resource() -> Declaration {
         prepare_update,
         validate: checks::validate,
         validate_update: checks::validate_update,
+        validate_status: checks::validate_status,
         fields: FIELDS,
         row,
         metadata_checks: MetadataChecks::Update,
@@ -70,6 +71,11 @@ fn default(value: &mut Value) {
     }
     if kind == "LoadBalancer" {
         value.default_at(&["spec", "allocateLoadBalancerNodePorts"], true);
+        for ingress in value.items_at_mut(&["status", "loadBalancer", "ingress"]) {
+            if !ingress.str_at(&["ip"]).is_empty() {
+                ingress.default_at(&["ipMode"], "VIP");
+            }
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use apimachinery::{FieldErrors, Path, Value};
 
 use crate::check;
 use crate::rules::{self, each};
+use crate::status;
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 const TRAFFIC_POLICIES: &[&str] = &["Cluster", "Local"];
@@ -303,6 +304,21 @@ fn families(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     });
     let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
     check::optional_one_of(spec, "ipFamilyPolicy", &policies, path, errors);
+}
+
+/// What is wrong with a change of status: only a load balancer tells of addresses.
+pub(super) fn validate_status(service: &Value, old: &Value, errors: &mut FieldErrors) {
+    let status = Path::new("status");
+    let path = status.child("loadBalancer");
+    let of = |it: &Value| it["status"]["loadBalancer"].clone();
+    let now = of(service);
+    if service.str_at(&["spec", "type"]) != "LoadBalancer" && !now.items_at(&["ingress"]).is_empty()
+    {
+        let detail = "may only be used when `spec.type` is 'LoadBalancer'";
+        errors.forbidden(&path.child("ingress"), detail);
+    } else {
+        status::load_balancer((&now, &of(old)), Some(&["Proxy", "VIP"]), &path, errors);
+    }
 }
 
 /// What is wrong with a change: the first address stays, and so does the class of a load balancer.

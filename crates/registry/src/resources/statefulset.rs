@@ -11,7 +11,7 @@ use crate::declaration::{Declaration, Scale};
 use crate::pod_spec::claims;
 use crate::pod_spec::defaults;
 use crate::pod_spec::validate::template as validate_template;
-use crate::table;
+use crate::{status, table};
 
 pub(super) fn resource() -> Declaration {
     Declaration {
@@ -208,7 +208,7 @@ fn validate_update(value: &Value, old: &Value, errors: &mut FieldErrors) {
     }
 }
 
-fn validate_status(value: &Value, _old: &Value, errors: &mut FieldErrors) {
+fn validate_status(value: &Value, old: &Value, errors: &mut FieldErrors) {
     let counts = [
         "replicas",
         "readyReplicas",
@@ -223,6 +223,7 @@ fn validate_status(value: &Value, _old: &Value, errors: &mut FieldErrors) {
         workload::at_most(value, less, "replicas", errors);
     }
     workload::at_most(value, "availableReplicas", "readyReplicas", errors);
+    status::never_less(value, old, "collisionCount", errors);
 }
 
 fn row(value: &Value, now: Timestamp) -> Vec<Value> {

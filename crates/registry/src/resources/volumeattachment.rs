@@ -5,11 +5,14 @@ use jiff::Timestamp;
 
 use crate::declaration::{Declaration, MetadataChecks};
 use crate::pod_spec::persistent;
-use crate::{Rules, check, go, table};
+use crate::{Rules, check, go, rules, status, table};
 
 const EXACTLY_ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
 /// The longest name of a driver, in bytes.
 const ATTACHER_MAX: usize = 63;
+/// The most that a driver says of an attachment, and of what went wrong, in bytes.
+const METADATA_MAX: usize = 256 * 1024;
+const MESSAGE_MAX: usize = 1024;
 
 pub(super) fn resource() -> Declaration {
     Declaration {
@@ -22,6 +25,9 @@ pub(super) fn resource() -> Declaration {
                 check::invalid_shown(&Path::new("spec"), &shown, "field is immutable", errors);
             }
         },
+        prepare_status: status::keep_metadata,
+        // Upstream checks a status with everything else.
+        validate_status: |it, _, errors| validate(it, errors),
         row,
         metadata_checks: MetadataChecks::New,
         rules: Rules {
@@ -47,6 +53,28 @@ fn validate(attachment: &Value, errors: &mut FieldErrors) {
     source(&spec["source"], &path.child("source"), errors);
     let node = spec.str_at(&["nodeName"]);
     errors.invalid_all(&path.child("nodeName"), node, validation::dns1123_subdomain(node));
+    attached(&attachment["status"], &Path::new("status"), errors);
+}
+
+/// What a driver says of an attachment.
+fn attached(status: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let size: usize = rules::quantities(status, "attachmentMetadata")
+        .map(|(key, value)| key.len() + value.len())
+        .sum();
+    if size > METADATA_MAX {
+        errors.too_long(&path.child("attachmentMetadata"), METADATA_MAX);
+    }
+    for member in ["attachError", "detachError"] {
+        let (error, at) = (&status[member], path.child(member));
+        if error.str_at(&["message"]).len() > MESSAGE_MAX {
+            // Upstream names the other limit.
+            errors.too_long(&at.child("message"), METADATA_MAX);
+        }
+        if let Some(code) = error.i64_at(&["errorCode"]).filter(|it| *it < 0) {
+            let detail = validation::inclusive_range(0, i64::from(i32::MAX));
+            errors.invalid(&at.child("errorCode"), &code.into(), &detail);
+        }
+    }
 }
 
 fn source(source: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
