@@ -12,6 +12,7 @@ mod chaos;
 mod clock;
 mod demand;
 mod dice;
+mod hardware;
 mod ledger;
 mod link;
 mod node;
@@ -22,6 +23,7 @@ mod rest;
 mod rules;
 mod run;
 mod server;
+mod usage;
 mod workload;
 
 pub use ledger::Violation;

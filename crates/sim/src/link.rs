@@ -96,7 +96,8 @@ impl Link {
         self.cut.load(Ordering::Relaxed)
     }
 
-    fn is_bad(&self) -> bool {
+    /// Whether faults happen now.
+    pub(crate) fn is_bad(&self) -> bool {
         self.bad.load(Ordering::Relaxed)
     }
 
@@ -180,6 +181,9 @@ impl FaultyTransport {
         request: Request<Bytes>,
         since: u32,
     ) -> Result<Response<Body>, TransportError> {
+        if crate::usage::is_told(request.uri().path()) {
+            return Ok(self.usage(&request));
+        }
         let peer = Peer { user: Some(Arc::clone(&self.user)), ..Peer::default() };
         let mut request = request.map(RequestBody::Bytes);
         if !self.text {
@@ -228,6 +232,15 @@ impl Transport for FaultyTransport {
 }
 
 impl FaultyTransport {
+    /// What a metrics server would answer.
+    fn usage(&self, request: &Request<Bytes>) -> Response<Body> {
+        let uri = request.uri();
+        let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+        let (observer, now) = (self.slot.observer(), self.slot.now());
+        let told = crate::usage::told(observer, path, query, now, self.link.is_bad());
+        Response::new(Body::Full(Some(Bytes::from(json::to_vec(&told)))))
+    }
+
     fn answer(
         &self,
         response: Response<Body>,

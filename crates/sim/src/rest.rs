@@ -7,9 +7,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use apimachinery::Value;
 use compact_str::CompactString;
 
+use crate::hardware::{LATE, MANUAL, unique_name};
 use crate::observer::{Place, State};
 use crate::reality::Reality;
-use crate::rules::{controller, is_active, is_deleting, is_ready, is_terminal, uid};
+use crate::rules::{
+    claims_of, controller, is_active, is_deleting, is_ready, is_retained, is_terminal, uid,
+};
 use crate::workload::is_ours;
 
 /// A check, and what it is about.
@@ -20,6 +23,7 @@ const CHECKS: &[Check] = &[
     nodes,
     deployments,
     replica_sets,
+    replication_controllers,
     stateful_sets,
     daemon_sets,
     jobs,
@@ -27,6 +31,11 @@ const CHECKS: &[Check] = &[
     orphans,
     budgets,
     endpoints,
+    claims,
+    volumes,
+    attachments,
+    devices,
+    autoscalers,
 ];
 
 /// Everything that is not at rest.
@@ -98,16 +107,23 @@ fn deployments(state: &State, all: &mut Vec<String>) {
 }
 
 fn replica_sets(state: &State, all: &mut Vec<String>) {
-    for (place, it) in state.all("ReplicaSet") {
+    replicas("ReplicaSet", state, all);
+}
+
+fn replication_controllers(state: &State, all: &mut Vec<String>) {
+    replicas("ReplicationController", state, all);
+}
+
+fn replicas(kind: &str, state: &State, all: &mut Vec<String>) {
+    for (place, it) in state.all(kind) {
         let asked = it.i64_at(&["spec", "replicas"]).unwrap_or(1);
         let fields = ["replicas", "readyReplicas", "availableReplicas"];
-        counts("replica set", place, it, &fields.map(|field| (field, asked)), all);
-        let own =
-            state.all("Pod").filter(|(_, pod)| controller(pod, "ReplicaSet") == Some(uid(it)));
+        counts(kind, place, it, &fields.map(|field| (field, asked)), all);
+        let own = state.all("Pod").filter(|(_, pod)| controller(pod, kind) == Some(uid(it)));
         let own = own.filter(|(_, pod)| is_active(pod)).count();
         if i64::try_from(own).unwrap_or(i64::MAX) != asked {
             all.push(format!(
-                "replica set {}/{} has {own} pods, not {asked}",
+                "{kind} {}/{} has {own} pods, not {asked}",
                 place.namespace, place.name
             ));
         }
@@ -199,7 +215,10 @@ fn orphans(state: &State, all: &mut Vec<String>) {
             if !owners.is_empty() && owners.iter().all(gone) {
                 all.push(format!("{kind} {}/{} belongs to nobody", place.namespace, place.name));
             }
-            if is_deleting(&known.value) && kind != "Pod" && kind != "Namespace" {
+            // A volume that was given up stays as long as a claim has it.
+            let held =
+                kind == "PersistentVolume" && known.value.str_at(&["status", "phase"]) == "Bound";
+            if is_deleting(&known.value) && kind != "Pod" && kind != "Namespace" && !held {
                 all.push(format!("{kind} {}/{} is going", place.namespace, place.name));
             }
         }
@@ -257,6 +276,132 @@ fn told_endpoints(state: &State, service: &Place) -> BTreeSet<CompactString> {
     let endpoints = slices.flat_map(|(_, it)| it.items_at(&["endpoints"]));
     let ready = endpoints.filter(|it| it.bool_at(&["conditions", "ready"]));
     ready.map(|it| it.str_at(&["targetRef", "uid"]).into()).collect()
+}
+
+/// Claims are bound, but for those that nobody needs yet and those that there is nothing for.
+fn claims(state: &State, all: &mut Vec<String>) {
+    for (place, claim) in state.all("PersistentVolumeClaim") {
+        let name = format!("claim {}/{}", place.namespace, place.name);
+        let volume = Place {
+            namespace: CompactString::default(),
+            name: claim.str_at(&["spec", "volumeName"]).into(),
+        };
+        match claim.str_at(&["status", "phase"]) {
+            "Bound" => {
+                let its = state.get("PersistentVolume", &volume).is_some_and(|it| {
+                    it.value.str_at(&["spec", "claimRef", "uid"]) == uid(claim)
+                        && it.value.str_at(&["status", "phase"]) == "Bound"
+                });
+                if !its {
+                    all.push(format!("{name} is bound to {}, which is not its", volume.name));
+                }
+            }
+            "Lost" if state.get("PersistentVolume", &volume).is_none() => {}
+            "Pending" => {
+                let class = claim.str_at(&["spec", "storageClassName"]);
+                let used = state
+                    .all("Pod")
+                    .any(|(it, pod)| !is_terminal(pod) && claims_of(it, pod).contains(place));
+                if (class == LATE && used) || (class != LATE && class != MANUAL) {
+                    all.push(format!("{name} is pending"));
+                }
+            }
+            other => all.push(format!("{name} is {other:?}")),
+        }
+    }
+}
+
+/// Volumes say whose they are, and what goes with its claim is gone.
+fn volumes(state: &State, all: &mut Vec<String>) {
+    for (place, volume) in state.all("PersistentVolume") {
+        let reference = |member| volume.str_at(&["spec", "claimRef", member]);
+        let claim =
+            Place { namespace: reference("namespace").into(), name: reference("name").into() };
+        let there = state
+            .get("PersistentVolumeClaim", &claim)
+            .is_some_and(|it| uid(&it.value) == reference("uid"));
+        let wanted = match (reference("uid").is_empty(), there) {
+            (true, _) => "Available",
+            (false, true) => "Bound",
+            (false, false) => "Released",
+        };
+        let phase = volume.str_at(&["status", "phase"]);
+        if phase != wanted {
+            all.push(format!("volume {} is {phase:?}, not {wanted}", place.name));
+        }
+        if wanted == "Released" && !is_retained(volume) {
+            all.push(format!("volume {} is there, and its claim is gone", place.name));
+        }
+    }
+}
+
+/// Disks are attached where their pods are, and nowhere else; nodes say so.
+fn attachments(state: &State, all: &mut Vec<String>) {
+    let mut wanted: BTreeSet<(CompactString, CompactString)> = BTreeSet::new();
+    for (place, pod) in state.all("Pod").filter(|(_, pod)| !is_terminal(pod)) {
+        for claim in claims_of(place, pod) {
+            let Some(claim) = state.get("PersistentVolumeClaim", &claim) else { continue };
+            let volume = claim.value.str_at(&["spec", "volumeName"]);
+            wanted.insert((volume.into(), pod.str_at(&["spec", "nodeName"]).into()));
+        }
+    }
+    let mut told = BTreeSet::new();
+    for (place, order) in state.all("VolumeAttachment") {
+        let volume = order.str_at(&["spec", "source", "persistentVolumeName"]);
+        let node = order.str_at(&["spec", "nodeName"]);
+        if !order.bool_at(&["status", "attached"]) {
+            all.push(format!("{volume} is not attached to {node} ({})", place.name));
+        }
+        told.insert((CompactString::from(volume), CompactString::from(node)));
+    }
+    if told != wanted {
+        let text = |it: &(CompactString, CompactString)| format!("{} to {}", it.0, it.1);
+        let differ: Vec<String> = told.symmetric_difference(&wanted).map(text).collect();
+        all.push(format!("attached or wanted, and not both: {}", differ.join(", ")));
+    }
+    for (place, node) in state.all("Node") {
+        let says: BTreeSet<&str> = node
+            .items_at(&["status", "volumesAttached"])
+            .iter()
+            .map(|it| it.str_at(&["name"]))
+            .collect();
+        let own = told.iter().filter(|it| it.1 == place.name).map(|it| unique_name(&it.0));
+        let own: BTreeSet<String> = own.collect();
+        if says != own.iter().map(String::as_str).collect() {
+            all.push(format!("node {} says that it has {says:?}, and has {own:?}", place.name));
+        }
+    }
+}
+
+/// Devices are given to pods that are there. A claim that was given some and whose pod was not bound keeps them for the
+/// next one, as upstream's does.
+fn devices(state: &State, all: &mut Vec<String>) {
+    let pods: BTreeSet<&str> =
+        state.all("Pod").filter(|(_, pod)| !is_terminal(pod)).map(|it| uid(it.1)).collect();
+    for (place, claim) in state.all("ResourceClaim") {
+        let name = format!("claim {}/{}", place.namespace, place.name);
+        let users = claim.items_at(&["status", "reservedFor"]);
+        if users.iter().any(|it| !pods.contains(it.str_at(&["uid"]))) {
+            all.push(format!("{name} is for pods that are not there"));
+        }
+    }
+}
+
+/// What is scaled by itself is within its bounds, where it is not off.
+fn autoscalers(state: &State, all: &mut Vec<String>) {
+    for (place, it) in state.all("HorizontalPodAutoscaler") {
+        let name = it.str_at(&["spec", "scaleTargetRef", "name"]);
+        let target = Place { namespace: place.namespace.clone(), name: name.into() };
+        let kind = it.str_at(&["spec", "scaleTargetRef", "kind"]);
+        let Some(target) = state.get(kind, &target) else { continue };
+        let asked = target.value.i64_at(&["spec", "replicas"]).unwrap_or(1);
+        let (least, most) =
+            (number(it, &["spec", "minReplicas"]), number(it, &["spec", "maxReplicas"]));
+        if asked != 0 && !(least..=most).contains(&asked) {
+            let name = format!("{}/{}", place.namespace, place.name);
+            all.push(format!("{kind} {name} has {asked} replicas, not {least} to {most}"));
+        }
+    }
 }
 
 /// What runs is what the API says.

@@ -16,6 +16,7 @@ use crate::Violation;
 use crate::chaos::{Chaos, Parts};
 use crate::clock::SteppedClock;
 use crate::dice::Dice;
+use crate::hardware::Hardware;
 use crate::ledger::Ledger;
 use crate::link::{FaultyTransport, Link, Rates};
 use crate::node::{Machine, Site};
@@ -28,7 +29,7 @@ use crate::workload::{Driver, User, is_ours};
 
 /// How many machines there are.
 const MACHINES: usize = 5;
-/// How many operations a phase of faults has.
+/// How many operations a phase of faults has, where a run is not shorter.
 const PHASE: u64 = 500;
 /// The longest pauses between two operations, phase by phase.
 const PAUSES_MS: [u64; 3] = [20, 180, 600];
@@ -117,7 +118,9 @@ impl World {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&clock)));
         let observer = Observer::new(&ledger);
         tokio::spawn(Arc::clone(&observer).follow(Arc::clone(&store)));
-        let slot = Slot::new(Parent { store, clock, random: Arc::clone(&random) });
+        let parent =
+            Parent { store, clock, random: Arc::clone(&random), observer: Arc::clone(&observer) };
+        let slot = Slot::new(parent);
         slot.start().await.expect("because the store is empty");
         let bad = Arc::new(AtomicBool::new(false));
         let reality = Reality::new(&ledger);
@@ -143,6 +146,7 @@ impl World {
             Machine::new(number, &site, link, SteppedClock::new(true_time.clone()))
         });
         let machines: Vec<Machine> = machines.collect();
+        Hardware::start(&site, &link("hardware", Rates::BAD));
         let user = UserInfo::new("admin", &[MASTERS]);
         let transport = FaultyTransport::new(&slot, user, &link("admin", Rates::FAIR), true);
         let user = User::new(Client::new(transport, "sim"), &ledger, &observer);
@@ -182,7 +186,7 @@ impl World {
         self.bad.store(true, Ordering::Relaxed);
         self.chaos.begin();
         let pause = PAUSES_MS[self.dice.below(PAUSES_MS.len())];
-        let end = self.ledger.operations() + PHASE;
+        let end = self.ledger.operations() + PHASE.min(self.plan.operations);
         while self.ledger.operations() < end && self.ledger.violated() == 0 {
             self.driver.act().await;
             self.chaos.strike(&self.driver.user).await;

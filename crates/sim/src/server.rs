@@ -18,6 +18,8 @@ use parking_lot::Mutex;
 use registry::Registry;
 use storage::Store;
 
+use crate::observer::Observer;
+
 /// The range of service addresses.
 pub(crate) const SERVICES: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 96, 0, 0), 20);
 
@@ -45,6 +47,7 @@ pub(crate) struct Parent {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
+    pub(crate) observer: Arc<Observer>,
 }
 
 /// Where the server is found, if there is one now.
@@ -58,6 +61,16 @@ impl Slot {
     /// No server yet.
     pub(crate) fn new(parent: Parent) -> Arc<Self> {
         Arc::new(Self { parent, current: Mutex::new(None) })
+    }
+
+    /// Who sees what is so.
+    pub(crate) fn observer(&self) -> &Observer {
+        &self.parent.observer
+    }
+
+    /// The time of day, as servers have it.
+    pub(crate) fn now(&self) -> jiff::Timestamp {
+        self.parent.clock.now()
     }
 
     /// The server, where one answers.

@@ -1,6 +1,6 @@
 //! The agent of a node: registers it, says that it lives, and makes of its pods what the API asks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ use client::reflector::Cached;
 use client::{Client, ClientError, Resource, Store};
 use compact_str::CompactString;
 use component_base::{Clock, ShutdownSignal};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::process::{Moved, Process, Stage};
 use super::status::{self, Wanted, is_final};
-use super::{CPU_MILLI, MEMORY_MIB, PODS, Processes};
+use super::{CPU_MILLI, MEMORY_MIB, Mounts, PODS, Processes};
 use crate::demand::Demand;
 use crate::dice::Dice;
 use crate::reality::{Reality, Running};
@@ -35,6 +36,9 @@ pub(crate) struct Agent {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) reality: Arc<Reality>,
     pub(crate) processes: Processes,
+    pub(super) mounts: Mounts,
+    /// The disks that the node was said to use, last.
+    pub(super) told: Mutex<BTreeSet<String>>,
     pub(crate) pods: (Store, Arc<Notify>),
 }
 
@@ -43,6 +47,8 @@ struct Presence {
     lease: Option<Value>,
     renew_at: Instant,
     report_at: Instant,
+    /// Whether the last report failed.
+    silent: bool,
     node_uid: String,
 }
 
@@ -58,12 +64,21 @@ impl Agent {
 
     async fn work(&self) {
         let now = Instant::now();
-        let mut presence =
-            Presence { lease: None, renew_at: now, report_at: now, node_uid: String::new() };
+        let mut presence = Presence {
+            lease: None,
+            renew_at: now,
+            report_at: now,
+            silent: false,
+            node_uid: String::new(),
+        };
         loop {
             let mut next = self.be_present(&mut presence).await;
             if self.pods.0.is_synced() {
                 next = next.min(self.tend_pods().await);
+                if !presence.silent && self.in_use() != *self.told.lock() {
+                    presence.report_at = Instant::now();
+                    next = presence.report_at;
+                }
             }
             tokio::select! {
                 biased;
@@ -78,6 +93,7 @@ impl Agent {
         let now = Instant::now();
         if presence.report_at <= now {
             let told = self.report(presence).await;
+            presence.silent = told.is_err();
             presence.report_at = Instant::now() + if told.is_ok() { REPORT } else { RETRY };
         }
         if presence.renew_at <= now && !presence.node_uid.is_empty() {
@@ -106,8 +122,13 @@ impl Agent {
         presence.node_uid = node.str_at(&["metadata", "uid"]).to_owned();
         let mut patch = Value::object();
         patch.set_at(&["status"], status::node_status(self.clock.now()));
+        let in_use = self.in_use();
+        let names: Vec<Value> = in_use.iter().map(|it| Value::from(it.as_str())).collect();
+        patch.set_at(&["status", "volumesInUse"], names);
         let kind = PatchKind::Strategic;
-        self.client.patch(&nodes, "", &self.name, "status", kind, &patch).await.map(drop)
+        self.client.patch(&nodes, "", &self.name, "status", kind, &patch).await?;
+        *self.told.lock() = in_use;
+        Ok(())
     }
 
     async fn renew(&self, presence: &mut Presence) -> Result<(), ClientError> {
@@ -138,7 +159,7 @@ impl Agent {
         self.end_strays(&pods);
         for pod in pods {
             let told = self.tend(&pod).await;
-            if told.is_err() {
+            if !told.unwrap_or(false) {
                 next = next.min(Instant::now() + RETRY);
             }
         }
@@ -159,20 +180,29 @@ impl Agent {
             processes.remove(&uid);
             self.reality.ends(&uid);
         }
+        drop(processes);
+        self.mounts.lock().retain(|uid, _| pods.iter().any(|it| it.uid == *uid));
     }
 
-    /// Moves a pod on, and tells of it.
-    async fn tend(&self, cached: &Cached) -> Result<(), ClientError> {
+    /// Moves a pod on, and tells of it; false where it waits for its disks.
+    async fn tend(&self, cached: &Cached) -> Result<bool, ClientError> {
         let pod = cached.value();
         let deleting = !pod.str_at(&["metadata", "deletionTimestamp"]).is_empty();
         let terminal = matches!(pod.str_at(&["status", "phase"]), "Succeeded" | "Failed");
+        let begins = !self.processes.lock().contains_key(&cached.uid) && !deleting && !terminal;
+        if begins && !self.mount(cached, &pod).await? {
+            return Ok(false);
+        }
         let wanted = self.advance(cached, &pod, deleting, terminal);
         let over = wanted.as_ref().is_none_or(Wanted::is_terminal);
+        if over && (terminal || wanted.is_some()) {
+            self.mounts.lock().remove(&cached.uid);
+        }
         if deleting && terminal && over {
-            return self.remove(cached).await;
+            return self.remove(cached).await.map(|()| true);
         }
         let Some(wanted) = wanted.filter(|it| !terminal && !it.is_told(&pod)) else {
-            return Ok(());
+            return Ok(true);
         };
         let ip = self.ip_of(&cached.uid);
         let patch = wanted.patch(&pod, &ip, self.clock.now());
@@ -181,8 +211,8 @@ impl Agent {
         let kind = PatchKind::Strategic;
         let told = self.client.patch(&pods, namespace, name, "status", kind, &patch).await;
         match told {
-            Err(error) if error.is_not_found() => Ok(()),
-            other => other.map(drop),
+            Err(error) if error.is_not_found() => Ok(true),
+            other => other.map(|_| true),
         }
     }
 
@@ -265,6 +295,7 @@ impl Agent {
             namespace: cached.key.namespace.clone(),
             name: cached.key.name.clone(),
             is_ordinal: owners.iter().any(|it| it.str_at(&["kind"]) == "StatefulSet"),
+            disks: self.disks(&cached.uid),
         }
     }
 

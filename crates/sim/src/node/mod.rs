@@ -4,6 +4,7 @@
 //! the API is what an agent of upstream tells.
 
 mod agent;
+mod mounts;
 mod process;
 mod status;
 
@@ -35,6 +36,18 @@ pub(crate) const PODS: i64 = 60;
 /// The processes of a machine, by the uids of their pods. They outlive the agent.
 type Processes = Arc<Mutex<BTreeMap<CompactString, Process>>>;
 
+/// The disks that the pods of a machine are to have, by uid, as nodes call them. They outlive the agent.
+type Mounts = Arc<Mutex<BTreeMap<CompactString, Vec<Disk>>>>;
+
+/// A disk of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Disk {
+    /// The volume's name.
+    volume: String,
+    /// What it is called in a node's status.
+    unique: String,
+}
+
 /// A machine.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -47,6 +60,7 @@ pub(crate) struct Machine {
     random: Arc<dyn Random>,
     reality: Arc<Reality>,
     processes: Processes,
+    mounts: Mounts,
     agent: Option<Shutdown>,
     boots: u32,
 }
@@ -74,6 +88,7 @@ impl Machine {
             random,
             reality,
             processes: Processes::default(),
+            mounts: Mounts::default(),
             agent: None,
             boots: 0,
         }
@@ -101,6 +116,8 @@ impl Machine {
             clock: Arc::new(self.clock.clone()) as Arc<dyn Clock>,
             reality: Arc::clone(&self.reality),
             processes: Arc::clone(&self.processes),
+            mounts: Arc::clone(&self.mounts),
+            told: Mutex::default(),
             pods: store,
         };
         tokio::spawn(agent.run(life.signal()));
@@ -133,6 +150,7 @@ impl Machine {
     /// The machine loses power, and all that runs on it ends.
     pub(crate) fn power_off(&mut self) {
         self.stop_agent();
+        self.mounts.lock().clear();
         for uid in std::mem::take(&mut *self.processes.lock()).into_keys() {
             self.reality.ends(&uid);
         }

@@ -111,7 +111,8 @@ pub(crate) fn is_final(pod: &Value, code: i64) -> bool {
 /// A node as its agent registers it.
 pub(crate) fn node(name: &str, number: usize, now: Timestamp) -> Value {
     let zone = format!("zone-{}", number % 3);
-    let mut node = value!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {
+    let mut node = value!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name,
+        "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}, "labels": {
         "kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "topology.kubernetes.io/zone": (zone.as_str())}},
         "spec": {}});
     node.set_at(&["status"], node_status(now));

@@ -3,22 +3,27 @@
 //! A rule sees the changes of the store one by one, in order. Where components may act on what was so a moment ago, a rule
 //! allows for the moment and no more.
 
+mod autoscalers;
 mod bindings;
 mod budgets;
 mod daemons;
+mod definitions;
+mod devices;
 mod jobs;
 mod metadata;
 mod ordinals;
 mod replicas;
 mod rollouts;
 mod unique;
+mod volumes;
 
 use std::collections::VecDeque;
 
 use apimachinery::Value;
+use compact_str::format_compact;
 use tokio::time::Instant;
 
-use crate::observer::{Change, Context};
+use crate::observer::{Change, Context, Place};
 
 /// A rule.
 pub(crate) trait Rule: Send {
@@ -38,6 +43,10 @@ pub(crate) fn all() -> Vec<Box<dyn Rule>> {
         Box::<bindings::Bindings>::default(),
         Box::<budgets::Budgets>::default(),
         Box::<unique::Unique>::default(),
+        Box::<volumes::Volumes>::default(),
+        Box::new(devices::Devices),
+        Box::new(definitions::Definitions),
+        Box::<autoscalers::Autoscalers>::default(),
     ]
 }
 
@@ -71,6 +80,44 @@ impl History {
         }
         most
     }
+}
+
+/// Says that users gave a claim or a volume up before they deleted it.
+pub(crate) const GIVEN_UP: &str = "sim/given-up";
+
+/// The claims of volumes that a pod uses.
+pub(crate) fn claims_of(place: &Place, pod: &Value) -> Vec<Place> {
+    let volumes = pod.items_at(&["spec", "volumes"]).iter();
+    let claims = volumes.filter_map(|it| {
+        let own = it.at(&["ephemeral"]).filter(|it| !it.is_null());
+        match (it.str_at(&["persistentVolumeClaim", "claimName"]), own) {
+            ("", None) => None,
+            ("", Some(_)) => Some(format_compact!("{}-{}", place.name, it.str_at(&["name"]))),
+            (name, _) => Some(name.into()),
+        }
+    });
+    claims.map(|name| Place { namespace: place.namespace.clone(), name }).collect()
+}
+
+/// The claims of devices that a pod uses; `None` for one that has not been made for it yet.
+pub(crate) fn device_claims_of(place: &Place, pod: &Value) -> Vec<Option<Place>> {
+    let made = pod.items_at(&["status", "resourceClaimStatuses"]);
+    let claims = pod.items_at(&["spec", "resourceClaims"]).iter().map(|wanted| {
+        let named = wanted.str_at(&["resourceClaimName"]);
+        let name = if named.is_empty() {
+            let its = made.iter().find(|it| it.str_at(&["name"]) == wanted.str_at(&["name"]));
+            its.map_or("", |it| it.str_at(&["resourceClaimName"]))
+        } else {
+            named
+        };
+        (!name.is_empty()).then(|| Place { namespace: place.namespace.clone(), name: name.into() })
+    });
+    claims.collect()
+}
+
+/// Whether a volume stays when its claim is gone.
+pub(crate) fn is_retained(volume: &Value) -> bool {
+    volume.str_at(&["spec", "persistentVolumeReclaimPolicy"]) == "Retain"
 }
 
 /// The uid of the controller of an object, where it is of this kind.

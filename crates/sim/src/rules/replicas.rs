@@ -1,4 +1,4 @@
-//! A ReplicaSet never has more pods made than it asks for.
+//! A ReplicaSet, and a ReplicationController, never has more pods made than it asks for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use super::{History, Rule, controller, is_active, uid};
 use crate::observer::{Change, Context};
 
 const RULE: &str = "no more pods than a ReplicaSet asks for";
-const KIND: &str = "ReplicaSet";
+const KINDS: [&str; 2] = ["ReplicaSet", "ReplicationController"];
 
 #[derive(Debug, Default)]
 struct Set {
@@ -28,11 +28,11 @@ pub(super) struct Replicas {
 impl Rule for Replicas {
     fn see(&mut self, change: &Change<'_>, context: &Context<'_>) {
         match (change.kind, change.new) {
-            (KIND, Some(new)) => {
+            (kind, Some(new)) if KINDS.contains(&kind) => {
                 let asked = new.i64_at(&["spec", "replicas"]).unwrap_or(1);
                 self.sets.entry(uid(new).into()).or_default().asked.set(context.now, asked);
             }
-            (KIND, None) => {
+            (kind, None) if KINDS.contains(&kind) => {
                 if let Some(old) = change.old {
                     self.sets.remove(uid(old));
                 }
@@ -46,7 +46,9 @@ impl Rule for Replicas {
 impl Replicas {
     fn pod(&mut self, change: &Change<'_>, context: &Context<'_>) {
         let owner = |it: Option<&Value>| {
-            it.and_then(|it| Some((CompactString::from(controller(it, KIND)?), is_active(it))))
+            let it = it?;
+            let owner = KINDS.iter().find_map(|kind| controller(it, kind))?;
+            Some((CompactString::from(owner), is_active(it)))
         };
         let (before, after) = (owner(change.old), owner(change.new));
         let Some(pod) = change.new.or(change.old) else { return };

@@ -151,5 +151,105 @@ fn addresses_that_two_services_have_are_noticed() {
     let again = [made(&service("a")), (Some(service("a")), None), made(&service("b"))];
     assert_eq!(check(&again), [""; 0]);
     let twice = check(&[made(&service("a")), made(&service("b"))]);
-    assert_eq!(twice, ["addresses, ports and ranges are given once"]);
+    assert_eq!(twice, ["addresses, ports, ranges, volumes and devices are given once"]);
+}
+
+#[test]
+fn volumes_and_devices_that_two_have_are_noticed() {
+    let claim = |name: &str| {
+        value!({"kind": "ResourceClaim", "metadata": {"name": name, "uid": name},
+            "status": {"allocation": {"devices": {"results": [{"driver": "d", "pool": "p", "device": "1"}]}}}})
+    };
+    let again = [made(&claim("a")), (Some(claim("a")), None), made(&claim("b"))];
+    assert_eq!(check(&again), [""; 0]);
+    let twice = check(&[made(&claim("a")), made(&claim("b"))]);
+    assert_eq!(twice, ["addresses, ports, ranges, volumes and devices are given once"]);
+    let volume = |name: &str, claim: &str| {
+        value!({"kind": "PersistentVolume", "metadata": {"name": name, "uid": name}, "status": {"phase": "Bound"},
+            "spec": {"persistentVolumeReclaimPolicy": "Retain", "claimRef": {"uid": claim}}})
+    };
+    assert_eq!(check(&[made(&volume("v", "a")), made(&volume("w", "b"))]), [""; 0]);
+    let two = check(&[made(&volume("v", "a")), made(&volume("w", "a"))]);
+    assert_eq!(two, ["a claim is bound to one volume"]);
+    let passed_on =
+        check(&[made(&volume("v", "a")), (Some(volume("v", "a")), Some(volume("v", "b")))]);
+    assert_eq!(passed_on, ["a volume is bound to one claim"]);
+    let mut released = volume("v", "a");
+    released.set_at(&["status", "phase"], "Released");
+    let removed = check(&[made(&released), (Some(released.clone()), None)]);
+    assert_eq!(removed, ["volumes and claims that are to be kept stay"]);
+}
+
+#[test]
+fn a_pod_that_is_bound_without_its_claims_is_noticed() {
+    let (mut before, at) =
+        (pod("a", "Other"), |it: &mut Value| it.set_at(&["spec", "nodeName"], "n"));
+    before.set_at(
+        &["spec", "volumes"],
+        vec![value!({"name": "v", "persistentVolumeClaim": {"claimName": "c"}})],
+    );
+    let mut after = before.clone();
+    at(&mut after);
+    let mut claim = value!({"kind": "PersistentVolumeClaim", "metadata": {"name": "c", "uid": "c"}, "spec": {}});
+    let bound = |claim: &Value| {
+        check(&[made(claim), made(&before), (Some(before.clone()), Some(after.clone()))])
+    };
+    assert_eq!(bound(&claim), ["pods are bound to nodes with claims that are bound"]);
+    claim.set_at(&["spec", "volumeName"], "v");
+    assert_eq!(bound(&claim), [""; 0]);
+    let mut before = pod("a", "Other");
+    before.set_at(
+        &["spec", "resourceClaims"],
+        vec![value!({"name": "gpu", "resourceClaimName": "c"})],
+    );
+    let mut after = before.clone();
+    at(&mut after);
+    let mut claim = value!({"kind": "ResourceClaim", "metadata": {"name": "c", "uid": "c"},
+        "status": {"allocation": {"devices": {}}}});
+    let bound = |claim: &Value| {
+        check(&[made(claim), made(&before), (Some(before.clone()), Some(after.clone()))])
+    };
+    assert_eq!(bound(&claim), ["pods are bound to nodes with devices that are theirs"]);
+    claim.set_at(&["status", "reservedFor"], vec![value!({"uid": "a"})]);
+    assert_eq!(bound(&claim), [""; 0]);
+    let mut taken = claim.clone();
+    taken.remove_at(&["status", "allocation"]);
+    let steps = [
+        made(&before),
+        (Some(before), Some(after.clone())),
+        made(&claim),
+        (Some(claim), Some(taken)),
+    ];
+    let steps = [&[steps[2].clone()], &steps[..2], &[steps[3].clone()]].concat();
+    assert_eq!(check(&steps), ["no device is taken from a pod that runs"]);
+}
+
+#[test]
+fn an_autoscaler_beyond_its_bounds_is_noticed() {
+    let autoscaler = |desired: i64| {
+        value!({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "a", "uid": "a"}, "status": {"desiredReplicas": desired},
+            "spec": {"minReplicas": 2, "maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}})
+    };
+    assert_eq!(check(&[made(&autoscaler(0)), made(&autoscaler(3))]), [""; 0]);
+    assert_eq!(check(&[made(&autoscaler(4))]), ["an autoscaler keeps within its bounds"]);
+    let scaled = |replicas: i64| {
+        let mut it = workload("Deployment", &value!({"replicas": replicas}));
+        let by = value!({"manager": "kube-controller-manager", "subresource": "scale"});
+        it.set_at(&["metadata", "managedFields"], vec![by]);
+        it
+    };
+    let step = |to: i64| [made(&autoscaler(0)), (Some(scaled(2)), Some(scaled(to)))];
+    assert_eq!(check(&step(3)), [""; 0]);
+    assert_eq!(check(&step(1)), ["an autoscaler keeps within its bounds"]);
+}
+
+#[test]
+fn a_definition_that_goes_before_its_objects_is_noticed() {
+    let definition = value!({"kind": "CustomResourceDefinition", "metadata": {"name": "d", "uid": "d"},
+        "spec": {"names": {"kind": "Widget"}}});
+    let gone = (Some(definition.clone()), None);
+    assert_eq!(check(&[made(&definition), gone.clone()]), [""; 0]);
+    let widget = value!({"kind": "Widget", "metadata": {"name": "w", "uid": "w"}});
+    let early = check(&[made(&definition), made(&widget), gone]);
+    assert_eq!(early, ["a definition goes after its objects"]);
 }

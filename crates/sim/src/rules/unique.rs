@@ -1,4 +1,4 @@
-//! What two objects may not have at once: addresses of services, ports of nodes, ranges of nodes.
+//! What two objects may not have at once: addresses of services, ports and ranges of nodes, volumes, devices.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use apimachinery::Value;
 use super::{Rule, uid};
 use crate::observer::{Change, Context};
 
-const RULE: &str = "addresses, ports and ranges are given once";
+const RULE: &str = "addresses, ports, ranges, volumes and devices are given once";
 
 #[derive(Debug, Default)]
 pub(super) struct Unique {
@@ -34,6 +34,14 @@ fn holds(kind: &str, object: &Value) -> Vec<String> {
         "PersistentVolumeClaim" => {
             let volume = object.str_at(&["spec", "volumeName"]);
             if volume.is_empty() { Vec::new() } else { vec![format!("volume {volume}")] }
+        }
+        "ResourceClaim" => {
+            let results = object.items_at(&["status", "allocation", "devices", "results"]).iter();
+            let name = |it: &Value| {
+                let part = |member| it.str_at(&[member]);
+                format!("device {}/{}/{}", part("driver"), part("pool"), part("device"))
+            };
+            results.map(name).collect()
         }
         _ => Vec::new(),
     }

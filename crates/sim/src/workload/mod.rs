@@ -1,5 +1,9 @@
 //! What users do to a cluster, by chance: every sort of object is made, changed, scaled, undone and deleted.
 
+mod autoscale;
+mod custom;
+mod devices;
+mod disks;
 mod objects;
 mod user;
 
@@ -12,7 +16,7 @@ use crate::demand::Demand;
 use crate::dice::Dice;
 use crate::node::CPU_MILLI;
 use crate::observer::{Place, State};
-use crate::rules::controller;
+use crate::rules::{controller, is_deleting};
 pub(crate) use user::User;
 
 /// The namespaces that are worked in.
@@ -51,12 +55,27 @@ enum Deed {
     Cycle,
     Touch,
     Remove,
+    Retention,
+    Claim,
+    PodWithClaim,
+    DeleteClaim,
+    Volumes,
+    Define,
+    Undefine,
+    Widget,
+    ChangeWidget,
+    DeviceClaim,
+    PodWithDevice,
+    DeleteDeviceClaim,
+    Autoscaler,
+    ChangeAutoscaler,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Workload {
     Deployment,
     ReplicaSet,
+    ReplicationController,
     StatefulSet,
     DaemonSet,
 }
@@ -66,6 +85,7 @@ const SORTS: &[Sort] = &[
     (2, Deed::DeleteNamespace),
     (50, Deed::Create(Workload::Deployment)),
     (15, Deed::Create(Workload::ReplicaSet)),
+    (15, Deed::Create(Workload::ReplicationController)),
     (30, Deed::Create(Workload::StatefulSet)),
     (8, Deed::Create(Workload::DaemonSet)),
     (110, Deed::Scale),
@@ -87,6 +107,20 @@ const SORTS: &[Sort] = &[
     (4, Deed::Cycle),
     (80, Deed::Touch),
     (45, Deed::Remove),
+    (10, Deed::Retention),
+    (30, Deed::Claim),
+    (30, Deed::PodWithClaim),
+    (12, Deed::DeleteClaim),
+    (20, Deed::Volumes),
+    (4, Deed::Define),
+    (2, Deed::Undefine),
+    (25, Deed::Widget),
+    (25, Deed::ChangeWidget),
+    (12, Deed::DeviceClaim),
+    (30, Deed::PodWithDevice),
+    (8, Deed::DeleteDeviceClaim),
+    (15, Deed::Autoscaler),
+    (10, Deed::ChangeAutoscaler),
 ];
 
 /// The group and plural of what is kept of a kind.
@@ -94,6 +128,7 @@ fn resource(kind: &str) -> Resource {
     let (group, plural) = match kind {
         "Deployment" => ("apps", "deployments"),
         "ReplicaSet" => ("apps", "replicasets"),
+        "ReplicationController" => ("", "replicationcontrollers"),
         "StatefulSet" => ("apps", "statefulsets"),
         "DaemonSet" => ("apps", "daemonsets"),
         "Job" => ("batch", "jobs"),
@@ -104,6 +139,12 @@ fn resource(kind: &str) -> Resource {
         "ConfigMap" => ("", "configmaps"),
         "Namespace" => ("", "namespaces"),
         "Node" => ("", "nodes"),
+        "PersistentVolumeClaim" => ("", "persistentvolumeclaims"),
+        "PersistentVolume" => ("", "persistentvolumes"),
+        "ResourceClaim" => ("resource.k8s.io", "resourceclaims"),
+        "HorizontalPodAutoscaler" => ("autoscaling", "horizontalpodautoscalers"),
+        "CustomResourceDefinition" => ("apiextensions.k8s.io", "customresourcedefinitions"),
+        "Widget" => return custom::widgets(),
         _ => ("", "pods"),
     };
     Resource::built_in(group, plural)
@@ -143,7 +184,14 @@ impl Driver {
             Deed::ChangeTemplate => self.change_template().await,
             Deed::Pause => self.pause().await,
             Deed::Delete => {
-                self.delete_one(&["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"]).await;
+                let kinds = [
+                    "Deployment",
+                    "StatefulSet",
+                    "DaemonSet",
+                    "ReplicaSet",
+                    "ReplicationController",
+                ];
+                self.delete_one(&kinds).await;
             }
             Deed::Job => self.make("Job", objects::job).await,
             Deed::CronJob => self.make("CronJob", objects::cron_job).await,
@@ -167,9 +215,24 @@ impl Driver {
                     "ConfigMap",
                     "Job",
                     "CronJob",
+                    "HorizontalPodAutoscaler",
                 ];
                 self.delete_one(&kinds).await;
             }
+            Deed::Retention => self.change_retention().await,
+            Deed::Claim => self.claim().await,
+            Deed::PodWithClaim => self.pod_with_claim().await,
+            Deed::DeleteClaim => self.delete_claim().await,
+            Deed::Volumes => self.tend_volumes().await,
+            Deed::Define => self.define().await,
+            Deed::Undefine => self.undefine().await,
+            Deed::Widget => self.widget().await,
+            Deed::ChangeWidget => self.change_widget().await,
+            Deed::DeviceClaim => self.device_claim().await,
+            Deed::PodWithDevice => self.pod_with_device().await,
+            Deed::DeleteDeviceClaim => self.delete_device_claim().await,
+            Deed::Autoscaler => self.autoscaler().await,
+            Deed::ChangeAutoscaler => self.change_autoscaler().await,
         }
     }
 
@@ -195,6 +258,9 @@ impl Driver {
     async fn namespace(&self) {
         let name = self.a_namespace();
         let made = self.user.create(&resource("Namespace"), &objects::namespace(name)).await;
+        if made.is_some() {
+            self.device_template(name).await;
+        }
         self.written("Namespace", made).await;
     }
 
@@ -214,6 +280,9 @@ impl Driver {
         match workload {
             Workload::Deployment => self.make("Deployment", objects::deployment).await,
             Workload::ReplicaSet => self.make("ReplicaSet", objects::replica_set).await,
+            Workload::ReplicationController => {
+                self.make("ReplicationController", objects::replication_controller).await;
+            }
             Workload::StatefulSet => self.make("StatefulSet", objects::stateful_set).await,
             Workload::DaemonSet => self.make("DaemonSet", objects::daemon_set).await,
         }
@@ -221,7 +290,9 @@ impl Driver {
 
     /// Makes something that selects the pods of a workload.
     async fn for_app(&self, kind: &'static str, object: fn(&Dice, &str, &str, &str) -> Value) {
-        let app = self.some(&["Deployment", "StatefulSet", "Deployment", "ReplicaSet"]);
+        let kinds =
+            ["Deployment", "StatefulSet", "Deployment", "ReplicaSet", "ReplicationController"];
+        let app = self.some(&kinds);
         let Some((_, app)) = app else { return self.namespace().await };
         let object = object(&self.dice, &app.namespace, &app.name, &app.name);
         let made = self.user.create(&resource(kind), &object).await;
@@ -229,7 +300,13 @@ impl Driver {
     }
 
     async fn scale(&self) {
-        let found = self.some(&["Deployment", "Deployment", "StatefulSet", "ReplicaSet"]);
+        let found = self.some(&[
+            "Deployment",
+            "Deployment",
+            "StatefulSet",
+            "ReplicaSet",
+            "ReplicationController",
+        ]);
         let Some((kind, place)) = found else { return self.namespace().await };
         let patch = value!({"spec": {"replicas": (self.dice.between(0, 6))}});
         let subresource = if self.dice.chance(500) { "scale" } else { "" };
@@ -340,19 +417,24 @@ impl Driver {
     /// A config map that may belong to others.
     async fn config_map(&self) {
         let namespace = self.a_namespace();
-        let kinds = ["ConfigMap", "ConfigMap", "Deployment", "Service"];
-        let owner = self.user.observer.with(|state| {
-            let kind = self.dice.pick(&kinds)?;
-            let names = state.names(kind, namespace);
-            let name = self.dice.pick(&names)?.clone();
-            let place = Place { namespace: namespace.into(), name };
-            state.get(kind, &place).map(|it| objects::owned_by(&it.value, self.dice.chance(300)))
-        });
+        let owner =
+            self.owner(namespace, &["ConfigMap", "ConfigMap", "Deployment", "Service", "Widget"]);
         let name = format!("cm-{}", self.dice.between(1, 12));
         let owners = if self.dice.chance(700) { owner.into_iter().collect() } else { Vec::new() };
         let object = objects::config_map(&self.dice, namespace, &name, owners);
         let made = self.user.create(&resource("ConfigMap"), &object).await;
         self.written("ConfigMap", made).await;
+    }
+
+    /// A reference to something of these kinds, as an owner.
+    fn owner(&self, namespace: &str, kinds: &[&str]) -> Option<Value> {
+        self.user.observer.with(|state| {
+            let kind = self.dice.pick(kinds)?;
+            let names = state.names(kind, namespace);
+            let name = self.dice.pick(&names)?.clone();
+            let place = Place { namespace: namespace.into(), name };
+            state.get(kind, &place).map(|it| objects::owned_by(&it.value, self.dice.chance(300)))
+        })
     }
 
     /// Two config maps that own each other, of which one is deleted.
@@ -387,11 +469,14 @@ impl Driver {
     pub(crate) async fn prepare(&self) {
         let classes = Resource::built_in("scheduling.k8s.io", "priorityclasses");
         self.user.create(&classes, &objects::urgent()).await;
+        self.prepare_disks().await;
+        self.prepare_devices().await;
+        self.define().await;
     }
 
     /// Where more is asked for than fits easily, everything is made small: what does not fit never comes to rest.
     async fn shrink(&self) {
-        let kinds = ["Deployment", "StatefulSet", "ReplicaSet"];
+        let kinds = ["Deployment", "StatefulSet", "ReplicaSet", "ReplicationController"];
         let asked = self.user.observer.with(|state| {
             let all = kinds.iter().flat_map(|kind| state.all(kind));
             all.map(|(_, it)| asked_cpu_milli(it)).sum::<i64>()
@@ -432,6 +517,9 @@ impl Driver {
             let patch = value!({"spec": {"paused": false}});
             self.user.patch(&resource("Deployment"), &place, "", &patch).await;
         }
+        self.settle_custom().await;
+        self.settle_devices().await;
+        self.settle_disks().await;
     }
 
     /// Compares lists of the API with the store.
@@ -445,6 +533,10 @@ impl Driver {
             "Service",
             "ConfigMap",
             "Node",
+            "PersistentVolumeClaim",
+            "PersistentVolume",
+            "ResourceClaim",
+            "Widget",
         ] {
             self.user.compare_list(&resource(kind)).await;
         }
@@ -461,6 +553,15 @@ fn asked_cpu_milli(workload: &Value) -> i64 {
 /// Whether the workload works there.
 pub(crate) fn is_ours(place: &Place) -> bool {
     NAMESPACES.contains(&place.namespace.as_str())
+}
+
+/// The namespaces that are there, of those that are worked in.
+fn namespaces(state: &State) -> Vec<&'static str> {
+    let there = |name: &&str| {
+        let place = Place { namespace: CompactString::default(), name: (*name).into() };
+        state.get("Namespace", &place).is_some_and(|it| !is_deleting(&it.value))
+    };
+    NAMESPACES.into_iter().filter(there).collect()
 }
 
 /// The objects of a kind that the workload may touch.

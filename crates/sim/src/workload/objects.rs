@@ -2,6 +2,7 @@
 
 use apimachinery::{Value, value};
 
+use super::{devices, disks};
 use crate::dice::Dice;
 use crate::node::{FAIL, SECONDS};
 
@@ -9,7 +10,7 @@ use crate::node::{FAIL, SECONDS};
 const URGENT: &str = "urgent";
 
 /// An object with its name and labels, in a namespace.
-fn object(api_version: &str, kind: &str, namespace: &str, name: &str) -> Value {
+pub(super) fn object(api_version: &str, kind: &str, namespace: &str, name: &str) -> Value {
     let mut object = value!({"apiVersion": api_version, "kind": kind,
         "metadata": {"name": name, "labels": {"app": name, "made-by": "sim"}}});
     if !namespace.is_empty() {
@@ -82,6 +83,22 @@ pub(super) fn replica_set(dice: &Dice, namespace: &str, name: &str) -> Value {
         value!({"replicas": (dice.between(0, 4)), "selector": (selector(name)),
             "template": (template(dice, name))}),
     );
+    let pods = it.member_mut("spec").member_mut("template").member_mut("spec");
+    match dice.below(8) {
+        0 => devices::with_own_device(pods),
+        1 => disks::with_ephemeral(pods, dice),
+        _ => {}
+    }
+    it
+}
+
+pub(super) fn replication_controller(dice: &Dice, namespace: &str, name: &str) -> Value {
+    let mut it = object("v1", "ReplicationController", namespace, name);
+    it.set_at(
+        &["spec"],
+        value!({"replicas": (dice.between(0, 4)), "selector": {"app": name},
+            "template": (template(dice, name))}),
+    );
     it
 }
 
@@ -97,6 +114,9 @@ pub(super) fn stateful_set(dice: &Dice, namespace: &str, name: &str) -> Value {
         let partition =
             value!({"type": "RollingUpdate", "rollingUpdate": {"partition": (dice.between(0, 2))}});
         it.set_at(&["spec", "updateStrategy"], partition);
+    }
+    if dice.chance(600) {
+        disks::with_claims(&mut it, dice);
     }
     it
 }
@@ -148,7 +168,29 @@ fn job_spec(dice: &Dice, app: &str) -> Value {
     if policy == "Never" && dice.chance(200) {
         spec.set_at(&["podReplacementPolicy"], "Failed");
     }
+    with_policies(&mut spec, dice);
     spec
+}
+
+/// What a job makes of pods that fail, and when enough of it is done.
+fn with_policies(spec: &mut Value, dice: &Dice) {
+    let by_index = !spec.at(&["backoffLimitPerIndex"]).is_none_or(Value::is_null);
+    if spec["template"]["spec"].str_at(&["restartPolicy"]) == "Never" && dice.chance(250) {
+        let actions = ["Ignore", "Count", "FailJob", "FailIndex"];
+        let action = actions[dice.below(if by_index { 4 } else { 3 })];
+        // Disruptions end with another code than failures of their own.
+        let codes = value!({"operator": "In", "values": [(dice.between(1, 2))]});
+        let rule = value!({"action": action, "onExitCodes": codes});
+        spec.set_at(&["podReplacementPolicy"], "Failed");
+        spec.set_at(&["podFailurePolicy"], value!({"rules": [rule]}));
+    }
+    if spec.str_at(&["completionMode"]) == "Indexed" && dice.chance(300) {
+        let rule = match dice.below(2) {
+            0 => value!({"succeededCount": 1}),
+            _ => value!({"succeededIndexes": "0"}),
+        };
+        spec.set_at(&["successPolicy"], value!({"rules": [rule]}));
+    }
 }
 
 pub(super) fn job(dice: &Dice, namespace: &str, name: &str) -> Value {
@@ -169,7 +211,13 @@ pub(super) fn cron_job(dice: &Dice, namespace: &str, name: &str) -> Value {
     let policies = ["Allow", "Forbid", "Replace"];
     let mut job = job_spec(dice, name);
     job.set_at(&["completions"], 1);
-    for field in ["backoffLimitPerIndex", "maxFailedIndexes", "completionMode"] {
+    for field in [
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+        "completionMode",
+        "podFailurePolicy",
+        "successPolicy",
+    ] {
         job.remove_at(&[field]);
     }
     it.set_at(
@@ -203,6 +251,7 @@ pub(super) fn budget(dice: &Dice, namespace: &str, name: &str, app: &str) -> Val
 pub(super) fn quota(dice: &Dice, namespace: &str, name: &str) -> Value {
     let mut it = object("v1", "ResourceQuota", namespace, name);
     let hard = value!({"pods": (dice.between(2, 20).to_string()), "count/configmaps": "40",
+        "persistentvolumeclaims": (dice.between(3, 12).to_string()),
         "requests.cpu": (dice.between(1, 6).to_string())});
     it.set_at(&["spec", "hard"], hard);
     it

@@ -27,6 +27,9 @@ fn prefix(resource: &Resource) -> &str {
     match resource.plural.as_str() {
         "services" => "services/specs",
         "nodes" => "minions",
+        "replicationcontrollers" => "controllers",
+        "customresourcedefinitions" => "apiextensions.k8s.io/customresourcedefinitions",
+        "widgets" => "sim.example/widgets",
         other => other,
     }
 }
@@ -48,6 +51,7 @@ fn may_be(error: &ClientError) -> bool {
     let text = status.message.as_str();
     match status.code {
         404 | 409 | 429 => true,
+        405 => text.contains("custom resource definition is terminating"),
         403 => {
             let why = [
                 "exceeded quota",
