@@ -143,6 +143,7 @@ impl Controller for AttachDetach {
             on.pods.retain(|pod| keep || !is_over(pod));
         }
         let observed = Observed { name: key.name.clone(), csi, nodes };
+        self.metrics.see(&key.name, plan::total(&observed).as_ref());
         (observed.csi.is_some() || !observed.nodes.is_empty()).then_some(observed)
     }
 

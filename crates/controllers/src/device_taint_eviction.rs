@@ -14,17 +14,46 @@ use controller::{Controller, Plan, Snapshot, Watches};
 use dynamic_resource_allocation::claim::Given;
 use dynamic_resource_allocation::taint::{Effect, Rule, Taint};
 use dynamic_resource_allocation::{Claim, Slice, Slices};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{DeviceTaintRule, ResourceClaim, ResourceSlice};
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 
 /// How many pods are remembered as evicted for one rule, to be counted once each.
 const EVICTED_MAX: usize = 10_000;
 
+/// The controller's metrics. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    deletions: Counter,
+    latency: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let bounds = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 30.0, 60.0, 120.0, 180.0, 240.0];
+        Self { deletions: Counter::default(), latency: Histogram::new(bounds) }
+    }
+}
+
+impl Metrics {
+    /// Registers them under upstream's names.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("device_taint_eviction_controller");
+        let help = "[ALPHA] Pods that went because of taints of their devices";
+        registry.register("pod_deletions", help, self.deletions.clone());
+        let help = "[ALPHA] Seconds from when a taint of a device was borne no longer to the end of its pod";
+        registry.register("pod_deletion_duration_seconds", help, self.latency.clone());
+    }
+}
+
 /// The controller.
 #[derive(Debug, Default)]
 pub struct DeviceTaintEviction {
+    metrics: Metrics,
     slices: Arc<Mutex<Slices>>,
     /// For each rule, by its uid, the pods that went because of it since the start.
     evicted: Mutex<BTreeMap<String, BTreeSet<String>>>,
@@ -77,6 +106,8 @@ pub struct RuleSeen {
 pub struct Memory {
     seen: Option<Timestamp>,
     leave: Option<Timestamp>,
+    /// How late it is being evicted.
+    late: Option<SignedDuration>,
 }
 
 impl Controller for DeviceTaintEviction {
@@ -121,9 +152,22 @@ impl Controller for DeviceTaintEviction {
             Observed::Rule(seen) => rule::plan(seen, now),
         }
     }
+
+    fn applied(&self, memory: &mut Memory, failure: Option<&str>) {
+        if let Some(late) = memory.late.take().filter(|_| failure.is_none()) {
+            self.metrics.deletions.inc();
+            self.metrics.latency.observe(late.as_secs_f64().max(0.0));
+        }
+    }
 }
 
 impl DeviceTaintEviction {
+    /// The controller, which counts here.
+    #[must_use]
+    pub fn new(metrics: Metrics) -> Self {
+        Self { metrics, ..Self::default() }
+    }
+
     /// The taints with effect NoExecute of the devices of a pod that it does not bear for ever.
     fn taints_of(
         &self,

@@ -4,21 +4,28 @@ mod plan;
 
 use std::sync::Arc;
 
-use client::ObjectKey;
+use apimachinery::Value;
 use client::reflector::StoreChange;
-use controller::{Controller, Plan, Snapshot, Watches};
+use client::{ObjectKey, Resource};
+use compact_str::CompactString;
+use controller::{Controller, Fetch, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
+use crate::custom::{self, is_custom};
 use crate::owner;
+use crate::podautoscaler::Kinds;
 use crate::select::{self, Selector};
 
 /// The controller.
-#[derive(Debug, Clone, Copy)]
-pub struct Disruption;
+#[derive(Debug, Clone, Default)]
+pub struct Disruption {
+    /// The kinds that controllers of pods may be of.
+    kinds: Arc<Kinds>,
+}
 
 /// What it plans for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +50,8 @@ pub enum Scale {
     Unmanaged,
     /// It cannot be told, and why.
     Unknown(String),
+    /// The scale of a custom resource has to be read first.
+    Unread(Fetch),
 }
 
 /// What it sees.
@@ -50,8 +59,8 @@ pub enum Scale {
 pub enum Observed {
     /// A budget with its pods, each with how many its controller wants.
     Budget(Box<PodDisruptionBudget>, Vec<(Arc<Pod>, Scale)>),
-    /// A pod.
-    Pod(Box<Pod>),
+    /// A pod, with the names of the budgets that select it.
+    Pod(Box<Pod>, Vec<CompactString>),
 }
 
 impl Controller for Disruption {
@@ -63,6 +72,7 @@ impl Controller for Disruption {
     type Memory = ();
 
     fn watches(&self, watches: Watches<Key>) -> Watches<Key> {
+        let kinds = Arc::clone(&self.kinds);
         watches
             .on::<PodDisruptionBudget>(|change, _| vec![Key::Budget(change.key())])
             .on::<Pod>(of_pod)
@@ -70,12 +80,21 @@ impl Controller for Disruption {
             .on::<ReplicationController>(of_owner)
             .on::<StatefulSet>(of_owner)
             .on::<Deployment>(of_deployment)
+            .on_resource(custom::definitions(), move |change, _| {
+                kinds.learn(change);
+                Vec::new()
+            })
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &Key) -> Option<Observed> {
         let key = match key {
             Key::Budget(key) => key,
-            Key::Pod(key) => return Some(Observed::Pod(Box::new(snapshot.get(key)?))),
+            Key::Pod(key) => {
+                let pod = snapshot.store::<Pod>().get(key)?;
+                let change = StoreChange { old: None, new: Some(Arc::clone(&pod)) };
+                let budgets = budgets(snapshot, &change).into_iter().map(|it| it.name).collect();
+                return Some(Observed::Pod(Box::new(pod.decode()?), budgets));
+            }
         };
         let budget: PodDisruptionBudget = snapshot.get(key)?;
         let pods = match budget.spec.as_ref().and_then(|it| it.selector.as_ref()) {
@@ -83,7 +102,7 @@ impl Controller for Disruption {
             None => Vec::new(),
         };
         let scaled = |pod: Arc<Pod>| {
-            let scale = scale(snapshot, &pod);
+            let scale = self.scale(snapshot, &pod);
             (pod, scale)
         };
         Some(Observed::Budget(Box::new(budget), pods.into_iter().map(scaled).collect()))
@@ -92,20 +111,21 @@ impl Controller for Disruption {
     fn plan(&self, observed: &Observed, (): &mut (), now: Timestamp) -> Plan {
         match observed {
             Observed::Budget(budget, pods) => plan::budget(budget, pods, now),
-            Observed::Pod(pod) => plan::stayed(pod, now),
+            Observed::Pod(pod, budgets) => plan::pod(pod, budgets, now),
         }
     }
 }
 
-/// The budgets that select a pod, and the pod itself where it was to go.
+/// The budgets that select a pod, and the pod itself where it was to go, or is in several budgets.
 fn of_pod(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     let mut keys: Vec<Key> = budgets(snapshot, change).into_iter().map(Key::Budget).collect();
+    let several = keys.len() > 1 && change.new.is_some();
     let targeted = change.new.as_ref().filter(|it| it.mentions(plan::TARGET)).is_some_and(|it| {
         let pod = it.value();
         let conditions = pod.items_at(&["status", "conditions"]);
         conditions.iter().any(|it| it.str_at(&["type"]) == plan::TARGET)
     });
-    if targeted {
+    if targeted || several {
         keys.push(Key::Pod(change.key()));
     }
     keys
@@ -152,31 +172,82 @@ fn of_deployment(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     sets.iter().flat_map(|set| budgets_of_pods(snapshot, &set.uid)).collect()
 }
 
-/// How many pods the controller of a pod wants.
-fn scale(snapshot: &Snapshot, pod: &Pod) -> Scale {
-    let Some(owner) = owner::controller_of(&pod.metadata) else { return Scale::Unmanaged };
-    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    let key = |name: &str| ObjectKey::new(namespace.as_str(), name);
-    let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-    let wanted = |uid: &Option<String>, replicas: Option<i32>| {
-        let is_it = uid.as_deref() == Some(owner.uid.as_str());
-        is_it.then(|| Scale::Wanted { uid: owner.uid.clone(), replicas: replicas.unwrap_or(1) })
-    };
-    let found = match (group, owner.kind.as_str()) {
-        ("apps", "ReplicaSet") => snapshot
-            .get::<ReplicaSet>(&key(&owner.name))
-            .filter(|set| set.metadata.uid.as_deref() == Some(owner.uid.as_str()))
-            .and_then(|set| of_set(snapshot, &set)),
-        ("apps", "StatefulSet") => snapshot
-            .get::<StatefulSet>(&key(&owner.name))
-            .and_then(|it| wanted(&it.metadata.uid, it.spec.replicas)),
-        ("", "ReplicationController") => snapshot
-            .get::<ReplicationController>(&key(&owner.name))
-            .and_then(|it| wanted(&it.metadata.uid, it.spec.and_then(|it| it.replicas))),
-        _ => return Scale::Unknown(without_scale(owner, group)),
-    };
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    found.unwrap_or_else(|| Scale::Unknown(format!("found no controllers for pod \"{name}\"")))
+impl Disruption {
+    /// How many pods the controller of a pod wants.
+    fn scale(&self, snapshot: &Snapshot, pod: &Pod) -> Scale {
+        let Some(owner) = owner::controller_of(&pod.metadata) else { return Scale::Unmanaged };
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let key = |name: &str| ObjectKey::new(namespace.as_str(), name);
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+        let wanted = |uid: &Option<String>, replicas: Option<i32>| {
+            let is_it = uid.as_deref() == Some(owner.uid.as_str());
+            is_it.then(|| Scale::Wanted { uid: owner.uid.clone(), replicas: replicas.unwrap_or(1) })
+        };
+        let found = match (group, owner.kind.as_str()) {
+            ("apps", "ReplicaSet") => snapshot
+                .get::<ReplicaSet>(&key(&owner.name))
+                .filter(|set| set.metadata.uid.as_deref() == Some(owner.uid.as_str()))
+                .and_then(|set| of_set(snapshot, &set)),
+            ("apps", "StatefulSet") => snapshot
+                .get::<StatefulSet>(&key(&owner.name))
+                .and_then(|it| wanted(&it.metadata.uid, it.spec.replicas)),
+            ("", "ReplicationController") => snapshot
+                .get::<ReplicationController>(&key(&owner.name))
+                .and_then(|it| wanted(&it.metadata.uid, it.spec.and_then(|it| it.replicas))),
+            _ => match self.custom_scale(snapshot, owner, &namespace) {
+                Ok(found) => found,
+                Err(why) => return Scale::Unknown(why),
+            },
+        };
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        found.unwrap_or_else(|| Scale::Unknown(format!("found no controllers for pod \"{name}\"")))
+    }
+
+    /// What the scale of a custom resource says; `None` where it is not the owner's.
+    ///
+    /// # Errors
+    /// When its kind cannot be scaled, or its scale not be read.
+    fn custom_scale(
+        &self,
+        snapshot: &Snapshot,
+        owner: &OwnerReference,
+        namespace: &str,
+    ) -> Result<Option<Scale>, String> {
+        let resource = self.kinds.find(&owner.api_version, &owner.kind)?;
+        let no_scale =
+            || format!("{} does not implement the scale subresource", resource.full_name());
+        if !is_custom(&resource) {
+            return Err(no_scale());
+        }
+        let path = resource.path(namespace, &owner.name, "scale");
+        let fetch = Fetch::path(resource.clone(), path);
+        let Some(told) = snapshot.fetched(&fetch).flatten() else {
+            return Ok(Some(Scale::Unread(fetch)));
+        };
+        if let Some(refused) = told.get("error") {
+            return match refused.i64_at(&["code"]) {
+                Some(404) if has_scale(snapshot, &resource) => Ok(None),
+                Some(404) => Err(no_scale()),
+                _ => Err(refused.str_at(&["message"]).to_owned()),
+            };
+        }
+        let replicas = told.i64_at(&["answer", "spec", "replicas"]).unwrap_or(0);
+        let replicas = i32::try_from(replicas).unwrap_or(i32::MAX);
+        let uid = told.str_at(&["answer", "metadata", "uid"]).to_owned();
+        Ok((uid == owner.uid).then_some(Scale::Wanted { uid, replicas }))
+    }
+}
+
+/// Whether the definition of a custom resource says that it can be scaled.
+fn has_scale(snapshot: &Snapshot, resource: &Resource) -> bool {
+    let name = format!("{}.{}", resource.plural, resource.group);
+    let definition = snapshot.store_for(&custom::definitions()).get(&ObjectKey::new("", name));
+    definition.is_some_and(|it| {
+        let definition = it.value();
+        let versions = definition.items_at(&["spec", "versions"]).iter();
+        let mut its = versions.filter(|it| it.str_at(&["name"]) == resource.version);
+        its.any(|it: &Value| it.at(&["subresources", "scale"]).is_some_and(|it| !it.is_null()))
+    })
 }
 
 /// The size of a set; its deployment's where it has one.
@@ -190,20 +261,4 @@ fn of_set(snapshot: &Snapshot, set: &ReplicaSet) -> Option<Scale> {
     let deployment: Deployment = snapshot.get(&ObjectKey::new(namespace, owner.name.as_str()))?;
     let uid = deployment.metadata.uid.clone().filter(|uid| *uid == owner.uid)?;
     Some(Scale::Wanted { uid, replicas: deployment.spec.replicas.unwrap_or(1) })
-}
-
-/// Why the pods of a kind cannot be counted.
-fn without_scale(owner: &OwnerReference, group: &str) -> String {
-    let facts = api::resources().iter().find(|it| it.group == group && it.kind == owner.kind);
-    match facts {
-        Some(facts) if facts.group.is_empty() => {
-            format!("{} does not implement the scale subresource", facts.resource)
-        }
-        Some(facts) => {
-            format!("{}.{} does not implement the scale subresource", facts.resource, facts.group)
-        }
-        None => {
-            format!("no matches for kind \"{}\" in version \"{}\"", owner.kind, owner.api_version)
-        }
-    }
 }

@@ -1,10 +1,12 @@
 //! EndpointSlices of Endpoints that somebody writes by hand, for those that read slices only. Upstream:
 //! `pkg/controller/endpointslicemirroring`.
 
+mod metrics;
 mod plan;
 mod subsets;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::Value;
 use client::ObjectKey;
@@ -17,9 +19,14 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::endpointslice::{MANAGED_BY, SERVICE_NAME};
 
+pub use metrics::Metrics;
+
 /// The controller.
-#[derive(Debug, Clone, Copy)]
-pub struct EndpointSliceMirroring;
+#[derive(Debug, Clone, Default)]
+pub struct EndpointSliceMirroring {
+    /// What it counts.
+    pub metrics: Metrics,
+}
 
 /// This controller, in the label that names who manages a slice.
 const MANAGER: &str = "endpointslicemirroring-controller.k8s.io";
@@ -28,12 +35,20 @@ const SKIP: &str = "endpointslice.kubernetes.io/skip-mirror";
 /// The annotation of Endpoints that elect a leader.
 const LEADER: &str = "control-plane.alpha.kubernetes.io/leader";
 
-/// Of which version of the Endpoints it was told what is not mirrored of them.
-pub type Told = String;
+/// What is remembered of Endpoints.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Of which version it was told what is not mirrored of them.
+    told: String,
+    /// How many addresses are not mirrored.
+    skipped: usize,
+}
 
 /// What it sees of Endpoints.
 #[derive(Debug)]
 pub struct Observed {
+    /// Where they are.
+    pub key: ObjectKey,
     /// The Endpoints; `None` where they are not to be mirrored.
     pub endpoints: Option<Arc<Value>>,
     /// The slices that mirror them.
@@ -48,7 +63,7 @@ impl Controller for EndpointSliceMirroring {
     /// Endpoints, which are called as their service.
     type Key = ObjectKey;
     type Observed = Observed;
-    type Memory = Told;
+    type Memory = Memory;
 
     fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
         watches.own::<Endpoints>().on::<Service>(of_service).on::<EndpointSlice>(of_slice)
@@ -65,13 +80,20 @@ impl Controller for EndpointSliceMirroring {
             is_mirrored(it) && service.as_ref().is_some_and(|service| !selects(service))
         });
         if endpoints.is_none() && slices.is_empty() {
+            self.metrics.gone(key);
             return None;
         }
-        Some(Observed { endpoints, slices })
+        Some(Observed { key: key.clone(), endpoints, slices })
     }
 
-    fn plan(&self, observed: &Observed, told: &mut Told, _now: Timestamp) -> Plan {
-        plan::plan(observed, told)
+    fn plan(&self, observed: &Observed, memory: &mut Memory, _now: Timestamp) -> Plan {
+        let plan = plan::plan(observed, memory);
+        self.metrics.planned(observed, &plan, memory.skipped);
+        plan
+    }
+
+    fn timed(&self, _memory: &mut Memory, _failure: Option<&str>, took: Duration) {
+        self.metrics.took(took);
     }
 }
 

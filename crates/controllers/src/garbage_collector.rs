@@ -45,6 +45,8 @@ pub enum Owner {
     },
     /// It is gone: it was seen going, or a live read says so.
     Gone,
+    /// It is in another namespace, where it can own nothing here: it counts as gone, and that is told.
+    Elsewhere,
     /// The caches do not have it: a live read has to tell.
     Unknown(Fetch),
     /// Its kind is not known here: it counts as present.
@@ -209,9 +211,10 @@ impl Kinds {
         };
         let uid = reference.uid.as_str();
         let store = snapshot.store_for(&resource);
+        let is_anywhere = || store.list("").iter().any(|it| it.uid == uid);
         if resource.namespaced && dependent.namespace.is_empty() {
             // Nothing of a namespace can own what is in none: it is not known what such a reference means.
-            return Owner::Misplaced { exists: store.list("").iter().any(|it| it.uid == uid) };
+            return Owner::Misplaced { exists: is_anywhere() };
         }
         if let Some(cached) = store.get(&key).filter(|it| it.uid == uid) {
             let waits = cached.is_deleting() && plan::waits(&cached.value());
@@ -225,6 +228,7 @@ impl Kinds {
             Some(Some(value)) if value.str_at(&["metadata", "uid"]) == uid => {
                 Owner::Present { waits: plan::waits(value) }
             }
+            Some(_) if fetch.resource.namespaced && is_anywhere() => Owner::Elsewhere,
             Some(_) => Owner::Gone,
             None => Owner::Unknown(fetch),
         }

@@ -149,7 +149,7 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     // Before those who own it: a set acts on what it is told before that is taken back.
     (replicaset::ReplicaSets::NAME, |setup| start(setup, replicaset::ReplicaSets, 5)),
     (deployment::Deployments::NAME, |setup| start(setup, deployment::Deployments, 5)),
-    (disruption::Disruption::NAME, |setup| start(setup, disruption::Disruption, 1)),
+    (disruption::Disruption::NAME, |setup| start(setup, disruption::Disruption::default(), 1)),
     (garbage_collector::GarbageCollector::NAME, |setup| {
         start(setup, garbage_collector::GarbageCollector::new(&setup.more), 20);
     }),
@@ -199,7 +199,8 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, endpointslice::EndpointSlices { metrics }, 5);
     }),
     (endpointslice_mirroring::EndpointSliceMirroring::NAME, |setup| {
-        start(setup, endpointslice_mirroring::EndpointSliceMirroring, 5);
+        let metrics = setup.metrics.endpointslice_mirroring.clone();
+        start(setup, endpointslice_mirroring::EndpointSliceMirroring { metrics }, 5);
     }),
     (certificates::Cleaner::NAME, |setup| start(setup, certificates::Cleaner, 1)),
     (serviceaccount_token::ServiceAccountTokens::NAME, |setup| {
@@ -246,7 +247,9 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, resourceclaim::ResourceClaims { metrics }, 10);
     }),
     (device_taint_eviction::DeviceTaintEviction::NAME, |setup| {
-        start(setup, device_taint_eviction::DeviceTaintEviction::default(), 8);
+        let metrics = setup.metrics.device_taint_eviction.clone();
+        let controller = device_taint_eviction::DeviceTaintEviction::new(metrics);
+        start(setup, controller, 8);
     }),
     (bootstrap::BootstrapSigner::NAME, |setup| start(setup, bootstrap::BootstrapSigner, 1)),
     (bootstrap::TokenCleaner::NAME, |setup| start(setup, bootstrap::TokenCleaner, 1)),

@@ -3,8 +3,8 @@
 use prometheus_client::registry::Registry;
 
 use crate::{
-    attach_detach, cronjob, endpointslice, job, node_lifecycle, podautoscaler, resourceclaim,
-    taint_eviction,
+    attach_detach, cronjob, device_taint_eviction, endpointslice, endpointslice_mirroring, job,
+    node_lifecycle, podautoscaler, resourceclaim, taint_eviction,
 };
 
 /// The metrics of all controllers. Cheap to clone.
@@ -24,6 +24,10 @@ pub struct Metrics {
     pub podautoscaler: podautoscaler::Metrics,
     /// Those of slices.
     pub endpointslice: endpointslice::Metrics,
+    /// Those of mirrored slices.
+    pub endpointslice_mirroring: endpointslice_mirroring::Metrics,
+    /// Those of evictions because of devices.
+    pub device_taint_eviction: device_taint_eviction::Metrics,
     /// Those of claims.
     pub resourceclaim: resourceclaim::Metrics,
     /// Those of zones.
@@ -40,6 +44,8 @@ impl Metrics {
         self.taint_eviction.register(registry);
         self.podautoscaler.register(registry);
         self.endpointslice.register(registry);
+        self.endpointslice_mirroring.register(registry);
+        self.device_taint_eviction.register(registry);
         self.resourceclaim.register(registry);
         self.node_lifecycle.register(registry);
     }
@@ -59,6 +65,8 @@ mod tests {
             "# TYPE workqueue_adds_total counter",
             "# TYPE cronjob_controller_job_creation_skew_duration_seconds histogram",
             "# TYPE taint_eviction_controller_pod_deletions_total counter",
+            "# TYPE device_taint_eviction_controller_pod_deletions_total counter",
+            "# TYPE endpoint_slice_mirroring_controller_endpoints_sync_duration histogram",
             "workqueue_adds_total{name=\"job\"} 0",
             "workqueue_depth{name=\"job\"} 0",
             "workqueue_work_duration_seconds_count{name=\"job\"} 0",

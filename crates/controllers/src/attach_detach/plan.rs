@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 
+use super::metrics::Total;
 use super::{AttachDetach, Csi, MANAGED, Observed, OnNode, is_out_of_service, is_ready, says};
 use crate::owner;
 
@@ -55,7 +56,7 @@ pub(super) fn plan(
     memory.retain(|node, _| observed.nodes.contains_key(node));
     let volume = Volume { controller, name: &observed.name, csi: observed.csi.as_ref(), now };
     let (wanted, unwanted): (Vec<_>, Vec<_>) =
-        observed.nodes.iter().partition(|(_, on)| volume.is_wanted(on));
+        observed.nodes.iter().partition(|(_, on)| is_wanted(volume.csi, on));
     for (name, on) in unwanted {
         volume.detach(&mut plan, name, on, memory.entry(name.clone()).or_default());
     }
@@ -70,6 +71,27 @@ pub(super) fn plan(
         volume.report(&mut plan, on, is_attached(on));
     }
     plan
+}
+
+/// What is counted of a volume; `None` where it is nowhere and is to be nowhere.
+pub(super) fn total(observed: &Observed) -> Option<Total> {
+    let orders = || observed.nodes.values().flat_map(|it| &it.attachments);
+    let said = || orders().next().map(|it| it.str_at(&["spec", "attacher"]).to_owned());
+    let driver = observed.csi.as_ref().map(|it| it.driver.clone()).or_else(said)?;
+    let csi = observed.csi.as_ref();
+    let desired = observed.nodes.values().filter(|it| is_wanted(csi, it)).count();
+    let actual = observed.nodes.values().filter(|it| !it.attachments.is_empty()).count();
+    let whole = |count| i64::try_from(count).unwrap_or(i64::MAX);
+    let total = Total { driver, desired: whole(desired), actual: whole(actual) };
+    (total.desired + total.actual > 0).then_some(total)
+}
+
+/// Whether a node is to have a volume.
+fn is_wanted(csi: Option<&Csi>, on: &OnNode) -> bool {
+    csi.is_some_and(|it| it.attaches)
+        && on.left
+        && !on.pods.is_empty()
+        && on.node.as_ref().is_some_and(|it| says(it, MANAGED))
 }
 
 /// Whether the driver says that it is attached, and it stays so.
@@ -114,13 +136,6 @@ fn tell(plan: &mut Plan, pods: &[std::sync::Arc<Value>], kind: EventType, messag
 }
 
 impl Volume<'_> {
-    fn is_wanted(&self, on: &OnNode) -> bool {
-        self.csi.is_some_and(|it| it.attaches)
-            && on.left
-            && !on.pods.is_empty()
-            && on.node.as_ref().is_some_and(|it| says(it, MANAGED))
-    }
-
     /// Orders the volume to a node, unless another has it that would have to let go first.
     fn attach(&self, plan: &mut Plan, name: &str, observed: &Observed, memory: &mut OfNode) {
         let Some((csi, on)) = self.csi.zip(observed.nodes.get(name)) else { return };

@@ -35,6 +35,7 @@ pub(super) fn plan(seen: &PodSeen, memory: &mut Memory, now: Timestamp) -> (Plan
         plan.requeue_by(leave);
         return (plan, false);
     }
+    memory.late = Some(now.duration_since(leave));
     evict(&mut plan, seen, now);
     (plan, true)
 }

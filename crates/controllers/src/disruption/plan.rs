@@ -8,7 +8,8 @@ use apimachinery::{Value, time, value};
 use client::Resource;
 use client::call::PatchKind;
 use client::events::EventType;
-use controller::{Action, Plan};
+use compact_str::CompactString;
+use controller::{Action, Fetch, Plan};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -43,6 +44,18 @@ pub(super) fn budget(
     if pods.is_empty() {
         plan.event(about(), EventType::Normal, "NoPods", "No matching pods found");
     }
+    let unread = pods.iter().filter_map(|(_, scale)| match scale {
+        Scale::Unread(fetch) => Some(fetch.clone()),
+        Scale::Wanted { .. } | Scale::Unmanaged | Scale::Unknown(_) => None,
+    });
+    if by_scale(budget) {
+        // Each once: pods of one controller ask for the same.
+        plan.fetches.extend(unread.collect::<BTreeSet<Fetch>>());
+        if !plan.fetches.is_empty() {
+            plan.events.clear();
+            return plan;
+        }
+    }
     let counts = match counts(budget, pods) {
         Ok(counts) => counts,
         Err(why) => {
@@ -75,6 +88,14 @@ pub(super) fn budget(
     let status = status(budget, &counts, i64::try_from(healthy).unwrap_or(i64::MAX), &waiting, now);
     write(&mut plan, budget, status);
     plan
+}
+
+/// Whether a budget goes by how many pods there should be, and not by how many there are.
+fn by_scale(budget: &PodDisruptionBudget) -> bool {
+    budget.spec.as_ref().is_some_and(|it| {
+        let share = matches!(it.min_available, Some(IntOrString::String(_)));
+        it.max_unavailable.is_some() || share
+    })
 }
 
 /// How many pods there should be, and how many of them healthy.
@@ -111,7 +132,8 @@ fn expected(pods: &[(Arc<Pod>, Scale)]) -> Result<(i64, bool), String> {
             Scale::Wanted { uid, replicas } if seen.insert(uid.as_str()) => {
                 sum += i64::from(*replicas);
             }
-            Scale::Wanted { .. } => {}
+            // What has to be read is read before anything is counted.
+            Scale::Wanted { .. } | Scale::Unread(_) => {}
         }
     }
     Ok((sum, unmanaged))
@@ -260,20 +282,37 @@ fn shown(selector: Option<&LabelSelector>) -> String {
     text
 }
 
-/// A pod that was to go and stayed is not about to go any more.
-pub(super) fn stayed(pod: &Pod, now: Timestamp) -> Plan {
+/// What is to be told of a pod in several budgets, of which an eviction can heed none, and what becomes of one that was
+/// to go.
+pub(super) fn pod(pod: &Pod, budgets: &[CompactString], now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
+    if let [first, _, ..] = budgets {
+        let (namespace, name) = (&pod.metadata.namespace, &pod.metadata.name);
+        let (namespace, name) =
+            (namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default());
+        let message = format!(
+            "Pod {namespace:?}/{name:?} matches multiple PodDisruptionBudgets.  Chose {first:?} arbitrarily."
+        );
+        let about = reference_to("v1", "Pod", &pod.metadata);
+        plan.event(about, EventType::Warning, "MultiplePodDisruptionBudgets", message);
+    }
+    stayed(&mut plan, pod, now);
+    plan
+}
+
+/// A pod that was to go and stayed is not about to go any more.
+fn stayed(plan: &mut Plan, pod: &Pod, now: Timestamp) {
     let condition = pods::condition(pod, TARGET).filter(|it| it.status == "True");
     let over = matches!(pods::phase(pod), "Succeeded" | "Failed");
     let Some(condition) = condition.filter(|_| pod.metadata.deletion_timestamp.is_none() && !over)
     else {
-        return plan;
+        return;
     };
     let since = condition.last_transition_time.as_ref().map_or(now, |it| it.0);
     let until = since.saturating_add(STALE_TIMEOUT).unwrap_or(since);
     if now < until {
         plan.requeue_by(until);
-        return plan;
+        return;
     }
     let patch = value!({"metadata": {"uid": (pod.metadata.uid.clone().unwrap_or_default())},
         "status": {"conditions": [
@@ -286,7 +325,6 @@ pub(super) fn stayed(pod: &Pod, now: Timestamp) -> Plan {
         patch,
         gone_is_fine: true,
     });
-    plan
 }
 
 #[cfg(test)]
@@ -340,6 +378,39 @@ mod tests {
         check(r#""maxUnavailable":1"#, &bare, "1 healthy, 0 wanted of 0: 0");
         let strange = vec![(pod("a", true), Scale::Unknown("no scale".into()))];
         check(r#""maxUnavailable":1"#, &strange, "0 healthy, 0 wanted of 0: 0; no scale");
+    }
+
+    #[test]
+    fn the_scale_of_a_custom_resource_is_read_once_where_it_counts() {
+        let fetch = Fetch::path(Resource::of::<Pod>(), "/scale".into());
+        let pods = ["a", "b"].map(|name| (pod(name, true), Scale::Unread(fetch.clone())));
+        let reads = |spec: &str| {
+            let text =
+                format!(r#"{{"metadata":{{"name":"b"}},"spec":{{"selector":{{}},{spec}}}}}"#);
+            let it: PodDisruptionBudget = serde_json::from_str(&text).unwrap();
+            let plan = budget(&it, &pods, Timestamp::UNIX_EPOCH);
+            (plan.fetches.len(), plan.stages.iter().map(|it| it.actions.len()).sum::<usize>())
+        };
+        assert_eq!(reads(r#""maxUnavailable":1"#), (1, 0));
+        assert_eq!(reads(r#""minAvailable":"50%""#), (1, 0));
+        assert_eq!(reads(r#""minAvailable":1"#), (0, 1));
+    }
+
+    #[test]
+    fn a_pod_in_several_budgets_is_told_of() {
+        let told = |budgets: &[&str]| {
+            let budgets: Vec<CompactString> = budgets.iter().map(|it| (*it).into()).collect();
+            let plan = super::pod(&pod("p", true), &budgets, Timestamp::UNIX_EPOCH);
+            plan.events
+                .iter()
+                .map(|it| format!("{}: {}", it.reason, it.message))
+                .collect::<String>()
+        };
+        assert_eq!(told(&["a"]), "");
+        assert_eq!(
+            told(&["a", "b"]),
+            "MultiplePodDisruptionBudgets: Pod \"ns\"/\"p\" matches multiple PodDisruptionBudgets.  Chose \"a\" arbitrarily."
+        );
     }
 
     #[test]

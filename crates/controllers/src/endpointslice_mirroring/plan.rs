@@ -10,20 +10,21 @@ use controller::{Action, Plan};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::subsets::{self, Group, MAX_ENDPOINTS};
-use super::{MANAGED_BY, MANAGER, Observed, SERVICE_NAME, Told};
+use super::{MANAGED_BY, MANAGER, Memory, Observed, SERVICE_NAME};
 use crate::owner;
 use crate::trigger::LAST_CHANGE;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-pub(super) fn plan(observed: &Observed, told: &mut Told) -> Plan {
+pub(super) fn plan(observed: &Observed, memory: &mut Memory) -> Plan {
     let mut plan = Plan::nothing();
     let Some(endpoints) = &observed.endpoints else {
         observed.slices.iter().for_each(|slice| delete(&mut plan, slice));
         return plan;
     };
     let wanted = subsets::wanted(endpoints);
-    tell(&mut plan, endpoints, &wanted, told);
+    memory.skipped = wanted.invalid + wanted.surplus;
+    tell(&mut plan, endpoints, &wanted, &mut memory.told);
     let mut existing: BTreeMap<Group, Vec<&Arc<Value>>> = BTreeMap::new();
     for slice in &observed.slices {
         existing.entry(group(slice)).or_default().push(slice);
@@ -66,7 +67,7 @@ fn resource() -> Resource {
 }
 
 /// Tells, once of each version, what cannot be mirrored.
-fn tell(plan: &mut Plan, endpoints: &Value, wanted: &subsets::Wanted, told: &mut Told) {
+fn tell(plan: &mut Plan, endpoints: &Value, wanted: &subsets::Wanted, told: &mut String) {
     let version = endpoints.str_at(&["metadata", "resourceVersion"]);
     if version == told.as_str() {
         return;
@@ -184,10 +185,11 @@ mod tests {
     fn slices_follow_their_endpoints() {
         let check = |endpoints: Option<&str>, slices: &[&str], expected: &str| {
             let observed = Observed {
+                key: client::ObjectKey::new("ns", "e"),
                 endpoints: endpoints.map(parse),
                 slices: slices.iter().map(|it| parse(it)).collect(),
             };
-            let plan = plan(&observed, &mut Told::default());
+            let plan = plan(&observed, &mut Memory::default());
             let actions = plan.stages.iter().flat_map(|it| &it.actions);
             let mut did: Vec<String> = actions
                 .map(|it| match &it.action {

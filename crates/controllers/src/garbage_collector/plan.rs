@@ -66,6 +66,10 @@ fn owned(plan: &mut Plan, observed: &Observed) {
                 plan.events.extend(exists.then(|| misplaced(observed, reference)));
             }
             Owner::Present { waits: false } | Owner::Foreign => solid += 1,
+            Owner::Elsewhere => {
+                plan.events.push(misplaced(observed, reference));
+                gone.push(reference);
+            }
             Owner::Gone | Owner::Unknown(_) => gone.push(reference),
         }
     }
@@ -296,6 +300,7 @@ mod tests {
         check(&[Owner::Gone, there.clone()], &[], "forget o0");
         check(&[waits.clone(), there], &[], "forget o0");
         check(&[Owner::Misplaced { exists: false }], &[], "");
+        check(&[Owner::Elsewhere], &[], "delete 7 Background");
         check(std::slice::from_ref(&waits), &[], "delete 7 Background");
         check(std::slice::from_ref(&waits), &["{}"], "delete 7 Foreground");
         // Whoever waits for this object is waited for by it.

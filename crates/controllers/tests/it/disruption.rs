@@ -88,3 +88,44 @@ async fn a_pod_that_stays_after_its_eviction_is_not_about_to_go_any_more() {
         })
         .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_custom_resource_says_how_many_pods_it_wants_by_its_scale() {
+    let cluster = cluster(&["disruption-controller"]).await;
+    let definition = value!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "fleets.ex.example"},
+        "spec": {"group": "ex.example", "scope": "Namespaced", "names": {"plural": "fleets", "kind": "Fleet"},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "subresources": {"scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}},
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]},
+    });
+    cluster.create("apiextensions.k8s.io", "customresourcedefinitions", definition).await;
+    let fleets = Resource {
+        group: "ex.example".into(),
+        version: "v1".into(),
+        plural: "fleets".into(),
+        kind: "Fleet".into(),
+        namespaced: true,
+    };
+    let fleet = value!({"apiVersion": "ex.example/v1", "kind": "Fleet", "metadata": {"name": "f"}, "spec": {"replicas": 3}});
+    let fleet = cluster
+        .eventually("a fleet", async |it| it.client.create(&fleets, "default", &fleet).await.ok())
+        .await;
+    let mut owner =
+        value!({"apiVersion": "ex.example/v1", "kind": "Fleet", "name": "f", "controller": true});
+    owner.set_at(&["uid"], fleet["metadata"]["uid"].clone());
+    for name in ["p0", "p1"] {
+        let mut pod = pod_of(name, &value!({"app": "web"}));
+        pod.set_at(&["metadata", "ownerReferences"], vec![owner.clone()]);
+        cluster.create("", "pods", pod).await;
+        ready(&cluster, name).await;
+    }
+    let budget = value!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "b", "namespace": "default"},
+        "spec": {"maxUnavailable": 2, "selector": {"matchLabels": {"app": "web"}}}});
+    cluster.create("policy", "poddisruptionbudgets", budget).await;
+    // Three are wanted, two are there, one is enough.
+    allowed(&cluster, 1, 2).await;
+    let budget = cluster.get("policy", "poddisruptionbudgets", "default", "b").await.unwrap();
+    assert_eq!(budget.i64_at(&["status", "expectedPods"]), Some(3));
+}

@@ -110,3 +110,30 @@ async fn an_object_whose_owner_never_was_goes() {
         })
         .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_in_another_namespace_is_none_and_that_is_told() {
+    let cluster = cluster(&["garbage-collector-controller"]).await;
+    let namespace =
+        value!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}});
+    cluster.create("", "namespaces", namespace).await;
+    let owner = value!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner", "namespace": "other"}});
+    let owner = cluster.create("", "configmaps", owner).await;
+    let uid = owner.str_at(&["metadata", "uid"]).to_owned();
+    let reference =
+        value!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": (uid.as_str())});
+    let child = value!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "child", "namespace": "default", "ownerReferences": [reference]}});
+    cluster.create("", "configmaps", child).await;
+    cluster
+        .eventually("it is told and the object goes", async |it| {
+            let events = it.list("", "events", "default").await;
+            let told = events.iter().find(|it| it.str_at(&["reason"]) == "OwnerRefInvalidNamespace")?;
+            let message = format!(
+                "ownerRef [v1/ConfigMap, namespace: default, name: owner, uid: {uid}] does not exist in namespace \"default\""
+            );
+            assert_eq!(told.str_at(&["message"]), message);
+            it.get("", "configmaps", "default", "child").await.is_none().then_some(())
+        })
+        .await;
+}
