@@ -60,11 +60,15 @@ pub(super) fn plan(
     for (name, on) in unwanted {
         volume.detach(&mut plan, name, on, memory.entry(name.clone()).or_default());
     }
+    let mut ordered = false;
     for (name, on) in wanted {
         let memory = memory.entry(name.clone()).or_default();
         memory.detaching = None;
         if on.attachments.is_empty() {
-            volume.attach(&mut plan, name, observed, memory);
+            // Of several that want what one alone may have, one gets it; the others are told once its order is seen.
+            if !(ordered && volume.csi.is_some_and(|it| it.exclusive)) {
+                ordered |= volume.attach(&mut plan, name, observed, memory);
+            }
         } else {
             volume.follow(&mut plan, on, memory);
         }
@@ -136,9 +140,15 @@ fn tell(plan: &mut Plan, pods: &[std::sync::Arc<Value>], kind: EventType, messag
 }
 
 impl Volume<'_> {
-    /// Orders the volume to a node, unless another has it that would have to let go first.
-    fn attach(&self, plan: &mut Plan, name: &str, observed: &Observed, memory: &mut OfNode) {
-        let Some((csi, on)) = self.csi.zip(observed.nodes.get(name)) else { return };
+    /// Orders the volume to a node, unless another has it that would have to let go first; whether it did.
+    fn attach(
+        &self,
+        plan: &mut Plan,
+        name: &str,
+        observed: &Observed,
+        memory: &mut OfNode,
+    ) -> bool {
+        let Some((csi, on)) = self.csi.zip(observed.nodes.get(name)) else { return false };
         let others = || observed.nodes.iter().filter(|(node, _)| *node != name);
         if csi.exclusive && others().any(|(_, on)| !on.attachments.is_empty()) {
             let pods = others().flat_map(|(_, on)| &on.pods);
@@ -153,7 +163,7 @@ impl Volume<'_> {
                 tell(plan, &on.pods, EventType::Warning, &message);
                 memory.told = message;
             }
-            return;
+            return false;
         }
         memory.told.clear();
         memory.attaching = Some(self.now);
@@ -170,6 +180,7 @@ impl Volume<'_> {
             object,
             exists_is_fine: true,
         });
+        true
     }
 
     /// Tells the pods how their volume's order goes.
@@ -412,6 +423,16 @@ mod tests {
         let gone =
             "Volume is already exclusively attached to one node and can't be attached to another";
         check(&[], gone);
+    }
+
+    #[test]
+    fn a_volume_that_two_nodes_want_at_once_is_ordered_to_one() {
+        // Found by the simulation, seed 201.
+        let nodes = vec![("a", on("", &["p"], "")), ("b", on("", &["q"], ""))];
+        assert_eq!(plans(nodes, &[0]), ["create"]);
+        let nodes = vec![("a", on("", &["p"], "p")), ("b", on("", &["q"], ""))];
+        let told = "FailedAttachVolume: Multi-Attach error for volume \"v\" Volume is already used by pod(s) p";
+        assert_eq!(plans(nodes, &[0]), [told]);
     }
 
     #[test]
