@@ -153,6 +153,10 @@ pub fn certificate_fault(why: &str) -> Option<CertificateFault> {
 
 fn certificate(name: &str, why: &CertificateError) -> String {
     match why {
+        // An authority that speaks for itself and is not among those trusted, which would have been taken.
+        CertificateError::Other(why) if why.to_string().contains("CaUsedAsEndEntity") => {
+            "x509: certificate signed by unknown authority".to_owned()
+        }
         CertificateError::Other(OtherError(why)) => format!("x509: {why}"),
         // Another authority may have the same name.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => {
@@ -174,10 +178,6 @@ fn certificate(name: &str, why: &CertificateError) -> String {
         | CertificateError::NotValidYet
         | CertificateError::NotValidYetContext { .. } => {
             "x509: certificate has expired or is not yet valid".to_owned()
-        }
-        // An authority that speaks for itself and is not among those trusted, which would have been taken.
-        CertificateError::Other(why) if why.to_string().contains("CaUsedAsEndEntity") => {
-            "x509: certificate signed by unknown authority".to_owned()
         }
         other => format!("x509: {other}"),
     }

@@ -17,9 +17,6 @@ const INVALID_SUFFIXES: &[&str] = &["/..", "/."];
 /// How many hosts the table shows.
 const SHOWN: usize = 3;
 
-/// The annotation that named a class before there was a field.
-const CLASS: &str = "kubernetes.io/ingress.class";
-
 pub(super) fn resource() -> Declaration {
     Declaration {
         group: "networking.k8s.io",

@@ -4,7 +4,7 @@ use apimachinery::quantity::Quantity;
 use apimachinery::{FieldErrors, Path, Value, validation};
 use jiff::Timestamp;
 
-use super::persistentvolume::{CLASS, CLASS_OLD};
+use super::persistentvolume::CLASS_OLD;
 use super::printing;
 use crate::declaration::Declaration;
 use crate::pod_spec::claims;

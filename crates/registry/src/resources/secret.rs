@@ -90,7 +90,7 @@ fn holds_json(secret: &Value, key: &str, data: &Path<'_>, errors: &mut FieldErro
         errors.required(&at, "");
         return;
     };
-    let bytes = BASE64_BASE64_STANDARD.decode(encoded).unwrap_or_default();
+    let bytes = BASE64_STANDARD.decode(encoded).unwrap_or_default();
     if let Err(error) = apimachinery::json::parse(&bytes) {
         errors.invalid_text(&at, "<secret contents redacted>", &error.to_string());
     }
@@ -125,7 +125,7 @@ fn warnings(secret: &Value) -> Vec<String> {
         return Vec::new();
     }
     let begins = |member: &str| -> Vec<String> {
-        let text = STANDARD.decode(secret.str_at(&["data", member])).unwrap_or_default();
+        let text = BASE64_STANDARD.decode(secret.str_at(&["data", member])).unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         let lines = text.lines().filter_map(|it| it.trim().strip_prefix("-----BEGIN "));
         lines.filter_map(|it| it.strip_suffix("-----")).map(str::to_owned).collect()
