@@ -69,7 +69,11 @@ impl Controller for StorageVersionMigrator {
         let Some(resource) = &observed.resource else {
             let at = |member| migration.str_at(&["spec", "resource", member]);
             let why = format!("there is no resource {}.{}", at("resource"), at("group"));
-            plan.act(finish(migration, "Failed", &why, now));
+            // A status has a version: here that of which it is true.
+            let mut migration = Value::clone(migration);
+            let version = migration.str_at(&["metadata", "resourceVersion"]).to_owned();
+            migration.default_zero_at(&["status", "resourceVersion"], version);
+            plan.act(finish(&migration, "Failed", &why, now));
             return plan;
         };
         let Some(list) = &observed.list else {

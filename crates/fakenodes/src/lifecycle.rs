@@ -212,8 +212,14 @@ fn container(pod: &Value, container: &Value, lives: bool, state: &Value) -> Valu
     let (name, image) = (container.str_at(&["name"]), container.str_at(&["image"]));
     let id = format!("fake://{}/{name}", pod.str_at(&["metadata", "uid"]));
     let started = lives && state.get("running").is_some();
-    value!({"name": name, "image": image, "imageID": image, "containerID": id, "restartCount": 0,
-        "ready": lives, "started": started, "state": (state.clone())})
+    let mut status = value!({"name": name, "image": image, "imageID": image, "containerID": id,
+        "restartCount": 0, "ready": lives, "started": started, "state": (state.clone())});
+    if started {
+        // Without them a container cannot be given other resources.
+        let resources = container.get("resources").cloned();
+        status.set_at(&["resources"], resources.unwrap_or_else(Value::object));
+    }
+    status
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::apis::Features;
 use crate::removed::{self, Removed};
-use crate::{AnyResource, Part, Rules, Served, gated, metadata};
+use crate::{AnyResource, Part, Rules, Served, gated, metadata, rules};
 
 /// When `metadata.generation` moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -501,6 +501,7 @@ impl AnyResource for BuiltIn {
         match part {
             Part::Main => {
                 (self.declaration.validate)(value, &mut errors);
+                rules::forgive_addresses(old, &mut errors);
                 (self.declaration.validate_update)(value, old, &mut errors);
             }
             Part::Status => (self.declaration.validate_status)(value, old, &mut errors),

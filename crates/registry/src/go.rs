@@ -277,6 +277,13 @@ pub(crate) const ALLOCATION: &[Field] = &[
     Field("AllocationTimestamp", "allocationTimestamp", Plain),
 ];
 
+/// Where a volume is.
+pub(crate) const VOLUME_AFFINITY: &[Field] = &[Field(
+    "Required",
+    "required",
+    Pointer(&[Field("NodeSelectorTerms", "nodeSelectorTerms", List(pod::NODE_TERM))]),
+)];
+
 /// Parameters for a driver.
 const OPAQUE: &[Field] =
     &[Field("Driver", "driver", Text), Field("Parameters", "parameters", Plain)];

@@ -1,5 +1,7 @@
 //! Shapes that checks share: a list walked with its paths, resource names, addresses, CEL-less parts of selectors.
 
+use std::net::IpAddr;
+
 use apimachinery::quantity::Quantity;
 use apimachinery::validation::{self, Problems};
 use apimachinery::{FieldErrors, Path, Value};
@@ -221,9 +223,74 @@ pub(crate) fn ordinary_ip(text: &str, path: &Path<'_>, errors: &mut FieldErrors)
     }
 }
 
-/// An address and what kind of address it must be.
+const LEADING_ZEROS: &str = "must not have leading 0s";
+const MAPPED: &str = "must not be an IPv4-mapped IPv6 address";
+const LEADING_ZEROS_IN_CIDR: &str = "must not have leading 0s in IP or prefix length";
+const MAPPED_IN_CIDR: &str = "must not have an IPv4-mapped IPv6 address";
+const MORE_BITS: &str = "must not have bits set beyond the prefix length";
+/// What may stay as it was, in fields that took it once (upstream: `StrictIPCIDRValidation`).
+const ONCE_FINE: [&str; 5] =
+    [LEADING_ZEROS, MAPPED, LEADING_ZEROS_IN_CIDR, MAPPED_IN_CIDR, MORE_BITS];
+
+/// An address, written as one: older fields took leading zeros and IPv4 within IPv6.
 pub(crate) fn ip(text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
     errors.invalid_all(path, text, validation::ip(text));
+    if validation::parse_ip(text).is_none() {
+        return;
+    }
+    match text.parse::<IpAddr>() {
+        Err(_) => errors.invalid_text(path, text, LEADING_ZEROS),
+        Ok(ip) if ip.to_canonical() != ip => errors.invalid_text(path, text, MAPPED),
+        Ok(_) => {}
+    }
+}
+
+/// A network, written as one.
+pub(crate) fn network(text: &str) -> Problems {
+    let problems = validation::cidr(text);
+    let Some((address, bits)) = validation::parse_cidr(text) else { return problems };
+    let (ip, size) = text.split_once('/').unwrap_or_default();
+    let detail = match ip.parse::<IpAddr>() {
+        Ok(_) if size.len() > 1 && size.starts_with('0') => LEADING_ZEROS_IN_CIDR,
+        Err(_) => LEADING_ZEROS_IN_CIDR,
+        Ok(ip) if ip.to_canonical() != ip => MAPPED_IN_CIDR,
+        Ok(_) if has_more_bits(address, bits) => MORE_BITS,
+        Ok(_) => return problems,
+    };
+    vec![detail.into()]
+}
+
+fn has_more_bits(address: IpAddr, bits: u8) -> bool {
+    let bits = u32::from(bits);
+    match address {
+        IpAddr::V4(it) => u32::from(it).checked_shl(bits).is_some_and(|it| it != 0),
+        IpAddr::V6(it) => u128::from(it).checked_shl(bits).is_some_and(|it| it != 0),
+    }
+}
+
+/// Takes back what is told of addresses that an object had before in a form which is not taken any more.
+pub(crate) fn forgive_addresses(old: &Value, errors: &mut FieldErrors) {
+    let strict = |body: &str| ONCE_FINE.iter().any(|it| body.ends_with(it));
+    if !errors.iter().any(|it| strict(&it.body)) {
+        return;
+    }
+    let had = |body: &str| {
+        let told = body.split("Invalid value: \"").nth(1).and_then(|it| it.split('"').next());
+        told.is_some_and(|it| holds_text(old, it))
+    };
+    let kept = std::mem::take(errors);
+    for error in kept.iter().filter(|it| !strict(&it.body) || !had(&it.body)) {
+        errors.push(error.clone());
+    }
+}
+
+fn holds_text(value: &Value, text: &str) -> bool {
+    match value {
+        Value::String(it) => it.trim() == text,
+        Value::Array(items) => items.iter().any(|it| holds_text(it, text)),
+        Value::Object(members) => members.iter().any(|it| holds_text(it.1, text)),
+        _ => false,
+    }
 }
 
 /// An address that may stay if it was there before, whatever is said of it today.
@@ -259,6 +326,38 @@ mod tests {
     use apimachinery::value;
 
     use super::*;
+
+    #[test]
+    fn addresses_are_written_as_such_unless_they_were_not_before() {
+        let told = |text: &str| {
+            let mut errors = FieldErrors::new();
+            ip(text, &Path::new("ip"), &mut errors);
+            errors.iter().map(|it| it.body.clone()).collect::<Vec<String>>()
+        };
+        assert_eq!(told("10.1.1.1"), [""; 0]);
+        assert_eq!(told("::1"), [""; 0]);
+        assert_eq!(told("010.1.1.1"), ["Invalid value: \"010.1.1.1\": must not have leading 0s"]);
+        let mapped = "Invalid value: \"::ffff:1.2.3.4\": must not be an IPv4-mapped IPv6 address";
+        assert_eq!(told("::ffff:1.2.3.4"), [mapped]);
+        for (text, expected) in [
+            ("10.0.0.0/8", None),
+            ("::/0", None),
+            ("10.1.2.3/32", None),
+            ("010.0.0.0/8", Some(LEADING_ZEROS_IN_CIDR)),
+            ("10.0.0.0/08", Some(LEADING_ZEROS_IN_CIDR)),
+            ("10.0.0.5/8", Some(MORE_BITS)),
+            ("fd00::1/64", Some(MORE_BITS)),
+            ("x", Some("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")),
+        ] {
+            let expected: Vec<String> = expected.into_iter().map(str::to_owned).collect();
+            assert_eq!(network(text), expected, "{text}");
+        }
+        let mut errors = FieldErrors::new();
+        ip("010.1.1.1", &Path::new("a"), &mut errors);
+        ip("010.1.1.2", &Path::new("b"), &mut errors);
+        forgive_addresses(&value!({"ips": ["010.1.1.1"]}), &mut errors);
+        assert_eq!(errors.iter().map(|it| it.field.as_str()).collect::<Vec<_>>(), ["b"]);
+    }
 
     #[test]
     fn a_text_and_the_first_of_its_list_are_the_same() {

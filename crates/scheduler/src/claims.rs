@@ -166,16 +166,14 @@ impl ClaimBinder {
             claim = self.with_finalizer(key, claim).await?;
             let mut allocation = allocation.clone();
             name_shares(&mut allocation, || self.random.uid().to_string());
+            let at = ["allocationTimestamp"];
+            allocation.default_at(&at, time::format_time(self.clock.now()).as_str());
             claim.set_at(&["status", "allocation"], allocation);
         }
         let consumer = value!({"resource": "pods", "name": (pod.key.name.as_str()), "uid": (pod.uid.as_str())});
         let mut reserved = claim.items_at(&["status", "reservedFor"]).to_vec();
         reserved.push(consumer);
         claim.set_at(&["status", "reservedFor"], Value::Array(reserved));
-        let at = ["status", "allocation", "allocationTimestamp"];
-        if claim.at(&at).is_none() {
-            claim.set_at(&at, time::format_time(self.clock.now()).as_str());
-        }
         let written = self.client.update(&resource(), "status", &claim).await;
         written.map_err(|error| not_written(what, key, &error))
     }

@@ -126,6 +126,10 @@ fn common(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
                         errors.invalid_text(&at.child("path"), text, "must not contain '..'");
                     }
                 }
+                if spec.get("nodeAffinity").is_none() {
+                    let detail = "Local volume requires node affinity";
+                    errors.required(&path.child("nodeAffinity"), detail);
+                }
             }
             "csi" => csi(source, &at, errors),
             other => volume_plugins::source(other, source, &at, errors),

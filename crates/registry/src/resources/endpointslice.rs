@@ -71,7 +71,13 @@ fn address(text: &str, family: &str, path: &Path<'_>, errors: &mut FieldErrors) 
             Some(it) if it.is_ipv6() != (family == "IPv6") => {
                 errors.invalid_text(path, text, &format!("must be an {family} address"));
             }
-            Some(_) => rules::ordinary_ip(text, path, errors),
+            Some(_) => {
+                let before = errors.len();
+                rules::ip(text, path, errors);
+                if errors.len() == before {
+                    rules::ordinary_ip(text, path, errors);
+                }
+            }
         },
         "FQDN" => {
             if text.split('.').count() < 2 {

@@ -4,7 +4,7 @@ use apimachinery::{FieldErrors, Path, Value, validation};
 
 use super::printing;
 use crate::declaration::{Declaration, MetadataChecks, NameUse};
-use crate::rules::each;
+use crate::rules::{self, each};
 use crate::{Rules, check, go, table};
 
 const GROUP: &str = "networking.k8s.io";
@@ -105,7 +105,7 @@ fn cidrs(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
     each(spec, "cidrs", path, errors, |it, at, errors| {
         let text = it.as_str().unwrap_or_default();
-        let problems = validation::cidr(text);
+        let problems = rules::network(text);
         let fine = problems.is_empty();
         errors.invalid_all(at, text, problems);
         if fine {

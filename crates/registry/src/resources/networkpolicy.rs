@@ -112,11 +112,11 @@ fn ip_block(block: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         errors.required(&path.child("cidr"), "");
         return;
     }
-    errors.invalid_all(&path.child("cidr"), cidr, validation::cidr(cidr));
+    errors.invalid_all(&path.child("cidr"), cidr, rules::network(cidr));
     let Some((outer, outer_bits)) = validation::parse_cidr(cidr) else { return };
     each(block, "except", path, errors, |it, at, errors| {
         let text = it.as_str().unwrap_or_default();
-        errors.invalid_all(at, text, validation::cidr(text));
+        errors.invalid_all(at, text, rules::network(text));
         let Some((inner, bits)) = validation::parse_cidr(text) else { return };
         if !covers(outer, outer_bits, inner) || bits <= outer_bits {
             errors.invalid_text(at, text, "must be a strict subset of `cidr`");

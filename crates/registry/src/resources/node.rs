@@ -134,7 +134,7 @@ fn pod_cidrs(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let at = path.child("podCIDRs");
     let all = networks(spec);
     for (index, cidr) in all.iter().enumerate() {
-        errors.invalid_all(&at.index(index), cidr, validation::cidr(cidr));
+        errors.invalid_all(&at.index(index), cidr, rules::network(cidr));
     }
     let is_v6 = |cidr: &str| validation::parse_cidr(cidr).is_some_and(|(ip, _)| ip.is_ipv6());
     let one_family = all.len() == 2 && is_v6(all[0]) == is_v6(all[1]);

@@ -67,21 +67,59 @@ fn default(volume: &mut Value) {
     }
 }
 
+/// Labels of nodes that have another name today.
+const RENAMED: [(&str, &str); 5] = [
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+];
+
 fn validate_update(volume: &Value, old: &Value, errors: &mut FieldErrors) {
     let path = Path::new("spec");
-    let (spec, before) = (&volume["spec"], &old["spec"]);
+    let (mut spec, before) = (volume["spec"].clone(), &old["spec"]);
+    let secret = ["csi", "controllerExpandSecretRef"];
+    if before.get("csi").is_some() && before.at(&secret).is_none() {
+        spec.remove_at(&secret);
+    }
     let changed =
         persistent::SOURCES.iter().any(|(source, _)| spec.get(source) != before.get(source));
     if changed {
-        let diff = go::difference(before, spec, go::VOLUME_SOURCE);
+        let diff = go::difference(before, &spec, go::VOLUME_SOURCE);
         let detail = format!("spec.persistentvolumesource is immutable after creation\n{diff}");
         errors.forbidden(&path.child("persistentvolumesource"), &detail);
     }
-    let at = path.child("volumeMode");
+    // Upstream names this and the next as if they stood in no spec.
+    let at = Path::new("volumeMode");
     check::immutable(spec.get("volumeMode"), before.get("volumeMode"), &at, errors);
-    if before.get("nodeAffinity").is_some() {
-        let at = path.child("nodeAffinity");
-        check::immutable(spec.get("nodeAffinity"), before.get("nodeAffinity"), &at, errors);
+    node_affinity(spec.get("nodeAffinity"), before.get("nodeAffinity"), errors);
+    let class = "volumeAttributesClassName";
+    if before.get(class).is_some() && spec.get(class).is_none() {
+        errors.forbidden(&path.child(class), "update from non-nil value to nil is forbidden");
+    }
+}
+
+/// Where a volume is stays once it is said; labels may get the names that they have today.
+fn node_affinity(now: Option<&Value>, before: Option<&Value>, errors: &mut FieldErrors) {
+    let Some(before) = before else { return };
+    let (mut renamed, terms) = (before.clone(), ["required", "nodeSelectorTerms"]);
+    let wanted = now.map_or(&[][..], |it| it.items_at(&terms));
+    for (term, wanted) in renamed.items_at_mut(&terms).iter_mut().zip(wanted) {
+        for list in ["matchExpressions", "matchFields"] {
+            let all = term.items_at_mut(&[list]).iter_mut();
+            for (requirement, wanted) in all.zip(wanted.items_at(&[list])) {
+                let (key, name) = (requirement.str_at(&["key"]), wanted.str_at(&["key"]));
+                if RENAMED.contains(&(key, name)) {
+                    requirement.set_at(&["key"], name.to_owned());
+                }
+            }
+        }
+    }
+    if now != Some(&renamed) {
+        let shown = now.map_or_else(|| "null".into(), |it| go::compact(it, go::VOLUME_AFFINITY));
+        let detail = "field is immutable, except for updating from beta label to GA";
+        check::invalid_shown(&Path::new("nodeAffinity"), &shown, detail, errors);
     }
 }
 

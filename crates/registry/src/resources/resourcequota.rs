@@ -1,5 +1,7 @@
 //! ResourceQuota.
 
+use std::collections::BTreeSet;
+
 use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
@@ -23,7 +25,7 @@ const CONTRARY: [[&str; 2]; 2] =
 /// Scopes that pods are in or not, without values.
 const PLAIN_SCOPES: [&str; 5] =
     ["BestEffort", "NotBestEffort", "Terminating", "NotTerminating", "CrossNamespacePodAffinity"];
-const EXISTS_ONLY: &str = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
+const EXISTS_ONLY: &str = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
 
 pub(super) fn resource() -> Declaration {
     Declaration {
@@ -146,7 +148,13 @@ fn scope_operator(scope: &str, expression: &Value, at: &Path<'_>, errors: &mut F
 fn validate_update(quota: &Value, old: &Value, errors: &mut FieldErrors) {
     let path = Path::new("spec");
     let at = path.child("scopes");
-    check::immutable(quota.at(&["spec", "scopes"]), old.at(&["spec", "scopes"]), &at, errors);
+    let scopes = |of: &Value| -> BTreeSet<String> {
+        let all = of.items_at(&["spec", "scopes"]).iter();
+        all.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    if scopes(quota) != scopes(old) {
+        errors.invalid(&at, &quota["spec"]["scopes"], "field is immutable");
+    }
 }
 
 fn validate_status(quota: &Value, _old: &Value, errors: &mut FieldErrors) {

@@ -13,6 +13,8 @@ const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const HEADLESS: &str = "None";
 const NOT_EXTERNAL_NAME: &str = "may not be set for ExternalName services";
 const LOAD_BALANCER_ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
+/// Where the networks stood that a load balancer serves, before they had a field.
+const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 /// The kubelet's own port, which no load balancer may show.
 const KUBELET_PORT: i64 = 10_250;
 /// How long a client may stick to an endpoint, in seconds.
@@ -43,6 +45,7 @@ pub(super) fn validate(service: &Value, errors: &mut FieldErrors) {
     });
     rules::required_one_of(spec, "type", TYPES, &path, errors);
     repeated_ports(spec, &path, errors);
+    source_ranges(service, &path, errors);
     load_balancer(spec, &path, errors);
     traffic(spec, &path, errors);
 }
@@ -188,14 +191,40 @@ fn repeated_ports(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     });
 }
 
+/// From where a load balancer takes traffic, by its field or by the annotation from before it.
+fn source_ranges(service: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let is_one = service.str_at(&["spec", "type"]) == "LoadBalancer";
+    let check = |text: &str, at: &Path<'_>, errors: &mut FieldErrors| {
+        // Spaces around are part of the API.
+        let text = text.trim();
+        errors.invalid_all(at, text, rules::network(text));
+    };
+    let ranges = service.items_at(&["spec", "loadBalancerSourceRanges"]);
+    if !ranges.is_empty() {
+        // Upstream writes the member so.
+        let list = path.child("LoadBalancerSourceRanges");
+        if !is_one {
+            errors.forbidden(&list, LOAD_BALANCER_ONLY);
+        }
+        for (index, range) in ranges.iter().enumerate() {
+            check(range.as_str().unwrap_or_default(), &list.index(index), errors);
+        }
+        return;
+    }
+    let annotations = service.at(&["metadata", "annotations"]);
+    let Some(text) = annotations.and_then(|it| it.get(SOURCE_RANGES)) else { return };
+    let metadata = Path::new("metadata");
+    let place = metadata.child("annotations");
+    let at = place.key(SOURCE_RANGES);
+    if !is_one {
+        errors.forbidden(&at, LOAD_BALANCER_ONLY);
+    }
+    let text = text.as_str().unwrap_or_default().trim();
+    text.split(',').filter(|_| !text.is_empty()).for_each(|it| check(it, &at, errors));
+}
+
 fn load_balancer(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let is_one = spec.str_at(&["type"]) == "LoadBalancer";
-    if !spec.items_at(&["loadBalancerSourceRanges"]).is_empty() {
-        if !is_one {
-            errors.forbidden(&path.child("loadBalancerSourceRanges"), LOAD_BALANCER_ONLY);
-        }
-        rules::each_text(spec, "loadBalancerSourceRanges", validation::cidr, path, errors);
-    }
     let at = path.child("allocateLoadBalancerNodePorts");
     match spec.get("allocateLoadBalancerNodePorts") {
         Some(_) if !is_one => errors.forbidden(&at, LOAD_BALANCER_ONLY),
@@ -338,6 +367,12 @@ pub(super) fn validate_update(service: &Value, old: &Value, errors: &mut FieldEr
         if now != then {
             let detail = "may not change once set";
             errors.invalid(&path.child("loadBalancerClass"), now.unwrap_or(&Value::Null), detail);
+        }
+    }
+    if needs_health_port(spec) && needs_health_port(before) {
+        let port = |it: &Value| it.i64_at(&["healthCheckNodePort"]).unwrap_or_default();
+        if port(spec) != port(before) {
+            errors.forbidden(&path.child("healthCheckNodePort"), "field is immutable");
         }
     }
 }

@@ -222,7 +222,12 @@ fn validate_status(value: &Value, old: &Value, errors: &mut FieldErrors) {
     for less in ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"] {
         workload::at_most(value, less, "replicas", errors);
     }
-    workload::at_most(value, "availableReplicas", "readyReplicas", errors);
+    let count = |member| value.i64_at(&["status", member]).unwrap_or_default();
+    let available = count("availableReplicas");
+    if available > count("readyReplicas") {
+        let detail = "cannot be greater than status.readyReplicas";
+        errors.invalid(&Path::new("status").child("availableReplicas"), &available.into(), detail);
+    }
     status::never_less(value, old, "collisionCount", errors);
 }
 

@@ -5,6 +5,7 @@ mod changes;
 mod columns;
 mod definitions;
 mod new_objects;
+mod statuses;
 mod storage_keys;
 
 use std::sync::Arc;

@@ -219,7 +219,7 @@ fn what_upstream_calls_by_other_names() {
         r#"{"kind":"ResourceQuota","apiVersion":"v1","spec":{"hard":{"pods":"1","services":"1"},"scopeSelector":{"matchExpressions":[{"scopeName":"BestEffort","operator":"In","values":["a"]},{"scopeName":"x","operator":"y"}]}}}"#,
         &[
             "spec.scopeSelector.matchExpressions: Invalid value: {\"MatchExpressions\":[{\"ScopeName\":\"BestEffort\",\"Operator\":\"In\",\"Values\":[\"a\"]},{\"ScopeName\":\"x\",\"Operator\":\"y\",\"Values\":null}]}: unsupported scope applied to resource",
-            "spec.scopeSelector.matchExpressions.operator: Invalid value: \"In\": must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity",
+            "spec.scopeSelector.matchExpressions.operator: Invalid value: \"In\": must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity",
             "spec.scopeSelector.matchExpressions.scopeName: Invalid value: \"x\": unsupported scope",
             "spec.scopeSelector.matchExpressions: Invalid value: {\"MatchExpressions\":[{\"ScopeName\":\"BestEffort\",\"Operator\":\"In\",\"Values\":[\"a\"]},{\"ScopeName\":\"x\",\"Operator\":\"y\",\"Values\":null}]}: unsupported scope applied to resource",
             "spec.scopeSelector.matchExpressions.operator: Invalid value: \"y\": not a valid selector operator",
