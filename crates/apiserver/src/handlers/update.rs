@@ -265,7 +265,10 @@ impl Write<'_> {
             let facts = target.storage().facts;
             return Err(Status::invalid(facts.group, facts.kind, self.name, &errors));
         }
-        exchange.warnings.extend(target.resource().warnings(&value, Some(old)));
+        let scaled = part == Part::Other("scale");
+        if part == Part::Main || scaled || target.resource().is_custom() {
+            exchange.warnings.extend(target.resource().warnings(&value, Some(old)));
+        }
         if part == Part::Main {
             exchange.warnings.extend(unbuilt::warning(target.served.facts));
         }

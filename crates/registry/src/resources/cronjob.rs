@@ -10,6 +10,8 @@ use crate::{check, table};
 
 /// The longest name: the jobs' names are made of it.
 const NAME_LENGTH_MAX: usize = 52;
+/// The longest part of the name of a time zone.
+const ZONE_PART_MAX: usize = 14;
 
 pub(super) fn resource() -> Declaration {
     Declaration {
@@ -24,7 +26,8 @@ pub(super) fn resource() -> Declaration {
             )
         },
         default,
-        validate,
+        validate_create,
+        validate_update: |it, old, errors| spec(&it["spec"], old.get("spec"), errors),
         row,
         metadata_checks: MetadataChecks::Update,
         ..Declaration::SPEC_AND_STATUS
@@ -40,20 +43,26 @@ fn default(value: &mut Value) {
     job::default_spec(spec.member_mut("jobTemplate").member_mut("spec"));
 }
 
-fn validate(value: &Value, errors: &mut FieldErrors) {
-    let empty = Value::object();
-    let spec = value.get("spec").unwrap_or(&empty);
-    let path = Path::new("spec");
+fn validate_create(value: &Value, errors: &mut FieldErrors) {
+    spec(&value["spec"], None, errors);
     let name = value.str_at(&["metadata", "name"]);
     if name.len() > NAME_LENGTH_MAX {
         let detail = format!("must be no more than {NAME_LENGTH_MAX} characters");
         errors.invalid_text(&Path::new("metadata").child("name"), name, &detail);
     }
+}
+
+/// Checks a spec; what was taken once may stay.
+fn spec(spec: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
+    let empty = Value::object();
+    let path = Path::new("spec");
     if check::required_text(spec, "schedule", &path, errors) {
-        schedule(spec, &path.child("schedule"), errors);
+        schedule(spec, old, &path.child("schedule"), errors);
     }
     check::non_negative(spec, &["startingDeadlineSeconds"], &path, errors);
-    time_zone(spec, &path.child("timeZone"), errors);
+    if old.is_none_or(|it| it.get("timeZone") != spec.get("timeZone")) {
+        time_zone(spec, &path.child("timeZone"), errors);
+    }
     if check::required_text(spec, "concurrencyPolicy", &path, errors) {
         check::one_of(spec, "concurrencyPolicy", &["Allow", "Forbid", "Replace"], &path, errors);
     }
@@ -64,32 +73,55 @@ fn validate(value: &Value, errors: &mut FieldErrors) {
     check::non_negative(spec, &counts, &path, errors);
 }
 
-fn schedule(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+fn schedule(spec: &Value, old: Option<&Value>, path: &Path<'_>, errors: &mut FieldErrors) {
     let text = spec.str_at(&["schedule"]);
     if let Err(problem) = Schedule::parse(text) {
         errors.invalid_text(path, text, &problem);
     }
-    if text.contains("TZ") {
-        let detail = if spec.get("timeZone").is_some() {
+    let had = old.is_some_and(|it| it.str_at(&["schedule"]).contains("TZ"));
+    let detail = match (text.contains("TZ"), had) {
+        (true, false) => "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+        (true, true) if spec.get("timeZone").is_some() => {
             "cannot use both timeZone field and TZ or CRON_TZ in schedule"
-        } else {
-            "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
-        };
-        errors.invalid_text(path, text, detail);
-    }
+        }
+        _ => return,
+    };
+    errors.invalid_text(path, text, detail);
 }
 
 fn time_zone(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let Some(zone) = spec.get("timeZone").and_then(Value::as_str) else { return };
-    let wrong = zone.is_empty() || zone.eq_ignore_ascii_case("local");
-    if wrong {
+    if zone.is_empty() {
+        errors.invalid_text(path, zone, "timeZone must be nil or non-empty string");
+        return;
+    }
+    let unknown = format!("unknown time zone {zone}");
+    if !zone.split('/').all(is_zone_part) {
+        errors.invalid_text(path, zone, &unknown);
+        return;
+    }
+    if zone.eq_ignore_ascii_case("local") {
         let detail =
             "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         errors.invalid_text(path, zone, detail);
     }
-    if !wrong && jiff::tz::TimeZone::get(zone).is_err() {
-        errors.invalid_text(path, zone, &format!("unknown time zone {zone}"));
+    // Names differ by case upstream, where zones are files.
+    let known = jiff::tz::TimeZone::get(zone).is_ok_and(|it| {
+        let name = it.iana_name().unwrap_or(zone);
+        name == zone || !name.eq_ignore_ascii_case(zone)
+    });
+    if !known && zone != "Local" {
+        errors.invalid_text(path, zone, &unknown);
     }
+}
+
+/// Whether a text can be a part of the name of a time zone.
+fn is_zone_part(part: &str) -> bool {
+    let fits = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'.' | b'-' | b'_' | b'+');
+    !matches!(part, "" | "." | "..")
+        && !part.starts_with('-')
+        && part.len() <= ZONE_PART_MAX
+        && part.bytes().all(fits)
 }
 
 fn row(value: &Value, now: Timestamp) -> Vec<Value> {

@@ -30,7 +30,8 @@ pub(super) fn claim() -> Declaration {
                 request_defaults(spec);
             }
         },
-        validate: |it, errors| devices(&it["spec"], &Path::new("spec"), errors),
+        // A change is told that there may be none, and nothing else.
+        validate_create: |it, errors| devices(&it["spec"], &Path::new("spec"), errors),
         validate_update: |it, old, errors| {
             immutable_spec(it, old, go::DEVICE_CLAIM_SPEC, errors);
         },
@@ -54,7 +55,7 @@ pub(super) fn template() -> Declaration {
                 request_defaults(spec);
             }
         },
-        validate: validate_template,
+        validate_create: validate_template,
         validate_update: |it, old, errors| {
             immutable_spec(it, old, go::DEVICE_CLAIM_TEMPLATE_SPEC, errors);
         },

@@ -128,7 +128,7 @@ fn ports(slice: &Value, root: &Path<'_>, errors: &mut FieldErrors) {
             errors.duplicate(&at.child("name"), &name.into());
         }
         names.push(name.to_owned());
-        rules::required_one_of(port, "protocol", &["SCTP", "TCP", "UDP"], at, errors);
+        check::one_of(port, "protocol", &["SCTP", "TCP", "UDP"], at, errors);
         check::optional_name(port, "appProtocol", validation::qualified_name, at, errors);
     });
 }

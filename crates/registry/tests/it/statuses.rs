@@ -136,6 +136,13 @@ fn what_a_status_leaves_alone() {
     );
 }
 
+#[test]
+fn annotations_of_former_fields_go() {
+    let annotations = r#"{"pod.beta.kubernetes.io/init-containers":"[]","a":"b"}"#;
+    let pod = check(POD, Part::Main, &[(&["metadata", "annotations"], annotations)], &[]);
+    assert_eq!(pod["metadata"]["annotations"], json::parse(br#"{"a":"b"}"#).unwrap());
+}
+
 const POD: &str = r#"{"kind":"Pod","apiVersion":"v1","spec":{"restartPolicy":"OnFailure","containers":[{"name":"c","image":"i","resources":{"requests":{"cpu":"1"}}}],"resourceClaims":[{"name":"r","resourceClaimName":"x"}]}}"#;
 
 #[test]
@@ -346,5 +353,31 @@ fn addresses_stay_as_they_were() {
             "spec.LoadBalancerSourceRanges[0]: Invalid value: \"10.0.0.6/8\": must not have bits set beyond the prefix length",
             "spec.healthCheckNodePort: Forbidden: field is immutable",
         ],
+    );
+}
+
+#[test]
+fn what_a_cron_job_had_may_stay() {
+    let job = |schedule: &str, zone: &str| {
+        format!(
+            r#"{{"kind":"CronJob","apiVersion":"batch/v1","metadata":{{"name":"{}"}},"spec":{{"schedule":"{schedule}","timeZone":"{zone}","jobTemplate":{{"spec":{{"template":{{"spec":{{"restartPolicy":"Never","containers":[{{"name":"c","image":"i"}}]}}}}}}}}}}}}"#,
+            "n".repeat(53)
+        )
+    };
+    let labels: (&[&str], &str) = (&["metadata", "labels"], r#"{"a":"b"}"#);
+    check(&job("* * * * *", "Nowhere/Here"), Part::Main, &[labels], &[]);
+    check(
+        &job("TZ=UTC * * * * *", "UTC"),
+        Part::Main,
+        &[labels],
+        &[
+            "spec.schedule: Invalid value: \"TZ=UTC * * * * *\": cannot use both timeZone field and TZ or CRON_TZ in schedule",
+        ],
+    );
+    check(
+        &job("* * * * *", "UTC"),
+        Part::Main,
+        &[(&["spec", "timeZone"], "\"europe/berlin\"")],
+        &["spec.timeZone: Invalid value: \"europe/berlin\": unknown time zone europe/berlin"],
     );
 }
