@@ -175,23 +175,38 @@ fn only_more(now: &Value, before: &Value) -> bool {
 pub(super) fn annotations(pod: &Value, old: &Value, errors: &mut FieldErrors) {
     let metadata = Path::new("metadata");
     let path = metadata.child("annotations");
-    let of = |it: &Value| it.at(&["metadata", "annotations"]).cloned().unwrap_or_default();
-    let (now, before) = (of(pod), of(old));
-    let guarded = |key: &str| match key {
-        MIRROR => Some("mirror pod annotation"),
-        _ => key.starts_with(APP_ARMOR).then_some("AppArmor annotations"),
-    };
-    let keys = |of: &Value| -> Vec<(String, &str)> {
-        let keys = of.as_object().into_iter().flat_map(apimachinery::Object::keys);
-        keys.filter_map(|key| Some((key.to_owned(), guarded(key)?))).collect()
-    };
-    for (key, what) in keys(&before).iter().filter(|(key, _)| now.get(key) != before.get(key)) {
-        errors.forbidden(&path.key(key), &format!("may not remove or update {what}"));
+    let (now, before) = (guarded(pod), guarded(old));
+    let find = |all: &[Guarded<'_>], key: &str| all.iter().position(|it| it.key == key);
+    for it in &before {
+        if find(&now, it.key).is_none_or(|place| now[place].value != it.value) {
+            errors.forbidden(&path.key(it.key), &format!("may not remove or update {}", it.what));
+        }
     }
-    for (key, what) in keys(&now).iter().filter(|(key, _)| before.get(key).is_none()) {
-        errors.forbidden(&path.key(key), &format!("may not add {what}"));
+    for it in now.iter().filter(|it| find(&before, it.key).is_none()) {
+        errors.forbidden(&path.key(it.key), &format!("may not add {}", it.what));
     }
     mirror(pod, errors);
+}
+
+/// An annotation that only who makes a pod may set.
+struct Guarded<'v> {
+    key: &'v str,
+    value: &'v Value,
+    what: &'static str,
+}
+
+fn guarded(pod: &Value) -> Vec<Guarded<'_>> {
+    let all = pod.at(&["metadata", "annotations"]).and_then(Value::as_object);
+    let all = all.into_iter().flat_map(apimachinery::Object::iter);
+    all.filter_map(|(key, value)| {
+        let what = match key {
+            MIRROR => "mirror pod annotation",
+            _ if key.starts_with(APP_ARMOR) => "AppArmor annotations",
+            _ => return None,
+        };
+        Some(Guarded { key, value, what })
+    })
+    .collect()
 }
 
 /// A pod that stands for a static one is on a node.

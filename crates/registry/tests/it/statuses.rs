@@ -137,6 +137,19 @@ fn what_a_status_leaves_alone() {
 }
 
 #[test]
+fn annotations_that_only_the_maker_sets() {
+    let annotations = r#"{"kubernetes.io/config.mirror":"x"}"#;
+    status(
+        POD,
+        &[(&["metadata", "annotations"], annotations)],
+        &[
+            "metadata.annotations[kubernetes.io/config.mirror]: Forbidden: may not add mirror pod annotation",
+            "metadata.annotations[kubernetes.io/config.mirror]: Invalid value: \"x\": must set spec.nodeName if mirror pod annotation is set",
+        ],
+    );
+}
+
+#[test]
 fn annotations_of_former_fields_go() {
     let annotations = r#"{"pod.beta.kubernetes.io/init-containers":"[]","a":"b"}"#;
     let pod = check(POD, Part::Main, &[(&["metadata", "annotations"], annotations)], &[]);
