@@ -90,7 +90,10 @@ async fn a_claim_for_extended_resources_goes_with_its_pod() {
     let cluster = cluster(CONTROLLERS).await;
     let mut plain = pod("p");
     plain.remove_at(&["spec", "resourceClaims"]);
-    plain.set_at(&["spec", "containers"], value!([{"name": "c", "image": "i"}]));
+    let one = value!({"x.io/gpu": "1"});
+    let resources = value!({"requests": (one.clone()), "limits": (one)});
+    let container = value!({"name": "c", "image": "i", "resources": (resources)});
+    plain.set_at(&["spec", "containers"], vec![container]);
     let made = cluster.create("", "pods", plain).await;
     let owner = value!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": (made.str_at(&["metadata", "uid"])), "controller": true});
     let claim = value!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",

@@ -195,6 +195,7 @@ async fn devices_that_never_get_ready_are_given_back_and_others_tried() {
     node(&cluster, "n1", "8").await;
     let mut fabric = device("a");
     fabric.set_at(&["bindingConditions"], value!(["Attached"]));
+    fabric.set_at(&["bindingFailureConditions"], value!(["Broken"]));
     cluster.create(GROUP, "resourceslices", slice("n1", &[fabric])).await;
     cluster.create(GROUP, "resourceclaims", claim("c", 1)).await;
     cluster.create("", "pods", using("p", "c")).await;
