@@ -2,6 +2,7 @@
 
 mod plan;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use client::ObjectKey;
@@ -55,6 +56,8 @@ pub struct Memory {
     told: Option<Timestamp>,
     /// How late the job is that is being started.
     late: Option<SignedDuration>,
+    /// The uids of jobs that were taken away here and that the status may still name: nobody misses them.
+    removed: BTreeSet<String>,
 }
 
 impl Controller for CronJobs {

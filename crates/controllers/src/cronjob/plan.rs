@@ -1,5 +1,6 @@
 //! What is to be done for a cron job: its list of active jobs, old jobs to take away, and a job that is due.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use apimachinery::cron::Schedule;
@@ -30,6 +31,8 @@ struct Step<'c> {
     status: CronJobStatus,
     plan: Plan,
     now: Timestamp,
+    /// The uids of the jobs that the plan takes away.
+    removed: BTreeSet<String>,
 }
 
 pub(super) fn plan(
@@ -46,15 +49,17 @@ pub(super) fn plan(
         status: cron_job.status.clone().unwrap_or_default(),
         plan: Plan::nothing(),
         now,
+        removed: BTreeSet::new(),
     };
     step.clean_up();
-    step.follow_jobs();
+    step.follow_jobs(memory);
     let starts = step.due(memory);
     step.write_status();
     memory.late = starts.map(|at| now.duration_since(at));
     if let Some(at) = starts {
         step.start(at);
     }
+    memory.removed.append(&mut step.removed);
     step.plan
 }
 
@@ -113,10 +118,11 @@ impl Step<'_> {
         let failed = "Deleted job: {error}".to_owned();
         planned.on_failure = vec![event(EventType::Warning, "FailedDelete", failed)];
         self.status.active.iter_mut().for_each(|all| all.retain(|it| it.uid.as_deref() != uid));
+        self.removed.extend(uid.map(str::to_owned));
     }
 
     /// Brings the list of active jobs up to date with the jobs that there are.
-    fn follow_jobs(&mut self) {
+    fn follow_jobs(&mut self, memory: &mut Memory) {
         for job in self.jobs.clone() {
             let active = self.active().iter().any(|it| it.uid == job.metadata.uid);
             match finished(job) {
@@ -142,9 +148,12 @@ impl Step<'_> {
             .filter(|it| !self.jobs.iter().any(|job| job.metadata.uid == it.uid))
             .cloned()
             .collect();
+        memory.removed.retain(|uid| self.active().iter().any(|it| it.uid.as_ref() == Some(uid)));
         for it in gone {
-            let message = format!("Active job went missing: {}", it.name.unwrap_or_default());
-            self.tell(EventType::Normal, "MissingJob", message);
+            if !it.uid.as_ref().is_some_and(|uid| memory.removed.contains(uid)) {
+                let message = format!("Active job went missing: {}", it.name.unwrap_or_default());
+                self.tell(EventType::Normal, "MissingJob", message);
+            }
             let all = self.status.active.iter_mut();
             all.for_each(|all| all.retain(|other| other.uid != it.uid));
         }
@@ -434,5 +443,21 @@ mod tests {
             "delete c-29453820, status with 0 active",
         );
         check(r#","suspend":true"#, &[], "status with 0 active, MissingJob");
+    }
+
+    #[test]
+    fn jobs_that_were_taken_away_here_are_not_missed() {
+        let active = r#"{"lastScheduleTime":"2026-01-01T01:00:00Z","active":[{"name":"c-29453820","uid":"c-29453820"}]}"#;
+        let replaces = cron_job(r#","concurrencyPolicy":"Replace""#, active);
+        let (running, now) =
+            ([job("c-29453820", "Suspended")], "2026-01-01T02:00:00Z".parse().unwrap());
+        let mut memory = Memory::default();
+        let events = |jobs: &[Arc<Job>], memory: &mut Memory| {
+            plan(&replaces, jobs, memory, now).events.len()
+        };
+        assert_eq!(events(&running, &mut memory), 0);
+        // The status was not written, and names the job still.
+        assert_eq!(events(&[], &mut memory), 0);
+        assert_eq!(events(&[], &mut Memory::default()), 1);
     }
 }
