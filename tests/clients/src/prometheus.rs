@@ -21,14 +21,17 @@ use crate::{Options, PATIENCE, PAUSE};
 
 /// The namespace of what is scaled.
 const SHOP: &str = "shop";
-/// Upstream's counters whose names promtool does not like. They are API.
-const KNOWN: [&str; 6] = [
+/// Upstream's metrics whose names promtool does not like. They are API.
+const KNOWN: [&str; 9] = [
     "apiserver_admission_webhook_",
     "authenticated_user_requests ",
     "authentication_attempts ",
     "attach_detach_controller_attachdetach_controller_forced_detaches ",
     "endpoint_slice_controller_changes ",
     "endpoint_slice_controller_syncs ",
+    "apiserver_flowcontrol_latest_s ",
+    "apiserver_flowcontrol_next_discounted_s_bounds ",
+    "apiserver_flowcontrol_next_s_bounds ",
 ];
 /// The parts that are scraped, as Prometheus knows them.
 const PARTS: [&str; 3] = ["kube-apiserver", "kube-scheduler", "kube-controller-manager"];
