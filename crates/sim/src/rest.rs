@@ -13,7 +13,7 @@ use crate::reality::Reality;
 use crate::rules::{
     claims_of, controller, is_active, is_deleting, is_ready, is_retained, is_terminal, uid,
 };
-use crate::workload::is_ours;
+use crate::workload::{self, is_ours};
 
 /// A check, and what it is about.
 type Check = fn(&State, &mut Vec<String>);
@@ -204,14 +204,17 @@ fn pods(state: &State, all: &mut Vec<String>) {
     }
 }
 
-/// What belongs to nobody that is there.
+/// What belongs to nobody that is there. Owners of kinds whose definition goes meanwhile are left out: what went with it is not
+/// always seen to go (`docs/gaps.md`, garbage-collector).
 fn orphans(state: &State, all: &mut Vec<String>) {
+    let is_custom =
+        |owner: &Value| owner.str_at(&["apiVersion"]).starts_with(workload::CUSTOM_GROUP);
     let everything = state.kinds.values().flat_map(BTreeMap::values);
     let uids: BTreeSet<&str> = everything.map(|it| uid(&it.value)).collect();
     for (kind, objects) in &state.kinds {
         for (place, known) in objects {
             let owners = known.value.items_at(&["metadata", "ownerReferences"]);
-            let gone = |it: &Value| !uids.contains(it.str_at(&["uid"]));
+            let gone = |it: &Value| !uids.contains(it.str_at(&["uid"])) && !is_custom(it);
             if !owners.is_empty() && owners.iter().all(gone) {
                 all.push(format!("{kind} {}/{} belongs to nobody", place.namespace, place.name));
             }

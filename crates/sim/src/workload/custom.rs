@@ -9,7 +9,7 @@ use crate::observer::Place;
 use crate::rules::is_deleting;
 
 /// The group of the custom resource.
-pub(super) const GROUP: &str = "sim.example";
+pub(crate) const GROUP: &str = "sim.example";
 const DEFINITION: &str = "widgets.sim.example";
 const KIND: &str = "Widget";
 /// What a widget may wait for before it goes.
