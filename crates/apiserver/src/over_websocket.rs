@@ -88,8 +88,7 @@ pub(crate) fn carry(
     };
     let media = answer.headers().get(CONTENT_TYPE).and_then(|it| it.to_str().ok());
     let framing = match media.unwrap_or_default() {
-        _ if is_log && protocol.starts_with("base64") => Framing::Bytes(Codec::Base64),
-        _ if is_log => Framing::Bytes(Codec::Binary),
+        _ if is_log => Framing::Bytes(Codec::of(&protocol)),
         media if media.contains("protobuf") => Framing::Lengths,
         media if media.contains("cbor") => {
             return Err(crate::negotiate::no_stream(exchange.cbor));

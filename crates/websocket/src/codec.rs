@@ -15,6 +15,12 @@ pub enum Codec {
 }
 
 impl Codec {
+    /// How a protocol of this name writes bytes: in base64 where the name says so.
+    #[must_use]
+    pub fn of(protocol: &str) -> Self {
+        if protocol.contains("base64") { Self::Base64 } else { Self::Binary }
+    }
+
     /// Bytes for one of several channels.
     #[must_use]
     pub fn on(self, channel: u8, data: &[u8]) -> Message {

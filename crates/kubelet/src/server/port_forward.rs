@@ -97,8 +97,7 @@ fn over_websocket(
             let (ours, theirs) = tokio::io::duplex(CHUNK_BYTES);
             tokio::join!(carry(socket, theirs), serve(context, sandbox, ours));
         } else {
-            let codec = if protocol.contains("base64") { Codec::Base64 } else { Codec::Binary };
-            over_channels::serve((context, sandbox), socket, codec, ports).await;
+            over_channels::serve((context, sandbox), socket, Codec::of(protocol), ports).await;
         }
     });
     Ok(response)

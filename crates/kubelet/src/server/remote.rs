@@ -192,7 +192,7 @@ async fn carry<I: AsyncRead + AsyncWrite + Unpin>(
     let StreamSession { stdin, stdout, stderr, resize, exit } = session;
     let (mut sink, mut source) = socket.split();
     let (sender, mut frames) = mpsc::channel::<Message>(FRAMES);
-    let codec = if protocol.contains("base64") { Codec::Base64 } else { Codec::Binary };
+    let codec = Codec::of(protocol);
     let pumps = [(STDOUT, stdout), (STDERR, stderr)]
         .map(|(channel, stream)| tokio::spawn(pump((codec, channel), stream, sender.clone())));
     let incoming = async move {

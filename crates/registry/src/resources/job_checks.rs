@@ -7,6 +7,7 @@ use apimachinery::{FieldErrors, Path, Value};
 use super::{job, job_status, pod_group_checks, workload};
 use crate::check;
 use crate::pod_spec::validate as pod_checks;
+use crate::status::{copy, holds};
 
 /// The most pods at once of an indexed job, and the most of its completions with failures counted by index.
 const INDEXES_MAX: i64 = 100_000;
@@ -401,10 +402,7 @@ fn template_update(job: &Value, old: &Value, errors: &mut FieldErrors) {
 /// Whether a job is suspended, and was seen to be by its controller if it ever ran.
 fn is_at_rest(job: &Value) -> bool {
     let status = |member: &str| job.at(&["status", member]);
-    let suspended = job
-        .items_at(&["status", "conditions"])
-        .iter()
-        .any(|it| it.str_at(&["type"]) == "Suspended" && it.str_at(&["status"]) == "True");
+    let suspended = holds(job, "Suspended");
     let active = status("active").and_then(Value::as_i64).unwrap_or_default();
     job.bool_at(&["spec", "suspend"]) && active == 0 && (suspended || status("startTime").is_none())
 }
@@ -418,15 +416,6 @@ fn resources(now: &Value, before: &mut Value, list: &str) {
     if same {
         for (now, before) in now.iter().zip(before) {
             copy(now, before, &["resources"]);
-        }
-    }
-}
-
-fn copy(from: &Value, to: &mut Value, path: &[&str]) {
-    match from.at(path) {
-        Some(value) => to.set_at(path, value.clone()),
-        None => {
-            to.remove_at(path);
         }
     }
 }

@@ -146,7 +146,7 @@ fn row(volume: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 /// The annotation that named a class before there was a field.
-const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+pub(super) const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// What is said of it.
 pub(super) const CLASS_OLD: &str =
     "deprecated since v1.8; use \"storageClassName\" attribute instead";

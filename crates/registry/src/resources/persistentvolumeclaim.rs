@@ -4,15 +4,13 @@ use apimachinery::quantity::Quantity;
 use apimachinery::{FieldErrors, Path, Value, validation};
 use jiff::Timestamp;
 
-use super::persistentvolume::CLASS_OLD;
+use super::persistentvolume::{CLASS, CLASS_OLD};
 use super::printing;
 use crate::declaration::Declaration;
 use crate::pod_spec::claims;
 use crate::{Rules, check, go, rules, table};
 
 const UPDATES: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n";
-/// Where the class of a claim stood before it had a field.
-const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 pub(super) fn resource() -> Declaration {
     Declaration {
