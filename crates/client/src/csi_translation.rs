@@ -11,6 +11,8 @@ use crate::volumes::annotation;
 /// Says on a CSINode which in-tree plugins the node leaves to drivers, separated by commas.
 pub const MIGRATED_PLUGINS: &str = "storage.alpha.kubernetes.io/migrated-plugins";
 
+/// What the names of drivers' volumes in the status of nodes begin with.
+const UNIQUE: &str = "kubernetes.io/csi/";
 const ZONE: &str = "topology.kubernetes.io/zone";
 const REGION: &str = "topology.kubernetes.io/region";
 const BETA_ZONE: &str = "failure-domain.beta.kubernetes.io/zone";
@@ -138,6 +140,47 @@ const PLUGINS: &[Plugin] = &[
         scheduled: Scheduled::Nowhere,
     },
 ];
+
+/// A volume of a driver.
+#[derive(Debug, Clone)]
+pub struct OfDriver {
+    /// The driver.
+    pub driver: CompactString,
+    /// What the driver calls the volume.
+    pub handle: CompactString,
+    /// The in-tree plugin that it was of.
+    pub plugin: Option<&'static Plugin>,
+}
+
+impl OfDriver {
+    /// A persistent volume, where it is a driver's.
+    #[must_use]
+    pub fn of(volume: &Value) -> Option<Self> {
+        if let Some(csi) = volume.at(&["spec", "csi"]).filter(|it| !it.is_null()) {
+            let said = |member| csi.str_at(&[member]).into();
+            return Some(Self {
+                driver: said("driver"),
+                handle: said("volumeHandle"),
+                plugin: None,
+            });
+        }
+        let Translated { plugin, handle } = of_volume(volume)?;
+        Some(Self { driver: plugin.driver.into(), handle, plugin: Some(plugin) })
+    }
+
+    /// What it is called in the status of nodes.
+    #[must_use]
+    pub fn unique_name(&self) -> CompactString {
+        let Self { driver, handle, .. } = self;
+        format_compact!("{UNIQUE}{driver}^{handle}")
+    }
+
+    /// The driver and the handle that are in such a name; `None` where it is no driver's.
+    #[must_use]
+    pub fn parts(unique_name: &str) -> Option<(&str, &str)> {
+        unique_name.strip_prefix(UNIQUE)?.split_once('^')
+    }
+}
 
 /// The in-tree plugin of a name.
 #[must_use]

@@ -3,6 +3,7 @@
 use apimachinery::Value;
 use compact_str::{CompactString, format_compact};
 
+use crate::csi_translation::OfDriver;
 use crate::reflector::{Cached, Indexer};
 use crate::resource::Resource;
 use crate::volumes;
@@ -42,7 +43,8 @@ pub const FOR_CLAIM: &str = "forClaim";
 pub const UNBOUND: &str = "unbound";
 /// The index of attachments by the volume that is attached.
 pub const BY_VOLUME: &str = "volume";
-/// The index of nodes by the volumes that their status says are attached.
+/// The index of nodes by the volumes that their status says are attached, and of volumes of drivers by what they are called
+/// there.
 pub const BY_ATTACHED: &str = "volumesAttached";
 /// The index of token secrets by their account, as [`account_entry`] writes it.
 pub const BY_SERVICE_ACCOUNT: &str = "serviceAccount";
@@ -75,6 +77,7 @@ pub fn indexes(resource: &Resource) -> Vec<(&'static str, Indexer)> {
             indexes.push((BY_ATTRIBUTES_CLASS, classes));
             if plural == "persistentvolumes" {
                 indexes.extend([(FOR_CLAIM, for_claim as Indexer), (UNBOUND, unbound_volume)]);
+                indexes.push((BY_ATTACHED, unique_name));
             } else {
                 indexes.push((UNBOUND, unbound_claim));
             }
@@ -232,6 +235,10 @@ fn node_name(attachment: &Cached) -> Vec<CompactString> {
     let value = attachment.value();
     let name = value.str_at(&["spec", "nodeName"]);
     if name.is_empty() { Vec::new() } else { vec![name.into()] }
+}
+
+fn unique_name(volume: &Cached) -> Vec<CompactString> {
+    OfDriver::of(&volume.value()).map(|it| it.unique_name()).into_iter().collect()
 }
 
 fn attached(node: &Cached) -> Vec<CompactString> {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use apimachinery::{Value, value};
 use client::call::{DeleteParams, ListParams};
-use client::reflector::{Caches, Store};
+use client::reflector::{Caches, Store, StoreChange};
 use client::{Client, ClientError, EventRecorder, Resource};
 use compact_str::CompactString;
 use component_base::{Clock, ShutdownSignal};
+use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -144,10 +145,12 @@ impl<C: Controller> Runner<C> {
             }));
         }
         self.environment.metrics.runs(C::NAME, true);
+        // Only the worker that was woken is polled.
         let workers = (0..self.environment.workers.max(1)).map(|_| Arc::clone(&self).work());
+        let workers: FuturesUnordered<_> = workers.collect();
         tokio::select! {
             biased;
-            _ = futures::future::join_all(workers) => {}
+            () = workers.for_each(|()| std::future::ready(())) => {}
             () = stop.requested() => {}
         }
         self.environment.metrics.runs(C::NAME, false);
@@ -158,29 +161,30 @@ impl<C: Controller> Runner<C> {
         let Defined { definer, mapper, .. } = defined;
         let (queue, caches) = (Arc::clone(&self.queue), Arc::clone(&self.environment.caches));
         let snapshot = Snapshot::new(Arc::clone(&caches), BTreeMap::new());
-        let known: Mutex<BTreeMap<CompactString, Resource>> = Mutex::default();
+        let tell = Arc::new(move |resource: &Resource, change: &StoreChange| {
+            mapper(resource, change, &snapshot).into_iter().for_each(|key| queue.add(key));
+        });
+        let known: Mutex<BTreeMap<CompactString, Store>> = Mutex::default();
         definitions.listen(Arc::new(move |change| {
             let name = change.key().name;
             let now = definer(change);
             let mut known = known.lock();
-            let before = known.get(&name).cloned();
-            if before == now {
+            if known.get(&name).map(Store::resource) == now.as_ref() {
                 return;
             }
-            if let Some(before) = before {
-                caches.forget(&before);
-                known.remove(&name);
+            if let Some(before) = known.remove(&name) {
+                caches.forget(before.resource());
+                // A definition goes after all that it defines: what was not seen going is gone as well.
+                let lost = if change.new.is_none() { before.list("") } else { Vec::new() };
+                for object in lost {
+                    tell(before.resource(), &StoreChange { old: Some(object), new: None });
+                }
             }
             let Some(resource) = now else { return };
             let store = caches.store(&resource);
-            known.insert(name, resource.clone());
-            let (queue, snapshot, mapper) =
-                (Arc::clone(&queue), snapshot.clone(), Arc::clone(&mapper));
-            store.listen(Arc::new(move |change| {
-                for key in mapper(&resource, change, &snapshot) {
-                    queue.add(key);
-                }
-            }));
+            known.insert(name, store.clone());
+            let tell = Arc::clone(&tell);
+            store.listen(Arc::new(move |change| tell(&resource, change)));
         }));
     }
 

@@ -7,13 +7,14 @@
 
 mod metrics;
 mod plan;
+mod strays;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use apimachinery::Value;
 use client::ObjectKey;
-use client::csi_translation::{self, Plugin};
+use client::csi_translation::{self, OfDriver, Plugin};
 use client::indexes::{
     BY_ATTACHED, BY_CLAIM, BY_NODE, BY_VOLUME, claim_entry, claims_of_pod, has_claims,
 };
@@ -51,9 +52,27 @@ pub struct AttachDetach {
     pub metrics: Metrics,
 }
 
+/// What it works on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// A volume.
+    Volume(CompactString),
+    /// A node whose status may name volumes that are gone.
+    Node(CompactString),
+}
+
+/// What it sees.
+#[derive(Debug)]
+pub enum Observed {
+    /// Of a volume.
+    Volume(OfVolume),
+    /// Of a node: what its status names and is no volume's any more.
+    Node(Arc<Value>, BTreeSet<CompactString>),
+}
+
 /// What it sees of a volume.
 #[derive(Debug)]
-pub struct Observed {
+pub struct OfVolume {
     /// Its name.
     name: CompactString,
     /// None where it is gone, or no driver's.
@@ -65,21 +84,12 @@ pub struct Observed {
 /// What a volume says of itself.
 #[derive(Debug)]
 struct Csi {
-    driver: String,
-    handle: String,
+    /// Whose it is.
+    of: OfDriver,
     /// Whether it can be on one node at a time only.
     exclusive: bool,
     /// Whether its driver attaches at all.
     attaches: bool,
-    /// The in-tree plugin whose volume it was.
-    plugin: Option<&'static Plugin>,
-}
-
-impl Csi {
-    /// What the volume is called in a node's status.
-    fn unique_name(&self) -> String {
-        format!("kubernetes.io/csi/{}^{}", self.driver, self.handle)
-    }
 }
 
 /// What there is of a volume on one node.
@@ -93,6 +103,8 @@ struct OnNode {
     pods: Vec<Arc<Value>>,
     /// The orders to attach it there.
     attachments: Vec<Arc<Value>>,
+    /// What it is called in the node's status; unknown where volume and order are gone.
+    entry: Option<CompactString>,
 }
 
 impl Controller for AttachDetach {
@@ -100,14 +112,13 @@ impl Controller for AttachDetach {
     const ACCOUNT: &'static str = "attachdetach-controller";
     const SOURCE: &'static str = "attachdetach-controller";
     const QUEUE: &'static str = "pvcs";
-    /// A volume.
-    type Key = ObjectKey;
+    type Key = Key;
     type Observed = Observed;
     type Memory = Memory;
 
-    fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
+    fn watches(&self, watches: Watches<Key>) -> Watches<Key> {
         watches
-            .on::<PersistentVolume>(|change, _| vec![change.key()])
+            .on::<PersistentVolume>(of_volume)
             .on::<PersistentVolumeClaim>(of_claim)
             .on::<Pod>(of_pod)
             .on::<VolumeAttachment>(of_attachment)
@@ -116,18 +127,42 @@ impl Controller for AttachDetach {
             .on::<CSINode>(of_csi_node)
     }
 
-    fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
-        let volume = snapshot.store::<PersistentVolume>().get(key).map(|it| it.value());
+    fn observe(&self, snapshot: &Snapshot, key: &Key) -> Option<Observed> {
+        match key {
+            Key::Volume(name) => self.volume(snapshot, name).map(Observed::Volume),
+            Key::Node(name) => strays::of_node(snapshot, name),
+        }
+    }
+
+    fn plan(&self, observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
+        match observed {
+            Observed::Volume(volume) => plan::plan(self, volume, memory, now),
+            Observed::Node(node, strays) => strays::plan(node, strays),
+        }
+    }
+}
+
+impl AttachDetach {
+    fn volume(&self, snapshot: &Snapshot, name: &str) -> Option<OfVolume> {
+        let volume = snapshot.store::<PersistentVolume>().get(&ObjectKey::new("", name));
+        let volume = volume.map(|it| it.value());
         let csi = volume.as_deref().and_then(|it| csi(snapshot, it));
         let mut nodes: BTreeMap<CompactString, OnNode> = BTreeMap::new();
-        for it in snapshot.store::<VolumeAttachment>().by_index(BY_VOLUME, &key.name) {
+        for it in snapshot.store::<VolumeAttachment>().by_index(BY_VOLUME, name) {
             let attachment = it.value();
             let name = attachment.str_at(&["spec", "nodeName"]).into();
             nodes.entry(name).or_default().attachments.push(attachment);
         }
         if let Some(csi) = &csi {
-            for it in snapshot.store::<Node>().by_index(BY_ATTACHED, &csi.unique_name()) {
-                nodes.entry(it.key.name.clone()).or_default();
+            for it in snapshot.store::<Node>().by_index(BY_ATTACHED, &csi.of.unique_name()) {
+                let node = &it.key.name;
+                // Of two volumes that are one disk, the one that was ordered has the entry.
+                let order = plan::attachment_name(&csi.of.driver, &csi.of.handle, node);
+                let is_another = |it: Arc<Cached>| attached_by(&it.value()) != name;
+                let order = snapshot.store::<VolumeAttachment>().get(&ObjectKey::new("", order));
+                if !order.is_some_and(is_another) {
+                    nodes.entry(node.clone()).or_default();
+                }
             }
         }
         for pod in volume.iter().flat_map(|it| pods_of(snapshot, it)).filter(|_| csi.is_some()) {
@@ -137,45 +172,33 @@ impl Controller for AttachDetach {
         for (name, on) in &mut nodes {
             let node = snapshot.store::<Node>().get(&ObjectKey::new("", name.clone()));
             on.node = node.map(|it| it.value());
-            let plugin = csi.as_ref().and_then(|it| it.plugin);
+            let plugin = csi.as_ref().and_then(|it| it.of.plugin);
             on.left = plugin.is_none_or(|it| leaves(snapshot, name, it));
             let keep = on.node.as_ref().is_some_and(|it| says(it, KEEP_OVER));
             on.pods.retain(|pod| keep || !is_over(pod));
+            on.entry = match &csi {
+                Some(csi) => Some(csi.of.unique_name()),
+                None => on.node.as_deref().and_then(|it| strays::entry_of(it, &on.attachments)),
+            };
         }
-        let observed = Observed { name: key.name.clone(), csi, nodes };
-        self.metrics.see(&key.name, plan::total(&observed).as_ref());
+        let observed = OfVolume { name: name.into(), csi, nodes };
+        self.metrics.see(name, plan::total(&observed).as_ref());
         (observed.csi.is_some() || !observed.nodes.is_empty()).then_some(observed)
-    }
-
-    fn plan(&self, observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
-        plan::plan(self, observed, memory, now)
     }
 }
 
 fn csi(snapshot: &Snapshot, volume: &Value) -> Option<Csi> {
-    let (driver, handle, plugin) = whose(volume)?;
-    let known = snapshot.store::<CSIDriver>().get(&ObjectKey::new("", driver.as_str()));
+    let of = OfDriver::of(volume)?;
+    let known = snapshot.store::<CSIDriver>().get(&ObjectKey::new("", of.driver.as_str()));
     let said = known.and_then(|it| it.value().at(&["spec", "attachRequired"])?.as_bool());
     let modes: Vec<&str> =
         volume.items_at(&["spec", "accessModes"]).iter().filter_map(Value::as_str).collect();
     let shared = |it: &&str| matches!(*it, "ReadWriteMany" | "ReadOnlyMany");
     Some(Csi {
-        driver,
-        handle,
+        of,
         exclusive: !modes.is_empty() && !modes.iter().any(shared),
         attaches: said.unwrap_or(true),
-        plugin,
     })
-}
-
-/// The driver of a volume, what it calls it, and the in-tree plugin that it was of.
-fn whose(volume: &Value) -> Option<(String, String, Option<&'static Plugin>)> {
-    if let Some(csi) = volume.at(&["spec", "csi"]).filter(|it| !it.is_null()) {
-        let said = |member| csi.str_at(&[member]).to_owned();
-        return Some((said("driver"), said("volumeHandle"), None));
-    }
-    let it = csi_translation::of_volume(volume)?;
-    Some((it.plugin.driver.to_owned(), it.handle.to_string(), Some(it.plugin)))
 }
 
 /// Whether a node leaves the volumes of an in-tree plugin to the driver.
@@ -222,11 +245,22 @@ fn is_over(pod: &Value) -> bool {
     pod.at(&["metadata", "deletionTimestamp"]).is_some() && statuses.all(still)
 }
 
-fn key(volume: &str) -> Option<ObjectKey> {
-    (!volume.is_empty()).then(|| ObjectKey::new("", volume))
+fn key(volume: &str) -> Option<Key> {
+    (!volume.is_empty()).then(|| Key::Volume(volume.into()))
 }
 
-fn of_claim(change: &StoreChange, _: &Snapshot) -> Vec<ObjectKey> {
+/// The volume, and the nodes that have it as their own where it is gone.
+fn of_volume(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
+    let mut keys = vec![Key::Volume(change.key().name)];
+    let gone = change.old.as_ref().filter(|_| change.new.is_none());
+    if let Some(of) = gone.and_then(|it| OfDriver::of(&it.value())) {
+        let nodes = snapshot.store::<Node>().by_index(BY_ATTACHED, &of.unique_name());
+        keys.extend(nodes.into_iter().map(|it| Key::Node(it.key.name.clone())));
+    }
+    keys
+}
+
+fn of_claim(change: &StoreChange, _: &Snapshot) -> Vec<Key> {
     let claims = [&change.old, &change.new].into_iter().flatten();
     let mut keys: Vec<_> =
         claims.filter_map(|it| key(it.value().str_at(&["spec", "volumeName"]))).collect();
@@ -234,7 +268,7 @@ fn of_claim(change: &StoreChange, _: &Snapshot) -> Vec<ObjectKey> {
     keys
 }
 
-fn of_pod(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
+fn of_pod(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     let Some(pod) = change.new.as_ref().or(change.old.as_ref()) else { return Vec::new() };
     if pod.pod().node.is_empty() || !has_claims(pod) {
         return Vec::new();
@@ -247,10 +281,19 @@ fn of_pod(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
     claims_of_pod(&pod.value()).into_iter().filter_map(volume).collect()
 }
 
-fn of_attachment(change: &StoreChange, _: &Snapshot) -> Vec<ObjectKey> {
-    let attachment = change.new.as_ref().or(change.old.as_ref());
-    let name = ["spec", "source", "persistentVolumeName"];
-    attachment.and_then(|it| key(it.value().str_at(&name))).into_iter().collect()
+/// The volume that an order is about.
+fn attached_by(attachment: &Value) -> &str {
+    attachment.str_at(&["spec", "source", "persistentVolumeName"])
+}
+
+/// The volume of an order, and its node where the order is gone: it may name what nobody else knows any more.
+fn of_attachment(change: &StoreChange, _: &Snapshot) -> Vec<Key> {
+    let Some(attachment) = change.new.as_ref().or(change.old.as_ref()) else { return Vec::new() };
+    let attachment = attachment.value();
+    let node = change.new.is_none().then(|| attachment.str_at(&["spec", "nodeName"]));
+    let mut keys: Vec<Key> = node.map(|it| Key::Node(it.into())).into_iter().collect();
+    keys.extend(key(attached_by(&attachment)));
+    keys
 }
 
 /// What of a node decides about its volumes.
@@ -275,16 +318,21 @@ fn is_out_of_service(node: &Value) -> bool {
 }
 
 /// The volumes that are on a node, or that its pods want there, where something about it changed that matters.
-fn of_node(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
+fn of_node(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     let facts = |it: &Option<Arc<Cached>>| it.as_ref().map(|it| facts(&it.value()));
-    if facts(&change.old) == facts(&change.new) {
+    let (old, new) = (facts(&change.old), facts(&change.new));
+    if old == new {
         return Vec::new();
     }
-    volumes_on(snapshot, &change.key().name)
+    let mut keys = volumes_on(snapshot, &change.key().name);
+    // Nothing that is in use is looked for among what is attached and nobody's.
+    let names = new.is_some_and(|it| !it.5.is_empty());
+    keys.extend(names.then(|| Key::Node(change.key().name)));
+    keys
 }
 
 /// The volumes of a node that leaves other in-tree plugins to drivers than it did.
-fn of_csi_node(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
+fn of_csi_node(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     let left = |it: &Option<Arc<Cached>>| {
         it.as_ref().map(|it| csi_translation::left_by(&it.value())).unwrap_or_default()
     };
@@ -294,18 +342,23 @@ fn of_csi_node(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
     volumes_on(snapshot, &change.key().name)
 }
 
-/// The volumes that are attached to a node, or that its pods want there.
-fn volumes_on(snapshot: &Snapshot, name: &str) -> Vec<ObjectKey> {
+/// The volumes that are attached to a node, that its status names, or that its pods want there.
+fn volumes_on(snapshot: &Snapshot, name: &str) -> Vec<Key> {
     let attachments = snapshot.store::<VolumeAttachment>().by_index(BY_NODE, name);
-    let mut keys: Vec<ObjectKey> = attachments
-        .iter()
-        .filter_map(|it| key(it.value().str_at(&["spec", "source", "persistentVolumeName"])))
-        .collect();
+    let mut keys: Vec<Key> =
+        attachments.iter().filter_map(|it| key(attached_by(&it.value()))).collect();
     let claims = snapshot.store::<PersistentVolumeClaim>();
     for pod in snapshot.store::<Pod>().by_index(BY_NODE, name) {
         for claim in claims_of_pod(&pod.value()) {
             let claim = claims.get(&ObjectKey::new(pod.key.namespace.clone(), claim));
             keys.extend(claim.and_then(|it| key(it.value().str_at(&["spec", "volumeName"]))));
+        }
+    }
+    if let Some(node) = snapshot.store::<Node>().get(&ObjectKey::new("", name)) {
+        let volumes = snapshot.store::<PersistentVolume>();
+        for it in node.value().items_at(&["status", "volumesAttached"]) {
+            let its = volumes.by_index(BY_ATTACHED, it.str_at(&["name"]));
+            keys.extend(its.iter().map(|it| Key::Volume(it.key.name.clone())));
         }
     }
     keys.sort_unstable();
@@ -314,7 +367,7 @@ fn volumes_on(snapshot: &Snapshot, name: &str) -> Vec<ObjectKey> {
 }
 
 /// The volumes of a driver that says something else about attaching now.
-fn of_driver(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
+fn of_driver(change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
     let said = |it: &Option<Arc<Cached>>| {
         let said = it.as_ref().and_then(|it| it.value().at(&["spec", "attachRequired"])?.as_bool());
         said.unwrap_or(true)
@@ -324,6 +377,7 @@ fn of_driver(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
     }
     let driver = change.key().name;
     let volumes = snapshot.store::<PersistentVolume>().list("");
-    let its = volumes.iter().filter(|it| whose(&it.value()).is_some_and(|it| it.0 == driver));
-    its.map(|it| it.key.clone()).collect()
+    let is_its = |it: &OfDriver| it.driver == driver;
+    let its = volumes.iter().filter(|it| OfDriver::of(&it.value()).as_ref().is_some_and(is_its));
+    its.map(|it| Key::Volume(it.key.name.clone())).collect()
 }

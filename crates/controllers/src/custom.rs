@@ -1,10 +1,11 @@
 //! The custom resources that there are, as the controllers of all resources know them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use apimachinery::Value;
 use client::Resource;
-use client::reflector::StoreChange;
+use client::reflector::{Cached, StoreChange};
 use compact_str::CompactString;
 use parking_lot::RwLock;
 
@@ -48,6 +49,13 @@ impl CustomResources {
     pub(crate) fn of_kind(&self, group: &str, kind: &str) -> Option<Resource> {
         self.0.read().values().find(|it| it.group == group && it.kind == kind).cloned()
     }
+}
+
+/// The resource that is served from this change of a definition on, and was not before.
+pub(crate) fn newly_defined(change: &StoreChange) -> Option<Resource> {
+    let defined = |it: &Option<Arc<Cached>>| it.as_ref().and_then(|it| defined_by(&it.value()));
+    let before = defined(&change.old);
+    defined(&change.new).filter(|now| before.as_ref() != Some(now))
 }
 
 /// The resource that a definition serves, in its storage version where that is served.

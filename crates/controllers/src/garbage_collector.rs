@@ -164,8 +164,35 @@ struct Kinds {
     resources: Vec<Resource>,
     /// Places in `resources` by group and kind.
     by_kind: BTreeMap<(CompactString, CompactString), usize>,
+    owned: Mutex<Owned>,
+}
+
+/// Who is named as an owner.
+#[derive(Debug, Default)]
+struct Owned {
     /// How many objects name each owner, by its uid: most objects that go own nothing, in any resource.
-    owned: Mutex<BTreeMap<CompactString, usize>>,
+    by_uid: BTreeMap<CompactString, usize>,
+    /// How many references name a kind that is not built in, by its group and name.
+    by_kind: BTreeMap<(CompactString, CompactString), usize>,
+    /// The owners of `by_uid` that were seen going: of a kind that is defined no more nobody else can tell.
+    ended: BTreeSet<CompactString>,
+}
+
+/// One less of what is counted; whether that was the last.
+fn count_down<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) -> bool {
+    let Some(count) = counts.get_mut(key) else { return false };
+    *count -= 1;
+    let last = *count == 0;
+    if last {
+        counts.remove(key);
+    }
+    last
+}
+
+/// The group and the kind that a reference names.
+fn kind_of(reference: &Named) -> (CompactString, CompactString) {
+    let group = reference.api_version.split_once('/').map_or("", |(group, _)| group);
+    (group.into(), reference.kind.clone())
 }
 
 impl Kinds {
@@ -186,11 +213,10 @@ impl Kinds {
 
     /// The resource of the owner that a reference names.
     fn of(&self, reference: &Named) -> Option<Resource> {
-        let group = reference.api_version.split_once('/').map_or("", |(group, _)| group);
-        let kind = (group.into(), reference.kind.clone());
+        let kind = kind_of(reference);
         match self.by_kind.get(&kind) {
             Some(place) => Some(self.resources[*place].clone()),
-            None => self.custom.of_kind(group, &kind.1),
+            None => self.custom.of_kind(&kind.0, &kind.1),
         }
     }
 
@@ -206,10 +232,11 @@ impl Kinds {
     }
 
     fn owner(&self, snapshot: &Snapshot, dependent: &ObjectKey, reference: &Named) -> Owner {
-        let Some((resource, key)) = self.key_of(dependent, reference) else {
-            return Owner::Foreign;
-        };
         let uid = reference.uid.as_str();
+        let Some((resource, key)) = self.key_of(dependent, reference) else {
+            let ended = self.owned.lock().ended.contains(uid);
+            return if ended { Owner::Gone } else { Owner::Foreign };
+        };
         let store = snapshot.store_for(&resource);
         let is_anywhere = || store.list("").iter().any(|it| it.uid == uid);
         if resource.namespaced && dependent.namespace.is_empty() {
@@ -254,30 +281,54 @@ impl Kinds {
         false
     }
 
-    /// Counts who names whom. Of resources that are defined no more the counts stay, which only costs a search.
+    /// Counts who names whom, and remembers owners that went.
     fn count(&self, change: &StoreChange) {
         let (old, new) = (named_by(&change.old), named_by(&change.new));
-        if old == new {
+        let went = change.old.as_ref().filter(|_| change.new.is_none());
+        if old == new && went.is_none() {
             return;
         }
         let mut owned = self.owned.lock();
+        if let Some(went) = went.filter(|it| owned.by_uid.contains_key(&it.uid)) {
+            owned.ended.insert(went.uid.clone());
+        }
+        let is_foreign = |it: &&Named| !self.by_kind.contains_key(&kind_of(it));
         for owner in new {
-            *owned.entry(owner.uid.clone()).or_default() += 1;
+            *owned.by_uid.entry(owner.uid.clone()).or_default() += 1;
+        }
+        for owner in new.iter().filter(is_foreign) {
+            *owned.by_kind.entry(kind_of(owner)).or_default() += 1;
         }
         for owner in old {
-            if let Some(count) = owned.get_mut(&owner.uid) {
-                *count -= 1;
-                if *count == 0 {
-                    owned.remove(&owner.uid);
-                }
+            if count_down(&mut owned.by_uid, &owner.uid) {
+                owned.ended.remove(&owner.uid);
             }
         }
+        for owner in old.iter().filter(is_foreign) {
+            count_down(&mut owned.by_kind, &kind_of(owner));
+        }
+    }
+
+    /// The objects with an owner of a kind that a definition brings: whether it is there could not be told before.
+    fn of_new_kind(&self, change: &StoreChange, snapshot: &Snapshot) -> Vec<Key> {
+        let Some(defined) = custom::newly_defined(change) else { return Vec::new() };
+        let kind = (defined.group, defined.kind);
+        if !self.owned.lock().by_kind.contains_key(&kind) {
+            return Vec::new();
+        }
+        let mut keys = Vec::new();
+        for resource in self.resources.iter().chain(&self.custom.all()) {
+            let objects = snapshot.store_for(resource).list("").into_iter();
+            let its = objects.filter(|it| it.owners().iter().any(|it| kind_of(it) == kind));
+            keys.extend(its.map(|it| (resource.clone(), it.key.clone())));
+        }
+        keys
     }
 
     /// The objects that name an owner.
     fn dependents(&self, snapshot: &Snapshot, uid: &str) -> Vec<(Resource, Arc<Cached>)> {
         let mut found = Vec::new();
-        if !self.owned.lock().contains_key(uid) {
+        if !self.owned.lock().by_uid.contains_key(uid) {
             return found;
         }
         for resource in self.resources.iter().chain(&self.custom.all()) {
@@ -306,7 +357,10 @@ impl Kinds {
         snapshot: &Snapshot,
     ) -> Vec<Key> {
         self.count(change);
-        let mut keys = Vec::new();
+        let mut keys = match *resource == custom::definitions() {
+            true => self.of_new_kind(change, snapshot),
+            false => Vec::new(),
+        };
         let Some(object) = change.new.as_ref().or(change.old.as_ref()) else { return keys };
         let (deleting, owners) = (object.is_deleting(), object.owners());
         if change.new.is_some() {

@@ -9,6 +9,7 @@ mod env;
 mod image;
 pub(crate) mod label_keys;
 mod mounts;
+mod overlaps;
 pub(crate) mod persistent;
 mod probes;
 mod projected;

@@ -116,6 +116,12 @@ impl ClaimBinder {
     ) -> Result<Value, String> {
         let cached = self.claims.get(key).map(|it| it.value());
         let cached = cached.ok_or_else(|| format!("could not find ResourceClaim \"{key}\""))?;
+        if allocation.is_none() && Claim::from_value(&cached).is_reserved_for(&pod.uid) {
+            // It may have been given up since, after a binding that failed, and the cache does not show that yet.
+            let live = self.client.get(&resource(), &key.namespace, &key.name).await;
+            let live = live.map_err(|it| format!("get claim {key} that is reserved: {it}"))?;
+            return self.write_live(pod, key, live, None).await;
+        }
         self.write_live(pod, key, Value::clone(&cached), allocation).await
     }
 
@@ -153,8 +159,13 @@ impl ClaimBinder {
             return refused(format!("claim {key} got deleted in the meantime"));
         }
         let reserved = claim.items_at(&["status", "reservedFor"]);
-        if allocation.is_none() && reserved.iter().any(|it| it.str_at(&["uid"]) == pod.uid) {
-            return Ok(claim);
+        if allocation.is_none() {
+            if claim.at(&["status", "allocation"]).is_none_or(Value::is_null) {
+                return refused(format!("claim {key} got deallocated in the meantime"));
+            }
+            if reserved.iter().any(|it| it.str_at(&["uid"]) == pod.uid) {
+                return Ok(claim);
+            }
         }
         let mut what = "add reservation to claim";
         if let Some(allocation) = allocation {
@@ -267,7 +278,10 @@ impl ClaimBinder {
         let uid = live.str_at(&["metadata", "uid"]);
         let patch = value!({"metadata": {"uid": uid}, "status": {"reservedFor": [{"$patch": "delete", "uid": (pod.uid.as_str())}]}});
         let kind = PatchKind::Strategic;
-        self.client.patch(&resource(), namespace, name, "status", kind, &patch).await.map(drop)
+        let written =
+            self.client.patch(&resource(), namespace, name, "status", kind, &patch).await?;
+        self.inbox.claim_written(ObjectKey::new(namespace, name), written);
+        Ok(())
     }
 
     /// Deletes a claim that was made for a pod, whatever it was given.

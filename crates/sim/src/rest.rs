@@ -13,7 +13,7 @@ use crate::reality::Reality;
 use crate::rules::{
     claims_of, controller, is_active, is_deleting, is_ready, is_retained, is_terminal, uid,
 };
-use crate::workload::{self, is_ours};
+use crate::workload::is_ours;
 
 /// A check, and what it is about.
 type Check = fn(&State, &mut Vec<String>);
@@ -197,24 +197,21 @@ fn pods(state: &State, all: &mut Vec<String>) {
         let name = format!("{}/{}", place.namespace, place.name);
         if is_deleting(pod) {
             all.push(format!("pod {name} is going"));
-        } else if !is_terminal(pod) && !is_ready(pod) {
+        } else if !is_terminal(pod) && !is_ready(pod) && too_late(state, place, pod).is_empty() {
             let node = pod.str_at(&["spec", "nodeName"]);
             all.push(format!("pod {name} on {node:?} is not ready"));
         }
     }
 }
 
-/// What belongs to nobody that is there. Owners of kinds whose definition goes meanwhile are left out: what went with it is not
-/// always seen to go (`docs/gaps.md`, garbage-collector).
+/// What belongs to nobody that is there.
 fn orphans(state: &State, all: &mut Vec<String>) {
-    let is_custom =
-        |owner: &Value| owner.str_at(&["apiVersion"]).starts_with(workload::CUSTOM_GROUP);
     let everything = state.kinds.values().flat_map(BTreeMap::values);
     let uids: BTreeSet<&str> = everything.map(|it| uid(&it.value)).collect();
     for (kind, objects) in &state.kinds {
         for (place, known) in objects {
             let owners = known.value.items_at(&["metadata", "ownerReferences"]);
-            let gone = |it: &Value| !uids.contains(it.str_at(&["uid"])) && !is_custom(it);
+            let gone = |it: &Value| !uids.contains(it.str_at(&["uid"]));
             if !owners.is_empty() && owners.iter().all(gone) {
                 all.push(format!("{kind} {}/{} belongs to nobody", place.namespace, place.name));
             }
@@ -281,6 +278,27 @@ fn told_endpoints(state: &State, service: &Place) -> BTreeSet<CompactString> {
     ready.map(|it| it.str_at(&["targetRef", "uid"]).into()).collect()
 }
 
+/// The claims of a pod that were made when it had its node already, in place of others. Disks that are made where the pod is to
+/// be wait for the scheduler to say where that is, which is done with the pod: upstream's wait for ever, too.
+fn too_late(state: &State, place: &Place, pod: &Value) -> Vec<Place> {
+    let conditions = pod.items_at(&["status", "conditions"]);
+    let placed = conditions
+        .iter()
+        .find(|it| it.str_at(&["type"]) == "PodScheduled" && it.str_at(&["status"]) == "True");
+    let Some(placed) = placed.map(|it| it.str_at(&["lastTransitionTime"])) else {
+        return Vec::new();
+    };
+    let is_late = |claim: &Place| {
+        state.get("PersistentVolumeClaim", claim).is_some_and(|it| {
+            let text = |path: &[&str]| it.value.str_at(path).to_owned();
+            text(&["spec", "storageClassName"]) == LATE
+                && text(&["status", "phase"]) == "Pending"
+                && text(&["metadata", "creationTimestamp"]).as_str() >= placed
+        })
+    };
+    claims_of(place, pod).into_iter().filter(is_late).collect()
+}
+
 /// Claims are bound, but for those that nobody needs yet and those that there is nothing for.
 fn claims(state: &State, all: &mut Vec<String>) {
     for (place, claim) in state.all("PersistentVolumeClaim") {
@@ -302,9 +320,11 @@ fn claims(state: &State, all: &mut Vec<String>) {
             "Lost" if state.get("PersistentVolume", &volume).is_none() => {}
             "Pending" => {
                 let class = claim.str_at(&["spec", "storageClassName"]);
-                let used = state
-                    .all("Pod")
-                    .any(|(it, pod)| !is_terminal(pod) && claims_of(it, pod).contains(place));
+                let used = state.all("Pod").any(|(it, pod)| {
+                    !is_terminal(pod)
+                        && claims_of(it, pod).contains(place)
+                        && !too_late(state, it, pod).contains(place)
+                });
                 if (class == LATE && used) || (class != LATE && class != MANUAL) {
                     all.push(format!("{name} is pending"));
                 }
@@ -345,7 +365,9 @@ fn attachments(state: &State, all: &mut Vec<String>) {
         for claim in claims_of(place, pod) {
             let Some(claim) = state.get("PersistentVolumeClaim", &claim) else { continue };
             let volume = claim.value.str_at(&["spec", "volumeName"]);
-            wanted.insert((volume.into(), pod.str_at(&["spec", "nodeName"]).into()));
+            if !volume.is_empty() {
+                wanted.insert((volume.into(), pod.str_at(&["spec", "nodeName"]).into()));
+            }
         }
     }
     let mut told = BTreeSet::new();

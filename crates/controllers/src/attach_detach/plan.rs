@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use apimachinery::{Value, value};
-use client::call::PatchKind;
+use client::Resource;
+use client::csi_translation::OfDriver;
 use client::events::{EventType, ObjectReference};
-use client::{ObjectKey, Resource};
 use compact_str::CompactString;
 use controller::{Action, Plan};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 
 use super::metrics::Total;
-use super::{AttachDetach, Csi, MANAGED, Observed, OnNode, is_out_of_service, is_ready, says};
+use super::{
+    AttachDetach, Csi, MANAGED, OfVolume, OnNode, is_out_of_service, is_ready, says, strays,
+};
 use crate::owner;
 
 /// How long a volume that is mounted may keep its node from being without it.
@@ -48,7 +49,7 @@ struct Volume<'a> {
 
 pub(super) fn plan(
     controller: &AttachDetach,
-    observed: &Observed,
+    observed: &OfVolume,
     memory: &mut Memory,
     now: Timestamp,
 ) -> Plan {
@@ -78,10 +79,10 @@ pub(super) fn plan(
 }
 
 /// What is counted of a volume; `None` where it is nowhere and is to be nowhere.
-pub(super) fn total(observed: &Observed) -> Option<Total> {
+pub(super) fn total(observed: &OfVolume) -> Option<Total> {
     let orders = || observed.nodes.values().flat_map(|it| &it.attachments);
     let said = || orders().next().map(|it| it.str_at(&["spec", "attacher"]).to_owned());
-    let driver = observed.csi.as_ref().map(|it| it.driver.clone()).or_else(said)?;
+    let driver = observed.csi.as_ref().map(|it| it.of.driver.to_string()).or_else(said)?;
     let csi = observed.csi.as_ref();
     let desired = observed.nodes.values().filter(|it| is_wanted(csi, it)).count();
     let actual = observed.nodes.values().filter(|it| !it.attachments.is_empty()).count();
@@ -109,8 +110,8 @@ fn is_going(attachment: &Value) -> bool {
 }
 
 /// The name of the order to attach a volume to a node, as upstream's makes it.
-fn attachment_name(csi: &Csi, node: &str) -> String {
-    let text = format!("{}{}{node}", csi.handle, csi.driver);
+pub(super) fn attachment_name(driver: &str, handle: &str, node: &str) -> String {
+    let text = format!("{handle}{driver}{node}");
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     let mut name = String::from("csi-");
     for byte in digest.as_ref() {
@@ -145,7 +146,7 @@ impl Volume<'_> {
         &self,
         plan: &mut Plan,
         name: &str,
-        observed: &Observed,
+        observed: &OfVolume,
         memory: &mut OfNode,
     ) -> bool {
         let Some((csi, on)) = self.csi.zip(observed.nodes.get(name)) else { return false };
@@ -170,8 +171,8 @@ impl Volume<'_> {
         plan.requeue_by(self.now.saturating_add(MAX_ATTACH).unwrap_or(self.now));
         let object = value!({
             "apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttachment",
-            "metadata": {"name": (attachment_name(csi, name))},
-            "spec": {"attacher": (csi.driver.as_str()), "nodeName": name,
+            "metadata": {"name": (attachment_name(&csi.of.driver, &csi.of.handle, name))},
+            "spec": {"attacher": (csi.of.driver.as_str()), "nodeName": name,
                 "source": {"persistentVolumeName": (self.name)}}
         });
         plan.act(Action::Create {
@@ -210,7 +211,7 @@ impl Volume<'_> {
         if late > self.now {
             plan.requeue_by(late);
         } else if let Some(csi) = self.csi {
-            let Csi { driver, handle, .. } = csi;
+            let OfDriver { driver, handle, .. } = &csi.of;
             let why = format!(
                 "timed out waiting for external-attacher of {driver} CSI driver to attach volume {handle}"
             );
@@ -225,7 +226,7 @@ impl Volume<'_> {
         memory.attaching = None;
         memory.told.clear();
         if let Some(node) = &on.node {
-            memory.mounted = self.is_mounted(node);
+            memory.mounted = is_mounted(node, on.entry.as_deref());
         }
         if !on.attachments.is_empty() && memory.mounted && !self.is_forced(plan, on, memory) {
             return;
@@ -264,17 +265,10 @@ impl Volume<'_> {
         forced
     }
 
-    fn is_mounted(&self, node: &Value) -> bool {
-        let Some(csi) = self.csi else { return false };
-        let name = csi.unique_name();
-        node.items_at(&["status", "volumesInUse"]).iter().any(|it| it.as_str() == Some(&name))
-    }
-
     /// Brings the node's status in line; false where there is no node.
     fn report(&self, plan: &mut Plan, on: &OnNode, attached: bool) -> bool {
         let Some(node) = &on.node else { return false };
-        let Some(csi) = self.csi else { return true };
-        let name = csi.unique_name();
+        let Some(name) = &on.entry else { return true };
         let before = node.items_at(&["status", "volumesAttached"]);
         let is_this = |it: &Value| it.str_at(&["name"]) == name;
         if before.iter().any(is_this) == attached {
@@ -284,20 +278,14 @@ impl Volume<'_> {
         if attached {
             after.push(value!({"name": (name.as_str()), "devicePath": ""}));
         }
-        let metadata = |member| node.str_at(&["metadata", member]);
-        let version = metadata("resourceVersion");
-        let after = if after.is_empty() { Value::Null } else { Value::Array(after) };
-        plan.act(Action::Patch {
-            resource: Resource::of::<Node>(),
-            key: ObjectKey::new("", metadata("name")),
-            subresource: "status",
-            kind: PatchKind::Merge,
-            // The whole list: who changed it meanwhile is not overwritten.
-            patch: value!({"metadata": {"resourceVersion": version}, "status": {"volumesAttached": after}}),
-            gone_is_fine: true,
-        });
+        plan.act(strays::tell_node(node, after));
         true
     }
+}
+
+fn is_mounted(node: &Value, entry: Option<&str>) -> bool {
+    let in_use = node.items_at(&["status", "volumesInUse"]);
+    in_use.iter().any(|it| it.as_str().is_some() && it.as_str() == entry)
 }
 
 #[cfg(test)]
@@ -307,7 +295,8 @@ mod tests {
     use super::*;
 
     fn csi(exclusive: bool) -> Csi {
-        Csi { driver: "d".into(), handle: "h".into(), exclusive, attaches: true, plugin: None }
+        let of = OfDriver { driver: "d".into(), handle: "h".into(), plugin: None };
+        Csi { of, exclusive, attaches: true }
     }
 
     fn parse(text: &str) -> Arc<Value> {
@@ -346,6 +335,7 @@ mod tests {
             left: true,
             pods: pods.iter().map(pod).collect(),
             attachments: orders.chars().map(order).collect(),
+            entry: Some("kubernetes.io/csi/d^h".into()),
         }
     }
 
@@ -370,7 +360,7 @@ mod tests {
     /// The plans for a volume at these seconds, with what was remembered.
     fn plans(nodes: Vec<(&str, OnNode)>, seconds: &[i64]) -> Vec<String> {
         let nodes = nodes.into_iter().map(|(name, on)| (name.into(), on)).collect();
-        let observed = Observed { name: "v".into(), csi: Some(csi(true)), nodes };
+        let observed = OfVolume { name: "v".into(), csi: Some(csi(true)), nodes };
         let (controller, mut memory) = (AttachDetach::default(), Memory::new());
         let mut plan = |second| told(&plan(&controller, &observed, &mut memory, at(second)));
         seconds.iter().map(|second| plan(*second)).collect()
@@ -446,7 +436,7 @@ mod tests {
     #[test]
     fn names_are_upstreams() {
         assert_eq!(
-            attachment_name(&csi(true), "n"),
+            attachment_name("d", "h", "n"),
             "csi-9072ed11cc1acb5fa433a877ff339b6311d013f33bddd1d0092711a8ace5b16d"
         );
     }

@@ -131,3 +131,31 @@ async fn a_volume_is_attached_for_a_pod_and_detached_when_its_node_has_let_go() 
         })
         .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_volumes_any_more_is_no_nodes_either() {
+    let cluster = prepared(("csi", value!({"driver": "d.io", "volumeHandle": "h"}))).await;
+    let entry = |name: &str| value!({"name": name, "devicePath": ""});
+    let named = value!([
+        (entry("kubernetes.io/csi/d.io^h")),
+        (entry("kubernetes.io/csi/d.io^gone")),
+        (entry("kubernetes.io/csi/d.io^used")),
+        (entry("example.com/another"))
+    ]);
+    let status = value!({"status": {"volumesAttached": named,
+        "volumesInUse": ["kubernetes.io/csi/d.io^used"]}});
+    patch(&cluster, "", "nodes", "", "n1", status).await;
+    let says = async |it: &TestCluster, wanted: &[&str]| {
+        let node = it.get("", "nodes", "", "n1").await?;
+        (reported(&node) == wanted).then_some(())
+    };
+    cluster
+        .eventually("what is in use stays, and what is not the controller's", async |it| {
+            says(it, &["kubernetes.io/csi/d.io^used", "example.com/another"]).await
+        })
+        .await;
+    patch(&cluster, "", "nodes", "", "n1", value!({"status": {"volumesInUse": null}})).await;
+    cluster
+        .eventually("what was in use goes", async |it| says(it, &["example.com/another"]).await)
+        .await;
+}

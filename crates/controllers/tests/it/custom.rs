@@ -94,6 +94,38 @@ async fn custom_resources_own_and_are_owned() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_belongs_to_a_kind_goes_when_its_definition_tells() {
+    let cluster = cluster(&["garbage-collector-controller"]).await;
+    define(&cluster).await;
+    let owner = widget(&cluster, "default", "owner", Value::Null).await;
+    let reference = |uid: &str| value!({"apiVersion": "ex.example/v1", "kind": "Widget", "name": "owner", "uid": uid});
+    let map = |name: &str, owner: Value| {
+        value!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": name, "namespace": "default", "ownerReferences": [owner]}})
+    };
+    let own = reference(owner.str_at(&["metadata", "uid"]));
+    cluster.create("", "configmaps", map("own", own)).await;
+    let definitions = Resource::built_in("apiextensions.k8s.io", "customresourcedefinitions");
+    let name = "widgets.ex.example";
+    cluster.client.delete(&definitions, "", name, &DeleteParams::default()).await.unwrap();
+    let gone = async |it: &TestCluster, name: &str| {
+        it.get("", "configmaps", "default", name).await.is_none().then_some(())
+    };
+    cluster.eventually("who is owned goes with all", async |it| gone(it, "own").await).await;
+    // Whether this one has an owner nobody can tell, until the kind is there again.
+    let nobody = reference("00000000-0000-4000-8000-000000000000");
+    cluster.create("", "configmaps", map("late", nobody)).await;
+    cluster
+        .eventually("the definition is gone", async |it| {
+            let definitions = it.list("apiextensions.k8s.io", "customresourcedefinitions", "");
+            definitions.await.is_empty().then_some(())
+        })
+        .await;
+    define(&cluster).await;
+    cluster.eventually("who has no owner goes", async |it| gone(it, "late").await).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn quotas_count_custom_resources() {
     let cluster = cluster(&["resourcequota-controller"]).await;
     define(&cluster).await;

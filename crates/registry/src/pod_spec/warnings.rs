@@ -4,6 +4,7 @@
 
 use apimachinery::{Object, Value, quantity::Quantity};
 
+use super::overlaps;
 use super::scheduling::{PREFERRED, REQUIRED};
 
 /// Labels of nodes that selectors should not use any more, and what is said of them.
@@ -85,8 +86,8 @@ pub(crate) fn of(pod: &Value, path: &str) -> Vec<String> {
         }
     }
     volumes(spec, &at, &mut found);
+    overlaps::warn(spec, &mut found);
     twice(spec, &format!("{at}.hostAliases"), "hostAliases", "ip", &mut found);
-    addresses(spec, &at, &mut found);
     twice(spec, &format!("{at}.imagePullSecrets"), "imagePullSecrets", "name", &mut found);
     for (index, secret) in spec.items_at(&["imagePullSecrets"]).iter().enumerate() {
         if secret.str_at(&["name"]).is_empty() {
@@ -124,6 +125,7 @@ pub(crate) fn of(pod: &Value, path: &str) -> Vec<String> {
         found.push(format!("{at}.terminationGracePeriodSeconds: {said}"));
     }
     terms(spec, &at, &mut found);
+    addresses(spec, &at, &mut found);
     found
 }
 
@@ -216,9 +218,15 @@ fn twice(spec: &Value, at: &str, list: &str, member: &str, found: &mut Vec<Strin
 
 /// Addresses in forms that not everybody reads the same.
 fn addresses(spec: &Value, at: &str, found: &mut Vec<String>) {
+    let mut told = |address: &str, place: String| {
+        let warnings = apimachinery::validation::ip_warnings(address);
+        found.extend(warnings.iter().map(|it| format!("{at}.{place}: {it}")));
+    };
+    for (index, server) in spec.items_at(&["dnsConfig", "nameservers"]).iter().enumerate() {
+        told(server.as_str().unwrap_or_default(), format!("dnsConfig.nameservers[{index}]"));
+    }
     for (index, alias) in spec.items_at(&["hostAliases"]).iter().enumerate() {
-        let warnings = apimachinery::validation::ip_warnings(alias.str_at(&["ip"]));
-        found.extend(warnings.iter().map(|it| format!("{at}.hostAliases[{index}].ip: {it}")));
+        told(alias.str_at(&["ip"]), format!("hostAliases[{index}].ip"));
     }
 }
 

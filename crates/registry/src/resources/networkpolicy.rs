@@ -14,6 +14,7 @@ pub(super) fn resource() -> Declaration {
     Declaration {
         group: "networking.k8s.io",
         resource: "networkpolicies",
+        warnings: |it, _| warnings(it),
         default,
         validate,
         row,
@@ -21,6 +22,28 @@ pub(super) fn resource() -> Declaration {
         rules: Rules { generation: Generation::Spec, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN
     }
+}
+
+/// Networks in forms that not everybody reads the same.
+fn warnings(policy: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut told = |cidr: &str, at: &str| {
+        let said = validation::cidr_warnings(cidr).into_iter();
+        found.extend(said.map(|it| format!("{at}: {it}")));
+    };
+    for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+        for (index, rule) in policy.items_at(&["spec", direction]).iter().enumerate() {
+            for (place, peer) in rule.items_at(&[peers]).iter().enumerate() {
+                let at = format!("spec.{direction}[{index}].{peers}[{place}].ipBlock");
+                told(peer.str_at(&["ipBlock", "cidr"]), &format!("{at}.cidr"));
+                for (number, except) in peer.items_at(&["ipBlock", "except"]).iter().enumerate() {
+                    let at = format!("{at}.except[{number}]");
+                    told(except.as_str().unwrap_or_default(), &at);
+                }
+            }
+        }
+    }
+    found
 }
 
 fn default(policy: &mut Value) {

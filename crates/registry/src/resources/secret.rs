@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 
+use super::pem;
 use crate::declaration::{Declaration, FieldLabel};
 use crate::table;
 
@@ -155,7 +156,51 @@ fn warnings(secret: &Value) -> Vec<String> {
             )
         }
     } else {
-        return Vec::new();
+        return mismatch(secret).map(str::to_owned).into_iter().collect();
     };
     vec![said]
+}
+
+/// What is wrong with a key and the certificate that is to be of it, both of which can be found.
+fn mismatch(secret: &Value) -> Option<&'static str> {
+    let text = |member: &str| BASE64_STANDARD.decode(secret.str_at(&["data", member])).ok();
+    let (certificates, keys) = (pem::blocks(&text("tls.crt")?), pem::blocks(&text("tls.key")?));
+    let certificate = certificates.iter().find(|it| it.label == "CERTIFICATE")?;
+    let Some(certificate) = pem::certificate(certificate) else {
+        return Some("x509: malformed certificate");
+    };
+    let key = keys.iter().find(|it| it.label.ends_with("PRIVATE KEY"))?;
+    let (kind, public) = pem::public_key(key)?;
+    let subject = certificate.public_key();
+    let same_kind = subject.algorithm.algorithm.to_id_string() == kind;
+    if !same_kind {
+        return Some("tls: private key type does not match public key type");
+    }
+    let same = subject.subject_public_key.data.as_ref() == public.as_slice();
+    (!same).then_some("tls: private key does not match public key")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMIIBLjCB4aADAgECAhR2OZKzY8/D9EmSMj1QmOJnZX+30TAFBgMrZXAwDDEKMAgG\nA1UEAwwBYTAgFw0yNjExMjgwMzUzMzRaGA8yMTI2MTEwNDAzNTMzNFowDDEKMAgG\nA1UEAwwBYTAqMAUGAytlcAMhAOoD8cofQG9G0p9sDR+9zaPCmAReKrjJoH9FwVKJ\nt6wQo1MwUTAdBgNVHQ4EFgQUq4jz6x8Oh6JkbPDC8ZvUDckV/C8wHwYDVR0jBBgw\nFoAUq4jz6x8Oh6JkbPDC8ZvUDckV/C8wDwYDVR0TAQH/BAUwAwEB/zAFBgMrZXAD\nQQD4nPzJTiu3eshmgLn3O2oI5De1KvCgjXOFdHh5xb3ETWab3RhBw6i3F53PFq23\nUizxtQ7PVCEphsKDdkCMGtoF\n-----END CERTIFICATE-----\n";
+    const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIMIgwENNZl54pFifxALSL3Rdg12nEbK+T6NEc1XZvo9U\n-----END PRIVATE KEY-----\n";
+    const OTHER_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIBtKkG2drj1Mt2FQA3yYvAiRsJoT7CRTAHhOUsV0ulKr\n-----END PRIVATE KEY-----\n";
+    const ELLIPTIC_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgQ+5DRZSfACgQ9WxB\nPptDUqFcukoX8KGSxz38+KxRVc6hRANCAAQZ2HCuj3n5Hehw2jumPBR9yPf1NQEO\nVK6ALNTlrlLB5wzGOWm6umt8sdGPIwAyxR7Qjz3uavE78WfPBus9Kjrq\n-----END PRIVATE KEY-----\n";
+
+    #[test]
+    fn a_key_that_does_not_belong_to_its_certificate_is_warned_of() {
+        let check = |certificate: &str, key: &str, expected: &[&str]| {
+            let encoded = |text: &str| BASE64_STANDARD.encode(text);
+            let secret = value!({"type": "kubernetes.io/tls",
+                "data": {"tls.crt": (encoded(certificate)), "tls.key": (encoded(key))}});
+            assert_eq!(warnings(&secret), expected);
+        };
+        check(CERTIFICATE, KEY, &[]);
+        check(CERTIFICATE, OTHER_KEY, &["tls: private key does not match public key"]);
+        let other = "tls: private key type does not match public key type";
+        check(CERTIFICATE, ELLIPTIC_KEY, &[other]);
+        check("", KEY, &["tls: failed to find any PEM data in certificate input"]);
+    }
 }

@@ -17,7 +17,6 @@ use crate::dice::Dice;
 use crate::node::CPU_MILLI;
 use crate::observer::{Place, State};
 use crate::rules::{controller, is_deleting};
-pub(crate) use custom::GROUP as CUSTOM_GROUP;
 pub(crate) use user::User;
 
 /// The namespaces that are worked in.
