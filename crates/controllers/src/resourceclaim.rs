@@ -162,12 +162,12 @@ fn observe_claim(snapshot: &Snapshot, key: &ObjectKey) -> Option<ClaimSeen> {
     let holders = claim.items_at(&["status", "reservedFor"]).iter();
     let holders = holders.map(|it| holder(snapshot, &key.namespace, it)).collect();
     let is_over = owner(&claim).is_some_and(|owner| {
-        let pod = ObjectKey::new(key.namespace.clone(), owner.str_at(&["name"]));
-        let pod = snapshot.store::<Pod>().get(&pod);
-        pod.is_some_and(|pod| {
-            let pod = pod.value();
-            pod.str_at(&["metadata", "uid"]) != owner.str_at(&["uid"]) || is_done(&pod)
-        })
+        let (pods, uid) = (snapshot.store::<Pod>(), owner.str_at(&["uid"]));
+        let pod = pods.get(&ObjectKey::new(key.namespace.clone(), owner.str_at(&["name"])));
+        match pod.filter(|it| it.uid == uid) {
+            Some(pod) => is_done(&pod.value()),
+            None => pods.went(uid),
+        }
     });
     Some(ClaimSeen { claim, holders, is_over })
 }
@@ -180,17 +180,18 @@ fn holder(snapshot: &Snapshot, namespace: &str, entry: &Value) -> Holder {
     }
     let key = ObjectKey::new(namespace, consumer.name.as_str());
     let needs = |pod: &Value| {
-        if pod.str_at(&["metadata", "uid"]) == consumer.uid { Holder::Needs } else { Holder::Gone }
+        let is_it = pod.str_at(&["metadata", "uid"]) == consumer.uid;
+        if is_it && !is_done(pod) { Holder::Needs } else { Holder::Gone }
     };
     let pods = snapshot.store::<Pod>();
-    if let Some(pod) = pods.get(&key) {
-        let pod = pod.value();
-        return if is_done(&pod) { Holder::Gone } else { needs(&pod) };
-    }
     if pods.went(&consumer.uid) {
         return Holder::Gone;
     }
-    // The cache may not know the pod yet, which the scheduler is giving the claim: that is made sure of.
+    if let Some(pod) = pods.get(&key).filter(|it| it.uid == consumer.uid) {
+        return needs(&pod.value());
+    }
+    // The cache may not know the pod yet, to which the scheduler is giving the claim, but another one of its name, or none:
+    // that is made sure of (found by the simulation, seed 20016).
     let fetch = Fetch::read(Resource::of::<Pod>(), key);
     match snapshot.fetched(&fetch) {
         None => Holder::Ask(Box::new(fetch)),

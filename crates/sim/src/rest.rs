@@ -132,6 +132,10 @@ fn replicas(kind: &str, state: &State, all: &mut Vec<String>) {
 
 fn stateful_sets(state: &State, all: &mut Vec<String>) {
     for (place, it) in state.all("StatefulSet") {
+        let own = |pod: &Value| controller(pod, "StatefulSet") == Some(uid(it));
+        if state.all("Pod").any(|(at, pod)| own(pod) && !too_late(state, at, pod).is_empty()) {
+            continue;
+        }
         let asked = it.i64_at(&["spec", "replicas"]).unwrap_or(1);
         let fields = ["replicas", "readyReplicas", "availableReplicas"];
         counts("stateful set", place, it, &fields.map(|field| (field, asked)), all);
@@ -340,9 +344,10 @@ fn volumes(state: &State, all: &mut Vec<String>) {
         let reference = |member| volume.str_at(&["spec", "claimRef", member]);
         let claim =
             Place { namespace: reference("namespace").into(), name: reference("name").into() };
-        let there = state
-            .get("PersistentVolumeClaim", &claim)
-            .is_some_and(|it| uid(&it.value) == reference("uid"));
+        let there = state.get("PersistentVolumeClaim", &claim).is_some_and(|it| {
+            uid(&it.value) == reference("uid")
+                && it.value.str_at(&["spec", "volumeName"]) == place.name
+        });
         let wanted = match (reference("uid").is_empty(), there) {
             (true, _) => "Available",
             (false, true) => "Bound",

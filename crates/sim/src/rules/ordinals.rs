@@ -49,12 +49,13 @@ impl Rule for Ordinals {
 impl Ordinals {
     fn pod(&mut self, change: &Change<'_>, context: &Context<'_>) {
         let Some(pod) = change.new.or(change.old) else { return };
-        let Some(owner) = controller(pod, KIND) else { return };
+        // Of those too that have lost their set: another of its name takes them over.
         let ready = change.new.is_some_and(|it| is_active(it) && is_ready(it));
         let was = self.ready.get(change.place).is_some_and(|it| it.0);
         if ready || was {
             self.ready.insert(change.place.clone(), (ready, context.now));
         }
+        let Some(owner) = controller(pod, KIND) else { return };
         let Some(set) = self.sets.get(owner) else { return };
         let number = change.place.name.strip_prefix(&format!("{}-", set.name));
         let number = number.and_then(|it| it.parse::<i64>().ok());

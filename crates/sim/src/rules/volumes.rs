@@ -32,12 +32,14 @@ pub(super) struct Volumes {
     placed: BTreeMap<CompactString, Instant>,
     /// When claims were made.
     made: BTreeMap<CompactString, Instant>,
+    /// When claims got their volumes.
+    given: BTreeMap<CompactString, Instant>,
 }
 
 impl Rule for Volumes {
     fn see(&mut self, change: &Change<'_>, context: &Context<'_>) {
         match change.kind {
-            "PersistentVolume" => volume(change, context),
+            "PersistentVolume" => self.volume(change, context),
             "PersistentVolumeClaim" => self.claim(change, context),
             "Pod" => self.pod(change, context),
             "StatefulSet" => self.set(change, context),
@@ -54,38 +56,41 @@ fn phase(object: &Value) -> &str {
     object.str_at(&["status", "phase"])
 }
 
-fn volume(change: &Change<'_>, context: &Context<'_>) {
-    let name = &change.place.name;
-    let claim = |it: &Value| it.str_at(&["spec", "claimRef", "uid"]).to_owned();
-    let Some(new) = change.new else {
-        let Some(old) = change.old else { return };
-        if is_retained(old) && !was_given_up(old) {
-            context.ledger.violation(KEPT, format!("{name} is removed, and its policy is Retain"));
-        }
-        if phase(old) == "Bound" {
-            context.ledger.violation(IN_USE, format!("{name} is removed while it is bound"));
-        }
-        return;
-    };
-    let has = claim(new);
-    let had = change.old.map(claim).unwrap_or_default();
-    if !had.is_empty() && !has.is_empty() && had != has {
-        let what = format!("{name} goes from claim {had} to {has}");
-        context.ledger.violation(ONE_CLAIM, what);
-    }
-    if phase(new) == "Bound" && !has.is_empty() {
-        let mut others = context
-            .state
-            .all("PersistentVolume")
-            .filter(|(place, it)| place.name != *name && phase(it) == "Bound" && claim(it) == has);
-        if let Some((other, _)) = others.next() {
-            let what = format!("{name} and {} are bound to {has}", other.name);
-            context.ledger.violation(ONE_VOLUME, what);
-        }
-    }
-}
-
 impl Volumes {
+    fn volume(&self, change: &Change<'_>, context: &Context<'_>) {
+        let name = &change.place.name;
+        let claim = |it: &Value| it.str_at(&["spec", "claimRef", "uid"]).to_owned();
+        let Some(new) = change.new else {
+            let Some(old) = change.old else { return };
+            if is_retained(old) && !was_given_up(old) {
+                context
+                    .ledger
+                    .violation(KEPT, format!("{name} is removed, and its policy is Retain"));
+            }
+            if phase(old) == "Bound" {
+                context.ledger.violation(IN_USE, format!("{name} is removed while it is bound"));
+            }
+            return;
+        };
+        let has = claim(new);
+        let had = change.old.map(claim).unwrap_or_default();
+        if !had.is_empty() && !has.is_empty() && had != has {
+            let what = format!("{name} goes from claim {had} to {has}");
+            context.ledger.violation(ONE_CLAIM, what);
+        }
+        // Who has not seen yet which volume a claim got may give it another one, and takes that back.
+        let settled = self.given.get(has.as_str()).is_some_and(|at| *at < context.since);
+        if settled && phase(new) == "Bound" {
+            let mut others = context.state.all("PersistentVolume").filter(|(place, it)| {
+                place.name != *name && phase(it) == "Bound" && claim(it) == has
+            });
+            if let Some((other, _)) = others.next() {
+                let what = format!("{name} and {} are bound to {has}", other.name);
+                context.ledger.violation(ONE_VOLUME, what);
+            }
+        }
+    }
+
     fn claim(&mut self, change: &Change<'_>, context: &Context<'_>) {
         let Place { namespace, name } = change.place;
         let told = |rule, what: &str| {
@@ -102,6 +107,9 @@ impl Volumes {
             }
         }
         let volume = |it: &Value| it.str_at(&["spec", "volumeName"]).to_owned();
+        if let Some(new) = change.new.filter(|it| !volume(it).is_empty()) {
+            self.given.entry(uid(new).into()).or_insert(context.now);
+        }
         if let (Some(old), Some(new)) = (change.old, change.new)
             && !volume(old).is_empty()
             && volume(old) != volume(new)
@@ -114,6 +122,7 @@ impl Volumes {
         }
         if let Some(old) = change.old {
             self.made.remove(uid(old));
+            self.given.remove(uid(old));
         }
         let users = context.state.all("Pod").filter(|(place, pod)| {
             let placed = self.placed.get(uid(pod)).is_some_and(|at| *at < context.since);
