@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use apimachinery::Value;
 use client::ObjectKey;
-use client::indexes::{BY_CONTROLLER, ORPHANS};
+use client::indexes::{BY_CLAIM, BY_CONTROLLER, ORPHANS, claim_entry};
 use client::reflector::StoreChange;
 use controller::{Controller, Plan, Snapshot, Watches};
 use jiff::Timestamp;
@@ -113,8 +113,9 @@ fn concerned(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
 }
 
 /// The set that may have waited for a claim to go: the one that the pod's name is of whose the claim was.
-fn of_gone_claim(change: &StoreChange, _: &Snapshot) -> Vec<ObjectKey> {
+fn of_gone_claim(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
     let (Some(old), None) = (&change.old, &change.new) else { return Vec::new() };
+    let namespace = &old.key.namespace;
     let value = old.value();
     let owners = value.items_at(&["metadata", "ownerReferences"]).iter();
     let names = owners.filter_map(|it| match it.str_at(&["kind"]) {
@@ -122,5 +123,14 @@ fn of_gone_claim(change: &StoreChange, _: &Snapshot) -> Vec<ObjectKey> {
         "Pod" => identity::split(it.str_at(&["name"])).map(|(set, _)| set),
         _ => None,
     });
-    names.map(|name| ObjectKey::new(old.key.namespace.clone(), name)).collect()
+    let mut keys: Vec<_> = names.map(|name| ObjectKey::new(namespace.clone(), name)).collect();
+    // A pod that was made and waits for it: upstream makes it again when the pod changes next.
+    let entry = claim_entry(namespace, &old.key.name);
+    for pod in snapshot.store::<Pod>().by_index(BY_CLAIM, &entry) {
+        let set = pod.controller().filter(|it| it.kind == "StatefulSet");
+        keys.extend(set.map(|it| ObjectKey::new(namespace.clone(), it.name.clone())));
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    keys
 }

@@ -133,7 +133,7 @@ fn replicas(kind: &str, state: &State, all: &mut Vec<String>) {
 fn stateful_sets(state: &State, all: &mut Vec<String>) {
     for (place, it) in state.all("StatefulSet") {
         let own = |pod: &Value| controller(pod, "StatefulSet") == Some(uid(it));
-        if state.all("Pod").any(|(at, pod)| own(pod) && !too_late(state, at, pod).is_empty()) {
+        if state.all("Pod").any(|(at, pod)| own(pod) && !never_bound(state, at, pod).is_empty()) {
             continue;
         }
         let asked = it.i64_at(&["spec", "replicas"]).unwrap_or(1);
@@ -201,7 +201,7 @@ fn pods(state: &State, all: &mut Vec<String>) {
         let name = format!("{}/{}", place.namespace, place.name);
         if is_deleting(pod) {
             all.push(format!("pod {name} is going"));
-        } else if !is_terminal(pod) && !is_ready(pod) && too_late(state, place, pod).is_empty() {
+        } else if !is_terminal(pod) && !is_ready(pod) && never_bound(state, place, pod).is_empty() {
             let node = pod.str_at(&["spec", "nodeName"]);
             all.push(format!("pod {name} on {node:?} is not ready"));
         }
@@ -282,25 +282,31 @@ fn told_endpoints(state: &State, service: &Place) -> BTreeSet<CompactString> {
     ready.map(|it| it.str_at(&["targetRef", "uid"]).into()).collect()
 }
 
-/// The claims of a pod that were made when it had its node already, in place of others. Disks that are made where the pod is to
-/// be wait for the scheduler to say where that is, which is done with the pod: upstream's wait for ever, too.
-fn too_late(state: &State, place: &Place, pod: &Value) -> Vec<Place> {
+/// The claims of a pod that are never bound, as upstream's are not: those whose volume was taken away before, and those that
+/// were made, in place of others, when the pod had its node already. Disks that are made where the pod is to be wait for the
+/// scheduler to say where that is, which is done with it.
+fn never_bound(state: &State, place: &Place, pod: &Value) -> Vec<Place> {
     let conditions = pod.items_at(&["status", "conditions"]);
     let placed = conditions
         .iter()
         .find(|it| it.str_at(&["type"]) == "PodScheduled" && it.str_at(&["status"]) == "True");
-    let Some(placed) = placed.map(|it| it.str_at(&["lastTransitionTime"])) else {
-        return Vec::new();
+    let placed = placed.map(|it| it.str_at(&["lastTransitionTime"]));
+    let is_late = |claim: &Value| {
+        let made = claim.str_at(&["metadata", "creationTimestamp"]);
+        claim.str_at(&["spec", "storageClassName"]) == LATE && placed.is_some_and(|it| made >= it)
     };
-    let is_late = |claim: &Place| {
-        state.get("PersistentVolumeClaim", claim).is_some_and(|it| {
-            let text = |path: &[&str]| it.value.str_at(path).to_owned();
-            text(&["spec", "storageClassName"]) == LATE
-                && text(&["status", "phase"]) == "Pending"
-                && text(&["metadata", "creationTimestamp"]).as_str() >= placed
-        })
+    let is_never = |place: &Place| {
+        let claim = state.get("PersistentVolumeClaim", place).map(|it| &it.value);
+        let pending = claim.filter(|it| it.str_at(&["status", "phase"]) == "Pending");
+        pending.is_some_and(|it| is_late(it) || has_lost_its_volume(state, it))
     };
-    claims_of(place, pod).into_iter().filter(is_late).collect()
+    claims_of(place, pod).into_iter().filter(is_never).collect()
+}
+
+/// Whether the volume that a claim is to have is going.
+fn has_lost_its_volume(state: &State, claim: &Value) -> bool {
+    let mut volumes = state.all("PersistentVolume");
+    volumes.any(|(_, it)| is_deleting(it) && it.str_at(&["spec", "claimRef", "uid"]) == uid(claim))
 }
 
 /// Claims are bound, but for those that nobody needs yet and those that there is nothing for.
@@ -327,8 +333,11 @@ fn claims(state: &State, all: &mut Vec<String>) {
                 let used = state.all("Pod").any(|(it, pod)| {
                     !is_terminal(pod)
                         && claims_of(it, pod).contains(place)
-                        && !too_late(state, it, pod).contains(place)
+                        && !never_bound(state, it, pod).contains(place)
                 });
+                if has_lost_its_volume(state, claim) {
+                    continue;
+                }
                 if (class == LATE && used) || (class != LATE && class != MANUAL) {
                     all.push(format!("{name} is pending"));
                 }
@@ -345,8 +354,9 @@ fn volumes(state: &State, all: &mut Vec<String>) {
         let claim =
             Place { namespace: reference("namespace").into(), name: reference("name").into() };
         let there = state.get("PersistentVolumeClaim", &claim).is_some_and(|it| {
+            let name = it.value.str_at(&["spec", "volumeName"]);
             uid(&it.value) == reference("uid")
-                && it.value.str_at(&["spec", "volumeName"]) == place.name
+                && (name == place.name || (name.is_empty() && is_deleting(volume)))
         });
         let wanted = match (reference("uid").is_empty(), there) {
             (true, _) => "Available",

@@ -125,6 +125,15 @@ impl Driver {
         }
     }
 
+    /// Whether a widget waits for whoever keeps it.
+    fn is_any_held(&self) -> bool {
+        let held = |it: &Value| {
+            let finalizers = it.items_at(&["metadata", "finalizers"]).iter();
+            finalizers.clone().any(|it| it.as_str() == Some(FINALIZER))
+        };
+        self.user.observer.with(|state| state.all(KIND).any(|(_, it)| held(it)))
+    }
+
     /// When faults have stopped: whoever waits is let go, and the definition is there, so that dependents can be judged.
     pub(super) async fn settle_custom(&self) {
         for _ in 0..120 {
@@ -136,8 +145,8 @@ impl Driver {
                 state.get("CustomResourceDefinition", &place()).map(|it| is_deleting(&it.value))
             });
             match definition {
-                Some(false) => return,
-                Some(true) => tokio::time::sleep(std::time::Duration::from_secs(1)).await,
+                Some(false) if !self.is_any_held() => return,
+                Some(_) => tokio::time::sleep(std::time::Duration::from_secs(1)).await,
                 None => self.define().await,
             }
         }
