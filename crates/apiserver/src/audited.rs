@@ -371,7 +371,8 @@ pub(crate) async fn answered(
         annotations.retain(|key, _| !key.starts_with(PATCHES));
     }
     audited.with(|event| {
-        event.response_status = Some(told.unwrap_or(Status { code, ..Status::default() }));
+        // The Status that a deletion is answered with has no code itself.
+        event.response_status = Some(Status { code, ..told.unwrap_or_default() });
         event.annotations.extend(annotations);
     });
     let lasts = is_long_running(&exchange.info);

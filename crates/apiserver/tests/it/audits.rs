@@ -245,6 +245,7 @@ async fn a_delete_is_recorded_with_its_options_and_its_status() {
     assert_eq!(last.str_at(&["requestObject", "propagationPolicy"]), "Background");
     assert_eq!(last.str_at(&["requestObject", "kind"]), "DeleteOptions");
     assert_eq!(last.str_at(&["responseStatus", "status"]), "Success");
+    assert_eq!(last.i64_at(&["responseStatus", "code"]), Some(200));
     assert_eq!(last.str_at(&["responseObject", "kind"]), "Status");
 }
 
