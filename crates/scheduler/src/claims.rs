@@ -116,13 +116,15 @@ impl ClaimBinder {
     ) -> Result<Value, String> {
         let cached = self.claims.get(key).map(|it| it.value());
         let cached = cached.ok_or_else(|| format!("could not find ResourceClaim \"{key}\""))?;
-        if allocation.is_none() && Claim::from_value(&cached).is_reserved_for(&pod.uid) {
+        let claim = if allocation.is_none() && Claim::from_value(&cached).is_reserved_for(&pod.uid)
+        {
             // It may have been given up since, after a binding that failed, and the cache does not show that yet.
             let live = self.client.get(&resource(), &key.namespace, &key.name).await;
-            let live = live.map_err(|it| format!("get claim {key} that is reserved: {it}"))?;
-            return self.write_live(pod, key, live, None).await;
-        }
-        self.write_live(pod, key, Value::clone(&cached), allocation).await
+            live.map_err(|it| format!("get claim {key} that is reserved: {it}"))?
+        } else {
+            Value::clone(&cached)
+        };
+        self.write_live(pod, key, claim, allocation).await
     }
 
     async fn write_live(

@@ -328,6 +328,7 @@ fn claims(state: &State, all: &mut Vec<String>) {
                 }
             }
             "Lost" if state.get("PersistentVolume", &volume).is_none() => {}
+            "Pending" if has_lost_its_volume(state, claim) => {}
             "Pending" => {
                 let class = claim.str_at(&["spec", "storageClassName"]);
                 let used = state.all("Pod").any(|(it, pod)| {
@@ -335,9 +336,6 @@ fn claims(state: &State, all: &mut Vec<String>) {
                         && claims_of(it, pod).contains(place)
                         && !never_bound(state, it, pod).contains(place)
                 });
-                if has_lost_its_volume(state, claim) {
-                    continue;
-                }
                 if (class == LATE && used) || (class != LATE && class != MANUAL) {
                     all.push(format!("{name} is pending"));
                 }

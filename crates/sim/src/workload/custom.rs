@@ -37,6 +37,12 @@ fn definition() -> Value {
                 "subresources": {"status": {}}}]}})
 }
 
+/// Whether a widget waits for whoever keeps it.
+fn is_held(widget: &Value) -> bool {
+    let finalizers = widget.items_at(&["metadata", "finalizers"]);
+    finalizers.iter().any(|it| it.as_str() == Some(FINALIZER))
+}
+
 fn place() -> Place {
     Place { namespace: "".into(), name: DEFINITION.into() }
 }
@@ -106,13 +112,10 @@ impl Driver {
 
     /// Does what whoever keeps a widget would do once it goes.
     async fn let_go(&self, place: &Place) {
-        let waits = self.user.observer.with(|state| {
-            let widget = state.get(KIND, place);
-            widget.is_some_and(|it| {
-                let finalizers = it.value.items_at(&["metadata", "finalizers"]);
-                finalizers.iter().any(|it| it.as_str() == Some(FINALIZER))
-            })
-        });
+        let waits = self
+            .user
+            .observer
+            .with(|state| state.get(KIND, place).is_some_and(|it| is_held(&it.value)));
         if waits {
             self.user
                 .update(&widgets(), place, |it| {
@@ -125,15 +128,6 @@ impl Driver {
         }
     }
 
-    /// Whether a widget waits for whoever keeps it.
-    fn is_any_held(&self) -> bool {
-        let held = |it: &Value| {
-            let finalizers = it.items_at(&["metadata", "finalizers"]).iter();
-            finalizers.clone().any(|it| it.as_str() == Some(FINALIZER))
-        };
-        self.user.observer.with(|state| state.all(KIND).any(|(_, it)| held(it)))
-    }
-
     /// When faults have stopped: whoever waits is let go, and the definition is there, so that dependents can be judged.
     pub(super) async fn settle_custom(&self) {
         for _ in 0..120 {
@@ -141,11 +135,13 @@ impl Driver {
             for place in self.user.observer.with(|state| ours(state, KIND)) {
                 self.let_go(&place).await;
             }
-            let definition = self.user.observer.with(|state| {
-                state.get("CustomResourceDefinition", &place()).map(|it| is_deleting(&it.value))
+            let (definition, any_held) = self.user.observer.with(|state| {
+                let definition = state.get("CustomResourceDefinition", &place());
+                let held = state.all(KIND).any(|(_, it)| is_held(it));
+                (definition.map(|it| is_deleting(&it.value)), held)
             });
             match definition {
-                Some(false) if !self.is_any_held() => return,
+                Some(false) if !any_held => return,
                 Some(_) => tokio::time::sleep(std::time::Duration::from_secs(1)).await,
                 None => self.define().await,
             }
