@@ -22,6 +22,7 @@ use crate::gates::{GENERIC_WORKLOAD, STORAGE_CAPACITY_SCORING, TOPOLOGY_AWARE_WO
 use crate::http::{Access, ExtenderPost, HttpTransport};
 use crate::leading::{self, ElectionOptions, Member};
 use crate::server::Signals;
+use crate::serving::Check;
 use crate::startup::Startup;
 use crate::{log, memory, serving};
 pub(crate) use pod_resources::Seen;
@@ -269,10 +270,14 @@ async fn alone(options: Options) -> Result<()> {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let seen = Seen::default();
-    let told = seen.clone();
+    let (told, synced, ends) = (seen.clone(), seen.clone(), shutdown.signal());
+    let led = config.leader_election.leader_elect.unwrap_or(true).then(Check::leader_election);
+    let before = Check::of_readiness("shutdown", move || !ends.is_requested());
+    let knows = Check::of_readiness("sched-handler-sync", move || synced.is_synced());
     let pages = serving::Pages {
         resources: Some(Box::new(move || told.text())),
         profiling: config.profiling,
+        checks: led.into_iter().chain([before, knows]).collect(),
         ..registry.into()
     };
     let address = options.serving.start(SERVED, &client, pages, shutdown.signal()).await?;

@@ -170,10 +170,13 @@ fn client_verifier(authorities: &str) -> Result<Arc<dyn ClientCertVerifier>> {
     if roots.is_empty() {
         return Ok(Arc::new(Nobody(provider)));
     }
-    let roots = roots.into();
-    Ok(WebPkiClientVerifier::builder_with_provider(roots, provider)
+    let algorithms = provider.signature_verification_algorithms;
+    let authorities: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(authorities.as_bytes()).collect();
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
         .allow_unauthenticated()
-        .build()?)
+        .build()?;
+    Ok(client_certificates::with_version_one(verifier, authorities?, algorithms))
 }
 
 /// Believes no certificate: there is no authority.

@@ -1,5 +1,7 @@
 //! Schedules of cron jobs: what is wrong with one, in the words of the parser that upstream uses, and when it is due.
 
+use std::num::IntErrorKind;
+
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
 
@@ -165,10 +167,14 @@ fn number(text: &str) -> Result<u32, String> {
     match text.parse::<i64>() {
         Ok(number) if number < 0 => Err(format!("negative number ({number}) not allowed: {text}")),
         Ok(number) => u32::try_from(number).map_err(|_| format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: value out of range")),
-        Err(_) => Err(format!(
-            "failed to parse int from {text}: strconv.Atoi: parsing {}: invalid syntax",
-            quote(text)
-        )),
+        Err(error) => {
+            let why = match error.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            let quoted = quote(text);
+            Err(format!("failed to parse int from {text}: strconv.Atoi: parsing {quoted}: {why}"))
+        }
     }
 }
 
@@ -254,6 +260,10 @@ mod tests {
         check(
             "*z * * * *",
             "failed to parse int from *z: strconv.Atoi: parsing \"*z\": invalid syntax",
+        );
+        check(
+            "99999999999999999999 * * * *",
+            "failed to parse int from 99999999999999999999: strconv.Atoi: parsing \"99999999999999999999\": value out of range",
         );
         check("@never", "unrecognized descriptor: @never");
     }

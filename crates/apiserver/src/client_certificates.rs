@@ -3,6 +3,8 @@
 //!
 //! Does not know who a certificate belongs to: that is read by an authenticator.
 
+mod version_one;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, Sign
 use tokio::time::Instant;
 
 use crate::Peer;
+pub use version_one::with_version_one;
 
 /// How the server speaks TLS, and which clients' certificates it believes.
 #[derive(Debug, Clone)]

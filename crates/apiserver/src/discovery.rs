@@ -19,6 +19,7 @@ use crate::aggregator::{Layout, View};
 use crate::body::Body;
 use crate::exchange::Exchange;
 use crate::negotiate::plain as form_of;
+use crate::pretty::Indenter;
 use crate::respond;
 
 /// The media types of the aggregated form, by version.
@@ -203,7 +204,9 @@ fn aggregated_answer(exchange: &Exchange, aggregated: &Aggregated) -> Option<Res
         respond::not_modified()
     } else {
         let media = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-        respond::bytes(200, media, apimachinery::json::to_vec(&aggregated.document))
+        let text = apimachinery::json::to_vec(&aggregated.document);
+        let lines = || Indenter::default().feed(&text);
+        respond::bytes(200, media, if form_of(exchange).pretty { lines() } else { text })
     };
     response.headers_mut().insert(ETAG, etag);
     response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));

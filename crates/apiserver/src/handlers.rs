@@ -25,6 +25,7 @@ pub(crate) mod delete_collection;
 pub(crate) mod eviction;
 pub(crate) mod get;
 pub(crate) mod list;
+mod log_options;
 mod owners;
 pub(crate) mod patch;
 pub(crate) mod proxy;

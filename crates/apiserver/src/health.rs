@@ -1,22 +1,21 @@
 //! Paths that are no resources: health, version.
 
+mod hooks;
+
 use std::sync::Arc;
 
 use apimachinery::{Status, json, value};
+use component_base::health::{self, Check};
 use futures::future::BoxFuture;
+use http::header::{HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, Response};
 
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::Exchange;
-use crate::negotiate::plain as form_of;
+use crate::negotiate::{Encoding, Form, Include, Transform};
 use crate::{discovery, profiles, respond, zpages};
-
-/// Something whose health is told, and whether it is well.
-struct Check<'c> {
-    name: &'c str,
-    healthy: bool,
-}
+use hooks::{HOOKS, Needs};
 
 /// Asks whether something is well.
 type Ask = dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync;
@@ -72,7 +71,7 @@ pub(crate) async fn answer(
             openid(server, exchange)
         }
         ("openid", "v1/jwks" | "v1/jwks/") => key_set(server),
-        ("version", "") => Ok(version(server, exchange)),
+        ("version", "") => Ok(version(server)),
         ("statusz", "") if zpages::tells_status(server) => zpages::status(server, exchange),
         ("flagz", "") if zpages::tells_flags(server) => zpages::flags(server, exchange),
         ("debug", rest) if rest == "pprof" || rest.starts_with("pprof/") => {
@@ -82,8 +81,9 @@ pub(crate) async fn answer(
             Ok(crate::logs::answer(directory, exchange, rest).await)
         }
         ("metrics", "") => Ok(crate::metrics::answer(server)),
+        ("metrics", "slis") => Ok(crate::metrics::slis(server)),
         ("metrics", "resources") => Ok(crate::metrics::resources(server).unwrap_or_else(not_found)),
-        ("", "") if path.starts_with('/') => Ok(root(server, exchange)),
+        ("", "") if path.starts_with('/') => Ok(root(server)),
         ("api", _) => Err(Status::no_route()),
         ("apis", _) if path.split('/').count() > 3 => Err(Status::no_route()),
         _ => Ok(not_found()),
@@ -95,23 +95,45 @@ pub(crate) fn not_found() -> Response<Body> {
     respond::text(404, "404 page not found\n")
 }
 
-/// The checks that every server has, whichever of the three paths is asked.
-const LASTING: [&str; 4] =
-    ["ping", "log", "etcd", "poststarthook/generic-apiserver-start-informers"];
-/// Those of `/readyz` alone.
-const READINESS: [&str; 2] = ["etcd-readiness", "shutdown"];
+/// What every server's health begins with, whichever of the three paths is asked. The server's own clients need no
+/// certificate, so that the one of `loopback-serving-certificate` never ends.
+const FIRST: [&str; 4] = ["ping", "log", "loopback-serving-certificate", "etcd"];
+/// Those of `/readyz` alone, before what was given and behind it: caches are full before the server listens.
+const READINESS: [&str; 2] = ["etcd-readiness", "informer-sync"];
+/// The last of `/readyz`.
+const SHUTDOWN: &str = "shutdown";
 /// That of `/readyz` where the memory is limited.
 const BUDGET: &str = "memory-budget";
+/// JSON for people, whatever the client accepts (upstream: `WriteRawJSON`).
+const RAW: Form = Form {
+    encoding: Encoding::Json,
+    transform: Transform::None,
+    pretty: true,
+    include: Include::Metadata,
+};
 /// The paths that tell of health.
 const HEALTH: [&str; 3] = ["healthz", "livez", "readyz"];
 
-/// The names of the checks behind one of the three paths.
+/// The names of the checks behind one of the three paths, in upstream's order.
 fn names<'s>(server: &'s Server, which: &str) -> impl Iterator<Item = &'s str> {
     let ready = which == "readyz";
-    let more = server.checks.iter().map(|it| it.name.as_str());
-    let budget = (ready && server.operating.memory.is_some()).then_some(BUDGET);
-    let readiness = READINESS.into_iter().filter(move |_| ready);
-    LASTING.into_iter().chain(more).chain(budget).chain(readiness)
+    let if_ready = |name: &'static str| ready.then_some(name);
+    let [store, caches] = READINESS.map(if_ready);
+    let given = server.checks.iter().map(|it| it.name.as_str());
+    let hooks = HOOKS.into_iter().filter(|(_, needs)| match needs {
+        Needs::Nothing => true,
+        Needs::Fairness => server.fairness.is_some(),
+        Needs::Tokens => server.access.tokens.is_some(),
+    });
+    let budget = server.operating.memory.is_some().then_some(BUDGET).and_then(if_ready);
+    FIRST
+        .into_iter()
+        .chain(store)
+        .chain(given)
+        .chain(caches)
+        .chain(hooks.map(|(name, _)| name))
+        .chain(budget)
+        .chain(if_ready(SHUTDOWN))
 }
 
 /// What each of the checks behind one of the three paths says now.
@@ -122,7 +144,7 @@ async fn checks<'s>(server: &'s Server, which: &str) -> Vec<Check<'s>> {
     for name in names(server, which) {
         let healthy = match name {
             "etcd" | "etcd-readiness" => store,
-            "shutdown" => !server.ending.is_asked(),
+            SHUTDOWN => !server.ending.is_asked(),
             BUDGET => server.operating.memory.as_ref().is_none_or(|it| !it.is_pressed()),
             _ => match server.checks.iter().find(|it| it.name == name) {
                 Some(check) => check.asked().await,
@@ -137,36 +159,21 @@ async fn checks<'s>(server: &'s Server, which: &str) -> Vec<Check<'s>> {
 
 async fn health(server: &Server, exchange: &Exchange, one: &str) -> Result<Response<Body>, Status> {
     let which = exchange.info.path.split('/').nth(1).unwrap_or_default();
-    let mut checks = checks(server, which).await;
-    for check in &checks {
-        server.metrics.health.checked(which, check.name, check.healthy);
-    }
-    if !one.is_empty() {
-        return Ok(match checks.iter().find(|check| check.name == one) {
-            Some(check) if check.healthy => respond::text(200, "ok"),
-            Some(check) => respond::text(
-                500,
-                format!("internal server error: {} is not healthy\n", check.name),
-            ),
-            None => not_found(),
-        });
-    }
-    let excluded: Vec<&str> = exchange.query.all("exclude").collect();
-    checks.retain(|check| !excluded.contains(&check.name));
-    let healthy = checks.iter().all(|check| check.healthy);
-    let verbose = exchange.query.get("verbose").is_some();
-    if healthy && !verbose {
-        return Ok(respond::text(200, "ok"));
-    }
-    let mut text = String::new();
-    for check in &checks {
-        text.push_str(if check.healthy { "[+]" } else { "[-]" });
-        text.push_str(check.name);
-        text.push_str(if check.healthy { " ok\n" } else { " failed: reason withheld\n" });
-    }
-    let verdict = if healthy { "passed" } else { "failed" };
-    text.push_str(&format!("{which} check {verdict}\n"));
-    Ok(respond::text(if healthy { 200 } else { 500 }, text))
+    let checks = checks(server, which).await;
+    checks.iter().for_each(|check| server.metrics.health.checked(which, check));
+    let told = if one.is_empty() {
+        let verbose = exchange.query.get("verbose").is_some();
+        health::all(which, &checks, exchange.query.all("exclude"), verbose)
+    } else {
+        let Some(check) = checks.iter().find(|check| check.name == one) else {
+            return Ok(not_found());
+        };
+        health::one(check)
+    };
+    let mut response = respond::text(told.code, told.text);
+    let nosniff = HeaderValue::from_static("nosniff");
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, nosniff);
+    Ok(response)
 }
 
 /// Where the keys are that service accounts' tokens are checked with, for those outside the cluster.
@@ -193,13 +200,10 @@ fn key_set(server: &Server) -> Result<Response<Body>, Status> {
 /// Both documents change when keys do, which is seldom (upstream's hour).
 fn cache_publicly(response: &mut Response<Body>) {
     let headers = response.headers_mut();
-    headers.insert(
-        http::header::CACHE_CONTROL,
-        http::HeaderValue::from_static("public, max-age=3600"),
-    );
+    headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
 }
 
-fn version(server: &Server, exchange: &Exchange) -> Response<Body> {
+fn version(server: &Server) -> Response<Body> {
     let version = &server.version;
     let document = value!({
         "major": (version.major.as_str()), "minor": (version.minor.as_str()), "gitVersion": (version.git.as_str()),
@@ -208,11 +212,11 @@ fn version(server: &Server, exchange: &Exchange) -> Response<Body> {
         "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "rustc",
         "platform": "linux/amd64"
     });
-    respond::plain(form_of(exchange), 200, &document)
+    respond::plain(RAW, 200, &document)
 }
 
 /// Names every path that tells something, sorted. Upstream: `routes.Index`.
-fn root(server: &Server, exchange: &Exchange) -> Response<Body> {
+fn root(server: &Server) -> Response<Body> {
     let mut paths: Vec<String> = server.catalog.with_discovery(discovery::Documents::paths);
     let mut others = vec!["/openapi/v2", "/openapi/v3", "/openapi/v3/"];
     if server.access.tokens.is_some() {
@@ -227,5 +231,5 @@ fn root(server: &Server, exchange: &Exchange) -> Response<Body> {
     }
     paths.sort_unstable();
     let document = value!({"paths": (paths.into_iter().collect::<apimachinery::Value>())});
-    respond::plain(form_of(exchange), 200, &document)
+    respond::plain(RAW, 200, &document)
 }

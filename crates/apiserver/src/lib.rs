@@ -57,6 +57,7 @@ mod outgoing;
 mod over_websocket;
 mod persist;
 mod posted;
+mod pretty;
 mod privileged;
 mod profiles;
 mod proto;
@@ -485,7 +486,7 @@ impl Server {
 /// The bytes of a status as JSON, for where there is no request to shape it by.
 #[must_use]
 pub fn status_bytes(status: &Status) -> Bytes {
-    let mut bytes = apimachinery::json::to_vec(&status.to_value());
+    let mut bytes = status.to_json();
     bytes.push(b'\n');
     bytes.into()
 }

@@ -178,7 +178,7 @@ pub struct Metrics {
     /// How long rules of custom resources take.
     pub(crate) expressions: Arc<Expressions>,
     /// What health checks have found.
-    pub(crate) health: state::Health,
+    pub(crate) health: component_base::health::Found,
 }
 
 /// What is counted of webhooks that convert.
@@ -300,7 +300,7 @@ impl Metrics {
         );
         let reading = Reading::new(&mut registry);
         let expressions = Arc::new(Expressions::new(&mut registry));
-        let health = state::Health::default();
+        let health = component_base::health::Found::default();
         health.register(&mut registry);
         let registry = Mutex::new(registry);
         Self {
@@ -537,6 +537,11 @@ fn method(method: &Method) -> &'static str {
 pub(crate) fn resources(server: &Server) -> Option<Response<Body>> {
     let Page(page) = server.metrics.resources.get()?;
     Some(respond::bytes(200, metrics::TEXT, page()))
+}
+
+/// `/metrics/slis`: what health checks have found.
+pub(crate) fn slis(server: &Server) -> Response<Body> {
+    respond::bytes(200, metrics::TEXT, server.metrics.health.text())
 }
 
 /// `/metrics`: what was counted, and what is so right now.

@@ -1,6 +1,6 @@
 //! Which form an answer takes: what the client accepts against what the server can write.
 
-use http::header::ACCEPT;
+use http::header::{ACCEPT, USER_AGENT};
 
 use apimachinery::Status;
 
@@ -164,7 +164,7 @@ fn wildness(clause: &Clause<'_>) -> u8 {
 /// 406 where the client accepts nothing the server can write.
 pub(crate) fn negotiate(exchange: &Exchange) -> Result<Form, Status> {
     let offered = Offered { transforms: true, cbor: exchange.cbor, routed: !exchange.unrouted };
-    let form = choose(exchange.header(ACCEPT), offered)?;
+    let form = for_people(exchange, choose(exchange.header(ACCEPT), offered)?);
     match form.transform {
         Transform::Table(_) => Ok(Form { include: Include::of(exchange)?, ..form }),
         Transform::None | Transform::Partial(_) => Ok(form),
@@ -175,7 +175,13 @@ pub(crate) fn negotiate(exchange: &Exchange) -> Result<Form, Status> {
 #[must_use]
 pub(crate) fn plain(exchange: &Exchange) -> Form {
     let offered = Offered { transforms: false, cbor: exchange.cbor, routed: false };
-    choose(exchange.header(ACCEPT), offered).unwrap_or_default()
+    for_people(exchange, choose(exchange.header(ACCEPT), offered).unwrap_or_default())
+}
+
+fn for_people(exchange: &Exchange, form: Form) -> Form {
+    let wanted = crate::pretty::is_wanted;
+    let pretty = form.pretty || wanted(exchange.query.get("pretty"), exchange.header(USER_AGENT));
+    Form { pretty, ..form }
 }
 
 /// What there is to choose from besides objects as JSON, YAML and protobuf.

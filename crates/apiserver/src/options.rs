@@ -136,7 +136,18 @@ impl ListOptions {
 }
 
 fn number(query: &Query, name: &str) -> Result<Option<i64>, Status> {
-    let Some(text) = query.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+    if query.get(name).is_none_or(str::is_empty) {
+        return Ok(None);
+    }
+    given_number(query, name)
+}
+
+/// A number of the query, as Go reads one. What is given and empty is none.
+///
+/// # Errors
+/// 400 for anything else.
+pub(crate) fn given_number(query: &Query, name: &str) -> Result<Option<i64>, Status> {
+    let Some(text) = query.get(name) else { return Ok(None) };
     let bad = |why: &str| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"));
     match text.parse::<i64>() {
         Ok(number) => Ok(Some(number)),

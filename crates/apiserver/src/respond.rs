@@ -17,6 +17,7 @@ use crate::exchange::Exchange;
 use crate::listing::{self, Listing};
 use crate::negotiate::{Encoding, Form, Include, Transform};
 use crate::persist::Written;
+use crate::pretty::Indenter;
 use crate::target::Target;
 
 /// The most that warnings may take up in headers, in bytes (upstream's limit).
@@ -51,10 +52,7 @@ pub(crate) fn text(code: u16, content: impl Into<Bytes>) -> Response<Body> {
 pub(crate) fn plain(form: Form, code: u16, content: &Value) -> Response<Body> {
     match form.encoding {
         Encoding::Json if form.pretty => {
-            let text = serde_json::from_str::<serde_json::Value>(&json::to_string(content))
-                .and_then(|it| serde_json::to_string_pretty(&it))
-                .unwrap_or_default();
-            bytes(code, "application/json", text)
+            bytes(code, "application/json", Indenter::default().feed(&json::to_vec(content)))
         }
         Encoding::Json => {
             let mut text = json::to_vec(content);

@@ -259,6 +259,9 @@ impl Typed {
 /// Called for each change, in order, from the reflector's task: must be quick.
 pub type Listener = Arc<dyn Fn(&StoreChange) + Send + Sync>;
 
+/// Called when everything was read again; as quick.
+pub type AfterList = Arc<dyn Fn() + Send + Sync>;
+
 /// Finds the values under which an object is looked up. It should not decode those that lie under none: see
 /// [`Cached::mentions`].
 pub type Indexer = fn(&Cached) -> Vec<CompactString>;
@@ -330,6 +333,7 @@ struct Shared {
     resource: Resource,
     state: RwLock<State>,
     listeners: Mutex<Vec<Listener>>,
+    after_lists: Mutex<Vec<AfterList>>,
     typed: Mutex<Typed>,
     moved: Notify,
 }
@@ -361,6 +365,7 @@ impl Store {
             resource,
             state: RwLock::new(state),
             listeners: Mutex::default(),
+            after_lists: Mutex::default(),
             typed: Mutex::default(),
             moved: Notify::new(),
         }))
@@ -485,6 +490,12 @@ impl Store {
         listeners.push(listener);
     }
 
+    /// Calls `told` whenever everything was read again, because changes could not be followed any more: what came and went in
+    /// the meantime was told to no listener.
+    pub fn after_lists(&self, told: AfterList) {
+        self.0.after_lists.lock().push(told);
+    }
+
     /// Called with the lock on the listeners held, so that each sees every change once and in order.
     fn apply(&self, object: Option<Arc<Obj>>, key: &ObjectKey, revision: u64) {
         let listeners = self.0.listeners.lock();
@@ -537,15 +548,20 @@ impl Store {
     }
 
     /// Forgets what a complete list did not name.
-    fn retain(&self, seen: &BTreeSet<ObjectKey>, revision: u64) {
+    fn retain(&self, seen: &BTreeSet<ObjectKey>) {
         let gone: Vec<ObjectKey> = {
             let state = self.0.state.read();
             let keys = state.objects.iter().map(|it| &it.0.key);
             keys.filter(|key| !seen.contains(*key)).cloned().collect()
         };
         for key in gone {
-            self.apply(None, &key, revision);
+            self.apply(None, &key, 0);
         }
+    }
+
+    /// Everything was read, not followed: of what came and went in between there was no change to tell.
+    fn listed(&self) {
+        self.0.after_lists.lock().iter().for_each(|told| told());
     }
 }
 
@@ -623,7 +639,7 @@ impl Reflector {
             let before = self.store.revision();
             let result = tokio::select! {
                 biased;
-                result = self.follow(fresh) => result,
+                result = self.follow(&mut fresh) => result,
                 () = stop.requested() => return,
             };
             if self.store.revision() > before {
@@ -632,13 +648,12 @@ impl Reflector {
             match result {
                 // The server ended the watch in the ordinary way.
                 Ok(()) => {
-                    fresh = !self.store.is_synced();
                     if self.store.revision() > before || before > 0 {
                         backoff = MIN_BACKOFF;
                     }
                 }
                 Err(error) => {
-                    fresh = error.is_expired() || !self.store.is_synced();
+                    fresh |= error.is_expired();
                     if !error.is_expired() {
                         tracing::warn!(resource = %self.store.resource().plural, %error, "watch failed, will try again");
                     }
@@ -654,19 +669,25 @@ impl Reflector {
         }
     }
 
-    async fn follow(&self, fresh: bool) -> Result<(), ClientError> {
+    /// Follows what changes from what the store has on, or, where that is too old or nothing, from what is there now:
+    /// `fresh` says so until all of that was seen.
+    async fn follow(&self, fresh: &mut bool) -> Result<(), ClientError> {
         let revision = self.store.revision();
-        let resume = !fresh && revision > 0;
+        let resume = !*fresh && revision > 0;
         let mut params = self.params.clone();
         params.resource_version = if resume { revision.to_string() } else { String::new() };
         let mut watch =
             self.client.watch(self.store.resource(), &self.namespace, &params, !resume).await?;
         if !resume {
             self.initial(&mut watch).await?;
+            *fresh = false;
         }
         while let Some(event) = watch.next().await? {
             match event {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => self.put(object),
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    let (key, revision) = (key_of(&object), object.resource_version);
+                    self.store.apply(Some(object), &key, revision);
+                }
                 WatchEvent::Deleted(object) => {
                     self.store.apply(None, &key_of(&object), object.resource_version);
                 }
@@ -679,7 +700,8 @@ impl Reflector {
         Ok(())
     }
 
-    /// Everything there is, up to the bookmark that says so.
+    /// Everything there is, up to the bookmark that says so. Objects come by name: until the last of them, the store is
+    /// complete up to no version that is newer than what it had.
     async fn initial(&self, watch: &mut Watch) -> Result<(), ClientError> {
         let mut seen = BTreeSet::new();
         while let Some(event) = watch.next().await? {
@@ -690,20 +712,21 @@ impl Reflector {
                         .store
                         .get(&key)
                         .is_some_and(|it| it.resource_version() == object.resource_version);
-                    seen.insert(key);
                     if !known {
-                        self.put(object);
+                        self.store.apply(Some(object), &key, 0);
                     }
+                    seen.insert(key);
                 }
                 WatchEvent::Deleted(object) => {
                     let key = key_of(&object);
                     seen.remove(&key);
-                    self.store.apply(None, &key, object.resource_version);
+                    self.store.apply(None, &key, 0);
                 }
                 WatchEvent::Bookmark { resource_version, initial_end } => {
                     if initial_end {
-                        self.store.retain(&seen, resource_version);
+                        self.store.retain(&seen);
                         self.store.bookmark(resource_version, true);
+                        self.store.listed();
                         return Ok(());
                     }
                 }
@@ -711,11 +734,6 @@ impl Reflector {
             }
         }
         Err(ClientError::Decode("the watch ended before its initial events did".into()))
-    }
-
-    fn put(&self, object: Arc<Obj>) {
-        let (key, revision) = (key_of(&object), object.resource_version);
-        self.store.apply(Some(object), &key, revision);
     }
 }
 
@@ -754,6 +772,13 @@ impl Caches {
         let running = tokio::spawn(reflector.run(self.stop.clone()));
         stores.insert(resource.clone(), (store.clone(), running.abort_handle()));
         store
+    }
+
+    /// Whether there are caches, and all of them are filled.
+    #[must_use]
+    pub fn are_synced(&self) -> bool {
+        let stores = self.stores.lock();
+        !stores.is_empty() && stores.values().all(|(store, _)| store.is_synced())
     }
 
     /// Follows a resource no more: it is not served any more. Who has its cache keeps it as it is.

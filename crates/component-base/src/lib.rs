@@ -7,6 +7,7 @@
 pub mod causes;
 pub mod clock;
 pub mod feature_gates;
+pub mod health;
 pub mod metrics;
 pub mod random;
 pub mod shutdown;

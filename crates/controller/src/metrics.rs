@@ -2,6 +2,7 @@
 //!
 //! How long keys have been worked on is looked up when somebody reads the metrics. Knows no controller but by its name.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ pub struct Metrics {
     waited: Histograms,
     worked: Histograms,
     running: Family<Running, Gauge>,
+    names: Arc<Mutex<BTreeSet<&'static str>>>,
     queues: Queues,
 }
 
@@ -68,6 +70,7 @@ impl Default for Metrics {
             waited: Family::new_with_constructor(times),
             worked: Family::new_with_constructor(times),
             running: Family::default(),
+            names: Arc::default(),
             queues: Queues::default(),
         }
     }
@@ -126,6 +129,18 @@ impl Metrics {
     pub(crate) fn runs(&self, name: &'static str, runs: bool) {
         let running = Running { name, manager: "kube-controller-manager" };
         self.running.get_or_create(&running).set(i64::from(runs));
+        let mut names = self.names.lock();
+        if runs {
+            names.insert(name)
+        } else {
+            names.remove(name)
+        };
+    }
+
+    /// The names of those that run.
+    #[must_use]
+    pub fn running(&self) -> Vec<&'static str> {
+        self.names.lock().iter().copied().collect()
     }
 
     /// Told of the queue whose keys are worked on under this name from now on.

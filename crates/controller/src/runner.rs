@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use apimachinery::{Value, value};
@@ -80,6 +81,8 @@ pub struct Runner<C: Controller> {
     environment: Environment,
     queue: Arc<Queue<C::Key>>,
     memory: Mutex<Remembered<C>>,
+    /// How often a cache was filled anew.
+    lists: AtomicUsize,
 }
 
 impl<C: Controller> std::fmt::Debug for Runner<C> {
@@ -103,7 +106,8 @@ impl<C: Controller> Runner<C> {
     pub fn new(controller: C, environment: Environment) -> Arc<Self> {
         let queue = Arc::new(Queue::counted(environment.metrics.queue(C::QUEUE)));
         environment.metrics.follow(C::QUEUE, Arc::downgrade(&queue) as _);
-        Arc::new(Self { controller, environment, queue, memory: Mutex::default() })
+        let (memory, lists) = (Mutex::default(), AtomicUsize::default());
+        Arc::new(Self { controller, environment, queue, memory, lists })
     }
 
     /// The queue, for a component that adds keys itself.
@@ -134,6 +138,12 @@ impl<C: Controller> Runner<C> {
         }
         let snapshot = Snapshot::new(Arc::clone(&self.environment.caches), BTreeMap::new());
         for (Watched { mapper, held, .. }, store) in watches.entries.into_iter().zip(stores) {
+            let this = Arc::downgrade(&self);
+            store.after_lists(Arc::new(move || {
+                if let Some(this) = this.upgrade() {
+                    this.look_again();
+                }
+            }));
             let (queue, snapshot) = (Arc::clone(&self.queue), snapshot.clone());
             store.listen(Arc::new(move |change| {
                 for key in mapper(change, &snapshot) {
@@ -215,6 +225,15 @@ impl<C: Controller> Runner<C> {
             }
             self.queue.done(&key);
         }
+    }
+
+    /// What this wrote may have come and gone while a cache was filled anew, with no change to bring its key back (found by the
+    /// simulation, seed 50032: the claim that was made for a pod).
+    fn look_again(&self) {
+        self.lists.fetch_add(1, Ordering::AcqRel);
+        let memory = self.memory.lock();
+        let wrote = memory.iter().filter(|(_, (_, conditions))| !conditions.is_empty());
+        wrote.for_each(|(key, _)| self.queue.add(key.clone()));
     }
 
     /// Whether the key has to wait until the caches show its last writes; it is queued again then.
@@ -314,6 +333,7 @@ impl<C: Controller> Runner<C> {
 
     async fn apply(&self, key: &C::Key, plan: Plan) -> Outcome {
         plan.events.iter().for_each(|event| self.record(event, "", ""));
+        let lists = self.lists.load(Ordering::Acquire);
         for stage in plan.stages {
             let writes: Vec<_> =
                 stage.actions.iter().map(|planned| self.carry_out(planned).boxed()).collect();
@@ -332,6 +352,9 @@ impl<C: Controller> Runner<C> {
             if let Some(error) = failure {
                 return Outcome::Failed(error);
             }
+        }
+        if self.lists.load(Ordering::Acquire) != lists {
+            self.queue.add(key.clone());
         }
         match (plan.error, plan.requeue_at) {
             (Some(error), _) => Outcome::Failed(error),
@@ -485,8 +508,6 @@ fn resource_of(action: &Action) -> &Resource {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
     use async_trait::async_trait;
     use bytes::Bytes;
     use client::transport::{ResponseStream, Transport, TransportError};

@@ -282,9 +282,13 @@ fn told_endpoints(state: &State, service: &Place) -> BTreeSet<CompactString> {
     ready.map(|it| it.str_at(&["targetRef", "uid"]).into()).collect()
 }
 
+/// The label of pods that sets made.
+const OF_SET: &str = "statefulset.kubernetes.io/pod-name";
+
 /// The claims of a pod that are never bound, as upstream's are not: those whose volume was taken away before, and those that
 /// were made, in place of others, when the pod had its node already. Disks that are made where the pod is to be wait for the
-/// scheduler to say where that is, which is done with it.
+/// scheduler to say where that is, which is done with it. Nor does anybody make the claim again that a set's pod has lost,
+/// which its set has left behind, before it had a node.
 fn never_bound(state: &State, place: &Place, pod: &Value) -> Vec<Place> {
     let conditions = pod.items_at(&["status", "conditions"]);
     let placed = conditions
@@ -295,10 +299,16 @@ fn never_bound(state: &State, place: &Place, pod: &Value) -> Vec<Place> {
         let made = claim.str_at(&["metadata", "creationTimestamp"]);
         claim.str_at(&["spec", "storageClassName"]) == LATE && placed.is_some_and(|it| made >= it)
     };
-    let is_never = |place: &Place| {
-        let claim = state.get("PersistentVolumeClaim", place).map(|it| &it.value);
-        let pending = claim.filter(|it| it.str_at(&["status", "phase"]) == "Pending");
-        pending.is_some_and(|it| is_late(it) || has_lost_its_volume(state, it))
+    let is_left_behind = pod.items_at(&["metadata", "ownerReferences"]).is_empty()
+        && pod.str_at(&["spec", "nodeName"]).is_empty()
+        && pod.at(&["metadata", "labels", OF_SET]).is_some();
+    let is_never = |place: &Place| match state.get("PersistentVolumeClaim", place) {
+        None => is_left_behind,
+        Some(claim) => {
+            let claim = &claim.value;
+            claim.str_at(&["status", "phase"]) == "Pending"
+                && (is_late(claim) || has_lost_its_volume(state, claim))
+        }
     };
     claims_of(place, pod).into_iter().filter(is_never).collect()
 }

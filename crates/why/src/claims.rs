@@ -22,6 +22,28 @@ pub(crate) fn explain(case: &Case<'_>) -> Explanation {
     }
 }
 
+/// Why a claim is not bound that says itself which volume it is to have.
+fn of_named_volume(objects: &dyn Objects, claim: &Value, key: &ObjectKey) -> Option<String> {
+    let volume = claim.str_at(&["spec", "volumeName"]);
+    if volume.is_empty() {
+        return None;
+    }
+    let Some(found) = objects.get("", "persistentvolumes", &ObjectKey::new("", volume)) else {
+        return Some(format!("names volume {volume}, which does not exist"));
+    };
+    let of = |member| found.str_at(&["spec", "claimRef", member]);
+    let (namespace, name, uid) = (of("namespace"), of("name"), of("uid"));
+    if name.is_empty() {
+        return Some(format!("names volume {volume}: it is bound once that fits it"));
+    }
+    let is_its = (namespace, name) == (key.namespace.as_str(), key.name.as_str())
+        && (uid.is_empty() || uid == claim.str_at(&["metadata", "uid"]));
+    Some(match is_its {
+        true => format!("names volume {volume}, which is being bound to it"),
+        false => format!("names volume {volume}, which belongs to claim {namespace}/{name}"),
+    })
+}
+
 /// Why a claim cannot be used; `None` where it is bound.
 pub(crate) fn finding(objects: &dyn Objects, key: &ObjectKey) -> Option<Finding> {
     const RESOURCE: &str = "persistentvolumeclaims";
@@ -40,6 +62,9 @@ pub(crate) fn finding(objects: &dyn Objects, key: &ObjectKey) -> Option<Finding>
             return found("ClaimLost", format!("has lost its volume {volume}"));
         }
         _ => {}
+    }
+    if let Some(why) = of_named_volume(objects, &claim, key) {
+        return found("VolumeNamed", why);
     }
     let class = match claim.at(&["spec", "storageClassName"]).and_then(Value::as_str) {
         Some("") => {

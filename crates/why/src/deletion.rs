@@ -56,7 +56,9 @@ fn since(object: &Value, now: Timestamp) -> String {
 fn ending(case: &Case<'_>) -> Vec<Finding> {
     let pod = case.object;
     let node = pod.str_at(&["spec", "nodeName"]);
-    if node.is_empty() {
+    // Its end was confirmed, or is not waited for: what is left are finalizers.
+    let is_over = pod.i64_at(&["metadata", "deletionGracePeriodSeconds"]) == Some(0);
+    if node.is_empty() || is_over {
         return Vec::new();
     }
     if let Some(problem) = node_finding(case.objects, node) {

@@ -79,6 +79,30 @@ pub(crate) struct Case<'a> {
     pub(crate) picture: &'a RefCell<Option<Cluster>>,
 }
 
+/// How conditions end that are well when they are false, as upstream and its ecosystem name them: `MemoryPressure`,
+/// `NetworkUnavailable`, `NamespaceContentRemaining`, `Dangling`, `Stalled`.
+const PROBLEMS: [&str; 15] = [
+    "Pressure",
+    "Unavailable",
+    "Failure",
+    "Failed",
+    "Failing",
+    "Remaining",
+    "Dangling",
+    "Stalled",
+    "Reconciling",
+    "Progressing",
+    "Terminating",
+    "Degraded",
+    "Limited",
+    "NonStructuralSchema",
+    "Denied",
+];
+
+fn tells_a_problem(condition: &str) -> bool {
+    PROBLEMS.iter().any(|it| condition.ends_with(it))
+}
+
 impl Case<'_> {
     fn explain(&self) -> Explanation {
         if objects::is_going(self.object) {
@@ -101,7 +125,10 @@ impl Case<'_> {
     /// What an object of any kind says itself.
     fn by_conditions(&self) -> Explanation {
         let told = self.object.items_at(&["status", "conditions"]).iter();
-        let not_true = told.filter(|it| it.str_at(&["status"]) != "True");
+        let bad = told.filter(|it| {
+            let well = if tells_a_problem(it.str_at(&["type"])) { "False" } else { "True" };
+            it.str_at(&["status"]) != well
+        });
         let finding = |it: &Value| {
             let name = it.str_at(&["type"]);
             let (reason, message) = (it.str_at(&["reason"]), it.str_at(&["message"]));
@@ -110,16 +137,21 @@ impl Case<'_> {
                 format!("condition {name} is {}: {reason} {message}", it.str_at(&["status"])),
             )
         };
-        let findings: Vec<Finding> = not_true.map(finding).collect();
+        let findings: Vec<Finding> = bad.map(finding).collect();
         let name = self.name();
-        let summary = match findings.len() {
-            0 => format!("{name} is not being deleted, and none of its conditions is false"),
-            count => format!(
-                "{name} is not being deleted; {} not true",
-                explanation::counted(count, "condition") + if count == 1 { " is" } else { " are" }
-            ),
+        let (state, summary) = match findings.len() {
+            0 => {
+                let summary = "is not being deleted, and none of its conditions tells a problem";
+                (State::Settled, format!("{name} {summary}"))
+            }
+            count => {
+                let verb = if count == 1 { "tells" } else { "tell" };
+                let conditions = explanation::counted(count, "condition");
+                let summary = format!("{name} is not being deleted; {conditions} {verb} a problem");
+                (State::NotReady, summary)
+            }
         };
-        Explanation::new(self.subject, State::Settled, summary).with(findings)
+        Explanation::new(self.subject, state, summary).with(findings)
     }
 
     /// `pod web-0`.

@@ -25,6 +25,7 @@ use crate::http::{Access, HttpTransport};
 use crate::leading::ElectionOptions;
 use crate::pki::Authority;
 use crate::server::Signals;
+use crate::serving::Check;
 use crate::startup::Startup;
 use crate::{log, memory, serving};
 
@@ -107,8 +108,13 @@ async fn alone(options: Options) -> Result<()> {
     let metrics = controllers::Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
-    let address =
-        options.serving.start(SERVED, &client, registry.into(), shutdown.signal()).await?;
+    let queues = metrics.queues.clone();
+    let pages = serving::Pages {
+        checks: election.iter().map(|_| Check::leader_election()).collect(),
+        running: Some(Box::new(move || queues.running())),
+        ..registry.into()
+    };
+    let address = options.serving.start(SERVED, &client, pages, shutdown.signal()).await?;
     if let Some(address) = address {
         startup.up("controllers", &format!("https://{address}"));
     }

@@ -19,6 +19,11 @@ impl Seen {
         *self.0.lock() = Some(Arc::clone(caches));
     }
 
+    /// Whether it knows the cluster by now.
+    pub(super) fn is_synced(&self) -> bool {
+        self.0.lock().as_ref().is_some_and(|it| it.are_synced())
+    }
+
     /// The page.
     pub(crate) fn text(&self) -> String {
         let caches = self.0.lock().clone();

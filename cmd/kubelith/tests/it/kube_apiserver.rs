@@ -180,6 +180,8 @@ impl Admin<'_> {
         let file = |name: &str| self.pki.path(name);
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--max-time", "30", "--request", method]);
+        // For whom JSON needs no lines.
+        command.args(["--user-agent", "kubelith-test"]);
         command.args(["--cacert", &file("ca.crt"), "--cert", &file("admin.crt")]);
         command.args(["--key", &file("admin.key")]);
         if let Some(body) = body {
@@ -216,6 +218,7 @@ pub(crate) fn free_port() -> u16 {
 fn it_replaces_upstream_s_beside_other_parts() {
     let etcd = Cluster::start(1);
     let (pki, port) = (Pki::make(), free_port());
+    let (managers, schedulers) = (free_port(), free_port());
     let mut arguments = vec!["kube-apiserver".to_owned()];
     arguments.extend(pki.flags(port));
     arguments.push(format!("--etcd-servers={}", etcd.urls().join(",")));
@@ -223,7 +226,7 @@ fn it_replaces_upstream_s_beside_other_parts() {
     let mut server = Part::start(&arguments, "API server");
     let alone = |name: &str, config: &str, more: &[String]| {
         let mut arguments = vec![name.to_owned(), format!("--kubeconfig={config}")];
-        arguments.extend(["--secure-port=0".to_owned(), "--leader-elect=true".into()]);
+        arguments.push("--leader-elect=true".into());
         arguments.extend_from_slice(more);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut command = kubelith(&arguments);
@@ -236,10 +239,12 @@ fn it_replaces_upstream_s_beside_other_parts() {
         format!("--cluster-signing-cert-file={}", pki.path("ca.crt")),
         format!("--cluster-signing-key-file={}", pki.path("ca.key")),
         "--use-service-account-credentials=true".to_owned(),
+        format!("--secure-port={managers}"),
     ];
     let config = pki.kubeconfig("controller-manager", port);
     let _manager = alone("kube-controller-manager", &config, &of_manager);
-    let _scheduler = alone("kube-scheduler", &pki.kubeconfig("scheduler", port), &[]);
+    let of_scheduler = [format!("--secure-port={schedulers}")];
+    let _scheduler = alone("kube-scheduler", &pki.kubeconfig("scheduler", port), &of_scheduler);
     let admin = Admin { pki: &pki, port };
     let pods = "/api/v1/namespaces/default/pods";
     admin.ask("POST", "/api/v1/nodes", Some(NODE));
@@ -249,6 +254,19 @@ fn it_replaces_upstream_s_beside_other_parts() {
     });
     admin.ask("POST", "/apis/apps/v1/namespaces/default/deployments", Some(DEPLOYMENT));
     admin.until("the pods' node", pods, |it| it.matches("\"nodeName\":\"n\"").count() == 3);
+    // The other parts tell how they are.
+    let ready = told(schedulers, "/readyz?verbose&exclude=nothing");
+    let lines = "[+]leaderElection ok\n[+]shutdown ok\n[+]sched-handler-sync ok\n";
+    let warning = "warn: some health checks cannot be excluded: no matches for \"nothing\"\n";
+    assert_eq!(ready, format!("{lines}{warning}readyz check passed\n"));
+    assert_eq!(told(schedulers, "/livez?verbose"), "[+]leaderElection ok\nlivez check passed\n");
+    let health = told(managers, "/healthz?verbose");
+    for name in ["leaderElection", "replicaset-controller", "garbage-collector-controller"] {
+        assert!(health.contains(&format!("[+]{name} ok\n")), "{health}");
+    }
+    let refused = told(managers, "/metrics");
+    let why = r#""message":"forbidden: User \"system:anonymous\" cannot get path \"/metrics\"","reason":"Forbidden""#;
+    assert!(refused.contains(why), "{refused}");
     // What it was started with is told, and what it is.
     let flags = admin.ask("GET", "/flagz", None);
     assert!(flags.contains("authorization-mode=[Node,RBAC]\n"), "{flags}");
@@ -262,6 +280,14 @@ fn it_replaces_upstream_s_beside_other_parts() {
     let mut log = String::new();
     server.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(log.contains("--watch-cache-sizes has no meaning here"), "{log}");
+}
+
+/// What a part that runs alone says to anybody.
+fn told(port: u16, path: &str) -> String {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--insecure", "--max-time", "30"]);
+    let output = command.arg(format!("https://127.0.0.1:{port}{path}")).output().unwrap();
+    String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr)
 }
 
 const ADMISSION: &str = "apiVersion: apiserver.config.k8s.io/v1

@@ -20,6 +20,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use super::admit::{Admission, admit, judge};
+use super::log_options;
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
@@ -113,8 +114,11 @@ pub(crate) async fn connect(
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
     let name = exchange.info.name.clone();
-    let current = persist::current(server, target, &name).await?;
     let subresource = exchange.info.subresource.clone();
+    if subresource == "log" {
+        log_options::check(&exchange.query, &name)?;
+    }
+    let current = persist::current(server, target, &name).await?;
     let mut options = stream_options(exchange);
     if subresource != "log" {
         needs_create(server, exchange).await?;
@@ -129,8 +133,14 @@ pub(crate) async fn connect(
         admit(server, exchange, &admission, &mut options, Some(&current.value)).await?;
         judge(server, exchange, &admission, &mut options, Some(&current.value)).await?;
     }
-    let (node, path) =
-        (node_of(server, &current.value)?, path_of(exchange, &current.value, &options)?);
+    let path = path_of(exchange, &current.value, &options)?;
+    // Nothing is there to read before the pod has a node.
+    if subresource == "log" && current.value.str_at(&["spec", "nodeName"]).is_empty() {
+        let mut nothing = Response::new(Body::empty());
+        *nothing.status_mut() = StatusCode::NO_CONTENT;
+        return Ok(nothing);
+    }
+    let node = node_of(server, &current.value)?;
     if subresource != "log" && !asks_upgrade(exchange) {
         return Err(Status::bad_request("Upgrade request required"));
     }

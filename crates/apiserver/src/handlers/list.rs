@@ -9,6 +9,8 @@ use apimachinery::obj::Obj;
 use apimachinery::{Object, Status, Value, fields, json, labels};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use futures::StreamExt;
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use storage::{At, Key, RangeReq, Rev, StorageError};
@@ -22,6 +24,7 @@ use crate::memory;
 use crate::negotiate::{Encoding, Form, Transform, negotiate};
 use crate::options::{ListAt, ListOptions};
 use crate::persist::objects_of;
+use crate::pretty::Indenter;
 use crate::query::Query;
 use crate::respond;
 use crate::target::Target;
@@ -225,7 +228,6 @@ pub(super) fn charge(
 fn is_direct(target: &Target, form: Form) -> bool {
     form.transform == Transform::None
         && form.encoding == Encoding::Json
-        && !form.pretty
         && target.is_storage_version()
 }
 
@@ -470,7 +472,8 @@ pub(super) fn answer(
         metadata.remove("continue");
     }
     if is_direct(target, form) {
-        return Ok(streamed(target, &metadata, &page.objects));
+        let answer = streamed(target, &metadata, &page.objects);
+        return Ok(if form.pretty { for_people(answer) } else { answer });
     }
     let values = page.objects.iter().map(|object| object.to_value().map_err(Status::internal));
     if let Transform::Table(version) = form.transform {
@@ -508,6 +511,17 @@ pub(super) fn answer(
     list.insert("metadata", metadata);
     list.insert("items", Value::Array(items?));
     Ok(respond::plain(form, 200, &Value::Object(list)))
+}
+
+/// The same answer, broken into lines as it is written.
+fn for_people(answer: Response<Body>) -> Response<Body> {
+    let mut lines = Indenter::default();
+    answer.map(|body| match body {
+        Body::Full(bytes) => Body::Full(bytes.map(|it| lines.feed(&it).into())),
+        Body::Stream(pieces) => {
+            Body::Stream(pieces.map(move |it| Bytes::from(lines.feed(&it))).boxed())
+        }
+    })
 }
 
 fn item(target: &Target, form: Form, mut value: Value) -> Value {

@@ -1,67 +1,13 @@
-//! What is so and need not be counted: the build, the features, how healthy the server was found.
+//! What is so and need not be counted: the build, the features.
 
 use std::fmt::Write as _;
 use std::sync::Weak;
-use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use component_base::ShutdownSignal;
 use component_base::feature_gates::{FeatureGates, Stage};
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
 
 use crate::{Server, Version};
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Checked {
-    name: String,
-    r#type: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
-    name: String,
-    status: &'static str,
-    r#type: &'static str,
-}
-
-/// What health checks have found.
-#[derive(Debug, Default)]
-pub(crate) struct Health {
-    now: Family<Checked, Gauge<i64, AtomicI64>>,
-    all: Family<Outcome, Counter>,
-}
-
-impl Health {
-    pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "kubernetes_healthcheck",
-            "Whether a check found the server well when it was last made",
-            Family::clone(&self.now),
-        );
-        registry.register(
-            "kubernetes_healthchecks",
-            "Checks that were made",
-            Family::clone(&self.all),
-        );
-    }
-
-    /// A check was made for `/healthz`, `/livez` or `/readyz`.
-    pub(crate) fn checked(&self, endpoint: &str, name: &str, is_well: bool) {
-        let kind = match endpoint {
-            "livez" => "livez",
-            "readyz" => "readyz",
-            _ => "healthz",
-        };
-        let of = Checked { name: name.to_owned(), r#type: kind };
-        self.now.get_or_create(&of).set(i64::from(is_well));
-        let status = if is_well { "success" } else { "error" };
-        self.all.get_or_create(&Outcome { name: of.name, status, r#type: kind }).inc();
-    }
-}
 
 /// Asks the store again and again how large it is, where it says.
 pub(crate) async fn follow_size(server: Weak<Server>, every: Duration, stop: ShutdownSignal) {

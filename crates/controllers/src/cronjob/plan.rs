@@ -194,9 +194,13 @@ impl Step<'_> {
             return None;
         }
         let (schedule, zone) = self.schedule()?;
-        if let Some(next) = schedule.next(self.now, &zone) {
-            self.plan.requeue_by(next.saturating_add(AFTER).unwrap_or(next));
-        }
+        let Some(next) = schedule.next(self.now, &zone) else {
+            let why = "time difference between two schedules is less than 1 second";
+            let message = format!("invalid schedule: {} : {why}", self.spec.schedule);
+            self.tell(EventType::Warning, "InvalidSchedule", message);
+            return None;
+        };
+        self.plan.requeue_by(next.saturating_add(AFTER).unwrap_or(next));
         let (at, missed) = self.latest(&schedule, &zone)?;
         let first_look = memory.told.is_none_or(|told| told < at);
         if missed > MANY_MISSED && first_look {
@@ -459,5 +463,16 @@ mod tests {
         // The status was not written, and names the job still.
         assert_eq!(events(&[], &mut memory), 0);
         assert_eq!(events(&[], &mut Memory::default()), 1);
+    }
+
+    #[test]
+    fn a_schedule_that_never_comes_is_told() {
+        let mut never = cron_job("", "{}");
+        never.spec.schedule = "0 0 31 2 *".into();
+        let plan = plan(&never, &[], &mut Memory::default(), Timestamp::UNIX_EPOCH);
+        let told: Vec<_> = plan.events.iter().map(|it| (it.reason, it.message.as_str())).collect();
+        let message = "invalid schedule: 0 0 31 2 * : time difference between two schedules is less than 1 second";
+        assert_eq!(told, [("InvalidSchedule", message)]);
+        assert!(plan.requeue_at.is_none());
     }
 }

@@ -117,7 +117,8 @@ fn a_foreign_finalizer_leads_to_workloads_that_may_be_its_controller() {
 
 #[test]
 fn a_pod_goes_when_its_node_says_so() {
-    let going = running("p", "1", "a", "p").replace("{name: p,", &format!("{{name: p, {GOING},"));
+    let begun = GOING.replace("Seconds: 0", "Seconds: 30");
+    let going = running("p", "1", "a", "p").replace("{name: p,", &format!("{{name: p, {begun},"));
     let text = [node("a", "2", "4Gi"), going.clone()].concat();
     has(
         &findings(&explain(&cluster(&text), "Pod", "p")).join("\n"),
@@ -130,6 +131,11 @@ fn a_pod_goes_when_its_node_says_so() {
         &["node a is not ready; its agent has to say that the pod's containers have ended"],
     );
     has(&findings(&explain(&cluster(&going), "Pod", "p")).join("\n"), &["node a does not exist"]);
+    // What the node had to say is said.
+    let over = lost.replace("Seconds: 30", "Seconds: 0, finalizers: [example.com/slow]");
+    let over = explain(&cluster(&over), "Pod", "p");
+    let told = findings(&over);
+    assert!(told.len() == 1 && told[0].contains("example.com/slow"), "{told:?}");
 }
 
 #[test]
@@ -172,4 +178,25 @@ fn what_is_not_being_deleted_tells_its_conditions() {
     let text = "kind: Widget\nmetadata: {name: w}\nstatus: {conditions: [{type: Synced, status: 'False', reason: R, message: m}]}\n";
     let explanation = explain(&cluster(text), "Widget", "w");
     assert_eq!(findings(&explanation), ["Condition  condition Synced is False: R m"]);
+    assert_eq!(explanation["state"].as_str(), Some("NotReady"));
+    // Some are well when they are false.
+    let text = "kind: Widget\nmetadata: {name: w}\nstatus: {conditions: [{type: MemoryPressure, status: 'False'}, \
+                {type: DiskPressure, status: 'True', reason: R, message: m}, {type: Ready, status: 'True'}]}\n";
+    let explanation = explain(&cluster(text), "Widget", "w");
+    assert_eq!(findings(&explanation), ["Condition  condition DiskPressure is True: R m"]);
+}
+
+#[test]
+fn a_claim_that_names_its_volume_tells_what_is_with_that() {
+    let claim = "kind: PersistentVolumeClaim\nmetadata: {name: c, uid: u}\nspec: {volumeName: v}\nstatus: {phase: Pending}\n";
+    let check = |volume: &str, wanted: &str| {
+        let text = format!("{claim}---\nkind: PersistentVolume\nmetadata: {{name: {volume}}}\n");
+        has(
+            &findings(&explain(&cluster(&text), "PersistentVolumeClaim", "c")).join("\n"),
+            &[wanted],
+        );
+    };
+    check("other", "names volume v, which does not exist");
+    check("v}\nspec: {claimRef: {namespace: a, name: b}", "which belongs to claim a/b");
+    check("v", "names volume v: it is bound once that fits it");
 }

@@ -115,9 +115,39 @@ fn plain(line: &str, code: u16, says: &str) -> Case {
     case(line, &[], "", code, says)
 }
 
+/// Logs that are no node's business.
+fn no_logs() -> Vec<Case> {
+    let invalid = |query: &str, why: &str| {
+        let says = format!("PodLogOptions \"p\" is invalid: {why}");
+        plain(&format!("GET {POD}/log?{query}"), 422, &says)
+    };
+    let parsed = "strconv.ParseInt: parsing \"x\": invalid syntax";
+    let time =
+        "parsing time \"x\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"x\" as \"2006\"";
+    vec![
+        plain(&format!("GET {POD}/log?tailLines=x"), 400, parsed),
+        plain(&format!("GET {POD}/log?sinceTime=x"), 400, time),
+        plain("GET /api/v1/namespaces/default/pods/none/log?limitBytes=x", 400, parsed),
+        invalid("tailLines=-1", "tailLines: Invalid value: -1: must be greater than or equal to 0"),
+        invalid("limitBytes=0", "limitBytes: Invalid value: 0: must be greater than 0"),
+        invalid("sinceSeconds=0", "sinceSeconds: Invalid value: 0: must be greater than 0"),
+        invalid(
+            "sinceSeconds=1&sinceTime=2026-01-01T00:00:00Z",
+            ": Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
+        ),
+        invalid("stream=Stdout", "stream: Forbidden: may not be specified"),
+        plain(
+            "GET /api/v1/namespaces/default/pods/q/log?container=x",
+            400,
+            "container x is not valid for pod q",
+        ),
+        plain("GET /api/v1/namespaces/default/pods/q/log?container=c", 204, ""),
+    ]
+}
+
 /// Requests that end before a node is asked.
 fn unasked() -> Vec<Case> {
-    let mut cases = Vec::new();
+    let mut cases = no_logs();
     for verb in ["exec", "attach"] {
         for method in ["GET", "POST"] {
             let line = format!("{method} {POD}/{verb}?container=c&command=x&stdout=1");
@@ -131,7 +161,7 @@ fn unasked() -> Vec<Case> {
         ));
         let line = format!("GET {POD}/{verb}?container=x");
         cases.push(plain(&line, 400, "container x is not valid for pod p"));
-        let line = format!("GET /api/v1/namespaces/default/pods/q/{verb}");
+        let line = format!("GET /api/v1/namespaces/default/pods/q/{verb}?container=c");
         cases.push(plain(&line, 400, "pod q does not have a host assigned"));
         for method in ["PUT", "PATCH", "DELETE"] {
             let no_method = "the server does not allow this method on the requested resource";
