@@ -58,7 +58,9 @@ pub(crate) enum Syntax {
 /// The syntax a request says its body is in.
 pub(crate) fn syntax_of(exchange: &Exchange) -> Result<Syntax, Status> {
     let media = exchange.header(CONTENT_TYPE);
-    match media.split(';').next().unwrap_or_default().trim() {
+    let media = media.split(';').next().unwrap_or_default().trim();
+    let lower = media.bytes().any(|it| it.is_ascii_uppercase()).then(|| media.to_ascii_lowercase());
+    match lower.as_deref().unwrap_or(media) {
         "" | "application/json" => Ok(Syntax::Json),
         "application/yaml" => Ok(Syntax::Yaml),
         crate::proto::MEDIA_TYPE => Ok(Syntax::Protobuf),

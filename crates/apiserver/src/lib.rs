@@ -16,6 +16,7 @@ mod cbor;
 pub mod client_certificates;
 mod coalesce;
 pub mod component_statuses;
+mod compress;
 pub mod computed;
 mod connections;
 mod conversion;
@@ -408,9 +409,9 @@ impl Server {
             trace.end(&exchange, response.status().as_u16());
         }
         if exchange.audit.is_some() {
-            return audited::answered(&mut exchange, failure, response).await;
+            response = audited::answered(&mut exchange, failure, response).await;
         }
-        response
+        compress::packed(&exchange, response)
     }
 
     /// Leaves word with an answer how long it may take to be sent, for the socket that it goes to.

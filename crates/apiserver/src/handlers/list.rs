@@ -17,6 +17,7 @@ use storage::{At, Key, RangeReq, Rev, StorageError};
 
 use crate::Server;
 use crate::body::Body;
+use crate::compress::Packable;
 use crate::error;
 use crate::exchange::Exchange;
 use crate::listing::{self, Listing};
@@ -314,6 +315,10 @@ pub(super) async fn page(
         ListAt::Exactly(revision) => {
             from_store(server, target, options, selection, At::Exactly(Rev(revision)), None).await
         }
+        // Upstream's cache, which keeps no events, gives such a list whole.
+        ListAt::Any if target.served.facts.resource != "events" => {
+            Ok(from_cache(target, &ListOptions { limit: 0, ..options.clone() }, selection))
+        }
         ListAt::Any => Ok(from_cache(target, options, selection)),
         ListAt::Latest => {
             server.hub.catch_up().await.map_err(|error| error::general(&error))?;
@@ -555,5 +560,6 @@ fn streamed(target: &Target, metadata: &Object, objects: &Arc<Listing>) -> Respo
     let body = respond::list(head, objects, form, b"]}\n");
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.extensions_mut().insert(Packable);
     response
 }

@@ -1,5 +1,6 @@
 //! What clients see on the wire: protobuf, watch events of a forced delete, evictions, documents, metrics.
 
+use std::io::Read as _;
 use std::sync::Arc;
 
 use apimachinery::{Value, json, protobuf, value};
@@ -285,4 +286,67 @@ async fn a_scale_can_be_applied_and_owns_the_count() {
     let parts = ["operation", "apiVersion", "subresource"].map(|it| entry.str_at(&[it]));
     assert_eq!(parts, ["Apply", "apps/v1", "scale"]);
     assert_eq!(json::to_string(&entry["fieldsV1"]), r#"{"f:spec":{"f:replicas":{}}}"#);
+}
+
+/// The whole body of an answer.
+async fn whole(answer: Answer) -> Vec<u8> {
+    match answer.body {
+        Body::Full(bytes) => bytes.unwrap_or_default().to_vec(),
+        Body::Stream(pieces) => pieces.collect::<Vec<Bytes>>().await.concat(),
+    }
+}
+
+#[tokio::test]
+async fn lists_are_packed_for_who_accepts_it_and_broken_into_lines_for_people() {
+    let cluster = cluster().await;
+    const MAPS: &str = "GET /api/v1/namespaces/ns/configmaps";
+    let list = async |headers: &[(&str, &str)], query: &str| {
+        send(&cluster, &format!("{MAPS}{query}"), headers, Vec::new()).await
+    };
+    let map = |name: &str, size: usize| value!({"metadata": {"name": name}, "data": {"text": ("a b".repeat(size / 3))}});
+    cluster.done(&MAPS.replace("GET", "POST"), Some(&map("a", 30))).await;
+    let gzip = [("accept-encoding", "gzip, br")];
+    // Little is sent as it is.
+    let small = list(&gzip, "").await;
+    assert_eq!((small.header("content-encoding"), small.header("vary")), ("", ""));
+    let small = whole(small).await;
+    let lines = whole(list(&[("user-agent", "curl/8")], "").await).await;
+    let lines = String::from_utf8(lines).unwrap();
+    assert!(
+        lines.starts_with("{\n  \"kind\": \"ConfigMapList\",\n  \"apiVersion\": \"v1\",\n"),
+        "{lines}"
+    );
+    assert_eq!(json::parse(lines.as_bytes()).unwrap(), json::parse(&small).unwrap());
+    let asked = whole(list(&[("user-agent", "curl/8")], "?pretty=0").await).await;
+    assert_eq!(asked, small);
+    for name in ["b", "c", "d"] {
+        cluster.done(&MAPS.replace("GET", "POST"), Some(&map(name, 200_000))).await;
+    }
+    let plain = whole(list(&[], "").await).await;
+    for (accept, query) in [
+        ("application/json", ""),
+        ("application/json", "?pretty=1"),
+        ("application/yaml", ""),
+        (PROTOBUF, ""),
+    ] {
+        let as_it_is = whole(list(&[("accept", accept)], query).await).await;
+        let packed = list(&[("accept", accept), gzip[0]], query).await;
+        assert_eq!((packed.code, packed.header("content-encoding")), (200, "gzip"), "{accept}");
+        assert_eq!(packed.header("vary"), "Accept-Encoding");
+        let packed = whole(packed).await;
+        assert!(packed.len() < plain.len() / 10, "{accept}: {}", packed.len());
+        let mut read = Vec::new();
+        flate2::read::GzDecoder::new(&*packed).read_to_end(&mut read).unwrap();
+        assert!(read == as_it_is, "{accept}");
+    }
+    // What is at hand is told whole.
+    let page = json::parse(&whole(list(&[], "?limit=1").await).await).unwrap();
+    assert_eq!(page.items_at(&["items"]).len(), 1);
+    let at_hand = whole(list(&[], "?limit=1&resourceVersion=0").await).await;
+    assert!(at_hand == plain);
+    // Writes are answered as they are, and say what they are written in, in any letters.
+    let made = json::to_vec(&map("e", 200_000));
+    let headers = [gzip[0], ("content-type", "Application/JSON; charset=utf-8")];
+    let made = send(&cluster, &MAPS.replace("GET", "POST"), &headers, made).await;
+    assert_eq!((made.code, made.header("content-encoding")), (201, ""));
 }
