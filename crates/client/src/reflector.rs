@@ -811,8 +811,13 @@ impl Caches {
 #[cfg(test)]
 mod tests {
     use apimachinery::value;
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use futures::StreamExt as _;
+    use http::{Request, Response};
 
     use super::*;
+    use crate::transport::{ResponseStream, Transport, TransportError};
 
     #[test]
     fn who_went_is_remembered_for_a_while() {
@@ -838,5 +843,74 @@ mod tests {
             put("b", &format!("b{nth}"));
         }
         assert_eq!(went(&["1", "2", "b0"]), [false, true, true]);
+    }
+
+    /// Answers each watch with the lines that are next, and remembers what was asked.
+    #[derive(Debug, Default)]
+    struct Script {
+        answers: Mutex<VecDeque<Vec<String>>>,
+        asked: Mutex<Vec<String>>,
+    }
+
+    #[async_trait]
+    impl Transport for Script {
+        async fn send(
+            &self,
+            request: Request<Bytes>,
+        ) -> Result<Response<ResponseStream>, TransportError> {
+            self.asked.lock().push(request.uri().to_string());
+            let Some(lines) = self.answers.lock().pop_front() else {
+                return std::future::pending().await;
+            };
+            let lines = lines.into_iter().map(|it| Ok(Bytes::from(it + "\n")));
+            Ok(Response::new(futures::stream::iter(lines).boxed()))
+        }
+    }
+
+    fn event(kind: &str, name: &str, version: u64) -> String {
+        format!(
+            r#"{{"type":"{kind}","object":{{"apiVersion":"v1","kind":"Pod","metadata":{{"namespace":"ns","name":"{name}","uid":"{name}","resourceVersion":"{version}"}}}}}}"#
+        )
+    }
+
+    fn end_of_list(version: u64) -> String {
+        format!(
+            r#"{{"type":"BOOKMARK","object":{{"apiVersion":"v1","kind":"Pod","metadata":{{"resourceVersion":"{version}","annotations":{{"k8s.io/initial-events-end":"true"}}}}}}}}"#
+        )
+    }
+
+    /// A list that breaks off says nothing of what it had not come to: it is read again from its start, and the store is
+    /// complete up to no newer version meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_breaks_off_is_read_again() {
+        let expired =
+            r#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired"}}"#;
+        let script = Arc::new(Script::default());
+        script.answers.lock().extend([
+            vec![event("ADDED", "z", 3), end_of_list(5), expired.to_owned()],
+            vec![event("ADDED", "a", 9)],
+            vec![event("ADDED", "a", 9), event("ADDED", "z", 7), end_of_list(9)],
+        ]);
+        let stop = component_base::Shutdown::new();
+        let random: Arc<dyn Random> = Arc::new(component_base::SeededRandom::new(1));
+        let client = Client::new(Arc::clone(&script) as Arc<dyn Transport>, "test");
+        let store = Store::new(Resource::built_in("", "pods"), &[]);
+        let seen: Arc<Mutex<Vec<(String, u64)>>> = Arc::default();
+        let (told, told_lists, of) = (Arc::clone(&seen), Arc::clone(&seen), store.clone());
+        store.listen(Arc::new(move |change| {
+            told.lock().push((change.key().name.to_string(), of.revision()));
+        }));
+        let of = store.clone();
+        store.after_lists(Arc::new(move || told_lists.lock().push(("all".into(), of.revision()))));
+        let reflector = Reflector::new(client, store.clone(), "", ListParams::default(), random);
+        tokio::spawn(reflector.run(stop.signal()));
+        store.reached(9).await;
+        let expected = [("z", 0), ("all", 5), ("a", 5), ("z", 5), ("all", 9)];
+        let expected = expected.map(|(name, revision)| (name.to_owned(), revision));
+        tokio::task::yield_now().await;
+        assert_eq!(*seen.lock(), expected);
+        let asked = script.asked.lock();
+        let lists = asked.iter().filter(|it| it.contains("sendInitialEvents=true")).count();
+        assert_eq!(lists, 3, "{asked:?}");
     }
 }

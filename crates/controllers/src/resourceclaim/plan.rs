@@ -218,7 +218,7 @@ pub(super) fn claim(seen: &ClaimSeen, memory: &mut Memory) -> Plan {
         return plan;
     }
     if protected && going && allocated {
-        plan.act(release(seen, true));
+        plan.act(deallocate(claim));
         return plan;
     }
     if protected && !allocated && (going || memory.released) {
@@ -236,20 +236,39 @@ pub(super) fn claim(seen: &ClaimSeen, memory: &mut Memory) -> Plan {
     plan
 }
 
-/// The claim without those who do not need it, and without what it was given where nobody does.
+/// Takes the claim from those who do not need it, and what it was given where nobody does. A patch that holds for these
+/// holders alone: the garbage collector deletes the claim at the same time, which would make a whole write meet it.
 fn release(seen: &ClaimSeen, deallocate: bool) -> Action {
-    let mut object = Value::clone(&seen.claim);
-    let holders = seen.claim.items_at(&["status", "reservedFor"]).iter().zip(&seen.holders);
-    let left: Vec<Value> =
-        holders.filter(|(_, it)| **it == Holder::Needs).map(|(it, _)| it.clone()).collect();
-    if left.is_empty() {
-        object.remove_at(&["status", "reservedFor"]);
-    } else {
-        object.set_at(&["status", "reservedFor"], Value::Array(left));
+    let part = |member| seen.claim.str_at(&["metadata", member]);
+    let path = "/status/reservedFor";
+    let holders = seen.claim.items_at(&["status", "reservedFor"]);
+    let left = holders.iter().zip(&seen.holders).filter(|(_, it)| **it == Holder::Needs);
+    let left: Vec<Value> = left.map(|(it, _)| it.clone()).collect();
+    let mut patch = vec![
+        value!({"op": "test", "path": "/metadata/uid", "value": (part("uid"))}),
+        value!({"op": "test", "path": path, "value": (Value::Array(holders.to_vec()))}),
+        match left.is_empty() {
+            true => value!({"op": "remove", "path": path}),
+            false => value!({"op": "replace", "path": path, "value": (Value::Array(left))}),
+        },
+    ];
+    let given = ["allocation", "devices"].into_iter();
+    let given = given.filter(|it| deallocate && seen.claim.at(&["status", it]).is_some());
+    patch.extend(given.map(|it| value!({"op": "remove", "path": (format!("/status/{it}"))})));
+    Action::Patch {
+        resource: Resource::of::<ResourceClaim>(),
+        key: ObjectKey::new(part("namespace"), part("name")),
+        subresource: "status",
+        kind: PatchKind::Json,
+        patch: Value::Array(patch),
+        gone_is_fine: true,
     }
-    if deallocate {
-        object.remove_at(&["status", "allocation"]);
-        object.remove_at(&["status", "devices"]);
-    }
+}
+
+/// Takes from a claim that nobody has what it was given. Whoever gets it meanwhile keeps it.
+fn deallocate(claim: &Value) -> Action {
+    let mut object = claim.clone();
+    object.remove_at(&["status", "allocation"]);
+    object.remove_at(&["status", "devices"]);
     Action::Update { resource: Resource::of::<ResourceClaim>(), subresource: "status", object }
 }

@@ -1,4 +1,6 @@
+use apimachinery::patch::json_patch;
 use apimachinery::value;
+use client::call::PatchKind;
 use controller::Action;
 use dynamic_resource_allocation::claim::FINALIZER;
 
@@ -11,6 +13,13 @@ fn told(plan: &Plan) -> String {
         .map(|it| match &it.action {
             Action::Create { object, .. } => {
                 format!("create {}", object.str_at(&["metadata", "generateName"]))
+            }
+            Action::Patch { patch, kind: PatchKind::Json, .. } => {
+                let each = patch.as_array().unwrap().iter().map(|it| {
+                    let path = it.str_at(&["path"]);
+                    format!("{} {}", it.str_at(&["op"]), path.rsplit('/').next().unwrap())
+                });
+                each.collect::<Vec<_>>().join(", ")
             }
             Action::Patch { patch, .. } => {
                 let statuses = patch.items_at(&["status", "resourceClaimStatuses"]).iter();
@@ -114,10 +123,14 @@ fn a_claim_is_given_back_when_nobody_needs_it() {
             let plan = plan::claim(&seen, &mut memory);
             assert_eq!(told(&plan), *expected, "turn {turn} of {claim:?}");
             holders = Vec::new();
-            if let Some(Action::Update { object, .. }) =
-                plan.stages.first().and_then(|it| it.actions.first()).map(|it| &it.action)
-            {
-                claim = object.clone();
+            let first = plan.stages.first().and_then(|it| it.actions.first());
+            let after = first.and_then(|it| match &it.action {
+                Action::Update { object, .. } => Some(object.clone()),
+                Action::Patch { patch, .. } => json_patch::apply(&claim, patch).ok(),
+                _ => None,
+            });
+            if let Some(after) = after {
+                claim = after;
                 holders = claim
                     .items_at(&["status", "reservedFor"])
                     .iter()
@@ -126,12 +139,13 @@ fn a_claim_is_given_back_when_nobody_needs_it() {
             }
         }
     };
-    let protected =
-        value!({"metadata": {"finalizers": [(FINALIZER)]}, "status": {"allocation": {}}});
+    let protected = value!({"metadata": {"uid": "u", "finalizers": [(FINALIZER)]}, "status": {"allocation": {}}});
     check(&protected, vec![Holder::Needs], false, &[""]);
-    check(&protected, vec![Holder::Needs, Holder::Gone], false, &["update 1 allocated 1", ""]);
-    check(&protected, vec![Holder::Gone], false, &["update 0 1", "update 0 0", ""]);
-    check(&protected, vec![Holder::Gone], true, &["update 0 1", "update 0 0; delete"]);
+    let one_goes = "test uid, test reservedFor, replace reservedFor";
+    check(&protected, vec![Holder::Needs, Holder::Gone], false, &[one_goes, ""]);
+    let all_go = "test uid, test reservedFor, remove reservedFor, remove allocation";
+    check(&protected, vec![Holder::Gone], false, &[all_go, "update 0 0", ""]);
+    check(&protected, vec![Holder::Gone], true, &[all_go, "update 0 0; delete"]);
     // One that was allocated for nobody stays so until it is deleted.
     check(&protected, vec![], false, &[""]);
     let mut going = protected.clone();
