@@ -247,7 +247,8 @@ impl Kinds {
             let waits = cached.is_deleting() && plan::waits(&cached.value());
             return Owner::Present { waits };
         }
-        if store.went(uid) {
+        // The cache remembers the last of those that went; of an owner of very many the collector does so itself.
+        if store.went(uid) || self.owned.lock().ended.contains(uid) {
             return Owner::Gone;
         }
         let fetch = Fetch::read(resource, key);
