@@ -194,17 +194,10 @@ async fn answer(told: &Told, request: &Request<Incoming>) -> Response<Full<Bytes
     if let Some(health) = health(told, request) {
         return health;
     }
-    let is_profile = told.pages.profiling && path.starts_with("/debug/pprof/");
-    let is_page = match path {
-        "/metrics" | "/metrics/slis" => true,
-        "/metrics/resources" => told.pages.resources.is_some(),
-        _ => is_profile,
-    };
     if let Err(status) = may_read(told, request, path).await {
         return refused(&status);
     }
     match path {
-        _ if !is_page => not_found(),
         "/metrics" => {
             let mut all = text::text(&told.pages.registry);
             all.push_str(&text::process());
@@ -214,10 +207,10 @@ async fn answer(told: &Told, request: &Request<Incoming>) -> Response<Full<Bytes
         "/metrics/resources" => {
             told.pages.resources.as_ref().map_or_else(not_found, |page| metrics(&page()))
         }
-        _ => {
-            let below = path.strip_prefix("/debug/pprof/").unwrap_or_default();
-            profile(below, request.uri().query().unwrap_or_default()).await
-        }
+        _ => match path.strip_prefix("/debug/pprof/").filter(|_| told.pages.profiling) {
+            Some(below) => profile(below, request.uri().query().unwrap_or_default()).await,
+            None => not_found(),
+        },
     }
 }
 

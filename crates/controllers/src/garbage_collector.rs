@@ -233,9 +233,9 @@ impl Kinds {
 
     fn owner(&self, snapshot: &Snapshot, dependent: &ObjectKey, reference: &Named) -> Owner {
         let uid = reference.uid.as_str();
+        let ended = || self.owned.lock().ended.contains(uid);
         let Some((resource, key)) = self.key_of(dependent, reference) else {
-            let ended = self.owned.lock().ended.contains(uid);
-            return if ended { Owner::Gone } else { Owner::Foreign };
+            return if ended() { Owner::Gone } else { Owner::Foreign };
         };
         let store = snapshot.store_for(&resource);
         let is_anywhere = || store.list("").iter().any(|it| it.uid == uid);
@@ -248,7 +248,7 @@ impl Kinds {
             return Owner::Present { waits };
         }
         // The cache remembers the last of those that went; of an owner of very many the collector does so itself.
-        if store.went(uid) || self.owned.lock().ended.contains(uid) {
+        if store.went(uid) || ended() {
             return Owner::Gone;
         }
         let fetch = Fetch::read(resource, key);
