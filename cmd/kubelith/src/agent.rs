@@ -51,8 +51,8 @@ pub(crate) struct Options {
 }
 
 /// Runs until it is told to stop; containers go on.
-pub(crate) fn run(options: Options) -> Result<()> {
-    options.log.start()?;
+pub(crate) fn run(options: Options, warnings: &[String]) -> Result<()> {
+    options.log.start(warnings)?;
     memory::give_back();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(options))

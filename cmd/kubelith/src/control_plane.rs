@@ -98,7 +98,8 @@ pub(crate) fn start_controllers(
     options: &ManagerOptions,
     election: Option<Election>,
     features: &Arc<FeatureGates>,
-) {
+) -> Result<()> {
+    let authorities = options.signers(Some(&parts.authority))?;
     let metrics = controllers::Metrics::default();
     parts.server.metrics().register(|registry| metrics.register(registry));
     let for_controllers = parts.clone();
@@ -112,7 +113,7 @@ pub(crate) fn start_controllers(
         random: Arc::clone(&parts.random),
         root_ca: Arc::clone(&parts.root_ca),
         node_ranges: parts.node_ranges.clone(),
-        authority: Some(Arc::clone(&parts.authority)),
+        authorities,
         tokens: Some(Arc::clone(&parts.tokens)),
         metrics,
         options: options.clone(),
@@ -125,6 +126,7 @@ pub(crate) fn start_controllers(
         stop: parts.stop.clone(),
     };
     tokio::spawn(manager.for_ever());
+    Ok(())
 }
 
 /// Starts the scheduler.

@@ -2,8 +2,10 @@
 
 mod accounts;
 mod alone;
+mod flags;
 mod migration;
 mod options;
+mod signing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +17,12 @@ use client::reflector::Caches;
 use component_base::feature_gates::FeatureGates;
 use component_base::{Clock, Random, Shutdown, ShutdownSignal};
 use controllers::Setup;
-use controllers::certificates::CertificateSigner;
+use controllers::certificates::Signers;
 use controllers::node_ipam::NodeRanges;
 use controllers::serviceaccount_token::TokenSigner;
 
 pub(crate) use alone::{Options, run};
+pub(crate) use flags::TABLE;
 pub(crate) use options::ManagerOptions;
 
 use crate::elections;
@@ -123,7 +126,7 @@ pub(crate) struct Manager {
     pub(crate) random: Arc<dyn Random>,
     pub(crate) root_ca: Arc<str>,
     pub(crate) node_ranges: NodeRanges,
-    pub(crate) authority: Option<Arc<dyn CertificateSigner>>,
+    pub(crate) authorities: Signers,
     pub(crate) tokens: Option<Arc<dyn TokenSigner>>,
     pub(crate) metrics: controllers::Metrics,
     pub(crate) options: ManagerOptions,
@@ -243,11 +246,12 @@ impl Manager {
             node_lifecycle: options.node_lifecycle(),
             podautoscaler: options.autoscaler(),
             pod_gc: options.pod_gc(),
-            authority: self.authority.clone(),
+            authorities: self.authorities.clone(),
             signing_duration: options.signing_duration(),
             tokens: self.tokens.clone(),
             legacy_tokens: options.legacy_tokens(),
             attach_detach: options.attach_detach(),
+            tuning: options.tuning(),
             workers: options.workers(),
             features: Arc::clone(&self.features),
             more: self.more.clone(),

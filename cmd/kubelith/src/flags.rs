@@ -11,6 +11,8 @@ use anyhow::{Context, Result, bail};
 use apimachinery::Value;
 use clap::{ArgAction, Command};
 
+use crate::upstream;
+
 /// The largest configuration file, in bytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// The embedded parts whose flags upstream's names may be given for, as help headings.
@@ -41,31 +43,26 @@ pub(crate) struct PartArguments {
     kube_proxy_arg: Vec<String>,
 }
 
-/// The parts that run alone where the program is called by their name.
-const ALONE: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
-
 /// `kube-scheduler ...` is `kubelith kube-scheduler ...`.
 pub(crate) fn by_name(mut arguments: Vec<String>) -> Vec<String> {
     let called = arguments.first().and_then(|it| Path::new(it).file_name()?.to_str());
-    if let Some(part) = ALONE.into_iter().find(|it| called == Some(*it)) {
-        arguments.insert(1, part.to_owned());
+    if let Some(table) = upstream::TABLES.iter().find(|it| called == Some(it.program)) {
+        arguments.insert(1, table.program.to_owned());
     }
     arguments
 }
 
-/// The arguments that clap is to parse.
+/// The arguments that clap is to parse, and what is to be said of those that do nothing.
 ///
 /// # Errors
 /// A configuration file that cannot be read, or names what is no flag; a flag that its part does not have.
-pub(crate) fn expand(arguments: Vec<String>, root: &Command) -> Result<Vec<String>> {
+pub(crate) fn expand(arguments: Vec<String>, root: &Command) -> Result<(Vec<String>, Vec<String>)> {
     let Some(command) = arguments.get(1).and_then(|name| root.find_subcommand(name)) else {
-        return Ok(arguments);
+        return Ok((arguments, Vec::new()));
     };
     let (head, rest) = arguments.split_at(2);
     let mut all = head.to_vec();
-    // A part that runs alone has upstream's flags, and a file there is of upstream's form.
-    if !ALONE.contains(&command.get_name())
-        && command.get_arguments().any(|it| it.get_long() == Some("config"))
+    if command.get_arguments().any(|it| it.get_long() == Some("config"))
         && let Some(path) = value_of(rest, "config")
     {
         let given: BTreeSet<&str> = rest.iter().filter_map(|it| name_of(it)).collect();
@@ -151,8 +148,9 @@ fn scalar(value: &Value) -> Result<String> {
 }
 
 /// `--kubelet-arg=max-pods=50` and `--kubelet-arg max-pods=50` become `--max-pods=50`.
-fn rewrite_parts(arguments: Vec<String>, command: &Command) -> Result<Vec<String>> {
+fn rewrite_parts(arguments: Vec<String>, command: &Command) -> Result<(Vec<String>, Vec<String>)> {
     let mut all = Vec::with_capacity(arguments.len());
+    let mut warnings = Vec::new();
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         let part = name_of(&argument).and_then(|it| it.strip_suffix("-arg"));
@@ -166,6 +164,8 @@ fn rewrite_parts(arguments: Vec<String>, command: &Command) -> Result<Vec<String
         };
         let assignment = assignment.trim_start_matches('-');
         let name = assignment.split_once('=').map_or(assignment, |(name, _)| name);
+        // Underscores are as good, as upstream has it.
+        let (name, written) = (name.replace('_', "-"), &assignment[name.len()..]);
         let has = |name: &str| {
             command.get_arguments().any(|it| {
                 let headings = it.get_help_heading().unwrap_or_default();
@@ -175,24 +175,47 @@ fn rewrite_parts(arguments: Vec<String>, command: &Command) -> Result<Vec<String
         // Some names of upstream's parts would be taken twice: here they begin with the part's own.
         let own = format!("{part}-{name}");
         if has(&own) {
-            all.push(format!("--{part}-{assignment}"));
-            continue;
-        }
-        if !has(name) {
+            all.push(format!("--{own}{written}"));
+        } else if has(&name) {
+            all.push(format!("--{name}{written}"));
+        } else if let Some(does_nothing) = does_nothing(part, &name, written)? {
+            warnings.extend(does_nothing);
+        } else {
             bail!(
                 "{part} has no flag --{name} here; kubelith {} --help lists those under {part}, \
                  docs/gaps.md says what is missing",
                 command.get_name()
             );
         }
-        all.push(format!("--{assignment}"));
     }
-    Ok(all)
+    Ok((all, warnings))
+}
+
+/// What is to be said of one of upstream's flags that does nothing in this process; nothing, where there is no such flag.
+///
+/// # Errors
+/// What its value cannot be, and what is not built.
+fn does_nothing(part: &str, name: &str, written: &str) -> Result<Option<Option<String>>> {
+    let Some(table) = upstream::TABLES.iter().find(|it| it.program == part) else {
+        return Ok(None);
+    };
+    let Some(flag) = table.find(name) else { return Ok(None) };
+    let value = written.strip_prefix('=').unwrap_or("true");
+    let value = flag.checked(value).map_err(|why| anyhow::anyhow!("{part}: {why}"))?;
+    if flag.usage != upstream::Use::Used {
+        return Ok(Some(flag.warning(&value)?.map(|it| format!("{part}: {it}"))));
+    }
+    let of_its_port = upstream::SERVING.iter().any(|it| it.name == name);
+    let of_its_port = of_its_port || ["kubeconfig", "master", "secure-port"].contains(&name);
+    Ok((of_its_port && part != "kube-apiserver").then(|| {
+        let why = "in this process the part has no port and no way to the API server of its own";
+        Some(format!("{part}: --{name} has no meaning here: {why}"))
+    }))
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::Arg;
+    use clap::{Arg, CommandFactory as _};
 
     use super::*;
 
@@ -221,7 +244,7 @@ mod tests {
         let all = expand(all, &root()).map_err(|error| format!("{error:#}"));
         std::fs::remove_file(&file).ok();
         let place = file.display().to_string();
-        all.map(|all| all.join(" "))
+        all.map(|(all, _)| all.join(" "))
             .map(|it| it.replace(&place, "F"))
             .map_err(|it| it.replace(&place, "F"))
     }
@@ -243,6 +266,33 @@ mod tests {
     fn a_part_has_flags_that_begin_with_its_name() {
         let all = expanded("", "--kube-scheduler-arg config=x.yaml").unwrap();
         assert_eq!(all, "kubelith server --config F --kube-scheduler-config=x.yaml");
+    }
+
+    #[test]
+    fn what_of_a_part_has_no_meaning_in_this_process_is_said() {
+        let all = |flags: &[&str]| {
+            let flags = flags.iter().map(|it| format!("--kube-controller-manager-arg={it}"));
+            let line = ["kubelith".to_owned(), "server".to_owned()].into_iter().chain(flags);
+            expand(line.collect(), &crate::Options::command()).map_err(|error| format!("{error:#}"))
+        };
+        // Those with which upstream's recorded stories were played, and some of a part's own port.
+        let flags = [
+            "node-monitor-period=500ms",
+            "pvclaimbinder-sync-period=2s",
+            "terminated_pod_gc_threshold=120",
+        ];
+        let (arguments, warnings) = all(&flags).unwrap();
+        assert_eq!(arguments[2..], ["--terminated-pod-gc-threshold=120"]);
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(
+            warnings[0].starts_with(
+                "kube-controller-manager: --node-monitor-period has no meaning here: "
+            )
+        );
+        let (_, warnings) =
+            all(&["bind-address=0.0.0.0", "cidr-allocator-type=RangeAllocator"]).unwrap();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(all(&["node-monitor-period=soon"]).unwrap_err().contains("time: invalid duration"));
     }
 
     #[test]

@@ -18,7 +18,6 @@ use component_base::feature_gates::FeatureGates;
 use component_base::tls::Trust;
 use component_base::{Clock, Random, RealClock, SystemRandom};
 use ipnet::IpNet;
-use rustls::CipherSuite;
 use storage::Store;
 
 use crate::access::Setting;
@@ -26,15 +25,13 @@ use crate::pki::Identity;
 use crate::server::{Ends, Signals};
 use crate::sni::NamedFiles;
 use crate::startup::Startup;
+use crate::upstream::Given;
 use crate::{data_dir, log, memory, presenting, server, tls};
-use flags::Given;
 
 /// What the program is called.
 pub(crate) const NAME: &str = "kube-apiserver";
 /// What /logs shows.
 const LOGS: &str = "/var/log";
-/// The certificate and its key in `--cert-dir`.
-const CERTIFICATE: (&str, &str) = ("apiserver.crt", "apiserver.key");
 
 /// Flags of `kubelith kube-apiserver`.
 #[derive(Debug, clap::Args)]
@@ -93,15 +90,6 @@ pub(crate) struct Options {
     /// Whether other processes may listen on the port too
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
     permit_port_sharing: bool,
-    /// The oldest TLS that is spoken: VersionTLS12 or VersionTLS13
-    #[arg(long, value_name = "VERSION")]
-    tls_min_version: Option<String>,
-    /// The suites of TLS 1.2
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
-    tls_cipher_suites: Vec<String>,
-    /// Whether HTTP/1.1 alone is spoken
-    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
-    disable_http2_serving: bool,
     /// Whether /logs shows the files of /var/log
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
     enable_logs_handler: bool,
@@ -111,6 +99,8 @@ pub(crate) struct Options {
     /// Features of upstream to switch: Name=true,Other=false
     #[arg(long, value_name = "GATES")]
     feature_gates: Vec<String>,
+    #[command(flatten)]
+    tls: tls::LimitOptions,
     #[command(flatten)]
     access: crate::access::Options,
     #[command(flatten)]
@@ -142,11 +132,8 @@ enum Endpoints {
 }
 
 /// Runs until it is told to stop.
-pub(crate) fn run(options: Options, given: &Given) -> Result<()> {
-    options.log.start()?;
-    for warning in given.warnings()? {
-        tracing::warn!("{warning}");
-    }
+pub(crate) fn run(options: Options, (given, warnings): (&Given, &[String])) -> Result<()> {
+    options.log.start(warnings)?;
     memory::give_back();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(options, given))
@@ -406,7 +393,7 @@ impl Options {
             Some(certificate) => certificate,
             None => tls::Serving::new(&self.own_certificate(advertised)?)?,
         };
-        let certificate = certificate.with_limits(self.limits()?);
+        let certificate = certificate.with_limits(self.tls.limits()?);
         presenting::by_name(&self.tls_sni_cert_key, &certificate, &stop)?;
         let front_proxies = front_proxy.map(|it| it.authority.clone()).unwrap_or_default();
         presenting::speaking(&self.access, &certificate, (String::new(), front_proxies), stop)
@@ -414,80 +401,14 @@ impl Options {
 
     /// The certificate in `--cert-dir`, made where there is none.
     fn own_certificate(&self, advertised: IpAddr) -> Result<Identity> {
-        let (certificate, key) =
-            (self.cert_dir.join(CERTIFICATE.0), self.cert_dir.join(CERTIFICATE.1));
-        if certificate.exists() && key.exists() {
-            return Ok(Identity { certificate: read(&certificate)?, key: read(&key)? });
-        }
         let mut names: Vec<String> =
             ["kubernetes.default.svc", "kubernetes.default", "kubernetes", "localhost"]
                 .map(str::to_owned)
                 .into();
         names.extend([advertised.to_string(), Ipv4Addr::LOCALHOST.to_string()]);
         names.extend(self.external_hostname.clone());
-        let made = rcgen::generate_simple_self_signed(names)?;
-        let identity =
-            Identity { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() };
-        std::fs::create_dir_all(&self.cert_dir)
-            .with_context(|| format!("could not make {}", self.cert_dir.display()))?;
-        crate::pki::write_secret(&key, identity.key.as_bytes())?;
-        crate::pki::write_secret(&certificate, identity.certificate.as_bytes())?;
-        tracing::info!(
-            certificate = %certificate.display(),
-            key = %key.display(),
-            "made a certificate that nobody has signed"
-        );
-        Ok(identity)
+        crate::pki::unsigned(&self.cert_dir, "apiserver", names)
     }
-
-    /// What of TLS is spoken.
-    fn limits(&self) -> Result<tls::Limits> {
-        let only_newest = match self.tls_min_version.as_deref() {
-            None | Some("" | "VersionTLS12") => false,
-            Some("VersionTLS13") => true,
-            Some(old @ ("VersionTLS10" | "VersionTLS11")) => {
-                bail!("--tls-min-version {old}: nothing older than TLS 1.2 is spoken here")
-            }
-            Some(other) => bail!("unknown tls version {other:?}"),
-        };
-        let suites = match self.tls_cipher_suites.as_slice() {
-            [] => None,
-            names => {
-                let suites = names.iter().map(|it| suite(it));
-                Some(suites.collect::<Result<_>>()?)
-            }
-        };
-        Ok(tls::Limits { only_newest, suites, without_http2: self.disable_http2_serving })
-    }
-}
-
-/// A suite by the name that upstream gives it.
-fn suite(name: &str) -> Result<CipherSuite> {
-    Ok(match name {
-        "TLS_AES_128_GCM_SHA256" => CipherSuite::TLS13_AES_128_GCM_SHA256,
-        "TLS_AES_256_GCM_SHA384" => CipherSuite::TLS13_AES_256_GCM_SHA384,
-        "TLS_CHACHA20_POLY1305_SHA256" => CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
-        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" => {
-            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
-        }
-        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384" => {
-            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
-        }
-        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305"
-        | "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256" => {
-            CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
-        }
-        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256" => {
-            CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
-        }
-        "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384" => {
-            CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
-        }
-        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305" | "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256" => {
-            CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
-        }
-        other => bail!("--tls-cipher-suites: cipher suite {other} not supported or doesn't exist"),
-    })
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -27,8 +27,8 @@ enum Format {
 }
 
 impl Options {
-    /// Starts the log; once in a process.
-    pub(crate) fn start(&self) -> Result<()> {
+    /// Starts the log, which begins with these warnings; once in a process.
+    pub(crate) fn start(&self, warnings: &[String]) -> Result<()> {
         let ours = match self.verbosity {
             0 | 1 => "warn",
             2 | 3 => "info",
@@ -64,6 +64,9 @@ impl Options {
         match self.log_format {
             Format::Text => log.init(),
             Format::Json => log.json().init(),
+        }
+        for warning in warnings {
+            tracing::warn!("{warning}");
         }
         Ok(())
     }

@@ -37,6 +37,7 @@ mod sni;
 mod startup;
 mod tls;
 mod uninstall;
+mod upstream;
 mod what_if;
 mod why;
 
@@ -64,10 +65,10 @@ enum Command {
     #[command(name = "kube-apiserver", args_override_self = true)]
     ApiServer(Box<kube_apiserver::Options>),
     /// Run a scheduler alone, for an API server elsewhere; also by this name as that of the program.
-    #[command(name = "kube-scheduler")]
+    #[command(name = "kube-scheduler", args_override_self = true)]
     Scheduler(Box<scheduler::Options>),
     /// Run the controllers alone, for an API server elsewhere; also by this name as that of the program.
-    #[command(name = "kube-controller-manager")]
+    #[command(name = "kube-controller-manager", args_override_self = true)]
     ControllerManager(Box<controller_manager::Options>),
     /// Import, list and remove the node's images.
     Image(image::Options),
@@ -108,23 +109,24 @@ fn run() -> anyhow::Result<()> {
     }
     let arguments = std::env::args_os().map(|it| it.to_string_lossy().into_owned()).collect();
     let arguments = flags::by_name(arguments);
-    let mut given = kube_apiserver::flags::Given::default();
-    let arguments = if arguments.get(1).is_some_and(|it| it == kube_apiserver::NAME) {
-        let Some(read) = kube_apiserver::flags::Given::read(&arguments[2..])? else {
+    let alone = arguments.get(1).and_then(|it| upstream::TABLES.iter().find(|t| t.program == it));
+    let mut given = upstream::Given::of(alone.unwrap_or(&upstream::TABLES[0]));
+    let (arguments, told) = if alone.is_some() {
+        if !given.read(&arguments[2..])? {
             println!("Kubernetes {VERSION}");
             return Ok(());
-        };
-        given = read;
-        arguments[..2].iter().cloned().chain(given.arguments()).collect()
+        }
+        let own = arguments[..2].iter().cloned().chain(given.arguments());
+        (own.collect(), given.warnings()?)
     } else {
         flags::expand(arguments, &Options::command())?
     };
     match Options::parse_from(arguments).command {
-        Command::ApiServer(options) => kube_apiserver::run(*options, &given),
-        Command::Server(options) => server::run(*options),
-        Command::Agent(options) => agent::run(*options),
-        Command::Scheduler(options) => scheduler::run(*options),
-        Command::ControllerManager(options) => controller_manager::run(*options),
+        Command::ApiServer(options) => kube_apiserver::run(*options, (&given, &told)),
+        Command::Server(options) => server::run(*options, &told),
+        Command::Agent(options) => agent::run(*options, &told),
+        Command::Scheduler(options) => scheduler::run(*options, &told),
+        Command::ControllerManager(options) => controller_manager::run(*options, &told),
         Command::Image(options) => image::run(&options),
         Command::Datastore(options) => datastore::run(&options),
         Command::Why(options) => why::run(&options),

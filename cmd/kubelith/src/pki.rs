@@ -193,6 +193,31 @@ fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
 }
 
+/// The certificate `NAME.crt` of a directory with its key `NAME.key`, for these names; made where there is none, and signed
+/// by nobody.
+pub(crate) fn unsigned(directory: &Path, name: &str, names: Vec<String>) -> Result<Identity> {
+    let certificate = directory.join(format!("{name}.crt"));
+    let key = directory.join(format!("{name}.key"));
+    if certificate.exists() && key.exists() {
+        let read = |path: &Path| {
+            fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
+        };
+        return Ok(Identity { certificate: read(&certificate)?, key: read(&key)? });
+    }
+    let made = rcgen::generate_simple_self_signed(names)?;
+    let identity = Identity { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() };
+    fs::create_dir_all(directory)
+        .with_context(|| format!("could not make {}", directory.display()))?;
+    write_secret(&key, identity.key.as_bytes())?;
+    write_secret(&certificate, identity.certificate.as_bytes())?;
+    tracing::info!(
+        certificate = %certificate.display(),
+        key = %key.display(),
+        "made a certificate that nobody has signed"
+    );
+    Ok(identity)
+}
+
 /// Writes a file that only its owner can read, all of it or nothing.
 pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = path.with_extension("new");

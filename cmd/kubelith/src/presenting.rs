@@ -12,7 +12,7 @@ use crate::{files, tls};
 
 /// Takes anew what files say, each time that they change, and tells what has changed; where it cannot be used what was taken
 /// before stays.
-fn renew(
+pub(crate) fn renew(
     files: Vec<PathBuf>,
     stop: ShutdownSignal,
     changed: &'static str,

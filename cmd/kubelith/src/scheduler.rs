@@ -1,5 +1,6 @@
 //! The scheduler: in the server's process, and alone as `kube-scheduler`.
 
+mod flags;
 mod pod_resources;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ use crate::server::Signals;
 use crate::serving::Check;
 use crate::startup::Startup;
 use crate::{log, memory, serving};
+pub(crate) use flags::TABLE;
 pub(crate) use pod_resources::Seen;
 
 /// What the scheduler is called, as a user and where it tells of itself.
@@ -242,8 +244,8 @@ fn elect(flags: &ElectionOptions, config: &mut Configuration) -> Result<()> {
 }
 
 /// Runs a scheduler alone until it is told to stop, or has lost its lease.
-pub(crate) fn run(options: Options) -> Result<()> {
-    options.log.start()?;
+pub(crate) fn run(options: Options, warnings: &[String]) -> Result<()> {
+    options.log.start(warnings)?;
     memory::give_back();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(alone(options))

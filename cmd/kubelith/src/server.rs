@@ -125,8 +125,8 @@ pub(crate) enum Part {
 }
 
 /// Runs until it is told to stop.
-pub(crate) fn run(options: Options) -> Result<()> {
-    options.log.start()?;
+pub(crate) fn run(options: Options, warnings: &[String]) -> Result<()> {
+    options.log.start(warnings)?;
     memory::give_back();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(options))
@@ -284,7 +284,7 @@ fn start_engines(
     if options.runs(Part::Controllers) {
         let random = parts.random.as_ref();
         let election = options.manager_election.election(shares_store, random)?;
-        control_plane::start_controllers(parts, &caches, &options.manager, election, features);
+        control_plane::start_controllers(parts, &caches, &options.manager, election, features)?;
     }
     if options.runs(Part::Scheduler) {
         let config = options.scheduler.configuration(shares_store, features)?;

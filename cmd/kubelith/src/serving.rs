@@ -1,19 +1,24 @@
-//! What a part that runs alone tells of itself: health to anybody, metrics to who may read them.
+//! What a part that runs alone tells of itself: health to anybody, the rest to who may read it.
+
+mod access;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use access::{Access, AccessOptions};
 use anyhow::{Context, Result, bail};
-use apimachinery::status::GroupResource;
-use apimachinery::{Status, Value, value};
+use apimachinery::Status;
+use apiserver::Peer;
 use apiserver::query::Query;
 use bytes::Bytes;
-use client::{Client, Resource};
+use client::Client;
 use component_base::health::{self, Found};
 use component_base::{RealClock, ShutdownSignal, metrics as text};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -24,11 +29,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
-use crate::pki::Identity;
-use crate::tls::Serving;
+use crate::pki::{self, Identity};
+use crate::presenting;
+use crate::tls::{LimitOptions, Serving};
 
 /// How many connections there may be at once.
 const MAX_CONNECTIONS: usize = 64;
+/// How many requests a connection may have in flight, where nobody says (upstream's number).
+const MAX_STREAMS: u32 = 250;
+/// How long a client may take to begin.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Flags of serving.
 #[derive(Debug, clap::Args)]
@@ -41,12 +51,25 @@ pub(crate) struct Options {
     /// Port of health and metrics; 0 for none (default: upstream's of this part)
     #[arg(long, value_name = "PORT")]
     secure_port: Option<u16>,
-    /// Certificate of the port, in PEM (default: one that this process makes for itself)
+    /// Certificate of the port, in PEM (default: one that this process makes for itself). Read again when it changes
     #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
     tls_cert_file: Option<PathBuf>,
     /// The certificate's key
     #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
     tls_private_key_file: Option<PathBuf>,
+    /// Where that certificate is kept which this process makes for itself (default: nowhere)
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<PathBuf>,
+    /// How many requests a connection of HTTP/2 may have in flight; 0 for 250
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    http2_max_streams_per_connection: u32,
+    /// Whether profiles may be asked for, below /debug/pprof/
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    profiling: bool,
+    #[command(flatten)]
+    tls: LimitOptions,
+    #[command(flatten)]
+    access: AccessOptions,
 }
 
 /// What is shown of a part.
@@ -94,7 +117,7 @@ impl From<Registry> for Pages {
 }
 
 struct Told {
-    client: Client,
+    access: Access,
     pages: Pages,
     /// What was found of its health.
     found: Found,
@@ -124,40 +147,58 @@ impl Options {
         let listener = TcpListener::bind(address).await.with_context(|| {
             format!("could not listen on {address}; --secure-port gives another, 0 none")
         })?;
-        let tls = Serving::new(&self.identity(part.name)?)?.plain_config()?;
-        let acceptor = TlsAcceptor::from(Arc::new(tls));
-        let found = Found::default();
-        let told = Arc::new(Told { client: client.clone(), pages, found });
-        tokio::spawn(accept(listener, acceptor, told, stop));
+        let certificate = self.certificate(part.name, &stop)?;
+        let access = self.access.start(part, client, certificate, stop.clone()).await?;
+        let pages = Pages { profiling: pages.profiling && self.profiling, ..pages };
+        let told = Arc::new(Told { access, pages, found: Found::default() });
+        let streams = NonZeroU32::new(self.http2_max_streams_per_connection);
+        let streams = streams.map_or(MAX_STREAMS, NonZeroU32::get);
+        tokio::spawn(accept(listener, streams, told, stop));
         Ok(Some(address))
     }
 
-    fn identity(&self, name: &str) -> Result<Identity> {
-        let read = |path: &PathBuf| {
-            std::fs::read_to_string(path)
-                .with_context(|| format!("could not read {}", path.display()))
-        };
-        match (&self.tls_cert_file, &self.tls_private_key_file) {
-            (Some(certificate), Some(key)) => {
-                Ok(Identity { certificate: read(certificate)?, key: read(key)? })
-            }
-            (None, None) => {
-                let names = vec!["localhost".to_owned(), name.to_owned()];
-                let made = rcgen::generate_simple_self_signed(names)?;
-                let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-                Ok(Identity { certificate, key })
-            }
+    /// What is presented.
+    fn certificate(&self, name: &str, stop: &ShutdownSignal) -> Result<Serving> {
+        let files = match (&self.tls_cert_file, &self.tls_private_key_file) {
+            (Some(certificate), Some(key)) => Some([certificate.clone(), key.clone()]),
+            (None, None) => None,
             _ => bail!("--tls-cert-file and --tls-private-key-file belong together"),
+        };
+        let identity = match (&files, &self.cert_dir) {
+            (Some(files), _) => read(files)?,
+            (None, Some(directory)) if !directory.as_os_str().is_empty() => {
+                pki::unsigned(directory, name, names(name))?
+            }
+            (None, _) => {
+                let made = rcgen::generate_simple_self_signed(names(name))?;
+                Identity { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() }
+            }
+        };
+        let certificate = Serving::new(&identity)?.with_limits(self.tls.limits()?);
+        if let Some(files) = files {
+            let following = certificate.clone();
+            let (all, changed) = (files.to_vec(), "the port's certificate has changed");
+            presenting::renew(all, stop.clone(), changed, move || {
+                following.replace(&read(&files)?)
+            });
         }
+        Ok(certificate)
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    told: Arc<Told>,
-    stop: ShutdownSignal,
-) {
+/// Whom a certificate is for that a part makes for itself.
+fn names(part: &str) -> Vec<String> {
+    vec!["localhost".to_owned(), part.to_owned()]
+}
+
+fn read([certificate, key]: &[PathBuf; 2]) -> Result<Identity> {
+    let text = |path: &PathBuf| {
+        std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))
+    };
+    Ok(Identity { certificate: text(certificate)?, key: text(key)? })
+}
+
+async fn accept(listener: TcpListener, streams: u32, told: Arc<Told>, stop: ShutdownSignal) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
@@ -166,36 +207,43 @@ async fn accept(
             () = stop.requested() => return,
         };
         let Ok((stream, _)) = accepted else { continue };
-        let (acceptor, told) = (acceptor.clone(), Arc::clone(&told));
+        let told = Arc::clone(&told);
         tokio::spawn(async move {
             let _permit = permit;
-            serve(stream, acceptor, told).await;
+            serve(stream, streams, told).await;
         });
     }
 }
 
-async fn serve(stream: TcpStream, acceptor: TlsAcceptor, told: Arc<Told>) {
-    let Ok(stream) = acceptor.accept(stream).await else { return };
+async fn serve(stream: TcpStream, streams: u32, told: Arc<Told>) {
+    let acceptor = TlsAcceptor::from(told.access.tls());
+    let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else {
+        return;
+    };
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let client = Arc::new(told.access.client(certificates));
     let service = service_fn(move |request: Request<Incoming>| {
-        let told = Arc::clone(&told);
-        async move { Ok::<_, Infallible>(answer(&told, &request).await) }
+        let (told, client) = (Arc::clone(&told), Arc::clone(&client));
+        async move { Ok::<_, Infallible>(answer(&told, &client.now(), &request).await) }
     });
-    let builder =
+    let mut builder =
         hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
+    builder.http2().max_concurrent_streams(streams);
     // A client that goes away, or speaks something else.
     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(told: &Told, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(told: &Told, client: &Peer, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let path = request.uri().path();
+    let query = request.uri().query().unwrap_or_default();
+    if let Err(status) = told.access.allows(client, request).await {
+        return refused(&status);
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
     }
-    if let Some(health) = health(told, request) {
+    if let Some(health) = health(told, path, query) {
         return health;
-    }
-    if let Err(status) = may_read(told, request, path).await {
-        return refused(&status);
     }
     match path {
         "/metrics" => {
@@ -208,15 +256,15 @@ async fn answer(told: &Told, request: &Request<Incoming>) -> Response<Full<Bytes
             told.pages.resources.as_ref().map_or_else(not_found, |page| metrics(&page()))
         }
         _ => match path.strip_prefix("/debug/pprof/").filter(|_| told.pages.profiling) {
-            Some(below) => profile(below, request.uri().query().unwrap_or_default()).await,
+            Some(below) => profile(below, query).await,
             None => not_found(),
         },
     }
 }
 
 /// What a page of health tells; none where the path is no such page.
-fn health(told: &Told, request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
-    let mut parts = request.uri().path().strip_prefix('/')?.splitn(2, '/');
+fn health(told: &Told, path: &str, query: &str) -> Option<Response<Full<Bytes>>> {
+    let mut parts = path.strip_prefix('/')?.splitn(2, '/');
     let which = parts.next().filter(|it| matches!(*it, "healthz" | "livez" | "readyz"))?;
     let pages = &told.pages;
     let asked = pages.checks.iter().filter(|it| which == "readyz" || !it.of_readiness);
@@ -234,7 +282,7 @@ fn health(told: &Told, request: &Request<Incoming>) -> Option<Response<Full<Byte
             None => return Some(not_found()),
         },
         None => {
-            let query = Query::parse(request.uri().query().unwrap_or_default());
+            let query = Query::parse(query);
             let verbose = query.get("verbose").is_some();
             health::all(which, &checks, query.all("exclude"), verbose)
         }
@@ -282,47 +330,4 @@ fn plain(code: StatusCode, text: &str) -> Response<Full<Bytes>> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
-}
-
-/// Asks the API server who asks, and whether they may. Who has no credentials is `system:anonymous`.
-async fn may_read(told: &Told, request: &Request<Incoming>, path: &str) -> Result<(), Status> {
-    let (user, groups) = who(told, request).await?;
-    let review = value!({
-        "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
-        "spec": {"user": (user.as_str()), "groups": groups, "nonResourceAttributes": {"verb": "get", "path": path}}
-    });
-    let reviews = Resource::built_in("authorization.k8s.io", "subjectaccessreviews");
-    match told.client.create(&reviews, "", &review).await {
-        Ok(answer) if answer.bool_at(&["status", "allowed"]) => Ok(()),
-        Ok(_) => {
-            let why = format!("User {user:?} cannot get path {path:?}");
-            Err(Status::forbidden(GroupResource { group: "", resource: "" }, "", &why))
-        }
-        Err(error) => {
-            tracing::warn!(%error, user, "could not ask what a user may do");
-            Err(Status::internal(format!("Authorization error (user={user}, verb=get)")))
-        }
-    }
-}
-
-/// The name and groups of who asks.
-async fn who(told: &Told, request: &Request<Incoming>) -> Result<(String, Value), Status> {
-    let Some(header) = request.headers().get(AUTHORIZATION) else {
-        return Ok(("system:anonymous".into(), value!(["system:unauthenticated"])));
-    };
-    let token = header.to_str().ok().and_then(|it| it.strip_prefix("Bearer "));
-    let token = token.ok_or_else(Status::unauthorized)?;
-    let review = value!({
-        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}
-    });
-    let reviews = Resource::built_in("authentication.k8s.io", "tokenreviews");
-    let who = told.client.create(&reviews, "", &review).await.map_err(|error| {
-        tracing::warn!(%error, "could not ask who a token is");
-        Status::unauthorized()
-    })?;
-    if !who.bool_at(&["status", "authenticated"]) {
-        return Err(Status::unauthorized());
-    }
-    let user = who.str_at(&["status", "user", "username"]).to_owned();
-    Ok((user, Value::Array(who.items_at(&["status", "user", "groups"]).to_vec())))
 }

@@ -1,5 +1,7 @@
 //! TLS as the cluster's parts speak it: what a server presents, and can replace while it serves; what a client presents.
 
+mod limits;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,12 +20,13 @@ use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{
-    ALL_VERSIONS, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName,
-    RootCertStore, ServerConfig, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
+    ALL_VERSIONS, ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore,
+    ServerConfig, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
 };
 
 use crate::pki::Identity;
 use crate::sni::Named;
+pub(crate) use limits::{LimitOptions, Limits};
 
 /// How often a certificate's end is looked at; it is renewed many days before.
 const LOOK_EVERY: Duration = Duration::from_secs(86_400);
@@ -35,17 +38,6 @@ pub(crate) fn roots(pem: &[u8]) -> Result<RootCertStore> {
         roots.add(certificate?)?;
     }
     Ok(roots)
-}
-
-/// What of TLS a server speaks.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Limits {
-    /// Nothing older than TLS 1.3.
-    pub(crate) only_newest: bool,
-    /// The suites of TLS 1.2, where not all; those of 1.3 are always there.
-    pub(crate) suites: Option<Vec<CipherSuite>>,
-    /// HTTP/1.1 alone.
-    pub(crate) without_http2: bool,
 }
 
 /// A server's certificate, which may be replaced while it serves.
@@ -122,15 +114,7 @@ impl Serving {
         self.config(client_verifier(clients)?)
     }
 
-    /// What a TLS server presents that asks for no certificates.
-    pub(crate) fn plain_config(&self) -> Result<ServerConfig> {
-        Ok(ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(self.clone())))
-    }
-
-    /// The same for the API server, which answers clients whose certificates are no good.
+    /// The same for a server that answers clients whose certificates are no good.
     pub(crate) fn api_server_tls(&self, clients: &str, front_proxies: &str) -> Result<Tls> {
         // Who believes nobody's certificate asks for none.
         let asks = !(clients.trim().is_empty() && front_proxies.trim().is_empty());

@@ -145,7 +145,7 @@ impl Plugin for ResourceQuota {
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
         !attributes.namespace.is_empty()
-            && attributes.subresource.is_empty()
+            && usage::is_charged_for(attributes)
             && attributes.resource != "events"
             && match attributes.operation {
                 Operation::Create => true,

@@ -46,7 +46,9 @@ impl Speaking {
         self.0.store(Arc::new(tls));
     }
 
-    pub(crate) fn now(&self) -> Arc<Tls> {
+    /// As it is now.
+    #[must_use]
+    pub fn now(&self) -> Arc<Tls> {
         self.0.load_full()
     }
 }
@@ -56,7 +58,7 @@ const JUDGED_FOR: Duration = Duration::from_secs(60);
 
 /// Who is at the other end of a connection that may last longer than what makes a certificate good.
 #[derive(Debug)]
-pub(crate) struct Judged {
+pub struct Judged {
     speaking: Speaking,
     certificates: Vec<CertificateDer<'static>>,
     address: Option<IpAddr>,
@@ -64,7 +66,9 @@ pub(crate) struct Judged {
 }
 
 impl Judged {
-    pub(crate) fn new(
+    /// Whoever presented these certificates, leaf first, from this address.
+    #[must_use]
+    pub fn new(
         speaking: Speaking,
         certificates: &[CertificateDer<'_>],
         address: Option<IpAddr>,
@@ -77,7 +81,8 @@ impl Judged {
     }
 
     /// Who it is now.
-    pub(crate) fn now(&self) -> Peer {
+    #[must_use]
+    pub fn now(&self) -> Peer {
         let last = self.last.load();
         let (by, at, peer) = &**last;
         if self.certificates.is_empty() {

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 
 pub use client::ObjectKey;
 pub use metrics::Metrics;
-pub use plan::{Action, Event, Fetch, Plan};
+pub use plan::{Action, Event, Failure, Fetch, Plan};
 pub use runner::{Environment, Runner};
 pub use snapshot::{Snapshot, Typed};
 pub use watches::Watches;
@@ -60,10 +60,10 @@ pub trait Controller: Send + Sync + 'static {
     fn observe(&self, snapshot: &Snapshot, key: &Self::Key) -> Option<Self::Observed>;
 
     /// Told how the last plan went: why it failed, or that it did not.
-    fn applied(&self, _memory: &mut Self::Memory, _failure: Option<&str>) {}
+    fn applied(&self, _memory: &mut Self::Memory, _failure: Option<&Failure>) {}
 
     /// As [`Controller::applied`], with how long all of it took, from seeing the key to the last write.
-    fn timed(&self, memory: &mut Self::Memory, failure: Option<&str>, _took: Duration) {
+    fn timed(&self, memory: &mut Self::Memory, failure: Option<&Failure>, _took: Duration) {
         self.applied(memory, failure);
     }
 

@@ -4,6 +4,7 @@ use apimachinery::Value;
 use client::call::PatchKind;
 use client::events::{EventType, ObjectReference};
 use client::{ObjectKey, Resource};
+use compact_str::CompactString;
 use jiff::Timestamp;
 
 /// A write.
@@ -97,6 +98,25 @@ pub struct Event {
 pub struct Stage {
     /// The writes, carried out side by side.
     pub actions: Vec<PlannedAction>,
+    /// Whether what follows is carried out even if a write of this stage fails; the plan is then tried again all the same.
+    pub goes_on: bool,
+}
+
+/// Why a plan was not carried out whole: the first of its writes that failed, or its own error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The message.
+    pub why: String,
+    /// What was written: the kind of write, and the plural of the resource. None for a plan's own error and for reads.
+    pub of: Option<(&'static str, CompactString)>,
+}
+
+impl Failure {
+    /// Whether a write of this kind (`create`, `update`, `patch`, `delete`) to this resource failed.
+    #[must_use]
+    pub fn is_of(&self, kind: &str, plural: &str) -> bool {
+        self.of.as_ref().is_some_and(|(verb, of)| *verb == kind && of == plural)
+    }
 }
 
 /// A write, with the events that tell of its success or failure.
@@ -148,7 +168,7 @@ impl Fetch {
 /// What is to be done for a key.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
-    /// Writes: side by side inside a stage, stage after stage. The first failure ends the plan.
+    /// Writes: side by side inside a stage, stage after stage. The first failure ends the plan, unless its stage goes on.
     pub stages: Vec<Stage>,
     /// Events that depend on no write.
     pub events: Vec<Event>,

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::gate::Condition;
-use crate::plan::{Action, Event, Fetch, Plan, PlannedAction};
+use crate::plan::{Action, Event, Failure, Fetch, Plan, PlannedAction};
 use crate::queue::Queue;
 use crate::snapshot::Snapshot;
 use crate::watches::{Defined, Watched};
@@ -97,7 +97,7 @@ enum Outcome {
     /// Planned again at this time.
     At(jiff::Timestamp),
     /// Tried again with back-off.
-    Failed(String),
+    Failed(Failure),
 }
 
 impl<C: Controller> Runner<C> {
@@ -213,7 +213,7 @@ impl<C: Controller> Runner<C> {
                     let wait = std::time::Duration::try_from(wait).unwrap_or_default();
                     self.queue.add_at(key.clone(), Instant::now() + wait);
                 }
-                Outcome::Failed(error) => {
+                Outcome::Failed(Failure { why: error, .. }) => {
                     let pause = self.queue.add_failed(key.clone());
                     // A conflict or two is how optimistic writes work; what lasts is for people.
                     if pause < TELL_PAUSE {
@@ -275,7 +275,7 @@ impl<C: Controller> Runner<C> {
                 let outcome = self.apply(key, plan).await;
                 if let Some((memory, _)) = self.memory.lock().get_mut(key) {
                     let failure = match &outcome {
-                        Outcome::Failed(error) => Some(error.as_str()),
+                        Outcome::Failed(failure) => Some(failure),
                         Outcome::Done | Outcome::At(_) => None,
                     };
                     self.controller.timed(memory, failure, begun.elapsed());
@@ -293,11 +293,11 @@ impl<C: Controller> Runner<C> {
                     Ok(found) => {
                         fetched.insert(fetch, found);
                     }
-                    Err(error) => return Outcome::Failed(error.to_string()),
+                    Err(error) => return Outcome::failed(error.to_string()),
                 }
             }
         }
-        Outcome::Failed("the plan asks for live reads again and again".into())
+        Outcome::failed("the plan asks for live reads again and again".into())
     }
 
     async fn fetch(&self, fetch: &Fetch) -> Result<Option<Value>, ClientError> {
@@ -334,30 +334,33 @@ impl<C: Controller> Runner<C> {
     async fn apply(&self, key: &C::Key, plan: Plan) -> Outcome {
         plan.events.iter().for_each(|event| self.record(event, "", ""));
         let lists = self.lists.load(Ordering::Acquire);
+        let mut failure = None;
         for stage in plan.stages {
             let writes: Vec<_> =
                 stage.actions.iter().map(|planned| self.carry_out(planned).boxed()).collect();
             let results: Vec<_> =
                 futures::stream::iter(writes).buffer_unordered(MAX_PARALLEL_WRITES).collect().await;
-            let mut failure = None;
             for result in results {
                 match result {
                     Ok(conditions) => self.remember(key, conditions),
-                    Err((error, conditions)) => {
+                    Err((failed, conditions)) => {
                         self.remember(key, conditions);
-                        failure = failure.or(Some(error));
+                        failure = failure.or(Some(failed));
                     }
                 }
             }
-            if let Some(error) = failure {
-                return Outcome::Failed(error);
+            if !stage.goes_on && failure.is_some() {
+                break;
             }
+        }
+        if let Some(failure) = failure {
+            return Outcome::Failed(failure);
         }
         if self.lists.load(Ordering::Acquire) != lists {
             self.queue.add(key.clone());
         }
         match (plan.error, plan.requeue_at) {
-            (Some(error), _) => Outcome::Failed(error),
+            (Some(error), _) => Outcome::failed(error),
             (None, Some(at)) => Outcome::At(at),
             (None, None) => Outcome::Done,
         }
@@ -377,7 +380,7 @@ impl<C: Controller> Runner<C> {
     async fn carry_out(
         &self,
         planned: &PlannedAction,
-    ) -> Result<Vec<Condition>, (String, Vec<Condition>)> {
+    ) -> Result<Vec<Condition>, (Failure, Vec<Condition>)> {
         let resource = resource_of(&planned.action).clone();
         match self.write(&planned.action).await {
             Ok((answer, condition)) => {
@@ -397,7 +400,8 @@ impl<C: Controller> Runner<C> {
                 } else {
                     Vec::new()
                 };
-                Err((error.to_string(), conditions))
+                let of = Some((verb_of(&planned.action), resource.plural.clone()));
+                Err((Failure { why: error.to_string(), of }, conditions))
             }
         }
     }
@@ -495,6 +499,22 @@ impl<C: Controller> Runner<C> {
     }
 }
 
+impl Outcome {
+    /// Where no write failed.
+    fn failed(why: String) -> Self {
+        Self::Failed(Failure { why, of: None })
+    }
+}
+
+fn verb_of(action: &Action) -> &'static str {
+    match action {
+        Action::Create { .. } | Action::Subresource { .. } => "create",
+        Action::Update { .. } => "update",
+        Action::Patch { .. } => "patch",
+        Action::Delete { .. } | Action::DeleteCollection { .. } => "delete",
+    }
+}
+
 fn resource_of(action: &Action) -> &Resource {
     match action {
         Action::Create { resource, .. }
@@ -510,9 +530,11 @@ fn resource_of(action: &Action) -> &Resource {
 mod tests {
     use async_trait::async_trait;
     use bytes::Bytes;
+    use client::ObjectKey;
     use client::transport::{ResponseStream, Transport, TransportError};
     use component_base::{RealClock, SeededRandom, Shutdown};
-    use http::{Request, Response};
+    use http::{Method, Request, Response};
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::Snapshot;
@@ -575,5 +597,64 @@ mod tests {
         let pods = Resource::built_in("", "pods");
         let found = Runner::new(Nothing, environment).fresh(&pods).await;
         assert_eq!(found, [Condition::Reached(pods, 7)]);
+    }
+
+    /// Refuses updates, takes everything else and writes down what it was.
+    #[derive(Debug, Default)]
+    struct Refusing(Mutex<Vec<Method>>);
+
+    #[async_trait]
+    impl Transport for Refusing {
+        async fn send(
+            &self,
+            request: Request<Bytes>,
+        ) -> Result<Response<ResponseStream>, TransportError> {
+            self.0.lock().push(request.method().clone());
+            let code = if request.method() == Method::PUT { 409 } else { 201 };
+            let body = Bytes::from_static(br#"{"metadata":{"name":"p","resourceVersion":"7"}}"#);
+            let mut response = Response::new(futures::stream::iter([Ok(body)]).boxed());
+            *response.status_mut() = http::StatusCode::from_u16(code).unwrap();
+            Ok(response)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stage_that_goes_on_does_not_keep_what_follows_from_being_done() {
+        for (goes_on, expected) in
+            [(true, vec![Method::PUT, Method::POST]), (false, vec![Method::PUT])]
+        {
+            let transport = Arc::new(Refusing::default());
+            let client = Client::new(Arc::clone(&transport) as Arc<dyn Transport>, "test");
+            let random: Arc<dyn component_base::Random> = Arc::new(SeededRandom::new(1));
+            let stop = Shutdown::new();
+            let environment = Environment {
+                caches: Caches::new(client.clone(), Arc::clone(&random), stop.signal()),
+                client,
+                events: EventRecorder::new("test", "", Arc::new(RealClock), random),
+                clock: Arc::new(RealClock),
+                metrics: crate::Metrics::default(),
+                workers: 1,
+            };
+            let mut plan = Plan::nothing();
+            let sets = Resource::built_in("apps", "replicasets");
+            let object = apimachinery::value!({"metadata": {"name": "s", "namespace": "ns"}});
+            plan.act(Action::Update {
+                resource: sets,
+                subresource: "status",
+                object: object.clone(),
+            });
+            plan.stages[0].goes_on = goes_on;
+            plan.then().act(Action::Create {
+                resource: Resource::built_in("", "pods"),
+                namespace: "ns".into(),
+                object,
+                exists_is_fine: false,
+            });
+            let outcome =
+                Runner::new(Nothing, environment).apply(&ObjectKey::new("ns", "s"), plan).await;
+            let Outcome::Failed(failure) = outcome else { panic!("it did not fail") };
+            assert!(failure.is_of("update", "replicasets") && !failure.is_of("create", "pods"));
+            assert_eq!(*transport.0.lock(), expected);
+        }
     }
 }

@@ -12,7 +12,7 @@ mod sign;
 pub use approve::Approver;
 pub use clean::Cleaner;
 pub use request::Request;
-pub use sign::{CertificateSigner, Signer};
+pub use sign::{CertificateSigner, Signer, Signers};
 
 /// Signs client certificates of nodes.
 const NODE_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";

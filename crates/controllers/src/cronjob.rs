@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use client::ObjectKey;
 use client::indexes::BY_CONTROLLER;
-use controller::{Controller, Plan, Snapshot, Watches};
+use controller::{Controller, Failure, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -81,7 +81,7 @@ impl Controller for CronJobs {
         plan::plan(&observed.cron_job, &observed.jobs, memory, now)
     }
 
-    fn applied(&self, memory: &mut Memory, failure: Option<&str>) {
+    fn applied(&self, memory: &mut Memory, failure: Option<&Failure>) {
         if let (Some(late), None) = (memory.late.take(), failure) {
             self.metrics.skew.observe(late.as_secs_f64());
         }

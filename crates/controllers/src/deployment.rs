@@ -13,7 +13,7 @@ use std::sync::Arc;
 use client::ObjectKey;
 use client::indexes::{BY_CONTROLLER, ORPHANS};
 use client::reflector::StoreChange;
-use controller::{Controller, Plan, Snapshot, Watches};
+use controller::{Controller, Failure, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
@@ -84,10 +84,11 @@ impl Controller for Deployments {
         plan::plan(observed, memory, now)
     }
 
-    fn applied(&self, memory: &mut Memory, failure: Option<&str>) {
+    fn applied(&self, memory: &mut Memory, failure: Option<&Failure>) {
         // A set that is there already is one that the cache does not show yet.
-        let refused = |why: &&str| memory.creating.is_some() && !why.contains("already exists");
-        memory.refused = failure.filter(refused).map(str::to_owned);
+        let refused =
+            |it: &&Failure| it.is_of("create", "replicasets") && !it.why.contains("already exists");
+        memory.refused = failure.filter(refused).map(|it| it.why.clone());
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use apimachinery::Value;
 use client::ObjectKey;
 use client::reflector::{Cached, StoreChange};
-use controller::{Controller, Plan, Snapshot, Watches};
+use controller::{Controller, Failure, Plan, Snapshot, Watches};
 use dynamic_resource_allocation::claim::Given;
 use dynamic_resource_allocation::taint::{Effect, Rule, Taint};
 use dynamic_resource_allocation::{Claim, Slice, Slices};
@@ -153,7 +153,7 @@ impl Controller for DeviceTaintEviction {
         }
     }
 
-    fn applied(&self, memory: &mut Memory, failure: Option<&str>) {
+    fn applied(&self, memory: &mut Memory, failure: Option<&Failure>) {
         if let Some(late) = memory.late.take().filter(|_| failure.is_none()) {
             self.metrics.deletions.inc();
             self.metrics.latency.observe(late.as_secs_f64().max(0.0));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use client::ObjectKey;
 use client::indexes::{BY_SERVICE, service_entry};
 use client::reflector::StoreChange;
-use controller::{Controller, Plan, Snapshot, Watches};
+use controller::{Controller, Failure, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -26,6 +26,18 @@ use crate::trigger::Tracker;
 pub struct EndpointSlices {
     /// What it counts.
     pub metrics: Metrics,
+    /// How many endpoints a slice has at most.
+    pub max_endpoints: MaxEndpoints,
+}
+
+/// How many endpoints a slice has at most, 1 to 1,000 (upstream's `--max-endpoints-per-slice`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxEndpoints(pub usize);
+
+impl Default for MaxEndpoints {
+    fn default() -> Self {
+        Self(100)
+    }
 }
 
 /// The label that names a slice's service.
@@ -48,6 +60,7 @@ pub struct Observed {
     pub zones: std::collections::BTreeMap<String, String>,
     /// The parts of all zones, where the service asks for hints by them.
     parts: Option<topology::Parts>,
+    max_endpoints: usize,
 }
 
 impl Controller for EndpointSlices {
@@ -67,7 +80,7 @@ impl Controller for EndpointSlices {
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
-        let observed = observe(snapshot, key);
+        let observed = observe(snapshot, key, self.max_endpoints);
         if observed.is_none() {
             self.metrics.gone(key);
         }
@@ -80,12 +93,12 @@ impl Controller for EndpointSlices {
         plan
     }
 
-    fn applied(&self, _memory: &mut Tracker, failure: Option<&str>) {
+    fn applied(&self, _memory: &mut Tracker, failure: Option<&Failure>) {
         self.metrics.synced(failure.is_some());
     }
 }
 
-fn observe(snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
+fn observe(snapshot: &Snapshot, key: &ObjectKey, max: MaxEndpoints) -> Option<Observed> {
     let service: Service = snapshot.get(key)?;
     let spec = service.spec.as_ref()?;
     if spec.type_.as_deref() == Some("ExternalName") {
@@ -113,7 +126,8 @@ fn observe(snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
         let nodes = snapshot.store::<Node>().list("");
         topology::parts(nodes.iter().filter_map(|it| topology::NodeFacts::of(it)))
     });
-    Some(Observed { slices: slices.collect(), service, pods, zones, parts })
+    let slices = slices.collect();
+    Some(Observed { slices, service, pods, zones, parts, max_endpoints: max.0 })
 }
 
 /// The services whose hints go by the sizes of zones, where a node changes these.

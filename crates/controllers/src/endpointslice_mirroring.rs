@@ -12,7 +12,7 @@ use apimachinery::Value;
 use client::ObjectKey;
 use client::indexes::{BY_SERVICE, service_entry};
 use client::reflector::StoreChange;
-use controller::{Controller, Plan, Snapshot, Watches};
+use controller::{Controller, Failure, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -26,6 +26,18 @@ pub use metrics::Metrics;
 pub struct EndpointSliceMirroring {
     /// What it counts.
     pub metrics: Metrics,
+    /// How many addresses of a subset are mirrored.
+    pub max_endpoints: MaxEndpoints,
+}
+
+/// How many addresses of a subset are mirrored, 1 to 1,000 (upstream's `--mirroring-max-endpoints-per-subset`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxEndpoints(pub usize);
+
+impl Default for MaxEndpoints {
+    fn default() -> Self {
+        Self(1_000)
+    }
 }
 
 /// This controller, in the label that names who manages a slice.
@@ -87,12 +99,12 @@ impl Controller for EndpointSliceMirroring {
     }
 
     fn plan(&self, observed: &Observed, memory: &mut Memory, _now: Timestamp) -> Plan {
-        let plan = plan::plan(observed, memory);
+        let plan = plan::plan(observed, memory, self.max_endpoints.0);
         self.metrics.planned(observed, &plan, memory.skipped);
         plan
     }
 
-    fn timed(&self, _memory: &mut Memory, _failure: Option<&str>, took: Duration) {
+    fn timed(&self, _memory: &mut Memory, _failure: Option<&Failure>, took: Duration) {
         self.metrics.took(took);
     }
 }

@@ -20,7 +20,7 @@ use client::ObjectKey;
 use client::indexes::{BY_CONTROLLER, ORPHANS};
 use client::pod::Phase;
 use client::reflector::{Cached, StoreChange};
-use controller::{Controller, Plan, Snapshot, Watches};
+use controller::{Controller, Failure, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -122,7 +122,7 @@ impl Controller for Jobs {
         Some(Observed::Job(Box::new(job), pods, groups))
     }
 
-    fn timed(&self, memory: &mut backoff::Failures, failure: Option<&str>, took: Duration) {
+    fn timed(&self, memory: &mut backoff::Failures, failure: Option<&Failure>, took: Duration) {
         if let Some(sync) = memory.sync.take() {
             self.metrics.synced(sync, failure.is_some(), took);
         }

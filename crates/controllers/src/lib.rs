@@ -89,8 +89,8 @@ pub struct Setup {
     pub random: Arc<dyn Random>,
     /// The cluster's authority, as PEM.
     pub root_ca: Arc<str>,
-    /// Signs approved certificate requests; without it they stay as they are.
-    pub authority: Option<Arc<dyn certificates::CertificateSigner>>,
+    /// Sign approved certificate requests.
+    pub authorities: certificates::Signers,
     /// How long what it signs is good at most.
     pub signing_duration: Duration,
     /// Signs tokens that are kept in Secrets; without it such Secrets stay empty.
@@ -109,6 +109,8 @@ pub struct Setup {
     pub legacy_tokens: legacy_tokens::LegacyTokenCleaner,
     /// How volumes are detached.
     pub attach_detach: attach_detach::Options,
+    /// What of others may be set.
+    pub tuning: Tuning,
     /// What they count.
     pub metrics: Metrics,
     /// Which of upstream's features are on.
@@ -121,6 +123,31 @@ pub struct Setup {
     pub tasks: TaskTracker,
     /// When to stop.
     pub stop: ShutdownSignal,
+}
+
+/// What of controllers may be set that need nothing else.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// How many endpoints a slice has.
+    pub max_endpoints: endpointslice::MaxEndpoints,
+    /// How many addresses of Endpoints are mirrored.
+    pub max_mirrored: endpointslice_mirroring::MaxEndpoints,
+    /// How long a count of a quota holds.
+    pub recount: jiff::SignedDuration,
+    /// Whether volumes are made for claims.
+    pub provisions: bool,
+}
+
+impl Default for Tuning {
+    /// Upstream's.
+    fn default() -> Self {
+        Self {
+            max_endpoints: endpointslice::MaxEndpoints::default(),
+            max_mirrored: endpointslice_mirroring::MaxEndpoints::default(),
+            recount: resource_quota::RECOUNT,
+            provisions: true,
+        }
+    }
 }
 
 impl std::fmt::Debug for Setup {
@@ -144,7 +171,7 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, namespace::Namespaces::new(&setup.more, setup.one_server), 10);
     }),
     (resource_quota::ResourceQuotas::NAME, |setup| {
-        start(setup, resource_quota::ResourceQuotas::new(&setup.more), 5);
+        start(setup, resource_quota::ResourceQuotas::new(&setup.more, setup.tuning.recount), 5);
     }),
     // Before those who own it: a set acts on what it is told before that is taken back.
     (replicaset::ReplicaSets::NAME, |setup| start(setup, replicaset::ReplicaSets, 5)),
@@ -160,9 +187,9 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     }),
     (certificates::Approver::NAME, |setup| start(setup, certificates::Approver, 1)),
     (certificates::Signer::NAME, |setup| {
-        if let Some(authority) = &setup.authority {
-            let (authority, longest) = (Arc::clone(authority), setup.signing_duration);
-            start(setup, certificates::Signer { authority, longest }, 1);
+        if !setup.authorities.is_empty() {
+            let (authorities, longest) = (setup.authorities.clone(), setup.signing_duration);
+            start(setup, certificates::Signer { authorities, longest }, 1);
         }
     }),
     (taint_eviction::TaintEviction::NAME, |setup| {
@@ -196,11 +223,22 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     }),
     (endpointslice::EndpointSlices::NAME, |setup| {
         let metrics = setup.metrics.endpointslice.clone();
-        start(setup, endpointslice::EndpointSlices { metrics }, 5);
+        start(
+            setup,
+            endpointslice::EndpointSlices { metrics, max_endpoints: setup.tuning.max_endpoints },
+            5,
+        );
     }),
     (endpointslice_mirroring::EndpointSliceMirroring::NAME, |setup| {
         let metrics = setup.metrics.endpointslice_mirroring.clone();
-        start(setup, endpointslice_mirroring::EndpointSliceMirroring { metrics }, 5);
+        start(
+            setup,
+            endpointslice_mirroring::EndpointSliceMirroring {
+                metrics,
+                max_endpoints: setup.tuning.max_mirrored,
+            },
+            5,
+        );
     }),
     (certificates::Cleaner::NAME, |setup| start(setup, certificates::Cleaner, 1)),
     (serviceaccount_token::ServiceAccountTokens::NAME, |setup| {
@@ -215,7 +253,8 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     }),
     // One worker: what suits one claim may suit the next.
     (persistentvolume_binder::PersistentVolumeBinder::NAME, |setup| {
-        start(setup, persistentvolume_binder::PersistentVolumeBinder, 1);
+        let provisions = setup.tuning.provisions;
+        start(setup, persistentvolume_binder::PersistentVolumeBinder { provisions }, 1);
     }),
     (attach_detach::AttachDetach::NAME, |setup| {
         let (options, metrics) = (setup.attach_detach, setup.metrics.attach_detach.clone());

@@ -29,7 +29,10 @@ const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
 
 /// The controller.
 #[derive(Debug, Clone, Copy)]
-pub struct PersistentVolumeBinder;
+pub struct PersistentVolumeBinder {
+    /// Whether volumes are made for claims (upstream's `--enable-dynamic-provisioning`).
+    pub provisions: bool,
+}
 
 /// What is planned for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,7 +81,9 @@ impl Controller for PersistentVolumeBinder {
 
     fn observe(&self, snapshot: &Snapshot, key: &Key) -> Option<Observed> {
         match key {
-            Key::Claim(key) => claim::observe(snapshot, key).map(Box::new).map(Observed::Claim),
+            Key::Claim(key) => {
+                claim::observe(snapshot, key, self.provisions).map(Box::new).map(Observed::Claim)
+            }
             Key::Volume(name) => volume::observe(snapshot, name).map(Observed::Volume),
         }
     }

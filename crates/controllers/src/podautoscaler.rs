@@ -20,7 +20,7 @@ use std::time::Duration;
 use apimachinery::{Value, labels};
 use client::reflector::StoreChange;
 use client::{ObjectKey, Resource};
-use controller::{Controller, Plan, Snapshot, Watches};
+use controller::{Controller, Failure, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Pod;
@@ -231,13 +231,13 @@ impl Controller for HorizontalPodAutoscalers {
         plan::plan(observed, memory, &self.options, now)
     }
 
-    fn applied(&self, memory: &mut Memory, failure: Option<&str>) {
+    fn applied(&self, memory: &mut Memory, failure: Option<&Failure>) {
         if let Some(written) = &mut memory.written {
-            written.failure = failure.map(str::to_owned);
+            written.failure = failure.map(|it| it.why.clone());
         }
     }
 
-    fn timed(&self, memory: &mut Memory, failure: Option<&str>, took: Duration) {
+    fn timed(&self, memory: &mut Memory, failure: Option<&Failure>, took: Duration) {
         self.applied(memory, failure);
         // Metrics of a look are read side by side: each took as long as all.
         for (kind, went) in std::mem::take(&mut memory.computed) {

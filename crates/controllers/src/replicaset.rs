@@ -10,7 +10,7 @@ use client::ObjectKey;
 use client::indexes::{BY_CONTROLLER, ORPHANS};
 use client::reflector::{Cached, StoreChange};
 use compact_str::CompactString;
-use controller::{Controller, Plan, Snapshot, Watches};
+use controller::{Controller, Failure, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
@@ -77,12 +77,17 @@ impl Controller for ReplicaSets {
         plan::plan(observed, failure.as_deref(), now)
     }
 
-    fn applied(&self, memory: &mut Option<String>, failure: Option<&str>) {
-        *memory = failure.map(str::to_owned);
+    fn applied(&self, memory: &mut Option<String>, failure: Option<&Failure>) {
+        *memory = failure.filter(|it| is_of_pods(it)).map(|it| it.why.clone());
     }
 }
 
 pub(crate) use plan::plan;
+
+/// Whether pods could not be made or taken: what is said in the condition `ReplicaFailure`, as in upstream's `manageReplicas`.
+pub(crate) fn is_of_pods(failure: &Failure) -> bool {
+    failure.is_of("create", "pods") || failure.is_of("delete", "pods")
+}
 
 /// What is seen of a set and its pods.
 pub(crate) fn observe(

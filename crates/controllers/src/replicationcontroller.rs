@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use client::ObjectKey;
 use client::reflector::StoreChange;
-use controller::{Controller, Plan, Snapshot, Watches};
+use controller::{Controller, Failure, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{
     ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus,
@@ -51,8 +51,8 @@ impl Controller for ReplicationControllers {
         replicaset::plan(observed, failure.as_deref(), now)
     }
 
-    fn applied(&self, memory: &mut Option<String>, failure: Option<&str>) {
-        *memory = failure.map(str::to_owned);
+    fn applied(&self, memory: &mut Option<String>, failure: Option<&Failure>) {
+        *memory = failure.filter(|it| replicaset::is_of_pods(it)).map(|it| it.why.clone());
     }
 }
 

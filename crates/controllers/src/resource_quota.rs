@@ -3,7 +3,6 @@
 //!
 //! What a write uses was counted by admission before it was stored. This controller gives back.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use apimachinery::quantity::{Format, Quantity};
@@ -13,18 +12,19 @@ use client::{ObjectKey, Resource};
 use controller::{Action, Controller, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ResourceQuota;
-use quota::{Amounts, add, amounts, in_scope, used_by};
+use quota::{Amounts, Kind, add, amounts, given_up, in_scope, scopes, used_by};
 
 use crate::custom::{self, CustomResources};
 
 /// How long a count holds that nothing has changed (upstream: `--resource-quota-sync-period`): what was refused after
 /// admission had counted it leaves no trace.
-const RECOUNT: SignedDuration = SignedDuration::from_mins(5);
+pub const RECOUNT: SignedDuration = SignedDuration::from_mins(5);
 
 /// Parts of names of what other objects than pods use.
-const OF_OTHERS: [&str; 8] = [
+const OF_OTHERS: [&str; 9] = [
     "count/",
     "storageclass.storage.k8s.io/",
+    ".deviceclass.resource.k8s.io/",
     "requests.storage",
     "services",
     "persistentvolumeclaims",
@@ -39,21 +39,23 @@ pub struct ResourceQuotas {
     /// What is counted.
     resources: Vec<Resource>,
     custom: Arc<CustomResources>,
+    /// How long a count holds.
+    recount: SignedDuration,
 }
 
 impl Default for ResourceQuotas {
     fn default() -> Self {
-        Self { resources: countable(), custom: Arc::default() }
+        Self { resources: countable(), custom: Arc::default(), recount: RECOUNT }
     }
 }
 
 impl ResourceQuotas {
-    /// One that counts these resources too.
+    /// One that counts these resources too, and whose counts hold for so long.
     #[must_use]
-    pub fn new(more: &[Resource]) -> Self {
+    pub fn new(more: &[Resource], recount: SignedDuration) -> Self {
         let mut resources = countable();
         resources.extend(more.iter().filter(|it| it.namespaced).cloned());
-        Self { resources, custom: Arc::default() }
+        Self { resources, custom: Arc::default(), recount }
     }
 }
 
@@ -80,6 +82,8 @@ pub struct Observed {
     quota: Value,
     /// What its namespace uses of what the quota bounds.
     used: Amounts,
+    /// What of it pods use whose end is due.
+    ending: Vec<(Timestamp, Amounts)>,
 }
 
 impl Controller for ResourceQuotas {
@@ -114,20 +118,26 @@ impl Controller for ResourceQuotas {
         let hard = amounts(&quota["spec"]["hard"]);
         let mut used: Amounts =
             hard.keys().map(|name| (name.clone(), Quantity::new(0, Format::DecimalSI))).collect();
+        let mut ending = Vec::new();
         let custom = self.custom.all();
         let custom = custom.iter().filter(|it| it.namespaced);
         for resource in self.resources.iter().chain(custom).filter(|it| bounds(&hard, it)) {
-            let pod = is_pod(resource);
+            let kind = Kind::of(&resource.group, &resource.plural);
             for object in snapshot.store_for(resource).list(&key.namespace) {
                 let object = object.value();
-                if in_scope(pod, &object, &quota) {
+                if in_scope(kind, &object, &quota) {
                     let mut own = used_by(&resource.group, &resource.plural, &object);
                     own.retain(|name, _| hard.contains_key(name));
                     add(&mut used, &own);
+                    let given_up = (kind == Kind::Pod).then(|| given_up(&object)).flatten();
+                    ending.extend(given_up.map(|(end, mut own)| {
+                        own.retain(|name, _| hard.contains_key(name));
+                        (end, own)
+                    }));
                 }
             }
         }
-        Some(Observed { quota, used })
+        Some(Observed { quota, used, ending })
     }
 
     fn plan(&self, observed: &Observed, (): &mut (), now: Timestamp) -> Plan {
@@ -135,11 +145,24 @@ impl Controller for ResourceQuotas {
         let quota = &observed.quota;
         let mut status = value!({"hard": {}, "used": {}});
         let hard = quota["spec"].get("hard").cloned().unwrap_or_else(Value::object);
-        for (name, amount) in &observed.used {
+        let mut used = observed.used.clone();
+        for (end, own) in &observed.ending {
+            if *end >= now {
+                // A moment later than its end.
+                plan.requeue_by(end.saturating_add(SignedDuration::from_secs(1)).unwrap_or(*end));
+                continue;
+            }
+            for (name, amount) in own {
+                if let Some(sum) = used.get_mut(name) {
+                    *sum -= *amount;
+                }
+            }
+        }
+        for (name, amount) in &used {
             status.set_at(&["used", name], amount.to_text());
         }
         status.set_at(&["hard"], hard);
-        plan.requeue_by(now.saturating_add(RECOUNT).unwrap_or(now));
+        plan.requeue_by(now.saturating_add(self.recount).unwrap_or(now));
         if same(&quota["status"], &status) {
             return plan;
         }
@@ -152,10 +175,6 @@ impl Controller for ResourceQuotas {
         });
         plan
     }
-}
-
-fn is_pod(resource: &Resource) -> bool {
-    resource.group.is_empty() && resource.plural == "pods"
 }
 
 /// Whether the amounts are the same, however they are written.
@@ -183,6 +202,9 @@ fn bounds(hard: &Amounts, resource: &Resource) -> bool {
                 || name.contains(".storageclass.storage.k8s.io/")
         }
         ("", plain) => name == plain,
+        ("resource.k8s.io", "resourceclaims") => {
+            name.ends_with(".deviceclass.resource.k8s.io/devices")
+        }
         _ => false,
     };
     hard.keys().any(|name| *name == count || special(name))
@@ -198,27 +220,21 @@ fn given_back(resource: &Resource, change: &StoreChange, snapshot: &Snapshot) ->
     let varies = matches!(
         (resource.group.as_str(), resource.plural.as_str()),
         ("", "pods" | "services" | "persistentvolumeclaims")
+            | ("resource.k8s.io", "resourceclaims")
     );
     if let Some(new) = change.new.as_ref() {
         let used = |it: &client::reflector::Cached| {
             used_by(&resource.group, &resource.plural, &it.value())
         };
-        if !varies || (used(old) == used(new) && scopes(old) == scopes(new)) {
+        let kind = Kind::of(&resource.group, &resource.plural);
+        let same_scopes = || scopes(kind, &old.value()) == scopes(kind, &new.value());
+        if !varies || (used(old) == used(new) && same_scopes()) {
             return Vec::new();
         }
     }
     let name = |hard: &Value| bounds(&amounts(hard), resource);
     let concerned = quotas.iter().filter(|it| name(&it.value()["spec"]["hard"]));
     concerned.map(|it| it.key.clone()).collect()
-}
-
-/// What of a pod scopes look at and that may change.
-fn scopes(pod: &client::reflector::Cached) -> BTreeMap<&'static str, Value> {
-    let value = pod.value();
-    ["activeDeadlineSeconds", "priorityClassName"]
-        .into_iter()
-        .filter_map(|it| Some((it, value.at(&["spec", it])?.clone())))
-        .collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use apimachinery::Value;
 use client::indexes::BY_CONTROLLER;
 use client::reflector::StoreChange;
 use client::{ObjectKey, Resource};
-use controller::{Controller, Fetch, Plan, Snapshot, Watches};
+use controller::{Controller, Failure, Fetch, Plan, Snapshot, Watches};
 use dynamic_resource_allocation::claim::{Consumer, POD_CLAIM_NAME};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -127,7 +127,7 @@ impl Controller for ResourceClaims {
         }
     }
 
-    fn applied(&self, memory: &mut Memory, failure: Option<&str>) {
+    fn applied(&self, memory: &mut Memory, failure: Option<&Failure>) {
         self.metrics.created(std::mem::take(&mut memory.made), failure.is_some());
     }
 }

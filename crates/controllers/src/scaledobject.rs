@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use apimachinery::Value;
 use client::{ObjectKey, Resource};
-use controller::{Controller, Plan, Snapshot, Watches};
+use controller::{Controller, Failure, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use keda::ScaledObject;
@@ -91,7 +91,7 @@ impl Controller for ScaledObjects {
         Some(Observed { object, own, scaled, target, autoscaler, answers: snapshot.answers() })
     }
 
-    fn applied(&self, memory: &mut Memory, failure: Option<&str>) {
+    fn applied(&self, memory: &mut Memory, failure: Option<&Failure>) {
         // What could not be written is planned anew, not a period later.
         if failure.is_some() {
             memory.next = None;

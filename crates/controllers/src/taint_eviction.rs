@@ -9,7 +9,7 @@ use client::events::EventType;
 use client::indexes::BY_NODE;
 use client::reflector::StoreChange;
 use client::{ObjectKey, Resource};
-use controller::{Action, Controller, Plan, Snapshot, Watches};
+use controller::{Action, Controller, Failure, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use prometheus_client::metrics::counter::Counter;
@@ -129,7 +129,7 @@ impl Controller for TaintEviction {
         plan
     }
 
-    fn applied(&self, memory: &mut Memory, failure: Option<&str>) {
+    fn applied(&self, memory: &mut Memory, failure: Option<&Failure>) {
         if let (Some(late), None) = (memory.late.take(), failure) {
             self.metrics.deletions.inc();
             self.metrics.latency.observe(late.as_secs_f64());

@@ -10,7 +10,6 @@ use client::Client;
 use client::transport::Transport;
 use component_base::feature_gates::FeatureGates;
 use component_base::{Clock, Random, RealClock, Shutdown, SystemRandom};
-use controllers::certificates::CertificateSigner;
 use controllers::node_ipam::NodeRanges;
 use controllers::serviceaccount_token::TokenSigner;
 use ipnet::IpNet;
@@ -23,7 +22,6 @@ use crate::control_plane::SecretTokens;
 use crate::gates::{COORDINATED_LEADER_ELECTION, GENERIC_WORKLOAD};
 use crate::http::{Access, HttpTransport};
 use crate::leading::ElectionOptions;
-use crate::pki::Authority;
 use crate::server::Signals;
 use crate::serving::Check;
 use crate::startup::Startup;
@@ -55,12 +53,6 @@ pub(crate) struct Options {
     /// Key that signs the tokens in Secrets; without it no such tokens are made
     #[arg(long, value_name = "FILE")]
     service_account_private_key_file: Option<PathBuf>,
-    /// Authority that signs certificates, in PEM; without it none are signed
-    #[arg(long, value_name = "FILE", requires = "cluster_signing_key_file")]
-    cluster_signing_cert_file: Option<PathBuf>,
-    /// Its key
-    #[arg(long, value_name = "FILE", requires = "cluster_signing_cert_file")]
-    cluster_signing_key_file: Option<PathBuf>,
     /// Whether nodes get ranges of addresses for their pods
     #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
     allocate_node_cidrs: bool,
@@ -83,8 +75,8 @@ pub(crate) struct Options {
 }
 
 /// Runs controllers alone until they are told to stop, or have lost their lease.
-pub(crate) fn run(options: Options) -> Result<()> {
-    options.log.start()?;
+pub(crate) fn run(options: Options, warnings: &[String]) -> Result<()> {
+    options.log.start(warnings)?;
     memory::give_back();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(alone(options))
@@ -98,7 +90,7 @@ async fn alone(options: Options) -> Result<()> {
     let election = election(&options.election, random.as_ref())?;
     let migration = options.migration.migration(NAME)?;
     let access = Access::read(&options.kubeconfig)?.at(options.master.clone());
-    let (authority, tokens) = (options.authority()?, options.tokens()?);
+    let (authorities, tokens) = (options.manager.signers(None)?, options.tokens()?);
     let (root_ca, node_ranges) = (options.root_ca(&access)?, options.node_ranges()?);
     let signals = Signals::catch()?;
     let startup = Startup::begin(NAME);
@@ -134,7 +126,7 @@ async fn alone(options: Options) -> Result<()> {
         random,
         root_ca,
         node_ranges,
-        authority,
+        authorities,
         tokens,
         metrics,
         options: options.manager,
@@ -188,13 +180,6 @@ impl Options {
             Some(path) => Ok(read(path)?.into()),
             None => Ok(access.authority().into()),
         }
-    }
-
-    fn authority(&self) -> Result<Option<Arc<dyn CertificateSigner>>> {
-        let files =
-            self.cluster_signing_cert_file.as_ref().zip(self.cluster_signing_key_file.as_ref());
-        let Some((certificate, key)) = files else { return Ok(None) };
-        Ok(Some(Arc::new(Authority::read(certificate, key)?)))
     }
 
     fn tokens(&self) -> Result<Option<Arc<dyn TokenSigner>>> {

@@ -1,17 +1,19 @@
 //! Flags of the controllers, by upstream's names.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::builder::RangedU64ValueParser;
-use controllers::attach_detach;
+use controllers::certificates::{CertificateSigner, Signers};
 use controllers::legacy_tokens::LegacyTokenCleaner;
 use controllers::node_ipam::NodeRanges;
 use controllers::node_lifecycle::{self, Rates};
 use controllers::pod_gc::PodGc;
-use controllers::podautoscaler;
+use controllers::{Tuning, attach_detach, endpointslice, endpointslice_mirroring, podautoscaler};
 use ipnet::IpNet;
 
+use super::signing::SigningOptions;
 use crate::control_plane::{period, seconds};
 
 /// Upstream's flags of the controller manager, in the server's process and alone.
@@ -19,14 +21,12 @@ use crate::control_plane::{period, seconds};
 #[group(id = "controller-manager")]
 #[command(next_help_heading = "kube-controller-manager")]
 pub(crate) struct ManagerOptions {
-    /// Prefix length of the range that a node gets of an IPv4 range of pods
-    #[arg(
-        long,
-        default_value_t = 24,
-        value_name = "BITS",
-        visible_alias = "node-cidr-mask-size-ipv4"
-    )]
+    /// Prefix length of the range that a node gets, where pods have addresses of one family; 0 for that of the family
+    #[arg(long, default_value_t = 0, value_name = "BITS")]
     node_cidr_mask_size: u8,
+    /// Prefix length of the range that a node gets of an IPv4 range of pods
+    #[arg(long, default_value_t = 24, value_name = "BITS")]
+    node_cidr_mask_size_ipv4: u8,
     /// Prefix length of the range that a node gets of an IPv6 range of pods
     #[arg(long, default_value_t = 64, value_name = "BITS")]
     node_cidr_mask_size_ipv6: u8,
@@ -48,9 +48,8 @@ pub(crate) struct ManagerOptions {
     /// The part of a zone's nodes, three at least, that is not ready where the zone is ill
     #[arg(long, default_value_t = 0.55, value_name = "PART", value_parser = part)]
     unhealthy_zone_threshold: f64,
-    /// How long a certificate that the cluster signs is good at most
-    #[arg(long, default_value = "8760h", value_name = "DURATION", value_parser = seconds)]
-    cluster_signing_duration: i64,
+    #[command(flatten)]
+    signing: SigningOptions,
     /// How many pods that are over may stay; 0 is any number
     #[arg(long, default_value_t = 12_500, value_name = "N")]
     terminated_pod_gc_threshold: usize,
@@ -62,6 +61,21 @@ pub(crate) struct ManagerOptions {
     /// How long a token in a Secret that nobody asked for may be unused before it is invalid, and then deleted
     #[arg(long, default_value = "8760h", value_name = "DURATION", value_parser = seconds)]
     legacy_service_account_token_clean_up_period: i64,
+    /// How many endpoints a slice has at most
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = slice_size())]
+    max_endpoints_per_slice: u32,
+    /// How many addresses of a subset of Endpoints are mirrored at most
+    #[arg(long, default_value_t = 1_000, value_name = "N", value_parser = slice_size())]
+    mirroring_max_endpoints_per_subset: u32,
+    /// How long a count of a quota holds that nothing has changed
+    #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = seconds)]
+    resource_quota_sync_period: i64,
+    /// Whether volumes are made for claims
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    enable_dynamic_provisioning: bool,
+    /// Whether objects go with their owners: the garbage-collector-controller runs
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    enable_garbage_collector: bool,
     #[command(flatten)]
     concurrency: ConcurrencyOptions,
     /// Which controllers run: `*` is every one that upstream has on by default, NAME this one, -NAME not this one
@@ -174,9 +188,20 @@ struct ConcurrencyOptions {
     /// How many admission policies are looked at at once
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = at_least_one())]
     concurrent_validating_admission_policy_status_syncs: u32,
+    /// How many claims of devices are looked at at once
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = at_least_one())]
+    concurrent_resourceclaim_syncs: u32,
+    /// How many pods whose devices are tainted are looked at at once
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = at_least_one())]
+    concurrent_device_taint_eviction_syncs: u32,
     /// How many endpoints whose slices are mirrored are looked at at once
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = at_least_one())]
     mirroring_concurrent_service_endpoint_syncs: u32,
+}
+
+/// Upstream's limits of how many endpoints a slice has.
+fn slice_size() -> RangedU64ValueParser<u32> {
+    RangedU64ValueParser::new().range(1..=1_000)
 }
 
 fn at_least_one() -> RangedU64ValueParser<u32> {
@@ -209,6 +234,8 @@ impl ConcurrencyOptions {
                 "validatingadmissionpolicy-status-controller",
                 self.concurrent_validating_admission_policy_status_syncs,
             ),
+            ("resourceclaim-controller", self.concurrent_resourceclaim_syncs),
+            ("device-taint-eviction-controller", self.concurrent_device_taint_eviction_syncs),
             (
                 "endpointslice-mirroring-controller",
                 self.mirroring_concurrent_service_endpoint_syncs,
@@ -217,6 +244,9 @@ impl ConcurrencyOptions {
         said.into_iter().map(|(name, n)| (name, usize::try_from(n).unwrap_or(1))).collect()
     }
 }
+
+/// The controller that has a switch of its own besides.
+const GARBAGE_COLLECTOR: &str = "garbage-collector-controller";
 
 /// Names of controllers that upstream has and this program has not, each for its reason in docs/gaps.md.
 const NOT_BUILT: &[&str] = &[
@@ -279,9 +309,16 @@ pub(super) fn canonical(name: &str) -> &str {
 impl ManagerOptions {
     /// How nodes get their ranges of these.
     pub(crate) fn node_ranges(&self, cluster: &[IpNet], services: &[IpNet]) -> Result<NodeRanges> {
-        let mask = |range: &IpNet| match range {
-            IpNet::V4(_) => self.node_cidr_mask_size,
-            IpNet::V6(_) => self.node_cidr_mask_size_ipv6,
+        let is_v4 = |range: &IpNet| matches!(range, IpNet::V4(_));
+        if self.node_cidr_mask_size != 0
+            && cluster.iter().map(is_v4).any(|it| it != is_v4(&cluster[0]))
+        {
+            bail!("usage of --node-cidr-mask-size is not allowed with dual-stack clusters");
+        }
+        let mask = |range: &IpNet| match (self.node_cidr_mask_size, range) {
+            (0, IpNet::V4(_)) => self.node_cidr_mask_size_ipv4,
+            (0, IpNet::V6(_)) => self.node_cidr_mask_size_ipv6,
+            (said, _) => said,
         };
         let cluster = cluster.iter().map(|range| (*range, mask(range))).collect();
         Ok(NodeRanges { cluster, reserved: services.to_vec() }.checked()?)
@@ -289,6 +326,9 @@ impl ManagerOptions {
 
     /// Whether a controller runs: the first word on it counts, else that on all (upstream: `IsControllerEnabled`).
     pub(crate) fn enables(&self, name: &str) -> bool {
+        if name == GARBAGE_COLLECTOR && !self.enable_garbage_collector {
+            return false;
+        }
         let own = self.controllers.iter().find_map(|it| match it.strip_prefix('-') {
             Some(off) if canonical(off) == name => Some(false),
             None if canonical(it) == name => Some(true),
@@ -353,7 +393,24 @@ impl ManagerOptions {
     }
 
     pub(super) fn signing_duration(&self) -> std::time::Duration {
-        std::time::Duration::from_secs(self.cluster_signing_duration.unsigned_abs())
+        self.signing.duration()
+    }
+
+    /// Who signs certificates: the authorities of files, and this one where there are none.
+    pub(crate) fn signers(&self, own: Option<&Arc<dyn CertificateSigner>>) -> Result<Signers> {
+        self.signing.signers(own)
+    }
+
+    pub(super) fn tuning(&self) -> Tuning {
+        let size = |said: u32| usize::try_from(said).unwrap_or(usize::MAX);
+        Tuning {
+            max_endpoints: endpointslice::MaxEndpoints(size(self.max_endpoints_per_slice)),
+            max_mirrored: endpointslice_mirroring::MaxEndpoints(size(
+                self.mirroring_max_endpoints_per_subset,
+            )),
+            recount: jiff::SignedDuration::from_secs(self.resource_quota_sync_period),
+            provisions: self.enable_dynamic_provisioning,
+        }
     }
 }
 

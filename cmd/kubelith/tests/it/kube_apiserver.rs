@@ -50,6 +50,12 @@ impl Pki {
         pki.leaf(&ca, "controller-manager", "system:kube-controller-manager", "");
         pki.leaf(&ca, "scheduler", "system:kube-scheduler", "");
         pki.leaf(&ca, "loader", "loader", "");
+        pki.leaf(
+            &pki.authority("another-ca", "another"),
+            "stranger",
+            "kubernetes-admin",
+            "system:masters",
+        );
         let key = KeyPair::generate().unwrap();
         pki.write("sa.key", &key.serialize_pem());
         pki.write("sa.pub", &key.public_key_pem());
@@ -137,6 +143,36 @@ impl Pki {
             "--service-cluster-ip-range=10.96.0.0/12".into(),
             format!("--tls-cert-file={}", file("apiserver.crt")),
             format!("--tls-private-key-file={}", file("apiserver.key")),
+        ]
+        .into()
+    }
+}
+
+impl Pki {
+    /// kubeadm's flags of the controllers, but for the kubeconfig; and some of those that clusters are tuned with.
+    fn manager_flags(&self, port: u16, api: u16) -> Vec<String> {
+        let file = |name: &str| self.path(name);
+        let config = self.kubeconfig("controller-manager", api);
+        [
+            "--allocate-node-cidrs=true".to_owned(),
+            format!("--authentication-kubeconfig={config}"),
+            format!("--authorization-kubeconfig={config}"),
+            "--bind-address=127.0.0.1".into(),
+            format!("--client-ca-file={}", file("ca.crt")),
+            "--cluster-cidr=10.244.0.0/16".into(),
+            "--cluster-name=kubernetes".into(),
+            format!("--cluster-signing-cert-file={}", file("ca.crt")),
+            format!("--cluster-signing-key-file={}", file("ca.key")),
+            "--controllers=*,bootstrapsigner,tokencleaner".into(),
+            format!("--requestheader-client-ca-file={}", file("front-proxy-ca.crt")),
+            format!("--root-ca-file={}", file("ca.crt")),
+            format!("--service-account-private-key-file={}", file("sa.key")),
+            "--service-cluster-ip-range=10.96.0.0/12".into(),
+            "--use-service-account-credentials".into(),
+            format!("--secure-port={port}"),
+            "--node_monitor_period=500ms".into(),
+            "--concurrent-service-syncs".into(),
+            "3".into(),
         ]
         .into()
     }
@@ -233,14 +269,7 @@ fn it_replaces_upstream_s_beside_other_parts() {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         Part(command.spawn().unwrap())
     };
-    let of_manager = [
-        format!("--service-account-private-key-file={}", pki.path("sa.key")),
-        format!("--root-ca-file={}", pki.path("ca.crt")),
-        format!("--cluster-signing-cert-file={}", pki.path("ca.crt")),
-        format!("--cluster-signing-key-file={}", pki.path("ca.key")),
-        "--use-service-account-credentials=true".to_owned(),
-        format!("--secure-port={managers}"),
-    ];
+    let of_manager = pki.manager_flags(managers, port);
     let config = pki.kubeconfig("controller-manager", port);
     let _manager = alone("kube-controller-manager", &config, &of_manager);
     let of_scheduler = [format!("--secure-port={schedulers}")];
@@ -264,9 +293,26 @@ fn it_replaces_upstream_s_beside_other_parts() {
     for name in ["leaderElection", "replicaset-controller", "garbage-collector-controller"] {
         assert!(health.contains(&format!("[+]{name} ok\n")), "{health}");
     }
-    let refused = told(managers, "/metrics");
-    let why = r#""message":"forbidden: User \"system:anonymous\" cannot get path \"/metrics\"","reason":"Forbidden""#;
-    assert!(refused.contains(why), "{refused}");
+    // What flags name is believed by the controllers, what the cluster says by the scheduler.
+    for port in [managers, schedulers] {
+        let refused = |who: &str| {
+            format!(
+                r#""message":"forbidden: User \"{who}\" cannot get path \"/metrics\"","reason":"Forbidden""#
+            )
+        };
+        let anonymous = told(port, "/metrics");
+        assert!(anonymous.contains(&refused("system:anonymous")), "{anonymous}");
+        let loader = told_by(port, "/metrics", &certificate(&pki, "loader"));
+        assert!(loader.contains(&refused("loader")), "{loader}");
+        let admin = told_by(port, "/metrics", &certificate(&pki, "admin"));
+        assert!(admin.contains("\nprocess_start_time_seconds "), "{admin}");
+        let mut proxy = certificate(&pki, "front-proxy-client");
+        proxy.extend(["--header".into(), "X-Remote-User: jane".into()]);
+        let jane = told_by(port, "/metrics", &proxy);
+        assert!(jane.contains(&refused("jane")), "{jane}");
+        let stranger = told_by(port, "/metrics", &certificate(&pki, "stranger"));
+        assert!(stranger.contains(r#""reason":"Unauthorized""#), "{stranger}");
+    }
     // What it was started with is told, and what it is.
     let flags = admin.ask("GET", "/flagz", None);
     assert!(flags.contains("authorization-mode=[Node,RBAC]\n"), "{flags}");
@@ -284,8 +330,20 @@ fn it_replaces_upstream_s_beside_other_parts() {
 
 /// What a part that runs alone says to anybody.
 fn told(port: u16, path: &str) -> String {
+    told_by(port, path, &[])
+}
+
+/// By whom curl is to ask.
+fn certificate(pki: &Pki, name: &str) -> Vec<String> {
+    let file = |kind: &str| pki.path(&format!("{name}.{kind}"));
+    vec!["--cert".into(), file("crt"), "--key".into(), file("key")]
+}
+
+/// What a part that runs alone says where curl is called so.
+fn told_by(port: u16, path: &str, arguments: &[String]) -> String {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--insecure", "--max-time", "30"]);
+    command.args(arguments);
     let output = command.arg(format!("https://127.0.0.1:{port}{path}")).output().unwrap();
     String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr)
 }
@@ -359,6 +417,26 @@ fn what_is_wrong_is_said_as_upstream_says_it() {
     ] {
         let said = with(more);
         assert!(said.contains(expected), "{more:?}: {said}");
+    }
+    // So do the other parts, and those of one process.
+    for (line, expected) in [
+        (
+            "kube-controller-manager --nope",
+            "error: unknown flag: --nope\nSee 'kube-controller-manager --help' for usage.\n",
+        ),
+        (
+            "kube-controller-manager --enable-hostpath-provisioner",
+            "error: --enable-hostpath-provisioner=true: this is not built yet",
+        ),
+        ("kube-scheduler pods", "error: unknown command \"pods\" for \"kube-scheduler\""),
+        (
+            "server --kube-controller-manager-arg=cidr-allocator-type=CloudAllocator",
+            "error: --cidr-allocator-type=CloudAllocator: this is not built yet",
+        ),
+        ("server --kube-scheduler-arg=nope", "error: kube-scheduler has no flag --nope here"),
+    ] {
+        let said = complaint(&line.split(' ').collect::<Vec<_>>());
+        assert!(said.contains(expected), "{line}: {said}");
     }
     let output = kubelith(&["kube-apiserver", "--version"]).output().unwrap();
     assert!(output.status.success());

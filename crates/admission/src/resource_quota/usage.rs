@@ -2,35 +2,40 @@
 
 use apimachinery::Value;
 
-use quota::{Amounts, in_scope, selects, used_by};
+use quota::{Amounts, Kind, in_scope, selects, used_by};
 
 use crate::{Attributes, Operation};
 
 /// Amounts that, where a quota bounds them, every container must say.
-const REQUIRED: [&str; 8] = [
-    "cpu",
-    "memory",
-    "requests.cpu",
-    "requests.memory",
-    "limits.cpu",
-    "limits.memory",
-    "requests.ephemeral-storage",
-    "limits.ephemeral-storage",
-];
+const REQUIRED: [&str; 6] =
+    ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
 
 /// What a write would use.
 pub(super) struct Usage<'u> {
-    pod: bool,
+    kind: Kind,
     object: &'u Value,
     old: Option<&'u Value>,
     now: Amounts,
     before: Amounts,
 }
 
+/// Whether what is written can change what an object uses: the object itself, a resize of a pod, and what a claim of a volume
+/// has got (upstream: the `Handles` of each evaluator).
+pub(super) fn is_charged_for(attributes: &Attributes<'_>) -> bool {
+    match (attributes.group, attributes.resource, attributes.subresource) {
+        (_, _, "") | ("", "pods", "resize") => true,
+        ("", "persistentvolumeclaims", "status") => attributes.operation == Operation::Update,
+        _ => false,
+    }
+}
+
 /// Whether an update can change what an object uses.
 pub(super) fn changes_by_update(attributes: &Attributes<'_>) -> bool {
-    attributes.group.is_empty()
-        && matches!(attributes.resource, "pods" | "services" | "persistentvolumeclaims")
+    matches!(
+        (attributes.group, attributes.resource),
+        ("", "pods" | "services" | "persistentvolumeclaims")
+            | ("resource.k8s.io", "resourceclaims")
+    )
 }
 
 impl<'u> Usage<'u> {
@@ -39,7 +44,7 @@ impl<'u> Usage<'u> {
         let object = &*attributes.object;
         let old = attributes.old.filter(|_| attributes.operation == Operation::Update);
         Self {
-            pod: group.is_empty() && resource == "pods",
+            kind: Kind::of(group, resource),
             object,
             old,
             now: used_by(group, resource, object),
@@ -49,7 +54,7 @@ impl<'u> Usage<'u> {
 
     /// Whether the object counts for a quota.
     pub(super) fn in_scope(&self, quota: &Value) -> bool {
-        in_scope(self.pod, self.object, quota)
+        in_scope(self.kind, self.object, quota)
     }
 
     /// The names of all that the object uses, as quotas bound them.
@@ -59,13 +64,13 @@ impl<'u> Usage<'u> {
 
     /// Whether the object has a scope, as a selector of scopes says.
     pub(super) fn selected(&self, selector: &Value) -> bool {
-        self.pod && selects(self.object, selector)
+        selects(self.kind, self.object, selector)
     }
 
     /// What the write adds to what a quota counts; less than nothing where an update gives back.
     pub(super) fn change(&self, quota: &Value) -> Amounts {
         let mut change = self.now.clone();
-        let counted = self.old.is_some_and(|old| in_scope(self.pod, old, quota));
+        let counted = self.old.is_some_and(|old| in_scope(self.kind, old, quota));
         if counted {
             for (resource, amount) in &self.before {
                 match change.get_mut(resource) {
@@ -81,7 +86,7 @@ impl<'u> Usage<'u> {
 
     /// What containers must say because the quota bounds it, and do not: `limits.cpu for: a,b; memory for: a`.
     pub(super) fn lacking(&self, hard: &Amounts) -> Option<String> {
-        if !self.pod || self.old.is_some() {
+        if self.kind != Kind::Pod || self.old.is_some() {
             return None;
         }
         let spec = &self.object["spec"];

@@ -24,11 +24,46 @@ pub trait CertificateSigner: Send + Sync + Debug {
     fn sign(&self, request: &[u8], usages: &[String], life: Duration) -> Result<String, String>;
 }
 
+/// Who signs for each signer's name that this controller knows; what nobody signs stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Signers {
+    /// Client certificates of users: `kubernetes.io/kube-apiserver-client`.
+    pub client: Option<Arc<dyn CertificateSigner>>,
+    /// Client certificates of nodes: `kubernetes.io/kube-apiserver-client-kubelet`.
+    pub node_client: Option<Arc<dyn CertificateSigner>>,
+    /// Serving certificates of nodes: `kubernetes.io/kubelet-serving`.
+    pub node_serving: Option<Arc<dyn CertificateSigner>>,
+}
+
+impl Signers {
+    /// One authority for all.
+    #[must_use]
+    pub fn all(authority: &Arc<dyn CertificateSigner>) -> Self {
+        let one = || Some(Arc::clone(authority));
+        Self { client: one(), node_client: one(), node_serving: one() }
+    }
+
+    /// Whether there is nothing that they sign.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.client.is_none() && self.node_client.is_none() && self.node_serving.is_none()
+    }
+
+    fn of(&self, signer: &str) -> Option<&Arc<dyn CertificateSigner>> {
+        match signer {
+            CLIENT => self.client.as_ref(),
+            NODE_CLIENT => self.node_client.as_ref(),
+            NODE_SERVING => self.node_serving.as_ref(),
+            _ => None,
+        }
+    }
+}
+
 /// The controller.
 #[derive(Debug, Clone)]
 pub struct Signer {
     /// What signs.
-    pub authority: Arc<dyn CertificateSigner>,
+    pub authorities: Signers,
     /// How long a certificate lives at most (upstream's `--cluster-signing-duration`).
     pub longest: Duration,
 }
@@ -71,7 +106,7 @@ impl Controller for Signer {
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<CertificateSigningRequest> {
         let csr: CertificateSigningRequest = snapshot.get(key)?;
-        let ours = [NODE_CLIENT, NODE_SERVING, CLIENT].contains(&csr.spec.signer_name.as_str());
+        let ours = self.authorities.of(&csr.spec.signer_name).is_some();
         let approved = has_condition(&csr, "Approved") && !has_condition(&csr, "Denied");
         let open = !is_signed(&csr) && !has_condition(&csr, "Failed");
         (ours && approved && open).then_some(csr)
@@ -81,8 +116,10 @@ impl Controller for Signer {
         let asked = csr.spec.expiration_seconds.and_then(|it| u64::try_from(it).ok());
         let life = asked.map_or(self.longest, Duration::from_secs).min(self.longest);
         let usages = csr.spec.usages.as_deref().unwrap_or_default();
-        let signed =
-            refusal(csr).and_then(|()| self.authority.sign(&csr.spec.request.0, usages, life));
+        let Some(authority) = self.authorities.of(&csr.spec.signer_name) else {
+            return Plan::nothing();
+        };
+        let signed = refusal(csr).and_then(|()| authority.sign(&csr.spec.request.0, usages, life));
         let mut object = to_value(csr);
         match signed {
             Ok(pem) => {

@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use super::plan::{MAX_ENDPOINTS, annotation, hints_by_zones};
+use super::plan::{annotation, hints_by_zones};
 use super::{Observed, key_of};
 use crate::owner::to_value;
 
@@ -151,7 +151,7 @@ impl Metrics {
         let totals = Totals {
             endpoints: whole(after.values().map(|it| it.size).sum()),
             slices: whole(after.len()),
-            needed: whole(needed(after.values())),
+            needed: whole(needed(after.values(), observed.max_endpoints)),
             distribution,
         };
         self.replace(&key_of(&service.metadata), Some(totals));
@@ -295,10 +295,10 @@ fn add_endpoints(slice: &Value, to: &mut Endpoints) {
 }
 
 /// How many slices full ones would be.
-fn needed<'a>(slices: impl Iterator<Item = &'a Weight>) -> usize {
+fn needed<'a>(slices: impl Iterator<Item = &'a Weight>, max: usize) -> usize {
     let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
     for slice in slices {
         *groups.entry(&slice.sort).or_default() += slice.size;
     }
-    groups.values().map(|size| size.div_ceil(MAX_ENDPOINTS).max(1)).sum()
+    groups.values().map(|size| size.div_ceil(max.max(1)).max(1)).sum()
 }

@@ -6,7 +6,7 @@ use apimachinery::{Object, Value, value};
 use client::Resource;
 use client::events::EventType;
 use controller::plan::PlannedAction;
-use controller::{Action, Plan};
+use controller::{Action, Event, Plan};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -18,8 +18,6 @@ use crate::owner::{self, Owner, key_of, to_value};
 use crate::pods;
 use crate::trigger::LAST_CHANGE;
 
-/// The most endpoints of a slice (upstream: `--max-endpoints-per-slice`).
-pub(super) const MAX_ENDPOINTS: usize = 100;
 /// The label of slices of headless services.
 const HEADLESS: &str = "service.kubernetes.io/headless";
 /// The annotations that ask for hints by the sizes of zones, which goes before the service's own wish.
@@ -49,7 +47,7 @@ pub(super) fn plan(observed: &Observed, changed: Option<Timestamp>) -> Plan {
     let mut groups: BTreeMap<Group, Vec<Value>> = BTreeMap::new();
     for family in families(service) {
         for pod in &observed.pods {
-            let Some(address) = address(pod, family).filter(|_| counts(service, pod)) else {
+            let Some(address) = address(pod, family).filter(|_| counts(pod)) else {
                 continue;
             };
             let ports = apimachinery::json::to_string(&ports(service, pod));
@@ -81,7 +79,30 @@ pub(super) fn plan(observed: &Observed, changed: Option<Timestamp>) -> Plan {
     }
     hint_by_zones(&mut plan, &round);
     reuse(&mut plan, observed);
+    tell_failures(&mut plan, service);
     plan
+}
+
+/// Says of each write what is told of the service if it fails.
+fn tell_failures(plan: &mut Plan, service: &Service) {
+    let key = key_of(&service.metadata);
+    for planned in plan.stages.iter_mut().flat_map(|it| &mut it.actions) {
+        let what = match &planned.action {
+            Action::Update { object, .. } => {
+                format!("update {} EndpointSlice", object.str_at(&["metadata", "name"]))
+            }
+            Action::Delete { key, .. } => format!("delete {} EndpointSlice", key.name),
+            _ => "create EndpointSlice".to_owned(),
+        };
+        planned.on_failure = vec![Event {
+            about: owner::reference_to("v1", "Service", &service.metadata),
+            kind: EventType::Warning,
+            reason: "FailedToUpdateEndpointSlices",
+            message: format!(
+                "Error updating Endpoint Slices for Service {key}: failed to {what} for Service {key}: {{error}}"
+            ),
+        }];
+    }
 }
 
 /// Whether hints are asked for by the sizes of zones.
@@ -239,14 +260,10 @@ pub(crate) fn publishes_all(service: &Service) -> bool {
     service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses).unwrap_or_default()
 }
 
-/// Whether a pod is an endpoint at all, ready or not.
-fn counts(service: &Service, pod: &Pod) -> bool {
-    let over = matches!(pods::phase(pod), "Succeeded" | "Failed");
-    !over
-        && (pod.metadata.deletion_timestamp.is_none()
-            || pods::is_ready(pod)
-            || publishes_all(service)
-            || pods::phase(pod) == "Running")
+/// Whether a pod is an endpoint at all, ready or not: as long as it is not over, on its way out too (upstream:
+/// `ShouldPodBeInEndpoints`).
+fn counts(pod: &Pod) -> bool {
+    !matches!(pods::phase(pod), "Succeeded" | "Failed")
 }
 
 fn address(pod: &Pod, family: &str) -> Option<String> {
@@ -381,11 +398,12 @@ fn reconcile(
         let still = present.iter().filter_map(take).collect();
         kept.push((slice, still));
     }
+    let max = round.observed.max_endpoints.max(1);
     // What is new fills slices that have room, the fullest first.
     kept.sort_by_key(|(_, endpoints)| std::cmp::Reverse(endpoints.len()));
     let mut new: Vec<Value> = left.into_values().collect();
     for (_, endpoints) in &mut kept {
-        let room = MAX_ENDPOINTS.saturating_sub(endpoints.len()).min(new.len());
+        let room = max.saturating_sub(endpoints.len()).min(new.len());
         endpoints.extend(new.drain(..room));
     }
     let mut first_empty = new.is_empty() && kept.iter().all(|(_, endpoints)| endpoints.is_empty());
@@ -399,7 +417,7 @@ fn reconcile(
     if first_empty {
         create(plan, round, group, Vec::new());
     }
-    for chunk in new.chunks(MAX_ENDPOINTS) {
+    for chunk in new.chunks(max) {
         create(plan, round, group, chunk.to_vec());
     }
 }

@@ -9,22 +9,22 @@ use client::events::{EventType, ObjectReference};
 use controller::{Action, Plan};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-use super::subsets::{self, Group, MAX_ENDPOINTS};
+use super::subsets::{self, Group};
 use super::{MANAGED_BY, MANAGER, Memory, Observed, SERVICE_NAME};
 use crate::owner;
 use crate::trigger::LAST_CHANGE;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-pub(super) fn plan(observed: &Observed, memory: &mut Memory) -> Plan {
+pub(super) fn plan(observed: &Observed, memory: &mut Memory, max: usize) -> Plan {
     let mut plan = Plan::nothing();
     let Some(endpoints) = &observed.endpoints else {
         observed.slices.iter().for_each(|slice| delete(&mut plan, slice));
         return plan;
     };
-    let wanted = subsets::wanted(endpoints);
+    let wanted = subsets::wanted(endpoints, max);
     memory.skipped = wanted.invalid + wanted.surplus;
-    tell(&mut plan, endpoints, &wanted, &mut memory.told);
+    tell(&mut plan, endpoints, (&wanted, max), &mut memory.told);
     let mut existing: BTreeMap<Group, Vec<&Arc<Value>>> = BTreeMap::new();
     for slice in &observed.slices {
         existing.entry(group(slice)).or_default().push(slice);
@@ -33,7 +33,7 @@ pub(super) fn plan(observed: &Observed, memory: &mut Memory) -> Plan {
     let mut made = Vec::new();
     let mut unused = Vec::new();
     for (group, mut members) in wanted.groups {
-        members.truncate(MAX_ENDPOINTS);
+        members.truncate(max);
         let mut slices = existing.remove(&group).unwrap_or_default().into_iter();
         let object = make(endpoints, &group, members);
         match slices.next() {
@@ -67,7 +67,12 @@ fn resource() -> Resource {
 }
 
 /// Tells, once of each version, what cannot be mirrored.
-fn tell(plan: &mut Plan, endpoints: &Value, wanted: &subsets::Wanted, told: &mut String) {
+fn tell(
+    plan: &mut Plan,
+    endpoints: &Value,
+    (wanted, max): (&subsets::Wanted, usize),
+    told: &mut String,
+) {
     let version = endpoints.str_at(&["metadata", "resourceVersion"]);
     if version == told.as_str() {
         return;
@@ -87,7 +92,7 @@ fn tell(plan: &mut Plan, endpoints: &Value, wanted: &subsets::Wanted, told: &mut
     }
     if wanted.surplus > 0 {
         let message = format!(
-            "A max of {MAX_ENDPOINTS} addresses can be mirrored to EndpointSlices per Endpoints subset. {} addresses were skipped",
+            "A max of {max} addresses can be mirrored to EndpointSlices per Endpoints subset. {} addresses were skipped",
             wanted.surplus
         );
         plan.event(about, EventType::Warning, "TooManyAddressesToMirror", message);
@@ -189,7 +194,7 @@ mod tests {
                 endpoints: endpoints.map(parse),
                 slices: slices.iter().map(|it| parse(it)).collect(),
             };
-            let plan = plan(&observed, &mut Memory::default());
+            let plan = plan(&observed, &mut Memory::default(), 1_000);
             let actions = plan.stages.iter().flat_map(|it| &it.actions);
             let mut did: Vec<String> = actions
                 .map(|it| match &it.action {

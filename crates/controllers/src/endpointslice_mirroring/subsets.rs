@@ -5,9 +5,6 @@ use std::net::IpAddr;
 
 use apimachinery::{Object, Value, value};
 
-/// The most addresses of a subset that are mirrored (upstream: `--mirroring-max-endpoints-per-subset`).
-pub(super) const MAX_ENDPOINTS: usize = 1_000;
-
 /// Slices differ by address family and ports.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Group {
@@ -32,7 +29,7 @@ type Members = BTreeMap<String, bool>;
 
 /// Sorts the addresses of Endpoints into groups. Ports that the same addresses have stand together, however the subsets
 /// are written; an address that is not ready somewhere is not ready.
-pub(super) fn wanted(endpoints: &Value) -> Wanted {
+pub(super) fn wanted(endpoints: &Value, max: usize) -> Wanted {
     let mut by_port: BTreeMap<String, Members> = BTreeMap::new();
     for subset in endpoints.items_at(&["subsets"]) {
         let ports: Vec<String> = match subset.items_at(&["ports"]) {
@@ -56,13 +53,13 @@ pub(super) fn wanted(endpoints: &Value) -> Wanted {
     }
     let mut wanted = Wanted::default();
     for (members, ports) in by_members {
-        add(&mut wanted, members, &ports);
+        add(&mut wanted, members, &ports, max);
     }
     wanted
 }
 
 /// Adds the addresses of a subset: those that are ready first.
-fn add(wanted: &mut Wanted, mut members: Vec<(String, bool)>, ports: &[String]) {
+fn add(wanted: &mut Wanted, mut members: Vec<(String, bool)>, ports: &[String], max: usize) {
     members.sort_by_key(|(_, ready)| !ready);
     let ports = ports.iter().filter(|it| !it.is_empty());
     let ports: Value =
@@ -70,7 +67,7 @@ fn add(wanted: &mut Wanted, mut members: Vec<(String, bool)>, ports: &[String]) 
     let ports = apimachinery::json::to_string(&ports);
     let mut added = 0;
     for (text, ready) in members {
-        if added >= MAX_ENDPOINTS {
+        if added >= max {
             wanted.surplus += 1;
             continue;
         }
@@ -127,7 +124,7 @@ mod tests {
     fn addresses_are_grouped_by_family_and_ports() {
         let check = |subsets: &str, expected: &str| {
             let text = format!(r#"{{"subsets":{subsets}}}"#);
-            let wanted = wanted(&apimachinery::json::parse(text.as_bytes()).unwrap());
+            let wanted = wanted(&apimachinery::json::parse(text.as_bytes()).unwrap(), 1_000);
             let mut shown = Vec::new();
             for (group, endpoints) in &wanted.groups {
                 let ports = apimachinery::json::parse(group.ports.as_bytes()).unwrap();

@@ -1,5 +1,6 @@
 //! What is to be done for a job: its status first, then the finalizers of the pods it counts, then pods to make or take.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -58,6 +59,7 @@ pub(super) fn plan(job: &Job, seen: Seen<'_>, failures: &mut Failures, now: Time
     let mut plan = Plan::nothing();
     let Some(spec) = job.spec.as_ref() else { return plan };
     let mine = adopt(&mut plan, job, pods);
+    let mine: Vec<&Pod> = mine.iter().map(AsRef::as_ref).collect();
     if conditions::is_finished(job) {
         for pod in mine.into_iter().filter(|pod| tracking::is_tracked(pod)) {
             plan.act(tracking::release(pod));
@@ -108,8 +110,9 @@ pub(super) fn plan(job: &Job, seen: Seen<'_>, failures: &mut Failures, now: Time
     plan
 }
 
-/// The pods of the job; those are taken in that fit, and let go that do not.
-fn adopt<'j>(plan: &mut Plan, job: &'j Job, pods: &'j [Arc<Pod>]) -> Vec<&'j Pod> {
+/// The pods of the job; those are taken in that fit, and let go that do not. What is taken in counts at once: it is seen as it
+/// will be, with its finalizer.
+fn adopt<'j>(plan: &mut Plan, job: &Job, pods: &'j [Arc<Pod>]) -> Vec<Cow<'j, Pod>> {
     let owner = Owner { api_version: "batch/v1", kind: "Job", metadata: &job.metadata };
     let selector = super::selector(job);
     let deleting = is_deleting(&job.metadata);
@@ -117,13 +120,15 @@ fn adopt<'j>(plan: &mut Plan, job: &'j Job, pods: &'j [Arc<Pod>]) -> Vec<&'j Pod
     for pod in pods.iter().map(AsRef::as_ref) {
         let fits = selector.matches(&pod.metadata);
         match owner::controller_of(&pod.metadata) {
-            Some(_) if fits || deleting => mine.push(pod),
+            Some(_) if fits || deleting => mine.push(Cow::Borrowed(pod)),
             Some(_) => {
                 plan.act(tracking::untracked(owner.release(Resource::of::<Pod>(), &pod.metadata)));
             }
             None if fits && !deleting => {
                 plan.act(tracking::tracked(owner.adopt(Resource::of::<Pod>(), &pod.metadata)));
-                mine.push(pod);
+                let mut pod = pod.clone();
+                pod.metadata.finalizers.get_or_insert_default().push(super::FINALIZER.into());
+                mine.push(Cow::Owned(pod));
             }
             None => {}
         }
@@ -382,6 +387,16 @@ impl<'j> Round<'j> {
         conditions::set(all, told(verdict.last()), now);
         let (kind, reason, message) = if verdict.success {
             status.completion_time = Some(Time(now));
+            if self.spec.completions.is_some_and(|it| status.succeeded.unwrap_or_default() > it) {
+                let (kind, reason) = (EventType::Warning, "TooManySucceededPods");
+                let message = "Too many succeeded pods running after completion count reached";
+                events.push(Event {
+                    about: self.reference(),
+                    kind,
+                    reason,
+                    message: message.into(),
+                });
+            }
             (EventType::Normal, "Completed", "Job completed".to_owned())
         } else {
             (EventType::Warning, failure_reason(reason), message.to_owned())

@@ -33,9 +33,11 @@ pub struct Observed {
     default: Option<Arc<Value>>,
     /// Pods that have it and no node yet.
     pods: Vec<String>,
+    /// Whether volumes are made for claims.
+    provisions: bool,
 }
 
-pub(super) fn observe(snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
+pub(super) fn observe(snapshot: &Snapshot, key: &ObjectKey, provisions: bool) -> Option<Observed> {
     let claim = snapshot.store::<PersistentVolumeClaim>().get(key)?.value();
     let (volumes, classes) =
         (snapshot.store::<PersistentVolume>(), snapshot.store::<StorageClass>());
@@ -50,6 +52,7 @@ pub(super) fn observe(snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> 
         candidates: Vec::new(),
         default: None,
         pods: Vec::new(),
+        provisions,
     };
     if !looks {
         return Some(seen);
@@ -144,6 +147,9 @@ fn choose(observed: &Observed, told: &mut Told<'_>) -> Plan {
         let mut plan = pending(claim);
         told.tell(&mut plan, claim, EventType::Normal, "FailedBinding", message.to_owned());
         return plan;
+    }
+    if !observed.provisions {
+        return Plan::nothing();
     }
     provision(observed, told)
 }
@@ -338,6 +344,7 @@ mod tests {
             class: None,
             default: None,
             pods: Vec::new(),
+            provisions: true,
         }
     }
 

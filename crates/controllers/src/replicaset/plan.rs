@@ -145,7 +145,8 @@ fn delete(plan: &mut Plan, observed: &Observed, surplus: &[&Cached]) {
     }
 }
 
-/// Brings the status up to date, first of all: a failing creation must not hide what is there.
+/// Brings the status up to date, first of all: a failing creation must not hide what is there, and a status that somebody
+/// else has written meanwhile does not keep pods from being made.
 fn status(
     plan: &mut Plan,
     observed: &Observed,
@@ -210,6 +211,7 @@ fn write_first(plan: &mut Plan, observed: &Observed, object: Value) {
         subresource: "status",
         object,
     });
+    first.stages.iter_mut().for_each(|it| it.goes_on = true);
     first.stages.append(&mut plan.stages);
     plan.stages = first.stages;
 }

@@ -304,3 +304,26 @@ fn an_adopted_pod_is_counted_and_one_that_is_let_go_is_not() {
         "0 1",
     );
 }
+
+#[test]
+fn pods_that_have_succeeded_count_in_the_plan_that_takes_them_in() {
+    let parse = |text: &str| apimachinery::json::parse(text.as_bytes()).unwrap();
+    let job: Job = typed(&parse(
+        r#"{"metadata":{"name":"j","uid":"job"},"spec":{"completions":2,"parallelism":2,"backoffLimit":6,
+            "selector":{"matchLabels":{"job":"j"}},"template":{"spec":{}}}}"#,
+    ));
+    let pod = |name: &str| {
+        let text = format!(
+            r#"{{"metadata":{{"name":"{name}","uid":"{name}","labels":{{"job":"j"}}}},"status":{{"phase":"Succeeded"}}}}"#
+        );
+        Arc::new(typed(&parse(&text)))
+    };
+    let pods = [pod("a"), pod("b"), pod("c")];
+    let seen = Seen { pods: &pods, groups: None };
+    let plan = plan(&job, seen, &mut Failures::default(), Timestamp::UNIX_EPOCH);
+    let actions = || plan.stages.iter().flat_map(|it| &it.actions);
+    let made = actions().filter(|it| matches!(it.action, Action::Create { .. })).count();
+    let patched = actions().filter(|it| matches!(it.action, Action::Patch { .. })).count();
+    // Each is taken in, and let go once it is counted.
+    assert_eq!((made, patched), (0, 6));
+}
