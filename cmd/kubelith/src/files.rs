@@ -57,7 +57,13 @@ fn watch(files: &[PathBuf]) -> BoxStream<'static, ()> {
         let inotify = Inotify::init()?;
         let mask = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::CREATE;
         for file in files {
-            inotify.watches().add(file.parent().unwrap_or(Path::new("/")), mask)?;
+            // The directory of a bare name is where the process is.
+            let directory = match file.parent() {
+                Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+                Some(parent) => parent,
+                None => Path::new("/"),
+            };
+            inotify.watches().add(directory, mask)?;
         }
         let events = inotify.into_event_stream(vec![0; EVENT_BYTES])?;
         Ok(events.map(drop).boxed())

@@ -246,6 +246,9 @@ impl Webhooks {
                 "failed to call webhook: couldn't get version/kind; json parse error: {error}"
             ))
         })?;
+        if let Some(why) = review::unlike(version, &answer) {
+            return Err(invalid(format!("failed to call webhook: {why}")));
+        }
         let answer = review::read((version, &uid, &hook.name), self.kind == "admit", &answer)
             .map_err(|why| invalid(format!("received invalid webhook response: {why}")))?;
         Ok(answer)

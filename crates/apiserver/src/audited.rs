@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::Server;
 use crate::body::Body;
+use crate::error;
 use crate::exchange::{Exchange, RequestBody};
 use crate::request::RequestInfo;
 
@@ -278,9 +279,7 @@ pub(crate) async fn begin(server: &Arc<Server>, exchange: &mut Exchange) -> Resu
     let Some((mut event, decision)) = event(server, audit, exchange) else { return Ok(()) };
     if !audit.process(&mut event, &decision).await {
         audit.rejected();
-        let uri = apimachinery::field::quote(&event.request_uri);
-        let message = format!("Internal Server Error: {uri}: failed to store audit event");
-        return Err(Status { code: 500, message, ..Status::default() });
+        return Err(error::in_plain(&exchange.parts.uri, "failed to store audit event"));
     }
     let (audit, event) = (Arc::clone(audit), Mutex::new(Some(event)));
     exchange.audit = Some(Arc::new(Audited { audit, decision, event }));
@@ -331,6 +330,11 @@ pub(crate) fn authorized(exchange: &mut Exchange, decision: &auth::Decision) {
     let (said, reason) = match decision {
         auth::Decision::Allow(reason) => ("allow", reason),
         auth::Decision::Deny(reason) | auth::Decision::NoOpinion(reason) => ("forbid", reason),
+        auth::Decision::Failed { .. } => {
+            let reason = "internal error".to_owned();
+            exchange.annotations.insert("authorization.k8s.io/reason".into(), reason);
+            return;
+        }
     };
     exchange.annotations.insert("authorization.k8s.io/decision".into(), said.into());
     exchange.annotations.insert("authorization.k8s.io/reason".into(), reason.clone());

@@ -38,6 +38,21 @@ pub(crate) fn general(error: &StorageError) -> Status {
     }
 }
 
+/// What failures begin with that are told as plain text, whatever the client accepts: none of the API's own.
+const IN_PLAIN: &str = "Internal Server Error: ";
+
+/// 500 where nobody could find out whether a request may be answered (upstream: `responsewriters.InternalError`).
+pub(crate) fn in_plain(uri: &http::Uri, why: &str) -> Status {
+    let uri = uri.path_and_query().map_or(uri.path(), http::uri::PathAndQuery::as_str);
+    let uri = apimachinery::field::quote(uri);
+    Status { code: 500, message: format!("{IN_PLAIN}{uri}: {why}"), ..Status::default() }
+}
+
+/// Whether a failure is one of [`in_plain`].
+pub(crate) fn is_in_plain(status: &Status) -> bool {
+    status.code == 500 && status.reason.is_empty() && status.message.starts_with(IN_PLAIN)
+}
+
 /// 410: a list at a revision that is not kept any more.
 pub(crate) fn too_old() -> Status {
     Status::expired("The resourceVersion for the provided list is too old.")

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::Server;
 use crate::audited;
 use crate::deadline;
+use crate::error;
 use crate::exchange::Exchange;
 use crate::fairness::{self, Step};
 use crate::impersonation;
@@ -291,7 +292,7 @@ fn authorization<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Ver
     let attributes = request_attributes(exchange);
     let began = Instant::now();
     if let Some(decision) = server.access.authorizer.decide(&attributes) {
-        let refused = refused(&attributes, &decision);
+        let refused = refused(&attributes, &exchange.parts.uri, &decision);
         server.access.metrics.authorized(&decision, began.elapsed());
         audited::authorized(exchange, &decision);
         return Verdict::Now(refused);
@@ -299,17 +300,22 @@ fn authorization<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Ver
     Verdict::Later(Box::pin(async move {
         let attributes = request_attributes(exchange);
         let decision = server.access.authorizer.ask(&attributes).await;
-        let refused = refused(&attributes, &decision);
+        let refused = refused(&attributes, &exchange.parts.uri, &decision);
         server.access.metrics.authorized(&decision, began.elapsed());
         audited::authorized(exchange, &decision);
         refused
     }))
 }
 
-fn refused(attributes: &Attributes<'_>, decision: &Decision) -> Result<(), Status> {
+fn refused(
+    attributes: &Attributes<'_>,
+    uri: &http::Uri,
+    decision: &Decision,
+) -> Result<(), Status> {
     match decision {
         Decision::Allow(_) => Ok(()),
         Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(attributes, reason)),
+        Decision::Failed { why, .. } => Err(error::in_plain(uri, why)),
     }
 }
 

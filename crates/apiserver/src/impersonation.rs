@@ -216,7 +216,9 @@ impl Check<'_> {
         };
         match self.authorizer.authorize(asked).await {
             Decision::Allow(_) => Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(asked, &reason)),
+            Decision::Deny(why) | Decision::NoOpinion(why) | Decision::Failed { why, .. } => {
+                Err(refusal(asked, &why))
+            }
         }
     }
 

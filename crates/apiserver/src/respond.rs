@@ -13,6 +13,7 @@ use http::{HeaderMap, Response, StatusCode};
 
 use crate::Server;
 use crate::body::Body;
+use crate::error;
 use crate::exchange::Exchange;
 use crate::listing::{self, Listing};
 use crate::negotiate::{Encoding, Form, Include, Transform};
@@ -80,6 +81,12 @@ pub(crate) fn turned_away(status: &Status) -> Response<Body> {
 
 /// A failure, in the form the client accepts.
 pub(crate) fn failure(exchange: &Exchange, status: &Status) -> Response<Body> {
+    if error::is_in_plain(status) {
+        let mut response = text(status.code, format!("{}\n", status.message));
+        let nosniff = HeaderValue::from_static("nosniff");
+        response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, nosniff);
+        return response;
+    }
     let form = Form { transform: Transform::None, ..crate::negotiate::plain(exchange) };
     let mut response = if form.encoding == Encoding::Json && !form.pretty {
         let mut text = status.to_json();

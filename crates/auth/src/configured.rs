@@ -259,8 +259,8 @@ impl Counted {
         let [allowed, denied] = &self.counters;
         match decision {
             Decision::Allow(_) => drop(allowed.inc()),
-            Decision::Deny(_) => drop(denied.inc()),
-            Decision::NoOpinion(_) => {}
+            Decision::Deny(_) | Decision::Failed { denies: true, .. } => drop(denied.inc()),
+            Decision::NoOpinion(_) | Decision::Failed { denies: false, .. } => {}
         }
     }
 }

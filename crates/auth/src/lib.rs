@@ -153,6 +153,13 @@ pub enum Decision {
     Deny(String),
     /// Not known here; the reason is shown if nobody allows.
     NoOpinion(String),
+    /// It could not be told, and why: no refusal, but a failure of the server, unless somebody else allows.
+    Failed {
+        /// What went wrong.
+        why: String,
+        /// Nobody else is asked.
+        denies: bool,
+    },
 }
 
 impl Decision {
@@ -167,6 +174,7 @@ impl Decision {
     pub fn reason(&self) -> &str {
         match self {
             Self::Allow(reason) | Self::Deny(reason) | Self::NoOpinion(reason) => reason,
+            Self::Failed { why, .. } => why,
         }
     }
 }

@@ -212,7 +212,7 @@ struct All {
     users: Family<User, Counter>,
     authorizations: Family<Result, Counter>,
     authorization_durations: Histograms<Result>,
-    authorized: Ends<3>,
+    authorized: Ends<4>,
     decisions: Family<Decided, Counter>,
     webhook_durations: Histograms<Webhook>,
     webhooks: Family<Webhook, Counter>,
@@ -267,7 +267,7 @@ impl Metrics {
         let (attempts, attempt_durations) = (Family::default(), usual());
         let (authorizations, authorization_durations) = (Family::default(), usual());
         let results = ["success", "failure", "error"];
-        let decisions = ["allowed", "denied", "no-opinion"];
+        let decisions = ["allowed", "denied", "no-opinion", "error"];
         Self(Arc::new(All {
             id_hash: hash(server),
             attempted: Ends::new(results, &attempts, &attempt_durations),
@@ -478,6 +478,7 @@ impl Metrics {
             crate::Decision::Allow(_) => 0,
             crate::Decision::Deny(_) => 1,
             crate::Decision::NoOpinion(_) => 2,
+            crate::Decision::Failed { .. } => 3,
         };
         self.0.authorized.count(index, took);
     }

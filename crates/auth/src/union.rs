@@ -11,30 +11,57 @@ use crate::{Attributes, Authorizer, Decision, Rules, UserInfo};
 #[derive(Debug, Clone, Default)]
 pub struct Union(pub Vec<Arc<dyn Authorizer>>);
 
+/// What was heard of those who decide nothing.
+#[derive(Debug, Default)]
+struct Heard {
+    reasons: Vec<String>,
+    failures: Vec<String>,
+}
+
+impl Heard {
+    /// The decision, where this is one.
+    fn says(&mut self, decision: Decision) -> Option<Decision> {
+        match decision {
+            Decision::NoOpinion(reason) if reason.is_empty() => {}
+            Decision::NoOpinion(reason) => self.reasons.push(reason),
+            Decision::Failed { why, denies: false } => self.failures.push(why),
+            Decision::Allow(_) | Decision::Deny(_) => return Some(decision),
+            Decision::Failed { denies: true, .. } => return Some(decision),
+        }
+        None
+    }
+
+    /// Nobody has decided.
+    fn nothing(self) -> Decision {
+        match self.failures.as_slice() {
+            [] => Decision::NoOpinion(self.reasons.join("\n")),
+            [why] => Decision::Failed { why: why.clone(), denies: false },
+            // As Go writes several errors.
+            many => Decision::Failed { why: format!("[{}]", many.join(", ")), denies: false },
+        }
+    }
+}
+
 impl Authorizer for Union {
     fn decide(&self, attributes: &Attributes<'_>) -> Option<Decision> {
-        let mut reasons: Vec<String> = Vec::new();
+        let mut heard = Heard::default();
         for authorizer in &self.0 {
-            match authorizer.decide(attributes)? {
-                Decision::NoOpinion(reason) if reason.is_empty() => {}
-                Decision::NoOpinion(reason) => reasons.push(reason),
-                decision @ (Decision::Allow(_) | Decision::Deny(_)) => return Some(decision),
+            if let Some(decision) = heard.says(authorizer.decide(attributes)?) {
+                return Some(decision);
             }
         }
-        Some(Decision::NoOpinion(reasons.join("\n")))
+        Some(heard.nothing())
     }
 
     fn ask<'a>(&'a self, attributes: &'a Attributes<'a>) -> BoxFuture<'a, Decision> {
         Box::pin(async move {
-            let mut reasons: Vec<String> = Vec::new();
+            let mut heard = Heard::default();
             for authorizer in &self.0 {
-                match authorizer.authorize(attributes).await {
-                    Decision::NoOpinion(reason) if reason.is_empty() => {}
-                    Decision::NoOpinion(reason) => reasons.push(reason),
-                    decision @ (Decision::Allow(_) | Decision::Deny(_)) => return decision,
+                if let Some(decision) = heard.says(authorizer.authorize(attributes).await) {
+                    return decision;
                 }
             }
-            Decision::NoOpinion(reasons.join("\n"))
+            heard.nothing()
         })
     }
 

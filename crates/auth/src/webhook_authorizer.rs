@@ -30,10 +30,10 @@ pub struct WebhookAuthorizer {
 enum Concerned {
     /// It is.
     Yes,
-    /// It is not, or nobody can tell and others are asked.
-    No(String),
-    /// Nobody can tell, and nothing is allowed then.
-    Denied(String),
+    /// It is not.
+    No,
+    /// Nobody can tell.
+    Failed(String),
 }
 
 impl WebhookAuthorizer {
@@ -49,11 +49,7 @@ impl WebhookAuthorizer {
     }
 
     fn failed(&self, why: String) -> Decision {
-        if self.configuration.denies_on_failure {
-            Decision::Deny(why)
-        } else {
-            Decision::NoOpinion(why)
-        }
+        Decision::Failed { why, denies: self.configuration.denies_on_failure }
     }
 
     /// Whether all conditions hold. One that does not is an answer whatever the others say.
@@ -75,7 +71,7 @@ impl WebhookAuthorizer {
             match expressions::eval((&expressions::REQUEST, "request"), program, &seen) {
                 Ok(value) if value.as_bool() == Some(false) => {
                     self.metrics.excluded(&self.name);
-                    return Concerned::No(String::new());
+                    return Concerned::No;
                 }
                 Ok(_) => {}
                 Err(why) => errors.push(format!("cel evaluation error: {why}")),
@@ -87,10 +83,7 @@ impl WebhookAuthorizer {
             many => format!("[{}]", many.join(", ")),
         };
         self.metrics.condition_failed(&self.name);
-        match self.failed(why) {
-            Decision::Deny(why) => Concerned::Denied(why),
-            Decision::NoOpinion(why) | Decision::Allow(why) => Concerned::No(why),
-        }
+        Concerned::Failed(why)
     }
 
     async fn fetch(&self, spec: Value, key: Vec<u8>) -> Decision {
@@ -122,8 +115,9 @@ impl WebhookAuthorizer {
         let reason = status.str_at(&["reason"]).to_owned();
         let decision = match (denied, allowed) {
             (true, true) => {
+                // That is no answer, whatever is said of failures (upstream: `Authorize`).
                 let why = "webhook subject access review returned both allow and deny response";
-                return Decision::Deny(format!("{why}: {reason}"));
+                return Decision::Failed { why: why.to_owned(), denies: true };
             }
             (true, false) => Decision::Deny(reason),
             (false, true) => Decision::Allow(reason),
@@ -222,8 +216,8 @@ impl Authorizer for WebhookAuthorizer {
     fn decide(&self, attributes: &Attributes<'_>) -> Option<Decision> {
         let spec = spec(attributes);
         match self.concerned(&spec) {
-            Concerned::No(why) => return Some(Decision::NoOpinion(why)),
-            Concerned::Denied(why) => return Some(Decision::Deny(why)),
+            Concerned::No => return Some(Decision::NoOpinion(String::new())),
+            Concerned::Failed(why) => return Some(self.failed(why)),
             Concerned::Yes => {}
         }
         self.known.get(&json::to_vec(&spec))

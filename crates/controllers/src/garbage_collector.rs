@@ -239,6 +239,10 @@ impl Kinds {
         };
         let store = snapshot.store_for(&resource);
         let is_anywhere = || store.list("").iter().any(|it| it.uid == uid);
+        let is_elsewhere = || {
+            let all = store.list("");
+            all.iter().any(|it| it.uid == uid && it.key.namespace != dependent.namespace)
+        };
         if resource.namespaced && dependent.namespace.is_empty() {
             // Nothing of a namespace can own what is in none: it is not known what such a reference means.
             return Owner::Misplaced { exists: is_anywhere() };
@@ -256,7 +260,8 @@ impl Kinds {
             Some(Some(value)) if value.str_at(&["metadata", "uid"]) == uid => {
                 Owner::Present { waits: plan::waits(value) }
             }
-            Some(_) if fetch.resource.namespaced && is_anywhere() => Owner::Elsewhere,
+            // By another name in the same namespace it is not told, as upstream does not.
+            Some(_) if fetch.resource.namespaced && is_elsewhere() => Owner::Elsewhere,
             Some(_) => Owner::Gone,
             None => Owner::Unknown(fetch),
         }

@@ -54,10 +54,10 @@ impl Metrics {
 
 const NO_EXECUTE: &str = "NoExecute";
 
-/// What is remembered of a pod: since when its time runs, and until when it may stay.
+/// What is remembered of a pod: until when it may stay.
 #[derive(Debug, Default)]
 pub struct Memory {
-    leave: Option<(Timestamp, Timestamp)>,
+    leave: Option<Timestamp>,
     /// How late it is being evicted.
     late: Option<SignedDuration>,
 }
@@ -104,22 +104,16 @@ impl Controller for TaintEviction {
                 cancel(&mut plan, pod, memory);
                 return plan;
             }
+            Stay::No => {
+                if memory.leave.is_some_and(|until| now < until) {
+                    cancel(&mut plan, pod, memory);
+                }
+                SignedDuration::ZERO
+            }
             Stay::Seconds(seconds) => SignedDuration::from_secs(seconds),
         };
-        let until = match memory.leave {
-            // A time that runs already is only ever shortened.
-            Some((since, until)) if since.saturating_add(stay).unwrap_or(now) < until => {
-                let sooner = since.saturating_add(stay).unwrap_or(now);
-                memory.leave = Some((since, sooner));
-                sooner
-            }
-            Some((_, until)) => until,
-            None => {
-                let until = now.saturating_add(stay).unwrap_or(now);
-                memory.leave = Some((now, until));
-                until
-            }
-        };
+        // A time that runs already goes on as it is, whatever is tolerated for how long (upstream: `processPodOnNode`).
+        let until = *memory.leave.get_or_insert(now.saturating_add(stay).unwrap_or(now));
         if now < until {
             plan.requeue_by(until);
         } else {
@@ -174,6 +168,8 @@ fn no_execute(node: &Value) -> Vec<Taint> {
 /// How long a pod may stay.
 #[derive(Debug, PartialEq, Eq)]
 enum Stay {
+    /// It does not tolerate a taint.
+    No,
     Forever,
     Seconds(i64),
 }
@@ -184,7 +180,7 @@ fn stay(taints: &[Taint], pod: &Pod) -> Stay {
     let mut shortest: Option<i64> = None;
     for taint in taints {
         let Some(toleration) = tolerations.iter().find(|it| tolerates(it, taint)) else {
-            return Stay::Seconds(0);
+            return Stay::No;
         };
         if let Some(seconds) = toleration.toleration_seconds {
             let seconds = seconds.max(0);
@@ -242,14 +238,14 @@ mod tests {
             r#"[{"key":"k","value":"v","effect":"NoExecute"},{"key":"l","effect":"NoExecute"}]"#;
         check("[]", "[]", Stay::Forever);
         check(r#"[{"key":"k","effect":"NoSchedule"}]"#, "[]", Stay::Forever);
-        check(one, "[]", Stay::Seconds(0));
+        check(one, "[]", Stay::No);
         check(one, r#"[{"operator":"Exists"}]"#, Stay::Forever);
-        check(one, r#"[{"key":"k","value":"w"}]"#, Stay::Seconds(0));
-        check(one, r#"[{"key":"k","value":"v","effect":"NoSchedule"}]"#, Stay::Seconds(0));
+        check(one, r#"[{"key":"k","value":"w"}]"#, Stay::No);
+        check(one, r#"[{"key":"k","value":"v","effect":"NoSchedule"}]"#, Stay::No);
         check(one, r#"[{"key":"k","value":"v","tolerationSeconds":7}]"#, Stay::Seconds(7));
         check(one, r#"[{"key":"k","value":"v","tolerationSeconds":-7}]"#, Stay::Seconds(0));
         let both = r#"[{"key":"k","operator":"Exists","tolerationSeconds":7},{"key":"l","operator":"Exists","tolerationSeconds":3}]"#;
         check(two, both, Stay::Seconds(3));
-        check(two, r#"[{"key":"k","operator":"Exists"}]"#, Stay::Seconds(0));
+        check(two, r#"[{"key":"k","operator":"Exists"}]"#, Stay::No);
     }
 }

@@ -196,6 +196,8 @@ pub struct PodLite {
     pub node: CompactString,
     /// Its priority.
     pub priority: i32,
+    /// Its generation.
+    pub generation: i64,
     /// Whether it is being deleted.
     pub terminating: bool,
     /// Its labels.
@@ -232,6 +234,7 @@ impl PodLite {
                 .i64_at(&["priority"])
                 .and_then(|it| i32::try_from(it).ok())
                 .unwrap_or_default(),
+            generation: metadata.i64_at(&["generation"]).unwrap_or_default(),
             terminating: !metadata.str_at(&["deletionTimestamp"]).is_empty(),
             requests: Arc::new(PodRequests::of(pod)),
             started: started.and_then(|it| i64::try_from(it.as_nanosecond()).ok()),

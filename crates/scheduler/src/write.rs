@@ -541,7 +541,7 @@ impl Writer {
         let now = time::format_time(self.clock.now());
         let patch = value!({"metadata": {"uid": (victim.uid.as_str())}, "status": {"conditions": [{
             "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
-            "message": message, "lastTransitionTime": now
+            "message": message, "observedGeneration": (victim.generation), "lastTransitionTime": now
         }]}});
         let pods = Resource::built_in("", "pods");
         let kind = PatchKind::Strategic;

@@ -54,7 +54,10 @@ impl Dir {
         let names = self.names()?;
         if !names.iter().any(|name| name == VERSION_FILE) {
             if names.iter().any(|name| parse(SEGMENT_PREFIX, name).is_some()) {
-                return Err(self.corrupt(VERSION_FILE, "is missing beside the files of a store"));
+                return Err(self.corrupt(
+                    self.path.join(VERSION_FILE),
+                    "is missing beside the files of a store",
+                ));
             }
             return self.write_version().map_err(|source| self.error("write", &path, source));
         }
@@ -67,7 +70,9 @@ impl Dir {
                 Err(OpenError::NewerFormat { file: path, found, supported: FORMAT_VERSION })
             }
             Some(FORMAT_VERSION) => Ok(()),
-            Some(_) | None => Err(self.corrupt(VERSION_FILE, "does not name a format")),
+            Some(_) | None => {
+                Err(self.corrupt(self.path.join(VERSION_FILE), "does not name a format"))
+            }
         }
     }
 
@@ -141,8 +146,9 @@ impl Dir {
         OpenError::Io { doing, path: path.to_owned(), source }
     }
 
-    pub(crate) fn corrupt(&self, file: impl AsRef<Path>, what: impl Into<String>) -> OpenError {
-        OpenError::Corrupt { file: self.path.join(file), what: what.into() }
+    /// What is in a file, wherever it lies, cannot be what was written.
+    pub(crate) fn corrupt(&self, file: impl Into<PathBuf>, what: impl Into<String>) -> OpenError {
+        OpenError::Corrupt { file: file.into(), what: what.into() }
     }
 }
 

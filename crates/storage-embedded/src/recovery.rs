@@ -51,7 +51,8 @@ pub(crate) fn recover(dir: &Dir, history_bytes: usize) -> Result<Recovered, Open
             Err(error) => return Err(error),
         }
     }
-    Err(refused.unwrap_or_else(|| dir.corrupt("", "has no snapshot that its log follows on")))
+    Err(refused
+        .unwrap_or_else(|| dir.corrupt(&dir.path, "has no snapshot that its log follows on")))
 }
 
 /// The header of each segment, by the order of revisions.
@@ -148,7 +149,9 @@ impl<'a> Replay<'a> {
             return Err(self.dir.corrupt(self.dir.snapshot(self.base), what));
         }
         let oldest = self.compacted.min(self.mvcc.current());
-        self.mvcc.compact(oldest).map_err(|error| self.dir.corrupt("", error.to_string()))
+        self.mvcc
+            .compact(oldest)
+            .map_err(|error| self.dir.corrupt(&self.dir.path, error.to_string()))
     }
 
     fn check_chain(&self, header: &Header) -> Result<(), OpenError> {

@@ -131,6 +131,9 @@ async fn open_source(from: &Place, etcd: &EtcdAccess) -> Result<Open> {
         Place::Etcd(urls) => open_etcd(urls, etcd).await,
         Place::Snapshot(file) => restored(file),
         Place::Embedded(dir) => {
+            if !dir.join(STORE).exists() {
+                bail!("there is no store in {}", dir.display());
+            }
             // A copy, which a server makes of its store while it runs.
             let directory = tempfile::tempdir_in(dir)
                 .with_context(|| format!("could not make a directory in {}", dir.display()))?;

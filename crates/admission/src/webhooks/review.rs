@@ -70,6 +70,19 @@ pub(crate) fn write(
     out
 }
 
+/// Why an answer cannot be read as one of this version: it is a review of another one, in upstream's words.
+pub(crate) fn unlike(version: Version, review: &Value) -> Option<String> {
+    let (group, told) = review.str_at(&["apiVersion"]).split_once('/')?;
+    let is_review = group == GROUP && review.str_at(&["kind"]) == "AdmissionReview";
+    let other = is_review && Version::of(told).is_some_and(|it| it != version);
+    other.then(|| {
+        let wanted = version.name();
+        format!(
+            "converting ({told}.AdmissionReview) to ({wanted}.AdmissionReview): unknown conversion"
+        )
+    })
+}
+
 /// What an answer says.
 ///
 /// # Errors

@@ -287,7 +287,9 @@ async fn needs_create(server: &Server, exchange: &Exchange) -> Result<(), Status
     let attributes = Attributes { verb: "create", ..request_attributes(exchange) };
     match server.access.authorizer.authorize(&attributes).await {
         Decision::Allow(_) => Ok(()),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(&attributes, &reason)),
+        Decision::Deny(why) | Decision::NoOpinion(why) | Decision::Failed { why, .. } => {
+            Err(refusal(&attributes, &why))
+        }
     }
 }
 

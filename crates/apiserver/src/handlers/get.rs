@@ -32,7 +32,11 @@ pub(crate) async fn get(
     }
     let name = &exchange.info.name;
     let key = target.key(name)?;
-    version_of_read(exchange.query.get("resourceVersion").unwrap_or_default())?;
+    let wanted = version_of_read(exchange.query.get("resourceVersion").unwrap_or_default())?;
+    if wanted > server.hub.progress().revision() {
+        // As a list: another server of the same store may have written it.
+        super::list::wait_for(server, wanted).await?;
+    }
     let mut part = traces::storage("get", target);
     let read = spans::run(&mut part, server.hub.store().get(&key, At::Latest)).await;
     drop(part);

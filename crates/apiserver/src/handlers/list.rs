@@ -8,6 +8,7 @@ use std::sync::Arc;
 use apimachinery::obj::Obj;
 use apimachinery::{Object, Status, Value, fields, json, labels};
 use base64::Engine;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -406,6 +407,26 @@ fn expired_token() -> Status {
     )
 }
 
+/// The encoding of continue tokens as Go reads it: bits that are left over do not matter.
+const LENIENT: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::URL_SAFE,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(DecodePaddingMode::RequireNone)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// Where base64 is broken.
+fn as_go_says(error: &base64::DecodeError) -> String {
+    let at = match error {
+        base64::DecodeError::InvalidByte(at, _) => *at,
+        base64::DecodeError::InvalidLength(length) => length.saturating_sub(1),
+        // Bits that are left over do not matter, and there is no padding.
+        _ => 0,
+    };
+    format!("illegal base64 data at input byte {at}")
+}
+
 /// A continue token: where the next page begins, and of which revision it is.
 struct Token {
     revision: i64,
@@ -424,9 +445,7 @@ impl Token {
         let bad = |why: String| {
             Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
         };
-        let bytes = BASE64_URL_SAFE_NO_PAD
-            .decode(text.trim_end_matches('='))
-            .map_err(|error| bad(error.to_string()))?;
+        let bytes = LENIENT.decode(text).map_err(|error| bad(as_go_says(&error)))?;
         let token = json::parse(&bytes).map_err(|error| bad(error.to_string()))?;
         if token.str_at(&["v"]) != "meta.k8s.io/v1" {
             return Err(bad(format!(

@@ -278,14 +278,22 @@ async fn access(server: &Server, exchange: &Exchange, kind: Kind, mut object: Va
         server.access.authorizer.authorize(&asked).await
     };
     let mut status = value!({"allowed": (decision.is_allowed())});
-    if matches!(decision, auth::Decision::Deny(_)) {
-        status.set_at(&["denied"], true);
+    let mut errors = selectors.errors.clone();
+    match &decision {
+        auth::Decision::Failed { why, denies } => {
+            if *denies {
+                status.set_at(&["denied"], true);
+            }
+            errors.push(why.clone());
+        }
+        auth::Decision::Deny(_) => status.set_at(&["denied"], true),
+        auth::Decision::Allow(_) | auth::Decision::NoOpinion(_) => {}
     }
-    if !decision.reason().is_empty() {
+    if !matches!(decision, auth::Decision::Failed { .. }) && !decision.reason().is_empty() {
         status.set_at(&["reason"], decision.reason());
     }
-    if !selectors.errors.is_empty() {
-        status.set_at(&["evaluationError"], selectors.errors.join("; "));
+    if !errors.is_empty() {
+        status.set_at(&["evaluationError"], errors.join("; "));
     }
     object.set_at(&["status"], status);
     object

@@ -224,7 +224,8 @@ async fn first_stage(
         // Without a version, or at 0, a watch has always begun with what there is.
         None => version == 0,
     };
-    if initial || (version == 0 && options.resource_version.is_empty()) {
+    // At version 0 without what there is, a watch begins now, whatever history is kept.
+    if initial || version == 0 {
         if version == 0 && options.resource_version.is_empty() {
             server.hub.catch_up().await.map_err(|error| error::general(&error))?;
         }

@@ -78,8 +78,11 @@ fn username(mapping: &Mapping, claims: &Value) -> Result<String, String> {
         Mapping::Expression(expression) => {
             let told = |why: &str| format!("error evaluating username claim expression: {why}");
             let value = eval(expression, claims).map_err(|why| told(&why))?;
-            let name = value.as_str().map(str::to_owned);
-            return name.ok_or_else(|| told("username claim expression must return a string"));
+            return match value.as_str() {
+                Some("") => Err("empty username via CEL expression is not allowed".into()),
+                Some(name) => Ok(name.to_owned()),
+                None => Err(told("username claim expression must return a string")),
+            };
         }
         Mapping::Claim { claim, prefix } => (claim, prefix),
     };

@@ -316,7 +316,8 @@ fn stayed(plan: &mut Plan, pod: &Pod, now: Timestamp) {
     }
     let patch = value!({"metadata": {"uid": (pod.metadata.uid.clone().unwrap_or_default())},
         "status": {"conditions": [
-        {"type": TARGET, "status": "False", "lastTransitionTime": (time::format_time(now))}]}});
+        {"type": TARGET, "status": "False", "observedGeneration": (pod.metadata.generation.unwrap_or_default()),
+            "lastTransitionTime": (time::format_time(now))}]}});
     plan.act(Action::Patch {
         resource: Resource::of::<Pod>(),
         key: key_of(&pod.metadata),
