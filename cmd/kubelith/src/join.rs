@@ -73,7 +73,10 @@ fn hash(pem: &str) -> String {
     hex::encode(Sha256::digest(pem.as_bytes()))
 }
 
-/// The objects that let nodes join with this token, and let everybody see the authority.
+/// As whom this server asks nodes' agents (upstream's name).
+pub(crate) const AGENTS_CLIENT: &str = "kube-apiserver-kubelet-client";
+
+/// The objects that let nodes join with this token, let everybody see the authority, and let this server ask agents.
 pub(crate) fn objects(token: &str, authority: &str, server: &str) -> Result<Vec<Value>> {
     let token = Token::parse(token)?;
     let kubeconfig = format!(
@@ -113,6 +116,10 @@ pub(crate) fn objects(token: &str, authority: &str, server: &str) -> Result<Vec<
                 "name": "system:certificates.k8s.io:kubelet-serving-approver"},
             "subjects": [{"kind": "ServiceAccount", "name": "certificate-controller", "namespace": "kube-system"}]}),
         binding("kubelith:node-autoapprove-rotation", &format!("{CSR}:selfnodeclient"), NODES),
+        value!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": "kubelith:kubelet-api-admin"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:kubelet-api-admin"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": AGENTS_CLIENT}]}),
     ])
 }
 

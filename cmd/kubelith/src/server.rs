@@ -692,8 +692,8 @@ fn config(
 
 /// The way to nodes' agents, as the user that upstream's API server is there.
 fn dialer(pki: &Directory, authority: &Authority) -> Result<NodeDialer> {
-    let subject =
-        Subject::Client { name: "kube-apiserver-kubelet-client", groups: &["system:masters"] };
+    // It may what an agent's client needs, and no more: a node says itself where its agent is.
+    let subject = Subject::Client { name: join::AGENTS_CLIENT, groups: &[] };
     let identity = pki.identity("apiserver-kubelet-client", authority, &subject)?;
     let mut tls = identity.client_config(&authority.certificate)?;
     // Upgrades are of HTTP/1.1.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use apimachinery::{Status, Value};
+use apimachinery::{FieldErrors, Path, Status, Value};
 use async_trait::async_trait;
 use auth::Authorizer;
 use auth::user::MASTERS;
@@ -68,6 +68,48 @@ pub(crate) struct TrustBundleAttest {
 impl TrustBundleAttest {
     pub(crate) fn new(authorizer: Arc<dyn Authorizer>) -> Self {
         Self { authorizer }
+    }
+}
+
+/// Who may issue the certificates that pods ask for (upstream: `podcertificaterequest` `StatusStrategy.ValidateUpdate`).
+#[derive(Debug)]
+pub(crate) struct PodCertificateSigning {
+    authorizer: Arc<dyn Authorizer>,
+}
+
+impl PodCertificateSigning {
+    pub(crate) fn new(authorizer: Arc<dyn Authorizer>) -> Self {
+        Self { authorizer }
+    }
+}
+
+#[async_trait]
+impl Plugin for PodCertificateSigning {
+    fn name(&self) -> &'static str {
+        "PodCertificateSigning"
+    }
+
+    fn handles(&self, attributes: &Attributes<'_>) -> bool {
+        attributes.operation == Operation::Update
+            && attributes.group == GROUP
+            && attributes.resource == "podcertificaterequests"
+            && attributes.subresource == "status"
+    }
+
+    async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let Some(old) = attributes.old else { return Ok(()) };
+        let chain = |it: &Value| it["status"]["certificateChain"].clone();
+        let signer = old.str_at(&["spec", "signerName"]);
+        if chain(old) == chain(attributes.object)
+            || is_permitted(self.authorizer.as_ref(), attributes, ("sign", signer)).await
+        {
+            return Ok(());
+        }
+        let mut errors = FieldErrors::new();
+        let user = &attributes.user.name;
+        let why = format!("User {user:?} is not permitted to \"sign\" for signer {signer:?}");
+        errors.forbidden(&Path::new("spec").child("signerName"), &why);
+        Err(Status::invalid(GROUP, attributes.kind, attributes.object_name(), &errors))
     }
 }
 

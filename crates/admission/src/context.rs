@@ -40,15 +40,17 @@ pub trait Context: Send + Sync + Debug {
         version: &'static ResourceFacts,
     ) -> Result<Option<Value>, Status>;
 
-    /// Takes an object of a version back, with that version's defaults; `base` is the object that it was made of.
+    /// Takes an object of a version back, with that version's defaults; `base` is the object that it was made of. Where it is
+    /// read strictly, fields that its kind has not are an error, not left out.
     ///
     /// # Errors
-    /// When it is none, or cannot be converted.
+    /// When it is none, of another kind, or cannot be converted.
     async fn take_version(
         &self,
         object: Value,
         version: &'static ResourceFacts,
         base: &Value,
+        strictly: bool,
     ) -> Result<Value, Status>;
 
     /// Makes a namespace, as the server itself.

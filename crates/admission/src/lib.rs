@@ -36,6 +36,7 @@ mod pod_security;
 mod pod_tolerations;
 mod pod_topology_labels;
 mod policies;
+mod policy_params;
 mod priority;
 mod request;
 mod resource_quota;

@@ -15,8 +15,8 @@ use crate::{
     declared_features, default_class, deny_external_ips, escalation, event_rate_limit,
     extended_resources, image_policy, limit_ranger, namespace_exists, node_restriction,
     object_in_use, owner_references, pod_group_protection, pod_node_selector, pod_resize,
-    pod_security, pod_tolerations, pod_topology_labels, priority, resource_quota, runtime_class,
-    service_account, taint_nodes,
+    pod_security, pod_tolerations, pod_topology_labels, policy_params, priority, resource_quota,
+    runtime_class, service_account, taint_nodes,
 };
 
 /// Those that are off unless somebody asks for them. NodeRestriction is another of upstream's: whoever makes a chain
@@ -110,6 +110,7 @@ fn of_other_objects(parts: &Parts) -> List {
         Arc::new(certificates::approval(authorizer())),
         Arc::new(certificates::signing(authorizer())),
         Arc::new(certificates::TrustBundleAttest::new(authorizer())),
+        Arc::new(certificates::PodCertificateSigning::new(authorizer())),
         Arc::new(certificates::SubjectRestriction),
         Arc::new(default_class::ingress(objects())),
         Arc::new(deny_external_ips::DenyServiceExternalIps),
@@ -119,6 +120,7 @@ fn of_other_objects(parts: &Parts) -> List {
         // Upstream asks this where roles are stored, before they are checked: the last that may refuse unseen
         // what comes after.
         Arc::new(escalation::RoleEscalation::new(Arc::clone(&parts.rbac), authorizer())),
+        Arc::new(policy_params::PolicyParameters::new(objects(), authorizer())),
     ]
 }
 

@@ -121,6 +121,7 @@ impl Context for Silent {
         object: Value,
         _version: &'static api::ResourceFacts,
         _base: &Value,
+        _strictly: bool,
     ) -> Result<Value, Status> {
         Ok(object)
     }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use webhook::{Call, Client, Credentials, Resolver};
 
 use crate::followed::Followed;
-use crate::matching::{Constraints, is_exempt, operation};
+use crate::matching::{Constraints, is_exempt, is_review, operation};
 use crate::metrics::{End, Metrics};
 use crate::{Attributes, Objects, Parts, request};
 pub(crate) use review::Answer;
@@ -159,7 +159,8 @@ impl Webhooks {
 
     /// Whether any webhook might be for a request.
     pub(crate) fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        !self.configurations.is_empty() && !is_exempt(attributes)
+        // Reviews are questions, not objects (upstream's gate ExcludeAdmissionWebhookVirtualResources, on by default).
+        !self.configurations.is_empty() && !is_exempt(attributes) && !is_review(attributes)
     }
 
     pub(crate) fn configurations(&self) -> Arc<[Arc<Configuration>]> {

@@ -23,6 +23,9 @@ pub enum PatchError {
     /// `the server rejected our request due to an error in our request`; the text is for the log.
     #[error("{0}")]
     Unprocessable(String),
+    /// The same where a `test` says that the patch is not meant for this object.
+    #[error("{0}")]
+    TestFailed(String),
     /// 500 with this text, as upstream answers for errors that it does not sort.
     #[error("{0}")]
     Internal(String),

@@ -23,6 +23,9 @@ use crate::memory;
 use crate::profiles;
 use crate::traces;
 
+/// Told of a token that counts as absent.
+const SPACE_BEFORE_TOKEN: &str = "the provided Authorization header contains extra space before the bearer token, and is ignored";
+
 /// One filter: lets the request go on, or answers it.
 type Filter = for<'a> fn(&'a Arc<Server>, &'a mut Exchange) -> Verdict<'a>;
 
@@ -230,6 +233,9 @@ async fn credentials_user(
     exchange: &mut Exchange,
 ) -> Result<Option<UserInfo>, AuthenticationError> {
     let warnings = Warnings::default();
+    if auth::has_space_before_token(&exchange.parts.headers) {
+        warnings.add(SPACE_BEFORE_TOKEN);
+    }
     let found = user_of(server, exchange, &warnings).await;
     let warned = warnings.into_all();
     exchange.warnings.extend(warned.into_iter().map(str::to_owned));

@@ -58,7 +58,8 @@ pub struct Credentials<'r> {
 pub struct Warnings(parking_lot::Mutex<Vec<&'static str>>);
 
 impl Warnings {
-    pub(crate) fn add(&self, warning: &'static str) {
+    /// Adds one.
+    pub fn add(&self, warning: &'static str) {
         self.0.lock().push(warning);
     }
 
@@ -87,6 +88,15 @@ pub fn bearer_token(headers: &http::HeaderMap) -> Option<&str> {
 #[must_use]
 pub fn presents_token(headers: &http::HeaderMap) -> bool {
     bearer_bytes(headers).is_some()
+}
+
+/// Whether a token is set apart by more than one space: it counts as absent, and that is worth a warning.
+#[must_use]
+pub fn has_space_before_token(headers: &http::HeaderMap) -> bool {
+    let header = headers.get(http::header::AUTHORIZATION).map(|it| it.as_bytes().trim_ascii());
+    let mut words = header.unwrap_or_default().splitn(3, |byte| *byte == b' ');
+    let is_bearer = words.next().is_some_and(|it| it.eq_ignore_ascii_case(b"bearer"));
+    is_bearer && words.next() == Some(b"") && words.next().is_some()
 }
 
 fn bearer_bytes(headers: &http::HeaderMap) -> Option<&[u8]> {

@@ -10,7 +10,7 @@ pub mod types;
 use std::sync::{Arc, LazyLock};
 
 use apimachinery::{FieldErrors, Path, Value};
-use cel::library::{AUTHORIZER_TYPE, MutationTypes, RESOURCE_CHECK_TYPE};
+use cel::library::{AUTHORIZER_TYPE, Library, MutationTypes, RESOURCE_CHECK_TYPE};
 use cel::{Env, IssueKind, Issues, Type};
 use dynamic_resource_allocation::selector::{self, Selector};
 
@@ -186,7 +186,7 @@ pub(crate) fn policy(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 
 fn mutations(env: &Env, spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let (object, patches) = (Type::object("Object"), Type::list(Type::object("JSONPatch")));
-    let env = env.clone().with_provider(Arc::new(MutationTypes));
+    let env = env.clone().with_provider(Arc::new(MutationTypes)).with_library(Library::JsonPatch);
     crate::rules::each(spec, "mutations", path, errors, |it, at, errors| {
         let (name, ty) = match it.str_at(&["patchType"]) {
             "ApplyConfiguration" => ("applyConfiguration", &object),

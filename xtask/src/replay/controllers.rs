@@ -14,16 +14,18 @@ use super::{Options, Server, exceptions, text, write};
 use crate::Places;
 use crate::command::program;
 
-/// How the controllers ran when the stories were recorded, as far as we have the flags.
+/// How the controllers ran when the stories were recorded: the flags of the recording, and what upstream's have not.
 const FLAGS: &[&str] = &[
     "--disable=agent,proxy,dns,scheduler,metrics",
-    "--horizontal-pod-autoscaler-sync-period=2s",
-    "--node-monitor-grace-period=4s",
-    "--node-startup-grace-period=6s",
-    "--node-eviction-rate=50",
-    "--secondary-node-eviction-rate=50",
-    "--terminated-pod-gc-threshold=120",
-    "--controllers=*,-node-ipam-controller",
+    "--kube-controller-manager-arg=node-monitor-period=500ms",
+    "--kube-controller-manager-arg=node-monitor-grace-period=4s",
+    "--kube-controller-manager-arg=node-startup-grace-period=6s",
+    "--kube-controller-manager-arg=node-eviction-rate=50",
+    "--kube-controller-manager-arg=secondary-node-eviction-rate=50",
+    "--kube-controller-manager-arg=pvclaimbinder-sync-period=2s",
+    "--kube-controller-manager-arg=horizontal-pod-autoscaler-sync-period=2s",
+    "--kube-controller-manager-arg=terminated-pod-gc-threshold=120",
+    "--kube-controller-manager-arg=allocate-node-cidrs=false",
 ];
 /// How many stories are played at once: they wait, most of the time.
 const JOBS: &str = "14";

@@ -53,9 +53,6 @@ pub(crate) struct Options {
     /// Key that signs the tokens in Secrets; without it no such tokens are made
     #[arg(long, value_name = "FILE")]
     service_account_private_key_file: Option<PathBuf>,
-    /// Whether nodes get ranges of addresses for their pods
-    #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
-    allocate_node_cidrs: bool,
     /// The ranges of pods' addresses
     #[arg(long, value_delimiter = ',', value_name = "CIDR")]
     cluster_cidr: Vec<IpNet>,
@@ -192,7 +189,7 @@ impl Options {
     }
 
     fn node_ranges(&self) -> Result<NodeRanges> {
-        if !self.allocate_node_cidrs {
+        if !self.manager.allocate_node_cidrs.unwrap_or(false) {
             return Ok(NodeRanges::default());
         }
         if self.cluster_cidr.is_empty() {

@@ -21,6 +21,9 @@ use crate::control_plane::{period, seconds};
 #[group(id = "controller-manager")]
 #[command(next_help_heading = "kube-controller-manager")]
 pub(crate) struct ManagerOptions {
+    /// Whether nodes get ranges of addresses for their pods (default: in a server they do, alone they do not)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(super) allocate_node_cidrs: Option<bool>,
     /// Prefix length of the range that a node gets, where pods have addresses of one family; 0 for that of the family
     #[arg(long, default_value_t = 0, value_name = "BITS")]
     node_cidr_mask_size: u8,
@@ -307,8 +310,11 @@ pub(super) fn canonical(name: &str) -> &str {
 }
 
 impl ManagerOptions {
-    /// How nodes get their ranges of these.
+    /// How nodes get their ranges of these, where they are not told to get none.
     pub(crate) fn node_ranges(&self, cluster: &[IpNet], services: &[IpNet]) -> Result<NodeRanges> {
+        if self.allocate_node_cidrs == Some(false) {
+            return Ok(NodeRanges::default());
+        }
         let is_v4 = |range: &IpNet| matches!(range, IpNet::V4(_));
         if self.node_cidr_mask_size != 0
             && cluster.iter().map(is_v4).any(|it| it != is_v4(&cluster[0]))

@@ -387,7 +387,7 @@ impl Access {
         if client.has_bad_certificate {
             return Err(Status::unauthorized());
         }
-        Ok(UserInfo::new("system:anonymous", &["system:unauthenticated"]))
+        Ok(UserInfo::anonymous())
     }
 
     /// Whose token it is.

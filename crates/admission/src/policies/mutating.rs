@@ -1,6 +1,6 @@
 //! MutatingAdmissionPolicy: policies change the object, one after the other.
 
-use apimachinery::patch::json_patch;
+use apimachinery::patch::{PatchError, json_patch};
 use apimachinery::status::{Cause, reason_of};
 use apimachinery::{Status, Value};
 use async_trait::async_trait;
@@ -40,19 +40,22 @@ impl Plugin for Mutating {
             let ran = self.run(run, due, attributes).await?;
             if !matches!(ran, Ran::Not) {
                 let names = (run.definition.name.as_str(), run.binding.name.as_str());
-                let failed = matches!(ran, Ran::Failed(_));
+                let failed = match &ran {
+                    Ran::Failed(_) => true,
+                    Ran::Mutated { failures, .. } => !failures.is_empty(),
+                    Ran::Not => false,
+                };
                 self.0.metrics.mutation(names, failed, began.elapsed());
             }
             match ran {
                 Ran::Not => continue,
-                Ran::Failed(why) => refusals.extend(
-                    (!run.definition.policy.ignores_failure())
-                        .then(|| (refused(run, &why), "Invalid")),
-                ),
-                Ran::Changed(false) => {}
-                Ran::Changed(true) => {
-                    attributes.reinvocation.policies.require();
-                    attributes.reinvocation.wanted = true;
+                Ran::Failed(why) => refusals.extend(refusals_of(run, vec![why])),
+                Ran::Mutated { changed, failures } => {
+                    refusals.extend(refusals_of(run, failures));
+                    if changed {
+                        attributes.reinvocation.policies.require();
+                        attributes.reinvocation.wanted = true;
+                    }
                 }
             }
             if run.definition.is_reinvoked {
@@ -68,9 +71,14 @@ impl Plugin for Mutating {
 enum Ran {
     /// It is not for this request, or not again.
     Not,
-    /// Whether it changed the object.
-    Changed(bool),
-    /// It could not change it.
+    /// It was carried out.
+    Mutated {
+        /// Whether that changed the object.
+        changed: bool,
+        /// Why some of its mutations could not be.
+        failures: Vec<String>,
+    },
+    /// It could not be told whether it is for this request.
     Failed(String),
 }
 
@@ -100,33 +108,53 @@ impl Mutating {
         }
         drop(objects);
         let before = attributes.object.clone();
+        let mut failures = Vec::new();
         for index in 0..policy.mutations() {
             let objects = request::objects(attributes, run.version).await?;
             let inputs = inputs(run, &objects, (&request, &namespace), questions.asking());
             let seen = objects.object.as_ref();
             let made = questions.settle(|| policy.mutate(index, &inputs)).await;
+            let strictly = matches!(made, Ok(Made::Patch(_)));
             let made = match made {
-                Ok(Made::Patch(patch)) => {
-                    json_patch::apply(seen, &patch).map_err(|error| error.to_string())
-                }
+                Ok(Made::Patch(patch)) => patched(seen, &patch),
                 Ok(Made::Configuration(configuration)) => {
-                    apply(run, attributes, seen, configuration)
+                    apply(run, attributes, seen, configuration).map(Some)
                 }
                 Err(why) => Err(why),
             };
-            let made = match made {
-                Ok(made) => made,
-                Err(why) => return Ok(Ran::Failed(why)),
-            };
             drop(objects);
-            let context = attributes.context;
-            let taken = context.take_version(made, run.version, attributes.object).await;
-            match taken {
-                Ok(taken) => *attributes.object = taken,
-                Err(status) => return Ok(Ran::Failed(status.message)),
+            match made {
+                Ok(Some(made)) => {
+                    // What is no object of this kind is a failure of the server, whatever is said of failures.
+                    let (context, object) = (attributes.context, &*attributes.object);
+                    let taken = context.take_version(made, run.version, object, strictly).await;
+                    *attributes.object = taken?;
+                }
+                // It is not meant for this object.
+                Ok(None) => {}
+                // The others are carried out all the same.
+                Err(why) => failures.push(why),
             }
         }
-        Ok(Ran::Changed(before != *attributes.object))
+        let changed = before != *attributes.object;
+        Ok(Ran::Mutated { changed, failures })
+    }
+}
+
+/// What failures come to, by the policy's failure policy.
+fn refusals_of(run: &Run<'_>, failures: Vec<String>) -> Vec<(String, &'static str)> {
+    if run.definition.policy.ignores_failure() {
+        return Vec::new();
+    }
+    failures.into_iter().map(|why| (refused(run, &why), "Invalid")).collect()
+}
+
+/// An object with a patch applied to it; none, where a `test` of the patch says that it is not meant for this one.
+fn patched(object: &Value, patch: &Value) -> Result<Option<Value>, String> {
+    match json_patch::apply(object, patch) {
+        Ok(made) => Ok(Some(made)),
+        Err(PatchError::TestFailed(_)) => Ok(None),
+        Err(error) => Err(format!("JSONPath: {error}")),
     }
 }
 

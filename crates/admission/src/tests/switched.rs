@@ -574,7 +574,7 @@ fn plugins_run_in_upstream_s_order() {
         random: Arc::new(SeededRandom::new(1)),
     };
     // Those of ours that upstream has elsewhere, and those that need a configuration.
-    let elsewhere = ["AdminAccess", "RoleEscalation"];
+    let elsewhere = ["AdminAccess", "RoleEscalation", "PolicyParameters", "PodCertificateSigning"];
     let on: Vec<String> = OFF_BY_DEFAULT.map(str::to_owned).into();
     let all = Chain::of(&parts, &AdmissionConfiguration::default(), &on);
     let names: Vec<&str> = all.names().filter(|it| !elsewhere.contains(it)).collect();

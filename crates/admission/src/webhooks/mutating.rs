@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use apimachinery::patch::{PatchError, json_patch};
+use apimachinery::patch::json_patch;
 use apimachinery::{Status, Value, json};
 use async_trait::async_trait;
 use tokio::time::Instant;
@@ -106,14 +106,9 @@ async fn patched(
     }
     let converted = attributes.context.to_version(attributes.object, asked.version).await?;
     let seen = converted.as_ref().unwrap_or(attributes.object);
-    let changed = json_patch::apply(seen, &patch).map_err(|error| match error {
-        PatchError::Unprocessable(why) => {
-            Status::internal(why.split_once(": ").map_or(why.as_str(), |it| it.1))
-        }
-        other => Status::internal(other),
-    })?;
+    let changed = json_patch::apply(seen, &patch).map_err(Status::internal)?;
     let context = attributes.context;
-    let taken = context.take_version(changed, asked.version, attributes.object).await?;
+    let taken = context.take_version(changed, asked.version, attributes.object, false).await?;
     let is_changed = taken != *attributes.object;
     *attributes.object = taken;
     Ok(is_changed)

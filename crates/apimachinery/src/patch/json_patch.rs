@@ -30,10 +30,8 @@ pub fn apply(original: &Value, patch: &Value) -> Result<Value, PatchError> {
         )));
     }
     let mut document = Document { root: original.clone(), copied: 0 };
-    for (index, operation) in operations.iter().enumerate() {
-        document.perform(operation).map_err(|problem| {
-            PatchError::Unprocessable(format!("could not apply operation {index}: {problem}"))
-        })?;
+    for operation in operations {
+        document.perform(operation)?;
     }
     Ok(document.root)
 }
@@ -80,127 +78,178 @@ struct Document {
 }
 
 impl Document {
-    fn perform(&mut self, operation: &Value) -> Result<(), String> {
+    fn perform(&mut self, operation: &Value) -> Result<(), PatchError> {
         let kind = operation.str_at(&["op"]);
         let text = |name: &str| {
             let member = operation.get(name).and_then(Value::as_str);
-            member.ok_or_else(|| format!("{kind} operation missing {name} field"))
+            member.ok_or_else(|| {
+                let missing = format!("operation missing {name} field: {MISSING}");
+                refused(format!("{kind} operation failed to decode {name}: {missing}"))
+            })
         };
         let value = operation.get("value").unwrap_or(&NULL);
         match kind {
-            "add" => self.add(text("path")?, value.clone()),
-            "remove" => self.remove(text("path")?).map(drop),
+            "add" => self.add(text("path")?, value.clone(), &ADD),
+            "remove" => self.remove(text("path")?, &REMOVE).map(drop),
             "replace" => {
                 let path = text("path")?;
                 refuse_deep(path, value)?;
-                *self.existing(path)? = value.clone();
+                *self.existing(path, &REPLACE)? = value.clone();
                 Ok(())
             }
             "move" => {
-                let moved = self.remove(text("from")?)?;
-                self.add(text("path")?, moved)
+                let moved = self.remove(text("from")?, &MOVE_FROM)?;
+                self.add(text("path")?, moved, &MOVE_TO)
             }
             "copy" => {
-                let copied = self.existing(text("from")?)?.clone();
+                let copied = self.existing(text("from")?, &COPY_FROM)?.clone();
                 self.copied += json::to_vec(&copied).len();
                 if self.copied > COPY_BYTES_MAX {
-                    return Err(format!("copies add more than {COPY_BYTES_MAX} bytes"));
+                    return Err(refused(format!("copies add more than {COPY_BYTES_MAX} bytes")));
                 }
-                self.add(text("path")?, copied)
+                self.add(text("path")?, copied, &COPY_TO)
             }
             "test" => self.test(text("path")?, value),
-            other => Err(format!("unexpected kind: {other}")),
+            other => Err(refused(format!("Unexpected kind: {other}"))),
         }
     }
 
     /// Operations may put values deeper and deeper; the result must stay one that can be held.
-    fn add(&mut self, path: &str, value: Value) -> Result<(), String> {
+    fn add(&mut self, path: &str, value: Value, words: &Words) -> Result<(), PatchError> {
         refuse_deep(path, &value)?;
-        let (container, key) = self.container(path)?;
+        let (container, key) = self.container(path).ok_or_else(|| words.no_path(path))?;
         match container {
             Value::Array(items) if key == "-" => items.push(value),
             Value::Array(items) => {
-                let at = index(&key, items.len() + 1)?;
+                let at = index(&key, items.len() + 1).map_err(|why| words.at(path, &why))?;
                 items.insert(at, value);
             }
             Value::Object(members) => {
                 members.insert(key, value);
             }
-            _ => return Err(missing(path)),
+            _ => return Err(words.no_path(path)),
         }
         Ok(())
     }
 
-    fn remove(&mut self, path: &str) -> Result<Value, String> {
-        let (container, key) = self.container(path)?;
+    fn remove(&mut self, path: &str, words: &Words) -> Result<Value, PatchError> {
+        let (container, key) = self.container(path).ok_or_else(|| words.no_path(path))?;
         match container {
             Value::Array(items) => {
-                let at = index(&key, items.len())?;
+                let at = index(&key, items.len()).map_err(|why| words.at(path, &why))?;
                 Ok(items.remove(at))
             }
-            Value::Object(members) => members.remove(&key).ok_or_else(|| missing(path)),
-            _ => Err(missing(path)),
+            Value::Object(members) => members.remove(&key).ok_or_else(|| {
+                words.at(path, &format!("Unable to remove nonexistent key: {key}: {MISSING}"))
+            }),
+            _ => Err(words.no_path(path)),
         }
     }
 
-    fn test(&mut self, path: &str, expected: &Value) -> Result<(), String> {
-        let (container, key) = self.container(path)?;
+    fn test(&mut self, path: &str, expected: &Value) -> Result<(), PatchError> {
+        let (container, key) = self.container(path).ok_or_else(|| TEST.no_path(path))?;
         let found = match container {
-            Value::Array(items) => items.get(index(&key, items.len())?),
+            Value::Array(items) => {
+                items.get(index(&key, items.len()).map_err(|why| TEST.at(path, &why))?)
+            }
             Value::Object(members) => members.get(&key),
             _ => None,
         };
         if found.unwrap_or(&NULL) == expected {
             Ok(())
         } else {
-            Err(format!("testing path {path} failed"))
+            Err(PatchError::TestFailed(format!("testing value {path} failed: test failed")))
         }
     }
 
-    fn existing(&mut self, path: &str) -> Result<&mut Value, String> {
-        let (container, key) = self.container(path)?;
+    fn existing(&mut self, path: &str, words: &Words) -> Result<&mut Value, PatchError> {
+        let (container, key) = self.container(path).ok_or_else(|| words.no_path(path))?;
         let found = match container {
             Value::Array(items) => {
-                let at = index(&key, items.len())?;
+                let at = index(&key, items.len()).map_err(|why| words.at(path, &why))?;
                 items.get_mut(at)
             }
             Value::Object(members) => members.get_mut(&key),
             _ => None,
         };
-        found.ok_or_else(|| missing(path))
+        found.ok_or_else(|| {
+            refused(format!(
+                "{} operation does not apply: doc is missing key: {path}: {MISSING}",
+                words.operation
+            ))
+        })
     }
 
     /// The list or object that the last step of a path is in, and that step.
-    fn container(&mut self, path: &str) -> Result<(&mut Value, String), String> {
-        let (parents, last) = path.rsplit_once('/').ok_or_else(|| missing(path))?;
+    fn container(&mut self, path: &str) -> Option<(&mut Value, String)> {
+        let (parents, last) = path.rsplit_once('/')?;
         let mut container = &mut self.root;
         // What stands before the first slash is not looked at.
         for step in parents.split('/').skip(1) {
             let step = unescape(step);
-            let next = match container {
+            container = match container {
                 Value::Array(items) => {
-                    let at = index(&step, items.len())?;
+                    let at = index(&step, items.len()).ok()?;
                     items.get_mut(at)
                 }
                 Value::Object(members) => members.get_mut(&step),
                 _ => None,
-            };
-            container = next.ok_or_else(|| missing(path))?;
+            }?;
         }
-        Ok((container, unescape(last)))
+        Some((container, unescape(last)))
     }
 }
 
-fn refuse_deep(path: &str, value: &Value) -> Result<(), String> {
+/// What upstream's library says of what is not there.
+const MISSING: &str = "missing value";
+
+/// How an operation tells that it does not apply, as upstream's library does (`evanphx/json-patch`).
+struct Words {
+    operation: &'static str,
+    /// What is missing of the document.
+    lacks: &'static str,
+    /// Whether the path stands in quotes.
+    quoted: bool,
+    /// As what an error at a path is told.
+    error: &'static str,
+}
+
+const fn words(operation: &'static str, lacks: &'static str, error: &'static str) -> Words {
+    Words { operation, lacks, quoted: false, error }
+}
+
+const ADD: Words = Words { quoted: true, ..words("add", "doc is missing path", "add for path") };
+const REMOVE: Words =
+    Words { quoted: true, ..words("remove", "doc is missing path", "remove for path") };
+const REPLACE: Words = words("replace", "doc is missing path", "remove for path");
+const MOVE_FROM: Words = words("move", "doc is missing from path", "move for path");
+const MOVE_TO: Words = words("move", "doc is missing destination path", "move for path");
+const COPY_FROM: Words = words("copy", "doc is missing from path", "copy for from");
+const COPY_TO: Words = words("copy", "doc is missing destination path", "copy for path");
+const TEST: Words = words("test", "is missing path", "test for path");
+
+impl Words {
+    fn no_path(&self, path: &str) -> PatchError {
+        let Self { operation, lacks, quoted, .. } = self;
+        let path = if *quoted { format!("\"{path}\"") } else { path.to_owned() };
+        refused(format!("{operation} operation does not apply: {lacks}: {path}: {MISSING}"))
+    }
+
+    fn at(&self, path: &str, why: &str) -> PatchError {
+        refused(format!("error in {}: '{path}': {why}", self.error))
+    }
+}
+
+fn refused(why: String) -> PatchError {
+    PatchError::Unprocessable(why)
+}
+
+fn refuse_deep(path: &str, value: &Value) -> Result<(), PatchError> {
     let above = path.matches('/').count();
     match json::MAX_DEPTH.checked_sub(above) {
         Some(levels) if !json::nests_deeper(value, levels) => Ok(()),
-        _ => Err(format!("values nest deeper than {}: {path}", json::MAX_DEPTH)),
+        _ => Err(refused(format!("values nest deeper than {}: {path}", json::MAX_DEPTH))),
     }
-}
-
-fn missing(path: &str) -> String {
-    format!("doc is missing path: {path}")
 }
 
 fn unescape(step: &str) -> String {
@@ -209,9 +258,11 @@ fn unescape(step: &str) -> String {
 
 /// The place in a list of `length`; negative numbers count from its end.
 fn index(step: &str, length: usize) -> Result<usize, String> {
-    let invalid = || format!("unable to access invalid index: {step}");
-    let number: i64 =
-        step.parse().map_err(|_| format!("value was not a proper array index: '{step}'"))?;
+    let invalid = || format!("Unable to access invalid index: {step}: invalid index referenced");
+    let number: i64 = step.parse().map_err(|_| {
+        let atoi = format!("strconv.Atoi: parsing {}: invalid syntax", crate::field::quote(step));
+        format!("value was not a proper array index: '{step}': {atoi}")
+    })?;
     let length = i64::try_from(length).map_err(|_| invalid())?;
     let from_start = if number < 0 { number + length } else { number };
     if (0..length).contains(&from_start) {
@@ -275,53 +326,49 @@ mod tests {
             (
                 "{}",
                 r#"[{"op":"add","path":"/a/b","value":1}]"#,
-                "could not apply operation 0: doc is missing path: /a/b",
+                "add operation does not apply: doc is missing path: \"/a/b\": missing value",
             ),
             (
                 "{}",
                 r#"[{"op":"add","path":"","value":1}]"#,
-                "could not apply operation 0: doc is missing path: ",
+                "add operation does not apply: doc is missing path: \"\": missing value",
             ),
             (
                 r#"{"a":[]}"#,
                 r#"[{"op":"add","path":"/a/1","value":1}]"#,
-                "could not apply operation 0: unable to access invalid index: 1",
+                "error in add for path: '/a/1': Unable to access invalid index: 1: invalid index referenced",
             ),
             (
                 r#"{"a":[]}"#,
                 r#"[{"op":"add","path":"/a/x","value":1}]"#,
-                "could not apply operation 0: value was not a proper array index: 'x'",
+                "error in add for path: '/a/x': value was not a proper array index: 'x': strconv.Atoi: parsing \"x\": invalid syntax",
             ),
             (
                 r#"{"a":[1]}"#,
                 r#"[{"op":"remove","path":"/a/-2"}]"#,
-                "could not apply operation 0: unable to access invalid index: -2",
+                "error in remove for path: '/a/-2': Unable to access invalid index: -2: invalid index referenced",
             ),
             (
                 "{}",
                 r#"[{"op":"remove","path":"/a"}]"#,
-                "could not apply operation 0: doc is missing path: /a",
+                "error in remove for path: '/a': Unable to remove nonexistent key: a: missing value",
             ),
             (
                 "{}",
                 r#"[{"op":"replace","path":"/a","value":1}]"#,
-                "could not apply operation 0: doc is missing path: /a",
+                "replace operation does not apply: doc is missing key: /a: missing value",
             ),
             (
                 r#"{"a":1}"#,
                 r#"[{"op":"test","path":"/a","value":1},{"op":"test","path":"/a","value":2}]"#,
-                "could not apply operation 1: testing path /a failed",
+                "testing value /a failed: test failed",
             ),
-            (
-                "{}",
-                r#"[{"op":"bogus","path":"/a"}]"#,
-                "could not apply operation 0: unexpected kind: bogus",
-            ),
-            ("{}", r#"[{"path":"/a"}]"#, "could not apply operation 0: unexpected kind: "),
+            ("{}", r#"[{"op":"bogus","path":"/a"}]"#, "Unexpected kind: bogus"),
+            ("{}", r#"[{"path":"/a"}]"#, "Unexpected kind: "),
             (
                 "{}",
                 r#"[{"op":"add"}]"#,
-                "could not apply operation 0: add operation missing path field",
+                "add operation failed to decode path: operation missing path field: missing value",
             ),
             (
                 "{}",
@@ -355,11 +402,7 @@ mod tests {
         // Each copy doubles the document.
         let bomb =
             format!("[{}]", vec![r#"{"op":"copy","from":"/a","path":"/a/-"}"#; 40].join(","));
-        check(
-            r#"{"a":["xxxxxxxxxxxxxxxx"]}"#,
-            &bomb,
-            "could not apply operation 17: copies add more than 3145728 bytes",
-        );
+        check(r#"{"a":["xxxxxxxxxxxxxxxx"]}"#, &bomb, "copies add more than 3145728 bytes");
     }
 
     #[test]

@@ -160,6 +160,21 @@ impl<'a> Asked<'a> {
     }
 }
 
+/// What admission has made of an object is of its kind still: it would be stored among the others.
+fn check_kind(object: &Value, version: &ResourceFacts) -> Result<(), Status> {
+    let (api_version, kind) = (object.str_at(&["apiVersion"]), object.str_at(&["kind"]));
+    let fits = (api_version.is_empty() || api_version == version.api_version())
+        && (kind.is_empty() || kind == version.kind);
+    if fits {
+        return Ok(());
+    }
+    let wanted = (version.api_version(), version.kind);
+    Err(Status::internal(format!(
+        "failed to convert object: {api_version}, Kind={kind} is not {}, Kind={}",
+        wanted.0, wanted.1
+    )))
+}
+
 #[async_trait]
 impl Context for Asked<'_> {
     fn options(&self) -> Value {
@@ -222,6 +237,7 @@ impl Context for Asked<'_> {
         mut object: Value,
         version: &'static ResourceFacts,
         base: &Value,
+        strictly: bool,
     ) -> Result<Value, Status> {
         match self.form {
             Form::Scale(scale) => {
@@ -238,10 +254,16 @@ impl Context for Asked<'_> {
             Form::Stream(_) => return Ok(object),
             Form::Itself => {}
         }
+        check_kind(&object, version)?;
         let unknown = || Status::internal(format!("{} is not served", version.api_version()));
         let view = self.view(version).ok_or_else(unknown)?;
         let resource = view.resource();
-        resource.conform(&view.served, &mut object).map_err(Status::internal)?;
+        let unknown = resource.conform(&view.served, &mut object).map_err(Status::internal)?;
+        if strictly && !unknown.is_empty() {
+            let all = unknown.iter().map(|path| format!("unknown field \"{path}\""));
+            let all: Vec<String> = all.collect();
+            return Err(Status::internal(format!("strict decoding error: {}", all.join(", "))));
+        }
         resource.default(&view.served, &mut object);
         view.to_pipeline(self.server, self.admission.target, object).await
     }

@@ -41,6 +41,7 @@ pub(crate) async fn apply(
     if ["apiVersion", "kind"].iter().all(|it| applied.str_at(&[it]).is_empty()) {
         return Err(Status::bad_request("invalid object type: /, Kind="));
     }
+    check_kind(target, &applied)?;
     let (name, subresource) = (exchange.info.name.clone(), exchange.info.subresource.clone());
     for _ in 0..ATTEMPTS {
         let Some(current) = persist::try_current(server, target, &name).await? else {
@@ -62,6 +63,17 @@ pub(crate) async fn apply(
     Err(Status::conflict(target.group_resource(), &name, MODIFIED))
 }
 
+/// What is applied is of the kind that it is applied to; another version is told of where it is merged.
+fn check_kind(target: &Target, applied: &Value) -> Result<(), Status> {
+    let facts = target.served.facts;
+    let kind = applied.str_at(&["kind"]);
+    if kind == facts.kind || applied.str_at(&["apiVersion"]) != facts.api_version() {
+        return Ok(());
+    }
+    let message = format!("expected objects of the same type, but got {} and {kind}", facts.kind);
+    Err(Status { code: 500, message, ..Status::default() })
+}
+
 /// Makes an object of what is applied.
 async fn new_object(
     server: &Arc<Server>,
@@ -70,6 +82,15 @@ async fn new_object(
     options: &WriteOptions,
     applied: &Value,
 ) -> Result<Written, Status> {
+    let uid = applied.str_at(&["metadata", "uid"]);
+    if !uid.is_empty() {
+        // What was meant is gone: it does not come to life again.
+        let why = format!(
+            "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+        );
+        return Err(Status::conflict(target.group_resource(), &exchange.info.name, &why));
+    }
+    create::may_make(server, exchange).await?;
     let merged = merge(server, exchange, target, options, applied, None)?;
     let mut value = merged.unwrap_or_else(|| applied.clone());
     decode::patched(exchange, target, &mut value, options.field_validation, Patched::Applied)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use admission::Operation;
 use apimachinery::status::GroupResource;
 use apimachinery::{Object, Status, Value, time};
-use auth::UserInfo;
+use auth::{Attributes, Decision, UserInfo};
 use http::Response;
 use registry::Generation;
 
@@ -16,6 +16,7 @@ use crate::allocate::{Reservation, reserve};
 use crate::body::Body;
 use crate::decode;
 use crate::exchange::{Exchange, RequestBody};
+use crate::filters::{refusal, request_attributes};
 use crate::negotiate::negotiate;
 use crate::options::WriteOptions;
 use crate::persist::{self, Written};
@@ -236,6 +237,20 @@ fn fill_metadata(server: &Server, target: &Target, value: &mut Value) {
     }
 }
 
+/// Whether whoever may change an object may also make it, where there is none: an update or an apply is no way round the
+/// right to create (upstream: `withAuthorization`).
+///
+/// # Errors
+/// 403 where they may not.
+pub(crate) async fn may_make(server: &Server, exchange: &Exchange) -> Result<(), Status> {
+    let attributes = Attributes { verb: "create", ..request_attributes(exchange) };
+    match server.access.authorizer.authorize(&attributes).await {
+        Decision::Allow(_) => Ok(()),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(&attributes, &reason)),
+        Decision::Failed { why, .. } => Err(Status::internal(why)),
+    }
+}
+
 /// A create that came as an update of an object that does not exist.
 pub(crate) async fn on_update(
     server: &Arc<Server>,
@@ -251,6 +266,7 @@ pub(crate) async fn on_update(
         let why = update::refused_by_storage(target, &name, &update::uid_mismatch(&uid, ""))?;
         return Err(Status::conflict(of, &name, &why));
     }
+    may_make(server, exchange).await?;
     value.remove_at(&["metadata", "resourceVersion"]);
     new_object(server, exchange, target, options, value, Tracking::Compare).await
 }

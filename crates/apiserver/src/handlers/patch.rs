@@ -156,7 +156,7 @@ fn status(error: PatchError) -> Status {
         PatchError::TooLarge(message) => {
             Status::too_large(format!("Request entity too large: {message}"))
         }
-        PatchError::Unprocessable(_) => Status {
+        PatchError::Unprocessable(_) | PatchError::TestFailed(_) => Status {
             code: 422,
             reason: "Invalid",
             message: "the server rejected our request due to an error in our request".into(),

@@ -227,6 +227,10 @@ async fn node(
     let unreachable =
         |why: String| Status::service_unavailable(format!("error trying to reach service: {why}"));
     let (address, agent) = address_of(node).map_err(unreachable)?;
+    // A node writes its address itself: nobody comes to what listens beside this server by it.
+    if !is_global_unicast(address) {
+        return Err(not_allowed());
+    }
     if asked.port.is_empty() || asked.port == agent.to_string() {
         return agent_of(server, node, path).await.map_err(unreachable);
     }

@@ -284,7 +284,8 @@ async fn binding(
     let name = bound_name(exchange, &binding)?;
     admit_binding(server, exchange, target, &options, &mut binding).await?;
     let node = node_of(&binding)?;
-    let uid = binding.str_at(&["metadata", "uid"]).to_owned();
+    let [uid, seen] =
+        ["uid", "resourceVersion"].map(|it| binding.str_at(&["metadata", it]).to_owned());
     let current = persist::current(server, target, &name).await?;
     let now = apimachinery::time::format_time(server.clock.now());
     let write = Write {
@@ -320,6 +321,12 @@ async fn binding(
                 return Err(conflict(&super::update::uid_mismatch(
                     &uid,
                     live.str_at(&["metadata", "uid"]),
+                )));
+            }
+            let version = live.str_at(&["metadata", "resourceVersion"]);
+            if !seen.is_empty() && seen != version {
+                return Err(conflict(&format!(
+                    "Precondition failed: ResourceVersion in precondition: {seen}, ResourceVersion in object meta: {version}"
                 )));
             }
             let mut pod = live.clone();

@@ -98,6 +98,106 @@ async fn an_account_may_what_it_is_given_at_once_and_no_longer() {
 }
 
 #[tokio::test]
+async fn who_may_change_may_not_make() {
+    let cluster = cluster().await;
+    let token = token(&cluster, value!({})).await;
+    let robot = As::Token(&token);
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/ns";
+    let role = value!({"metadata": {"name": "r"}, "rules": [
+        {"verbs": ["patch", "update"], "apiGroups": ["", "coordination.k8s.io"], "resources": ["configmaps", "leases"]}]});
+    let binding = value!({"metadata": {"name": "b"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "ns"}]});
+    cluster.done(&format!("POST {rbac}/roles"), Some(&role)).await;
+    cluster.done(&format!("POST {rbac}/rolebindings"), Some(&binding)).await;
+    let maps = "/api/v1/namespaces/ns/configmaps";
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/ns/leases";
+    let map = value!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"a": "b"}});
+    let lease = value!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}});
+    let writes = [
+        (format!("PATCH {maps}/m?fieldManager=f&force=true"), &map, format!("POST {maps}")),
+        (format!("PUT {leases}/l"), &lease, format!("POST {leases}")),
+    ];
+    for (write, object, make) in writes {
+        let (code, answer) = cluster.send(&robot, &write, Some(object)).await;
+        let why = answer.str_at(&["message"]);
+        assert!(code == 403 && why.contains("cannot create resource"), "{write}: {code} {why}");
+        cluster.done(&make, Some(object)).await;
+        let (code, answer) = cluster.send(&robot, &write, Some(object)).await;
+        assert_eq!(code, 200, "{write}: {answer:?}");
+    }
+    let gone =
+        value!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "gone", "uid": "u"}});
+    let apply = format!("PATCH {maps}/gone?fieldManager=f&force=true");
+    let (code, answer) = cluster.send(&admin(), &apply, Some(&gone)).await;
+    let why = "Operation cannot be fulfilled on configmaps \"gone\": uid mismatch: the provided object specified uid u, and no existing object was found";
+    assert_eq!((code, answer.str_at(&["message"])), (409, why));
+    let secret = value!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "m"}});
+    let (code, answer) = cluster
+        .send(&robot, &format!("PATCH {maps}/m?fieldManager=f&force=true"), Some(&secret))
+        .await;
+    let why = "expected objects of the same type, but got ConfigMap and Secret";
+    assert_eq!((code, answer.str_at(&["message"])), (500, why));
+}
+
+#[tokio::test]
+async fn who_writes_policies_reads_no_more_by_their_parameters() {
+    let cluster = cluster().await;
+    let token = token(&cluster, value!({})).await;
+    let robot = As::Token(&token);
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let role = value!({"metadata": {"name": "policies"}, "rules": [
+        {"verbs": ["*"], "apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"]},
+        {"verbs": ["get"], "apiGroups": [""], "resources": ["configmaps"]}]});
+    let binding = value!({"metadata": {"name": "policies"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "policies"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "ns"}]});
+    cluster.done(&format!("POST {rbac}/clusterroles"), Some(&role)).await;
+    cluster.done(&format!("POST {rbac}/clusterrolebindings"), Some(&binding)).await;
+    let group = "/apis/admissionregistration.k8s.io/v1";
+    let policy = |name: &str, kind: &str| {
+        value!({"metadata": {"name": name}, "spec": {"paramKind": {"apiVersion": "v1", "kind": kind},
+            "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]},
+            "validations": [{"expression": "false", "messageExpression": "string(params.data.pw)"}]}})
+    };
+    let bound = |name: &str, policy: &str| {
+        value!({"metadata": {"name": name}, "spec": {"policyName": policy, "validationActions": ["Deny"],
+            "paramRef": {"name": "x", "namespace": "kube-system", "parameterNotFoundAction": "Deny"}}})
+    };
+    let post = async |who: &As<'_>, resource: &str, object: Value| {
+        let (code, answer) =
+            cluster.send(who, &format!("POST {group}/{resource}"), Some(&object)).await;
+        (code, answer.str_at(&["message"]).to_owned())
+    };
+    let user = "user &{system:serviceaccount:ns:default ";
+    let (code, why) =
+        post(&robot, "validatingadmissionpolicies", policy("secrets", "Secret")).await;
+    assert!(
+        code == 422 && why.contains(&format!("spec.paramKind: Forbidden: {user}")),
+        "{code} {why}"
+    );
+    let all = "must have \"get\" permission on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)";
+    assert!(why.ends_with(all), "{why}");
+    assert_eq!(
+        post(&admin(), "validatingadmissionpolicies", policy("secrets", "Secret")).await.0,
+        201
+    );
+    cluster.server.hub().catch_up().await.unwrap();
+    let (code, why) =
+        post(&robot, "validatingadmissionpolicybindings", bound("b", "secrets")).await;
+    assert!(
+        code == 422 && why.contains(&format!("spec.paramRef: Forbidden: {user}")),
+        "{code} {why}"
+    );
+    assert_eq!(
+        post(&robot, "validatingadmissionpolicies", policy("maps", "ConfigMap")).await.0,
+        201
+    );
+    cluster.server.hub().catch_up().await.unwrap();
+    assert_eq!(post(&robot, "validatingadmissionpolicybindings", bound("c", "maps")).await.0, 201);
+}
+
+#[tokio::test]
 async fn a_bound_token_dies_with_its_object() {
     let cluster = cluster().await;
     let secret = cluster.done("POST /api/v1/namespaces/ns/secrets", Some(&named("s"))).await;

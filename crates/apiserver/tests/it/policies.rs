@@ -240,6 +240,60 @@ async fn mutating_policies_change_the_object_and_see_it_again() {
     cluster.counts(&[&of("b", "no_error", 2), &of("c", "invalid_error", 1)]).await;
 }
 
+#[tokio::test]
+async fn a_mutation_that_does_not_fit_leaves_the_others() {
+    let cluster = Cluster::start().await;
+    let spec = |name: &str, failure: &str, expressions: &[&str]| {
+        let mutations = expressions.iter().map(|it| {
+            value!({"patchType": "JSONPatch", "jsonPatch": {"expression": (format!("[JSONPatch{{{it}}}]"))}})
+        });
+        let mutations: Value = mutations.collect();
+        value!({"reinvocationPolicy": "Never", "failurePolicy": failure, "mutations": mutations,
+            "matchConditions": [{"name": "own", "expression": (format!("object.data.of == '{name}'"))}]})
+    };
+    let fine = "op: 'add', path: '/data/' + jsonpatch.escapeKey('a~b'), value: 'x'";
+    let untested = "op: 'test', path: '/data/of', value: 'other'}, JSONPatch{op: 'add', path: '/data/no', value: 'x'";
+    let cases = [
+        ("tested", "Fail", vec![untested, fine], 201, "a~b=x"),
+        ("ignored", "Ignore", vec!["op: 'remove', path: '/data/none'", fine], 201, "a~b=x"),
+        (
+            "refused",
+            "Fail",
+            vec!["op: 'remove', path: '/data/none'", fine],
+            403,
+            "denied request: JSONPath: error in remove for path: '/data/none': Unable to remove nonexistent key: none: missing value",
+        ),
+        (
+            "kind",
+            "Ignore",
+            vec!["op: 'replace', path: '/kind', value: 'Secret'"],
+            500,
+            "failed to convert object: v1, Kind=Secret",
+        ),
+        (
+            "field",
+            "Ignore",
+            vec!["op: 'add', path: '/nope', value: 'x'"],
+            500,
+            "strict decoding error: unknown field \"nope\"",
+        ),
+    ];
+    for (name, failure, expressions, ..) in &cases {
+        mutating(&cluster, name, &spec(name, failure, expressions)).await;
+    }
+    for (name, _, _, code, expected) in cases {
+        let (got, answer) = create(&cluster, name, &value!({"of": name})).await;
+        let told = match answer.get("data") {
+            Some(data) => format!("a~b={} no={}", data.str_at(&["a~b"]), data.str_at(&["no"])),
+            None => answer.str_at(&["message"]).to_owned(),
+        };
+        assert!(
+            got == code && told.contains(expected) && !told.contains("no=x"),
+            "{name}: {got} {told}"
+        );
+    }
+}
+
 /// Not a test of speed: it prints what a policy of 50 rules costs, for the record.
 #[tokio::test]
 #[ignore = "measures"]

@@ -100,6 +100,12 @@ async fn what_cannot_be_reached_is_refused_as_upstream_does() {
     check(&cluster, "services/s:web/proxy/", (503, none)).await;
     let port = "no service port 81 found for service \"s\"";
     check(&cluster, "services/s:81/proxy/", (503, port)).await;
+    // A node says itself where it is: what else listens on this machine is not to be reached by that.
+    let node = value!({"metadata": {"name": "here"}, "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": 6443}}}});
+    cluster.done("POST /api/v1/nodes", Some(&node)).await;
+    let (code, answer) = cluster.send(&admin(), "GET /api/v1/nodes/here/proxy/api", None).await;
+    assert_eq!((code, answer.str_at(&["message"])), (400, "address not allowed"));
     // An address of this machine is nobody's pod.
     let endpoints = value!({"metadata": {"name": "s"}, "subsets": [
         {"addresses": [{"ip": "10.255.255.1"}], "ports": [{"name": "other", "port": 1}]}

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use apimachinery::Value;
-use cel::library::{Attributes, Authorizer, MutationTypes};
+use cel::library::{Attributes, Authorizer, Library, MutationTypes};
 use cel::{Activation, Budget, Composition, Env, EvalError, Program, Type, Val, limits};
 
 use super::{ADMISSION, Names, POLICIES, told, with};
@@ -254,6 +254,7 @@ impl Policy {
         }
         let env = composition.env();
         let mutating = env.clone().with_provider(Arc::new(MutationTypes));
+        let mutating = mutating.with_library(Library::JsonPatch);
         let validations = spec.items_at(&["validations"]).iter();
         let validations = validations.map(|it| Validation::new(env, quiet.env(), it)).collect();
         let annotations = spec.items_at(&["auditAnnotations"]).iter();

@@ -9,7 +9,8 @@ use ring::signature::{
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-const CERTIFICATE: &str = "CERTIFICATE";
+/// What a block of a certificate is called.
+pub(super) const CERTIFICATE: &str = "CERTIFICATE";
 /// Algorithms of keys (RFC 3279, RFC 5480, RFC 8410).
 const RSA: &str = "1.2.840.113549.1.1.1";
 const ELLIPTIC: &str = "1.2.840.10045.2.1";
@@ -18,6 +19,22 @@ const ED25519: &str = "1.3.101.112";
 /// The blocks of a text, as far as they can be read; what stands between them is not looked at.
 pub(super) fn blocks(text: &[u8]) -> Vec<Pem> {
     Pem::iter_from_buffer(text).map_while(Result::ok).collect()
+}
+
+/// Which blocks of a text have headers within.
+pub(super) fn with_headers(text: &str) -> Vec<usize> {
+    let (mut found, mut index, mut inside) = (Vec::new(), 0, false);
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("-----BEGIN ") {
+            inside = true;
+        } else if line.starts_with("-----END ") {
+            inside = false;
+            index += 1;
+        } else if inside && line.contains(':') && found.last() != Some(&index) {
+            found.push(index);
+        }
+    }
+    found
 }
 
 /// Whether a block has headers within.
