@@ -48,6 +48,7 @@ mod webhooks;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::obj::Obj;
 use apimachinery::status::GroupResource;
@@ -111,6 +112,8 @@ pub struct Attributes<'r> {
     pub annotations: &'r mut Annotations,
     /// Who is to see it again.
     pub reinvocation: &'r mut Reinvocation,
+    /// How long webhooks were waited for.
+    pub waited: &'r mut Duration,
     /// What is costlier to tell.
     pub context: &'r dyn Context,
 }

@@ -88,6 +88,7 @@ pub(crate) struct Case {
     warnings: Vec<String>,
     annotations: Annotations,
     reinvocation: Reinvocation,
+    waited: Duration,
 }
 
 /// A request that says nothing of itself.
@@ -157,6 +158,7 @@ impl Case {
             warnings: Vec::new(),
             annotations: Annotations::new(),
             reinvocation: Reinvocation::default(),
+            waited: Duration::ZERO,
         }
     }
 
@@ -183,6 +185,7 @@ impl Case {
             warnings: &mut self.warnings,
             annotations: &mut self.annotations,
             reinvocation: &mut self.reinvocation,
+            waited: &mut self.waited,
             context: &Silent,
         }
     }

@@ -162,6 +162,8 @@ struct State {
     since_wake: usize,
     /// The revision of the last change that was applied.
     last: u64,
+    /// How many events were put where watchers find them.
+    dispatched: u64,
     /// Changes that came while the objects were still being read. They hold nothing that would not be in the cache.
     early: Option<Vec<Early>>,
     /// The revision of objects that took the place of all others while they were still being read.
@@ -290,6 +292,11 @@ impl Cache {
         let cache = Self::new(resource, hub);
         cache.state.write().early = Some(Vec::new());
         cache
+    }
+
+    /// How many events watchers could find here since the start.
+    pub(crate) fn dispatched(&self) -> u64 {
+        self.state.read().dispatched
     }
 
     /// What it caches.
@@ -658,6 +665,7 @@ impl State {
     /// Appends an event; says whether every watcher is to be woken so that it keeps up with the log.
     fn push(&mut self, event: Arc<Event>) -> bool {
         let weight = event.object.weight();
+        self.dispatched += 1;
         self.log.push_back(event);
         self.log_bytes += weight;
         self.since_wake += weight;

@@ -14,7 +14,7 @@ use crate::audited::Audited;
 use crate::body::{BodyError, Incoming};
 use crate::fairness::{Schema, Seat};
 use crate::memory::Charge;
-use crate::metrics::Held;
+use crate::metrics::{Ended, Held};
 use crate::query::Query;
 use crate::request::RequestInfo;
 use crate::{MAX_BODY_BYTES, Peer};
@@ -64,6 +64,12 @@ pub(crate) struct Exchange {
     pub(crate) charge: Option<Arc<Charge>>,
     /// It is carried out also where the server is short of memory.
     pub(crate) is_exempt: bool,
+    /// How long it waited for seats and for webhooks.
+    pub(crate) waited: Duration,
+    /// How many bytes its body had, once that is read.
+    pub(crate) body_bytes: Option<usize>,
+    /// It was ended before it was done.
+    pub(crate) ended: Option<Ended>,
     /// Counts it as long as it lasts, where it becomes a stream.
     pub(crate) lasting: Option<Held>,
     /// How many bytes a second each direction carries, where it becomes a stream.
@@ -93,9 +99,22 @@ impl Exchange {
             unrouted: false,
             charge: None,
             is_exempt: false,
+            waited: Duration::ZERO,
+            body_bytes: None,
+            ended: None,
             lasting: None,
             bytes_per_second: None,
         }
+    }
+
+    /// All bytes of the body, which are counted.
+    ///
+    /// # Errors
+    /// Those of [`RequestBody::read`].
+    pub(crate) async fn read(&mut self, body: RequestBody) -> Result<Bytes, Status> {
+        let bytes = body.read().await?;
+        self.body_bytes = Some(bytes.len());
+        Ok(bytes)
     }
 
     /// The value of a header that is text.

@@ -20,6 +20,7 @@ use crate::exchange::Exchange;
 use crate::fairness::{self, Step};
 use crate::impersonation;
 use crate::memory;
+use crate::metrics::{Ended, Timed};
 use crate::profiles;
 use crate::traces;
 
@@ -40,24 +41,24 @@ impl Verdict<'_> {
     const PASS: Self = Self::Now(Ok(()));
 }
 
-/// The filters in order, each with the reason for its place.
-const FILTERS: &[(&str, Filter)] = &[
+/// The filters in order, each with the reason for its place; those that are timed with what they are counted as.
+const FILTERS: &[(&str, Option<Timed>, Filter)] = &[
     // First, so that every answer, refusals too, carries the id that the audit log knows it by.
-    ("audit-id", audit_id),
+    ("audit-id", None, audit_id),
     // What cannot be meant is refused before anybody is asked about it.
-    ("deadline", deadline),
+    ("deadline", None, deadline),
     // Before anything that depends on who asks.
-    ("authentication", authentication),
+    ("authentication", Some(Timed::Authentication), authentication),
     // As soon as it is known who asks, and before anything is refused or done in somebody's name.
-    ("audit", audit),
+    ("audit", Some(Timed::Audit), audit),
     // After authentication: only somebody known may speak for another.
-    ("impersonation", impersonation),
+    ("impersonation", Some(Timed::Impersonation), impersonation),
     // After impersonation: a request is of the flow of whom it is made for. Before anything that costs more.
-    ("priority-and-fairness", fairness),
+    ("priority-and-fairness", Some(Timed::PriorityAndFairness), fairness),
     // It needs to know who asks, for whom, and what.
-    ("authorization", authorization),
+    ("authorization", Some(Timed::Authorization), authorization),
     // Last: who may not do it, or still waits for a turn, takes none of the room.
-    ("memory", memory),
+    ("memory", None, memory),
 ];
 
 /// A place among the requests in flight; given back when dropped.
@@ -84,10 +85,18 @@ fn counter(server: &Server, mutating: bool) -> (&AtomicUsize, usize) {
 
 /// Runs the filters. The request is in flight until what comes back is dropped.
 pub(crate) async fn run(server: &Arc<Server>, exchange: &mut Exchange) -> Result<InFlight, Status> {
-    for (_, filter) in FILTERS {
+    // Where one that is timed ends, the next may begin.
+    let mut last: Option<Instant> = None;
+    for (_, timed, filter) in FILTERS {
+        let began = timed.map(|it| (it, last.take().unwrap_or_else(Instant::now)));
         match filter(server, exchange) {
             Verdict::Now(result) => result?,
             Verdict::Later(waiting) => waiting.await?,
+        }
+        if let Some((timed, began)) = began {
+            let now = Instant::now();
+            server.metrics.filtered(timed, now - began);
+            last = Some(now);
         }
     }
     admit(server, exchange)
@@ -133,7 +142,9 @@ fn fairness<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<
             Verdict::PASS
         }
         Ok(Step::Wait(waiting)) => Verdict::Later(Box::pin(async move {
+            let began = Instant::now();
             let seat = waiting.await;
+            exchange.waited += began.elapsed();
             exchange.turned_away = seat.is_err();
             exchange.seat = seat?;
             Ok(())
@@ -167,7 +178,11 @@ fn admit(server: &Arc<Server>, exchange: &mut Exchange) -> Result<InFlight, Stat
 
 /// Charges what the request may cost.
 fn memory<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
-    Verdict::Now(memory::admit(server, exchange))
+    let admitted = memory::admit(server, exchange);
+    if admitted.is_err() {
+        exchange.ended = Some(Ended::Here);
+    }
+    Verdict::Now(admitted)
 }
 
 fn audit_id<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {

@@ -432,6 +432,7 @@ impl Server {
             is_exempt: exchange.is_exempt,
             lasts,
             watched: exchange.facts.filter(|_| is_watch),
+            about: Some(metrics::About::of(exchange)),
         };
         response.extensions_mut().insert(terms);
     }
@@ -443,19 +444,19 @@ impl Server {
         body: RequestBody,
     ) -> Result<Response<Body>, Status> {
         let limit = deadline::limit(self, exchange);
-        // In its place once and for all: it is large, and would be there twice otherwise.
-        let work = std::pin::pin!(self.carry_out(exchange, body));
-        match limit {
-            None => work.await,
-            Some(limit) => {
-                let end = tokio::time::Instant::now() + limit;
-                match tokio::time::timeout_at(end, work).await {
-                    // Nothing has been sent of what is only just ready: who waits is told, not cut off.
-                    Ok(answer) if tokio::time::Instant::now() < end => answer,
-                    _ => Err(deadline::exceeded()),
-                }
-            }
-        }
+        let in_time = {
+            // In its place once and for all: it is large, and would be there twice otherwise.
+            let work = std::pin::pin!(self.carry_out(exchange, body));
+            let Some(limit) = limit else { return work.await };
+            let end = tokio::time::Instant::now() + limit;
+            let answer = tokio::time::timeout_at(end, work).await;
+            // Nothing has been sent of what is only just ready: who waits is told, not cut off.
+            answer.ok().filter(|_| tokio::time::Instant::now() < end)
+        };
+        in_time.unwrap_or_else(|| {
+            exchange.ended = Some(metrics::Ended::Here);
+            Err(deadline::exceeded())
+        })
     }
 
     /// Filters, then the handler.

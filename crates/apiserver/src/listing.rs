@@ -143,7 +143,7 @@ impl Listing {
     }
 
     /// The objects from this one on.
-    fn skipping(&self, first: usize) -> impl Iterator<Item = &Arc<Obj>> {
+    pub(crate) fn skipping(&self, first: usize) -> impl Iterator<Item = &Arc<Obj>> {
         let (own, shared) = match &self.objects {
             Objects::Own(objects) => (objects.get(first..).unwrap_or_default(), None),
             Objects::Shared(row) => (&[][..], Some(row.skipping(first))),

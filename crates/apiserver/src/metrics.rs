@@ -3,12 +3,16 @@
 //! Labels are text that lives as long as the program, so that counting a request allocates nothing.
 
 mod expressions;
+mod requests;
 mod state;
+mod watching;
 
 pub(crate) use expressions::Expressions;
+pub(crate) use requests::{Ended, Timed};
 pub(crate) use state::follow_size;
+pub(crate) use watching::{OfCache, OfWatch};
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -29,16 +33,10 @@ use crate::body::Body;
 use crate::conversion::{Direction, Failure};
 use crate::exchange::Exchange;
 use crate::respond;
+use requests::Requests;
+use watching::Watching;
 
 const COMPONENT: &str = "apiserver";
-/// Upstream's buckets of `apiserver_request_duration_seconds`.
-const DURATIONS: [f64; 23] = [
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
-    10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
-];
-/// Upstream's buckets of `apiserver_watch_list_duration_seconds`.
-const WATCH_LISTS: [f64; 17] =
-    [0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0];
 /// Upstream's buckets of `apiserver_conversion_webhook_duration_seconds`.
 const CONVERSIONS: [f64; 15] =
     [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0];
@@ -67,36 +65,6 @@ pub(crate) struct About {
     scope: &'static str,
     subresource: &'static str,
     verb: &'static str,
-    version: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Done {
-    code: u16,
-    dry_run: &'static str,
-    #[prometheus(flatten)]
-    about: About,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Lasting {
-    dry_run: &'static str,
-    #[prometheus(flatten)]
-    about: About,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfResource {
-    group: &'static str,
-    resource: &'static str,
-    version: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WatchList {
-    group: &'static str,
-    resource: &'static str,
-    scope: &'static str,
     version: &'static str,
 }
 
@@ -163,16 +131,15 @@ impl std::fmt::Debug for Page {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
-    requests: Family<Done, Counter>,
-    durations: Family<Lasting, Histogram, fn() -> Histogram>,
+    requests: Requests,
     long_running: Family<About, Gauge<i64, AtomicI64>>,
-    watch_events: Family<OfResource, Counter<u64, AtomicU64>>,
+    watching: Watching,
     in_flight: Family<RequestKind, Gauge<i64, AtomicI64>>,
+    waiting: Family<RequestKind, Gauge<i64, AtomicI64>>,
     objects: Family<Stored, Gauge<i64, AtomicI64>>,
     deprecated: Family<Deprecated, Gauge<i64, AtomicI64>>,
     conversions: Conversions,
     storage_size: Family<StorageCluster, Gauge<i64, AtomicI64>>,
-    reading: Reading,
     /// `/metrics/resources`, where there is a scheduler that knows them.
     resources: OnceLock<Page>,
     /// How long rules of custom resources take.
@@ -215,73 +182,27 @@ impl Conversions {
     }
 }
 
-/// What is counted of those who read.
-#[derive(Debug)]
-struct Reading {
-    response_sizes: Family<About, Histogram, fn() -> Histogram>,
-    watch_lists: Family<WatchList, Histogram, fn() -> Histogram>,
-    terminated: Family<Stored, Counter>,
-}
-
-impl Reading {
-    fn new(registry: &mut Registry) -> Self {
-        let response_sizes: Family<About, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(exponential_buckets(1000.0, 10.0, 7)));
-        registry.register(
-            "apiserver_response_sizes",
-            "How many bytes answers to readers have, watches and streams aside",
-            Family::clone(&response_sizes),
-        );
-        let watch_lists: Family<WatchList, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(WATCH_LISTS));
-        registry.register(
-            "apiserver_watch_list_duration_seconds",
-            "How long it took until watchers were told that they have what there was",
-            Family::clone(&watch_lists),
-        );
-        let terminated = Family::default();
-        registry.register(
-            "apiserver_terminated_watchers",
-            "Watches that were ended since their clients did not read them",
-            Family::clone(&terminated),
-        );
-        Self { response_sizes, watch_lists, terminated }
-    }
-}
-
 impl Metrics {
     pub(crate) fn new() -> Self {
-        let requests = Family::default();
-        let durations: Family<Lasting, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(DURATIONS));
-        let (long_running, watch_events) = (Family::default(), Family::default());
-        let (in_flight, objects) = (Family::default(), Family::default());
-        let deprecated = Family::default();
+        let (long_running, deprecated) = (Family::default(), Family::default());
+        let (in_flight, waiting, objects) = Default::default();
         let mut registry = Registry::default();
-        registry.register(
-            "apiserver_request",
-            "Requests that were answered",
-            Family::clone(&requests),
-        );
-        registry.register(
-            "apiserver_request_duration_seconds",
-            "How long requests took until their answer began, watches and streams aside",
-            Family::clone(&durations),
-        );
+        let requests = Requests::new(&mut registry);
+        let watching = Watching::new(&mut registry);
         registry.register(
             "apiserver_longrunning_requests",
             "Watches and logs that are open",
             Family::clone(&long_running),
         );
         registry.register(
-            "apiserver_watch_events",
-            "Events sent to watchers",
-            Family::clone(&watch_events),
-        );
-        registry.register(
             "apiserver_current_inflight_requests",
             "Requests that hold a place among those in flight",
             Family::clone(&in_flight),
+        );
+        registry.register(
+            "apiserver_current_inqueue_requests",
+            "Requests that wait for their turn",
+            Family::clone(&waiting),
         );
         for name in ["apiserver_storage_objects", "apiserver_resource_objects"] {
             registry.register(name, "Objects stored, by resource", Family::clone(&objects));
@@ -298,22 +219,20 @@ impl Metrics {
             "How many bytes the store takes",
             Family::clone(&storage_size),
         );
-        let reading = Reading::new(&mut registry);
         let expressions = Arc::new(Expressions::new(&mut registry));
         let health = component_base::health::Found::default();
         health.register(&mut registry);
         let registry = Mutex::new(registry);
         Self {
-            reading,
             resources: OnceLock::new(),
             expressions,
             health,
             registry,
             requests,
-            durations,
+            watching,
             long_running,
-            watch_events,
             in_flight,
+            waiting,
             objects,
             deprecated,
             conversions,
@@ -339,13 +258,23 @@ impl Metrics {
         took: Duration,
     ) -> Response<Body> {
         let (about, code) = (About::of(exchange), response.status().as_u16());
-        let dry_run = if exchange.query.get("dryRun").is_some() { "All" } else { "" };
-        self.requests.get_or_create(&Done { code, dry_run, about }).inc();
-        if !is_long_running(about.verb) {
-            let seconds = took.as_secs_f64();
-            self.durations.get_or_create(&Lasting { dry_run, about }).observe(seconds);
+        if let Some(ended) = exchange.ended {
+            self.requests.terminated(ended, about, code);
         }
-        self.sized(about, response)
+        match self.requests.answered(exchange, about, (code, took)) {
+            Some(sizes) => sized(sizes, response),
+            None => response,
+        }
+    }
+
+    /// A filter has let a request pass.
+    pub(crate) fn filtered(&self, filter: Timed, took: Duration) {
+        self.requests.filtered(filter, took);
+    }
+
+    /// An answer was broken off that should have been sent by now.
+    pub(crate) fn aborted(&self, about: About) {
+        self.requests.aborted(about);
     }
 
     fn storage_sized(&self, bytes: u64) {
@@ -399,50 +328,48 @@ impl Metrics {
         Held(gauge)
     }
 
-    fn sized(&self, about: About, response: Response<Body>) -> Response<Body> {
-        if !matches!(about.verb, "GET" | "LIST") {
-            return response;
-        }
-        let histogram = self.reading.response_sizes.get_or_create_owned(&about);
-        response.map(|body| match body {
-            Body::Full(bytes) => {
-                observe(&histogram, bytes.as_ref().map_or(0, bytes::Bytes::len));
-                Body::Full(bytes)
-            }
-            Body::Stream(pieces) => {
-                let mut sized = Sized { histogram, bytes: 0 };
-                let counted = pieces.map(move |piece| {
-                    sized.add(piece.len());
-                    piece
-                });
-                Body::Stream(counted.boxed())
-            }
-        })
+    /// What is counted of a watch of these.
+    pub(crate) fn of_watch(&self, facts: &'static ResourceFacts) -> OfWatch {
+        self.watching.of_watch(facts)
+    }
+
+    /// What is counted of those who read a resource's cache.
+    pub(crate) fn of_cache(&self, facts: &'static ResourceFacts) -> Arc<OfCache> {
+        self.watching.of_cache(facts)
     }
 
     /// A watcher was told that it has what there was.
     pub(crate) fn watch_listed(&self, facts: &ResourceFacts, scope: &'static str, took: Duration) {
-        let ResourceFacts { group, resource, version, .. } = *facts;
-        let of = WatchList { group, resource, scope, version };
-        self.reading.watch_lists.get_or_create(&of).observe(took.as_secs_f64());
+        self.watching.listed(facts, scope, took);
     }
 
     /// A watch was ended whose client does not read it.
     pub(crate) fn terminated(&self, facts: &ResourceFacts) {
-        let ResourceFacts { group, resource, .. } = *facts;
-        self.reading.terminated.get_or_create(&Stored { group, resource }).inc();
+        self.watching.terminated(facts);
     }
+}
 
-    /// The counter of a resource's events.
-    pub(crate) fn events_of(&self, facts: &'static ResourceFacts) -> Counter<u64, AtomicU64> {
-        let ResourceFacts { group, resource, version, .. } = *facts;
-        self.watch_events.get_or_create_owned(&OfResource { group, resource, version })
-    }
+/// Counts the bytes of an answer as they are written.
+fn sized(histogram: metrics::Histogram, response: Response<Body>) -> Response<Body> {
+    response.map(|body| match body {
+        Body::Full(bytes) => {
+            histogram.observe_number(bytes.as_ref().map_or(0, bytes::Bytes::len));
+            Body::Full(bytes)
+        }
+        Body::Stream(pieces) => {
+            let mut sized = Sized { histogram, bytes: 0 };
+            let counted = pieces.map(move |piece| {
+                sized.add(piece.len());
+                piece
+            });
+            Body::Stream(counted.boxed())
+        }
+    })
 }
 
 /// An answer in pieces: its size is known when it is over.
 struct Sized {
-    histogram: Histogram,
+    histogram: metrics::Histogram,
     bytes: usize,
 }
 
@@ -454,13 +381,8 @@ impl Sized {
 
 impl Drop for Sized {
     fn drop(&mut self) {
-        observe(&self.histogram, self.bytes);
+        self.histogram.observe_number(self.bytes);
     }
-}
-
-#[allow(clippy::cast_precision_loss, reason = "an answer has less than 2^52 bytes")]
-fn observe(histogram: &Histogram, bytes: usize) {
-    histogram.observe(bytes as f64);
 }
 
 /// Whether requests of this verb last as long as the client likes.
@@ -469,7 +391,7 @@ pub(crate) fn is_long_running(verb: &str) -> bool {
 }
 
 impl About {
-    fn of(exchange: &Exchange) -> Self {
+    pub(crate) fn of(exchange: &Exchange) -> Self {
         let info = &exchange.info;
         let Some(facts) = exchange.facts else {
             let path = info.path.trim_end_matches('/');
@@ -555,6 +477,10 @@ pub(crate) fn answer(server: &Arc<Server>) -> Response<Body> {
     for (request_kind, count) in counts {
         let count = i64::try_from(count.load(Ordering::Acquire)).unwrap_or(i64::MAX);
         metrics.in_flight.get_or_create(&RequestKind { request_kind }).set(count);
+    }
+    let waiting = server.fairness.as_ref().map_or((0, 0), |it| it.waiting());
+    for (request_kind, count) in [("mutating", waiting.0), ("readOnly", waiting.1)] {
+        metrics.waiting.get_or_create(&RequestKind { request_kind }).set(count.into());
     }
     // What is not served any more is not counted any more.
     metrics.objects.clear();

@@ -26,6 +26,7 @@ use crate::connections::Cut;
 use crate::idle::Running;
 use crate::listing::PIECE_BYTES;
 use crate::memory::MemoryBudget;
+use crate::metrics::About;
 
 /// How much of an answer may wait to be sent before no further piece is made, in bytes. A piece more may wait, which has an
 /// object more at most than [`PIECE_BYTES`].
@@ -50,6 +51,8 @@ pub(crate) struct Terms {
     pub(crate) lasts: bool,
     /// What is watched.
     pub(crate) watched: Option<&'static ResourceFacts>,
+    /// What it is counted as.
+    pub(crate) about: Option<About>,
 }
 
 /// The body of an answer on its way to a socket.
@@ -147,7 +150,8 @@ impl Outgoing {
         };
         let patience = server.operating.request_timeout;
         let (until, is_exempt, lasts, watched) = (None, false, false, None);
-        let terms = terms.unwrap_or(Terms { until, patience, is_exempt, lasts, watched });
+        let about = None;
+        let terms = terms.unwrap_or(Terms { until, patience, is_exempt, lasts, watched, about });
         let budget = server.operating.memory.clone();
         let metered = Metered {
             server: Arc::clone(server),
@@ -255,6 +259,9 @@ impl Metered {
         self.server.connections.cut(why);
         if let (Some(facts), Cut::Unread | Cut::Memory) = (self.terms.watched, why) {
             self.server.metrics.terminated(facts);
+        }
+        if let Some(about) = self.terms.about.filter(|_| self.terms.watched.is_none()) {
+            self.server.metrics.aborted(about);
         }
         // Whoever asks on is told nothing more.
         self.pieces = Pieces::Whole(Bytes::new());

@@ -2,6 +2,10 @@
 //!
 //! There is no global registry: each component registers what it counts with the one it is given.
 
+mod histogram;
+
+pub use histogram::Histogram;
+
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
 

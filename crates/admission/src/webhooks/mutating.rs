@@ -62,6 +62,7 @@ impl Mutating {
     ) -> Result<bool, Status> {
         let began = Instant::now();
         let result = self.0.ask(asked, attributes).await;
+        *attributes.waited += began.elapsed();
         if let Ok(answer) = &result {
             attributes.warnings.extend(answer.warnings.iter().cloned());
             attributes.annotations.extend(answer.annotations.iter().cloned());

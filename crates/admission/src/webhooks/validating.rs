@@ -37,6 +37,7 @@ impl Plugin for Validating {
             }
         });
         let results = join_all(calls).await;
+        *attributes.waited += results.iter().map(|(took, _)| *took).max().unwrap_or_default();
         let mut refusal = None;
         for (asked, (took, result)) in concerned.iter().zip(results) {
             match &result {

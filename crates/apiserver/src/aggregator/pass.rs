@@ -18,6 +18,7 @@ use crate::exchange::{Exchange, RequestBody};
 use crate::forward::{self, Onward};
 use crate::handlers::connect::asks_upgrade;
 use crate::handlers::proxy::tell_origin;
+use crate::metrics::Ended;
 use crate::respond;
 
 const USER: HeaderName = HeaderName::from_static("x-remote-user");
@@ -69,21 +70,21 @@ pub(super) async fn pass_as(
     (user, body): (&UserInfo, RequestBody),
 ) -> Result<Response<Body>, Status> {
     if !remote.available {
-        return Ok(refusal(503, "service unavailable"));
+        return Ok(refusal(exchange, 503, "service unavailable"));
     }
     let tls = match &remote.tls {
         Ok(tls) => tls.clone(),
-        Err(why) => return Ok(refusal(500, why)),
+        Err(why) => return Ok(refusal(exchange, 500, why)),
     };
     let address = match address_of(server, remote).await {
         Ok(address) => address,
         Err(error) => {
             tracing::warn!(service = %remote.service, error, "an API server has no address");
-            return Ok(refusal(503, "service unavailable"));
+            return Ok(refusal(exchange, 503, "service unavailable"));
         }
     };
     if let Err(why) = identify(&mut exchange.parts.headers, user) {
-        return Ok(refusal(500, &why));
+        return Ok(refusal(exchange, 500, &why));
     }
     if let Ok(id) = HeaderValue::from_str(&exchange.audit_id) {
         exchange.parts.headers.insert(AUDIT_ID, id);
@@ -104,6 +105,7 @@ pub(super) async fn pass_as(
     } else {
         let Ok(passed) = tokio::time::timeout(PATIENCE, passed).await else {
             let what = "request did not complete within the allotted timeout";
+            exchange.ended = Some(Ended::Here);
             return Err(Status::timeout(what, 0));
         };
         passed
@@ -114,13 +116,13 @@ pub(super) async fn pass_as(
     Ok(match passed {
         Err(why) => {
             server.aggregator.metrics.failed(&why);
-            refusal(503, &format!("error trying to reach service: {why}"))
+            refusal(exchange, 503, &format!("error trying to reach service: {why}"))
         }
         Ok(answer)
             if answer.status().is_redirection() && answer.headers().contains_key(LOCATION) =>
         {
             let what = "the backend attempted to redirect this request, which is not permitted";
-            refusal(StatusCode::BAD_GATEWAY.as_u16(), what)
+            refusal(exchange, StatusCode::BAD_GATEWAY.as_u16(), what)
         }
         Ok(answer) => answer,
     })
@@ -149,7 +151,8 @@ fn lasts(exchange: &Exchange) -> bool {
 }
 
 /// Plain text, as Go's servers refuse.
-fn refusal(code: u16, why: &str) -> Response<Body> {
+fn refusal(exchange: &mut Exchange, code: u16, why: &str) -> Response<Body> {
+    exchange.ended = Some(Ended::Elsewhere);
     let mut answer = respond::text(code, format!("{why}\n"));
     let nosniff = HeaderValue::from_static("nosniff");
     answer.headers_mut().insert(http::header::X_CONTENT_TYPE_OPTIONS, nosniff);

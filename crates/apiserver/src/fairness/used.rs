@@ -80,6 +80,12 @@ impl Current {
 }
 
 impl Fairness {
+    /// How many requests wait that change something, and how many that do not.
+    pub(crate) fn waiting(&self) -> (i32, i32) {
+        let count = |writes| self.current.0[Current::place(Phase::Waiting, writes)].lock().requests;
+        (count(true), count(false))
+    }
+
     /// The histograms over time, as `/metrics` shows them.
     pub(crate) fn text(&self, out: &mut String) {
         let now = self.now();

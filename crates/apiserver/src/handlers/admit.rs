@@ -1,6 +1,7 @@
 //! Sends a write through the admission plugins, and tells them of it what costs something to tell.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use admission::context::{Context, Kind, Reinvocation};
 use admission::{Annotations, Attributes, Operation};
@@ -32,6 +33,14 @@ pub(crate) struct Admission<'a> {
     pub(crate) delete_options: Value,
 }
 
+/// What the plugins tell of a write.
+struct Told<'r> {
+    warnings: &'r mut Vec<String>,
+    annotations: &'r mut Annotations,
+    reinvocation: &'r mut Reinvocation,
+    waited: &'r mut Duration,
+}
+
 /// Lets the plugins change the object.
 pub(crate) async fn admit(
     server: &Arc<Server>,
@@ -43,7 +52,12 @@ pub(crate) async fn admit(
     let mut reinvocation = Reinvocation::default();
     let user = Arc::clone(&exchange.user);
     let asked = Asked::new(server, admission, &exchange.query);
-    let told = (&mut exchange.warnings, &mut exchange.annotations, &mut reinvocation);
+    let told = Told {
+        warnings: &mut exchange.warnings,
+        annotations: &mut exchange.annotations,
+        reinvocation: &mut reinvocation,
+        waited: &mut exchange.waited,
+    };
     let mut attributes = attributes(&asked, &user, (object, old), told);
     let mut part = traces::part("admission", "mutate");
     let mutated = std::pin::pin!(server.access.admission.mutate(&mut attributes));
@@ -61,7 +75,12 @@ pub(crate) async fn judge(
     let mut reinvocation = Reinvocation::default();
     let user = Arc::clone(&exchange.user);
     let asked = Asked::new(server, admission, &exchange.query);
-    let told = (&mut exchange.warnings, &mut exchange.annotations, &mut reinvocation);
+    let told = Told {
+        warnings: &mut exchange.warnings,
+        annotations: &mut exchange.annotations,
+        reinvocation: &mut reinvocation,
+        waited: &mut exchange.waited,
+    };
     let mut attributes = attributes(&asked, &user, (object, old), told);
     let mut part = traces::part("admission", "validate");
     let validated = std::pin::pin!(server.access.admission.validate(&mut attributes));
@@ -76,7 +95,13 @@ pub(crate) fn is_judged(server: &Arc<Server>, exchange: &Exchange, target: &Targ
         Admission { operation, target, subresource, name, dry_run: false, delete_options };
     let asked = Asked::new(server, &admission, &exchange.query);
     let (mut object, mut warnings, mut annotations, mut reinvocation) = Default::default();
-    let told = (&mut warnings, &mut annotations, &mut reinvocation);
+    let mut waited = Duration::ZERO;
+    let told = Told {
+        warnings: &mut warnings,
+        annotations: &mut annotations,
+        reinvocation: &mut reinvocation,
+        waited: &mut waited,
+    };
     let attributes = attributes(&asked, &exchange.user, (&mut object, None), told);
     server.access.admission.looks_at(&attributes)
 }
@@ -85,11 +110,11 @@ fn attributes<'r>(
     asked: &'r Asked<'_>,
     user: &'r auth::UserInfo,
     (object, old): (&'r mut Value, Option<&'r Value>),
-    told: (&'r mut Vec<String>, &'r mut Annotations, &'r mut Reinvocation),
+    told: Told<'r>,
 ) -> Attributes<'r> {
     let admission = asked.admission;
     let facts = admission.target.served.facts;
-    let (warnings, annotations, reinvocation) = told;
+    let Told { warnings, annotations, reinvocation, waited } = told;
     Attributes {
         operation: admission.operation,
         group: facts.group,
@@ -106,6 +131,7 @@ fn attributes<'r>(
         warnings,
         annotations,
         reinvocation,
+        waited,
         context: asked,
     }
 }

@@ -32,7 +32,7 @@ pub(crate) async fn apply(
     target: &Target,
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
-    let body = body.read().await?;
+    let body = exchange.read(body).await?;
     let options = WriteOptions::of(exchange, "PatchOptions")?;
     check_options(exchange)?;
     let form = negotiate(exchange)?;
@@ -106,7 +106,7 @@ pub(crate) async fn apply_scale(
     body: RequestBody,
     scale: Scale,
 ) -> Result<Response<Body>, Status> {
-    let body = body.read().await?;
+    let body = exchange.read(body).await?;
     let options = WriteOptions::of(exchange, "PatchOptions")?;
     check_options(exchange)?;
     let form = negotiate(exchange)?;

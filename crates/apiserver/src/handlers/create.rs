@@ -50,7 +50,7 @@ pub(crate) async fn create(
         return Err(Status::method_not_allowed());
     }
     decode::syntax_of(exchange)?;
-    let body = body.read().await?;
+    let body = exchange.read(body).await?;
     let options = WriteOptions::of(exchange, "CreateOptions")?;
     let form = negotiate(exchange)?;
     let value = decode::object(exchange, target, &body, options.field_validation)?;

@@ -47,7 +47,7 @@ pub(crate) async fn delete(
     target: &Target,
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
-    let body = body.read().await?;
+    let body = exchange.read(body).await?;
     let options = DeleteOptions::of(exchange, &body)?;
     let form = negotiate(exchange)?;
     let name = exchange.info.name.clone();

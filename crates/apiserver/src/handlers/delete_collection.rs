@@ -31,7 +31,7 @@ pub(crate) async fn delete_collection(
 ) -> Result<Response<Body>, Status> {
     let wanted = ListOptions::of(&exchange.query, false)?;
     let selection = Selection::of(&exchange.query, target)?;
-    let body = body.read().await?;
+    let body = exchange.read(body).await?;
     let options = DeleteOptions::of(exchange, &body)?;
     let form = negotiate(exchange)?;
     let mut page = list::page(server, target, &wanted, &selection).await?;

@@ -53,7 +53,7 @@ pub(crate) async fn create(
     target: &Target,
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
-    let body = body.read().await?;
+    let body = exchange.read(body).await?;
     let write = WriteOptions::of(exchange, "CreateOptions")?;
     let form = negotiate(exchange)?;
     let kind = (&posted::EVICTION, ALSO.as_slice());

@@ -15,6 +15,7 @@ use futures::StreamExt;
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use storage::{At, Key, RangeReq, Rev, StorageError};
+use tokio::time::Instant;
 
 use crate::Server;
 use crate::body::Body;
@@ -322,21 +323,47 @@ pub(super) async fn page(
         }
         ListAt::Any => Ok(from_cache(target, options, selection)),
         ListAt::Latest => {
-            server.hub.catch_up().await.map_err(|error| error::general(&error))?;
+            catch_up(server, target).await?;
             Ok(from_cache(target, options, selection))
         }
         ListAt::NotOlderThan(revision) => {
-            wait_for(server, revision).await?;
+            wait_for(server, target, revision).await?;
             Ok(from_cache(target, options, selection))
         }
     }
 }
 
+/// Waits until the caches hold all that is stored by now.
+pub(crate) async fn catch_up(server: &Server, target: &Target) -> Result<(), Status> {
+    let (counts, began) = (server.metrics.of_cache(target.served.facts), Instant::now());
+    let caught_up = server.hub.catch_up().await;
+    counts.waits.observe(began.elapsed());
+    match caught_up {
+        Ok(_) => {
+            counts.consistent.inc();
+            Ok(())
+        }
+        Err(error) => {
+            counts.failed.inc();
+            Err(error::general(&error))
+        }
+    }
+}
+
 /// Waits until the caches have a revision, for a bounded time.
-pub(crate) async fn wait_for(server: &Server, revision: u64) -> Result<(), Status> {
+pub(crate) async fn wait_for(
+    server: &Server,
+    target: &Target,
+    revision: u64,
+) -> Result<(), Status> {
+    if revision == 0 {
+        return Ok(());
+    }
     let limit = std::time::Duration::from_secs(WAIT_FOR_VERSION_SECONDS);
-    let reached = server.hub.progress().reached(revision);
-    match tokio::time::timeout(limit, reached).await {
+    let (counts, began) = (server.metrics.of_cache(target.served.facts), Instant::now());
+    let reached = tokio::time::timeout(limit, server.hub.progress().reached(revision)).await;
+    counts.waits.observe(began.elapsed());
+    match reached {
         Ok(()) => Ok(()),
         Err(_) => Err(error::too_large(revision, server.hub.progress().revision())),
     }

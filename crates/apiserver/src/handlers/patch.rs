@@ -44,7 +44,7 @@ pub(crate) async fn patch(
     if subresource::is_special(&subresource) {
         return subresource::patch(server, exchange, target, body, kind).await;
     }
-    let body = body.read().await?;
+    let body = exchange.read(body).await?;
     let options = WriteOptions::of(exchange, "PatchOptions")?;
     let form = negotiate(exchange)?;
     let name = exchange.info.name.clone();

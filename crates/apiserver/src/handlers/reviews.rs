@@ -113,7 +113,7 @@ pub(crate) async fn create(
     if exchange.info.verb != "create" || !exchange.info.name.is_empty() {
         return Err(Status::method_not_allowed());
     }
-    let body = body.read().await?;
+    let body = exchange.read(body).await?;
     let options = WriteOptions::of(exchange, "CreateOptions")?;
     let form = negotiate(exchange)?;
     let mut object = decode::object(exchange, &target, &body, options.field_validation)?;

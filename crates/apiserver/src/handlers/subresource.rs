@@ -96,7 +96,7 @@ pub(crate) async fn update(
     let ("scale", Some(scale)) = (subresource.as_str(), scale) else {
         return Err(not_built(target, &subresource));
     };
-    let body = body.read().await?;
+    let body = exchange.read(body).await?;
     let options = WriteOptions::of(exchange, "UpdateOptions")?;
     let form = negotiate(exchange)?;
     let mut wanted =
@@ -123,7 +123,7 @@ pub(crate) async fn patch(
     if kind == PatchKind::Apply {
         return super::apply::apply_scale(server, exchange, target, body, scale).await;
     }
-    let body = body.read().await?;
+    let body = exchange.read(body).await?;
     let options = WriteOptions::of(exchange, "PatchOptions")?;
     let form = negotiate(exchange)?;
     let given = patch::parse(exchange, kind, &body)?;
@@ -275,7 +275,7 @@ async fn binding(
     target: &Target,
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
-    let body = body.read().await?;
+    let body = exchange.read(body).await?;
     let options = WriteOptions::of(exchange, "CreateOptions")?;
     let form = negotiate(exchange)?;
     let mut binding =

@@ -48,7 +48,7 @@ pub(crate) async fn create(
     target: &Target,
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
-    let body = body.read().await?;
+    let body = exchange.read(body).await?;
     let options = WriteOptions::of(exchange, "CreateOptions")?;
     let form = negotiate(exchange)?;
     let Some(tokens) = server.access.tokens.clone() else {

@@ -40,7 +40,7 @@ pub(crate) async fn update(
     if subresource::is_special(&subresource) {
         return subresource::update(server, exchange, target, body).await;
     }
-    let body = body.read().await?;
+    let body = exchange.read(body).await?;
     let options = WriteOptions::of(exchange, "UpdateOptions")?;
     let form = negotiate(exchange)?;
     let mut given = decode::object(exchange, target, &body, options.field_validation)?;

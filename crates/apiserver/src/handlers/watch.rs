@@ -5,7 +5,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use apimachinery::obj::Obj;
@@ -18,7 +17,6 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use prometheus_client::metrics::counter::Counter;
 use storage::{Rev, StorageError};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
@@ -33,7 +31,7 @@ use crate::exchange::Exchange;
 use crate::fairness::Seat;
 use crate::listing::{self, Listing};
 use crate::memory::{self, Charge};
-use crate::metrics::Held;
+use crate::metrics::{Held, OfWatch};
 use crate::negotiate::{Encoding, Form, Transform, negotiate};
 use crate::options::{ListOptions, version_of_read};
 use crate::respond;
@@ -73,7 +71,7 @@ struct Watch {
     /// The client is in this process and takes the objects themselves.
     wants_objects: bool,
     /// Counts the events that are sent.
-    sent: Counter<u64, AtomicU64>,
+    counts: OfWatch,
     /// Held until what there is at the beginning is sent.
     seat: Option<Seat>,
     /// What the beginning may cost; what a watch has from then on is seen.
@@ -140,7 +138,7 @@ pub(crate) async fn watch(
     let scope = scope(target, &selection);
     let woken = target.cache.wake_for(scope);
     // A version that the caches do not have yet is waited for: before that, what is older would seem newer.
-    let stage = match wait_for(server, version).await {
+    let stage = match wait_for(server, target, version).await {
         Ok(()) => first_stage(server, target, &selection, &options, version).await?,
         Err(future) => Stage::Refused(future),
     };
@@ -177,10 +175,13 @@ pub(crate) async fn watch(
         stage,
         woken,
         columns_sent: false,
-        sent: server.metrics.events_of(target.served.facts),
+        counts: server.metrics.of_watch(target.served.facts),
         _held: server.metrics.hold(exchange),
         _audited: exchange.audit.clone(),
     };
+    if let Stage::Initial { objects, .. } = &watch.stage {
+        watch.counts.initial.inc_by(objects.len() as u64);
+    }
     Ok(watch.into_response())
 }
 
@@ -227,7 +228,7 @@ async fn first_stage(
     // At version 0 without what there is, a watch begins now, whatever history is kept.
     if initial || version == 0 {
         if version == 0 && options.resource_version.is_empty() {
-            server.hub.catch_up().await.map_err(|error| error::general(&error))?;
+            super::list::catch_up(server, target).await?;
         }
         let readable = server.hub.reveal(&target.cache, &target.namespace).await;
         readable.map_err(|error| error::general(&error))?;
@@ -347,7 +348,10 @@ impl Watch {
         {
             // All who begin to watch now send the same bytes.
             let (text, end) = objects.text(listing::Form::Frames, *next);
-            self.sent.inc_by((end - std::mem::replace(next, end)) as u64);
+            let from = std::mem::replace(next, end);
+            self.counts.sent.inc_by((end - from) as u64);
+            let told = objects.skipping(from).take(end - from);
+            self.counts.sizes.observe_all(told.map(|it| it.stored().len()));
             return Piece::Shared(text);
         }
         let mut out = self.piece();
@@ -469,8 +473,10 @@ impl Watch {
             && self.is_told_as_it_is(event)
         {
             // All watchers send the same bytes.
-            self.sent.inc();
-            return Piece::Shared(event.json_frame());
+            let frame = event.json_frame();
+            self.counts.sent.inc();
+            self.counts.sizes.observe_number(frame.len());
+            return Piece::Shared(frame);
         }
         let mut out = self.piece();
         for event in events {
@@ -504,8 +510,10 @@ impl Watch {
             && self.shared_frames
             && self.is_told_as_it_is(event)
         {
-            self.sent.inc();
-            text.extend_from_slice(&event.json_frame());
+            let frame = event.json_frame();
+            self.counts.sent.inc();
+            self.counts.sizes.observe_number(frame.len());
+            text.extend_from_slice(&frame);
             return;
         }
         match self.wanted(event) {
@@ -523,11 +531,13 @@ impl Watch {
     }
 
     fn write_event(&mut self, change: Change, object: &Arc<Obj>, out: &mut Piece) {
-        self.sent.inc();
+        self.counts.sent.inc();
         match out {
             Piece::Events(events) => return events.push(told(change, Arc::clone(object))),
             Piece::Text(text) if self.shared_frames => {
-                return cache::write_frame(change.as_str(), object, text);
+                let before = text.len();
+                cache::write_frame(change.as_str(), object, text);
+                return self.counts.sizes.observe_number(text.len() - before);
             }
             Piece::Text(_) | Piece::Shared(_) => {}
         }
@@ -547,7 +557,9 @@ impl Watch {
                 content
             }
         };
+        let before = out.len();
         self.write_frame(change.as_str(), content, out);
+        self.counts.sizes.observe_number(out.len() - before);
     }
 
     fn write_frame(&self, kind: &str, content: Value, out: &mut Piece) {
@@ -669,6 +681,15 @@ impl Piece {
             Self::Text(text) => text.is_empty(),
             Self::Shared(frame) => frame.is_empty(),
             Self::Events(events) => events.is_empty(),
+        }
+    }
+
+    /// How many bytes it has; events themselves have none.
+    fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Shared(frame) => frame.len(),
+            Self::Events(_) => 0,
         }
     }
 

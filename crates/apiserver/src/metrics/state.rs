@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 use std::sync::Weak;
 use std::time::Duration;
 
+use api::ResourceFacts;
 use component_base::ShutdownSignal;
 use component_base::feature_gates::{FeatureGates, Stage};
 
+use crate::cache::Cache;
 use crate::{Server, Version};
 
 /// Asks the store again and again how large it is, where it says.
@@ -36,7 +38,7 @@ pub(super) fn text(server: &Server) -> String {
     build(&server.version, &mut out);
     versions(&server.version, &mut out);
     features(&server.operating.features, &mut out);
-    events(server, &mut out);
+    caches(server, &mut out);
     crate::memory::text(server.operating.memory.as_deref(), &mut out);
     server.connections.text(&mut out);
     out
@@ -82,24 +84,52 @@ fn features(gates: &FeatureGates, out: &mut String) {
     }
 }
 
-fn events(server: &Server, out: &mut String) {
+/// What is told of one cache.
+struct Told {
+    group: &'static str,
+    resource: &'static str,
+    received: u64,
+    dispatched: u64,
+    bytes: u64,
+}
+
+impl Told {
+    fn of(cache: &Cache) -> Option<Self> {
+        let ResourceFacts { group, resource, .. } = *cache.resource().served().first()?.facts;
+        let (received, dispatched) = (cache.received(), cache.dispatched());
+        Some(Self { group, resource, received, dispatched, bytes: cache.size().1 })
+    }
+}
+
+/// What is told of caches: name, kind and help.
+type Family = (&'static str, &'static str, &'static str);
+
+fn caches(server: &Server, out: &mut String) {
     let custom = server.catalog.custom();
     let custom: Vec<_> = custom.installed().map(|it| &it.cache).collect();
-    let caches = server.hub.caches().iter().chain(custom);
-    let received: Vec<(&str, &str, u64)> = caches
-        .filter_map(|cache| {
-            let facts = cache.resource().served().first()?.facts;
-            Some((facts.group, facts.resource, cache.received()))
-        })
-        .collect();
+    let all: Vec<Told> =
+        server.hub.caches().iter().chain(custom).filter_map(|it| Told::of(it)).collect();
+    let revision = server.hub.progress().revision();
+    let mut family = |(name, kind, help): Family, value: &dyn Fn(&Told) -> u64| {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for told in &all {
+            let Told { group, resource, .. } = told;
+            let value = value(told);
+            let _ = writeln!(out, "{name}{{group=\"{group}\",resource=\"{resource}\"}} {value}");
+        }
+    };
     // There is one way from the store to the caches.
     for name in
         ["apiserver_storage_events_received_total", "apiserver_watch_cache_events_received_total"]
     {
-        let help = "Changes that the caches were told of";
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
-        for (group, resource, count) in &received {
-            let _ = writeln!(out, "{name}{{group=\"{group}\",resource=\"{resource}\"}} {count}");
-        }
+        family((name, "counter", "Changes that the caches were told of"), &|it| it.received);
     }
+    let name = "apiserver_watch_cache_events_dispatched_total";
+    let help = "Events that the caches put where watchers find them";
+    family((name, "counter", help), &|it| it.dispatched);
+    let name = "apiserver_watch_cache_resource_version";
+    let help = "Up to which version the caches hold everything";
+    family((name, "gauge", help), &|_| revision);
+    let name = "apiserver_resource_size_estimate_bytes";
+    family((name, "gauge", "How many bytes the stored objects have"), &|it| it.bytes);
 }

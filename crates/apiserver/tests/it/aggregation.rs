@@ -240,7 +240,11 @@ async fn who_does_not_answer_well_is_not_available() {
         let it = Aggregated::start(mood).await;
         let failed = told(it.cluster(), NAME, "FailedDiscoveryCheck").await;
         assert!(failed.str_at(&["message"]).contains(expected), "{failed:?}");
+        let text = it.cluster().done("GET /metrics", None).await.as_str().unwrap().to_owned();
+        let ended = "apiserver_request_terminations_total{code=\"503\",component=\"aggregator\"";
+        assert!(!text.contains(ended));
         assert_eq!(it.text(FLUNDERS).await, (503, "service unavailable\n".into()));
+        it.cluster().counts(&[&format!("{ended},group=\"\",resource=\"\",scope=\"\",subresource=\"\",verb=\"GET\",version=\"\"}} 1")]).await;
         let version = group_of(&it.aggregated().await)["versions"].items_at(&[])[0].clone();
         assert_eq!(version.str_at(&["freshness"]), "Stale");
         // It comes to its senses, and is asked again before long.

@@ -123,6 +123,8 @@ async fn requests_have_the_time_that_they_ask_for_and_no_more_than_the_server_gi
         let mut slow = begun(&front, query).await;
         let late = answer_of(&read_all(&mut slow).await);
         assert_eq!((late.code, late.says.as_str()), (504, gone));
+        let ended = "apiserver_request_terminations_total{code=\"504\",component=\"apiserver\",group=\"\",resource=\"configmaps\",scope=\"resource\",subresource=\"\",verb=\"POST\",version=\"v1\"}";
+        assert_eq!(front.cluster.metric(ended).await, 1.0);
         let none = front.send(&request(&format!("GET {MAPS}?timeout=0s"), &[], b"")).await;
         assert_eq!(none.code, 200);
     }

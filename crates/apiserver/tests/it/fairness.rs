@@ -188,6 +188,8 @@ async fn who_finds_no_seat_waits_in_the_queue_of_its_flow_or_is_refused() {
         metric(&cluster, "apiserver_flowcontrol_current_inqueue_requests", &level).await,
         3.0
     );
+    let queued = "apiserver_current_inqueue_requests{request_kind=\"readOnly\"}";
+    assert_eq!(cluster.metric(queued).await, 3.0);
     check_use(&cluster, &level).await;
     let reason = ["reason=\"queue-full\"", "priority_level=\"small\""];
     assert_eq!(

@@ -22,6 +22,7 @@ mod extension;
 mod fairness;
 mod hooks;
 mod memory;
+mod metrics;
 mod plugins;
 mod pod_groups;
 mod pod_security;

@@ -107,6 +107,7 @@ async fn streams_that_nobody_reads_are_broken_off_and_others_are_not() {
     for (name, expected) in [
         ("apiserver_responses_cut_total{reason=\"unread\"}", WATCHES),
         ("apiserver_responses_cut_total{reason=\"deadline\"}", 1),
+        ("apiserver_request_aborts_total{", 1),
         ("apiserver_memory_held_bytes", 0),
         ("apiserver_connections_ended_total{reason=\"unread\"}", 0),
     ] {
