@@ -303,7 +303,10 @@ impl Options {
             let issuer = self.own_issuer(pki, first)?;
             return Ok(issuer.with_former(former).with_limits(limit, extends));
         };
-        let signer = ExternalSigner::start(socket.clone()).await.map_err(|why| anyhow!("{why}"))?;
+        let signer =
+            ExternalSigner::start(socket.clone(), Arc::clone(&setting.clock), &setting.metrics)
+                .await;
+        let signer = signer.map_err(|why| anyhow!("{why}"))?;
         let most = signer.max_seconds();
         if limit.is_some_and(|it| it > most) {
             bail!(
@@ -407,10 +410,11 @@ impl Credentials {
         let rbac = Arc::new(Rbac::new(objects.as_ref()));
         let all: Vec<apimachinery::Value> = api::bootstrap_objects().collect();
         let node_rules = auth::node::rules_of(all.iter());
+        let metrics = &self.setting.metrics;
         let authorizers = ConfiguredAuthorizers::new(
             self.authorizers,
             AuthorizerParts {
-                node: Arc::new(NodeAuthorizer::new(read(), node_rules)),
+                node: Arc::new(NodeAuthorizer::new(read(), node_rules, metrics.clone())),
                 rbac: Arc::clone(&rbac) as Arc<dyn Authorizer>,
                 abac: Arc::new(self.abac),
                 metrics: self.setting.metrics.clone(),
@@ -421,7 +425,7 @@ impl Credentials {
             follow_authorizers(file, Arc::clone(&authorizers), &self.setting);
         }
         let mut authenticators: Vec<Arc<dyn Authenticator>> = vec![
-            Arc::new(ClientCertificates),
+            Arc::new(ClientCertificates::new(Arc::clone(&clock), metrics.clone())),
             Arc::new(self.tokens),
             Arc::new(
                 ServiceAccountTokens::new(Arc::clone(&self.issuer), read(), Arc::clone(&clock))
@@ -449,6 +453,7 @@ impl Credentials {
             authorizer: Arc::clone(&authorizer),
             clock,
             random,
+            calls: self.setting.metrics.calls(),
         };
         Access {
             authenticators,

@@ -88,6 +88,11 @@ impl EncryptionOptions {
 
 /// Whose the keys of the built-in resources are.
 fn layout() -> Layout {
+    Layout::new(keys())
+}
+
+/// What keys of the built-in resources begin with.
+pub(crate) fn keys() -> impl Iterator<Item = (String, GroupResource)> {
     // What is off now may be asked for later, and may be stored.
     let all = registry::Apis::default().configure(&["api/all=true".to_owned()]);
     let features = registry::Features {
@@ -103,5 +108,5 @@ fn layout() -> Layout {
         let of = GroupResource { group: group.to_owned(), resource: facts.resource.to_owned() };
         Some((resource.storage_prefix().to_owned(), of))
     };
-    Layout::new(registry.resources().iter().filter_map(of))
+    registry.resources().iter().filter_map(of).collect::<Vec<_>>().into_iter()
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use audit::{
     Audit, Backend, Batching, Format, Mode, Policy, RotatingFile, Rotation, Throttle, Truncation,
 };
+use component_base::metrics::RestClient;
 use component_base::{Clock, Random};
 
 /// The largest policy, in bytes.
@@ -177,10 +178,11 @@ impl AuditOptions {
         &self,
         clock: &Arc<dyn Clock>,
         random: &Arc<dyn Random>,
+        calls: RestClient,
     ) -> Result<Option<Arc<Audit>>> {
         let mut backends = Vec::new();
         backends.extend(self.log(clock)?);
-        backends.extend(self.webhook.backend(random)?);
+        backends.extend(self.webhook.backend(random, calls)?);
         let Some(file) = &self.audit_policy_file else {
             if !backends.is_empty() {
                 tracing::warn!("no --audit-policy-file: nothing is recorded");
@@ -240,7 +242,7 @@ impl AuditOptions {
 }
 
 impl WebhookOptions {
-    fn backend(&self, random: &Arc<dyn Random>) -> Result<Option<Backend>> {
+    fn backend(&self, random: &Arc<dyn Random>, calls: RestClient) -> Result<Option<Backend>> {
         let Some(path) = &self.audit_webhook_config_file else { return Ok(None) };
         let config = webhook::Kubeconfig::read(path);
         let config = config.map_err(|why| anyhow!("--audit-webhook-config-file: {why}"))?;
@@ -260,8 +262,10 @@ impl WebhookOptions {
             self.audit_webhook_truncate_max_batch_size,
             "webhook",
         )?;
+        let client = webhook::Client::of_kubeconfig(config);
+        client.count_in(calls);
         Ok(Some(Backend::webhook(
-            webhook::Client::of_kubeconfig(config),
+            client,
             self.audit_webhook_initial_backoff,
             Arc::clone(random),
             mode(&self.audit_webhook_mode, "webhook", batching)?,

@@ -11,7 +11,7 @@ use apiserver::masterleases::Membership;
 use component_base::{Random, ShutdownSignal};
 use sha2::{Digest as _, Sha256};
 use storage::Store;
-use storage_etcd::{EtcdStore, TlsFiles, compact_now_and_then};
+use storage_etcd::{EtcdStore, Metrics, TlsFiles, compact_now_and_then};
 
 use crate::control_plane::period;
 
@@ -42,7 +42,7 @@ pub(crate) struct EtcdAccess {
 
 impl EtcdAccess {
     /// The store at these addresses.
-    pub(crate) async fn open(&self, servers: &[String]) -> Result<EtcdStore> {
+    pub(crate) async fn open(&self, servers: &[String], metrics: Metrics) -> Result<EtcdStore> {
         if self.etcd_prefix.trim_matches('/').is_empty() {
             bail!("--etcd-prefix must name something");
         }
@@ -53,6 +53,7 @@ impl EtcdAccess {
                 key: self.etcd_keyfile.clone(),
             },
             prefix: self.etcd_prefix.clone(),
+            metrics,
             ..storage_etcd::Options::new(servers.to_vec())
         };
         let opened = EtcdStore::open(&options).await;
@@ -116,9 +117,11 @@ impl EtcdOptions {
         if self.is_wanted() { self.storage_media_type.0 } else { WriteAs::Json }
     }
 
-    /// The store.
-    pub(crate) async fn open(&self, stop: ShutdownSignal) -> Result<Arc<dyn Store>> {
-        let store = self.access.open(&self.etcd_servers).await?;
+    /// The store, which counts its requests.
+    pub(crate) async fn open(&self, stop: ShutdownSignal) -> Result<Opened> {
+        let named = crate::at_rest::keys().map(|(prefix, of)| (prefix, (of.group, of.resource)));
+        let metrics = Metrics::new(named);
+        let store = self.access.open(&self.etcd_servers, metrics.clone()).await?;
         if !self.etcd_compaction_interval.is_zero() {
             let compacting = compact_now_and_then(store.clone(), self.etcd_compaction_interval);
             tokio::spawn(async move {
@@ -128,7 +131,30 @@ impl EtcdOptions {
                 }
             });
         }
-        Ok(Arc::new(store))
+        Ok(Opened { store: Arc::new(store), metrics: Some(metrics) })
+    }
+}
+
+/// A store.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) store: Arc<dyn Store>,
+    /// What it counts, where it is etcd.
+    pub(crate) metrics: Option<Metrics>,
+}
+
+impl From<Arc<dyn Store>> for Opened {
+    fn from(store: Arc<dyn Store>) -> Self {
+        Self { store, metrics: None }
+    }
+}
+
+impl Opened {
+    /// Tells of what it counts among what the server does.
+    pub(crate) fn register(metrics: Option<&Metrics>, server: &apiserver::Server) {
+        if let Some(metrics) = metrics {
+            server.metrics().register(|it| metrics.register(it));
+        }
     }
 }
 

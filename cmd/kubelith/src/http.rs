@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use bytes::Bytes;
 use client::transport::{ResponseStream, Transport, TransportError};
+use component_base::metrics::{RestClient, rest_client};
 use component_base::tls::Trust;
 use component_base::with_causes;
 use futures::StreamExt;
@@ -22,6 +23,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::time::Instant;
 
 use crate::tls;
 
@@ -133,6 +135,40 @@ pub(crate) struct HttpTransport {
     client: ArcSwap<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
     server: String,
     authorization: Option<HeaderValue>,
+    /// Where requests are counted, if anywhere.
+    calls: Option<RestClient>,
+}
+
+/// A request that is counted.
+#[derive(Debug)]
+struct Counted {
+    calls: RestClient,
+    host: String,
+    method: http::Method,
+    /// Nobody knows how long it lasts: it is not told how long it took, and how large its answer is.
+    lasts: bool,
+    began: Instant,
+    received: usize,
+}
+
+impl Counted {
+    fn of(&self) -> rest_client::Request<'_> {
+        rest_client::Request { host: &self.host, method: self.method.as_str() }
+    }
+
+    fn receive(&mut self, bytes: usize) {
+        self.received += bytes;
+    }
+}
+
+/// All of an answer has come, or nobody reads it any more.
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if !self.lasts {
+            self.calls.took(self.of(), self.began.elapsed());
+            self.calls.received(self.of(), self.received);
+        }
+    }
 }
 
 /// Connects for the layer of TLS above it. What is written is sent at once: requests are small, and each waits for its answer.
@@ -202,7 +238,26 @@ impl HttpTransport {
             client: ArcSwap::from_pointee(client_of(tls)),
             server: server.trim_end_matches('/').to_owned(),
             authorization,
+            calls: None,
         }
+    }
+
+    /// The same, whose requests are counted there.
+    pub(crate) fn counted(self, calls: RestClient) -> Self {
+        Self { calls: Some(calls), ..self }
+    }
+
+    /// Begins to count a request.
+    fn begin(&self, parts: &http::request::Parts, bytes: usize) -> Option<Counted> {
+        let calls = self.calls.clone()?;
+        let host = parts.uri.authority().map(ToString::to_string).unwrap_or_default();
+        let query = parts.uri.query().unwrap_or_default();
+        let lasts =
+            query.split('&').any(|it| matches!(it, "watch=1" | "watch=true" | "follow=true"));
+        let (method, began) = (parts.method.clone(), Instant::now());
+        let counted = Counted { calls, host, method, lasts, began, received: 0 };
+        counted.calls.sent(counted.of(), bytes);
+        Some(counted)
     }
 }
 
@@ -296,8 +351,14 @@ impl Transport for HttpTransport {
         if let Some(authorization) = &self.authorization {
             parts.headers.insert(AUTHORIZATION, authorization.clone());
         }
+        let counted = self.begin(&parts, body.len());
         let request = Request::from_parts(parts, Full::new(body));
-        let response = self.client.load_full().request(request).await.map_err(|error| {
+        let response = self.client.load_full().request(request).await;
+        if let Some(counted) = &counted {
+            let code = response.as_ref().ok().map(|it| it.status().as_u16());
+            counted.calls.ended(counted.of(), code);
+        }
+        let response = response.map_err(|error| {
             let text = with_causes(&error);
             if error.is_connect() {
                 TransportError::NotSent(text)
@@ -306,14 +367,17 @@ impl Transport for HttpTransport {
             }
         })?;
         Ok(response.map(|body| {
-            BodyStream::new(body)
-                .filter_map(|frame| async move {
-                    match frame {
-                        Ok(frame) => frame.into_data().ok().map(Ok),
-                        Err(error) => Some(Err(TransportError::Body(error.to_string()))),
-                    }
-                })
-                .boxed()
+            let pieces = BodyStream::new(body).filter_map(|frame| async move {
+                match frame {
+                    Ok(frame) => frame.into_data().ok().map(Ok),
+                    Err(error) => Some(Err(TransportError::Body(error.to_string()))),
+                }
+            });
+            let Some(mut counted) = counted else { return pieces.boxed() };
+            let pieces = pieces.inspect(move |piece| {
+                counted.receive(piece.as_ref().map_or(0, Bytes::len));
+            });
+            pieces.boxed()
         }))
     }
 }

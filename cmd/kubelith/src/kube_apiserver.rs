@@ -21,6 +21,7 @@ use ipnet::IpNet;
 use storage::Store;
 
 use crate::access::Setting;
+use crate::etcd::Opened;
 use crate::pki::Identity;
 use crate::server::{Ends, Signals};
 use crate::sni::NamedFiles;
@@ -174,14 +175,14 @@ async fn start(options: &Options, given: &Given, ends: &Ends) -> Result<Started>
     let front_proxy = options.access.front_proxy(None)?;
     let authority = options.access.authorities("", "")?.clients;
     let speaking = options.speaking(advertised, front_proxy.as_ref(), ends)?;
-    let store = options.open_store(ends).await?;
+    let opened = options.open_store(ends).await?;
     let kept = {
         let with = (&clock, &random);
-        options.encryption.wrap(store, with, &advertised, shutdown.signal()).await?
+        options.encryption.wrap(opened.store, with, &advertised, shutdown.signal()).await?
     };
     let store = apiserver::StoredForms::over(kept.store, options.etcd.write_as());
-    let audit = options.audit.start(&clock, &random)?;
     let setting = options.setting(&clock, advertised, ends)?;
+    let audit = options.audit.start(&clock, &random, setting.metrics.calls())?;
     let credentials = options.access.credentials(None, front_proxy.as_ref(), &setting).await?;
     let credentials = credentials.with_keys_url(options.service_account_jwks_uri.clone());
     let (uses, used) = apiserver::legacy_tokens::channel();
@@ -203,6 +204,7 @@ async fn start(options: &Options, given: &Given, ends: &Ends) -> Result<Started>
     let server = Server::start(config, shutdown.signal(), access).await;
     let server = server.context("could not load the store")?;
     kept.encrypted.iter().for_each(|kept| server.metrics().register(|it| kept.register(it)));
+    Opened::register(opened.metrics.as_ref(), &server);
     server::follow_store(&server, ends);
     let settings = options.settings(authority, front_proxy, (advertised, range));
     server::furnish(&server, &settings, used, shutdown).await?;
@@ -268,9 +270,9 @@ impl Options {
         self.data_dir.as_deref()
     }
 
-    async fn open_store(&self, ends: &Ends) -> Result<Arc<dyn Store>> {
+    async fn open_store(&self, ends: &Ends) -> Result<Opened> {
         match self.embedded() {
-            Some(data_dir) => server::open_embedded(data_dir, &ends.shutdown),
+            Some(data_dir) => server::open_embedded(data_dir, &ends.shutdown).map(Into::into),
             None => self.etcd.open(ends.shutdown.signal()).await,
         }
     }

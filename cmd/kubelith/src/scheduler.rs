@@ -13,6 +13,7 @@ use client::leader::Election;
 use client::reflector::Caches;
 use client::transport::Transport;
 use component_base::feature_gates::FeatureGates;
+use component_base::metrics::RestClient;
 use component_base::{Clock, Random, RealClock, Shutdown, ShutdownSignal, SystemRandom};
 use prometheus_client::registry::Registry;
 use scheduler::config::Features;
@@ -264,13 +265,16 @@ async fn alone(options: Options) -> Result<()> {
     let startup = Startup::begin(NAME);
     let shutdown = Shutdown::new();
     let access = Access::read(&kubeconfig)?.at(options.master);
-    let transport = Arc::new(HttpTransport::new(&access)?) as Arc<dyn Transport>;
+    let calls = RestClient::default();
+    let transport = HttpTransport::new(&access)?.counted(calls.clone());
+    let transport = Arc::new(transport) as Arc<dyn Transport>;
     let client = Client::new(transport, "kube-scheduler/v1.37.1");
     let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) =
         (Arc::new(RealClock), Arc::new(SystemRandom::new()));
     let metrics = Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    calls.register(&mut registry);
     let seen = Seen::default();
     let (told, synced, ends) = (seen.clone(), seen.clone(), shutdown.signal());
     let led = config.leader_election.leader_elect.unwrap_or(true).then(Check::leader_election);

@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access::Setting;
+use crate::etcd::Opened;
 use crate::pki::{Authority, Directory, Identity, Subject};
 use crate::startup::Startup;
 use crate::{control_plane, data_dir, datastore, join, log, memory, presenting, tls};
@@ -390,17 +391,17 @@ impl Cluster {
         let network = Network::of(&options)?;
         let serving = serving_identity(&pki, &authority, &network.names)?;
         let shares_store = options.etcd.is_wanted();
-        let store = open_store(&options, &clock, shutdown).await?;
+        let opened = open_store(&options, &clock, shutdown).await?;
         let kept = {
             let (with, server) = ((&clock, &random), &network.advertised);
-            options.encryption.wrap(store, with, server, shutdown.signal()).await?
+            options.encryption.wrap(opened.store, with, server, shutdown.signal()).await?
         };
         let store = apiserver::StoredForms::over(kept.store, options.etcd.write_as());
-        let audit = options.audit.start(&clock, &random)?;
+        let metrics = auth::metrics::Metrics::new(&network.advertised.to_string());
+        let audit = options.audit.start(&clock, &random, metrics.calls())?;
         startup.up("store", &options.data_dir.display().to_string());
         let front_proxy = options.access.front_proxy(Some(&pki))?;
         let front_proxy = front_proxy.context("the front proxy's authority is made")?;
-        let metrics = auth::metrics::Metrics::new(&network.advertised.to_string());
         let setting = options.setting(&clock, metrics, shutdown)?;
         let credentials =
             options.access.credentials(Some(&pki), Some(&front_proxy), &setting).await?;
@@ -420,6 +421,7 @@ impl Cluster {
         let server = Server::start(config, shutdown.signal(), access);
         let server = server.await.context("could not load the store")?;
         kept.encrypted.iter().for_each(|kept| server.metrics().register(|it| kept.register(it)));
+        Opened::register(opened.metrics.as_ref(), &server);
         follow_store(&server, ends);
         let own = format!("{}\n", authority.certificate.trim_end());
         let clients = options.access.authorities(&own, "")?.clients;
@@ -726,13 +728,16 @@ async fn open_store(
     options: &Options,
     clock: &Arc<dyn Clock>,
     shutdown: &Shutdown,
-) -> Result<Arc<dyn Store>> {
+) -> Result<Opened> {
     if options.etcd.is_wanted() {
         return options.etcd.open(shutdown.signal()).await;
     }
     match options.storage {
-        Storage::Memory => Ok(Arc::new(MemoryStore::new(Arc::clone(clock)))),
-        Storage::Embedded => open_embedded(&options.data_dir, shutdown),
+        Storage::Memory => {
+            let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(clock)));
+            Ok(store.into())
+        }
+        Storage::Embedded => open_embedded(&options.data_dir, shutdown).map(Into::into),
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use access::{Access, AccessOptions};
+use access::{Access, AccessOptions, Counted};
 use anyhow::{Context, Result, bail};
 use apimachinery::Status;
 use apiserver::Peer;
@@ -17,7 +17,7 @@ use apiserver::query::Query;
 use bytes::Bytes;
 use client::Client;
 use component_base::health::{self, Found};
-use component_base::{RealClock, ShutdownSignal, metrics as text};
+use component_base::{RealClock, ShutdownSignal, metrics};
 use http::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -148,8 +148,9 @@ impl Options {
             format!("could not listen on {address}; --secure-port gives another, 0 none")
         })?;
         let certificate = self.certificate(part.name, &stop)?;
-        let access = self.access.start(part, client, certificate, stop.clone()).await?;
-        let pages = Pages { profiling: pages.profiling && self.profiling, ..pages };
+        let mut pages = Pages { profiling: pages.profiling && self.profiling, ..pages };
+        let counted = Counted::new(&mut pages.registry);
+        let access = self.access.start(part, client, (certificate, counted), stop.clone()).await?;
         let told = Arc::new(Told { access, pages, found: Found::default() });
         let streams = NonZeroU32::new(self.http2_max_streams_per_connection);
         let streams = streams.map_or(MAX_STREAMS, NonZeroU32::get);
@@ -247,13 +248,13 @@ async fn answer(told: &Told, client: &Peer, request: &Request<Incoming>) -> Resp
     }
     match path {
         "/metrics" => {
-            let mut all = text::text(&told.pages.registry);
-            all.push_str(&text::process());
-            metrics(&all)
+            let mut all = metrics::text(&told.pages.registry);
+            all.push_str(&metrics::process());
+            page(&all)
         }
-        "/metrics/slis" => metrics(&told.found.text()),
+        "/metrics/slis" => page(&told.found.text()),
         "/metrics/resources" => {
-            told.pages.resources.as_ref().map_or_else(not_found, |page| metrics(&page()))
+            told.pages.resources.as_ref().map_or_else(not_found, |text| page(&text()))
         }
         _ => match path.strip_prefix("/debug/pprof/").filter(|_| told.pages.profiling) {
             Some(below) => profile(below, query).await,
@@ -316,9 +317,9 @@ async fn profile(below: &str, query: &str) -> Response<Full<Bytes>> {
     response
 }
 
-fn metrics(all: &str) -> Response<Full<Bytes>> {
+fn page(all: &str) -> Response<Full<Bytes>> {
     let mut response = plain(StatusCode::OK, all);
-    let kind = HeaderValue::from_static(text::TEXT);
+    let kind = HeaderValue::from_static(metrics::TEXT);
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use apimachinery::{Object, Status, Value, json, value};
 use async_trait::async_trait;
 use auth::remembered::Remembered;
+use component_base::metrics::RestClient;
 use webhook::{Asking, Client, Kubeconfig};
 
 use crate::{Attributes, Operation, Plugin, configuration};
@@ -137,7 +138,8 @@ fn spec(attributes: &Attributes<'_>) -> Value {
 }
 
 impl ImagePolicyWebhook {
-    pub(crate) fn new(policy: ImagePolicy) -> Self {
+    pub(crate) fn new(policy: ImagePolicy, calls: &RestClient) -> Self {
+        policy.client.count_in(calls.clone());
         Self { policy, known: Remembered::new(REMEMBERED) }
     }
 

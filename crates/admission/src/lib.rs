@@ -56,13 +56,14 @@ use apimachinery::{Status, Value};
 use async_trait::async_trait;
 use auth::rbac::Rbac;
 use auth::{Authorizer, UserInfo};
+use component_base::metrics::RestClient;
 use component_base::{Clock, Random};
 use tokio::time::Instant;
 
 pub use configuration::AdmissionConfiguration;
 pub use context::{Context, Reinvocation};
 use default_toleration_seconds::DefaultTolerationSeconds;
-use metrics::{Metrics, Step, Timers};
+use metrics::{Metrics, Step, Summaries, Timers};
 pub use plugins::OFF_BY_DEFAULT;
 pub use webhooks::mutating::Annotations;
 
@@ -236,6 +237,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Names of generated volumes.
     pub random: Arc<dyn Random>,
+    /// Where calls of webhooks are counted.
+    pub calls: RestClient,
 }
 
 /// The plugins in order.
@@ -246,6 +249,7 @@ pub struct Chain {
     metrics: Arc<Metrics>,
     /// Of all plugins together.
     timers: Arc<Timers>,
+    summaries: Arc<Summaries>,
 }
 
 /// A plugin in its place.
@@ -278,6 +282,7 @@ impl Chain {
             namespaces: Some(namespaces),
             metrics,
             timers: Arc::default(),
+            summaries: Arc::default(),
         }
     }
 
@@ -305,6 +310,11 @@ impl Chain {
     /// The plugins' names, in order.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.plugins.iter().map(|it| it.plugin.name())
+    }
+
+    /// Writes what is told of all plugins together, in the text form.
+    pub fn text(&self, out: &mut String) {
+        self.summaries.text(out);
     }
 
     /// What the plugins count.
@@ -376,7 +386,9 @@ impl Chain {
     }
 
     fn count(&self, step: Step, operation: Operation, began: Instant, rejected: bool) {
-        self.timers.count(&self.metrics, ("", step, operation), rejected, began.elapsed());
+        let took = began.elapsed();
+        self.timers.count(&self.metrics, ("", step, operation), rejected, took);
+        self.summaries.count((step, operation), rejected, took);
     }
 }
 

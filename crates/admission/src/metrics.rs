@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use component_base::metrics::Summary;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -213,6 +214,58 @@ pub(crate) enum Step {
     Validate,
 }
 
+/// What all plugins together took, as a summary: by operation, whether it was refused, and step.
+#[derive(Debug, Default)]
+pub(crate) struct Summaries([OnceLock<Box<Summary>>; 16]);
+
+/// The place of a series among those of a plugin.
+fn place(step: Step, operation: Operation, rejected: bool) -> usize {
+    let operation = match operation {
+        Operation::Create => 0,
+        Operation::Update => 1,
+        Operation::Delete => 2,
+        Operation::Connect => 3,
+    };
+    operation * 4 + usize::from(rejected) * 2 + usize::from(step == Step::Validate)
+}
+
+impl Summaries {
+    pub(crate) fn count(
+        &self,
+        (step, operation): (Step, Operation),
+        rejected: bool,
+        took: Duration,
+    ) {
+        self.0[place(step, operation, rejected)].get_or_init(Box::default).observe(took);
+    }
+
+    /// Writes what there is of it.
+    pub(crate) fn text(&self, out: &mut String) {
+        let name = "apiserver_admission_step_admission_duration_seconds_summary";
+        out.push_str("# HELP ");
+        out.push_str(name);
+        out.push_str(
+            " How long all plugins together took for a request, of the last hours\n# TYPE ",
+        );
+        out.push_str(name);
+        out.push_str(" summary\n");
+        let operations =
+            [Operation::Create, Operation::Update, Operation::Delete, Operation::Connect];
+        for operation in operations {
+            for rejected in [false, true] {
+                for (step, r#type) in [(Step::Admit, "admit"), (Step::Validate, "validate")] {
+                    let found = self.0[place(step, operation, rejected)].get();
+                    let operation = crate::matching::operation(operation);
+                    let labels = format!(
+                        "operation=\"{operation}\",rejected=\"{rejected}\",type=\"{type}\""
+                    );
+                    found.into_iter().for_each(|it| it.write(name, &labels, out));
+                }
+            }
+        }
+    }
+}
+
 /// The histograms of a plugin, looked up once each: every write passes here many times.
 #[derive(Debug, Default)]
 pub(crate) struct Timers([OnceLock<Histogram>; 16]);
@@ -226,14 +279,7 @@ impl Timers {
         rejected: bool,
         took: Duration,
     ) {
-        let place = match operation {
-            Operation::Create => 0,
-            Operation::Update => 1,
-            Operation::Delete => 2,
-            Operation::Connect => 3,
-        };
-        let place = place * 4 + usize::from(rejected) * 2 + usize::from(step == Step::Validate);
-        let histogram = self.0[place].get_or_init(|| {
+        let histogram = self.0[place(step, operation, rejected)].get_or_init(|| {
             let r#type = match step {
                 Step::Admit => "admit",
                 Step::Validate => "validate",

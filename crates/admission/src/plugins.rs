@@ -81,7 +81,8 @@ fn of_pods(parts: &Parts, configuration: &AdmissionConfiguration, metrics: &Arc<
         Arc::new(always_pull_images::AlwaysPullImages),
     ];
     if let Some(policy) = &configuration.image_policy {
-        list.push(Arc::new(image_policy::ImagePolicyWebhook::new(policy.clone())));
+        let policy = image_policy::ImagePolicyWebhook::new(policy.clone(), &parts.calls);
+        list.push(Arc::new(policy));
     }
     list.extend::<[Arc<dyn Plugin>; 5]>([
         Arc::new(pod_security),

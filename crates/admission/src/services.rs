@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::Value;
+use component_base::metrics::RestClient;
 use webhook::Resolver;
 
 use crate::Objects;
@@ -11,13 +12,20 @@ use crate::Objects;
 #[derive(Debug)]
 pub struct Services {
     objects: Arc<dyn Objects>,
+    calls: Option<RestClient>,
 }
 
 impl Services {
     /// By these caches.
     #[must_use]
     pub fn new(objects: Arc<dyn Objects>) -> Self {
-        Self { objects }
+        Self { objects, calls: None }
+    }
+
+    /// The same; calls of what is found are counted there.
+    #[must_use]
+    pub fn counted(self, calls: RestClient) -> Self {
+        Self { calls: Some(calls), ..self }
     }
 
     /// `address:port` of every endpoint behind a service's port that is ready; at least one.
@@ -76,5 +84,9 @@ impl Resolver for Services {
     /// The first endpoint. A webhook's connections are few and live long, so there is nothing to balance.
     fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<String, String> {
         Ok(self.endpoints(namespace, name, port)?.swap_remove(0))
+    }
+
+    fn calls(&self) -> Option<&RestClient> {
+        self.calls.as_ref()
     }
 }

@@ -142,7 +142,8 @@ impl Webhooks {
     pub(crate) fn new(parts: &Parts, settings: Settings, metrics: &Arc<Metrics>) -> Self {
         let Settings { resource, kind, credentials } = settings;
         let services = Arc::clone(&parts.objects);
-        let resolver: Arc<dyn Resolver> = Arc::new(crate::services::Services::new(services));
+        let services = crate::services::Services::new(services).counted(parts.calls.clone());
+        let resolver: Arc<dyn Resolver> = Arc::new(services);
         let reached = Reached { resolver, credentials };
         let make = move |value: &Value, before: Option<&Configuration>| {
             Configuration::new(value, before, &reached)

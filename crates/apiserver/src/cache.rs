@@ -164,6 +164,8 @@ struct State {
     last: u64,
     /// How many events were put where watchers find them.
     dispatched: u64,
+    /// How often all objects were read.
+    filled: u64,
     /// Changes that came while the objects were still being read. They hold nothing that would not be in the cache.
     early: Option<Vec<Early>>,
     /// The revision of objects that took the place of all others while they were still being read.
@@ -297,6 +299,11 @@ impl Cache {
     /// How many events watchers could find here since the start.
     pub(crate) fn dispatched(&self) -> u64 {
         self.state.read().dispatched
+    }
+
+    /// How often all objects were read: once, and again whenever the store has forgotten changes before they came.
+    pub(crate) fn filled(&self) -> u64 {
+        self.state.read().filled
     }
 
     /// What it caches.
@@ -462,6 +469,7 @@ impl Cache {
         let at_least = state.replaced.max(revision);
         if at_least == revision {
             state.set(objects);
+            state.filled += 1;
         }
         state.complete_after = at_least;
         for (key, at, object) in state.early.take().unwrap_or_default() {
@@ -478,6 +486,7 @@ impl Cache {
             let mut state = self.state.write();
             state.hidden.clear();
             state.set(objects);
+            state.filled += 1;
             state.restart(revision);
             if let Some(early) = &mut state.early {
                 early.clear();
@@ -529,7 +538,9 @@ impl Cache {
 
     /// Every change after `revision` will come through [`Cache::apply`].
     pub(crate) fn loaded(&self, revision: u64) {
-        self.state.write().complete_after = revision;
+        let mut state = self.state.write();
+        state.complete_after = revision;
+        state.filled += 1;
     }
 
     /// Takes a change.

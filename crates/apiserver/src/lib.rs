@@ -261,22 +261,22 @@ impl Server {
         let node_metrics =
             node_metrics.map(|(dialer, every)| node_metrics::NodeMetrics::new(dialer, every));
         let computed = node_metrics.as_ref().map(|it| it.definitions().to_vec());
-        let catalog = catalog::Catalog::new(
+        let catalog = Arc::new(catalog::Catalog::new(
             config.registry,
             Arc::clone(&hub),
             &config.version.git,
             computed.unwrap_or_default(),
             config.operating.features.enabled("StorageVersionHash"),
-        );
-        let catalog = Arc::new(catalog);
+        ));
         let objects = Arc::new(CachedObjects::new(Arc::clone(&hub), Arc::clone(&catalog)));
-        let resolver: Arc<dyn webhook::Resolver> = Arc::new(objects::Services::new(&objects));
+        let services = Arc::new(objects::Services::new(&objects));
+        let resolver = Arc::clone(&services) as Arc<dyn webhook::Resolver>;
         let metrics = metrics::Metrics::new();
         definitions::install_all(&catalog, &hub, &resolver, &metrics.expressions).await?;
         let access = access(&objects);
         let explanations =
             config.explain.map(|it| explain::Explanations::new(it, Arc::clone(&objects)));
-        Self::register(&metrics, &access, config.audit.as_ref());
+        Self::register(&metrics, &access, config.audit.as_ref(), &services);
         let aggregator = aggregator::Aggregator::new(config.proxy_client, &objects);
         metrics.register(|it| aggregator.register(it));
         let seats = config.max_in_flight.saturating_add(config.max_mutating_in_flight);
@@ -326,7 +326,13 @@ impl Server {
         Ok(server)
     }
 
-    fn register(metrics: &metrics::Metrics, access: &Access, audit: Option<&Arc<audit::Audit>>) {
+    fn register(
+        metrics: &metrics::Metrics,
+        access: &Access,
+        audit: Option<&Arc<audit::Audit>>,
+        services: &objects::Services,
+    ) {
+        services.count_in(access.metrics.calls());
         metrics.register(|it| access.admission.metrics().register(it));
         metrics.register(|it| access.metrics.register(it));
         if let Some(audit) = audit {

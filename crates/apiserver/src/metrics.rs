@@ -2,11 +2,14 @@
 //!
 //! Labels are text that lives as long as the program, so that counting a request allocates nothing.
 
+mod certificates;
 mod expressions;
+mod logs;
 mod requests;
 mod state;
 mod watching;
 
+pub(crate) use certificates::Issued;
 pub(crate) use expressions::Expressions;
 pub(crate) use requests::{Ended, Timed};
 pub(crate) use state::follow_size;
@@ -33,6 +36,8 @@ use crate::body::Body;
 use crate::conversion::{Direction, Failure};
 use crate::exchange::Exchange;
 use crate::respond;
+use certificates::Certificates;
+use logs::Logs;
 use requests::Requests;
 use watching::Watching;
 
@@ -134,6 +139,9 @@ pub struct Metrics {
     requests: Requests,
     long_running: Family<About, Gauge<i64, AtomicI64>>,
     watching: Watching,
+    certificates: Certificates,
+    /// Logs that are asked for at nodes.
+    pub(crate) logs: Logs,
     in_flight: Family<RequestKind, Gauge<i64, AtomicI64>>,
     waiting: Family<RequestKind, Gauge<i64, AtomicI64>>,
     objects: Family<Stored, Gauge<i64, AtomicI64>>,
@@ -189,6 +197,8 @@ impl Metrics {
         let mut registry = Registry::default();
         let requests = Requests::new(&mut registry);
         let watching = Watching::new(&mut registry);
+        let certificates = Certificates::new(&mut registry);
+        let logs = Logs::new(&mut registry);
         registry.register(
             "apiserver_longrunning_requests",
             "Watches and logs that are open",
@@ -230,6 +240,8 @@ impl Metrics {
             registry,
             requests,
             watching,
+            certificates,
+            logs,
             long_running,
             in_flight,
             waiting,
@@ -326,6 +338,11 @@ impl Metrics {
         let gauge = self.long_running.get_or_create_owned(&About::of(exchange));
         gauge.inc();
         Held(gauge)
+    }
+
+    /// A certificate was issued.
+    pub(crate) fn issued(&self, issued: &Issued) {
+        self.certificates.issued(issued);
     }
 
     /// What is counted of a watch of these.
@@ -496,6 +513,7 @@ pub(crate) fn answer(server: &Arc<Server>) -> Response<Body> {
     if let Some(fairness) = &server.fairness {
         fairness.text(&mut text);
     }
+    server.access.admission.text(&mut text);
     text.push_str(&state::text(server));
     crate::allocate::text(server, &mut text);
     text.push_str(&metrics::process());

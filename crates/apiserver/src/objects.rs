@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use api::ResourceFacts;
 use apimachinery::obj::{self, Obj};
 use apimachinery::{Status, Value};
 use async_trait::async_trait;
 use auth::objects::{Change, Changes, Feed};
+use component_base::metrics::RestClient;
 use storage::{At, Expect, Key, StorageError};
 
 use crate::cache::{Cache, Change as CacheChange, Cursor, Next, cache_key};
@@ -61,18 +62,31 @@ impl CachedObjects {
 
 /// Finds services without keeping the caches, which know who asks.
 #[derive(Debug)]
-pub(crate) struct Services(Weak<CachedObjects>);
+pub(crate) struct Services {
+    objects: Weak<CachedObjects>,
+    /// Where calls of what is found are counted, once that is known.
+    calls: OnceLock<RestClient>,
+}
 
 impl Services {
     pub(crate) fn new(objects: &Arc<CachedObjects>) -> Self {
-        Self(Arc::downgrade(objects))
+        Self { objects: Arc::downgrade(objects), calls: OnceLock::new() }
+    }
+
+    /// Calls of what is found are counted there from now on.
+    pub(crate) fn count_in(&self, calls: RestClient) {
+        let _ = self.calls.set(calls);
     }
 }
 
 impl webhook::Resolver for Services {
     fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<String, String> {
-        let objects = self.0.upgrade().ok_or("the server is stopping")?;
+        let objects = self.objects.upgrade().ok_or("the server is stopping")?;
         admission::services::Services::new(objects).resolve(namespace, name, port)
+    }
+
+    fn calls(&self) -> Option<&RestClient> {
+        self.calls.get()
     }
 }
 

@@ -2,10 +2,15 @@
 //!
 //! What every request counts is found beforehand, so that counting costs an addition.
 
+mod signer;
+
+pub(crate) use signer::Signer;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use component_base::metrics::{self, RestClient};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -21,6 +26,27 @@ const TOKENS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 const USUAL: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// Upstream's buckets of how long conditions take.
 const CONDITIONS: [f64; 7] = [0.001, 0.005, 0.01, 0.025, 0.1, 0.2, 0.25];
+/// Upstream's buckets of `apiserver_client_certificate_expiration_seconds`: from nothing to 360 days.
+const CERTIFICATES: [f64; 14] = [
+    0.0,
+    1800.0,
+    3600.0,
+    7200.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    345_600.0,
+    604_800.0,
+    2_592_000.0,
+    7_776_000.0,
+    15_552_000.0,
+    31_104_000.0,
+];
+/// Upstream's buckets of `node_authorizer_graph_actions_duration_seconds`.
+const GRAPH: [f64; 12] = [
+    0.0001, 0.0002, 0.0004, 0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.0512, 0.1024, 0.2048,
+];
 const WEBHOOK: &str = "Webhook";
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -29,6 +55,11 @@ type Seconds = Gauge<f64, AtomicU64>;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Result {
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Action {
+    operation: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -148,6 +179,13 @@ impl Drop for Fetching<'_> {
     }
 }
 
+/// A change of what nodes need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GraphAction {
+    AddPod,
+    DeletePod,
+}
+
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempt {
@@ -229,6 +267,11 @@ struct All {
     authorization_reloads: (Family<Reload, Counter>, Family<Reload, Seconds>),
     token_cache: TokenCache,
     account_tokens: AccountTokens,
+    certificates: metrics::Histogram,
+    graph_actions: Family<Action, metrics::Histogram, fn() -> metrics::Histogram>,
+    graph_action: [metrics::Histogram; 2],
+    signer: Signer,
+    calls: RestClient,
 }
 
 /// Which file was read again.
@@ -268,6 +311,8 @@ impl Metrics {
         let (authorizations, authorization_durations) = (Family::default(), usual());
         let results = ["success", "failure", "error"];
         let decisions = ["allowed", "denied", "no-opinion", "error"];
+        let graph_actions: Family<Action, metrics::Histogram, fn() -> metrics::Histogram> =
+            Family::new_with_constructor(|| metrics::Histogram::seconds(&GRAPH));
         Self(Arc::new(All {
             id_hash: hash(server),
             attempted: Ends::new(results, &attempts, &attempt_durations),
@@ -293,6 +338,12 @@ impl Metrics {
             authorization_reloads: Default::default(),
             token_cache: TokenCache::default(),
             account_tokens: AccountTokens::default(),
+            certificates: metrics::Histogram::seconds(&CERTIFICATES),
+            graph_action: ["AddPod", "DeletePod"]
+                .map(|operation| graph_actions.get_or_create_owned(&Action { operation })),
+            graph_actions,
+            signer: Signer::default(),
+            calls: RestClient::default(),
         }))
     }
 
@@ -357,8 +408,21 @@ impl Metrics {
             "The hash of the keys that an issuer has told last",
             &all.key_sets
         );
+        self.register_shown(registry);
         self.register_configured(registry);
         self.register_tokens(registry);
+    }
+
+    fn register_shown(&self, registry: &mut Registry) {
+        let all = &*self.0;
+        let help = "How long it took to take a change into what nodes need";
+        let name = "node_authorizer_graph_actions_duration_seconds";
+        registry.register(name, help, all.graph_actions.clone());
+        let help = "How long certificates are good that clients show";
+        let name = "apiserver_client_certificate_expiration_seconds";
+        registry.register(name, help, all.certificates.clone());
+        all.signer.register(registry);
+        all.calls.register(registry);
     }
 
     fn register_configured(&self, registry: &mut Registry) {
@@ -384,9 +448,12 @@ impl Metrics {
         ] {
             let of = format!("apiserver_{what}_config_controller_last_config_info");
             add!(of, "The hash of the file that counts now", config);
-            let of = format!("apiserver_{what}_config_controller_automatic_reload");
-            add!(format!("{of}s"), "Times that the configuration was read again", count);
-            add!(format!("{of}_last_timestamp_seconds"), "When it was last read again", at);
+            let of = format!("apiserver_{what}_config_controller_automatic_reloads");
+            add!(of, "Times that the configuration was read again", count);
+            let of = format!(
+                "apiserver_{what}_config_controller_automatic_reload_last_timestamp_seconds"
+            );
+            add!(of, "When it was last read again", at);
         }
     }
 
@@ -459,6 +526,27 @@ impl Metrics {
     pub(crate) fn fetched_token(&self, is_good: bool) {
         let status = if is_good { "ok" } else { "error" };
         self.0.token_cache.fetches.get_or_create(&CacheStatus { status }).inc();
+    }
+
+    /// Counts a certificate that a client shows, by how long it is good.
+    pub(crate) fn certificate(&self, good: Duration) {
+        self.0.certificates.observe(good);
+    }
+
+    /// Counts a change of what nodes need.
+    pub(crate) fn graph_action(&self, action: GraphAction, took: Duration) {
+        self.0.graph_action[action as usize].observe(took);
+    }
+
+    /// What is counted of calls of webhooks, of all parts of the server together.
+    #[must_use]
+    pub fn calls(&self) -> RestClient {
+        self.0.calls.clone()
+    }
+
+    /// What is counted of a signer of tokens elsewhere.
+    pub(crate) fn signer(&self) -> Signer {
+        self.0.signer.clone()
     }
 
     /// Counts an attempt to tell who asks.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use apimachinery::{Status, Value};
 
+use crate::metrics::Metrics;
 use crate::rbac::Rule;
 use crate::{Attributes, Authorizer, Decision, Objects, Rules, UserInfo};
 use graph::{Graph, Wanted};
@@ -32,8 +33,8 @@ fn only_if(condition: bool, why: &str) -> Answer {
 impl NodeAuthorizer {
     /// The authorizer of these objects; `rules` hold for every node.
     #[must_use]
-    pub fn new(objects: Arc<dyn Objects>, rules: Vec<Rule>) -> Self {
-        Self { graph: Graph::new(objects), rules }
+    pub fn new(objects: Arc<dyn Objects>, rules: Vec<Rule>, metrics: Metrics) -> Self {
+        Self { graph: Graph::new(objects, metrics), rules }
     }
 
     fn check(&self, node: &str, asked: &Attributes<'_>) -> Answer {

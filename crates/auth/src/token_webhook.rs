@@ -60,6 +60,7 @@ impl TokenWebhook {
     /// The same, which counts here.
     #[must_use]
     pub fn counted(self, metrics: Metrics) -> Self {
+        self.client.count_in(metrics.calls());
         Self { metrics, ..self }
     }
 

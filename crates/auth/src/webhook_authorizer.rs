@@ -44,6 +44,7 @@ impl WebhookAuthorizer {
     pub fn new(name: &str, configuration: Configuration, metrics: Metrics) -> Result<Self, String> {
         let file = configuration.kubeconfig.as_deref().ok_or("it names no kubeconfig")?;
         let client = Client::from_kubeconfig(file)?;
+        client.count_in(metrics.calls());
         let known = Remembered::new(MAX_REMEMBERED);
         Ok(Self { name: name.to_owned(), configuration, client, known, metrics })
     }

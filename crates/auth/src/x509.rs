@@ -2,10 +2,15 @@
 //!
 //! That the chain is good was checked by TLS; here it is only read.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
+use component_base::Clock;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use crate::metrics::Metrics;
 use crate::{AuthenticationError, Authenticator, Credentials, UserInfo};
 
 /// The attribute of a subject that tells a user's uid (upstream: `AllowParsingUserUIDFromCertAuth`).
@@ -14,8 +19,25 @@ const UID: &str = "1.3.6.1.4.1.57683.2";
 const CREDENTIAL_PREFIX: &str = "X509SHA256=";
 
 /// Users by their certificates.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ClientCertificates;
+#[derive(Debug, Clone)]
+pub struct ClientCertificates {
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+}
+
+impl ClientCertificates {
+    /// Counts how long certificates are good by this clock.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, metrics: Metrics) -> Self {
+        Self { clock, metrics }
+    }
+
+    fn count(&self, certificate: &X509Certificate<'_>) {
+        let end = certificate.validity().not_after.timestamp();
+        let left = end.saturating_sub(self.clock.now().as_second());
+        self.metrics.certificate(Duration::from_secs(u64::try_from(left).unwrap_or_default()));
+    }
+}
 
 #[async_trait]
 impl Authenticator for ClientCertificates {
@@ -24,7 +46,9 @@ impl Authenticator for ClientCertificates {
         credentials: &Credentials<'_>,
     ) -> Result<Option<UserInfo>, AuthenticationError> {
         let Some(leaf) = credentials.certificates.first() else { return Ok(None) };
-        user_of(leaf)
+        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|broken| error(&broken))?;
+        self.count(&certificate);
+        user_of(&certificate, leaf)
     }
 }
 
@@ -46,9 +70,11 @@ pub(crate) fn holds_certificates(pem: &[u8]) -> bool {
     blocks.any(|it| it.is_ok_and(|it| it.label == "CERTIFICATE" && it.parse_x509().is_ok()))
 }
 
-/// The user of a certificate in DER; `None` where it has no common name.
-fn user_of(der: &[u8]) -> Result<Option<UserInfo>, AuthenticationError> {
-    let (_, certificate) = X509Certificate::from_der(der).map_err(|broken| error(&broken))?;
+/// The user of a certificate, and the same in DER; `None` where it has no common name.
+fn user_of(
+    certificate: &X509Certificate<'_>,
+    der: &[u8],
+) -> Result<Option<UserInfo>, AuthenticationError> {
     let subject = certificate.subject();
     let text = |it: &x509_parser::x509::AttributeTypeAndValue<'_>| {
         it.as_str().map(str::to_owned).map_err(|broken| error(&broken))
@@ -82,6 +108,7 @@ fn user_of(der: &[u8]) -> Result<Option<UserInfo>, AuthenticationError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use component_base::VirtualClock;
     use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair};
 
     pub(crate) fn certificate(attributes: &[(DnType, &str)]) -> Vec<u8> {
@@ -94,25 +121,51 @@ pub(crate) mod tests {
         params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
     }
 
-    #[test]
-    fn a_certificate_names_user_group_and_uid() {
+    /// Who shows a certificate, on a day of 2026.
+    async fn user_of(der: &[u8]) -> Result<Option<UserInfo>, AuthenticationError> {
+        let (clock, metrics) = (
+            VirtualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()),
+            Metrics::default(),
+        );
+        let shown = [der.to_vec()];
+        let credentials = Credentials {
+            headers: &http::HeaderMap::new(),
+            certificates: &shown,
+            proxy_certificates: &[],
+            warnings: &crate::Warnings::default(),
+        };
+        let user = ClientCertificates::new(Arc::new(clock), metrics.clone())
+            .authenticate(&credentials)
+            .await;
+        let mut registry = prometheus_client::registry::Registry::default();
+        metrics.register(&mut registry);
+        let count = format!(
+            "\napiserver_client_certificate_expiration_seconds_count {}\n",
+            u8::from(user.is_ok())
+        );
+        assert!(component_base::metrics::text(&registry).contains(&count));
+        user
+    }
+
+    #[tokio::test]
+    async fn a_certificate_names_user_group_and_uid() {
         let uid = DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]);
         let der = certificate(&[
             (DnType::CommonName, "system:node:n1"),
             (DnType::OrganizationName, "system:nodes"),
             (uid, "u-1"),
         ]);
-        let user = user_of(&der).unwrap().unwrap();
+        let user = user_of(&der).await.unwrap().unwrap();
         assert_eq!((user.name.as_str(), user.uid.as_str()), ("system:node:n1", "u-1"));
         assert_eq!(user.groups, ["system:nodes", "system:authenticated"]);
         assert_eq!(user.as_node(), Some("n1"));
         assert!(user.extra[crate::user::CREDENTIAL_ID_KEY][0].starts_with(CREDENTIAL_PREFIX));
     }
 
-    #[test]
-    fn a_certificate_without_name_is_nobody() {
+    #[tokio::test]
+    async fn a_certificate_without_name_is_nobody() {
         let der = certificate(&[(DnType::OrganizationName, "system:masters")]);
-        assert_eq!(user_of(&der).unwrap(), None);
-        assert!(user_of(b"no certificate").is_err());
+        assert_eq!(user_of(&der).await.unwrap(), None);
+        assert!(user_of(b"no certificate").await.is_err());
     }
 }

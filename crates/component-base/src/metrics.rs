@@ -3,8 +3,12 @@
 //! There is no global registry: each component registers what it counts with the one it is given.
 
 mod histogram;
+pub mod rest_client;
+mod summary;
 
 pub use histogram::Histogram;
+pub use rest_client::RestClient;
+pub use summary::Summary;
 
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;

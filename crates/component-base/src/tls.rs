@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -54,6 +55,18 @@ pub fn client(trust: Trust) -> Result<ConfigBuilder<ClientConfig, WantsClientCer
     };
     let verifier = Arc::new(Verifier { provider, judge });
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
+}
+
+/// The same connections with whoever answers: see [`Trust::Anybody`]. They know nothing of each other's sessions, so that
+/// whoever is believed here is believed nowhere else.
+#[must_use]
+pub fn unverified(config: &ClientConfig) -> ClientConfig {
+    let mut config = config.clone();
+    let provider = Arc::clone(config.crypto_provider());
+    let verifier = Arc::new(Verifier { provider, judge: Arc::new(Anybody) });
+    config.dangerous().set_certificate_verifier(verifier);
+    config.resumption = Resumption::disabled();
+    config
 }
 
 /// Takes any certificate.

@@ -247,7 +247,7 @@ impl Kms {
                 "failed to perform status section of the healthz check for KMS Provider {name}, error: {why}"
             )
         })?;
-        let key_id = healthy(&answer)
+        let key_id = healthy(&answer, |error| self.metrics.key_no_good(name, error))
             .map_err(|why| format!("kmsv2 Provider {name} is not healthy, error: {why}"))?;
         self.metrics.key_told(name, &key_id, seconds(self.clock.now()));
         self.rotate(&key_id).await.map_err(|why| {
@@ -391,8 +391,8 @@ impl Kms {
     }
 }
 
-/// The key of a plugin that says it is well.
-fn healthy(answer: &[u8]) -> Result<String, String> {
+/// The key of a plugin that says it is well; `no_good` is told what is wrong with its name.
+fn healthy(answer: &[u8], no_good: impl FnOnce(&'static str)) -> Result<String, String> {
     let (mut version, mut health, mut key_id) = (String::new(), String::new(), String::new());
     for field in fields(answer)? {
         let (place, bytes) = match field {
@@ -411,6 +411,7 @@ fn healthy(answer: &[u8]) -> Result<String, String> {
         wrong.push(format!("expected KMSv2 API version v2, got {version}"));
     }
     if let Err(why) = check_key_id(&key_id) {
+        no_good(if key_id.is_empty() { "empty" } else { "too_long" });
         wrong.push(format!(
             "got invalid KMSv2 KeyID hash {:?}: {why}",
             if key_id.is_empty() { String::new() } else { hashed(&key_id) }

@@ -59,6 +59,12 @@ struct Told {
     provider_name: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NoGood {
+    error: &'static str,
+    provider_name: String,
+}
+
 type Seconds = Gauge<f64, AtomicU64>;
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
@@ -73,6 +79,7 @@ pub(crate) struct Metrics {
     keys: Family<Key, Counter>,
     keys_used_at: Family<Key, Seconds>,
     keys_told_at: Family<Told, Seconds>,
+    keys_no_good: Family<NoGood, Counter>,
     config: Family<Config, Gauge>,
     misses: Counter,
     reloads: Family<Reload, Counter>,
@@ -94,6 +101,7 @@ impl Metrics {
             keys: Family::default(),
             keys_used_at: Family::default(),
             keys_told_at: Family::default(),
+            keys_no_good: Family::default(),
             config: Family::default(),
             misses: Counter::default(),
             reloads: Family::default(),
@@ -146,6 +154,11 @@ impl Metrics {
             "apiserver_encryption_config_controller_automatic_reloads",
             "How often the configuration was read again because it changed",
             self.reloads.clone(),
+        );
+        registry.register(
+            "apiserver_envelope_encryption_invalid_key_id_from_status",
+            "Times that a plugin told of a key by a name that is none",
+            self.keys_no_good.clone(),
         );
         registry.register(
             "apiserver_encryption_config_controller_automatic_reload_last_timestamp_seconds",
@@ -210,6 +223,12 @@ impl Metrics {
             provider_name: provider.to_owned(),
         };
         self.keys_told_at.get_or_create(&of).set(at);
+    }
+
+    /// A plugin has told of a key by a name that is none.
+    pub(crate) fn key_no_good(&self, provider: &str, error: &'static str) {
+        let of = NoGood { error, provider_name: provider.to_owned() };
+        self.keys_no_good.get_or_create(&of).inc();
     }
 
     /// The configuration that counts from now on. Upstream's hash of it, which stands for keys and is none of them.

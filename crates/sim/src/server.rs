@@ -154,9 +154,10 @@ fn access(objects: &Arc<CachedObjects>, parent: &Parent) -> Access {
     let rbac = Arc::new(Rbac::new(objects.as_ref()));
     let all: Vec<Value> = api::bootstrap_objects().collect();
     let node_rules = auth::node::rules_of(all.iter());
+    let metrics = auth::metrics::Metrics::default();
     let authorizer: Arc<dyn Authorizer> = Arc::new(Union(vec![
         Arc::new(PrivilegedGroup),
-        Arc::new(NodeAuthorizer::new(read(), node_rules)),
+        Arc::new(NodeAuthorizer::new(read(), node_rules, metrics.clone())),
         Arc::clone(&rbac) as Arc<dyn Authorizer>,
     ]));
     let parts = Parts {
@@ -165,6 +166,7 @@ fn access(objects: &Arc<CachedObjects>, parent: &Parent) -> Access {
         authorizer: Arc::clone(&authorizer),
         clock: Arc::clone(&parent.clock),
         random: Arc::clone(&parent.random),
+        calls: metrics.calls(),
     };
     Access {
         authenticators: Vec::new(),
@@ -172,7 +174,7 @@ fn access(objects: &Arc<CachedObjects>, parent: &Parent) -> Access {
         admission: Chain::standard(&parts),
         front_proxy: None,
         anonymous: false.into(),
-        metrics: auth::metrics::Metrics::default(),
+        metrics,
         tokens: None,
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::metrics::Metrics;
+
 /// How much longer a key may live for the sake of a shared lease: this share of its time, at most so many seconds.
 const REUSE_PERCENT: u64 = 5;
 const REUSE_SECONDS_MAX: u64 = 60;
@@ -14,8 +16,11 @@ const KEYS_MAX: u32 = 1000;
 const KEPT_MAX: usize = 16;
 
 /// Leases that more keys may be attached to.
-#[derive(Debug, Default)]
-pub(crate) struct Leases(Mutex<Vec<Kept>>);
+#[derive(Debug)]
+pub(crate) struct Leases {
+    kept: Mutex<Vec<Kept>>,
+    metrics: Metrics,
+}
 
 #[derive(Debug)]
 struct Kept {
@@ -28,6 +33,10 @@ struct Kept {
 }
 
 impl Leases {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self { kept: Mutex::default(), metrics }
+    }
+
     /// How long a lease is asked for, where keys of this time to live share it.
     pub(crate) fn seconds(ttl_seconds: u64) -> u64 {
         ttl_seconds + reuse_seconds(ttl_seconds)
@@ -35,7 +44,7 @@ impl Leases {
 
     /// A lease for one key more that is written now.
     pub(crate) fn take(&self, ttl_seconds: u64, now: Instant) -> Option<u64> {
-        let mut kept = self.0.lock();
+        let mut kept = self.kept.lock();
         let must_live = now + Duration::from_secs(ttl_seconds);
         let fits = |it: &Kept| {
             it.ttl_seconds == ttl_seconds && it.expires >= must_live && it.keys < KEYS_MAX
@@ -48,17 +57,20 @@ impl Leases {
     /// Keeps a lease that was granted to a request sent at `asked`, with one key.
     pub(crate) fn keep(&self, id: u64, ttl_seconds: u64, (asked, granted): (Instant, u64)) {
         let expires = asked + Duration::from_secs(granted);
-        let mut kept = self.0.lock();
-        kept.retain(|it| it.ttl_seconds != ttl_seconds);
+        let mut kept = self.kept.lock();
+        for gone in kept.extract_if(.., |it| it.ttl_seconds == ttl_seconds) {
+            self.metrics.lease(gone.keys);
+        }
         if kept.len() == KEPT_MAX {
-            kept.remove(0);
+            let gone = kept.remove(0);
+            self.metrics.lease(gone.keys);
         }
         kept.push(Kept { id, expires, ttl_seconds, keys: 1 });
     }
 
     /// Uses a lease no more.
     pub(crate) fn forget(&self, id: u64) {
-        self.0.lock().retain(|it| it.id != id);
+        self.kept.lock().retain(|it| it.id != id);
     }
 }
 
@@ -72,7 +84,7 @@ mod tests {
 
     #[test]
     fn keys_share_a_lease_while_it_lives_long_enough() {
-        let (leases, begun) = (Leases::default(), Instant::now());
+        let (leases, begun) = (Leases::new(Metrics::default()), Instant::now());
         assert_eq!(Leases::seconds(3600), 3660);
         leases.keep(7, 3600, (begun, 3660));
         for (ttl_seconds, after_seconds, expected) in
@@ -85,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_lease_has_so_many_keys_and_no_more() {
-        let (leases, now) = (Leases::default(), Instant::now());
+        let (leases, now) = (Leases::new(Metrics::default()), Instant::now());
         leases.keep(7, 3600, (now, 3660));
         let taken = (0..2 * KEYS_MAX).filter(|_| leases.take(3600, now).is_some()).count();
         assert_eq!(taken, KEYS_MAX as usize - 1);

@@ -10,6 +10,7 @@ mod grpc;
 mod layout;
 mod lease;
 mod message;
+mod metrics;
 mod reader;
 mod watch;
 mod wire;
@@ -39,6 +40,8 @@ use self::lease::Leases;
 use self::message::{
     Compare, Granted, Keys, Range, Ranged, Step, Transacted, What, Written, transaction,
 };
+pub use self::metrics::Metrics;
+use self::metrics::Operation;
 use self::reader::Reader;
 use self::watch::{Watch, WatchError, kv};
 use self::wire::Broken;
@@ -74,6 +77,8 @@ pub struct Options {
     pub open_timeout: Duration,
     /// Whether progress is asked for; by etcd's version where none is said.
     pub asks_progress: Option<bool>,
+    /// Where requests are counted.
+    pub metrics: Metrics,
 }
 
 impl Options {
@@ -86,6 +91,7 @@ impl Options {
             prefix: REGISTRY.to_owned(),
             open_timeout: Duration::from_secs(20),
             asks_progress: None,
+            metrics: Metrics::default(),
         }
     }
 }
@@ -122,6 +128,7 @@ struct Inner {
     feed: Arc<Feed>,
     progress: Progress,
     following: OnceLock<AbortHandle>,
+    metrics: Metrics,
 }
 
 impl Drop for Inner {
@@ -158,10 +165,11 @@ impl EtcdStore {
             endpoints,
             layout,
             root,
-            leases: Leases::default(),
+            leases: Leases::new(options.metrics.clone()),
             feed: Arc::new(Feed::new(now)),
             progress: if asks { Progress::Asked } else { Progress::Everything },
             following: OnceLock::new(),
+            metrics: options.metrics.clone(),
         });
         let task = tokio::spawn(feed::follow(Arc::downgrade(&inner)));
         let _ = inner.following.set(task.abort_handle());
@@ -418,42 +426,41 @@ impl CallOrStorage {
     }
 }
 
-#[async_trait]
-impl Store for EtcdStore {
-    async fn put(
+impl EtcdStore {
+    async fn put_one(
         &self,
-        key: Key,
+        key: &Key,
         value: Bytes,
         expect: Expect,
         ttl: Option<Ttl>,
     ) -> Result<Put, StorageError> {
-        check_sizes(&key, &value)?;
+        check_sizes(key, &value)?;
         let lease = self.0.lease(ttl).await?;
-        match self.0.put(&key, &value, expect, lease).await {
+        match self.0.put(key, &value, expect, lease).await {
             Err(error) if lease != 0 && error.is_lost_lease() => {
                 // It was revoked by somebody, or etcd was restored from a copy.
                 self.0.leases.forget(lease);
                 let lease = self.0.lease(ttl).await?;
-                let put = self.0.put(&key, &value, expect, lease).await;
+                let put = self.0.put(key, &value, expect, lease).await;
                 put.map_err(|error| error.told(expect))
             }
             put => put.map_err(|error| error.told(expect)),
         }
     }
 
-    async fn delete(&self, key: Key, expect: Expect) -> Result<Deleted, StorageError> {
-        check_sizes(&key, &[])?;
+    async fn delete_one(&self, key: &Key, expect: Expect) -> Result<Deleted, StorageError> {
+        check_sizes(key, &[])?;
         if expect == Expect::Absent {
-            let (current, _) = self.get(&key, At::Latest).await?;
+            let (current, _) = self.get_one(key, At::Latest).await?;
             return Err(match current {
                 Some(current) => StorageError::Exists { current: Box::new(current) },
-                None => StorageError::NotFound { key },
+                None => StorageError::NotFound { key: key.clone() },
             });
         }
-        self.0.delete(&key, expect).await.map_err(|error| error.told(expect))
+        self.0.delete(key, expect).await.map_err(|error| error.told(expect))
     }
 
-    async fn get(&self, key: &Key, at: At) -> Result<(Option<Kv>, Rev), StorageError> {
+    async fn get_one(&self, key: &Key, at: At) -> Result<(Option<Kv>, Rev), StorageError> {
         let rev = asked_rev(at);
         let range = Range { rev, ..Range::one(&self.0.layout.bytes(key)) };
         let read = self.0.range(&range).await?;
@@ -461,7 +468,7 @@ impl Store for EtcdStore {
         Ok((found, if rev == Rev(0) { read.rev } else { rev }))
     }
 
-    async fn range(&self, request: RangeReq) -> Result<Page, StorageError> {
+    async fn list(&self, request: RangeReq) -> Result<Page, StorageError> {
         let RangeReq { prefix, after, limit, keys_only, at } = request;
         let mut keys = Keys::under(&self.0.layout.bytes(&prefix));
         if let Some(after) = after {
@@ -487,6 +494,47 @@ impl Store for EtcdStore {
                 return Ok(Page { kvs, rev: range.rev, more: read.more, remaining });
             }
         }
+    }
+}
+
+#[async_trait]
+impl Store for EtcdStore {
+    async fn put(
+        &self,
+        key: Key,
+        value: Bytes,
+        expect: Expect,
+        ttl: Option<Ttl>,
+    ) -> Result<Put, StorageError> {
+        let began = Instant::now();
+        let operation = match expect {
+            Expect::Absent => Operation::Create,
+            Expect::ModRev(_) | Expect::Any => Operation::Update,
+        };
+        let put = self.put_one(&key, value, expect, ttl).await;
+        self.0.metrics.count(operation, &key, (began, &put));
+        put
+    }
+
+    async fn delete(&self, key: Key, expect: Expect) -> Result<Deleted, StorageError> {
+        let began = Instant::now();
+        let deleted = self.delete_one(&key, expect).await;
+        self.0.metrics.count(Operation::Delete, &key, (began, &deleted));
+        deleted
+    }
+
+    async fn get(&self, key: &Key, at: At) -> Result<(Option<Kv>, Rev), StorageError> {
+        let began = Instant::now();
+        let got = self.get_one(key, at).await;
+        self.0.metrics.count(Operation::Get, key, (began, &got));
+        got
+    }
+
+    async fn range(&self, request: RangeReq) -> Result<Page, StorageError> {
+        let (began, prefix) = (Instant::now(), request.prefix.clone());
+        let page = self.list(request).await;
+        self.0.metrics.count(Operation::List, &prefix, (began, &page));
+        page
     }
 
     async fn count(&self, prefix: &Key) -> Result<u64, StorageError> {

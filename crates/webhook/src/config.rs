@@ -1,5 +1,6 @@
 //! Where a webhook is: a URL, or a service of the cluster.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use apimachinery::Value;
@@ -54,6 +55,14 @@ impl Destination {
         let name = name.trim_start_matches('[').trim_end_matches(']');
         let name = server_name.unwrap_or(name).to_owned();
         Ok(Self::Url { text: text.to_owned(), host, name })
+    }
+
+    /// The host of that URL.
+    pub(crate) fn host(&self) -> Cow<'_, str> {
+        match self {
+            Self::Url { host, .. } => host.into(),
+            Self::Service { server_name, port, .. } => format!("{server_name}:{port}").into(),
+        }
     }
 
     /// The URL that is posted to, which tells how long the answer is waited for.

@@ -14,11 +14,13 @@ mod tls;
 
 use std::fmt::Debug;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use apimachinery::Value;
 use bytes::Bytes;
+use component_base::metrics::RestClient;
+use component_base::metrics::rest_client::Request;
 
 use config::Destination;
 use connection::{Answered, Connections};
@@ -28,6 +30,8 @@ use kubeconfig::Authorization;
 pub use kubeconfig::Kubeconfig;
 pub use review::Asking;
 use spans::{Kind, Part};
+use tokio::time::Instant;
+
 pub use tls::{trusting, with_authorities};
 
 /// How many bytes an answer may have. The objects of a request have 3 MiB at most, a patch is written in base64.
@@ -40,6 +44,11 @@ pub trait Resolver: Send + Sync + Debug {
     /// # Errors
     /// Why there is none, in upstream's words.
     fn resolve(&self, namespace: &str, name: &str, port: u16) -> Result<String, String>;
+
+    /// Where calls are counted, if anywhere.
+    fn calls(&self) -> Option<&RestClient> {
+        None
+    }
 }
 
 /// A client of one webhook.
@@ -49,6 +58,8 @@ pub struct Client {
     parts: Result<Parts, String>,
     /// Without it there are no services.
     resolver: Option<Arc<dyn Resolver>>,
+    /// Where calls are counted, where the resolver does not say so.
+    calls: OnceLock<RestClient>,
 }
 
 #[derive(Debug)]
@@ -95,7 +106,7 @@ impl Client {
             let connections = Connections::new(Some(tls));
             Ok(Parts { destination, connections, authorization })
         });
-        Self { parts, resolver: Some(resolver) }
+        Self { parts, resolver: Some(resolver), calls: OnceLock::new() }
     }
 
     /// Reads a document, of at most [`MAX_ANSWER_BYTES`].
@@ -125,7 +136,7 @@ impl Client {
     pub fn of_kubeconfig(config: Kubeconfig) -> Self {
         let Kubeconfig { destination, tls, authorization } = config;
         let parts = Parts { destination, connections: Connections::new(tls), authorization };
-        Self { parts: Ok(parts), resolver: None }
+        Self { parts: Ok(parts), resolver: None, calls: OnceLock::new() }
     }
 
     /// The client that a kubeconfig's current context describes.
@@ -144,7 +155,13 @@ impl Client {
         let destination = Destination::of_url(url, None)?;
         let connections = Connections::new(Some(tls::with_authorities(authorities)?));
         let authorization = Authorization::None;
-        Ok(Self { parts: Ok(Parts { destination, connections, authorization }), resolver: None })
+        let parts = Parts { destination, connections, authorization };
+        Ok(Self { parts: Ok(parts), resolver: None, calls: OnceLock::new() })
+    }
+
+    /// Counts calls there from now on.
+    pub fn count_in(&self, calls: RestClient) {
+        let _ = self.calls.set(calls);
     }
 
     /// Posts to the webhook; the body of its answer comes back.
@@ -155,12 +172,30 @@ impl Client {
         let parts = self.parts.as_ref().map_err(|why| CallError::Client(why.clone()))?;
         let url = parts.destination.url(call.tells_timeout.then_some(call.timeout));
         let failed = |why: String| CallError::Call(format!("Post \"{url}\": {why}"));
-        let posted = self.exchange(parts, &url, Some(&call.body), call.user_agent);
-        match tokio::time::timeout(call.timeout, posted).await {
+        let (began, posted) =
+            (Instant::now(), self.exchange(parts, &url, Some(&call.body), call.user_agent));
+        let posted = tokio::time::timeout(call.timeout, posted).await;
+        let answered = posted.as_ref().ok().and_then(|it| it.as_ref().ok());
+        self.count(parts, &call.body, answered, began.elapsed());
+        match posted {
             Err(_) => Err(failed("context deadline exceeded".into())),
             Ok(Err(why)) => Err(failed(why)),
             Ok(Ok(answered)) if (200..=206).contains(&answered.code) => Ok(answered.body),
             Ok(Ok(answered)) => Err(error::refused(answered.code, &answered.body)),
+        }
+    }
+
+    /// Counts a call that is over.
+    fn count(&self, parts: &Parts, body: &Bytes, answered: Option<&Answered>, took: Duration) {
+        let known = self.resolver.as_ref().and_then(|it| it.calls());
+        let Some(calls) = self.calls.get().or(known) else { return };
+        let host = parts.destination.host();
+        let request = Request { host: &host, method: "POST" };
+        calls.sent(request, body.len());
+        calls.ended(request, answered.map(|it| it.code));
+        calls.took(request, took);
+        if let Some(answered) = answered {
+            calls.received(request, answered.body.len());
         }
     }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use client::transport::{ResponseStream, Transport, TransportError};
 use client::{Client, ClientError, Resource};
 use component_base::Clock;
+use component_base::metrics::RestClient;
 use http::{Request, Response, StatusCode};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -31,6 +32,7 @@ pub(super) struct AccountTransport {
     pub(super) authority: String,
     pub(super) account: String,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) calls: RestClient,
     /// The token's transport, and when it is to be replaced.
     pub(super) current: Mutex<Option<(Arc<HttpTransport>, Instant)>>,
 }
@@ -50,7 +52,8 @@ impl AccountTransport {
         };
         let (token, life) = self.token().await.map_err(|error| why(&error))?;
         let access = Access::by_token(&self.server, &self.authority, &token);
-        let transport = Arc::new(HttpTransport::new(&access).map_err(|error| why(&error))?);
+        let transport = HttpTransport::new(&access).map_err(|error| why(&error))?;
+        let transport = Arc::new(transport.counted(self.calls.clone()));
         *current = Some((Arc::clone(&transport), now + life.mul_f64(RENEW_AFTER)));
         Ok(transport)
     }

@@ -9,6 +9,7 @@ use auth::service_account::TokenIssuer;
 use client::Client;
 use client::transport::Transport;
 use component_base::feature_gates::FeatureGates;
+use component_base::metrics::RestClient;
 use component_base::{Clock, Random, RealClock, Shutdown, SystemRandom};
 use controllers::node_ipam::NodeRanges;
 use controllers::serviceaccount_token::TokenSigner;
@@ -92,11 +93,14 @@ async fn alone(options: Options) -> Result<()> {
     let signals = Signals::catch()?;
     let startup = Startup::begin(NAME);
     let shutdown = Shutdown::new();
-    let transport = Arc::new(HttpTransport::new(&access)?) as Arc<dyn Transport>;
+    let calls = RestClient::default();
+    let transport = HttpTransport::new(&access)?.counted(calls.clone());
+    let transport = Arc::new(transport) as Arc<dyn Transport>;
     let client = Client::new(transport, AGENT);
     let metrics = controllers::Metrics::default();
     let mut registry = Registry::default();
     metrics.register(&mut registry);
+    calls.register(&mut registry);
     let queues = metrics.queues.clone();
     let pages = serving::Pages {
         checks: election.iter().map(|_| Check::leader_election()).collect(),
@@ -108,7 +112,7 @@ async fn alone(options: Options) -> Result<()> {
         startup.up("controllers", &format!("https://{address}"));
     }
     let client_for = match options.use_service_account_credentials {
-        true => accounts(&client, &access, &clock),
+        true => accounts(&client, &access, &clock, &calls),
         false => {
             let client = client.clone();
             Arc::new(move |_: &str| client.clone()) as ClientFor
@@ -151,8 +155,13 @@ fn of_features(features: &FeatureGates) -> Vec<client::Resource> {
 }
 
 /// Clients under the controllers' own accounts.
-fn accounts(manager: &Client, access: &Access, clock: &Arc<dyn Clock>) -> ClientFor {
-    let (manager, clock) = (manager.clone(), Arc::clone(clock));
+fn accounts(
+    manager: &Client,
+    access: &Access,
+    clock: &Arc<dyn Clock>,
+    calls: &RestClient,
+) -> ClientFor {
+    let (manager, clock, calls) = (manager.clone(), Arc::clone(clock), calls.clone());
     let (server, authority) = (access.server().to_owned(), access.authority().to_owned());
     Arc::new(move |account| {
         let transport = AccountTransport {
@@ -161,6 +170,7 @@ fn accounts(manager: &Client, access: &Access, clock: &Arc<dyn Clock>) -> Client
             authority: authority.clone(),
             account: account.to_owned(),
             clock: Arc::clone(&clock),
+            calls: calls.clone(),
             current: tokio::sync::Mutex::default(),
         };
         Client::new(Arc::new(transport), AGENT)

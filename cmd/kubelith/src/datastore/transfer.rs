@@ -156,7 +156,7 @@ async fn open_target(to: &Place, etcd: &EtcdAccess) -> Result<Open> {
 }
 
 async fn open_etcd(urls: &[String], etcd: &EtcdAccess) -> Result<Open> {
-    let store: Arc<dyn Store> = Arc::new(etcd.open(urls).await?);
+    let store: Arc<dyn Store> = Arc::new(etcd.open(urls, Default::default()).await?);
     let store = StoredForms::over(store, WriteAs::Protobuf);
     Ok(Open { store, embedded: None, _directory: None })
 }

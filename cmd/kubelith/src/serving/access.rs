@@ -17,13 +17,19 @@ use auth::remembered::Remembered;
 use auth::x509::ClientCertificates;
 use auth::{Authenticator as _, Credentials, UserInfo, Warnings};
 use client::call::ListParams;
+use client::error::ClientError;
 use client::watch::WatchEvent;
 use client::{Client, Resource};
-use component_base::ShutdownSignal;
+use component_base::{ShutdownSignal, metrics};
 use http::Request;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use super::Part;
 use crate::audit_log::span;
@@ -39,6 +45,8 @@ const MAX_REMEMBERED: NonZeroUsize = NonZeroUsize::new(4_096).expect("because it
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Who may read everything without being asked about (upstream's `AlwaysAllowGroups`).
 const MASTERS: &str = "system:masters";
+/// Upstream's buckets of how long who asks, and who may, takes.
+const DELEGATED: [f64; 8] = [0.25, 0.5, 0.7, 1.0, 1.5, 3.0, 5.0, 10.0];
 
 /// Upstream's flags of who may read there.
 #[derive(Debug, clap::Args)]
@@ -97,6 +105,61 @@ pub(super) struct AccessOptions {
     requestheader_extra_headers_prefix: Vec<String>,
 }
 
+/// What is counted of questions about who asks, and who may, in upstream's names.
+#[derive(Debug, Clone)]
+struct Delegated {
+    count: Family<Code, Counter>,
+    took: Family<Code, metrics::Histogram, fn() -> metrics::Histogram>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Code {
+    code: String,
+}
+
+impl Delegated {
+    fn new(registry: &mut Registry, what: &str) -> Self {
+        let of = registry.sub_registry_with_prefix(format!("apiserver_delegated_{what}"));
+        let this = Self {
+            count: Family::default(),
+            took: Family::new_with_constructor(|| metrics::Histogram::seconds(&DELEGATED)),
+        };
+        of.register("request", "Questions to the API server", this.count.clone());
+        let help = "How long the API server took for a question";
+        of.register("request_duration_seconds", help, this.took.clone());
+        this
+    }
+
+    /// A question is over.
+    fn asked(&self, result: Result<(), &ClientError>, took: Duration) {
+        let code = match result {
+            // What is asked is created.
+            Ok(()) => "201".to_owned(),
+            Err(ClientError::Api(status)) => status.code.to_string(),
+            Err(_) => "<error>".to_owned(),
+        };
+        let of = Code { code };
+        self.count.get_or_create(&of).inc();
+        self.took.get_or_create(&of).observe(took);
+    }
+}
+
+/// What is counted of both.
+#[derive(Debug, Clone)]
+pub(super) struct Counted {
+    authn: Delegated,
+    authz: Delegated,
+}
+
+impl Counted {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        Self {
+            authn: Delegated::new(registry, "authn"),
+            authz: Delegated::new(registry, "authz"),
+        }
+    }
+}
+
 /// Whose certificates are believed, and what a proxy's say of others.
 #[derive(Debug, Clone, Default)]
 struct Trust {
@@ -137,6 +200,7 @@ pub(super) struct Access {
     verdicts: Remembered<String, bool>,
     ttls: Ttls,
     open: Vec<String>,
+    counted: Counted,
 }
 
 /// How long answers are believed.
@@ -156,7 +220,7 @@ impl AccessOptions {
         &self,
         part: Part,
         client: &Client,
-        certificate: Serving,
+        (certificate, counted): (Serving, Counted),
         stop: ShutdownSignal,
     ) -> Result<Access> {
         let other = |file: &Option<PathBuf>| match file {
@@ -190,6 +254,7 @@ impl AccessOptions {
                 refused: self.authorization_webhook_cache_unauthorized_ttl,
             },
             open: self.authorization_always_allow_paths.clone(),
+            counted,
         })
     }
 
@@ -400,7 +465,10 @@ impl Access {
             "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}
         });
         let reviews = Resource::built_in("authentication.k8s.io", "tokenreviews");
-        let answer = self.authentication.create(&reviews, "", &review).await.map_err(|error| {
+        let began = Instant::now();
+        let answer = self.authentication.create(&reviews, "", &review).await;
+        self.counted.authn.asked(answer.as_ref().map(|_| ()), began.elapsed());
+        let answer = answer.map_err(|error| {
             tracing::warn!(%error, "could not ask whose a token is");
             Status::unauthorized()
         })?;
@@ -441,7 +509,10 @@ impl Access {
             "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": (spec.clone())
         });
         let reviews = Resource::built_in("authorization.k8s.io", "subjectaccessreviews");
-        match self.authorization.create(&reviews, "", &review).await {
+        let began = Instant::now();
+        let answer = self.authorization.create(&reviews, "", &review).await;
+        self.counted.authz.asked(answer.as_ref().map(|_| ()), began.elapsed());
+        match answer {
             Ok(answer) => {
                 let allowed = answer.bool_at(&["status", "allowed"]);
                 let ttl = if allowed { self.ttls.allowed } else { self.ttls.refused };

@@ -313,6 +313,7 @@ fn it_replaces_upstream_s_beside_other_parts() {
         let stranger = told_by(port, "/metrics", &certificate(&pki, "stranger"));
         assert!(stranger.contains(r#""reason":"Unauthorized""#), "{stranger}");
     }
+    counts(&admin, [managers, schedulers]);
     // What it was started with is told, and what it is.
     let flags = admin.ask("GET", "/flagz", None);
     assert!(flags.contains("authorization-mode=[Node,RBAC]\n"), "{flags}");
@@ -326,6 +327,26 @@ fn it_replaces_upstream_s_beside_other_parts() {
     let mut log = String::new();
     server.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(log.contains("--watch-cache-sizes has no meaning here"), "{log}");
+}
+
+/// What is counted of requests to etcd, of the other parts' requests, and of their questions about who may.
+fn counts(admin: &Admin<'_>, parts: [u16; 2]) {
+    let page = admin.ask("GET", "/metrics", None);
+    let created =
+        r#"etcd_requests_total{group="apps",operation="create",resource="deployments"} 1"#;
+    assert!(page.lines().any(|it| it == created), "{page}");
+    for part in parts {
+        let page = told_by(part, "/metrics", &certificate(admin.pki, "admin"));
+        let host = format!("host=\"127.0.0.1:{}\"", admin.port);
+        for line in [
+            format!("rest_client_requests_total{{code=\"200\",{host},method=\"GET\"}} "),
+            format!("rest_client_request_duration_seconds_count{{{host},verb=\"GET\"}} "),
+            format!("rest_client_response_size_bytes_count{{{host},verb=\"GET\"}} "),
+            "apiserver_delegated_authz_request_total{code=\"201\"} ".to_owned(),
+        ] {
+            assert!(page.contains(&line), "{line}: {page}");
+        }
+    }
 }
 
 /// What a part that runs alone says to anybody.

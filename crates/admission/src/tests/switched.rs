@@ -390,7 +390,7 @@ async fn a_webhook_says_which_images_may_be() {
         )
     };
     let policy = of("").unwrap().image_policy.unwrap();
-    let plugin = image_policy::ImagePolicyWebhook::new(policy);
+    let plugin = image_policy::ImagePolicyWebhook::new(policy, &Default::default());
     let pod = |image: &str| {
         format!(
             r#"{{"metadata":{{"annotations":{{"a.image-policy.k8s.io/b":"c","x":"y"}},"name":"p"}},"spec":{{"containers":[{{"image":"{image}"}}]}}}}"#
@@ -410,6 +410,7 @@ async fn a_webhook_says_which_images_may_be() {
     );
     let open = image_policy::ImagePolicyWebhook::new(
         of(", defaultAllow: true").unwrap().image_policy.unwrap(),
+        &Default::default(),
     );
     let passed = parse(&create(&open, "pods", &pod("unknown")).await);
     let annotation = ["metadata", "annotations", "alpha.image-policy.k8s.io/failed-open"];
@@ -572,6 +573,7 @@ fn plugins_run_in_upstream_s_order() {
         authorizer: Arc::new(Only(&[])),
         clock: Arc::new(component_base::RealClock),
         random: Arc::new(SeededRandom::new(1)),
+        calls: Default::default(),
     };
     // Those of ours that upstream has elsewhere, and those that need a configuration.
     let elsewhere = ["AdminAccess", "RoleEscalation", "PolicyParameters", "PodCertificateSigning"];

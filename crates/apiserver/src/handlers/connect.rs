@@ -32,6 +32,10 @@ use crate::target::Target;
 
 /// How much of an agent's refusal is passed on, in bytes (upstream's limit).
 const REFUSAL_BYTES: usize = 50_000;
+/// The parameter of logs by which whoever answers for a node is believed.
+const UNVERIFIED: &str = "insecureSkipTLSVerifyBackend";
+/// How it is told that somebody answers who cannot prove who they are.
+const DISTRUST: &str = "tls: failed to verify certificate";
 /// The port of a node's agent, where its status names no other.
 const AGENT_PORT: u16 = 10_250;
 /// Which of a node's addresses are tried, where nothing else is said.
@@ -62,6 +66,12 @@ impl NodeDialer {
     #[must_use]
     pub fn with_address_types(self, types: Vec<String>) -> Self {
         Self { address_types: types.into(), ..self }
+    }
+
+    /// The same without asking who answers.
+    fn unverified(&self) -> Self {
+        let tls = Arc::new(component_base::tls::unverified(&self.tls));
+        Self { tls, address_types: Arc::clone(&self.address_types) }
     }
 
     /// Where a path of a node's agent is.
@@ -152,10 +162,15 @@ pub(crate) async fn connect(
     };
     exchange.lasting = Some(server.metrics.hold(exchange));
     exchange.bytes_per_second = server.operating.stream_bytes_per_second;
-    let passed = match agent_of(server, &node, path).await {
+    let unverified = subresource == "log" && exchange.query.flag(UNVERIFIED);
+    let passed = match agent_of(server, &node, (path, unverified)).await {
         Ok(to) => forward::forward(exchange, &to, method, forward::full(body)).await,
         Err(why) => Err(why),
     };
+    if subresource == "log" {
+        let distrusted = passed.as_ref().err().is_some_and(|it| it.starts_with(DISTRUST));
+        server.metrics.logs.asked(unverified, distrusted);
+    }
     let answer = passed.map_err(|error| {
         Status::internal(format!("error dialing backend: node {node_name}: {error}"))
     })?;
@@ -386,10 +401,13 @@ fn port_of(node: &Value) -> u16 {
 pub(super) async fn agent_of(
     server: &Server,
     node: &Value,
-    path: String,
+    (path, unverified): (String, bool),
 ) -> Result<Onward, String> {
     let dialer = server.nodes.as_ref().ok_or("this server has no way to nodes")?;
-    dialer.onward(node, path).await
+    match unverified {
+        true => dialer.unverified().onward(node, path).await,
+        false => dialer.onward(node, path).await,
+    }
 }
 
 #[cfg(test)]

@@ -319,16 +319,16 @@ pub(super) async fn page(
         }
         // Upstream's cache, which keeps no events, gives such a list whole.
         ListAt::Any if target.served.facts.resource != "events" => {
-            Ok(from_cache(target, &ListOptions { limit: 0, ..options.clone() }, selection))
+            Ok(from_cache(server, target, &ListOptions { limit: 0, ..options.clone() }, selection))
         }
-        ListAt::Any => Ok(from_cache(target, options, selection)),
+        ListAt::Any => Ok(from_cache(server, target, options, selection)),
         ListAt::Latest => {
             catch_up(server, target).await?;
-            Ok(from_cache(target, options, selection))
+            Ok(from_cache(server, target, options, selection))
         }
         ListAt::NotOlderThan(revision) => {
             wait_for(server, target, revision).await?;
-            Ok(from_cache(target, options, selection))
+            Ok(from_cache(server, target, options, selection))
         }
     }
 }
@@ -369,13 +369,25 @@ pub(crate) async fn wait_for(
     }
 }
 
-fn from_cache(target: &Target, options: &ListOptions, selection: &Selection) -> Page {
+fn from_cache(
+    server: &Server,
+    target: &Target,
+    options: &ListOptions,
+    selection: &Selection,
+) -> Page {
     let (namespace, limit) = (&target.namespace, options.limit);
+    let looked_at = std::cell::Cell::new(0_usize);
     let snapshot = if selection.is_everything() {
         target.cache.everything(namespace, limit)
     } else {
-        target.cache.snapshot(namespace, limit, |object| selection.matches(object))
+        target.cache.snapshot(namespace, limit, |object| {
+            looked_at.set(looked_at.get() + 1);
+            selection.matches(object)
+        })
     };
+    let returned = snapshot.objects.len();
+    let counts = server.metrics.of_cache(target.served.facts);
+    counts.cached.listed(looked_at.get().max(returned), returned);
     let last = snapshot.objects.last();
     let more = last.filter(|_| snapshot.remaining > 0).map(|last| {
         let after = crate::cache::cache_key(&last.facts.namespace, &last.facts.name).to_string();
@@ -401,7 +413,7 @@ async fn from_store(
         keys_only: false,
         at,
     };
-    let mut found: Vec<Arc<Obj>> = Vec::new();
+    let (mut found, mut fetched): (Vec<Arc<Obj>>, usize) = (Vec::new(), 0);
     loop {
         let page =
             server.hub.store().range(request.clone()).await.map_err(|error| match error {
@@ -411,6 +423,7 @@ async fn from_store(
                 other => error::general(&other),
             })?;
         let objects = objects_of(target, &page.kvs)?;
+        fetched += objects.len();
         found.extend(objects.into_iter().filter(|object| selection.matches(object)));
         let last = page
             .kvs
@@ -420,6 +433,7 @@ async fn from_store(
         if !page.more || full {
             let remaining = selection.is_everything().then_some(page.remaining);
             let more = last.filter(|_| page.more).map(|after| (after, remaining));
+            server.metrics.of_cache(target.served.facts).stored.listed(fetched, found.len());
             let objects = Arc::new(found.into());
             return Ok(Page { objects, revision: page.rev.0, more });
         }

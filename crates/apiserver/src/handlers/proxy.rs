@@ -232,7 +232,7 @@ async fn node(
         return Err(not_allowed());
     }
     if asked.port.is_empty() || asked.port == agent.to_string() {
-        return agent_of(server, node, path).await.map_err(unreachable);
+        return agent_of(server, node, (path, false)).await.map_err(unreachable);
     }
     asked.onward(address, asked.port()?, path)
 }

@@ -16,6 +16,7 @@ use crate::body::Body;
 use crate::decode;
 use crate::error::MODIFIED;
 use crate::exchange::{Exchange, RequestBody};
+use crate::metrics::Issued;
 use crate::negotiate::negotiate;
 use crate::options::WriteOptions;
 use crate::persist::{self, Current, Replaced, Written};
@@ -159,6 +160,7 @@ impl Write<'_> {
                 let gone = super::delete::finish(server, target, &current, checked).await?;
                 return Ok(Written::Only(gone));
             }
+            let issued = Issued::of(target.served.facts, &current.value, &checked);
             let replaced = persist::replace(
                 server,
                 target,
@@ -170,6 +172,9 @@ impl Write<'_> {
             match replaced.await {
                 Ok(Replaced::Done(stored)) => {
                     reserved.commit().await;
+                    if let Some(issued) = issued.filter(|_| !self.options.dry_run) {
+                        server.metrics.issued(&issued);
+                    }
                     return Ok(stored);
                 }
                 Ok(Replaced::Conflict(newer)) => {

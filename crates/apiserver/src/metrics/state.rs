@@ -90,6 +90,7 @@ struct Told {
     resource: &'static str,
     received: u64,
     dispatched: u64,
+    filled: u64,
     bytes: u64,
 }
 
@@ -97,7 +98,8 @@ impl Told {
     fn of(cache: &Cache) -> Option<Self> {
         let ResourceFacts { group, resource, .. } = *cache.resource().served().first()?.facts;
         let (received, dispatched) = (cache.received(), cache.dispatched());
-        Some(Self { group, resource, received, dispatched, bytes: cache.size().1 })
+        let (filled, bytes) = (cache.filled(), cache.size().1);
+        Some(Self { group, resource, received, dispatched, filled, bytes })
     }
 }
 
@@ -127,6 +129,8 @@ fn caches(server: &Server, out: &mut String) {
     let name = "apiserver_watch_cache_events_dispatched_total";
     let help = "Events that the caches put where watchers find them";
     family((name, "counter", help), &|it| it.dispatched);
+    let name = "apiserver_watch_cache_initializations_total";
+    family((name, "counter", "Times that a cache was filled from the store"), &|it| it.filled);
     let name = "apiserver_watch_cache_resource_version";
     let help = "Up to which version the caches hold everything";
     family((name, "gauge", help), &|_| revision);

@@ -73,6 +73,94 @@ pub(crate) struct OfCache {
     /// Reads of what is so now: those that were answered from the cache, and those that failed.
     pub(crate) consistent: Counter,
     pub(crate) failed: Counter,
+    /// Lists of what the cache has.
+    pub(crate) cached: OfLists,
+    /// Lists of what was, which the store is asked for.
+    pub(crate) stored: OfLists,
+}
+
+/// What is counted of lists.
+#[derive(Debug)]
+pub(crate) struct OfLists {
+    lists: Counter,
+    /// Objects that were read, and those that were looked at where that is another number.
+    fetched: Counter,
+    evaluated: Option<Counter>,
+    returned: Counter,
+}
+
+impl OfLists {
+    /// A list, for which so many objects were read.
+    pub(crate) fn listed(&self, fetched: usize, returned: usize) {
+        self.lists.inc();
+        self.fetched.inc_by(fetched as u64);
+        if let Some(evaluated) = &self.evaluated {
+            evaluated.inc_by(fetched as u64);
+        }
+        self.returned.inc_by(returned as u64);
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Indexed {
+    group: &'static str,
+    /// Which index was used; there is none that upstream has.
+    index: &'static str,
+    resource: &'static str,
+}
+
+/// What is counted of all lists.
+#[derive(Debug, Default)]
+struct Lists {
+    cached: Family<Indexed, Counter>,
+    cached_fetched: Family<Indexed, Counter>,
+    cached_returned: Family<Of, Counter>,
+    /// Lists, objects read, looked at, and told.
+    stored: [Family<Of, Counter>; 4],
+}
+
+impl Lists {
+    fn register(&self, registry: &mut Registry) {
+        let help = "Lists that were answered from a cache";
+        registry.register("apiserver_cache_list", help, self.cached.clone());
+        let help = "Objects that were read from caches for lists";
+        registry.register(
+            "apiserver_cache_list_fetched_objects",
+            help,
+            self.cached_fetched.clone(),
+        );
+        let help = "Objects of lists that were answered from a cache";
+        registry.register(
+            "apiserver_cache_list_returned_objects",
+            help,
+            self.cached_returned.clone(),
+        );
+        let [lists, fetched, evaluated, returned] = &self.stored;
+        for (name, help, family) in [
+            ("apiserver_storage_list", "Lists that were answered from the store", lists),
+            ("apiserver_storage_list_fetched_objects", "Objects read from the store", fetched),
+            ("apiserver_storage_list_evaluated_objects", "Those that were looked at", evaluated),
+            ("apiserver_storage_list_returned_objects", "Those that lists had", returned),
+        ] {
+            registry.register(name, help, family.clone());
+        }
+    }
+
+    fn cached(&self, of: Of) -> OfLists {
+        let indexed = Indexed { group: of.group, index: "", resource: of.resource };
+        OfLists {
+            lists: self.cached.get_or_create_owned(&indexed),
+            fetched: self.cached_fetched.get_or_create_owned(&indexed),
+            evaluated: None,
+            returned: self.cached_returned.get_or_create_owned(&of),
+        }
+    }
+
+    fn stored(&self, of: Of) -> OfLists {
+        let [lists, fetched, evaluated, returned] =
+            self.stored.each_ref().map(|it| it.get_or_create_owned(&of));
+        OfLists { lists, fetched, evaluated: Some(evaluated), returned }
+    }
 }
 
 /// All of it.
@@ -85,6 +173,7 @@ pub(super) struct Watching {
     terminated: Family<Of, Counter>,
     waits: Histograms<Of>,
     consistent: Family<Consistent, Counter>,
+    lists_of: Lists,
     caches: RwLock<hashbrown::HashMap<Of, Arc<OfCache>, FxBuildHasher>>,
 }
 
@@ -98,6 +187,7 @@ impl Watching {
             terminated: Family::default(),
             waits: Family::new_with_constructor(|| Histogram::seconds(&WAITS)),
             consistent: Family::default(),
+            lists_of: Lists::default(),
             caches: RwLock::default(),
         };
         let help = "Events sent to watchers";
@@ -114,6 +204,7 @@ impl Watching {
         registry.register("apiserver_watch_cache_read_wait_seconds", help, this.waits.clone());
         let help = "Reads of what is so now that were answered from caches, and those that failed";
         registry.register("apiserver_watch_cache_consistent_read", help, this.consistent.clone());
+        this.lists_of.register(registry);
         this
     }
 
@@ -141,6 +232,8 @@ impl Watching {
             waits: self.waits.get_or_create_owned(&of),
             consistent: reads("true"),
             failed: reads("false"),
+            cached: self.lists_of.cached(of),
+            stored: self.lists_of.stored(of),
         };
         Arc::clone(self.caches.write().entry(of).or_insert_with(|| Arc::new(new())))
     }

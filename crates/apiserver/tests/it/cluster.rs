@@ -134,7 +134,11 @@ fn access(
     let read = || Arc::clone(objects) as Arc<dyn auth::Objects>;
     let rbac = Arc::new(Rbac::new(objects.as_ref()));
     let bootstrap: Vec<Value> = api::bootstrap_objects().collect();
-    let node = NodeAuthorizer::new(read(), auth::node::rules_of(bootstrap.iter()));
+    let node = NodeAuthorizer::new(
+        read(),
+        auth::node::rules_of(bootstrap.iter()),
+        changed.metrics.clone(),
+    );
     let parts = AuthorizerParts {
         node: Arc::new(node),
         rbac: Arc::clone(&rbac) as Arc<dyn Authorizer>,
@@ -157,10 +161,19 @@ fn access(
         tokens = tokens.with_uses(uses);
     }
     let objects = Arc::clone(objects) as Arc<dyn admission::Objects>;
-    let parts = Parts { objects, rbac, authorizer: Arc::clone(&authorizer), clock, random };
+    let own_clock = Arc::clone(&clock);
+    let parts = Parts {
+        objects,
+        rbac,
+        authorizer: Arc::clone(&authorizer),
+        clock,
+        random,
+        calls: changed.metrics.calls(),
+    };
     let mut authenticators = changed.authenticators;
     authenticators.extend([
-        Arc::new(ClientCertificates) as Arc<dyn Authenticator>,
+        Arc::new(ClientCertificates::new(own_clock, changed.metrics.clone()))
+            as Arc<dyn Authenticator>,
         Arc::new(StaticTokens::parse(TOKENS).unwrap()),
         Arc::new(tokens),
     ]);

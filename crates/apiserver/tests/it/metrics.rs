@@ -2,6 +2,8 @@
 
 use apimachinery::value;
 use auth::UserInfo;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use futures::StreamExt;
 
 use crate::cluster::{As, Cluster, admin};
@@ -97,6 +99,12 @@ async fn what_webhooks_take_is_not_the_servers_time() {
     let (whole, own) =
         (cluster.metric(&whole).await, cluster.metric(&format!("{own}{{{of}}}")).await);
     assert!(own <= whole - 0.99, "{own} of {whole}");
+    let host = hook.url.strip_prefix("https://").unwrap();
+    let asked = format!("rest_client_request_size_bytes_count{{host=\"{host}\",verb=\"POST\"}}");
+    let unanswered =
+        format!("rest_client_requests_total{{code=\"<error>\",host=\"{host}\",method=\"POST\"}}");
+    let calls = cluster.metric(&asked).await;
+    assert!(calls > 0.0 && cluster.metric(&unanswered).await == calls, "{calls}");
 }
 
 #[tokio::test]
@@ -134,11 +142,105 @@ async fn watches_and_reads_of_a_cache_are_counted() {
         (cluster.metric(&read).await, cluster.metric(&waited).await),
         (reads + 1.0, waits + 2.0)
     );
+    let lists = "apiserver_cache_list_total{group=\"\",index=\"\",resource=\"configmaps\"}";
+    let objects = |what: &str, rest: &str| {
+        format!("apiserver_{what}_objects_total{{group=\"\",{rest}resource=\"configmaps\"}}")
+    };
+    let (fetched, returned) =
+        (objects("cache_list_fetched", "index=\"\","), objects("cache_list_returned", ""));
+    let (listed, read, told) = (
+        cluster.metric(lists).await,
+        cluster.metric(&fetched).await,
+        cluster.metric(&returned).await,
+    );
+    cluster.done(&format!("GET {MAPS}?fieldSelector=metadata.name%3Da"), None).await;
+    assert_eq!(cluster.metric(lists).await, listed + 1.0);
+    assert_eq!(cluster.metric(&returned).await, told + 1.0);
+    assert!(cluster.metric(&fetched).await > read);
+    cluster.done(&format!("GET {MAPS}?resourceVersionMatch=Exact&resourceVersion={version}&fieldSelector=metadata.name%3Da"), None).await;
+    let evaluated = cluster.metric(&objects("storage_list_evaluated", "")).await;
+    assert!(evaluated >= 2.0, "{evaluated}");
     cluster
         .counts(&[
+            "apiserver_storage_list_total{group=\"\",resource=\"configmaps\"} 1",
+            &format!("{} 1", objects("storage_list_returned", "")),
+            &format!("{} {evaluated}", objects("storage_list_fetched", "")),
+            &format!("apiserver_watch_cache_initializations_total{{{of}}} 1"),
             &format!("apiserver_init_events_total{{{of}}} 1"),
             "apiserver_watch_events_sizes_bucket{le=\"1024.0\",group=\"\",resource=\"configmaps\",version=\"v1\"} 0",
             "apiserver_watch_events_sizes_bucket{le=\"2048.0\",group=\"\",resource=\"configmaps\",version=\"v1\"} 2",
         ])
         .await;
+}
+
+#[tokio::test]
+async fn what_nodes_need_is_counted_as_it_changes() {
+    let cluster = Cluster::start().await;
+    let action = |name: &str| {
+        format!("node_authorizer_graph_actions_duration_seconds_count{{operation=\"{name}\"}}")
+    };
+    let node = As::User(UserInfo::node("n1"));
+    let pod = value!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}]}});
+    let pods = "/api/v1/namespaces/default/pods";
+    cluster
+        .done(
+            "POST /api/v1/namespaces/default/serviceaccounts",
+            Some(&value!({"metadata": {"name": "default"}})),
+        )
+        .await;
+    cluster.done(&format!("POST {pods}"), Some(&pod)).await;
+    let secret = "GET /api/v1/namespaces/default/secrets/none";
+    cluster.server.hub().catch_up().await.unwrap();
+    assert_eq!(cluster.send(&node, secret, None).await.0, 403);
+    assert_eq!(
+        (cluster.metric(&action("AddPod")).await, cluster.metric(&action("DeletePod")).await),
+        (1.0, 0.0)
+    );
+    cluster.done(&format!("DELETE {pods}/p?gracePeriodSeconds=0"), None).await;
+    cluster.server.hub().catch_up().await.unwrap();
+    cluster.send(&node, secret, None).await;
+    assert_eq!(cluster.metric(&action("DeletePod")).await, 1.0);
+}
+
+#[tokio::test]
+async fn certificates_that_are_good_as_long_as_was_asked_for_are_counted() {
+    let cluster = Cluster::start().await;
+    let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let key = rcgen::KeyPair::generate().unwrap();
+    let asked = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    for (name, day) in [("kept", 2), ("not-kept", 4)] {
+        let request = value!({"metadata": {"name": name}, "spec": {"request": (BASE64_STANDARD.encode(&asked)),
+            "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"], "expirationSeconds": 86_400}});
+        let mut made = cluster.done(&format!("POST {requests}"), Some(&request)).await;
+        let mut params = rcgen::CertificateParams::default();
+        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2026, 1, day);
+        let certificate = params.self_signed(&key).unwrap().pem();
+        made.set_at(&["status", "certificate"], BASE64_STANDARD.encode(certificate));
+        let status = format!("PUT {requests}/{name}/status");
+        let made = cluster.done(&status, Some(&made)).await;
+        // It is counted once.
+        cluster.done(&status, Some(&made)).await;
+    }
+    let of = |what: &str, count: u8| {
+        format!(
+            "apiserver_certificates_registry_csr_{what}_duration_total{{signerName=\"kubernetes.io/kube-apiserver-client\"}} {count}"
+        )
+    };
+    cluster.counts(&[&of("requested", 2), &of("honored", 1)]).await;
+}
+
+#[tokio::test]
+async fn what_admission_takes_is_told_as_a_summary_too() {
+    let cluster = Cluster::start().await;
+    let summary = |of: &str| {
+        format!(
+            "apiserver_admission_step_admission_duration_seconds_summary{of}{{operation=\"CREATE\",rejected=\"false\",type=\"admit\""
+        )
+    };
+    let count = format!("{}}}", summary("_count"));
+    let before = cluster.metric(&count).await;
+    cluster.done(&format!("POST {MAPS}"), Some(&value!({"metadata": {"name": "a"}}))).await;
+    assert_eq!(cluster.metric(&count).await, before.max(0.0) + 1.0);
+    assert!(cluster.metric(&format!("{},quantile=\"0.9\"}}", summary(""))).await > 0.0);
 }

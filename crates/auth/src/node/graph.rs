@@ -9,8 +9,10 @@ use apimachinery::Value;
 use apimachinery::obj::Obj;
 use compact_str::CompactString;
 use parking_lot::RwLock;
+use tokio::time::Instant;
 
 use crate::Objects;
+use crate::metrics::{GraphAction, Metrics};
 use crate::objects::{Changes, Feed, Key, key_of};
 
 /// What is looked for.
@@ -26,6 +28,7 @@ pub(super) struct Wanted<'w> {
 pub(super) struct Graph {
     objects: Arc<dyn Objects>,
     pods: RwLock<Pods>,
+    metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -49,16 +52,16 @@ struct Need {
 }
 
 impl Graph {
-    pub(super) fn new(objects: Arc<dyn Objects>) -> Self {
+    pub(super) fn new(objects: Arc<dyn Objects>, metrics: Metrics) -> Self {
         let feed = objects.feed("", "pods");
         let pods = Pods { feed, by_node: BTreeMap::new(), node_of: BTreeMap::new() };
-        Self { objects, pods: RwLock::new(pods) }
+        Self { objects, pods: RwLock::new(pods), metrics }
     }
 
     /// Whether a pod of the node needs this object.
     pub(super) fn reaches(&self, node: &str, wanted: Wanted<'_>) -> bool {
         if self.pods.read().feed.as_ref().is_some_and(|feed| feed.is_behind()) {
-            self.pods.write().catch_up();
+            self.pods.write().catch_up(&self.metrics);
         }
         let pods = self.pods.read();
         let Some(pods) = pods.by_node.get(node) else {
@@ -148,19 +151,31 @@ fn secrets_of_volume(spec: &Value, found: &mut impl FnMut(&Value)) {
 }
 
 impl Pods {
-    fn catch_up(&mut self) {
+    fn catch_up(&mut self, metrics: &Metrics) {
         let Some(feed) = &mut self.feed else { return };
+        // Where one ends, the next begins.
+        let mut began = Instant::now();
+        let mut count = |action| {
+            let now = Instant::now();
+            metrics.graph_action(action, now - std::mem::replace(&mut began, now));
+        };
         match feed.take() {
             Changes::All(objects) => {
                 self.by_node.clear();
                 self.node_of.clear();
-                objects.into_iter().for_each(|object| self.set(object));
+                for object in objects {
+                    if self.set(object) {
+                        count(GraphAction::AddPod);
+                    }
+                }
             }
             Changes::Some(changes) => {
                 for change in changes {
                     self.remove(&key_of(&change.object));
-                    if !change.deleted {
-                        self.set(change.object);
+                    if change.deleted {
+                        count(GraphAction::DeletePod);
+                    } else if self.set(change.object) {
+                        count(GraphAction::AddPod);
                     }
                 }
             }
@@ -177,16 +192,18 @@ impl Pods {
         }
     }
 
-    fn set(&mut self, object: Arc<Obj>) {
-        let Ok(value) = object.to_value() else { return };
+    /// Takes a pod; whether it has a node.
+    fn set(&mut self, object: Arc<Obj>) -> bool {
+        let Ok(value) = object.to_value() else { return false };
         let node = CompactString::from(value.str_at(&["spec", "nodeName"]));
         if node.is_empty() {
-            return;
+            return false;
         }
         let key = key_of(&object);
         self.node_of.insert(key.clone(), node.clone());
         let pod = Pod { object, needs: OnceLock::new() };
         self.by_node.entry(node).or_default().insert(key, pod);
+        true
     }
 }
 

@@ -54,7 +54,7 @@ fn check(asked: &str, expected: Result<(), &str>) {
     let rule = Rule::of(
         &json::parse(br#"{"verbs":["get"],"apiGroups":[""],"resources":["services"]}"#).unwrap(),
     );
-    let authorizer = NodeAuthorizer::new(Arc::new(cluster()), vec![rule]);
+    let authorizer = NodeAuthorizer::new(Arc::new(cluster()), vec![rule], Metrics::default());
     let user = UserInfo::node("n1");
     let parts: Vec<&str> = asked.split(' ').map(|it| if it == "-" { "" } else { it }).collect();
     let resource: Vec<&str> =
@@ -145,7 +145,7 @@ fn a_node_has_its_own_objects() {
 
 #[test]
 fn others_are_none_of_its_business() {
-    let authorizer = NodeAuthorizer::new(Arc::new(cluster()), Vec::new());
+    let authorizer = NodeAuthorizer::new(Arc::new(cluster()), Vec::new(), Metrics::default());
     for user in [UserInfo::new("system:node:n1", &[]), UserInfo::new("jane", &["system:nodes"])] {
         let attributes = Attributes {
             verb: "get",

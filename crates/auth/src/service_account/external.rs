@@ -9,13 +9,17 @@ use apimachinery::{Value, json};
 use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use component_base::ShutdownSignal;
+use bytes::Bytes;
+use component_base::{Clock, ShutdownSignal};
 use grpc::wire::{Field, fields, write_bytes};
 use grpc::{Client, Place};
 use tokio::time::Instant;
 
 use crate::jwt::VerifyingKey;
+use crate::metrics::{Metrics, Signer};
 
+/// The code of a call that went well.
+const OK: &str = "OK";
 const SERVICE: &str = "/v1.ExternalJWTSigner";
 /// How long any answer may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,11 +36,19 @@ const ALGORITHMS: [&str; 3] = ["RS256", "ES256", "ES384"];
 /// A signer on a Unix socket.
 #[derive(Debug)]
 pub struct ExternalSigner {
-    client: Client,
+    caller: Caller,
     keys: ArcSwap<Keys>,
     /// When keys were last asked for; one question at a time.
     asked: tokio::sync::Mutex<Instant>,
     max_seconds: i64,
+}
+
+/// Calls the signer, and counts that.
+#[derive(Debug)]
+struct Caller {
+    client: Client,
+    clock: Arc<dyn Clock>,
+    metrics: Signer,
 }
 
 /// What the signer's tokens are checked with.
@@ -47,6 +59,8 @@ struct Keys {
     hidden: Vec<String>,
     /// How long they may be used before they are asked for again.
     refresh: Duration,
+    /// Of when they are, in seconds since the epoch.
+    of: f64,
 }
 
 impl ExternalSigner {
@@ -54,9 +68,14 @@ impl ExternalSigner {
     ///
     /// # Errors
     /// It does not answer, or not as it should.
-    pub async fn start(socket: PathBuf) -> Result<Arc<Self>, String> {
+    pub async fn start(
+        socket: PathBuf,
+        clock: Arc<dyn Clock>,
+        metrics: &Metrics,
+    ) -> Result<Arc<Self>, String> {
         let client = Client::new(Place::Unix(socket), TIMEOUT);
-        let metadata = call(&client, "Metadata", &[]).await?;
+        let caller = Caller { client, clock, metrics: metrics.signer() };
+        let metadata = caller.call("Metadata", &[]).await.map_err(|it| it.1)?;
         let max_seconds = match fields(&metadata)?.as_slice() {
             [.., (1, Field::Varint(seconds))] => i64::try_from(*seconds).unwrap_or_default(),
             _ => 0,
@@ -66,9 +85,9 @@ impl ExternalSigner {
                 "max token life supported by external-jwt-signer ({max_seconds}s) is less than acceptable (min {MIN_LIFE_SECONDS}s)"
             ));
         }
-        let keys = fetch(&client).await?;
+        let keys = caller.fetch().await?;
         let asked = tokio::sync::Mutex::new(Instant::now());
-        Ok(Arc::new(Self { client, keys: ArcSwap::from_pointee(keys), asked, max_seconds }))
+        Ok(Arc::new(Self { caller, keys: ArcSwap::from_pointee(keys), asked, max_seconds }))
     }
 
     /// Asks for keys again whenever the signer wants it, until `stop`.
@@ -129,14 +148,14 @@ impl ExternalSigner {
             return Ok(());
         }
         *asked = Instant::now();
-        self.keys.store(Arc::new(fetch(&self.client).await?));
+        self.keys.store(Arc::new(self.caller.fetch().await?));
         Ok(())
     }
 
     async fn refresh(&self) -> Result<(), String> {
         let mut asked = self.asked.lock().await;
         *asked = Instant::now();
-        self.keys.store(Arc::new(fetch(&self.client).await?));
+        self.keys.store(Arc::new(self.caller.fetch().await?));
         Ok(())
     }
 
@@ -145,9 +164,20 @@ impl ExternalSigner {
         let payload = BASE64_URL_SAFE_NO_PAD.encode(json::to_vec(claims));
         let mut request = Vec::new();
         write_bytes(&mut request, 1, payload.as_bytes());
-        let answer = call(&self.client, "Sign", &request).await?;
+        let answer = self.caller.call("Sign", &request).await;
+        let code = answer.as_ref().map_or_else(|it| it.0, |_| OK);
+        let token = match answer {
+            Ok(answer) => self.token(&payload, &answer).await,
+            Err((_, why)) => Err(why),
+        };
+        self.caller.metrics.signed(code, token.is_ok());
+        token
+    }
+
+    /// The token of these claims, by what the signer says of them.
+    async fn token(&self, payload: &str, answer: &[u8]) -> Result<String, String> {
         let (mut header, mut signature) = ("", "");
-        for field in fields(&answer)? {
+        for field in fields(answer)? {
             match field {
                 (1, Field::Bytes(bytes)) => header = text(bytes)?,
                 (2, Field::Bytes(bytes)) => signature = text(bytes)?,
@@ -175,9 +205,28 @@ fn text(bytes: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(bytes).map_err(|error| error.to_string())
 }
 
-async fn call(client: &Client, method: &str, message: &[u8]) -> Result<bytes::Bytes, String> {
-    let answer = client.call(&format!("{SERVICE}/{method}"), message).await;
-    answer.map_err(|status| format!("the external signer of tokens: {method}: {status}"))
+impl Caller {
+    /// An answer, or the code of a failure and what is told of it.
+    async fn call(&self, name: &str, message: &[u8]) -> Result<Bytes, (&'static str, String)> {
+        let (method, began) = (format!("{SERVICE}/{name}"), Instant::now());
+        let answer = self.client.call(&method, message).await;
+        let code = answer.as_ref().map_or_else(|it| it.code, |_| OK);
+        self.metrics.called(method, code, began.elapsed());
+        answer.map_err(|status| {
+            (status.code, format!("the external signer of tokens: {name}: {status}"))
+        })
+    }
+
+    /// The signer's keys.
+    async fn fetch(&self) -> Result<Keys, String> {
+        let answer = self.call("FetchKeys", &[]).await;
+        let code = answer.as_ref().map_or_else(|it| it.0, |_| OK);
+        let keys = answer.map_err(|it| it.1).and_then(|answer| keys_of(&answer));
+        #[allow(clippy::cast_precision_loss, reason = "seconds since the epoch are few")]
+        let now = self.clock.now().as_second() as f64;
+        self.metrics.fetched(code, keys.as_ref().ok().map(|it| (now, it.of)));
+        keys
+    }
 }
 
 /// The key that a token's header names.
@@ -197,11 +246,10 @@ fn key_of(header: &str) -> Result<String, String> {
     }
 }
 
-/// The signer's keys.
-async fn fetch(client: &Client) -> Result<Keys, String> {
-    let answer = call(client, "FetchKeys", &[]).await?;
+/// The keys that an answer tells.
+fn keys_of(answer: &[u8]) -> Result<Keys, String> {
     let (mut keys, mut all, mut is_dated) = (Keys::default(), Vec::new(), false);
-    for field in fields(&answer)? {
+    for field in fields(answer)? {
         match field {
             (1, Field::Bytes(message)) => {
                 let (key, is_hidden) = key(message)?;
@@ -210,7 +258,10 @@ async fn fetch(client: &Client) -> Result<Keys, String> {
                 }
                 all.push(key);
             }
-            (2, Field::Bytes(_)) => is_dated = true,
+            (2, Field::Bytes(time)) => {
+                is_dated = true;
+                keys.of = seconds_of(time)?;
+            }
             (3, Field::Varint(seconds)) => {
                 keys.refresh = Duration::from_secs(seconds.min(u64::from(u32::MAX)));
             }
@@ -225,6 +276,16 @@ async fn fetch(client: &Client) -> Result<Keys, String> {
     }
     keys.all = Arc::new(all);
     Ok(keys)
+}
+
+/// The whole seconds of a time since the epoch.
+fn seconds_of(time: &[u8]) -> Result<f64, String> {
+    let mut all = fields(time)?.into_iter().filter_map(|field| match field {
+        (1, Field::Varint(seconds)) => Some(seconds),
+        _ => None,
+    });
+    #[allow(clippy::cast_precision_loss, reason = "seconds since the epoch are few")]
+    Ok(all.next_back().unwrap_or_default() as f64)
 }
 
 fn key(message: &[u8]) -> Result<(VerifyingKey, bool), String> {

@@ -101,6 +101,11 @@ async fn a_plugin_that_is_not_well_is_told_and_comes_back() {
         }
         let store = open(&inner, file.path()).await;
         assert_eq!(store.check_plugins().await.unwrap_err(), expected);
+        let mut registry = prometheus_client::registry::Registry::default();
+        store.register(&mut registry);
+        let count = "apiserver_envelope_encryption_invalid_key_id_from_status_total{error=\"empty\",provider_name=\"vault\"} ";
+        let is_counted = component_base::metrics::text(&registry).contains(count);
+        assert_eq!(is_counted, change.0 == "keyless");
     }
     plugin.behaviour.lock().key = "k1".into();
     // The answer is remembered for a moment.

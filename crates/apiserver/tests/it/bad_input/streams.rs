@@ -29,12 +29,15 @@ const WEBSOCKET: [&str; 4] = [
 /// A node's agent that answers each connection with what the query wants, after it has read a request.
 pub(crate) struct Agent {
     pub(crate) dialer: NodeDialer,
+    /// The same that does not believe this agent.
+    stranger: NodeDialer,
     pub(crate) port: u16,
     asked: Arc<AtomicUsize>,
 }
 
 /// What the agent answers where the query has this.
-const ANSWERS: [(&str, &str); 5] = [
+const ANSWERS: [(&str, &str); 6] = [
+    ("told", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nlog"),
     ("refuse", "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
     ("explain", "HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno"),
     ("garbage", "\0\0\0garbage\r\n\r\n"),
@@ -52,7 +55,11 @@ impl Agent {
         let certificate = params.self_signed(&key).unwrap().der().clone();
         let mut roots = RootCertStore::empty();
         roots.add(certificate.clone()).unwrap();
-        let client = tls::client(Trust::Authorities(roots)).unwrap().with_no_client_auth();
+        let dialer = |trust| {
+            let client = tls::client(Trust::Authorities(trust)).unwrap().with_no_client_auth();
+            NodeDialer::new(Arc::new(client))
+        };
+        let (dialer, stranger) = (dialer(roots), dialer(RootCertStore::empty()));
         let server = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -67,7 +74,7 @@ impl Agent {
         let asked = Arc::new(AtomicUsize::new(0));
         let acceptor = TlsAcceptor::from(Arc::new(server));
         tokio::spawn(serve(listener, acceptor, Arc::clone(&asked)));
-        Self { dialer: NodeDialer::new(Arc::new(client)), port, asked }
+        Self { dialer, stranger, port, asked }
     }
 }
 
@@ -97,8 +104,12 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, asked: Arc<AtomicUs
 }
 
 async fn front() -> (Front, Agent) {
+    front_by(|agent| &agent.dialer).await
+}
+
+async fn front_by(way: fn(&Agent) -> &NodeDialer) -> (Front, Agent) {
     let agent = Agent::start().await;
-    let mut front = Front::start_with(Some(agent.dialer.clone())).await;
+    let mut front = Front::start_with(Some(way(&agent).clone())).await;
     let node = value!({"metadata": {"name": "n"}});
     let mut node = front.cluster.done("POST /api/v1/nodes", Some(&node)).await;
     node.set_at(
@@ -225,4 +236,28 @@ async fn what_the_agent_answers_is_passed_on_and_what_it_does_not_is_told() {
     assert_eq!(answer_of(&read).code, 101);
     assert!(read.ends_with(b"\r\n\r\n\x07"), "{:?}", String::from_utf8_lossy(&read));
     front.is_unharmed("a stream").await;
+}
+
+#[tokio::test]
+async fn a_node_that_proves_nothing_is_believed_for_a_log_where_that_is_asked_for() {
+    let (mut front, agent) = front_by(|agent| &agent.stranger).await;
+    let line = format!("GET {POD}/log?container=c&x=told");
+    let unproven = "Internal error occurred: error dialing backend: ...";
+    let unverified = format!("{line}&insecureSkipTLSVerifyBackend=true");
+    let verified = format!("{line}&insecureSkipTLSVerifyBackend=false");
+    let cases = vec![
+        plain(&line, 500, unproven),
+        plain(&unverified, 200, "log"),
+        plain(&verified, 500, unproven),
+    ];
+    check(&mut front, vec![("logs", cases)]).await;
+    assert_eq!(agent.asked.load(Ordering::Relaxed), 1);
+    let of = "kube_apiserver_pod_logs_";
+    for (name, expected) in [
+        ("insecure_backend_total{usage=\"enforce_tls\"}", 2.0),
+        ("insecure_backend_total{usage=\"skip_tls_allowed\"}", 1.0),
+        ("backend_tls_failure_total", 2.0),
+    ] {
+        assert_eq!(front.cluster.metric(&format!("{of}{name}")).await, expected, "{name}");
+    }
 }

@@ -31,6 +31,11 @@ struct Behaviour {
 struct Played {
     behaviour: Arc<Mutex<Behaviour>>,
     directory: TempDir,
+    metrics: Metrics,
+}
+
+async fn started(socket: PathBuf, metrics: &Metrics) -> Result<Arc<ExternalSigner>, String> {
+    ExternalSigner::start(socket, Arc::new(RealClock), metrics).await
 }
 
 impl Played {
@@ -40,6 +45,7 @@ impl Played {
         let played = Self {
             behaviour: Arc::new(Mutex::new(behaviour)),
             directory: tempfile::tempdir().unwrap(),
+            metrics: Metrics::default(),
         };
         let listener = UnixListener::bind(played.socket()).unwrap();
         let behaviour = Arc::clone(&played.behaviour);
@@ -56,8 +62,20 @@ impl Played {
     }
 
     async fn issuer(&self) -> Arc<TokenIssuer> {
-        let signer = ExternalSigner::start(self.socket()).await.unwrap();
+        let signer = started(self.socket(), &self.metrics).await.unwrap();
         Arc::new(TokenIssuer::external(signer, "https://me", Vec::new()))
+    }
+}
+
+impl Played {
+    /// Sees that these lines are told.
+    fn counts(&self, lines: &[&str]) {
+        let mut registry = prometheus_client::registry::Registry::default();
+        self.metrics.register(&mut registry);
+        let text = component_base::metrics::text(&registry);
+        for line in lines {
+            assert!(text.lines().any(|it| it == *line), "{line}: {text}");
+        }
     }
 }
 
@@ -177,13 +195,19 @@ async fn tokens_are_signed_elsewhere_and_keys_may_change() {
         there.verifying(id).await;
     }
     assert_eq!(played.behaviour.lock().fetched, fetched);
+    played.counts(&[
+        "apiserver_externaljwt_sign_request_total{code=\"OK\"} 2",
+        &format!("apiserver_externaljwt_fetch_keys_request_total{{code=\"OK\"}} {fetched}"),
+        "apiserver_externaljwt_request_duration_seconds_count{code=\"OK\",method=\"/v1.ExternalJWTSigner/Sign\"} 2",
+        "apiserver_externaljwt_fetch_keys_data_timestamp 1.0",
+    ]);
 }
 
 #[tokio::test]
 async fn what_a_signer_must_not_do_is_refused() {
-    let why = ExternalSigner::start(Played::start(5).socket()).await.unwrap_err();
+    let why = started(Played::start(5).socket(), &Metrics::default()).await.unwrap_err();
     assert!(why.contains("is less than acceptable (min 600s)"), "{why}");
-    let why = ExternalSigner::start("/does/not/exist".into()).await.unwrap_err();
+    let why = started("/does/not/exist".into(), &Metrics::default()).await.unwrap_err();
     assert!(why.contains("Unavailable") && why.contains("dial unix /does/not/exist"), "{why}");
 
     let played = Played::start(3600);
@@ -201,4 +225,5 @@ async fn what_a_signer_must_not_do_is_refused() {
     assert!(why.ends_with("(kid: secret) is excluded from OIDC discovery docs"), "{why}");
     let robot = Named { name: "robot".into(), uid: "u".into() };
     assert!(issuer.issue_legacy("ns", &robot, "s").is_err());
+    played.counts(&["apiserver_externaljwt_sign_request_total{code=\"unknown-non-grpc\"} 2"]);
 }
