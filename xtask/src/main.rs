@@ -9,6 +9,7 @@ mod corpus;
 mod fuzz;
 mod images;
 mod install;
+mod metrics;
 mod replay;
 mod simulate;
 mod test;

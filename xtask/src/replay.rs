@@ -25,8 +25,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::Places;
-use crate::command::program;
+use crate::command::{output, program};
+use crate::{Places, metrics};
 
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(30);
@@ -240,6 +240,9 @@ fn answers(places: &Places, options: &Options, only: Option<&[String]>) -> Resul
     // It exits with failure as long as anything is wrong: what it prints is what counts.
     let output =
         program("python3", &arguments, &places.root).output().context("could not start python3")?;
+    if only.is_none() {
+        check_metrics(places, &server)?;
+    }
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     print!("{printed}");
     let mut right = counts(&printed);
@@ -254,6 +257,24 @@ fn answers(places: &Places, options: &Options, only: Option<&[String]>) -> Resul
         custom(places, &show, &mut right)?;
     }
     Ok(Answers { right, wrong })
+}
+
+/// What was counted meanwhile is told as upstream tells it.
+fn check_metrics(places: &Places, server: &Server) -> Result<()> {
+    let url = format!("{}/metrics", server.url());
+    let arguments = [
+        "--silent",
+        "--show-error",
+        "--fail",
+        "--insecure",
+        "-H",
+        "Authorization: Bearer replay",
+        &url,
+    ];
+    let page = output("curl", &arguments, &places.root)?;
+    let problems = metrics::shapes(&places.reference, &page)?;
+    problems.iter().for_each(|problem| println!("metrics: {problem}"));
+    if problems.is_empty() { Ok(()) } else { bail!("{} metrics differ", problems.len()) }
 }
 
 /// Stories of a custom resource. Of the stories before them the recordings lack the step that lets the definition go

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::command::output;
-use crate::{Places, codegen};
+use crate::{Places, codegen, metrics};
 
 /// The longest source file, in lines. Older ones that are longer are listed in `tidy-allowed.txt`.
 const MAX_LINES: usize = 1_000;
@@ -30,6 +30,9 @@ pub(crate) fn run(places: &Places) -> Result<()> {
     arrows(places, &mut problems)?;
     sources(places, &mut problems)?;
     generated(places, &mut problems)?;
+    if places.has_reference() {
+        problems.0.extend(metrics::problems(&places.reference, &places.root)?);
+    }
     if problems.0.is_empty() {
         return Ok(());
     }
