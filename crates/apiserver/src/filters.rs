@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use apimachinery::Status;
 use apimachinery::status::GroupResource;
@@ -32,13 +33,11 @@ type Filter = for<'a> fn(&'a Arc<Server>, &'a mut Exchange) -> Verdict<'a>;
 
 /// What a filter says. Most know at once, for most requests: nothing is allocated then.
 enum Verdict<'a> {
+    /// It has no business with this request.
+    Pass,
     Now(Result<(), Status>),
     /// It has to read from the store, ask somebody, or wait for its turn.
     Later(BoxFuture<'a, Result<(), Status>>),
-}
-
-impl Verdict<'_> {
-    const PASS: Self = Self::Now(Ok(()));
 }
 
 /// The filters in order, each with the reason for its place; those that are timed with what they are counted as.
@@ -85,19 +84,23 @@ fn counter(server: &Server, mutating: bool) -> (&AtomicUsize, usize) {
 
 /// Runs the filters. The request is in flight until what comes back is dropped.
 pub(crate) async fn run(server: &Arc<Server>, exchange: &mut Exchange) -> Result<InFlight, Status> {
-    // Where one that is timed ends, the next may begin.
+    // Where one that is timed ends, the next may begin. What passes untouched is not worth a look at the clock.
     let mut last: Option<Instant> = None;
     for (_, timed, filter) in FILTERS {
-        let began = timed.map(|it| (it, last.take().unwrap_or_else(Instant::now)));
+        let began = timed.map(|it| (it, *last.get_or_insert_with(Instant::now)));
         match filter(server, exchange) {
+            Verdict::Pass => {
+                timed.inspect(|timed| server.metrics.filtered(*timed, Duration::ZERO));
+                continue;
+            }
             Verdict::Now(result) => result?,
             Verdict::Later(waiting) => waiting.await?,
         }
-        if let Some((timed, began)) = began {
+        last = began.map(|(timed, began)| {
             let now = Instant::now();
             server.metrics.filtered(timed, now - began);
-            last = Some(now);
-        }
+            now
+        });
     }
     admit(server, exchange)
 }
@@ -110,7 +113,7 @@ fn deadline<'a>(_: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
 /// Begins to record the request, where there is an audit.
 fn audit<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
     if server.audit.is_none() {
-        return Verdict::PASS;
+        return Verdict::Pass;
     }
     Verdict::Later(Box::pin(audited::begin(server, exchange)))
 }
@@ -118,7 +121,7 @@ fn audit<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a>
 /// `Impersonate-User` and its kin.
 fn impersonation<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
     if !impersonation::is_wanted(exchange) {
-        return Verdict::PASS;
+        return Verdict::Pass;
     }
     Verdict::Later(Box::pin(impersonation::apply(server, exchange)))
 }
@@ -132,14 +135,14 @@ pub(crate) fn is_stream(exchange: &Exchange) -> bool {
 
 /// Takes seats of the level that the request is of. A watch holds them until it has begun.
 fn fairness<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
-    let Some(fairness) = &server.fairness else { return Verdict::PASS };
+    let Some(fairness) = &server.fairness else { return Verdict::Pass };
     if is_stream(exchange) {
-        return Verdict::PASS;
+        return Verdict::Pass;
     }
     match fairness::admit(server, fairness, exchange) {
         Ok(Step::Go(seat)) => {
             exchange.seat = seat;
-            Verdict::PASS
+            Verdict::Now(Ok(()))
         }
         Ok(Step::Wait(waiting)) => Verdict::Later(Box::pin(async move {
             let began = Instant::now();
@@ -189,7 +192,7 @@ fn audit_id<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<
     let given = exchange.header("audit-id");
     exchange.audit_id =
         if given.is_empty() { server.random.uid().to_string() } else { given.into() };
-    Verdict::PASS
+    Verdict::Pass
 }
 
 /// Who asks. Those in the process need no credentials.
@@ -197,7 +200,7 @@ fn authentication<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Ve
     if let Some(user) = &exchange.peer.user {
         exchange.user = Arc::clone(user);
         traces::asks(user);
-        return Verdict::PASS;
+        return Verdict::Pass;
     }
     Verdict::Later(Box::pin(by_credentials(server, exchange)))
 }

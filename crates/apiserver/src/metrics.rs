@@ -79,6 +79,12 @@ struct Stored {
     resource: &'static str,
 }
 
+/// A resource with its group: `deployments.apps`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Named {
+    resource: String,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestKind {
     request_kind: &'static str,
@@ -145,6 +151,7 @@ pub struct Metrics {
     in_flight: Family<RequestKind, Gauge<i64, AtomicI64>>,
     waiting: Family<RequestKind, Gauge<i64, AtomicI64>>,
     objects: Family<Stored, Gauge<i64, AtomicI64>>,
+    stored: Family<Named, Gauge<i64, AtomicI64>>,
     deprecated: Family<Deprecated, Gauge<i64, AtomicI64>>,
     conversions: Conversions,
     storage_size: Family<StorageCluster, Gauge<i64, AtomicI64>>,
@@ -214,9 +221,17 @@ impl Metrics {
             "Requests that wait for their turn",
             Family::clone(&waiting),
         );
-        for name in ["apiserver_storage_objects", "apiserver_resource_objects"] {
-            registry.register(name, "Objects stored, by resource", Family::clone(&objects));
-        }
+        let stored = Family::default();
+        registry.register(
+            "apiserver_resource_objects",
+            "Objects stored, by group and resource",
+            Family::clone(&objects),
+        );
+        registry.register(
+            "apiserver_storage_objects",
+            "The same by what upstream called resources before",
+            Family::clone(&stored),
+        );
         registry.register(
             "apiserver_requested_deprecated_apis",
             "Deprecated versions that were asked for since the start, with the release that has them no more",
@@ -246,6 +261,7 @@ impl Metrics {
             in_flight,
             waiting,
             objects,
+            stored,
             deprecated,
             conversions,
             storage_size,
@@ -501,6 +517,7 @@ pub(crate) fn answer(server: &Arc<Server>) -> Response<Body> {
     }
     // What is not served any more is not counted any more.
     metrics.objects.clear();
+    metrics.stored.clear();
     let custom = server.catalog.custom();
     let custom = custom.installed().map(|it| &it.cache);
     for cache in server.hub.caches().iter().chain(custom) {
@@ -508,6 +525,11 @@ pub(crate) fn answer(server: &Arc<Server>) -> Response<Body> {
         let count = i64::try_from(cache.len()).unwrap_or(i64::MAX);
         let ResourceFacts { group, resource, .. } = *served.facts;
         metrics.objects.get_or_create(&Stored { group, resource }).set(count);
+        let resource = match group {
+            "" => resource.to_owned(),
+            group => format!("{resource}.{group}"),
+        };
+        metrics.stored.get_or_create(&Named { resource }).set(count);
     }
     let mut text = metrics::text(&metrics.registry.lock());
     if let Some(fairness) = &server.fairness {

@@ -247,7 +247,8 @@ async fn requests_events_and_objects_are_counted() {
         ),
         "apiserver_watch_events_total{group=\"\",resource=\"serviceaccounts\",version=\"v1\"} 1\n"
             .into(),
-        "apiserver_storage_objects{group=\"\",resource=\"serviceaccounts\"} 1\n".into(),
+        "apiserver_storage_objects{resource=\"serviceaccounts\"} 1\n".into(),
+        "apiserver_resource_objects{group=\"\",resource=\"serviceaccounts\"} 1\n".into(),
         "\nprocess_resident_memory_bytes ".into(),
     ] {
         assert!(metrics.contains(&wanted), "{wanted} is not in\n{metrics}");
