@@ -6,7 +6,7 @@ mod graph;
 
 use std::sync::Arc;
 
-use apimachinery::{Status, Value};
+use apimachinery::{Status, Value, fields};
 
 use crate::metrics::Metrics;
 use crate::rbac::Rule;
@@ -15,6 +15,8 @@ use graph::{Graph, Wanted};
 
 /// Where the leases of nodes lie.
 const LEASES: &str = "kube-node-lease";
+/// The group of what asks for certificates, and of whom to trust.
+const CERTIFICATES: &str = "certificates.k8s.io";
 
 /// Authorizes nodes.
 #[derive(Debug)]
@@ -44,7 +46,7 @@ impl NodeAuthorizer {
             ("", "persistentvolumeclaims") if asked.subresource == "status" => {
                 only_if(
                     matches!(asked.verb, "update" | "patch"),
-                    "can only update status of objects of this type",
+                    "can only get/update/patch this type",
                 )?;
                 self.related(node, "persistentvolumeclaims", asked)
             }
@@ -56,6 +58,13 @@ impl NodeAuthorizer {
             ("", "pods") => self.pod(node, asked),
             ("coordination.k8s.io", "leases") => Self::lease(node, asked),
             ("storage.k8s.io", "csinodes") => Self::csi_node(node, asked),
+            ("resource.k8s.io", "resourceslices") => self.resource_slice(node, asked),
+            (CERTIFICATES, "podcertificaterequests") => self.certificate_request(node, asked),
+            // The role `system:node` has this rule where the resource is served; the one that the rules are of is older.
+            (CERTIFICATES, "clustertrustbundles") => only_if(
+                asked.subresource.is_empty() && matches!(asked.verb, "get" | "list" | "watch"),
+                "",
+            ),
             _ => only_if(self.rules.iter().any(|rule| rule.allows(asked)), ""),
         }
     }
@@ -87,7 +96,7 @@ impl NodeAuthorizer {
 
     fn service_account(&self, node: &str, asked: &Attributes<'_>) -> Answer {
         if asked.verb == "get" && asked.subresource.is_empty() {
-            return self.get(node, "serviceaccounts", asked);
+            return self.read(node, "serviceaccounts", asked);
         }
         only_if(
             asked.verb == "create" && !asked.name.is_empty(),
@@ -95,7 +104,7 @@ impl NodeAuthorizer {
         )?;
         only_if(
             asked.subresource == "token",
-            "can only create token subresource of service account",
+            "can only create token subresource of serviceaccount",
         )?;
         self.related(node, "serviceaccounts", asked)
     }
@@ -118,10 +127,11 @@ impl NodeAuthorizer {
     fn pod(&self, node: &str, asked: &Attributes<'_>) -> Answer {
         match (asked.subresource, asked.verb) {
             ("", "get") => self.get(node, "pods", asked),
-            ("", "list" | "watch") => only_if(
-                selects_node(asked.field_selector, node),
-                "can only list/watch pods with spec.nodeName field selector",
-            ),
+            ("", "list" | "watch") if selects_node(asked.field_selector, node) => Ok(()),
+            ("", "list" | "watch") if !asked.name.is_empty() => self.related(node, "pods", asked),
+            ("", "list" | "watch") => {
+                Err("can only list/watch pods with spec.nodeName field selector".into())
+            }
             // Which pod is written is for the admission plugin NodeRestriction.
             ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
                 Ok(())
@@ -155,15 +165,43 @@ impl NodeAuthorizer {
             "can only access CSINode with the same name as the requesting node",
         )
     }
+
+    fn resource_slice(&self, node: &str, asked: &Attributes<'_>) -> Answer {
+        only_if(asked.subresource.is_empty(), "cannot authorize ResourceSlice subresources")?;
+        match asked.verb {
+            // Of which node it is, is for the admission plugin NodeRestriction; also of each that is deleted with others.
+            "create" => Ok(()),
+            "get" | "update" | "patch" | "delete" => self.related(node, "resourceslices", asked),
+            "list" | "watch" | "deletecollection" => only_if(
+                selects_node(asked.field_selector, node),
+                "can only list/watch/deletecollection resourceslices with nodeName field selector",
+            ),
+            _ => Err("only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection".into()),
+        }
+    }
+
+    fn certificate_request(&self, node: &str, asked: &Attributes<'_>) -> Answer {
+        only_if(
+            asked.subresource.is_empty(),
+            "nodes may not access the status subresource of PodCertificateRequests",
+        )?;
+        match asked.verb {
+            // For which pod it is, is for the admission plugin NodeRestriction.
+            "create" => Ok(()),
+            "get" => self.related(node, "podcertificaterequests", asked),
+            "list" | "watch" => only_if(
+                selects_node(asked.field_selector, node),
+                "can only list/watch podcertificaterequests with nodeName field selector",
+            ),
+            verb => Err(format!("nodes may not {verb} podcertificaterequests")),
+        }
+    }
 }
 
-/// Whether a field selector takes pods of this node only.
+/// Whether a field selector takes objects of this node only.
 fn selects_node(selector: &str, node: &str) -> bool {
-    selector.split(',').any(|requirement| {
-        requirement
-            .strip_prefix("spec.nodeName=")
-            .is_some_and(|value| value.strip_prefix('=').unwrap_or(value) == node)
-    })
+    let selector = fields::Selector::parse(selector).unwrap_or_default();
+    selector.terms().iter().any(|it| !it.not && it.field == "spec.nodeName" && it.value == node)
 }
 
 impl Authorizer for NodeAuthorizer {

@@ -13,7 +13,14 @@ use tokio::time::Instant;
 
 use crate::Objects;
 use crate::metrics::{GraphAction, Metrics};
-use crate::objects::{Changes, Feed, Key, key_of};
+use crate::objects::{Change, Changes, Feed, Key, key_of};
+use crate::pod_references::{self, claim_of_volume, is_mirror};
+
+const CLAIMS: &str = "persistentvolumeclaims";
+/// The sources of persistent volumes whose `secretRef` is of the claim's namespace where it says none.
+const OF_CLAIM_S_NAMESPACE: [&str; 5] = ["cephfs", "flexVolume", "rbd", "scaleIO", "iscsi"];
+/// The secrets of CSI volumes that nodes need; the others are the controllers' of the driver.
+const OF_NODES: [&str; 3] = ["nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"];
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy)]
@@ -58,71 +65,71 @@ impl Graph {
         Self { objects, pods: RwLock::new(pods), metrics }
     }
 
-    /// Whether a pod of the node needs this object.
+    /// Whether this object is the node's, or one of its pods needs it.
     pub(super) fn reaches(&self, node: &str, wanted: Wanted<'_>) -> bool {
+        match wanted.resource {
+            "volumeattachments" => self.is_of(node, "storage.k8s.io", wanted),
+            "resourceslices" => self.is_of(node, "resource.k8s.io", wanted),
+            "podcertificaterequests" => self.is_of(node, "certificates.k8s.io", wanted),
+            _ => self.is_needed(node, wanted),
+        }
+    }
+
+    fn value(&self, group: &str, wanted: Wanted<'_>) -> Option<Value> {
+        let Wanted { resource, namespace, name } = wanted;
+        self.objects.get(group, resource, namespace, name)?.to_value().ok()
+    }
+
+    /// Whether an object says that it is the node's.
+    fn is_of(&self, node: &str, group: &str, wanted: Wanted<'_>) -> bool {
+        self.value(group, wanted).is_some_and(|it| it.str_at(&["spec", "nodeName"]) == node)
+    }
+
+    /// Whether a pod of the node needs the object.
+    fn is_needed(&self, node: &str, wanted: Wanted<'_>) -> bool {
         if self.pods.read().feed.as_ref().is_some_and(|feed| feed.is_behind()) {
             self.pods.write().catch_up(&self.metrics);
         }
         let pods = self.pods.read();
-        let Some(pods) = pods.by_node.get(node) else {
-            return wanted.resource == "volumeattachments" && self.is_attached(node, wanted.name);
-        };
+        let Some(pods) = pods.by_node.get(node) else { return false };
         match wanted.resource {
             "pods" => pods.contains_key(&(wanted.namespace.into(), wanted.name.into())),
-            "volumeattachments" => self.is_attached(node, wanted.name),
-            "persistentvolumes" => {
-                let Some(claim) = self.claim_of(wanted.name) else { return false };
-                let (namespace, name) = (claim.0.as_str(), claim.1.as_str());
-                needed(pods, Wanted { resource: "persistentvolumeclaims", namespace, name })
-            }
+            "persistentvolumes" => self.value("", wanted).is_some_and(|volume| {
+                let (namespace, name) = claim_of(&volume);
+                needed(pods, Wanted { resource: CLAIMS, namespace, name })
+            }),
             "secrets" => needed(pods, wanted) || self.needed_by_volume(pods, wanted),
             _ => needed(pods, wanted),
         }
     }
 
-    fn value(&self, group: &str, resource: &str, namespace: &str, name: &str) -> Option<Value> {
-        self.objects.get(group, resource, namespace, name)?.to_value().ok()
-    }
-
-    fn is_attached(&self, node: &str, attachment: &str) -> bool {
-        let value = self.value("storage.k8s.io", "volumeattachments", "", attachment);
-        value.is_some_and(|it| it.str_at(&["spec", "nodeName"]) == node)
-    }
-
-    /// Namespace and name of the claim that a volume is bound to.
-    fn claim_of(&self, volume: &str) -> Option<Key> {
-        let volume = self.value("", "persistentvolumes", "", volume)?;
-        let claim = volume.at(&["spec", "claimRef"])?;
-        Some((claim.str_at(&["namespace"]).into(), claim.str_at(&["name"]).into()))
-    }
-
-    /// Whether a volume behind a claim of one of the pods needs the secret.
+    /// Whether a volume that is bound to a claim of one of the pods needs the secret.
     fn needed_by_volume(&self, pods: &BTreeMap<Key, Pod>, secret: Wanted<'_>) -> bool {
         pods.values().any(|pod| {
             let namespace = pod.object.facts.namespace.as_str();
-            pod.needs().iter().any(|need| {
-                need.resource == "persistentvolumeclaims"
-                    && self.claim_needs(namespace, &need.name, secret)
+            pod.needs().iter().filter(|need| need.resource == CLAIMS).any(|need| {
+                let claim = Wanted { resource: CLAIMS, namespace, name: &need.name };
+                self.claim_needs(claim, secret)
             })
         })
     }
 
-    fn claim_needs(&self, namespace: &str, claim: &str, secret: Wanted<'_>) -> bool {
-        let Some(claim) = self.value("", "persistentvolumeclaims", namespace, claim) else {
-            return false;
-        };
-        let volume = claim.str_at(&["spec", "volumeName"]);
-        let Some(volume) = self.value("", "persistentvolumes", "", volume) else { return false };
-        let mut found = false;
-        secrets_of_volume(&volume["spec"], &mut |reference| {
-            let given = reference.str_at(&["namespace"]);
-            let of = if given.is_empty() { namespace } else { given };
-            found |= of == secret.namespace
-                && [reference.str_at(&["name"]), reference.str_at(&["secretName"])]
-                    .contains(&secret.name);
-        });
-        found
+    /// Whether the volume that a claim is bound to needs the secret. That the claim names the volume is not enough: anybody who
+    /// makes claims may write that. The volume has to name the claim, as upstream's graph goes.
+    fn claim_needs(&self, claim: Wanted<'_>, secret: Wanted<'_>) -> bool {
+        let Some(value) = self.value("", claim) else { return false };
+        let name = value.str_at(&["spec", "volumeName"]);
+        let volume = Wanted { resource: "persistentvolumes", namespace: "", name };
+        let Some(volume) = self.value("", volume) else { return false };
+        claim_of(&volume) == (claim.namespace, claim.name)
+            && names_secret(&volume, (secret.namespace, secret.name))
     }
+}
+
+/// Namespace and name of the claim that a volume is bound to; empty where it is to none.
+fn claim_of(volume: &Value) -> (&str, &str) {
+    let of = |member| volume.str_at(&["spec", "claimRef", member]);
+    (of("namespace"), of("name"))
 }
 
 fn needed(pods: &BTreeMap<Key, Pod>, wanted: Wanted<'_>) -> bool {
@@ -133,21 +140,24 @@ fn needed(pods: &BTreeMap<Key, Pod>, wanted: Wanted<'_>) -> bool {
     })
 }
 
-/// Every secret that a persistent volume names.
-fn secrets_of_volume(spec: &Value, found: &mut impl FnMut(&Value)) {
-    for member in [
-        "controllerPublishSecretRef",
-        "nodePublishSecretRef",
-        "nodeStageSecretRef",
-        "nodeExpandSecretRef",
-        "controllerExpandSecretRef",
-    ] {
-        found(&spec["csi"][member]);
+/// Whether a persistent volume names the secret, and a node needs it for the volume. Upstream: `VisitPVSecretNames`.
+fn names_secret(volume: &Value, secret: (&str, &str)) -> bool {
+    let spec = &volume["spec"];
+    let of_claim = claim_of(volume).0;
+    let or_claim_s = |namespace| if str::is_empty(namespace) { of_claim } else { namespace };
+    let azure = &spec["azureFile"];
+    if (or_claim_s(azure.str_at(&["secretNamespace"])), azure.str_at(&["secretName"])) == secret {
+        return true;
     }
-    for source in ["rbd", "cephfs", "iscsi", "flexVolume", "scaleIO", "storageos"] {
-        found(&spec[source]["secretRef"]);
-    }
-    found(&spec["azureFile"]);
+    let named = |source: &str, member: &str, default_namespace: bool| {
+        let reference = &spec[source][member];
+        let namespace = reference.str_at(&["namespace"]);
+        let namespace = if default_namespace { or_claim_s(namespace) } else { namespace };
+        (namespace, reference.str_at(&["name"])) == secret
+    };
+    OF_CLAIM_S_NAMESPACE.iter().any(|source| named(source, "secretRef", true))
+        || ["cinder", "storageos"].iter().any(|source| named(source, "secretRef", false))
+        || OF_NODES.iter().any(|member| named("csi", member, false))
 }
 
 impl Pods {
@@ -170,13 +180,28 @@ impl Pods {
                 }
             }
             Changes::Some(changes) => {
-                for change in changes {
-                    self.remove(&key_of(&change.object));
-                    if change.deleted {
-                        count(GraphAction::DeletePod);
-                    } else if self.set(change.object) {
-                        count(GraphAction::AddPod);
-                    }
+                changes.into_iter().for_each(|change| self.changed(change, &mut count));
+            }
+        }
+    }
+
+    fn changed(&mut self, change: Change, count: &mut dyn FnMut(GraphAction)) {
+        let key = key_of(&change.object);
+        if change.deleted {
+            count(GraphAction::DeletePod);
+            return self.remove(&key);
+        }
+        let node = self.node_of.get(&key);
+        let known = node.and_then(|node| self.by_node.get_mut(node)?.get_mut(&key));
+        match known {
+            // A pod stays on its node: the text need not be read again to know it.
+            Some(known) if is_same(&known.object, &change.object) => {
+                *known = Pod::of(change.object);
+            }
+            _ => {
+                self.remove(&key);
+                if self.set(change.object) {
+                    count(GraphAction::AddPod);
                 }
             }
         }
@@ -194,6 +219,9 @@ impl Pods {
 
     /// Takes a pod; whether it has a node.
     fn set(&mut self, object: Arc<Obj>) -> bool {
+        if !object.mentions("\"nodeName\":") {
+            return false;
+        }
         let Ok(value) = object.to_value() else { return false };
         let node = CompactString::from(value.str_at(&["spec", "nodeName"]));
         if node.is_empty() {
@@ -201,13 +229,22 @@ impl Pods {
         }
         let key = key_of(&object);
         self.node_of.insert(key.clone(), node.clone());
-        let pod = Pod { object, needs: OnceLock::new() };
-        self.by_node.entry(node).or_default().insert(key, pod);
+        self.by_node.entry(node).or_default().insert(key, Pod::of(object));
         true
     }
 }
 
+/// Whether two states are of one pod.
+fn is_same(before: &Obj, now: &Obj) -> bool {
+    let uid = now.uid();
+    !uid.is_empty() && before.uid() == uid
+}
+
 impl Pod {
+    fn of(object: Arc<Obj>) -> Self {
+        Self { object, needs: OnceLock::new() }
+    }
+
     fn needs(&self) -> &[Need] {
         self.needs.get_or_init(|| {
             let value = self.object.to_value().unwrap_or_default();
@@ -216,62 +253,24 @@ impl Pod {
     }
 }
 
-/// Everything a pod names in its namespace.
+/// Everything a pod names in its namespace. A mirror pod needs nothing: its node makes it, and would read whatever it names.
 fn needs_of(pod: &Value) -> Vec<Need> {
+    if is_mirror(pod) {
+        return Vec::new();
+    }
     let mut needs = Vec::new();
-    let mut add = |resource: &'static str, name: &str| {
-        if !name.is_empty() {
-            needs.push(Need { resource, name: name.into() });
-        }
+    let mut add = |resource, names: Vec<&str>| {
+        needs.extend(names.into_iter().map(|name| Need { resource, name: name.into() }));
     };
-    add("serviceaccounts", pod.str_at(&["spec", "serviceAccountName"]));
-    for secret in pod.items_at(&["spec", "imagePullSecrets"]) {
-        add("secrets", secret.str_at(&["name"]));
+    let account = pod.str_at(&["spec", "serviceAccountName"]);
+    if !account.is_empty() {
+        add("serviceaccounts", vec![account]);
     }
-    for list in ["initContainers", "containers", "ephemeralContainers"] {
-        for container in pod.items_at(&["spec", list]) {
-            needs_of_container(container, &mut add);
-        }
-    }
-    let pod_name = pod.str_at(&["metadata", "name"]);
-    for volume in pod.items_at(&["spec", "volumes"]) {
-        needs_of_volume(pod_name, volume, &mut add);
-    }
-    for claim in pod.items_at(&["spec", "resourceClaims"]) {
-        add("resourceclaims", claim.str_at(&["resourceClaimName"]));
-    }
-    for claim in pod.items_at(&["status", "resourceClaimStatuses"]) {
-        add("resourceclaims", claim.str_at(&["resourceClaimName"]));
-    }
-    let extended = ["status", "extendedResourceClaimStatus", "resourceClaimName"];
-    add("resourceclaims", pod.str_at(&extended));
+    add("secrets", pod_references::secrets(pod));
+    add("configmaps", pod_references::config_maps(pod));
+    add("resourceclaims", pod_references::resource_claims(pod));
+    let volumes = pod.items_at(&["spec", "volumes"]).iter();
+    let claims = volumes.filter_map(|volume| claim_of_volume(pod, volume));
+    needs.extend(claims.map(|name| Need { resource: CLAIMS, name: name.into() }));
     needs
-}
-
-fn needs_of_container(container: &Value, add: &mut impl FnMut(&'static str, &str)) {
-    for source in container.items_at(&["envFrom"]) {
-        add("secrets", source.str_at(&["secretRef", "name"]));
-        add("configmaps", source.str_at(&["configMapRef", "name"]));
-    }
-    for variable in container.items_at(&["env"]) {
-        add("secrets", variable.str_at(&["valueFrom", "secretKeyRef", "name"]));
-        add("configmaps", variable.str_at(&["valueFrom", "configMapKeyRef", "name"]));
-    }
-}
-
-fn needs_of_volume(pod: &str, volume: &Value, add: &mut impl FnMut(&'static str, &str)) {
-    add("secrets", volume.str_at(&["secret", "secretName"]));
-    add("configmaps", volume.str_at(&["configMap", "name"]));
-    add("persistentvolumeclaims", volume.str_at(&["persistentVolumeClaim", "claimName"]));
-    if volume.get("ephemeral").is_some() {
-        add("persistentvolumeclaims", &format!("{pod}-{}", volume.str_at(&["name"])));
-    }
-    for source in volume.items_at(&["projected", "sources"]) {
-        add("secrets", source.str_at(&["secret", "name"]));
-        add("configmaps", source.str_at(&["configMap", "name"]));
-    }
-    secrets_of_volume(volume, &mut |reference| {
-        add("secrets", reference.str_at(&["name"]));
-        add("secrets", reference.str_at(&["secretName"]));
-    });
 }
