@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Name;
 
 use crate::{Attributes, Operation, Plugin};
 
@@ -220,11 +221,25 @@ impl Plugin for SubjectRestriction {
 
 /// The organisations of a certificate request: base64 of PEM.
 fn groups_of(request: &str) -> Option<Vec<String>> {
+    of_subject(request, |subject| {
+        subject.iter_organization().map(|it| it.as_str().ok().map(str::to_owned)).collect()
+    })?
+}
+
+/// The common name of a certificate request, the last where there are several, as upstream reads it; `None` where the request
+/// cannot be read.
+pub(crate) fn common_name(request: &str) -> Option<String> {
+    of_subject(request, |subject| {
+        let names = subject.iter_common_name().filter_map(|it| it.as_str().ok());
+        names.last().unwrap_or_default().to_owned()
+    })
+}
+
+fn of_subject<T>(request: &str, read: impl FnOnce(&X509Name<'_>) -> T) -> Option<T> {
     let pem = BASE64_STANDARD.decode(request).ok()?;
     let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).ok()?;
     let (_, request) = X509CertificationRequest::from_der(&pem.contents).ok()?;
-    let subject = &request.certification_request_info.subject;
-    subject.iter_organization().map(|it| it.as_str().ok().map(str::to_owned)).collect()
+    Some(read(&request.certification_request_info.subject))
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ fn of_pods(parts: &Parts, configuration: &AdmissionConfiguration, metrics: &Arc<
         Arc::new(anti_affinity::LimitPodHardAntiAffinityTopology),
         Arc::new(limit_ranger::LimitRanger::new(objects())),
         Arc::new(service_account::ServiceAccount::new(objects(), Arc::clone(&parts.random))),
-        Arc::new(node_restriction::NodeRestriction::new(objects())),
+        Arc::new(node_restriction::NodeRestriction::new(objects(), Arc::clone(&parts.authorizer))),
         Arc::new(taint_nodes::TaintNodesByCondition),
         Arc::new(always_pull_images::AlwaysPullImages),
     ];

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use apimachinery::{Status, Value, value};
 use async_trait::async_trait;
+use auth::pod_references::{self, is_mirror};
 use component_base::Random;
 
-use crate::{Attributes, Objects, Plugin};
+use crate::{Attributes, Objects, Operation, Plugin};
 
 /// The account of a pod that names none.
 const DEFAULT: &str = "default";
@@ -17,8 +18,8 @@ const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
 /// Seconds after which the token is renewed: an hour, and what tells old clients (who get a year) from new ones.
 const EXPIRATION_SECONDS: i64 = 3_607;
-/// What marks the shadow of a pod that only its node knows.
-pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Says of an account that its pods use no secrets but those that it lists.
+const ENFORCED: &str = "kubernetes.io/enforce-mountable-secrets";
 /// The letters at the end of the volume's name.
 const SUFFIX_LENGTH: usize = 5;
 
@@ -27,7 +28,7 @@ const ATTEMPTS: u32 = 10;
 /// The least pause between two looks, and how much longer it may be.
 const PAUSE_MS: u64 = 100;
 /// What an account says of its pods.
-const TOLD: [&str; 2] = ["automountServiceAccountToken", "imagePullSecrets"];
+const TOLD: [&str; 3] = ["automountServiceAccountToken", "imagePullSecrets", ENFORCED];
 
 #[derive(Debug)]
 pub(crate) struct ServiceAccount {
@@ -112,8 +113,84 @@ fn automounts(account: &Value, pod: &Value) -> bool {
     own.or(of_account).unwrap_or(true)
 }
 
-fn is_mirror(pod: &Value) -> bool {
-    pod.at(&["metadata", "annotations", MIRROR]).is_some()
+/// A mirror pod is only its node's: it names nothing that others own.
+fn check_mirror(attributes: &Attributes<'_>) -> Result<(), Status> {
+    let pod = &*attributes.object;
+    let projects = |volume: &Value| {
+        let sources = volume.items_at(&["projected", "sources"]);
+        sources.iter().any(|it| it.get("serviceAccountToken").is_some())
+    };
+    let why = if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
+        "a mirror pod may not reference service accounts"
+    } else if !pod_references::secrets(pod).is_empty() {
+        "a mirror pod may not reference secrets"
+    } else if pod.items_at(&["spec", "volumes"]).iter().any(projects) {
+        "a mirror pod may not use ServiceAccountToken volume projections"
+    } else {
+        return Ok(());
+    };
+    Err(attributes.forbid(why))
+}
+
+/// Whether pods of an account use no secrets but those that it lists.
+fn is_enforced(account: &Value) -> bool {
+    let said = account.str_at(&["metadata", "annotations", ENFORCED]);
+    // What Go reads as true.
+    ["1", "t", "T", "TRUE", "true", "True"].contains(&said)
+}
+
+/// Names of a list of an account.
+fn listed<'a>(account: &'a Value, list: &str) -> Vec<&'a str> {
+    account.items_at(&[list]).iter().map(|it| it.str_at(&["name"])).collect()
+}
+
+/// Why a pod may not run as an account that says which secrets it may use; as upstream, of volumes only those of secrets count.
+fn refused_secret(account: &Value, pod: &Value) -> Option<String> {
+    let name = account.str_at(&["metadata", "name"]);
+    let mountable = listed(account, "secrets");
+    let volumes = pod.items_at(&["spec", "volumes"]).iter();
+    let named = volumes.filter_map(|it| it.at(&["secret"])).map(|it| it.str_at(&["secretName"]));
+    if let Some(secret) = named.into_iter().find(|it| !mountable.contains(it)) {
+        return Some(format!(
+            "volume with secret.secretName=\"{secret}\" is not allowed because service account {name} does not reference that secret"
+        ));
+    }
+    let lists = [("initContainers", "init container"), ("containers", "container")];
+    if let Some(why) = lists.into_iter().find_map(|list| refused_variable(account, pod, list)) {
+        return Some(why);
+    }
+    let pull = listed(account, "imagePullSecrets");
+    let wanted = pod.items_at(&["spec", "imagePullSecrets"]).iter();
+    let mut wanted = wanted.map(|it| it.str_at(&["name"])).enumerate();
+    let (index, secret) = wanted.find(|(_, it)| !pull.contains(it))?;
+    Some(format!(
+        "imagePullSecrets[{index}].name=\"{secret}\" is not allowed because service account {name} does not reference that imagePullSecret"
+    ))
+}
+
+/// Why the containers of a list may not have their variables.
+fn refused_variable(account: &Value, pod: &Value, (list, word): (&str, &str)) -> Option<String> {
+    let mountable = listed(account, "secrets");
+    let is_refused = |reference: &Value| !mountable.contains(&reference.str_at(&["name"]));
+    let of_container = |container: &Value| {
+        let variable = container.items_at(&["env"]).iter().find_map(|variable| {
+            let secret = variable.at(&["valueFrom", "secretKeyRef"])?;
+            is_refused(secret).then(|| (format!("envVar {}", variable.str_at(&["name"])), secret))
+        });
+        let all = || {
+            let mut sources = container.items_at(&["envFrom"]).iter();
+            let secret = sources.find_map(|it| it.get("secretRef").filter(|it| is_refused(it)))?;
+            Some(("envFrom".to_owned(), secret))
+        };
+        let (how, secret) = variable.or_else(all)?;
+        Some(format!(
+            "{word} {} with {how} referencing secret.secretName=\"{}\" is not allowed because service account {} does not reference that secret",
+            container.str_at(&["name"]),
+            secret.str_at(&["name"]),
+            account.str_at(&["metadata", "name"]),
+        ))
+    };
+    pod.items_at(&["spec", list]).iter().find_map(of_container)
 }
 
 #[async_trait]
@@ -123,12 +200,12 @@ impl Plugin for ServiceAccount {
     }
 
     fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        attributes.is_new_pod()
+        attributes.is_new_pod() || is_debugging(attributes)
     }
 
     async fn mutate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        if is_mirror(attributes.object) {
-            return Ok(());
+        if is_mirror(attributes.object) || is_debugging(attributes) {
+            return self.validate(attributes).await;
         }
         let name = match attributes.object.str_at(&["spec", "serviceAccountName"]) {
             "" => DEFAULT.to_owned(),
@@ -153,29 +230,33 @@ impl Plugin for ServiceAccount {
 
     async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         let pod = &*attributes.object;
-        let account = pod.str_at(&["spec", "serviceAccountName"]);
-        if is_mirror(pod) {
-            if !account.is_empty() {
-                return Err(attributes.forbid("a mirror pod may not reference service accounts"));
-            }
-            let projects = |volume: &Value| {
-                volume
-                    .items_at(&["projected", "sources"])
-                    .iter()
-                    .any(|it| it.get("serviceAccountToken").is_some())
-            };
-            if pod.items_at(&["spec", "volumes"]).iter().any(projects) {
-                let why = "a mirror pod may not use ServiceAccountToken volume projections";
-                return Err(attributes.forbid(why));
-            }
-            return Ok(());
+        let debugs = is_debugging(attributes);
+        if !debugs && is_mirror(pod) {
+            return check_mirror(attributes);
         }
+        let account = pod.str_at(&["spec", "serviceAccountName"]);
         if account.is_empty() {
             let name = attributes.object_name();
             let why =
                 format!("no service account specified for pod {}/{name}", attributes.namespace);
             return Err(attributes.forbid(&why));
         }
-        Ok(())
+        let account = self.account(attributes, account).await?;
+        if !is_enforced(&account) {
+            return Ok(());
+        }
+        let refused = if debugs {
+            refused_variable(&account, pod, ("ephemeralContainers", "ephemeral container"))
+        } else {
+            refused_secret(&account, pod)
+        };
+        refused.map_or(Ok(()), |why| Err(attributes.forbid(&why)))
     }
+}
+
+/// Whether containers are added to a pod that runs.
+fn is_debugging(attributes: &Attributes<'_>) -> bool {
+    attributes.operation == Operation::Update
+        && (attributes.group, attributes.resource) == ("", "pods")
+        && attributes.subresource == "ephemeralcontainers"
 }

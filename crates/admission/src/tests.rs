@@ -362,6 +362,100 @@ async fn pods_run_as_an_account_and_get_its_token() {
 }
 
 #[tokio::test]
+async fn a_mirror_pod_names_neither_accounts_nor_secrets() {
+    let plugin = service_account::ServiceAccount::new(objects(), Arc::new(SeededRandom::new(1)));
+    let check = async |spec: &str, expected: &str| {
+        let pod = format!(
+            r#"{{"metadata":{{"annotations":{{"kubernetes.io/config.mirror":"h"}},"name":"p"}},"spec":{{{spec}}}}}"#
+        );
+        let expected = match expected {
+            "" => pod.clone(),
+            why => format!("pods \"p\" is forbidden: {why}"),
+        };
+        assert_eq!(create(&plugin, "pods", &pod).await, expected, "{spec}");
+    };
+    check("", "").await;
+    let why = "a mirror pod may not reference service accounts";
+    check(r#""serviceAccountName":"default""#, why).await;
+    let why = "a mirror pod may not reference secrets";
+    for spec in [
+        r#""imagePullSecrets":[{"name":"s"}]"#,
+        r#""containers":[{"envFrom":[{"secretRef":{"name":"s"}}]}]"#,
+        r#""initContainers":[{"env":[{"valueFrom":{"secretKeyRef":{"name":"s"}}}]}]"#,
+        r#""volumes":[{"secret":{"secretName":"s"}}]"#,
+        r#""volumes":[{"csi":{"nodePublishSecretRef":{"name":"s"}}}]"#,
+    ] {
+        check(spec, why).await;
+    }
+    let why = "a mirror pod may not use ServiceAccountToken volume projections";
+    check(r#""volumes":[{"projected":{"sources":[{"serviceAccountToken":{}}]}}]"#, why).await;
+}
+
+/// What pods say that use a secret, and why they may not where their account does not list it.
+fn uses_of_secrets() -> Vec<(&'static str, String, String)> {
+    let refused = |what: &str, of: &str| {
+        format!("{what} is not allowed because service account strict does not reference that {of}")
+    };
+    let of_secret = |what: &str| refused(&format!("{what} secret.secretName=\"SECRET\""), "secret");
+    let volume = r#""volumes":[{"secret":{"secretName":"SECRET"}}]"#.to_owned();
+    let pull = r#""imagePullSecrets":[{"name":"pull"},{"name":"SECRET"}]"#.to_owned();
+    let why = refused("imagePullSecrets[1].name=\"SECRET\"", "imagePullSecret");
+    let mut all = vec![("", volume, of_secret("volume with")), ("", pull, why)];
+    let env =
+        r#"[{"name":"c","env":[{"name":"E","valueFrom":{"secretKeyRef":{"name":"SECRET"}}}]}]"#;
+    let env_from = r#"[{"name":"c","envFrom":[{"secretRef":{"name":"SECRET"}}]}]"#;
+    for (list, word, part) in [
+        ("initContainers", "init container", ""),
+        ("containers", "container", ""),
+        ("ephemeralContainers", "ephemeral container", "/ephemeralcontainers"),
+    ] {
+        for (containers, how) in [(env, "envVar E"), (env_from, "envFrom")] {
+            let why = of_secret(&format!("{word} c with {how} referencing"));
+            all.push((part, format!(r#""{list}":{containers}"#), why));
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn pods_use_no_secrets_but_their_account_s_where_it_says_so() {
+    let objects = cluster();
+    for (name, said) in [("strict", "true"), ("lax", "false")] {
+        let mut account = parse(
+            r#"{"kind":"ServiceAccount","apiVersion":"v1","metadata":{"namespace":"ns"},"automountServiceAccountToken":false,
+                "secrets":[{"name":"own"}],"imagePullSecrets":[{"name":"pull"}]}"#,
+        );
+        account.set_at(&["metadata", "name"], name);
+        let annotation = ["metadata", "annotations", "kubernetes.io/enforce-mountable-secrets"];
+        account.set_at(&annotation, said);
+        objects.put("", "serviceaccounts", &account);
+    }
+    let objects = Arc::new(Fixed(objects));
+    let plugin = service_account::ServiceAccount::new(objects, Arc::new(SeededRandom::new(1)));
+    let tell = async |part: &str, spec: &str| {
+        let pod = parse(&format!(r#"{{"metadata":{{"name":"p"}},"spec":{spec}}}"#));
+        let operation = if part.is_empty() { Operation::Create } else { Operation::Update };
+        let mut case = Case::new(operation, &format!("pods{part}"), pod);
+        run(&plugin, &UserInfo::new("jane", &[]), &mut case).await
+    };
+    for (part, spec, why) in uses_of_secrets() {
+        let own = if spec.contains("imagePullSecrets") { "pull" } else { "own" };
+        for (account, secret, good) in
+            [("strict", own, true), ("lax", "other", true), ("strict", "other", false)]
+        {
+            let spec = spec.replace("SECRET", secret);
+            let spec = format!(r#"{{"serviceAccountName":"{account}",{spec}}}"#);
+            let told = tell(part, &spec).await;
+            let why = format!("pods \"p\" is forbidden: {}", why.replace("SECRET", secret));
+            assert_eq!(told.starts_with('{'), good, "{spec}: {told}");
+            assert!(good || told == why, "{told} is not {why}");
+        }
+    }
+    let why = "pods \"p\" is forbidden: no service account specified for pod ns/p";
+    assert_eq!(tell("/ephemeralcontainers", "{}").await, why);
+}
+
+#[tokio::test]
 async fn classes_become_numbers_and_tolerations_have_defaults() {
     let priority = priority::Priority::new(objects());
     let with = |spec: &str| format!(r#"{{"metadata":{{"name":"p"}},"spec":{spec}}}"#);
@@ -436,47 +530,6 @@ async fn limit_ranges_set_defaults_and_bound_what_is_asked() {
         "cpu max limit to request ratio per Container is 2, but provided ratio is 3.000000",
     )
     .await;
-}
-
-#[tokio::test]
-async fn nodes_write_only_what_is_theirs() {
-    let plugin = node_restriction::NodeRestriction::new(objects());
-    let node = UserInfo::node("n1");
-    let check = async |path: &str, object: &str, expected: Option<&str>| {
-        let mut case = Case::new(Operation::Create, path, parse(object));
-        let answer = run(&plugin, &node, &mut case).await;
-        match expected {
-            Some(expected) => assert!(answer.contains(expected), "{answer} for {path} {object}"),
-            None => assert_eq!(parse(&answer), parse(object), "{path}"),
-        }
-    };
-    check("nodes", r#"{"metadata":{"name":"n1","labels":{"kubernetes.io/os":"linux"}}}"#, None)
-        .await;
-    check("nodes", r#"{"metadata":{"name":"n2"}}"#, Some("is not allowed to modify node \"n2\""))
-        .await;
-    check(
-        "nodes",
-        r#"{"metadata":{"name":"n1","labels":{"node-role.kubernetes.io/master":""}}}"#,
-        Some("labels: node-role.kubernetes.io/master"),
-    )
-    .await;
-    check("pods", r#"{"metadata":{"name":"p"}}"#, Some("can only create mirror pods")).await;
-    let token = |name: &str, uid: &str| {
-        format!(
-            r#"{{"metadata":{{"name":"default"}},"spec":{{"boundObjectRef":{{"kind":"Pod","apiVersion":"v1","name":"{name}","uid":"{uid}"}}}}}}"#
-        )
-    };
-    check("serviceaccounts/token", &token("mine", "u"), None).await;
-    check("serviceaccounts/token", &token("mine", "old"), Some("does not match the UID")).await;
-    check("serviceaccounts/token", &token("theirs", "v"), Some("on a different node")).await;
-    check("serviceaccounts/token", &token("mine", ""), Some("without a uid")).await;
-    let unbound = r#"{"metadata":{"name":"default"},"spec":{}}"#;
-    check("serviceaccounts/token", unbound, Some("not bound to a pod")).await;
-    check("leases.coordination.k8s.io", r#"{"metadata":{"name":"n1"}}"#, Some("kube-node-lease"))
-        .await;
-    check("csinodes.storage.k8s.io", r#"{"metadata":{"name":"n2"}}"#, Some("same name")).await;
-    let mut others = Case::new(Operation::Create, "pods", parse(r#"{"metadata":{"name":"p"}}"#));
-    assert_eq!(run(&plugin, &UserInfo::default(), &mut others).await, "not handled");
 }
 
 #[tokio::test]

@@ -63,10 +63,6 @@ pub(crate) async fn create(
     check_uid(&request, &account, &name)?;
     let shape = Target { served: posted::served(&FACTS)?, ..target.clone() };
     persist::track_fields(server, &shape, "token", &options, &mut request, None);
-    if request.items_at(&["spec", "audiences"]).is_empty() {
-        let own: Value = tokens.audiences().iter().map(String::as_str).collect();
-        request.set_at(&["spec", "audiences"], own);
-    }
     let now = server.clock.now();
     request.set_at(&["metadata", "name"], name.as_str());
     request.set_at(&["metadata", "namespace"], target.namespace.as_str());
@@ -81,6 +77,11 @@ pub(crate) async fn create(
         delete_options: Value::Null,
     };
     super::admit::admit(server, exchange, &admission, &mut request, None).await?;
+    // Only now: a node may ask for no audience where it may not name it.
+    if request.items_at(&["spec", "audiences"]).is_empty() {
+        let own: Value = tokens.audiences().iter().map(String::as_str).collect();
+        request.set_at(&["spec", "audiences"], own);
+    }
     validate(&request)?;
     let bound = bound(server, &request, &target.namespace, &name).await?;
     super::admit::judge(server, exchange, &admission, &mut request, None).await?;

@@ -281,3 +281,74 @@ async fn a_namespace_that_is_not_there_takes_nothing() {
     let why = "namespaces \"kube-system\" is forbidden: this namespace may not be deleted";
     assert_eq!((code, answer.str_at(&["message"])), (403, why));
 }
+
+/// A pod of node n1 with this in its `spec`.
+fn pod_of_node(name: &str, spec: &Value) -> Value {
+    let mut pod = named(name);
+    pod.set_at(&["spec"], spec.clone());
+    pod.set_at(&["spec", "nodeName"], "n1");
+    pod
+}
+
+/// A node could make itself a mirror pod that names whatever it wants to read; and nobody else makes one for it.
+#[tokio::test]
+async fn a_node_reads_no_secret_by_a_mirror_pod() {
+    let cluster = cluster().await;
+    let node = cluster.done("POST /api/v1/nodes", Some(&named("n1"))).await;
+    let mut crown = named("crown");
+    crown.set_at(&["stringData", "k"], "v");
+    cluster.done("POST /api/v1/namespaces/ns/secrets", Some(&crown)).await;
+    cluster.done("POST /api/v1/namespaces/ns/configmaps", Some(&named("m"))).await;
+    let n1 = || As::User(UserInfo::node("n1"));
+    let owner = value!([{"apiVersion": "v1", "kind": "Node", "name": "n1", "controller": true,
+        "uid": (node.str_at(&["metadata", "uid"]))}]);
+    let with = |env: Value| {
+        let spec = value!({"containers": [{"name": "c", "image": "i", "env": [{"name": "E", "valueFrom": env}]}]});
+        let mut pod = pod_of_node("p", &spec);
+        pod.set_at(&["metadata", "annotations", "kubernetes.io/config.mirror"], "h");
+        pod.set_at(&["metadata", "ownerReferences"], owner.clone());
+        pod
+    };
+    let secret = with(value!({"secretKeyRef": {"name": "crown", "key": "k"}}));
+    let map = with(value!({"configMapKeyRef": {"name": "m", "key": "k"}}));
+    let pods = "POST /api/v1/namespaces/ns/pods";
+    for (user, pod, code, why) in [
+        (n1(), &secret, 403, "a mirror pod may not reference secrets"),
+        (admin(), &secret, 403, "a mirror pod may not reference secrets"),
+        (n1(), &map, 403, "node \"n1\" can not create pods that reference configmaps"),
+        (admin(), &map, 201, ""),
+    ] {
+        let (got, answer) = cluster.send(&user, pods, Some(pod)).await;
+        assert_eq!(got, code, "{answer:?}");
+        assert!(answer.str_at(&["message"]).ends_with(why), "{answer:?}");
+    }
+    cluster.server.hub().catch_up().await.unwrap();
+    for (request, code) in [
+        ("GET /api/v1/namespaces/ns/pods/p", 200),
+        ("GET /api/v1/namespaces/ns/secrets/crown", 403),
+        ("GET /api/v1/namespaces/ns/configmaps/m", 403),
+    ] {
+        let (got, answer) = cluster.send(&n1(), request, None).await;
+        assert_eq!(got, code, "{request}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_gets_the_tokens_that_its_pods_mount() {
+    let cluster = cluster().await;
+    cluster.done("POST /api/v1/nodes", Some(&named("n1"))).await;
+    let spec = value!({"containers": [{"name": "c", "image": "i"}]});
+    let pods = "POST /api/v1/namespaces/ns/pods";
+    let pod = cluster.done(pods, Some(&pod_of_node("p", &spec))).await;
+    cluster.server.hub().catch_up().await.unwrap();
+    let reference = value!({"kind": "Pod", "apiVersion": "v1", "name": "p",
+        "uid": (pod.str_at(&["metadata", "uid"]))});
+    let path = "POST /api/v1/namespaces/ns/serviceaccounts/default/token";
+    for (audiences, code) in [(value!([]), 201), (value!(["other"]), 403)] {
+        let request =
+            value!({"spec": {"audiences": audiences, "boundObjectRef": (reference.clone())}});
+        let node = As::User(UserInfo::node("n1"));
+        let (got, answer) = cluster.send(&node, path, Some(&request)).await;
+        assert_eq!(got, code, "{answer:?}");
+    }
+}
