@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::cipher::{Cipher, SEED_BYTES};
 use crate::metrics::{Metrics, hash};
-use crate::provider::Opened;
+use crate::provider::{Failure, Opened};
 use grpc::wire::{Field, fields, write_bytes, write_entry, write_number};
 
 /// How long a seed may be used to write after the plugin has last said that its key is the current one.
@@ -347,7 +347,7 @@ impl Kms {
         Ok(current.envelope.encode(&sealed))
     }
 
-    pub(crate) async fn open(&self, value: &[u8], context: &[u8]) -> Result<Opened, String> {
+    pub(crate) async fn open(&self, value: &[u8], context: &[u8]) -> Result<Opened, Failure> {
         let (envelope, data) = Envelope::decode(value)?;
         let current = self.current()?;
         let digest = envelope.digest();
@@ -365,7 +365,7 @@ impl Kms {
     }
 
     /// Has a key decrypted.
-    async fn key_of(&self, envelope: &Envelope, digest: [u8; 32]) -> Result<Arc<Cipher>, String> {
+    async fn key_of(&self, envelope: &Envelope, digest: [u8; 32]) -> Result<Arc<Cipher>, Failure> {
         self.metrics.missed();
         let mut message = Vec::new();
         write_bytes(&mut message, 1, &envelope.source);
@@ -375,7 +375,10 @@ impl Kms {
             write_entry(&mut message, 4, (key, value));
         }
         let answer = self.call("Decrypt", &message).await;
-        let answer = answer.map_err(|why| format!("failed to decrypt DEK, error: {why}"))?;
+        let answer = answer.map_err(|status| Failure {
+            why: format!("failed to decrypt DEK, error: {status}"),
+            code: Some(status.code),
+        })?;
         let key = fields(&answer)?.into_iter().find_map(|it| match it {
             (1, Field::Bytes(bytes)) => Some(bytes),
             _ => None,

@@ -11,6 +11,11 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use sha2::{Digest, Sha256};
 
+/// The status of what went well.
+pub(crate) const GOOD: &str = "OK";
+/// That of a failure that is no plugin's refusal.
+pub(crate) const NO_CODE: &str = "unknown-non-grpc";
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Operation {
     resource: String,
@@ -167,22 +172,23 @@ impl Metrics {
         );
     }
 
+    /// Counts a value that was written or read; `status` is the gRPC code of a plugin that has refused it, or one of the words for none.
     pub(crate) fn transformed(
         &self,
         kind: &'static str,
         (resource, prefix): (&str, &str),
-        good: bool,
+        status: &'static str,
         took: Duration,
     ) {
         self.operations
             .get_or_create(&Operation {
                 resource: resource.to_owned(),
-                status: if good { "OK" } else { "unknown-non-grpc" },
+                status,
                 transformation_type: kind,
                 transformer_prefix: prefix.to_owned(),
             })
             .inc();
-        if good {
+        if status == GOOD {
             let of = Took { transformation_type: kind, transformer_prefix: prefix.to_owned() };
             self.took.get_or_create(&of).observe(took.as_secs_f64());
         }

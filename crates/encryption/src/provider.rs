@@ -41,6 +41,26 @@ pub(crate) struct Opened {
     pub(crate) is_stale: bool,
 }
 
+/// Why a value cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) why: String,
+    /// `Internal`: where a plugin has refused, how.
+    pub(crate) code: Option<&'static str>,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Self { why, code: None }
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
+}
+
 impl Provider {
     /// What the values begin with that it writes; as metrics name it.
     pub(crate) fn prefix(&self) -> &str {
@@ -51,14 +71,14 @@ impl Provider {
         }
     }
 
-    async fn open(&self, value: &Bytes, context: &[u8]) -> Result<Opened, String> {
+    async fn open(&self, value: &Bytes, context: &[u8]) -> Result<Opened, Failure> {
         let rest = &value[self.prefix().len()..];
         match self {
             Self::Identity if value.starts_with(ENCRYPTED) => {
                 Err("identity transformer tried to read encrypted data".into())
             }
             Self::Identity => Ok(Opened { value: value.clone(), is_stale: false }),
-            Self::Keys(keys) => keys.open(rest, context),
+            Self::Keys(keys) => Ok(keys.open(rest, context)?),
             Self::Kms(kms) => kms.open(rest, context).await,
         }
     }
@@ -110,7 +130,7 @@ fn aggregate(mut errors: Vec<String>) -> Option<String> {
 }
 
 /// What is tried for a value, and what came of it.
-pub(crate) type Tried<'p> = (&'p str, Result<Opened, String>);
+pub(crate) type Tried<'p> = (&'p str, Result<Opened, Failure>);
 
 /// Reads a value. The prefix of the provider that had the last word comes along.
 pub(crate) async fn open<'p>(
@@ -137,8 +157,11 @@ pub(crate) async fn open<'p>(
             }
         }
     }
-    let why = aggregate(errors).unwrap_or_else(|| "no matching prefix found".into());
-    (last, Err(why))
+    if let [one] = errors.as_slice() {
+        return (last, Err(one.clone()));
+    }
+    let why = aggregate(errors.into_iter().map(|it| it.why).collect());
+    (last, Err(why.unwrap_or_else(|| "no matching prefix found".into()).into()))
 }
 
 /// Reads a value of a resource that the configuration does not name.

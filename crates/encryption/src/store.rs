@@ -12,6 +12,7 @@ use storage::{
 };
 use tokio::time::Instant;
 
+use crate::metrics;
 use crate::provider::{self, Opened};
 use crate::{EncryptedStore, Inner};
 
@@ -24,7 +25,8 @@ impl Inner {
         let random = self.parts.random.as_ref();
         let (prefix, sealed) = provider::seal(providers, &value, key.as_bytes(), random);
         let what = (&*resource.to_string(), prefix);
-        self.metrics.transformed("to_storage", what, sealed.is_ok(), began.elapsed());
+        let status = if sealed.is_ok() { metrics::GOOD } else { metrics::NO_CODE };
+        self.metrics.transformed("to_storage", what, status, began.elapsed());
         sealed.map_err(StorageError::Transform)
     }
 
@@ -36,8 +38,12 @@ impl Inner {
         let began = Instant::now();
         let (prefix, opened) = provider::open(providers, value, key.as_bytes()).await;
         let what = (&*resource.to_string(), prefix);
-        self.metrics.transformed("from_storage", what, opened.is_ok(), began.elapsed());
-        opened
+        let status = match &opened {
+            Ok(_) => metrics::GOOD,
+            Err(failure) => failure.code.unwrap_or(metrics::NO_CODE),
+        };
+        self.metrics.transformed("from_storage", what, status, began.elapsed());
+        opened.map_err(|it| it.why)
     }
 
     /// Decrypts; what cannot be read says why instead.

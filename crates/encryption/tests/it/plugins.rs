@@ -117,3 +117,24 @@ async fn a_plugin_that_is_not_well_is_told_and_comes_back() {
     }
     assert_eq!(get(&store, SECRET).await, "v");
 }
+
+#[tokio::test]
+async fn what_a_plugin_refuses_to_decrypt_counts_by_its_code() {
+    let (plugin, inner) = (Plugin::start("k1"), memory());
+    let file = kms(&plugin);
+    put(&open(&inner, file.path()).await, SECRET, "v").await;
+    // Another server does not know the key, and asks.
+    let store = open(&inner, file.path()).await;
+    let mut registry = prometheus_client::registry::Registry::default();
+    store.register(&mut registry);
+    plugin.behaviour.lock().refuses = true;
+    let error = get(&store, SECRET).await;
+    let why = "failed to decrypt DEK, error: rpc error: code = Internal desc = the vault is shut";
+    assert!(error.contains(why), "{error}");
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let is_count = |it: &&str| it.starts_with("apiserver_storage_transformation_operations");
+    let counts: Vec<&str> = text.lines().filter(is_count).collect();
+    let counted = |it: &&str| it.contains(r#"status="Internal""#) && it.ends_with(" 1");
+    assert!(counts.iter().any(counted), "{counts:?}");
+}
