@@ -48,6 +48,20 @@ impl Request<'_> {
     }
 }
 
+/// A volume of the pod says the signer: a node asks nobody else in the name of its pods.
+fn is_mounted(attributes: &Attributes<'_>, name: &str, pod: &Value) -> Result<(), Status> {
+    let signer = attributes.object.str_at(&["spec", "signerName"]);
+    let says = |source: &Value| {
+        let source = source.get("podCertificate").filter(|it| !it.is_null());
+        source.is_some_and(|it| it.str_at(&["signerName"]) == signer)
+    };
+    let mut volumes = pod.items_at(&["spec", "volumes"]).iter();
+    if volumes.any(|it| it.items_at(&["projected", "sources"]).iter().any(says)) {
+        return Ok(());
+    }
+    Err(attributes.forbid(&format!("signer {signer:?} not found in volumes of pod {name}")))
+}
+
 impl NodeRestriction {
     /// A certificate is for a pod that the node runs, and for that pod's account.
     pub(super) async fn certificate_request(
@@ -145,6 +159,6 @@ impl NodeRestriction {
             );
             return Err(request.retry(&why));
         }
-        Ok(())
+        is_mounted(attributes, &request.pod, &pod)
     }
 }

@@ -22,7 +22,7 @@ fn cluster() -> FixedObjects {
             "",
             "pods",
             r#"{"metadata":{"name":"mine","namespace":"ns","uid":"u"},"spec":{"nodeName":"n1","serviceAccountName":"robot",
-                "volumes":[{"name":"token","projected":{"sources":[{"serviceAccountToken":{"path":"t"}},{"serviceAccountToken":{"audience":"vault"}}]}}]}}"#,
+                "volumes":[{"name":"token","projected":{"sources":[{"serviceAccountToken":{"path":"t"}},{"serviceAccountToken":{"audience":"vault"}},{"podCertificate":{"signerName":"example.com/own"}}]}}]}}"#,
         ),
         (
             "",
@@ -564,7 +564,7 @@ async fn a_node_asks_for_certificates_in_its_name() {
 async fn a_node_asks_for_certificates_of_its_pods() {
     let request = |changes: &[(&str, &str)]| {
         let mut request = value!({"metadata": {"name": "r"}, "spec": {"nodeName": "n1", "nodeUID": "nu",
-            "podName": "mine", "podUID": "u", "serviceAccountName": "robot", "serviceAccountUID": "ru"}});
+            "signerName": "example.com/own", "podName": "mine", "podUID": "u", "serviceAccountName": "robot", "serviceAccountUID": "ru"}});
         for (member, value) in changes {
             request.set_at(&["spec", member], *value);
         }
@@ -597,6 +597,10 @@ async fn a_node_asks_for_certificates_of_its_pods() {
         (
             vec![("serviceAccountName", "x")],
             r#"PodCertificateRequest for pod "ns/mine" contains serviceAccountName ("x") that differs from running pod ("robot")"#,
+        ),
+        (
+            vec![("signerName", "example.com/other")],
+            r#"signer "example.com/other" not found in volumes of pod "ns/mine""#,
         ),
         (
             vec![("serviceAccountUID", "x")],
