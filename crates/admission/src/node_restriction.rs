@@ -4,16 +4,15 @@
 
 use std::sync::Arc;
 
+use api::pod_references::{self, MIRROR, is_mirror};
 use apimachinery::status::GroupResource;
 use apimachinery::{Object, Status, Value};
 use async_trait::async_trait;
 use auth::Authorizer;
-use auth::pod_references::{MIRROR, is_mirror};
 
 use crate::{Attributes, Objects, Operation, Plugin};
 
 mod certificates;
-mod references;
 mod tokens;
 
 const LEASES: &str = "kube-node-lease";
@@ -120,7 +119,7 @@ impl NodeRestriction {
             )));
         }
         self.owner(node, attributes).await?;
-        let why = match references::first_of(pod) {
+        let why = match pod_references::first_of(pod) {
             Ok(None) => return Ok(()),
             Ok(Some(named)) => format!("node {node:?} can not create pods that reference {named}"),
             Err(why) => why,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::pod_references::{self, is_mirror};
 use apimachinery::{Status, Value, value};
 use async_trait::async_trait;
-use auth::pod_references::{self, is_mirror};
 use component_base::Random;
 
 use crate::{Attributes, Objects, Operation, Plugin};

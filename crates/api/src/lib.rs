@@ -14,6 +14,7 @@ pub mod generated {
 
 pub mod columns;
 pub mod docs;
+pub mod pod_references;
 pub mod resource;
 
 use apimachinery::schema::{NodeId, Schema};

@@ -18,7 +18,6 @@ pub mod metrics;
 pub mod node;
 pub mod objects;
 pub mod oidc;
-pub mod pod_references;
 pub mod privileged;
 pub mod rbac;
 pub mod remembered;

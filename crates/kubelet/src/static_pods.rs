@@ -98,7 +98,7 @@ impl Judge {
         Self { pods: Arc::clone(&registry.resources()[place]), served }
     }
 
-    /// Why a server would refuse to create the pod.
+    /// Why a server would refuse to create the pod, or its mirror.
     fn problem(&self, pod: &Value) -> Option<String> {
         let mut pod = pod.clone();
         if let Err(error) = self.pods.conform(&self.served, &mut pod) {
@@ -107,6 +107,12 @@ impl Judge {
         self.pods.default(&self.served, &mut pod);
         self.pods.to_storage(&self.served, &mut pod);
         self.pods.prepare_create(&mut pod);
+        // It would have to be read for a pod that no server has looked at, and no mirror of it may be made.
+        match api::pod_references::first_of(&pod) {
+            Ok(None) => {}
+            Ok(Some(named)) => return Some(format!("static pods may not reference {named}")),
+            Err(why) => return Some(why),
+        }
         let errors = self.pods.validate(&self.served, &pod);
         let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
         (!all.is_empty()).then(|| all.join(", "))
@@ -259,6 +265,8 @@ mod tests {
             let problem = problem(&text).unwrap_or_default();
             assert!(problem.starts_with(field), "{problem}");
         }
+        let named = TEXT.replace("image: i}", "image: i, envFrom: [{configMapRef: {name: m}}]}");
+        assert_eq!(problem(&named).as_deref(), Some("static pods may not reference configmaps"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! For whom a node asks for certificates: for itself, and for the pods that it runs.
 
+use api::pod_references::is_mirror;
 use apimachinery::{Status, Value};
-use auth::pod_references::is_mirror;
 
 use super::NodeRestriction;
 use crate::certificates::common_name;

@@ -1,9 +1,9 @@
 //! For which audiences a node gets tokens of the accounts of its pods: those that a pod's volumes say, unless somebody has granted
 //! it more. Upstream: the feature `ServiceAccountNodeAudienceRestriction`.
 
+use api::pod_references::claim_of_volume;
 use apimachinery::status::GroupResource;
 use apimachinery::{Status, Value};
-use auth::pod_references::claim_of_volume;
 
 use super::{NodeRestriction, lacking};
 use crate::Attributes;

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
+use api::pod_references::{self, claim_of_volume, is_mirror};
 use apimachinery::Value;
 use apimachinery::obj::Obj;
 use compact_str::CompactString;
@@ -14,7 +15,6 @@ use tokio::time::Instant;
 use crate::Objects;
 use crate::metrics::{GraphAction, Metrics};
 use crate::objects::{Change, Changes, Feed, Key, key_of};
-use crate::pod_references::{self, claim_of_volume, is_mirror};
 
 const CLAIMS: &str = "persistentvolumeclaims";
 /// The sources of persistent volumes whose `secretRef` is of the claim's namespace where it says none.

@@ -1,5 +1,6 @@
-//! What a pod names in its namespace: those who may not make a pod that names something and those who may read what a pod names
-//! have to mean the same by it. Upstream: `VisitPodSecretNames` and its kin (`pkg/api/pod`, `pkg/api/v1/pod`).
+//! What a pod names in its namespace: those who may not make a pod that names something, those who may read what a pod names and
+//! those who run it have to mean the same by it. Upstream: `VisitPodSecretNames`, `HasAPIObjectReference` and their kin
+//! (`pkg/api/pod`, `pkg/api/v1/pod`).
 
 use apimachinery::Value;
 
@@ -11,6 +12,51 @@ const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContain
 /// The volumes that name a secret in `secretRef`.
 const SECRET_REFS: [&str; 7] =
     ["cephfs", "cinder", "flexVolume", "rbd", "scaleIO", "iscsi", "storageos"];
+
+/// Volumes that name nothing but perhaps a secret, which is looked for before.
+const HARMLESS: [&str; 23] = [
+    "awsElasticBlockStore",
+    "azureDisk",
+    "cephfs",
+    "cinder",
+    "downwardAPI",
+    "emptyDir",
+    "fc",
+    "flexVolume",
+    "flocker",
+    "gcePersistentDisk",
+    "gitRepo",
+    "hostPath",
+    "image",
+    "iscsi",
+    "nfs",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "projected",
+    "quobyte",
+    "rbd",
+    "scaleIO",
+    "storageos",
+    "vsphereVolume",
+];
+/// Volumes that name something, in upstream's words.
+const VOLUMES: [(&str, &str); 7] = [
+    ("configMap", "configmaps (via configmap volumes)"),
+    ("secret", "secrets (via secret volumes)"),
+    ("csi", "csidrivers (via CSI volumes)"),
+    ("glusterfs", "endpoints (via glusterFS volumes)"),
+    ("persistentVolumeClaim", "persistentvolumeclaims"),
+    ("ephemeral", "persistentvolumeclaims (via ephemeral volumes)"),
+    ("azureFile", "secrets (via azureFile volumes)"),
+];
+/// The same of sources of projected volumes.
+const SOURCES: [(&str, &str); 5] = [
+    ("configMap", "configmaps (via projected volumes)"),
+    ("secret", "secrets (via projected volumes)"),
+    ("serviceAccountToken", "serviceaccounts (via projected volumes)"),
+    ("clusterTrustBundle", "clustertrustbundles"),
+    ("podCertificate", "podcertificates"),
+];
 
 /// Whether a pod is the shadow of one that only its node knows.
 #[must_use]
@@ -94,6 +140,55 @@ pub fn resource_claims(pod: &Value) -> Vec<&str> {
     names.push(pod.str_at(&["status", "extendedResourceClaimStatus", "resourceClaimName"]));
     names.retain(|name| !name.is_empty());
     names
+}
+
+/// The plural of the first resource that a pod names.
+///
+/// # Errors
+/// Where a volume is of a kind that is not known.
+pub fn first_of(pod: &Value) -> Result<Option<&'static str>, String> {
+    if !pod.str_at(&["spec", "serviceAccountName"]).is_empty() {
+        return Ok(Some("serviceaccounts"));
+    }
+    if !secrets(pod).is_empty() {
+        return Ok(Some("secrets"));
+    }
+    if !config_maps(pod).is_empty() {
+        return Ok(Some("configmaps"));
+    }
+    if !pod.items_at(&["spec", "resourceClaims"]).is_empty() {
+        return Ok(Some("resourceclaims"));
+    }
+    for volume in pod.items_at(&["spec", "volumes"]) {
+        if let Some(named) = of_volume(volume)? {
+            return Ok(Some(named));
+        }
+    }
+    Ok(None)
+}
+
+fn of_volume(volume: &Value) -> Result<Option<&'static str>, String> {
+    let named = VOLUMES.iter().find(|(member, _)| has(volume, member));
+    if let Some((_, named)) = named {
+        return Ok(Some(named));
+    }
+    let name = volume.str_at(&["name"]);
+    let mut sources = volume.as_object().into_iter().flat_map(|it| it.keys());
+    if sources.any(|it| it != "name" && has(volume, it) && !HARMLESS.contains(&it)) {
+        return Err(format!("unknown volume type for volume  {name:?}"));
+    }
+    for source in volume.items_at(&["projected", "sources"]) {
+        match SOURCES.iter().find(|(member, _)| has(source, member)) {
+            Some((_, named)) => return Ok(Some(named)),
+            None if has(source, "downwardAPI") => {}
+            None => return Err(format!("unknown source for projected volume {name:?}")),
+        }
+    }
+    Ok(None)
+}
+
+fn has(value: &Value, member: &str) -> bool {
+    value.get(member).is_some_and(|it| !it.is_null())
 }
 
 fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
