@@ -1,6 +1,6 @@
 //! The kinds of the built-in API: their Rust types (from `k8s-openapi`) and the table of facts those lack.
 //!
-//! Everything about field names, types, list types and patch keys is generated; see `cargo xtask codegen`.
+//! And what pods name, which several crates have to agree about. Everything about field names, types, list types and patch keys is generated; see `cargo xtask codegen`.
 
 #[rustfmt::skip]
 #[allow(clippy::all, clippy::pedantic, reason = "generated")]
