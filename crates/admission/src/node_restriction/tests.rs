@@ -479,7 +479,8 @@ async fn a_token_is_for_those_whom_somebody_has_granted() {
     for (resource, text) in [
         (
             "roles",
-            r#"{"metadata":{"name":"a","namespace":"ns"},"rules":[{"verbs":["request-serviceaccounts-token-audience"],"apiGroups":[""],"resources":["granted"],"resourceNames":["robot"]}]}"#,
+            r#"{"metadata":{"name":"a","namespace":"ns"},"rules":[{"verbs":["request-serviceaccounts-token-audience"],"apiGroups":[""],"resources":["granted"],"resourceNames":["robot"]},
+                {"verbs":["request-serviceaccounts-token-audience"],"apiGroups":[""],"resources":["*"],"resourceNames":["free"]}]}"#,
         ),
         (
             "rolebindings",
@@ -488,14 +489,21 @@ async fn a_token_is_for_those_whom_somebody_has_granted() {
     ] {
         put(&objects, auth::rbac::GROUP, resource, parse(text));
     }
+    let bare =
+        r#"{"metadata":{"name":"bare","namespace":"ns","uid":"b"},"spec":{"nodeName":"n1"}}"#;
+    put(&objects, "", "pods", parse(bare));
     let rbac: Arc<dyn Authorizer> = Arc::new(auth::rbac::Rbac::new(&objects));
     let write = (Operation::Create, "serviceaccounts/token");
     for (account, audience, expected) in [
         ("robot", "granted", String::new()),
         ("robot", "other", not_found("other")),
+        ("robot", "", not_found("")),
         ("default", "granted", not_found("granted")),
+        ("free", "other", String::new()),
+        ("free", "", String::new()),
     ] {
-        let mut request = token(("mine", "u"), &[audience]);
+        // This pod has no volume that says an audience.
+        let mut request = token(("bare", "b"), &[audience]);
         request.set_at(&["metadata", "name"], account);
         let told = tell_of(&objects, Arc::clone(&rbac), write, (request, None)).await;
         assert_eq!(told, expected, "{account} {audience}");
