@@ -193,7 +193,7 @@ pub struct Declaration {
 }
 
 /// How often upstream checks the metadata of a changed object, besides twice for every kind. Clients see what is wrong
-/// as often.
+/// as often. (What the kinds' `ValidateUpdate` call.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetadataChecks {
     /// Not again.
@@ -204,6 +204,8 @@ pub enum MetadataChecks {
     New,
     /// As a change and as a new object.
     Both,
+    /// As a new object, two times, and all else of it too.
+    NewTwice,
 }
 
 /// What a name is checked for.
@@ -494,8 +496,16 @@ impl AnyResource for BuiltIn {
             if matches!(again, MetadataChecks::Update | MetadataChecks::Both) {
                 metadata::validate_update(value, old, &mut errors);
             }
-            if matches!(again, MetadataChecks::New | MetadataChecks::Both) {
+            let anew = match again {
+                MetadataChecks::None | MetadataChecks::Update => 0,
+                MetadataChecks::New | MetadataChecks::Both => 1,
+                MetadataChecks::NewTwice => 2,
+            };
+            for _ in 0..anew {
                 metadata::validate(value, namespaced, self.declaration.name, &mut errors);
+            }
+            if again == MetadataChecks::NewTwice {
+                (self.declaration.validate)(value, &mut errors);
             }
         }
         match part {

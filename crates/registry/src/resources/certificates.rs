@@ -8,7 +8,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::certificatesigningrequest::signer_name;
 use super::{pem, pod_certificate_status};
-use crate::declaration::{Alternative, Declaration, FieldLabel, NameUse};
+use crate::declaration::{Alternative, Declaration, FieldLabel, MetadataChecks, NameUse};
 use crate::{Rules, check, metadata, rules, status};
 
 const GROUP: &str = "certificates.k8s.io";
@@ -134,6 +134,7 @@ pub(super) fn pod_certificate_request() -> Declaration {
         prepare_status: status::keep_metadata,
         validate_status: pod_certificate_status::validate,
         fields: REQUEST_FIELDS,
+        metadata_checks: MetadataChecks::Update,
         rules: Rules { has_status: true, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN
     }

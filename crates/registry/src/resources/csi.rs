@@ -30,6 +30,7 @@ pub(super) fn driver() -> Declaration {
             check::immutable(now.get(member), before.get(member), &at, errors);
             rules::immutable(now, before, "volumeLifecycleModes", &path, errors);
         },
+        metadata_checks: MetadataChecks::Update,
         row: driver_row,
         rules: Rules {
             returns_deleted: true,

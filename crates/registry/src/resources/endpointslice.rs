@@ -3,7 +3,7 @@
 use apimachinery::{FieldErrors, Path, Value, validation};
 use jiff::Timestamp;
 
-use crate::declaration::{Declaration, Generation};
+use crate::declaration::{Declaration, Generation, MetadataChecks};
 use crate::rules::{self, each};
 use crate::{Rules, check, table};
 
@@ -28,6 +28,7 @@ pub(super) fn resource() -> Declaration {
         validate_update: |it, old, errors| {
             rules::immutable(it, old, "addressType", &Path::new(""), errors);
         },
+        metadata_checks: MetadataChecks::New,
         row,
         rules: Rules { generation: Generation::SpecAndLabels, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN

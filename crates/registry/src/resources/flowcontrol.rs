@@ -246,6 +246,7 @@ pub(super) fn priority_level() -> Declaration {
         validate_status: |it, _, errors| {
             status::typed_conditions(&it["status"], &Path::new("status"), errors);
         },
+        metadata_checks: MetadataChecks::New,
         row: level_row,
         ..Declaration::SPEC_AND_STATUS
     }

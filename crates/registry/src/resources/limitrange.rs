@@ -5,7 +5,7 @@ use apimachinery::validation::{self, Problems};
 use apimachinery::{FieldErrors, Object, Path, Value};
 
 use crate::Rules;
-use crate::declaration::Declaration;
+use crate::declaration::{Declaration, MetadataChecks};
 use crate::rules::{self, each};
 
 const TYPES: &[&str] = &["Pod", "Container", "PersistentVolumeClaim"];
@@ -16,6 +16,7 @@ pub(super) fn resource() -> Declaration {
         default,
         prepare_create,
         validate,
+        metadata_checks: MetadataChecks::New,
         rules: Rules { create_on_update: true, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN
     }

@@ -4,7 +4,7 @@ use apimachinery::{FieldErrors, Path, Value, time};
 use jiff::Timestamp;
 
 use super::printing;
-use crate::declaration::Declaration;
+use crate::declaration::{Declaration, MetadataChecks};
 use crate::pod_spec::persistent;
 use crate::{Part, Rules, check, go, table};
 
@@ -21,6 +21,7 @@ pub(super) fn resource() -> Declaration {
         stamp,
         validate: |it, errors| persistent::spec(&it["spec"], &Path::new("spec"), errors),
         validate_update,
+        metadata_checks: MetadataChecks::NewTwice,
         row,
         rules: Rules { has_status: true, returns_deleted: true, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN

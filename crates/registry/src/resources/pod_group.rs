@@ -3,7 +3,7 @@
 use apimachinery::{Value, value};
 
 use super::pod_group_checks as checks;
-use crate::declaration::{Alternative, Declaration};
+use crate::declaration::{Alternative, Declaration, MetadataChecks};
 use crate::{Rules, metadata};
 
 const GROUP: &str = "scheduling.k8s.io";
@@ -36,6 +36,7 @@ pub(super) fn resource<const TOPOLOGY: bool>() -> Declaration {
         validate_create: |it, errors| checks::group(&it["spec"], None, errors),
         validate_update: |it, old, errors| checks::group(&it["spec"], Some(&old["spec"]), errors),
         validate_status: |it, _, errors| checks::status(it, errors),
+        metadata_checks: MetadataChecks::Update,
         rules: Rules { has_status: true, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN
     }
@@ -54,6 +55,7 @@ pub(super) fn workload<const TOPOLOGY: bool>() -> Declaration {
         validate_update: |it, old, errors| {
             checks::workload(&it["spec"], Some(&old["spec"]), errors);
         },
+        metadata_checks: MetadataChecks::Update,
         ..Declaration::PLAIN
     }
 }

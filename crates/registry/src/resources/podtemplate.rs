@@ -4,7 +4,7 @@ use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
 use super::printing;
-use crate::declaration::Declaration;
+use crate::declaration::{Declaration, MetadataChecks};
 use crate::pod_spec::{defaults, validate as checks};
 use crate::{Generation, Rules};
 
@@ -14,6 +14,7 @@ pub(super) fn resource() -> Declaration {
         warnings: |it, old| crate::pod_spec::warnings::of_workload(it, old, &["template"], false),
         default,
         validate,
+        metadata_checks: MetadataChecks::Update,
         row,
         rules: Rules {
             generation: Generation::Spec,

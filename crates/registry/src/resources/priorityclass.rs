@@ -3,7 +3,7 @@
 use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
-use crate::declaration::{Declaration, Generation};
+use crate::declaration::{Declaration, Generation, MetadataChecks};
 use crate::{Rules, check, table};
 
 /// The highest value that people may give; above it stand the two that the system has.
@@ -21,6 +21,7 @@ pub(super) fn resource() -> Declaration {
         },
         validate,
         validate_update,
+        metadata_checks: MetadataChecks::Update,
         row,
         rules: Rules { generation: Generation::Spec, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{printing, workload};
 use crate::Rules;
 use crate::check;
-use crate::declaration::{Declaration, Scale};
+use crate::declaration::{Declaration, MetadataChecks, Scale};
 use crate::pod_spec::claims;
 use crate::pod_spec::defaults;
 use crate::pod_spec::validate::template as validate_template;
@@ -22,10 +22,11 @@ pub(super) fn resource() -> Declaration {
         name: crate::metadata::label_name,
         prepare_create: |it| drop_disabled(it, None),
         prepare_update: |it, old| drop_disabled(it, Some(old)),
-        validate,
+        validate_create: |it, errors| check_spec(it, Checks::CREATE, errors),
         validate_update,
         validate_status,
         row,
+        metadata_checks: MetadataChecks::Update,
         rules: Rules { scale: Some(Scale::REPLICAS), ..Declaration::SPEC_AND_STATUS.rules },
         ..Declaration::SPEC_AND_STATUS
     }
@@ -64,7 +65,22 @@ fn drop_disabled(value: &mut Value, old: Option<&Value>) {
     }
 }
 
-fn validate(value: &Value, errors: &mut FieldErrors) {
+/// What is checked beside all else.
+#[derive(Debug, Clone, Copy)]
+struct Checks {
+    /// What may not change: the name of the service and the templates of claims.
+    fixed: bool,
+    /// The template's pods.
+    pods: bool,
+}
+
+impl Checks {
+    const CREATE: Self = Self { fixed: true, pods: true };
+    /// Of a change. Sets are older than some of the rules: what cannot be put right any more is let be.
+    const UPDATE: Self = Self { fixed: false, pods: true };
+}
+
+fn check_spec(value: &Value, checks: Checks, errors: &mut FieldErrors) {
     let empty = Value::object();
     let spec = value.get("spec").unwrap_or(&empty);
     let path = Path::new("spec");
@@ -90,20 +106,22 @@ fn validate(value: &Value, errors: &mut FieldErrors) {
     if let Some(ordinals) = spec.get("ordinals") {
         check::non_negative(ordinals, &["start"], &path.child("ordinals"), errors);
     }
-    let list = path.child("volumeClaimTemplates");
-    for (index, claim) in spec.items_at(&["volumeClaimTemplates"]).iter().enumerate() {
-        let at = list.index(index);
-        claims::spec(claim.get("spec").unwrap_or(&empty), &at.child("spec"), errors);
+    if checks.fixed {
+        let list = path.child("volumeClaimTemplates");
+        for (index, claim) in spec.items_at(&["volumeClaimTemplates"]).iter().enumerate() {
+            let at = list.index(index);
+            claims::spec(claim.get("spec").unwrap_or(&empty), &at.child("spec"), errors);
+        }
+        let label = apimachinery::validation::dns1123_label;
+        check::optional_name(spec, "serviceName", label, &path, errors);
     }
-    let label = apimachinery::validation::dns1123_label;
-    check::optional_name(spec, "serviceName", label, &path, errors);
     workload::selector(spec, "statefulset", &path, errors);
-    template(spec, &path, errors);
+    template(spec, checks, &path, errors);
     check::non_negative(spec, &["revisionHistoryLimit"], &path, errors);
 }
 
 /// Checks the template as its pods will be: with the volumes of their claims.
-fn template(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+fn template(spec: &Value, checks: Checks, path: &Path<'_>, errors: &mut FieldErrors) {
     let empty = Value::object();
     let mut template = spec.get("template").unwrap_or(&empty).clone();
     let at = path.child("template");
@@ -118,9 +136,11 @@ fn template(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             // Upstream checks the labels of these templates once more than those of others.
             let labels = template.at(&["metadata", "labels"]);
             check::label_map(labels, &at.child("labels"), errors);
-            let claims = spec.items_at(&["volumeClaimTemplates"]);
-            add_claims(&mut template, claims);
-            validate_template(&template, &at, errors);
+            if checks.pods {
+                let claims = spec.items_at(&["volumeClaimTemplates"]);
+                add_claims(&mut template, claims);
+                validate_template(&template, &at, errors);
+            }
         }
     }
     workload::lasting_pods(&template, "StatefulSet", &at, errors);
@@ -192,6 +212,10 @@ const CHANGEABLE: [&str; 7] = [
 ];
 
 fn validate_update(value: &Value, old: &Value, errors: &mut FieldErrors) {
+    let mut wrong_before = FieldErrors::new();
+    check_spec(old, Checks::UPDATE, &mut wrong_before);
+    let pods = wrong_before.is_empty();
+    check_spec(value, Checks { pods, ..Checks::UPDATE }, errors);
     let rest = |it: &Value| {
         let mut spec = it.get("spec").cloned().unwrap_or_default();
         for member in CHANGEABLE {

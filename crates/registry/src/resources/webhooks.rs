@@ -2,7 +2,7 @@
 
 use apimachinery::{FieldErrors, Object, Path, Value, validation};
 
-use crate::declaration::{Declaration, Generation};
+use crate::declaration::{Declaration, Generation, MetadataChecks};
 use crate::rules::{self, each};
 use crate::{Rules, check, expressions, table};
 
@@ -26,6 +26,7 @@ const COMMON: Declaration = Declaration {
         let count = i64::try_from(it.items_at(&["webhooks"]).len()).unwrap_or_default();
         vec![it.str_at(&["metadata", "name"]).into(), count.into(), table::created(it, now)]
     },
+    metadata_checks: MetadataChecks::New,
     rules: Rules {
         generation: Generation::Spec,
         unconditional_update: false,

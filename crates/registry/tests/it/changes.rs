@@ -76,3 +76,62 @@ fn a_service_keeps_what_it_was_given() {
     assert!(turned.items_at(&["spec", "ports"])[0].get("nodePort").is_none());
     assert_eq!(words(&resource.validate_update(Part::Main, &turned, &old)), "");
 }
+
+/// How often upstream says of a changed object that a label is wrong and that a finalizer comes too late: more than once,
+/// where the kind's own checks look at the metadata again.
+#[test]
+fn metadata_is_checked_as_often_as_upstream_checks_it() {
+    let rows = [
+        ("PodDisruptionBudget policy/v1", 2, 1),
+        ("LimitRange v1", 3, 1),
+        ("EndpointSlice discovery.k8s.io/v1", 3, 1),
+        ("PriorityLevelConfiguration flowcontrol.apiserver.k8s.io/v1", 3, 1),
+        ("ValidatingWebhookConfiguration admissionregistration.k8s.io/v1", 3, 1),
+        ("MutatingWebhookConfiguration admissionregistration.k8s.io/v1", 3, 1),
+        ("PodTemplate v1", 3, 2),
+        ("StatefulSet apps/v1", 3, 2),
+        ("CSIDriver storage.k8s.io/v1", 3, 2),
+        ("PriorityClass scheduling.k8s.io/v1", 3, 2),
+        ("PersistentVolume v1", 4, 1),
+        ("Role rbac.authorization.k8s.io/v1", 4, 2),
+    ];
+    for (kind, labels, finalizers) in rows {
+        let (kind, version) = kind.split_once(' ').unwrap();
+        let (resource, _, mut old) =
+            prepared(&format!(r#"{{"kind":"{kind}","apiVersion":"{version}"}}"#));
+        old.set_at(&["metadata", "deletionTimestamp"], "2026-01-01T00:00:00Z");
+        let mut value = old.clone();
+        value.set_at(&["metadata", "labels"], json::parse(br#"{"a":"x y"}"#).unwrap());
+        value.set_at(&["metadata", "finalizers"], json::parse(br#"["x.example/f"]"#).unwrap());
+        let errors = words(&resource.validate_update(Part::Main, &value, &old));
+        let told = |field: &str| errors.lines().filter(|it| it.starts_with(field)).count();
+        let counted = (told("metadata.labels:"), told("metadata.finalizers:"));
+        assert_eq!(counted, (labels, finalizers), "of {kind}: {errors}");
+    }
+}
+
+#[test]
+fn a_stateful_set_may_keep_what_it_cannot_change() {
+    let set = |name: &str, container: &str| {
+        format!(
+            r#"{{"kind":"StatefulSet","apiVersion":"apps/v1","spec":{{"serviceName":"{name}","selector":{{"matchLabels":{{"a":"b"}}}},"template":{{"metadata":{{"labels":{{"a":"b"}}}},"spec":{{"containers":[{{"name":"{container}","image":"i"}}]}}}}}}}}"#
+        )
+    };
+    check(&set("Not Valid!", "c"), &["spec", "replicas"], "3", &[]);
+    // The template of one that was wrong is let be, labels excepted; of one that was right it is not.
+    check(&set("s", "Not Valid!"), &["spec", "replicas"], "3", &[]);
+    check(
+        &set("s", "c"),
+        &["spec", "template", "spec", "containers"],
+        "[]",
+        &["spec.template.spec.containers: Required value"],
+    );
+    check(
+        &set("s", "c"),
+        &["spec", "serviceName"],
+        "\"Not Valid!\"",
+        &[
+            "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden",
+        ],
+    );
+}
