@@ -244,14 +244,14 @@ async fn handle_resource(
         exchange.unrouted = true;
         without_protobuf(exchange)?;
     }
-    warn_of_deprecation(server, exchange, &target);
     if exchange.info.subresource == WHY
         && let Some(explanations) = &server.explanations
     {
         return explain::answer(server, exchange, explanations, &target).await;
     }
+    check_verb(&exchange.info, &exchange.parts.method, &target)?;
+    warn_of_deprecation(server, exchange, &target);
     let info = &exchange.info;
-    check_verb(info, &exchange.parts.method, &target)?;
     check_place(info, &target)?;
     check_slashes(info, &target)?;
     if connect::is_stream(facts.resource, &info.subresource) {

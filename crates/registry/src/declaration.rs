@@ -252,6 +252,7 @@ impl Declaration {
             ttl_seconds: 0,
             has_status: false,
             orphans: false,
+            orphan_warning: "",
             returns_deleted: false,
         },
     };

@@ -192,6 +192,8 @@ pub struct Rules {
     pub has_status: bool,
     /// Whether what it owns stays when it is deleted and nobody says otherwise.
     pub orphans: bool,
+    /// What is said of that to who does not say either; empty where nothing is.
+    pub orphan_warning: &'static str,
     /// Whether a delete answers with the object instead of a status.
     pub returns_deleted: bool,
 }

@@ -49,6 +49,7 @@ pub(crate) async fn delete(
 ) -> Result<Response<Body>, Status> {
     let body = exchange.read(body).await?;
     let options = DeleteOptions::of(exchange, &body)?;
+    options.warn(exchange, target);
     let form = negotiate(exchange)?;
     let name = exchange.info.name.clone();
     let deleted = remove(server, &Asking::new(exchange), target, &name, &options).await?;
@@ -142,6 +143,14 @@ impl DeleteOptions {
 }
 
 impl DeleteOptions {
+    /// Warns who does not say what becomes of an object's dependents, where they stay.
+    pub(super) fn warn(&self, exchange: &mut Exchange, target: &Target) {
+        let warning = target.resource().rules().orphan_warning;
+        if !warning.is_empty() && self.propagation.is_none() && self.orphan_dependents.is_none() {
+            exchange.warnings.push(warning.into());
+        }
+    }
+
     /// The options as who judges the delete of an object sees them: with the grace period that it gets.
     fn as_reviewed(&self, target: &Target, value: &Value) -> Value {
         let given = self.grace_period_seconds.map(|it| if it < 0 { 1 } else { it });

@@ -33,6 +33,7 @@ pub(crate) async fn delete_collection(
     let selection = Selection::of(&exchange.query, target)?;
     let body = exchange.read(body).await?;
     let options = DeleteOptions::of(exchange, &body)?;
+    options.warn(exchange, target);
     let form = negotiate(exchange)?;
     let mut page = list::page(server, target, &wanted, &selection).await?;
     list::charge(exchange, target, form, &page.objects)?;

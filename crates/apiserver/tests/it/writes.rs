@@ -195,3 +195,29 @@ async fn events_are_deleted_as_a_collection_unless_somebody_minds() {
     let left = cluster.done(&format!("GET {path}"), None).await;
     assert!(names(&left).contains(&"a".to_owned()), "{left:?}");
 }
+
+/// Who deletes jobs without a word about their pods is told that those stay, and of nothing that is no route.
+#[tokio::test]
+async fn deletes_and_old_kinds_warn_where_they_are_done() {
+    let cluster = Cluster::start().await;
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let containers = value!([{"name": "c", "image": "i"}]);
+    let template = value!({"spec": {"restartPolicy": "Never", "containers": (containers)}});
+    let job = value!({"metadata": {"name": "a"}, "spec": {"template": (template)}});
+    cluster.done(&format!("POST {jobs}"), Some(&job)).await;
+    let warnings = async |request: &str, body: Option<Value>| {
+        let answer = cluster.respond(&admin(), request, body.as_ref()).await;
+        answer.headers().get_all("warning").iter().count()
+    };
+    let (one, all) = (format!("DELETE {jobs}/a?dryRun=All"), format!("DELETE {jobs}?dryRun=All"));
+    let options = |name: &str, value: Value| Some(value!({"dryRun": ["All"], name: value}));
+    assert_eq!(warnings(&one, None).await, 1);
+    assert_eq!(warnings(&all, None).await, 1);
+    assert_eq!(warnings(&format!("{one}&propagationPolicy=Background"), None).await, 0);
+    assert_eq!(warnings(&one, options("propagationPolicy", "Background".into())).await, 0);
+    assert_eq!(warnings(&one, options("orphanDependents", false.into())).await, 0);
+
+    let endpoints = "GET /api/v1/namespaces/default/endpoints";
+    assert_eq!(warnings(endpoints, None).await, 1);
+    assert_eq!(warnings(&format!("{endpoints}/a/status"), None).await, 0);
+}

@@ -25,7 +25,11 @@ pub(super) fn resource() -> Declaration {
         validate_status: job_status::validate,
         fields: FIELDS,
         row,
-        rules: Rules { orphans: true, ..Declaration::SPEC_AND_STATUS.rules },
+        rules: Rules {
+            orphans: true,
+            orphan_warning: "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning",
+            ..Declaration::SPEC_AND_STATUS.rules
+        },
         ..Declaration::SPEC_AND_STATUS
     }
 }
