@@ -1,4 +1,4 @@
-//! YAML text to [`Value`], with the meaning that Go's YAML gives it: YAML 1.1 booleans and octals, merge keys,
+//! YAML text to [`Value`] and back, with the meaning that Go's YAML gives it: YAML 1.1 booleans and octals, merge keys,
 //! keys of any scalar type made text.
 //!
 //! Only the first document is read, as upstream does. Repeated keys are reported, the last one wins. Aliases may
@@ -6,6 +6,7 @@
 
 mod error;
 mod scalar;
+mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +14,7 @@ use compact_str::CompactString;
 use granit_parser::{Event, Options, Parser, Span};
 
 pub use error::YamlError;
+pub use write::to_string;
 
 use crate::json;
 use crate::value::{Object, Value};

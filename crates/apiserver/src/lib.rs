@@ -71,7 +71,6 @@ mod target;
 pub mod tended;
 pub mod traces;
 mod unbuilt;
-mod yaml;
 mod zpages;
 
 use std::sync::Arc;

@@ -60,7 +60,7 @@ pub(crate) fn plain(form: Form, code: u16, content: &Value) -> Response<Body> {
             text.push(b'\n');
             bytes(code, "application/json", text)
         }
-        Encoding::Yaml => bytes(code, "application/yaml", crate::yaml::to_string(content)),
+        Encoding::Yaml => bytes(code, "application/yaml", apimachinery::yaml::to_string(content)),
         Encoding::Protobuf => match crate::proto::encode(content) {
             Some(message) => bytes(code, crate::proto::MEDIA_TYPE, message),
             None => plain(Form { encoding: Encoding::Json, ..form }, code, content),

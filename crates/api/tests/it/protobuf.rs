@@ -1,6 +1,6 @@
-//! Kinds with every field set: what upstream wrote in protobuf and in JSON is the same object here.
+//! Kinds with every field set: what upstream wrote in protobuf, JSON and YAML is the same object here.
 
-use apimachinery::{Value, conform, json, protobuf};
+use apimachinery::{Value, conform, json, protobuf, yaml};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/reference/api-golden");
 /// How many kinds there have to be, so that the test cannot pass by finding none.
@@ -107,6 +107,16 @@ fn protobuf_and_json_say_the_same() {
     }
     assert!(all.is_empty() || seen >= KINDS_MIN, "only {seen} kinds");
     assert!(wrong.is_empty(), "{} of {seen}:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn yaml_is_written_as_upstream_writes_it() {
+    for it in golden() {
+        let wanted = std::fs::read_to_string(format!("{GOLDEN}/{}.yaml", it.name)).unwrap();
+        let written = yaml::to_string(&it.json);
+        let different = written.lines().zip(wanted.lines()).find(|(a, b)| a != b);
+        assert!(written == wanted, "{}: {different:?}", it.name);
+    }
 }
 
 #[test]

@@ -43,6 +43,74 @@ fn tagged(text: &str, tag: Option<&str>, line: usize) -> Result<Value, YamlError
     }
 }
 
+/// Whether Go takes text for text where it has no quotes. Times are no text to it either, nor numbers to the base 60.
+pub(super) fn means_text(text: &str) -> bool {
+    let is_text = text != "<<" && matches!(plain(text), Ok(Value::String(_)));
+    is_text && !is_base_60(text) && !is_time(text)
+}
+
+/// `[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?`
+fn is_base_60(text: &str) -> bool {
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || b == b'_');
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let Some((first, rest)) = whole.split_once(':') else { return false };
+    let sixtieth = |part: &str| match part.as_bytes() {
+        [digit] => digit.is_ascii_digit(),
+        [ten, digit] => (b'0'..=b'5').contains(ten) && digit.is_ascii_digit(),
+        _ => false,
+    };
+    first.starts_with(|c: char| c.is_ascii_digit())
+        && digits(first)
+        && digits(fraction)
+        && rest.split(':').all(sixtieth)
+}
+
+/// A date, or a date and a time of day with a zone after `T` or without one after a blank.
+fn is_time(text: &str) -> bool {
+    let (date, time) = match text.find(['T', 't', ' ']) {
+        Some(at) => (&text[..at], Some((text.as_bytes()[at], &text[at + 1..]))),
+        None => (text, None),
+    };
+    let short =
+        |text: &str| matches!(text.len(), 1 | 2) && text.bytes().all(|b| b.is_ascii_digit());
+    let within = |text: &str, most: u8| short(text) && text.parse().is_ok_and(|it: u8| it <= most);
+    let mut parts = date.splitn(3, '-');
+    let (year, month, day) = (parts.next(), parts.next(), parts.next());
+    let (Some(year), Some(month), Some(day)) = (year, month, day) else { return false };
+    if year.len() != 4 || !short(month) || !short(day) {
+        return false;
+    }
+    let number = |text: &str| text.parse().unwrap_or_default();
+    let Ok(year) = year.parse() else { return false };
+    if jiff::civil::Date::new(year, number(month), number(day)).is_err() {
+        return false;
+    }
+    let clock = |text: &str| {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let parts: Vec<&str> = whole.split(':').collect();
+        let [hour, minute, second] = parts[..] else { return false };
+        within(hour, 23)
+            && within(minute, 59)
+            && within(second, 59)
+            && !fraction.is_empty()
+            && fraction.bytes().all(|b| b.is_ascii_digit())
+    };
+    match time {
+        None => true,
+        Some((b' ', time)) => clock(time),
+        Some((_, time)) => {
+            let Some(zone) = time.find(['Z', '+', '-']) else { return false };
+            let (time, zone) = time.split_at(zone);
+            let hours = zone.get(1..).and_then(|it| it.split_once(':'));
+            let offset = hours.is_some_and(|(hours, minutes)| {
+                hours.len() == 2 && minutes.len() == 2 && within(hours, 24) && within(minutes, 60)
+            });
+            clock(time) && (zone == "Z" || (!zone.starts_with('Z') && offset))
+        }
+    }
+}
+
 /// The value of an unquoted scalar.
 fn plain(text: &str) -> Result<Value, YamlError> {
     Ok(match text {

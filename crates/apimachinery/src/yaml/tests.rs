@@ -136,3 +136,69 @@ fn aliases_and_depth_have_limits() {
     let many = format!("{anchors}{text}{}", "]".repeat(100));
     assert_eq!(parse(many.as_bytes()).err(), Some(YamlError::Aliases));
 }
+
+/// Checks what a JSON value is as text; it has to be read as the same value.
+fn check_written(json: &str, expected: &str) {
+    let value = crate::json::parse(json.as_bytes()).unwrap();
+    let text = to_string(&value);
+    assert_eq!(text, expected, "of {json}");
+    assert_eq!(parse(text.as_bytes()), Ok(value), "from {text}");
+}
+
+#[test]
+fn values_are_written_as_go_writes_them() {
+    for (json, expected) in [
+        (
+            r#"{"b":1,"a":[{"x":null,"y":true},{}],"c":{}}"#,
+            "a:\n- x: null\n  \"y\": true\n- {}\nb: 1\nc: {}\n",
+        ),
+        (r#"[["a","b"],[]]"#, "- - a\n  - b\n- []\n"),
+        (
+            r#"{"f:metadata":{".":{},"f:labels":{"k:{\"name\":\"c\"}":{}}}}"#,
+            "f:metadata:\n  .: {}\n  f:labels:\n    k:{\"name\":\"c\"}: {}\n",
+        ),
+        // Names: others before letters, numbers by their size.
+        (r#"{"a10":1,"a9":2,"a-b":3,"aB":4,"A":5}"#, "A: 5\na-b: 3\na9: 2\na10: 1\naB: 4\n"),
+        // What would be something else has double quotes.
+        (
+            r#"["","~","on","n","1","0x1f","1e3","1:30","2024-01-02","2024-01-02T03:04:05Z","<<",".5","true","x"]"#,
+            "- \"\"\n- \"~\"\n- \"on\"\n- \"n\"\n- \"1\"\n- \"0x1f\"\n- \"1e3\"\n- \"1:30\"\n- \"2024-01-02\"\n- \"2024-01-02T03:04:05Z\"\n- \"<<\"\n- \".5\"\n- \"true\"\n- x\n",
+        ),
+        // What cannot be plain has single ones.
+        (
+            r##"["# a","a: b","a #b","a:b","- a","-a"," a","a ","*","a'b","'a","{}","a,b","a\tb","ü","a:"]"##,
+            "- '# a'\n- 'a: b'\n- 'a #b'\n- a:b\n- '- a'\n- -a\n- ' a'\n- 'a '\n- '*'\n- a'b\n- '''a'\n- '{}'\n- a,b\n- \"a\\tb\"\n- ü\n- 'a:'\n",
+        ),
+        (
+            r#"{"a":"x\ny\n","b":"x","c":"x\ny","d":"x\n\n","e":" x\n","f":"x \ny"}"#,
+            "a: |\n  x\n  y\nb: x\nc: |-\n  x\n  y\nd: |+\n  x\n\ne: |2\n   x\nf: \"x \\ny\"\n",
+        ),
+        (
+            r#"[0.5,1e21,1234567.5,100000.5,0.00001]"#,
+            "- 0.5\n- 1e+21\n- 1.2345675e+06\n- 100000.5\n- 1e-05\n",
+        ),
+    ] {
+        check_written(json, expected);
+    }
+    let words = "word ".repeat(30);
+    check_written(
+        &format!(r#"{{"a":{{"text":"{}","quoted":"{}: x"}}}}"#, words.trim(), words.trim()),
+        &format!(
+            "a:\n  quoted: '{}\n    {}: x'\n  text: {}\n    {}\n",
+            "word ".repeat(15).trim(),
+            "word ".repeat(15).trim(),
+            "word ".repeat(15).trim(),
+            "word ".repeat(15).trim(),
+        ),
+    );
+    let key = "k".repeat(130);
+    check_written(
+        &format!(r#"{{"{key}":{{"a":1,"b":2}}}}"#),
+        &format!("? {key}\n: a: 1\n  b: 2\n"),
+    );
+    // An order in circles does no harm.
+    let names: Vec<String> = (0..40).flat_map(|it| [format!("a{it}"), format!("a{it}b")]).collect();
+    let members: Vec<String> = names.iter().map(|it| format!("{it:?}:1")).collect();
+    let value = crate::json::parse(format!("{{{}}}", members.join(",")).as_bytes()).unwrap();
+    assert_eq!(parse(to_string(&value).as_bytes()), Ok(value));
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::obj::Obj;
-use apimachinery::{Object, Status, Value, json, value};
+use apimachinery::{Object, Status, Value, json, value, yaml};
 use bytes::Bytes;
 use client::error::ApiStatus;
 use client::transport::{Objects, WantsObjects};
@@ -578,7 +578,7 @@ impl Watch {
                 out.push(b'\n');
             }
             Encoding::Yaml => {
-                out.extend_from_slice(crate::yaml::to_string(&Value::Object(frame)).as_bytes());
+                out.extend_from_slice(yaml::to_string(&Value::Object(frame)).as_bytes());
                 out.extend_from_slice(b"---\n");
             }
         }
