@@ -2,6 +2,7 @@
 //!
 //! One file a part of the spec. Knows nothing of the kinds that hold a template, nor of nodes.
 
+pub(crate) mod annotations;
 pub(crate) mod claims;
 pub(crate) mod containers;
 pub(crate) mod defaults;

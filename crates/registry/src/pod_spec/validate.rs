@@ -4,7 +4,7 @@ use apimachinery::validation;
 use apimachinery::{FieldErrors, Path, Value};
 
 use super::containers::Pod;
-use super::{resource_checks, scheduling, security, volumes};
+use super::{annotations, resource_checks, scheduling, security, volumes};
 use crate::{check, metadata};
 
 /// The most name servers of a pod.
@@ -18,10 +18,10 @@ const SEARCH_LENGTH_MAX: usize = 2048;
 pub(crate) fn template(template: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let labels = template.at(&["metadata", "labels"]);
     check::label_map(labels, &path.child("labels"), errors);
-    let annotations = template.at(&["metadata", "annotations"]).and_then(Value::as_object);
-    if let Some(map) = annotations {
+    if let Some(map) = template.at(&["metadata", "annotations"]).and_then(Value::as_object) {
         metadata::annotations(map, &path.child("annotations"), errors);
     }
+    annotations::validate(template, &path.child("annotations"), errors);
     let empty = Value::object();
     let spec = template.get("spec").unwrap_or(&empty);
     let at = path.child("spec");

@@ -4,6 +4,7 @@
 
 use apimachinery::{Object, Value, quantity::Quantity};
 
+use super::annotations::{APP_ARMOR, SECCOMP, SECCOMP_CONTAINER};
 use super::overlaps;
 use super::scheduling::{PREFERRED, REQUIRED};
 
@@ -58,9 +59,6 @@ const OLD_VOLUMES: [(&str, &str); 9] = [
     ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
 ];
 const NO_SELECTOR: &str = "a null labelSelector results in matching no pod";
-const SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/pod";
-const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
-const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
 /// What is said of a node's label that selectors should not use any more.

@@ -5,7 +5,9 @@ use compact_str::CompactString;
 
 use super::{pod_row, pod_status, pod_update};
 use crate::declaration::{Declaration, DeletionRule, FieldLabel};
-use crate::pod_spec::{containers, defaults, label_keys, resources, validate as checks};
+use crate::pod_spec::{
+    annotations, containers, defaults, label_keys, resources, validate as checks,
+};
 use crate::{Generation, Rules};
 
 pub(super) fn resource() -> Declaration {
@@ -60,11 +62,12 @@ fn prepare_create(pod: &mut Value) {
     let class = pod.get("spec").map_or("BestEffort", resources::qos_class);
     pod.set_at(&["status"], value!({"phase": "Pending", "qosClass": class}));
     if !pod.items_at(&["spec", "schedulingGates"]).is_empty() {
+        let made = pod["metadata"]["creationTimestamp"].clone();
         let gated = value!({
             "type": "PodScheduled",
             "status": "False",
             "lastProbeTime": null,
-            "lastTransitionTime": null,
+            "lastTransitionTime": (made),
             "reason": "SchedulingGated",
             "message": "Scheduling is blocked due to non-empty scheduling gates"
         });
@@ -74,6 +77,7 @@ fn prepare_create(pod: &mut Value) {
 
 /// Everything wrong with a pod, new or changed.
 pub(super) fn validate(pod: &Value, errors: &mut FieldErrors) {
+    annotations::validate(pod, &Path::new("metadata").child("annotations"), errors);
     let empty = Value::object();
     let spec = pod.get("spec").unwrap_or(&empty);
     let path = Path::new("spec");
@@ -95,11 +99,11 @@ pub(super) fn validate(pod: &Value, errors: &mut FieldErrors) {
 
 /// What a new pod may not have.
 fn validate_create(pod: &Value, errors: &mut FieldErrors) {
-    pod_update::mirror(pod, errors);
     let path = Path::new("spec");
     if !pod.items_at(&["spec", "ephemeralContainers"]).is_empty() {
         errors.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
     }
+    annotations::match_fields(pod, errors);
 }
 
 /// A pod without service account has no token to show.

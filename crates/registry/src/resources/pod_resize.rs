@@ -3,7 +3,7 @@
 use apimachinery::{FieldErrors, Path, Value};
 
 use super::pod;
-use super::pod_update::MIRROR;
+use crate::pod_spec::annotations::MIRROR;
 use crate::pod_spec::resources;
 use crate::status::{self, copy};
 

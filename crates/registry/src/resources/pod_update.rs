@@ -3,13 +3,10 @@
 use apimachinery::{FieldErrors, Path, Value};
 
 use super::{pod, pod_resize};
+use crate::pod_spec::annotations::{self, APP_ARMOR, MIRROR};
 use crate::pod_spec::scheduling::{self, REQUIRED};
 use crate::status::{self, copy};
 use crate::{check, go};
-
-/// Marks the pod that stands for a static one.
-pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
-const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 const UPDATES: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n";
 
@@ -185,7 +182,7 @@ pub(super) fn annotations(pod: &Value, old: &Value, errors: &mut FieldErrors) {
     for it in now.iter().filter(|it| find(&before, it.key).is_none()) {
         errors.forbidden(&path.key(it.key), &format!("may not add {}", it.what));
     }
-    mirror(pod, errors);
+    annotations::validate(pod, &path, errors);
 }
 
 /// An annotation that only who makes a pod may set.
@@ -207,19 +204,6 @@ fn guarded(pod: &Value) -> Vec<Guarded<'_>> {
         Some(Guarded { key, value, what })
     })
     .collect()
-}
-
-/// A pod that stands for a static one is on a node.
-pub(super) fn mirror(pod: &Value, errors: &mut FieldErrors) {
-    let mirror = pod.at(&["metadata", "annotations", MIRROR]).and_then(Value::as_str);
-    if let Some(mirror) = mirror
-        && pod.str_at(&["spec", "nodeName"]).is_empty()
-    {
-        let metadata = Path::new("metadata");
-        let path = metadata.child("annotations");
-        let detail = "must set spec.nodeName if mirror pod annotation is set";
-        errors.invalid_text(&path.key(MIRROR), mirror, detail);
-    }
 }
 
 /// A subresource changes its own part only.

@@ -320,3 +320,54 @@ fn what_upstream_does_not_look_at() {
         ],
     );
 }
+
+#[test]
+fn annotations_of_pods() {
+    let wrong = r#"{"container.apparmor.security.beta.kubernetes.io/c":"x","container.apparmor.security.beta.kubernetes.io/z":"unconfined","container.seccomp.security.alpha.kubernetes.io/c":"localhost/../a","controller.kubernetes.io/pod-deletion-cost":"+1","seccomp.security.alpha.kubernetes.io/pod":"x"}"#;
+    let told = |at: &str| {
+        [
+            format!(
+                "{at}[controller.kubernetes.io/pod-deletion-cost]: Invalid value: \"+1\": must be a 32bit integer"
+            ),
+            format!(
+                "{at}.seccomp.security.alpha.kubernetes.io/pod: Invalid value: \"x\": must be a valid seccomp profile"
+            ),
+            format!(
+                "{at}.container.seccomp.security.alpha.kubernetes.io/c: Invalid value: \"../a\": must not contain '..'"
+            ),
+            format!(
+                "{at}[container.apparmor.security.beta.kubernetes.io/c]: Invalid value: \"x\": invalid AppArmor profile name: \"x\""
+            ),
+            format!(
+                "{at}[container.apparmor.security.beta.kubernetes.io/z]: Invalid value: \"z\": container not found"
+            ),
+        ]
+    };
+    let template = format!(
+        r#"{{"metadata":{{"labels":{{"a":"b"}},"annotations":{wrong}}},"spec":{{"containers":[{{"name":"c","image":"i"}}]}}}}"#
+    );
+    let pod = format!(r#"{{"kind":"Pod","apiVersion":"v1",{}"#, &template[1..]);
+    let expected = told("metadata.annotations");
+    check(&pod, &expected.each_ref().map(String::as_str));
+    let deployment = format!(
+        r#"{{"kind":"Deployment","apiVersion":"apps/v1","spec":{{"selector":{{"matchLabels":{{"a":"b"}}}},"template":{template}}}}}"#
+    );
+    let expected = told("spec.template.annotations");
+    check(&deployment, &expected.each_ref().map(String::as_str));
+    check(
+        r#"{"kind":"Pod","apiVersion":"v1","metadata":{"annotations":{"seccomp.security.alpha.kubernetes.io/pod":"docker/default","container.seccomp.security.alpha.kubernetes.io/c":"unconfined","container.apparmor.security.beta.kubernetes.io/c":"localhost/a","controller.kubernetes.io/pod-deletion-cost":"-10"}},"spec":{"securityContext":{"seccompProfile":{"type":"RuntimeDefault"}},"containers":[{"name":"c","image":"i","securityContext":{"seccompProfile":{"type":"Localhost","localhostProfile":"b"},"appArmorProfile":{"type":"Localhost","localhostProfile":"b"}}}]}}"#,
+        &[
+            "spec.containers[0].securityContext.seccompProfile.type: Forbidden: seccomp type in annotation and field must match",
+            "spec.containers[0].securityContext.appArmorProfile.localhostProfile: Forbidden: apparmor profile in annotation and field must match",
+        ],
+    );
+}
+
+#[test]
+fn gated_pods_say_since_when() {
+    let pod = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"creationTimestamp":"2026-01-01T00:00:00Z"},"spec":{"schedulingGates":[{"name":"g"}]}}"#;
+    let (_, _, pod) = prepared(pod);
+    let condition = &pod.items_at(&["status", "conditions"])[0];
+    assert_eq!(condition.str_at(&["lastTransitionTime"]), "2026-01-01T00:00:00Z");
+    assert_eq!(condition.str_at(&["reason"]), "SchedulingGated");
+}

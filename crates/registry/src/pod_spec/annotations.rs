@@ -1,0 +1,138 @@
+//! Annotations that say how a pod is treated. Upstream: `ValidatePodSpecificAnnotations`.
+
+use apimachinery::field::quote;
+use apimachinery::{FieldErrors, Object, Path, Value};
+
+use super::volumes::descending_path;
+
+/// Marks the pod that stands for a static one.
+pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+pub(crate) const SECCOMP: &str = "seccomp.security.alpha.kubernetes.io/pod";
+pub(crate) const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
+pub(crate) const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+const LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
+const LOCALHOST: &str = "localhost/";
+
+/// Checks the annotations of a pod, or of a template of pods, that stand at `path`.
+pub(crate) fn validate(pod: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let Some(all) = pod.at(&["metadata", "annotations"]).and_then(Value::as_object) else { return };
+    let text = |key: &str| all.get(key).and_then(Value::as_str);
+    if let Some(mirror) = text(MIRROR)
+        && pod.str_at(&["spec", "nodeName"]).is_empty()
+    {
+        let detail = "must set spec.nodeName if mirror pod annotation is set";
+        errors.invalid_text(&path.key(MIRROR), mirror, detail);
+    }
+    if let Some(cost) = text(DELETION_COST)
+        && !is_cost(cost)
+    {
+        errors.invalid_text(&path.key(DELETION_COST), cost, "must be a 32bit integer");
+    }
+    if let Some(profile) = text(SECCOMP) {
+        seccomp(profile, &path.child(SECCOMP), errors);
+    }
+    for (key, profile) in beginning(all, SECCOMP_CONTAINER) {
+        seccomp(profile, &path.child(key), errors);
+    }
+    for (key, profile) in beginning(all, APP_ARMOR) {
+        let name = &key[APP_ARMOR.len()..];
+        let mut names = LISTS.iter().flat_map(|list| pod.items_at(&["spec", list]));
+        if !names.any(|it| it.str_at(&["name"]) == name) {
+            errors.invalid_text(&path.key(key), name, "container not found");
+        }
+        if !["", "runtime/default", "unconfined"].contains(&profile)
+            && !profile.starts_with(LOCALHOST)
+        {
+            let detail = format!("invalid AppArmor profile name: {}", quote(profile));
+            errors.invalid_text(&path.key(key), profile, &detail);
+        }
+    }
+}
+
+/// The annotations whose names begin so, with their texts.
+fn beginning<'o>(all: &'o Object, start: &str) -> impl Iterator<Item = (&'o str, &'o str)> {
+    all.iter()
+        .filter(move |(key, _)| key.starts_with(start))
+        .map(|(key, value)| (key, value.as_str().unwrap_or_default()))
+}
+
+/// Whether this is a number as it is written: neither signs for positive ones nor leading zeros.
+fn is_cost(text: &str) -> bool {
+    let written =
+        text == "0" || text.starts_with(|first| first == '-' || ('1'..='9').contains(&first));
+    written && text.parse::<i32>().is_ok()
+}
+
+fn seccomp(profile: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    match profile {
+        "runtime/default" | "docker/default" | "unconfined" => {}
+        _ => match profile.strip_prefix(LOCALHOST) {
+            Some(file) => descending_path(file, path, errors),
+            None => errors.invalid_text(path, profile, "must be a valid seccomp profile"),
+        },
+    }
+}
+
+/// In a new pod, what annotations and fields say of profiles is the same.
+pub(crate) fn match_fields(pod: &Value, errors: &mut FieldErrors) {
+    let annotation = |key: &str| pod.at(&["metadata", "annotations", key]).and_then(Value::as_str);
+    let (spec, path) = (&pod["spec"], Path::new("spec"));
+    let given = |of: &'_ Value, field: &str| of.at(&["securityContext", field]).cloned();
+    if let Some(profile) = given(spec, "seccompProfile")
+        && let Some(annotation) = annotation(SECCOMP)
+    {
+        let at = path.child("securityContext");
+        matches(annotation, &profile, "seccomp", &at.child("seccompProfile"), errors);
+    }
+    each_container(spec, &path, |container, at| {
+        let key = format!("{SECCOMP_CONTAINER}{}", container.str_at(&["name"]));
+        if let Some(profile) = given(container, "seccompProfile")
+            && let Some(annotation) = annotation(&key)
+        {
+            matches(annotation, &profile, "seccomp", &at.child("seccompProfile"), errors);
+        }
+    });
+    if spec.str_at(&["os", "name"]) == "windows" {
+        return;
+    }
+    each_container(spec, &path, |container, at| {
+        let key = format!("{APP_ARMOR}{}", container.str_at(&["name"]));
+        let profile = given(container, "appArmorProfile");
+        if let Some(profile) = profile.or_else(|| given(spec, "appArmorProfile"))
+            && let Some(annotation) = annotation(&key)
+        {
+            matches(annotation, &profile, "apparmor", &at.child("appArmorProfile"), errors);
+        }
+    });
+}
+
+/// Goes through containers, with the paths of their security contexts.
+fn each_container(spec: &Value, path: &Path<'_>, mut each: impl FnMut(&Value, &Path<'_>)) {
+    for list in LISTS {
+        let at = path.child(list);
+        for (index, container) in spec.items_at(&[list]).iter().enumerate() {
+            each(container, &at.index(index).child("securityContext"));
+        }
+    }
+}
+
+fn matches(text: &str, profile: &Value, what: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    let same = match profile.str_at(&["type"]) {
+        "Unconfined" => text == "unconfined",
+        "RuntimeDefault" => {
+            text == "runtime/default" || (what == "seccomp" && text == "docker/default")
+        }
+        "Localhost" => text.starts_with(LOCALHOST),
+        _ => true,
+    };
+    if !same {
+        let detail = format!("{what} type in annotation and field must match");
+        errors.forbidden(&path.child("type"), &detail);
+    } else if profile.str_at(&["type"]) == "Localhost"
+        && text.strip_prefix(LOCALHOST) != profile["localhostProfile"].as_str()
+    {
+        let detail = format!("{what} profile in annotation and field must match");
+        errors.forbidden(&path.child("localhostProfile"), &detail);
+    }
+}
