@@ -212,10 +212,16 @@ fn of_kind(
         }
         FieldValidation::Strict | FieldValidation::Ignore => Ok(value),
         FieldValidation::Warn => {
-            exchange.warnings.extend(problems);
+            problems.iter().for_each(|problem| warn(exchange, problem));
             Ok(value)
         }
     }
+}
+
+/// Warns of what strict validation would refuse; of several repeated keys in YAML one by one.
+pub(crate) fn warn(exchange: &mut Exchange, problem: &str) {
+    let lines = problem.strip_prefix("yaml: unmarshal errors:\n").unwrap_or(problem);
+    exchange.warnings.extend(lines.lines().map(|line| line.trim().to_owned()));
 }
 
 /// A body in CBOR, which is read into its type where that is built in, and what strict validation says of unknown fields.

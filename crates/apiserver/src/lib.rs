@@ -71,6 +71,7 @@ mod target;
 pub mod tended;
 pub mod traces;
 mod unbuilt;
+mod warnings;
 mod zpages;
 
 use std::sync::Arc;

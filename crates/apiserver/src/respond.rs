@@ -20,9 +20,7 @@ use crate::negotiate::{Encoding, Form, Include, Transform};
 use crate::persist::Written;
 use crate::pretty::Indenter;
 use crate::target::Target;
-
-/// The most that warnings may take up in headers, in bytes (upstream's limit).
-const MAX_WARNING_BYTES: usize = 4 << 10;
+use crate::warnings;
 
 /// An answer with these bytes.
 pub(crate) fn bytes(
@@ -113,18 +111,7 @@ pub(crate) fn add_headers(exchange: &Exchange, headers: &mut HeaderMap) {
     for (name, uid) in exchange.flow.iter().flat_map(|it| it.headers()) {
         headers.insert(HeaderName::from_static(name), uid.clone());
     }
-    let mut total = 0;
-    for warning in &exchange.warnings {
-        let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
-        let text = format!("299 - \"{quoted}\"");
-        total += text.len();
-        if total > MAX_WARNING_BYTES {
-            break;
-        }
-        if let Ok(value) = HeaderValue::from_str(&text) {
-            headers.append(HeaderName::from_static("warning"), value);
-        }
-    }
+    warnings::add(&exchange.warnings, headers);
 }
 
 /// An object of the storage version, with its resource version, as the client asked for it.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use apimachinery::{FieldErrors, Path, Status, Value, managed_fields, value};
+use apimachinery::{FieldErrors, Path, Status, Value, managed_fields, value, yaml};
 use bytes::Bytes;
 use http::Response;
 use http::header::CONTENT_TYPE;
@@ -36,9 +36,9 @@ pub(crate) async fn apply(
     let options = WriteOptions::of(exchange, "PatchOptions")?;
     check_options(exchange)?;
     let form = negotiate(exchange)?;
-    let mut applied = parse(exchange, &body, options.field_validation)?;
-    target.resource().from_removed(&target.served, &mut applied);
-    if ["apiVersion", "kind"].iter().all(|it| applied.str_at(&[it]).is_empty()) {
+    let mut applied = Applied::of(exchange, &body)?;
+    target.resource().from_removed(&target.served, &mut applied.value);
+    if ["apiVersion", "kind"].iter().all(|it| applied.value.str_at(&[it]).is_empty()) {
         return Err(Status::bad_request("invalid object type: /, Kind="));
     }
     check_kind(target, &applied)?;
@@ -80,7 +80,7 @@ async fn new_object(
     exchange: &mut Exchange,
     target: &Target,
     options: &WriteOptions,
-    applied: &Value,
+    applied: &Applied,
 ) -> Result<Written, Status> {
     let uid = applied.str_at(&["metadata", "uid"]);
     if !uid.is_empty() {
@@ -92,7 +92,7 @@ async fn new_object(
     }
     create::may_make(server, exchange).await?;
     let merged = merge(server, exchange, target, options, applied, None)?;
-    let mut value = merged.unwrap_or_else(|| applied.clone());
+    let mut value = merged.unwrap_or_else(|| applied.value.clone());
     decode::patched(exchange, target, &mut value, options.field_validation, Patched::Applied)?;
     stays_in_its_place(target, &exchange.info.name, &mut value)?;
     create::new_object(server, exchange, target, options, value, Tracking::Done).await
@@ -110,9 +110,9 @@ pub(crate) async fn apply_scale(
     let options = WriteOptions::of(exchange, "PatchOptions")?;
     check_options(exchange)?;
     let form = negotiate(exchange)?;
-    let given = parse(exchange, &body, options.field_validation)?;
+    let mut applied = Applied::of(exchange, &body)?;
     let name = exchange.info.name.clone();
-    let applied = counted(target, &name, &scale, &given)?;
+    applied.value = counted(target, &name, &scale, &applied.value)?;
     let current = persist::current(server, target, &name).await?;
     let stored = replace(server, exchange, target, &options, &applied, current).await?;
     Ok(respond::scale(server, target, form, scale_of(&scale, &stored.into_value()?)))
@@ -156,17 +156,29 @@ fn counted(target: &Target, name: &str, scale: &Scale, given: &Value) -> Result<
 /// What is stored merged with what is applied; `None` where that changes nothing.
 fn merge(
     server: &Server,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     target: &Target,
     options: &WriteOptions,
-    applied: &Value,
+    applied: &Applied,
     live: Option<&Value>,
 ) -> Result<Option<Value>, Status> {
     let now = apimachinery::time::format_time(server.clock.now());
     let version = target.served.facts.api_version();
     let write = tracked_write(target, &exchange.info.subresource, options, &version, &now);
     let force = exchange.query.flag("force");
-    managed_fields::apply(&write, live, applied, force).map_err(Status::from)
+    let merged = managed_fields::apply(&write, live, &applied.value, force)?;
+    // Upstream looks for repeated keys last, so that a conflict is told first.
+    if let Some(problem) = &applied.repeated {
+        match options.field_validation {
+            FieldValidation::Strict => {
+                let cause = "error strict decoding YAML: error converting YAML to JSON";
+                return Err(Status::bad_request(format!("{cause}: {problem}")));
+            }
+            FieldValidation::Warn => decode::warn(exchange, problem),
+            FieldValidation::Ignore => {}
+        }
+    }
+    Ok(merged)
 }
 
 /// Writes an object that exists, merged with what is applied.
@@ -175,7 +187,7 @@ async fn replace(
     exchange: &mut Exchange,
     target: &Target,
     options: &WriteOptions,
-    applied: &Value,
+    applied: &Applied,
     current: Current,
 ) -> Result<Written, Status> {
     let (name, subresource) = (exchange.info.name.clone(), exchange.info.subresource.clone());
@@ -225,44 +237,40 @@ fn check_options(exchange: &Exchange) -> Result<(), Status> {
     refuse("PatchOptions", &errors)
 }
 
-fn parse(
-    exchange: &mut Exchange,
-    body: &Bytes,
-    validation: FieldValidation,
-) -> Result<Value, Status> {
-    if exchange.header(CONTENT_TYPE).starts_with(crate::cbor::APPLY_MEDIA_TYPE) {
-        return parse_cbor(exchange, body);
-    }
-    let parsed = apimachinery::yaml::parse_reporting(body);
-    let (value, repeated) = parsed.map_err(|error| {
-        Status::bad_request(format!("error decoding YAML: error converting YAML to JSON: {error}"))
-    })?;
-    if let Some(problem) = apimachinery::yaml::strict_error(&repeated) {
-        match validation {
-            FieldValidation::Strict => {
-                return Err(Status::bad_request(format!("error decoding YAML: {problem}")));
-            }
-            FieldValidation::Warn => exchange.warnings.push(problem),
-            FieldValidation::Ignore => {}
+/// What is applied.
+struct Applied {
+    value: Value,
+    /// What strict validation says of keys that occur twice.
+    repeated: Option<String>,
+}
+
+impl Applied {
+    fn of(exchange: &Exchange, body: &Bytes) -> Result<Self, Status> {
+        let (value, repeated) =
+            if exchange.header(CONTENT_TYPE).starts_with(crate::cbor::APPLY_MEDIA_TYPE) {
+                (parse_cbor(body)?, None)
+            } else {
+                let (value, repeated) = yaml::parse_reporting(body).map_err(|error| {
+                    let cause = "error decoding YAML: error converting YAML to JSON";
+                    Status::bad_request(format!("{cause}: {error}"))
+                })?;
+                (value, yaml::strict_error(&repeated))
+            };
+        if let Some(audited) = &exchange.audit {
+            audited.patch(&value);
         }
+        let value = if value.is_null() { Value::object() } else { value };
+        Ok(Self { value, repeated })
     }
-    if let Some(audited) = &exchange.audit {
-        audited.patch(&value);
-    }
-    Ok(if value.is_null() { Value::object() } else { value })
 }
 
 /// The same in CBOR, which knows no repeated members. Upstream calls what is wrong YAML here too.
-fn parse_cbor(exchange: &Exchange, body: &Bytes) -> Result<Value, Status> {
+fn parse_cbor(body: &Bytes) -> Result<Value, Status> {
     let bad =
         |why: &dyn std::fmt::Display| Status::bad_request(format!("error decoding YAML: {why}"));
     let value = crate::cbor::decode(body, None).map_err(|error| bad(&error))?;
     match &value {
-        Value::Null | Value::Object(_) => {}
-        other => return Err(bad(&crate::cbor::no_map(body, other))),
+        Value::Null | Value::Object(_) => Ok(value),
+        other => Err(bad(&crate::cbor::no_map(body, other))),
     }
-    if let Some(audited) = &exchange.audit {
-        audited.patch(&value);
-    }
-    Ok(if value.is_null() { Value::object() } else { value })
 }

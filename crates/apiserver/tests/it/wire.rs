@@ -351,3 +351,29 @@ async fn lists_are_packed_for_who_accepts_it_and_broken_into_lines_for_people() 
     let made = send(&cluster, &MAPS.replace("GET", "POST"), &headers, made).await;
     assert_eq!((made.code, made.header("content-encoding")), (201, ""));
 }
+
+/// Upstream looks for repeated keys once the apply has been merged, and says each in a warning of its own.
+#[tokio::test]
+async fn repeated_keys_of_an_apply_are_told_after_its_conflicts() {
+    let cluster = cluster().await;
+    let path = "/api/v1/namespaces/ns/configmaps";
+    let map = value!({"metadata": {"name": "a"}, "data": {"k": "v"}});
+    cluster.done(&format!("POST {path}?fieldManager=me"), Some(&map)).await;
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    let apply = async |query: &str| {
+        let body = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: a, k: b}\n";
+        let request = format!("PATCH {path}/a?fieldManager=other&dryRun=All{query}");
+        let answer = send(&cluster, &request, &headers, body.into()).await;
+        let warning = answer.headers.get("warning").cloned();
+        let message = json::parse(&answer.bytes()).unwrap().str_at(&["message"]).to_owned();
+        (warning.map(|it| it.to_str().unwrap().to_owned()), message)
+    };
+    let conflict = "Apply failed with 1 conflict: conflict with \"me\" using v1: .data.k";
+    assert_eq!(apply("").await, (None, conflict.into()));
+    assert_eq!(apply("&fieldValidation=Strict").await, (None, conflict.into()));
+    let line = "line 4: key \\\"k\\\" already set in map";
+    assert_eq!(apply("&force=true").await, (Some(format!("299 - \"{line}\"")), String::new()));
+    let strict = "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 4: key \"k\" already set in map";
+    assert_eq!(apply("&force=true&fieldValidation=Strict").await, (None, strict.into()));
+    assert_eq!(apply("&force=true&fieldValidation=Ignore").await, (None, String::new()));
+}
