@@ -1,6 +1,6 @@
 //! What a client is warned of, as headers. Upstream: `warning.go` of apiserver's filters, and `NewWarningHeader`.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
@@ -22,7 +22,7 @@ pub(crate) fn add(warnings: &[String], headers: &mut HeaderMap) {
 
 /// Each warning once, without those that cannot stand in a header, cut short where they are too much.
 fn told(warnings: &[String]) -> Vec<String> {
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     let can_stand = |it: &&String| !it.is_empty() && !it.contains(char::is_control);
     let all = warnings.iter().filter(can_stand).filter(|it| seen.insert(it.as_str()));
     let all: Vec<(&String, usize)> = all.map(|it| (it, it.chars().count())).collect();
@@ -56,7 +56,7 @@ mod tests {
         assert_eq!(told(&some), ["b", "a", "ä \"quoted\""]);
         let mut headers = HeaderMap::new();
         add(&some, &mut headers);
-        let last = headers.get_all("warning").iter().last().unwrap();
+        let last = headers.get_all("warning").iter().next_back().unwrap();
         assert_eq!(last.as_bytes(), "299 - \"ä \\\"quoted\\\"\"".as_bytes());
 
         let long = |index: usize| format!("{index:02}{}", "x".repeat(998));

@@ -23,6 +23,10 @@ pub enum Generation {
     Spec,
     /// It moves with the labels too.
     SpecAndLabels,
+    /// There is none before the first such change.
+    Changes,
+    /// It is 1, whatever changes.
+    Fixed,
 }
 
 /// How objects of a resource are deleted.

@@ -221,7 +221,8 @@ fn fill_metadata(server: &Server, target: &Target, value: &mut Value) {
     }
     metadata.insert("uid", server.random.uid().to_string());
     metadata.insert("creationTimestamp", time::format_time(server.clock.now()));
-    if target.resource().rules().generation != Generation::None {
+    let generation = target.resource().rules().generation;
+    if !matches!(generation, Generation::None | Generation::Changes) {
         metadata.insert("generation", 1);
     } else {
         metadata.remove("generation");

@@ -360,10 +360,10 @@ fn content(value: &Value, with_status: bool) -> impl Iterator<Item = (&str, &Val
 fn move_generation(target: &Target, part: Part<'_>, value: &mut Value, old: &Value) {
     // Neither a status nor the choice of a node is a change of what is wanted.
     let kept = matches!(part, Part::Status | Part::Other("binding"));
-    if kept || target.resource().rules().generation == Generation::None {
+    let rules = target.resource().rules();
+    if kept || matches!(rules.generation, Generation::None | Generation::Fixed) {
         return;
     }
-    let rules = target.resource().rules();
     // Without a subresource of its own, a custom resource's status is as good as its spec.
     let with_status = target.resource().is_custom() && !rules.has_status;
     let before = old.i64_at(&["metadata", "generation"]).unwrap_or_default();

@@ -221,3 +221,32 @@ async fn deletes_and_old_kinds_warn_where_they_are_done() {
     assert_eq!(warnings(endpoints, None).await, 1);
     assert_eq!(warnings(&format!("{endpoints}/a/status"), None).await, 0);
 }
+
+/// A driver has a generation from its first change on, as upstream's, and a class of priorities one that stays.
+#[tokio::test]
+async fn some_generations_begin_late_or_stay() {
+    let cluster = Cluster::start().await;
+    let generations = async |resource: &str, object: Value, changes: &[Value]| {
+        let made = cluster.done(&format!("POST /apis/{resource}"), Some(&object)).await;
+        let mut all = vec![made.i64_at(&["metadata", "generation"])];
+        for change in changes {
+            let request =
+                format!("PATCH /apis/{resource}/{}", object.str_at(&["metadata", "name"]));
+            let changed = cluster.done(&request, Some(change)).await;
+            all.push(changed.i64_at(&["metadata", "generation"]));
+        }
+        all
+    };
+    let changes = [
+        value!({"metadata": {"labels": {"a": "b"}}}),
+        value!({"spec": {"requiresRepublish": true}}),
+        value!({"spec": {"requiresRepublish": false}}),
+    ];
+    let driver = value!({"metadata": {"name": "a.b"}});
+    let all = generations("storage.k8s.io/v1/csidrivers", driver, &changes).await;
+    assert_eq!(all, [None, None, Some(1), Some(2)]);
+    let class = value!({"metadata": {"name": "a"}, "value": 1});
+    let changes = [value!({"description": "b"})];
+    let all = generations("scheduling.k8s.io/v1/priorityclasses", class, &changes).await;
+    assert_eq!(all, [Some(1), Some(1)]);
+}

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::storageclass;
 use crate::declaration::{Declaration, MetadataChecks};
 use crate::rules::{self, each};
-use crate::{Rules, check, metadata, table};
+use crate::{Generation, Rules, check, metadata, table};
 
 const GROUP: &str = "storage.k8s.io";
 /// The longest name of a driver, in bytes.
@@ -33,6 +33,7 @@ pub(super) fn driver() -> Declaration {
         metadata_checks: MetadataChecks::Update,
         row: driver_row,
         rules: Rules {
+            generation: Generation::Changes,
             returns_deleted: true,
             unconditional_update: false,
             ..Declaration::PLAIN.rules

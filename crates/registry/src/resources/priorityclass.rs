@@ -23,7 +23,7 @@ pub(super) fn resource() -> Declaration {
         validate_update,
         metadata_checks: MetadataChecks::Update,
         row,
-        rules: Rules { generation: Generation::Spec, ..Declaration::PLAIN.rules },
+        rules: Rules { generation: Generation::Fixed, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN
     }
 }
