@@ -153,10 +153,7 @@ pub(super) struct Counted {
 
 impl Counted {
     pub(super) fn new(registry: &mut Registry) -> Self {
-        Self {
-            authn: Delegated::new(registry, "authn"),
-            authz: Delegated::new(registry, "authz"),
-        }
+        Self { authn: Delegated::new(registry, "authn"), authz: Delegated::new(registry, "authz") }
     }
 }
 
@@ -201,6 +198,7 @@ pub(super) struct Access {
     ttls: Ttls,
     open: Vec<String>,
     counted: Counted,
+    certificates: ClientCertificates,
 }
 
 /// How long answers are believed.
@@ -255,6 +253,10 @@ impl AccessOptions {
             },
             open: self.authorization_always_allow_paths.clone(),
             counted,
+            certificates: ClientCertificates::new(
+                Arc::new(component_base::RealClock),
+                auth::metrics::Metrics::default(),
+            ),
         })
     }
 
@@ -443,7 +445,7 @@ impl Access {
         if let Some(user) = proxy.authenticate(&credentials).await.map_err(refused)? {
             return Ok(user);
         }
-        if let Some(user) = ClientCertificates.authenticate(&credentials).await.map_err(refused)? {
+        if let Some(user) = self.certificates.authenticate(&credentials).await.map_err(refused)? {
             return Ok(user);
         }
         if let Some(token) = credentials.bearer_token() {

@@ -41,7 +41,7 @@ pub(crate) async fn apply(
     if ["apiVersion", "kind"].iter().all(|it| applied.value.str_at(&[it]).is_empty()) {
         return Err(Status::bad_request("invalid object type: /, Kind="));
     }
-    check_kind(target, &applied)?;
+    check_kind(target, &applied.value)?;
     let (name, subresource) = (exchange.info.name.clone(), exchange.info.subresource.clone());
     for _ in 0..ATTEMPTS {
         let Some(current) = persist::try_current(server, target, &name).await? else {
@@ -82,7 +82,7 @@ async fn new_object(
     options: &WriteOptions,
     applied: &Applied,
 ) -> Result<Written, Status> {
-    let uid = applied.str_at(&["metadata", "uid"]);
+    let uid = applied.value.str_at(&["metadata", "uid"]);
     if !uid.is_empty() {
         // What was meant is gone: it does not come to life again.
         let why = format!(

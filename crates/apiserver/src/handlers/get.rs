@@ -35,7 +35,7 @@ pub(crate) async fn get(
     let wanted = version_of_read(exchange.query.get("resourceVersion").unwrap_or_default())?;
     if wanted > server.hub.progress().revision() {
         // As a list: another server of the same store may have written it.
-        super::list::wait_for(server, wanted).await?;
+        super::list::wait_for(server, target, wanted).await?;
     }
     let mut part = traces::storage("get", target);
     let read = spans::run(&mut part, server.hub.store().get(&key, At::Latest)).await;
