@@ -251,11 +251,12 @@ async fn a_mutation_that_does_not_fit_leaves_the_others() {
         value!({"reinvocationPolicy": "Never", "failurePolicy": failure, "mutations": mutations,
             "matchConditions": [{"name": "own", "expression": (format!("object.data.of == '{name}'"))}]})
     };
-    let fine = "op: 'add', path: '/data/' + jsonpatch.escapeKey('a~b'), value: 'x'";
+    let fine = "op: 'add', path: '/metadata/annotations', value: {'a': 'b'}}, \
+        JSONPatch{op: 'add', path: '/metadata/annotations/' + jsonpatch.escapeKey('a/b'), value: 'x'";
     let untested = "op: 'test', path: '/data/of', value: 'other'}, JSONPatch{op: 'add', path: '/data/no', value: 'x'";
     let cases = [
-        ("tested", "Fail", vec![untested, fine], 201, "a~b=x"),
-        ("ignored", "Ignore", vec!["op: 'remove', path: '/data/none'", fine], 201, "a~b=x"),
+        ("tested", "Fail", vec![untested, fine], 201, "a/b=x"),
+        ("ignored", "Ignore", vec!["op: 'remove', path: '/data/none'", fine], 201, "a/b=x"),
         (
             "refused",
             "Fail",
@@ -284,7 +285,10 @@ async fn a_mutation_that_does_not_fit_leaves_the_others() {
     for (name, _, _, code, expected) in cases {
         let (got, answer) = create(&cluster, name, &value!({"of": name})).await;
         let told = match answer.get("data") {
-            Some(data) => format!("a~b={} no={}", data.str_at(&["a~b"]), data.str_at(&["no"])),
+            Some(data) => {
+                let annotation = answer.str_at(&["metadata", "annotations", "a/b"]);
+                format!("a/b={annotation} no={}", data.str_at(&["no"]))
+            }
             None => answer.str_at(&["message"]).to_owned(),
         };
         assert!(

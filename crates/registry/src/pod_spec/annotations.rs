@@ -16,6 +16,18 @@ const LOCALHOST: &str = "localhost/";
 
 /// Checks the annotations of a pod, or of a template of pods, that stand at `path`.
 pub(crate) fn validate(pod: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    validate_change(pod, None, path, errors);
+}
+
+/// The same of a pod that is changed: a cost that was none before may stay (upstream: `AllowInvalidPodDeletionCost`).
+pub(crate) fn validate_change(
+    pod: &Value,
+    old: Option<&Value>,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
+    let before = old.map(|it| it.str_at(&["metadata", "annotations", DELETION_COST]));
+    let forgives = before.is_some_and(|it| !it.is_empty() && !is_cost(it));
     let Some(all) = pod.at(&["metadata", "annotations"]).and_then(Value::as_object) else { return };
     let text = |key: &str| all.get(key).and_then(Value::as_str);
     if let Some(mirror) = text(MIRROR)
@@ -26,6 +38,7 @@ pub(crate) fn validate(pod: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
     if let Some(cost) = text(DELETION_COST)
         && !is_cost(cost)
+        && !forgives
     {
         errors.invalid_text(&path.key(DELETION_COST), cost, "must be a 32bit integer");
     }

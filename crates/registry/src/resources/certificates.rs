@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use apimachinery::{FieldErrors, Path, Value, validation};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::certificatesigningrequest::signer_name;
 use super::{pem, pod_certificate_status};
@@ -86,15 +87,14 @@ fn anchors(text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
         errors.too_long(path, MAX_BUNDLE_BYTES);
         return;
     }
-    let with_headers = pem::with_headers(text);
     let (mut seen, mut sound) = (BTreeMap::<Vec<u8>, Vec<usize>>::new(), true);
-    for (index, block) in pem::blocks(text.as_bytes()).into_iter().enumerate() {
+    for (index, block) in pem::all_blocks(text).into_iter().enumerate() {
         let problem = if block.label != pem::CERTIFICATE {
             format!("entry {index} has bad block type: {}", block.label)
-        } else if with_headers.contains(&index) {
+        } else if block.has_headers {
             format!("entry {index} has PEM block headers")
         } else {
-            match pem::certificate(&block).map(|it| it.is_ca()) {
+            match X509Certificate::from_der(&block.contents).ok().map(|it| it.1.is_ca()) {
                 None => format!("entry {index} does not parse as X.509"),
                 Some(false) => format!("entry {index} does not have the CA bit set"),
                 Some(true) => {

@@ -1,5 +1,7 @@
 //! Certificates as text, as far as they are checked before they are stored.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use ring::rand::SystemRandom;
 use ring::rsa::KeyPair as RsaKeyPair;
 use ring::signature::{
@@ -21,20 +23,34 @@ pub(super) fn blocks(text: &[u8]) -> Vec<Pem> {
     Pem::iter_from_buffer(text).map_while(Result::ok).collect()
 }
 
-/// Which blocks of a text have headers within.
-pub(super) fn with_headers(text: &str) -> Vec<usize> {
-    let (mut found, mut index, mut inside) = (Vec::new(), 0, false);
+/// A block of a text, as Go reads it.
+pub(super) struct Block {
+    pub(super) label: String,
+    pub(super) has_headers: bool,
+    pub(super) contents: Vec<u8>,
+}
+
+/// The blocks of a text; what stands between them, and what is no base64, is passed over.
+pub(super) fn all_blocks(text: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(String, bool, String)> = None;
     for line in text.lines().map(str::trim) {
-        if line.starts_with("-----BEGIN ") {
-            inside = true;
+        let begins = line.strip_prefix("-----BEGIN ").and_then(|it| it.strip_suffix("-----"));
+        if let Some(label) = begins {
+            open = Some((label.to_owned(), false, String::new()));
         } else if line.starts_with("-----END ") {
-            inside = false;
-            index += 1;
-        } else if inside && line.contains(':') && found.last() != Some(&index) {
-            found.push(index);
+            let Some((label, has_headers, text)) = open.take() else { continue };
+            if let Ok(contents) = BASE64_STANDARD.decode(text) {
+                blocks.push(Block { label, has_headers, contents });
+            }
+        } else if let Some((_, has_headers, text)) = &mut open {
+            match line.contains(':') {
+                true => *has_headers = true,
+                false => text.push_str(line),
+            }
         }
     }
-    found
+    blocks
 }
 
 /// Whether a block has headers within.

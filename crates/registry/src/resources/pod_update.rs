@@ -182,7 +182,7 @@ pub(super) fn annotations(pod: &Value, old: &Value, errors: &mut FieldErrors) {
     for it in now.iter().filter(|it| find(&before, it.key).is_none()) {
         errors.forbidden(&path.key(it.key), &format!("may not add {}", it.what));
     }
-    annotations::validate(pod, &path, errors);
+    annotations::validate_change(pod, Some(old), &path, errors);
 }
 
 /// An annotation that only who makes a pod may set.
