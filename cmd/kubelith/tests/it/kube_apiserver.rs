@@ -293,26 +293,7 @@ fn it_replaces_upstream_s_beside_other_parts() {
     for name in ["leaderElection", "replicaset-controller", "garbage-collector-controller"] {
         assert!(health.contains(&format!("[+]{name} ok\n")), "{health}");
     }
-    // What flags name is believed by the controllers, what the cluster says by the scheduler.
-    for port in [managers, schedulers] {
-        let refused = |who: &str| {
-            format!(
-                r#""message":"forbidden: User \"{who}\" cannot get path \"/metrics\"","reason":"Forbidden""#
-            )
-        };
-        let anonymous = told(port, "/metrics");
-        assert!(anonymous.contains(&refused("system:anonymous")), "{anonymous}");
-        let loader = told_by(port, "/metrics", &certificate(&pki, "loader"));
-        assert!(loader.contains(&refused("loader")), "{loader}");
-        let admin = told_by(port, "/metrics", &certificate(&pki, "admin"));
-        assert!(admin.contains("\nprocess_start_time_seconds "), "{admin}");
-        let mut proxy = certificate(&pki, "front-proxy-client");
-        proxy.extend(["--header".into(), "X-Remote-User: jane".into()]);
-        let jane = told_by(port, "/metrics", &proxy);
-        assert!(jane.contains(&refused("jane")), "{jane}");
-        let stranger = told_by(port, "/metrics", &certificate(&pki, "stranger"));
-        assert!(stranger.contains(r#""reason":"Unauthorized""#), "{stranger}");
-    }
+    believes(&pki, [managers, schedulers]);
     counts(&admin, [managers, schedulers]);
     // What it was started with is told, and what it is.
     let flags = admin.ask("GET", "/flagz", None);
@@ -327,6 +308,30 @@ fn it_replaces_upstream_s_beside_other_parts() {
     let mut log = String::new();
     server.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(log.contains("--watch-cache-sizes has no meaning here"), "{log}");
+}
+
+/// Who may read at the ports of the other parts.
+fn believes(pki: &Pki, ports: [u16; 2]) {
+    // What flags name is believed by the controllers, what the cluster says by the scheduler.
+    for port in ports {
+        let refused = |who: &str| {
+            format!(
+                r#""message":"forbidden: User \"{who}\" cannot get path \"/metrics\"","reason":"Forbidden""#
+            )
+        };
+        let anonymous = told(port, "/metrics");
+        assert!(anonymous.contains(&refused("system:anonymous")), "{anonymous}");
+        let loader = told_by(port, "/metrics", &certificate(pki, "loader"));
+        assert!(loader.contains(&refused("loader")), "{loader}");
+        let admin = told_by(port, "/metrics", &certificate(pki, "admin"));
+        assert!(admin.contains("\nprocess_start_time_seconds "), "{admin}");
+        let mut proxy = certificate(pki, "front-proxy-client");
+        proxy.extend(["--header".into(), "X-Remote-User: jane".into()]);
+        let jane = told_by(port, "/metrics", &proxy);
+        assert!(jane.contains(&refused("jane")), "{jane}");
+        let stranger = told_by(port, "/metrics", &certificate(pki, "stranger"));
+        assert!(stranger.contains(r#""reason":"Unauthorized""#), "{stranger}");
+    }
 }
 
 /// What is counted of requests to etcd, of the other parts' requests, and of their questions about who may.

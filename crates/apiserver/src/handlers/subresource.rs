@@ -268,6 +268,21 @@ pub(crate) async fn create_binding(
     binding(server, exchange, &target, body).await
 }
 
+/// Whether a pod is the one, as it was, that somebody decided about: uid and version, where they are given.
+fn is_meant(pod: &Value, (uid, seen): (&str, &str)) -> Result<(), String> {
+    let has = |member| pod.str_at(&["metadata", member]);
+    if !uid.is_empty() && uid != has("uid") {
+        return Err(super::update::uid_mismatch(uid, has("uid")));
+    }
+    let version = has("resourceVersion");
+    if !seen.is_empty() && seen != version {
+        return Err(format!(
+            "Precondition failed: ResourceVersion in precondition: {seen}, ResourceVersion in object meta: {version}"
+        ));
+    }
+    Ok(())
+}
+
 /// Gives a pod its node.
 async fn binding(
     server: &Arc<Server>,
@@ -317,18 +332,7 @@ async fn binding(
             if !live.items_at(&["spec", "schedulingGates"]).is_empty() {
                 return Err(conflict(&format!("pod {name} has non-empty .spec.schedulingGates")));
             }
-            if !uid.is_empty() && uid != live.str_at(&["metadata", "uid"]) {
-                return Err(conflict(&super::update::uid_mismatch(
-                    &uid,
-                    live.str_at(&["metadata", "uid"]),
-                )));
-            }
-            let version = live.str_at(&["metadata", "resourceVersion"]);
-            if !seen.is_empty() && seen != version {
-                return Err(conflict(&format!(
-                    "Precondition failed: ResourceVersion in precondition: {seen}, ResourceVersion in object meta: {version}"
-                )));
-            }
+            is_meant(live, (&uid, &seen)).map_err(|why| conflict(&why))?;
             let mut pod = live.clone();
             pod.remove_at(&["metadata", "resourceVersion"]);
             pod.set_at(&["spec", "nodeName"], node.as_str());
