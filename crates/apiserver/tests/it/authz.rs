@@ -102,16 +102,7 @@ async fn a_webhook_allows_denies_or_leaves_it_to_others() {
     };
     assert_eq!(get("secrets").await, refused("secrets", ": never"));
     assert_eq!(get("serviceaccounts").await, refused("serviceaccounts", ": ask others"));
-    // Who cannot be told whether they may is not refused: clients try again.
-    for (resource, why) in [
-        ("services", "webhook subject access review returned both allow and deny response\n"),
-        ("pods", "context deadline exceeded\n"),
-        ("endpoints", "go away\n"),
-    ] {
-        let (code, told) = get(resource).await;
-        let path = format!("Internal Server Error: \"/api/v1/namespaces/default/{resource}\": ");
-        assert!(code == 500 && told.starts_with(&path) && told.ends_with(why), "{code} {told}");
-    }
+    fails(&cluster).await;
     // Who may everything is not asked about.
     let before = hook.asked();
     assert_eq!(cluster.send(&admin(), "GET /api/v1/pods", None).await.0, 200);
@@ -145,6 +136,21 @@ async fn a_webhook_allows_denies_or_leaves_it_to_others() {
         "apiserver_authorization_config_controller_last_config_info{apiserver_id_hash=\"sha256:",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+}
+
+/// Who cannot be told whether they may is not refused: clients try again.
+async fn fails(cluster: &Cluster) {
+    for (resource, why) in [
+        ("services", "webhook subject access review returned both allow and deny response\n"),
+        ("pods", "context deadline exceeded\n"),
+        ("endpoints", "go away\n"),
+    ] {
+        let path = format!("GET /api/v1/namespaces/default/{resource}");
+        let (code, told) = cluster.send(&BOB, &path, None).await;
+        let told = told.as_str().unwrap_or_default();
+        let path = format!("Internal Server Error: \"/api/v1/namespaces/default/{resource}\": ");
+        assert!(code == 500 && told.starts_with(&path) && told.ends_with(why), "{code} {told}");
     }
 }
 
