@@ -121,11 +121,8 @@ impl TokenWebhook {
         status: &Value,
         wanted: &[String],
     ) -> Result<Option<Reviewed>, AuthenticationError> {
-        let texts = |value: &Value, member: &str| -> Vec<String> {
-            let items = value.items_at(&[member]).iter();
-            items.filter_map(Value::as_str).map(str::to_owned).collect()
-        };
-        let told = texts(status, "audiences");
+        let told = status.items_at(&["audiences"]).iter().filter_map(Value::as_str);
+        let told: Vec<String> = told.map(str::to_owned).collect();
         let got = if told.is_empty() { &self.audiences } else { &told };
         let common: Vec<String> = wanted.iter().filter(|it| got.contains(it)).cloned().collect();
         if !wanted.is_empty() && common.is_empty() {
@@ -137,15 +134,7 @@ impl TokenWebhook {
                 why => Err(AuthenticationError(why.to_owned())),
             };
         }
-        let of = &status["user"];
-        let extra = of["extra"].as_object();
-        let extra = extra.map(|it| it.iter().map(|(key, _)| (key, texts(&of["extra"], key))));
-        let mut user = UserInfo {
-            name: of.str_at(&["username"]).into(),
-            uid: of.str_at(&["uid"]).into(),
-            groups: texts(of, "groups"),
-            extra: extra.into_iter().flatten().map(|(key, it)| (key.into(), it)).collect(),
-        };
+        let mut user = UserInfo::of_review(&status["user"]);
         user::complete(&mut user);
         Ok(Some(Reviewed { user, audiences: common }))
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use apimachinery::Value;
+
 /// An authenticated user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserInfo {
@@ -43,6 +45,22 @@ pub const NODES: &str = "system:nodes";
 pub const NODE_PREFIX: &str = "system:node:";
 
 impl UserInfo {
+    /// What a `TokenReview` says of its user; what is not there, or is no text, is left out.
+    #[must_use]
+    pub fn of_review(info: &Value) -> Self {
+        let texts = |value: &Value| -> Vec<String> {
+            let items = value.as_array().unwrap_or_default().iter();
+            items.filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        let extra = info["extra"].as_object().into_iter().flat_map(|it| it.iter());
+        Self {
+            name: info.str_at(&["username"]).into(),
+            uid: info.str_at(&["uid"]).into(),
+            groups: texts(&info["groups"]),
+            extra: extra.map(|(key, values)| (key.into(), texts(values))).collect(),
+        }
+    }
+
     /// A user with these groups, and that of everybody who is known.
     #[must_use]
     pub fn new(name: &str, groups: &[&str]) -> Self {

@@ -579,11 +579,8 @@ mod tests {
         }
     }
 
-    /// Found by the simulation, seed 1020: the answer to a create was lost, then the list that should have told what became
-    /// of it; the plan was made again on a cache that did not have the pod, and a set had one pod too many.
-    #[tokio::test(start_paused = true)]
-    async fn what_became_of_a_write_is_asked_until_it_is_known() {
-        let client = Client::new(Arc::new(Failing::default()), "test");
+    /// What a runner needs, at one worker; its caches live as long as the guard.
+    fn environment(client: Client) -> (Environment, Shutdown) {
         let random: Arc<dyn component_base::Random> = Arc::new(SeededRandom::new(1));
         let stop = Shutdown::new();
         let environment = Environment {
@@ -594,6 +591,15 @@ mod tests {
             metrics: crate::Metrics::default(),
             workers: 1,
         };
+        (environment, stop)
+    }
+
+    /// Found by the simulation, seed 1020: the answer to a create was lost, then the list that should have told what became
+    /// of it; the plan was made again on a cache that did not have the pod, and a set had one pod too many.
+    #[tokio::test(start_paused = true)]
+    async fn what_became_of_a_write_is_asked_until_it_is_known() {
+        let client = Client::new(Arc::new(Failing::default()), "test");
+        let (environment, _stop) = environment(client);
         let pods = Resource::built_in("", "pods");
         let found = Runner::new(Nothing, environment).fresh(&pods).await;
         assert_eq!(found, [Condition::Reached(pods, 7)]);
@@ -625,16 +631,7 @@ mod tests {
         {
             let transport = Arc::new(Refusing::default());
             let client = Client::new(Arc::clone(&transport) as Arc<dyn Transport>, "test");
-            let random: Arc<dyn component_base::Random> = Arc::new(SeededRandom::new(1));
-            let stop = Shutdown::new();
-            let environment = Environment {
-                caches: Caches::new(client.clone(), Arc::clone(&random), stop.signal()),
-                client,
-                events: EventRecorder::new("test", "", Arc::new(RealClock), random),
-                clock: Arc::new(RealClock),
-                metrics: crate::Metrics::default(),
-                workers: 1,
-            };
+            let (environment, _stop) = environment(client);
             let mut plan = Plan::nothing();
             let sets = Resource::built_in("apps", "replicasets");
             let object = apimachinery::value!({"metadata": {"name": "s", "namespace": "ns"}});

@@ -477,7 +477,7 @@ impl Access {
         if !answer.bool_at(&["status", "authenticated"]) {
             return Err(Status::unauthorized());
         }
-        let user = user_of(&answer["status"]["user"]);
+        let user = UserInfo::of_review(&answer["status"]["user"]);
         self.tokens.keep(key, user.clone(), self.ttls.token);
         Ok(user)
     }
@@ -527,24 +527,5 @@ impl Access {
                 Err(Status::internal(why))
             }
         }
-    }
-}
-
-/// The user of a review's status.
-fn user_of(info: &Value) -> UserInfo {
-    let texts = |value: &Value| -> Vec<String> {
-        let items = value.as_array().unwrap_or_default().iter();
-        items.filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    let extra = info["extra"].as_object();
-    UserInfo {
-        name: info.str_at(&["username"]).into(),
-        uid: info.str_at(&["uid"]).into(),
-        groups: texts(&info["groups"]),
-        extra: extra
-            .into_iter()
-            .flat_map(|it| it.iter())
-            .map(|(key, values)| (key.to_owned(), texts(values)))
-            .collect(),
     }
 }
