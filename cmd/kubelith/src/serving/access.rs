@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use auth::front_proxy::FrontProxy;
 use auth::remembered::Remembered;
 use auth::x509::ClientCertificates;
-use auth::{Authenticator as _, Credentials, UserInfo, Warnings};
+use auth::{Authenticator as _, Credentials, UserInfo, Warnings, user};
 use client::call::ListParams;
 use client::error::ClientError;
 use client::watch::WatchEvent;
@@ -43,8 +43,6 @@ const AUTHENTICATION: (&str, &str) = ("kube-system", "extension-apiserver-authen
 const MAX_REMEMBERED: NonZeroUsize = NonZeroUsize::new(4_096).expect("because it is not 0");
 /// How long until the cluster is asked again that did not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
-/// Who may read everything without being asked about (upstream's `AlwaysAllowGroups`).
-const MASTERS: &str = "system:masters";
 /// Upstream's buckets of how long who asks, and who may, takes.
 const DELEGATED: [f64; 8] = [0.25, 0.5, 0.7, 1.0, 1.5, 3.0, 5.0, 10.0];
 
@@ -422,7 +420,8 @@ impl Access {
             None => path.trim_start_matches('/') == it.trim_start_matches('/'),
         };
         let user = self.who(client, request).await?;
-        if self.open.iter().any(is_open) || user.is_in(MASTERS) {
+        // Upstream's `AlwaysAllowGroups`.
+        if self.open.iter().any(is_open) || user.is_in(user::MASTERS) {
             return Ok(());
         }
         self.may_read(&user, path, &request.method().as_str().to_ascii_lowercase()).await
