@@ -22,7 +22,8 @@ use crate::{Options, PATIENCE, PAUSE};
 /// The namespace of what is scaled.
 const SHOP: &str = "shop";
 /// Upstream's metrics whose names promtool does not like. They are API.
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 10] = [
+    "apiserver_admission_step_admission_duration_seconds_summary ",
     "apiserver_admission_webhook_",
     "authenticated_user_requests ",
     "authentication_attempts ",

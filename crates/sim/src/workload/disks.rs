@@ -183,9 +183,7 @@ impl Driver {
     /// When faults have stopped: every claim that pods ask for is there, pods whose claim goes go too, and what was
     /// made by hand is there for whoever may have it.
     pub(super) async fn settle_disks(&self) {
-        for pod in self.user.observer.with(in_the_way) {
-            self.user.delete(&resource("Pod"), &pod, &DeleteParams::default()).await;
-        }
+        self.clear_the_way().await;
         for namespace in self.user.observer.with(namespaces) {
             for number in 1..=NAMES {
                 let name = format!("data-{number}");
@@ -198,6 +196,21 @@ impl Driver {
                     self.make_again(&claim(&self.dice, namespace, &name, LATE)).await;
                 }
             }
+        }
+    }
+
+    /// Deletes pods whose claims go, and those that controllers make instead of them while they have not yet heard of it:
+    /// kubelets refuse such pods, and the claims wait for them.
+    async fn clear_the_way(&self) {
+        for _ in 0..60 {
+            let pods = self.user.observer.with(in_the_way);
+            if pods.is_empty() {
+                return;
+            }
+            for pod in pods {
+                self.user.delete(&resource("Pod"), &pod, &DeleteParams::default()).await;
+            }
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         }
     }
 
