@@ -95,11 +95,30 @@ impl Table {
     }
 }
 
-/// Of a part that is not the API server: its port, and who may read there.
+/// Where a program listens.
 #[rustfmt::skip]
 pub(crate) const SERVING: &[Flag] = &[
     flag("allow-metric-labels", Pairs, "", Idle("no label of a metric here can have any number of values")),
     flag("allow-metric-labels-manifest", Text, "", Idle("no label of a metric here can have any number of values")),
+    flag("bind-address", Text, "0.0.0.0", Used),
+    flag("client-ca-file", Text, "", Used),
+    flag("disable-http2-serving", Switch, "false", Used),
+    flag("disabled-metrics", List, "[]", Idle("metrics here cannot misbehave that way")),
+    flag("http2-max-streams-per-connection", Number, "0", Used),
+    flag("permit-address-sharing", Switch, "false", Idle("the port can be had again at once anyway")),
+    flag("requestheader-allowed-names", List, "[]", Used),
+    flag("requestheader-client-ca-file", Text, "", Used),
+    flag("requestheader-uid-headers", List, "[]", Used),
+    flag("show-hidden-metrics-for-version", Text, "", Idle("no metric is hidden")),
+    flag("tls-cert-file", Text, "", Used),
+    flag("tls-cipher-suites", List, "[]", Used),
+    flag("tls-min-version", Text, "", Used),
+    flag("tls-private-key-file", Text, "", Used),
+];
+
+/// Whom a program that is a client of the API server lets read from its port.
+#[rustfmt::skip]
+pub(crate) const DELEGATING: &[Flag] = &[
     flag("authentication-kubeconfig", Text, "", Used),
     flag("authentication-skip-lookup", Switch, "false", Used),
     flag("authentication-token-webhook-cache-ttl", Span, "10s", Used),
@@ -107,35 +126,33 @@ pub(crate) const SERVING: &[Flag] = &[
     flag("authorization-kubeconfig", Text, "", Used),
     flag("authorization-webhook-cache-authorized-ttl", Span, "10s", Used),
     flag("authorization-webhook-cache-unauthorized-ttl", Span, "10s", Used),
-    flag("bind-address", Text, "0.0.0.0", Used),
     flag("cert-dir", Text, "", Used),
-    flag("client-ca-file", Text, "", Used),
-    flag("disable-http2-serving", Switch, "false", Used),
-    flag("disabled-metrics", List, "[]", Idle("metrics here cannot misbehave that way")),
-    flag("http2-max-streams-per-connection", Number, "0", Used),
-    flag("permit-address-sharing", Switch, "false", Idle("the port can be had again at once anyway")),
     flag("permit-port-sharing", Switch, "false", NotBuilt),
-    flag("requestheader-allowed-names", List, "[]", Used),
-    flag("requestheader-client-ca-file", Text, "", Used),
     flag("requestheader-extra-headers-prefix", List, "[x-remote-extra-]", Used),
     flag("requestheader-group-headers", List, "[x-remote-group]", Used),
-    flag("requestheader-uid-headers", List, "[]", Used),
     flag("requestheader-username-headers", List, "[x-remote-user]", Used),
-    flag("show-hidden-metrics-for-version", Text, "", Idle("no metric is hidden")),
-    flag("tls-cert-file", Text, "", Used),
-    flag("tls-cipher-suites", List, "[]", Used),
-    flag("tls-min-version", Text, "", Used),
-    flag("tls-private-key-file", Text, "", Used),
     flag("tls-sni-cert-key", Repeated, "[]", NotBuilt),
 ];
 
-/// The log, the election and what else every part has that is a client of the API server.
+/// The log and what else every program has.
 #[rustfmt::skip]
 pub(crate) const COMMON: &[Flag] = &[
     flag("contention-profiling", Switch, "false", Idle("there is no profile of contention")),
     flag("emulated-version", List, "[]", NotBuilt),
     flag("emulation-forward-compatible", Switch, "false", NotBuilt),
     flag("feature-gates", Pairs, "", Used),
+    flag("log-flush-frequency", Span, "5s", Idle("the log is not kept back")),
+    flag("log-text-info-buffer-size", Number, "0", Idle("the log is not kept back")),
+    flag("log-text-split-stream", Switch, "false", Idle("the log goes to standard error")),
+    flag("logging-format", Text, "text", Used),
+    flag("min-compatibility-version", List, "[]", NotBuilt),
+    flag("v", Number, "2", Used),
+    flag("vmodule", Text, "", Idle("the log goes by --v")),
+];
+
+/// The election and what else every program has that is a client of the API server.
+#[rustfmt::skip]
+pub(crate) const CLIENT: &[Flag] = &[
     flag("kube-api-content-type", Text, "application/vnd.kubernetes.protobuf", Idle("JSON is what is spoken")),
     flag("kubeconfig", Text, "", Used),
     flag("leader-elect", Switch, "true", Used),
@@ -145,16 +162,9 @@ pub(crate) const COMMON: &[Flag] = &[
     flag("leader-elect-resource-name", Text, "", Used),
     flag("leader-elect-resource-namespace", Text, "kube-system", Used),
     flag("leader-elect-retry-period", Span, "2s", Used),
-    flag("log-flush-frequency", Span, "5s", Idle("the log is not kept back")),
     flag("log-json-info-buffer-size", Number, "0", Idle("the log is not kept back")),
     flag("log-json-split-stream", Switch, "false", Idle("the log goes to standard error")),
-    flag("log-text-info-buffer-size", Number, "0", Idle("the log is not kept back")),
-    flag("log-text-split-stream", Switch, "false", Idle("the log goes to standard error")),
-    flag("logging-format", Text, "text", Used),
     flag("master", Text, "", Used),
-    flag("min-compatibility-version", List, "[]", NotBuilt),
-    flag("v", Number, "2", Used),
-    flag("vmodule", Text, "", Idle("the log goes by --v")),
 ];
 
 /// The flags that were given, in order.
@@ -357,6 +367,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::CommandFactory as _;
 
     use super::*;
@@ -393,6 +405,8 @@ mod tests {
                 let wrong = list.windows(2).find(|it| it[0].name >= it[1].name);
                 assert_eq!(wrong.map(|it| it[1].name), None, "{}", table.program);
             }
+            let names: BTreeSet<&str> = table.upstreams().map(|it| it.name).collect();
+            assert_eq!(names.len(), table.upstreams().count(), "{}", table.program);
             for flag in table.upstreams().filter(|it| matches!(it.kind, Switch | Number | Span)) {
                 flag.checked(flag.default).unwrap();
             }

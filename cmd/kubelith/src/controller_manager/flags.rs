@@ -2,11 +2,15 @@
 
 use crate::upstream::Kind::{List, Number, Span, Switch, Text};
 use crate::upstream::Use::{Idle, NotBuilt, Used};
-use crate::upstream::{COMMON, Flag, SERVING, Table, Use, flag};
+use crate::upstream::{CLIENT, COMMON, DELEGATING, Flag, SERVING, Table, Use, flag};
 
 /// What it takes.
-pub(crate) static TABLE: Table =
-    Table { program: super::NAME, flags: &[FLAGS, SERVING, COMMON], own: &[], upstream: &[] };
+pub(crate) static TABLE: Table = Table {
+    program: super::NAME,
+    flags: &[FLAGS, SERVING, DELEGATING, COMMON, CLIENT],
+    own: &[],
+    upstream: &[],
+};
 
 const NO_CLOUD: Use = Idle("there is no cloud provider in this process");
 const AT_ONCE: Use = Idle("what changes is looked at at once, and what has not changed is not");

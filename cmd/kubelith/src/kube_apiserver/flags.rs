@@ -2,11 +2,11 @@
 
 use crate::upstream::Kind::{List, Number, Pairs, Repeated, Span, Switch, Text};
 use crate::upstream::Use::{Idle, NotBuilt, Used};
-use crate::upstream::{Flag, Table, flag};
+use crate::upstream::{COMMON, Flag, SERVING, Table, flag};
 
 /// What it takes.
 pub(crate) static TABLE: Table =
-    Table { program: super::NAME, flags: &[FLAGS], own: OWN, upstream: UPSTREAM };
+    Table { program: super::NAME, flags: &[FLAGS, SERVING, COMMON], own: OWN, upstream: UPSTREAM };
 
 /// By name.
 #[rustfmt::skip]
@@ -15,8 +15,6 @@ const FLAGS: &[Flag] = &[
     flag("admission-control-config-file", Text, "", Used),
     flag("advertise-address", Text, "", Used),
     flag("aggregator-reject-forwarding-redirect", Switch, "true", NotBuilt),
-    flag("allow-metric-labels", Pairs, "", Idle("no label of a metric here can have any number of values")),
-    flag("allow-metric-labels-manifest", Text, "", Idle("no label of a metric here can have any number of values")),
     flag("allow-privileged", Switch, "false", Used),
     flag("anonymous-auth", Switch, "true", Used),
     flag("api-audiences", List, "[]", Used),
@@ -63,10 +61,7 @@ const FLAGS: &[Flag] = &[
     flag("authorization-webhook-cache-unauthorized-ttl", Span, "30s", Used),
     flag("authorization-webhook-config-file", Text, "", Used),
     flag("authorization-webhook-version", Text, "v1beta1", Used),
-    flag("bind-address", Text, "0.0.0.0", Used),
     flag("cert-dir", Text, "/var/run/kubernetes", Used),
-    flag("client-ca-file", Text, "", Used),
-    flag("contention-profiling", Switch, "false", Idle("there is no profile of contention")),
     flag("coordinated-leadership-lease-duration", Span, "15s", Used),
     flag("coordinated-leadership-renew-deadline", Span, "10s", Used),
     flag("coordinated-leadership-retry-period", Span, "2s", Used),
@@ -77,11 +72,7 @@ const FLAGS: &[Flag] = &[
     flag("default-watch-cache-size", Number, "100", Idle("the cache has the size of what is in it")),
     flag("delete-collection-workers", Number, "1", Idle("objects of a collection are deleted together")),
     flag("disable-admission-plugins", List, "[]", Used),
-    flag("disable-http2-serving", Switch, "false", Used),
-    flag("disabled-metrics", List, "[]", Idle("metrics here cannot misbehave that way")),
     flag("egress-selector-config-file", Text, "", NotBuilt),
-    flag("emulated-version", List, "[]", NotBuilt),
-    flag("emulation-forward-compatible", Switch, "false", NotBuilt),
     flag("enable-admission-plugins", List, "[]", Used),
     flag("enable-aggregator-routing", Switch, "false", NotBuilt),
     flag("enable-bootstrap-token-auth", Switch, "false", Used),
@@ -104,9 +95,7 @@ const FLAGS: &[Flag] = &[
     flag("etcd-servers-overrides", List, "[]", NotBuilt),
     flag("event-ttl", Span, "1h0m0s", Used),
     flag("external-hostname", Text, "", Used),
-    flag("feature-gates", Pairs, "", Used),
     flag("goaway-chance", Number, "0", Used),
-    flag("http2-max-streams-per-connection", Number, "0", Used),
     flag("kubelet-certificate-authority", Text, "", Used),
     flag("kubelet-client-certificate", Text, "", Used),
     flag("kubelet-client-key", Text, "", Used),
@@ -115,14 +104,9 @@ const FLAGS: &[Flag] = &[
     flag("kubernetes-service-node-port", Number, "0", NotBuilt),
     flag("lease-reuse-duration-seconds", Number, "60", NotBuilt),
     flag("livez-grace-period", Span, "0s", Idle("the server listens once it is ready")),
-    flag("log-flush-frequency", Span, "5s", Idle("the log is not kept back")),
-    flag("log-text-info-buffer-size", Number, "0", Idle("the log is not kept back")),
-    flag("log-text-split-stream", Switch, "false", Idle("the log goes to standard error")),
-    flag("logging-format", Text, "text", Used),
     flag("max-connection-bytes-per-sec", Number, "0", Used),
     flag("max-mutating-requests-inflight", Number, "200", Used),
     flag("max-requests-inflight", Number, "400", Used),
-    flag("min-compatibility-version", List, "[]", NotBuilt),
     flag("min-request-timeout", Number, "1800", Used),
     flag("oidc-ca-file", Text, "", Used),
     flag("oidc-client-id", Text, "", Used),
@@ -136,17 +120,13 @@ const FLAGS: &[Flag] = &[
     flag("peer-advertise-ip", Text, "", NotBuilt),
     flag("peer-advertise-port", Text, "", NotBuilt),
     flag("peer-ca-file", Text, "", NotBuilt),
-    flag("permit-address-sharing", Switch, "false", Idle("the port can be had again at once anyway")),
     flag("permit-port-sharing", Switch, "false", Used),
     flag("profiling", Switch, "true", Used),
     flag("proxy-client-cert-file", Text, "", Used),
     flag("proxy-client-key-file", Text, "", Used),
     flag("request-timeout", Span, "1m0s", Used),
-    flag("requestheader-allowed-names", List, "[]", Used),
-    flag("requestheader-client-ca-file", Text, "", Used),
     flag("requestheader-extra-headers-prefix", List, "[]", Used),
     flag("requestheader-group-headers", List, "[]", Used),
-    flag("requestheader-uid-headers", List, "[]", Used),
     flag("requestheader-username-headers", List, "[]", Used),
     flag("runtime-config", Pairs, "", Used),
     flag("runtime-config-emulation-forward-compatible", Switch, "false", NotBuilt),
@@ -161,7 +141,6 @@ const FLAGS: &[Flag] = &[
     flag("service-account-signing-key-file", Text, "", Used),
     flag("service-cluster-ip-range", Text, "", Used),
     flag("service-node-port-range", Text, "30000-32767", Used),
-    flag("show-hidden-metrics-for-version", Text, "", Idle("no metric is hidden")),
     flag("shutdown-delay-duration", Span, "0s", Used),
     flag("shutdown-send-retry-after", Switch, "false", Used),
     flag("shutdown-watch-termination-grace-period", Span, "0s", Used),
@@ -169,15 +148,9 @@ const FLAGS: &[Flag] = &[
     flag("storage-initialization-timeout", Span, "1m0s", Idle("the server listens once its caches are filled")),
     flag("storage-media-type", Text, "application/vnd.kubernetes.protobuf", Used),
     flag("strict-transport-security-directives", List, "[]", Used),
-    flag("tls-cert-file", Text, "", Used),
-    flag("tls-cipher-suites", List, "[]", Used),
-    flag("tls-min-version", Text, "", Used),
-    flag("tls-private-key-file", Text, "", Used),
     flag("tls-sni-cert-key", Repeated, "[]", Used),
     flag("token-auth-file", Text, "", Used),
     flag("tracing-config-file", Text, "", Used),
-    flag("v", Number, "2", Used),
-    flag("vmodule", Text, "", Idle("the log goes by --v")),
     flag("watch-cache", Switch, "true", Idle("there is no server here without the cache")),
     flag("watch-cache-sizes", List, "[]", Idle("the cache has the size of what is in it")),
 ];

@@ -2,11 +2,15 @@
 
 use crate::upstream::Kind::{Number, Span, Switch, Text};
 use crate::upstream::Use::{Idle, NotBuilt, Used};
-use crate::upstream::{COMMON, Flag, SERVING, Table, flag};
+use crate::upstream::{CLIENT, COMMON, DELEGATING, Flag, SERVING, Table, flag};
 
 /// What it takes.
-pub(crate) static TABLE: Table =
-    Table { program: super::NAME, flags: &[FLAGS, SERVING, COMMON], own: &[], upstream: &[] };
+pub(crate) static TABLE: Table = Table {
+    program: super::NAME,
+    flags: &[FLAGS, SERVING, DELEGATING, COMMON, CLIENT],
+    own: &[],
+    upstream: &[],
+};
 
 /// By name.
 #[rustfmt::skip]

@@ -49,19 +49,7 @@ pub(crate) async fn admit(
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<(), Status> {
-    let mut reinvocation = Reinvocation::default();
-    let user = Arc::clone(&exchange.user);
-    let asked = Asked::new(server, admission, &exchange.query);
-    let told = Told {
-        warnings: &mut exchange.warnings,
-        annotations: &mut exchange.annotations,
-        reinvocation: &mut reinvocation,
-        waited: &mut exchange.waited,
-    };
-    let mut attributes = attributes(&asked, &user, (object, old), told);
-    let mut part = traces::part("admission", "mutate");
-    let mutated = std::pin::pin!(server.access.admission.mutate(&mut attributes));
-    spans::run(&mut part, mutated).await
+    pass(server, exchange, admission, (object, old), Pass::Mutate).await
 }
 
 /// Lets the plugins judge the object.
@@ -71,6 +59,23 @@ pub(crate) async fn judge(
     admission: &Admission<'_>,
     object: &mut Value,
     old: Option<&Value>,
+) -> Result<(), Status> {
+    pass(server, exchange, admission, (object, old), Pass::Validate).await
+}
+
+/// What plugins are asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Mutate,
+    Validate,
+}
+
+async fn pass(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    admission: &Admission<'_>,
+    (object, old): (&mut Value, Option<&Value>),
+    which: Pass,
 ) -> Result<(), Status> {
     let mut reinvocation = Reinvocation::default();
     let user = Arc::clone(&exchange.user);
@@ -82,9 +87,17 @@ pub(crate) async fn judge(
         waited: &mut exchange.waited,
     };
     let mut attributes = attributes(&asked, &user, (object, old), told);
-    let mut part = traces::part("admission", "validate");
-    let validated = std::pin::pin!(server.access.admission.validate(&mut attributes));
-    spans::run(&mut part, validated).await
+    let plugins = &server.access.admission;
+    match which {
+        Pass::Mutate => {
+            let mut part = traces::part("admission", "mutate");
+            spans::run(&mut part, std::pin::pin!(plugins.mutate(&mut attributes))).await
+        }
+        Pass::Validate => {
+            let mut part = traces::part("admission", "validate");
+            spans::run(&mut part, std::pin::pin!(plugins.validate(&mut attributes))).await
+        }
+    }
 }
 
 /// Whether a plugin wants to see who is deleted from a resource.
