@@ -600,6 +600,13 @@ pub(crate) fn service_range(ranges: &[IpNet], flag: &str) -> Result<ServiceRange
 impl Network {
     fn of(options: &Options) -> Result<Self> {
         let services = service_range(&options.node.service_cidr, "--service-cidr")?;
+        let nodes = options.node.addresses();
+        let taken = |it: &IpAddr| options.node.service_cidr.iter().any(|range| range.contains(it));
+        if let Some(address) = nodes.iter().find(|it| taken(it)) {
+            anyhow::bail!(
+                "the node's address {address} lies in the range of services: give another --service-cidr or --node-ip"
+            );
+        }
         let advertised = options.access.advertised(options.bind_address, &options.node.node_ip);
         let own = [IpAddr::V4(Ipv4Addr::LOCALHOST), services.address(1), advertised];
         Ok(Self {

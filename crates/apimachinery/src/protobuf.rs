@@ -19,7 +19,8 @@ pub const MAGIC: &[u8; 4] = b"k8s\0";
 /// The field numbers of a schema's structs.
 ///
 /// `words` holds for each struct how many fields follow, then number and place (in [`crate::schema::Struct::fields`]) of
-/// each; [`INLINE`] instead of a place says that a message of the same form follows, whose fields are the struct's.
+/// each; [`INLINE`] instead of a place says that a message of the same form follows, whose fields are the struct's, and
+/// [`LISTED`] beside it that a list is not repeated but a message with its items.
 #[derive(Debug)]
 pub struct Tags {
     /// By type: where its words begin; 0 where it is no message.
@@ -30,11 +31,14 @@ pub struct Tags {
 
 /// Instead of a field's place: a message inside, which JSON does not show.
 const INLINE: u16 = u16::MAX;
+/// Beside a field's place: a list that is a message with its items, as that of an `APIResource`'s verbs.
+const LISTED: u16 = 1 << 15;
 
 /// One field of a message.
 #[derive(Debug, Clone, Copy)]
 enum Entry {
     Field { number: u32, place: usize },
+    Listed { number: u32, place: usize },
     Inline { number: u32, fields: usize },
 }
 
@@ -60,7 +64,9 @@ impl Tags {
 
     fn entry(&self, fields: usize, number: u32) -> Option<Entry> {
         self.entries(fields).find(|entry| match entry {
-            Entry::Field { number: it, .. } | Entry::Inline { number: it, .. } => *it == number,
+            Entry::Field { number: it, .. }
+            | Entry::Listed { number: it, .. }
+            | Entry::Inline { number: it, .. } => *it == number,
         })
     }
 }
@@ -73,7 +79,11 @@ impl Iterator for Entries {
         let (number, place) = (u32::from(self.words[self.at]), self.words[self.at + 1]);
         self.at += 2;
         if place != INLINE {
-            return Some(Entry::Field { number, place: usize::from(place) });
+            let (listed, place) = (place & LISTED != 0, usize::from(place & !LISTED));
+            return Some(match listed {
+                true => Entry::Listed { number, place },
+                false => Entry::Field { number, place },
+            });
         }
         let fields = self.at;
         self.at = end_of(self.words, fields);

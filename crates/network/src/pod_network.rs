@@ -16,6 +16,8 @@ use crate::record::{PortMapping, Protocol, Record, Records, check_id};
 use crate::{Config, LocalNode, NetworkError, RoutePlan, rules, sysctl};
 
 const MTU_FALLBACK: u32 = 1500;
+/// The most that a veth device has; the loopback device has one more.
+const MTU_MAX: u32 = 65_535;
 
 /// The pod network of one node. Calls block for a few milliseconds; they may come from any thread.
 #[derive(Debug)]
@@ -409,5 +411,5 @@ fn default_mtu(rt: &mut Rtnetlink) -> Result<u32, NetlinkError> {
     let Some(default) = default else { return Ok(MTU_FALLBACK) };
     let links = rt.links()?;
     let link = links.iter().find(|link| link.index == default.link);
-    Ok(link.map_or(MTU_FALLBACK, |link| link.mtu))
+    Ok(link.map_or(MTU_FALLBACK, |link| link.mtu.min(MTU_MAX)))
 }

@@ -11,6 +11,8 @@ use super::{Builder, Definition};
 
 /// Stands for a field's place where a message is inlined instead.
 const INLINE: u16 = u16::MAX;
+/// Beside a field's place: what JSON shows as a list is a message with its items (`Verbs`).
+const LISTED: u16 = 1 << 15;
 
 /// Kind and version are in the envelope.
 const JSON_ONLY: &[&str] = &["kind", "apiVersion"];
@@ -22,6 +24,7 @@ struct Row {
     name: String,
     number: u16,
     ty: String,
+    is_repeated: bool,
 }
 
 type Messages = BTreeMap<String, Vec<Row>>;
@@ -70,13 +73,14 @@ fn read(path: &Path) -> Result<Messages> {
     let mut messages = Messages::new();
     for line in text.lines().skip(1) {
         let columns: Vec<&str> = line.split('\t').collect();
-        let [message, name, number, _, ty] = columns[..] else { bail!("odd row {line}") };
+        let [message, name, number, label, ty] = columns[..] else { bail!("odd row {line}") };
         if name.is_empty() {
             messages.entry(message.to_owned()).or_default();
             continue;
         }
         let number = number.parse().with_context(|| format!("the number in {line}"))?;
-        let row = Row { name: name.to_owned(), number, ty: ty.to_owned() };
+        let is_repeated = label == "repeated";
+        let row = Row { name: name.to_owned(), number, ty: ty.to_owned(), is_repeated };
         messages.entry(message.to_owned()).or_default().push(row);
     }
     messages.values_mut().for_each(|rows| rows.sort_by_key(|row| row.number));
@@ -115,7 +119,8 @@ fn write_message<'d>(
     let mut count = 0;
     for row in rows {
         if let Some((place, name)) = fields.0.get(&row.name.to_lowercase()) {
-            words.extend([row.number, *place]);
+            let listed = !row.is_repeated && is_list(messages, &row.ty);
+            words.extend([row.number, *place | if listed { LISTED } else { 0 }]);
             seen.push(name);
         } else if let Some(inner) = messages.get(&row.ty) {
             words.extend([row.number, INLINE]);
@@ -128,6 +133,11 @@ fn write_message<'d>(
     }
     words[count_at] = count;
     Ok(())
+}
+
+/// Whether a message is Go's list type of a name of its own, which can be told from none at all.
+fn is_list(messages: &Messages, ty: &str) -> bool {
+    matches!(messages.get(ty).map(Vec::as_slice), Some([only]) if only.name == "items" && only.is_repeated)
 }
 
 fn render(at: &[usize], words: &[u16]) -> Result<String> {

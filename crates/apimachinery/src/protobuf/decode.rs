@@ -121,6 +121,11 @@ impl Decoder<'_> {
                     };
                     self.fields(of, fields, inner, object, depth + 1)?;
                 }
+                Some(Entry::Listed { place, .. }) => {
+                    let field = &of.fields[place];
+                    let value = self.value(field.node, value, &field.name, depth + 1)?;
+                    object.insert(&*field.name, value);
+                }
                 Some(Entry::Field { place, .. }) => {
                     let field = &of.fields[place];
                     self.field(field.node, &field.name, value, object, depth)?;

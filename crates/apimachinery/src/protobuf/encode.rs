@@ -87,6 +87,13 @@ impl Encoder<'_> {
                         self.field(number, field.node, value, out);
                     }
                 }
+                Entry::Listed { number, place } => {
+                    let field = &of.fields[place];
+                    match object.get(&field.name) {
+                        None | Some(Value::Null) => {}
+                        Some(value) => self.item(number, field.node, value, out),
+                    }
+                }
                 // Go embeds the struct, not a pointer to it: it is there even when nothing is in it.
                 Entry::Inline { number, fields } => {
                     write_len(number, out, |out| self.fields(of, fields, object, out));
