@@ -30,6 +30,8 @@ const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 pub struct Claim {
     /// The volume that it is bound to; `None` while it is not.
     pub volume: Option<CompactString>,
+    /// Whether it names a volume, bound or not.
+    pub names_volume: bool,
     /// Whether one pod only may use it.
     pub one_pod: bool,
     /// Its storage class.
@@ -229,7 +231,9 @@ impl Volumes {
             labels.get(key).is_some_and(|label| values.iter().any(|it| it == label))
         };
         let terms = &class.topologies;
-        if !terms.is_empty() && !terms.iter().any(|term| term.iter().all(has)) {
+        // A term that asks for nothing is met by no node.
+        let met = |term: &Vec<_>| !term.is_empty() && term.iter().all(has);
+        if !terms.is_empty() && !terms.iter().any(met) {
             return Err(NotMade::NotThere);
         }
         if !self.tell_capacity.contains(&class.provisioner) {
@@ -323,7 +327,8 @@ impl Volumes {
             plugin.scheduled != Scheduled::Nowhere && self.leaves(node, plugin)
         });
         let terms = if translated { &volume.translated } else { &volume.nodes };
-        let matches = |it: &NodeSelectorTerm| it.matches(node, |key| labels.get(key));
+        // Volumes are where labels say, not names: upstream does not tell its node's.
+        let matches = |it: &NodeSelectorTerm| it.matches("", |key| labels.get(key));
         terms.as_ref().is_none_or(|terms| terms.iter().any(matches))
     }
 
@@ -366,6 +371,7 @@ impl Volumes {
         let lost = value.str_at(&["status", "phase"]) == "Lost";
         let claim = Claim {
             volume: bound.then(|| volume.into()),
+            names_volume: !volume.is_empty(),
             one_pod: modes.any(|it| it.as_str() == Some("ReadWriteOncePod")),
             class: volumes::class(value).into(),
             going: value.at(&["metadata", "deletionTimestamp"]).is_some(),
@@ -390,7 +396,10 @@ impl Volumes {
         };
         let place = |key: &'static str| {
             let value = value.str_at(&["metadata", "labels", key]);
-            (!value.is_empty()).then(|| (key, value.split("__").map(Into::into).collect()))
+            let names = value.split("__");
+            // One that is not a list of names is no label.
+            let is_list = names.clone().all(|it| !it.is_empty());
+            is_list.then(|| (key, names.map(Into::into).collect()))
         };
         let stated = value.at(&["spec", "csi"]).filter(|it| !it.is_null()).map(|it| Csi {
             driver: it.str_at(&["driver"]).into(),

@@ -200,3 +200,85 @@ fn a_driver_keeps_pods_from_nodes_where_it_is_not_installed_if_it_says_so() {
     set(&mut cluster, "csidrivers", &driver(false));
     assert!(feasible(&cluster).starts_with("2 "));
 }
+
+/// A claim that says that it is bound to a volume.
+fn bound(name: &str, volume: &str) -> Value {
+    let mut claim = claim(name, "", "1Gi");
+    claim.set_at(&["spec", "volumeName"], volume);
+    claim.set_at(&["metadata", "annotations", "pv.kubernetes.io/bind-completed"], "yes");
+    claim
+}
+
+#[test]
+fn a_claim_that_names_its_volume_is_bound_before_its_pod_is_placed() {
+    let mut cluster = cluster(&["n1"]);
+    set(&mut cluster, "storageclasses", &class("fast", "x.csi"));
+    let mut named = claim("named", "fast", "1Gi");
+    named.set_at(&["spec", "volumeName"], "v");
+    set(&mut cluster, "persistentvolumeclaims", &named);
+    let message = refusal(&cluster, &pod("p", claims(&["named"])));
+    assert!(message.contains("pod has unbound immediate PersistentVolumeClaims. "), "{message}");
+}
+
+#[test]
+fn claims_and_volumes_that_are_not_there_are_named_by_whoever_misses_them_first() {
+    let mut cluster = cluster(&["n1"]);
+    let mut going = claim("going", "", "1Gi");
+    going.set_at(&["metadata", "deletionTimestamp"], "2026-01-01T00:00:00Z");
+    set(&mut cluster, "persistentvolumeclaims", &going);
+    set(&mut cluster, "persistentvolumeclaims", &bound("lost", "v"));
+    let mut own = bound("p-own", "v");
+    let owner = value!([{"uid": "p", "controller": true}]);
+    own.set_at(&["metadata", "ownerReferences"], owner);
+    set(&mut cluster, "persistentvolumeclaims", &own);
+    for (volumes, reason, plugin) in [
+        (
+            claims(&["going", "gone"]),
+            r#"persistentvolumeclaim "gone" not found."#,
+            "VolumeRestrictions",
+        ),
+        (claims(&["going"]), r#"persistentvolumeclaim "going" is being deleted."#, "VolumeBinding"),
+        (claims(&["lost"]), r#"persistentvolume "v" not found."#, "VolumeZone"),
+        (
+            value!([{"name": "own", "ephemeral": {}}]),
+            "1 node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s).",
+            "VolumeBinding",
+        ),
+    ] {
+        let pod = pod("p", volumes);
+        let cycle = Cycle { pod: &pod, cluster: &cluster };
+        let Decision::Reject(it) = decide(cycle, &Profile::default(), How::default()) else {
+            panic!("{reason}: it is placed");
+        };
+        let message = format!("0/1 nodes are available: {reason}");
+        assert!(it.message.starts_with(&message), "{}", it.message);
+        assert_eq!(it.plugins, [plugin]);
+    }
+}
+
+#[test]
+fn the_zone_of_a_volume_counts_where_the_pod_names_the_claim_itself() {
+    let mut cluster = Cluster::default();
+    cluster.set_node(NodeLite::from_value(&value!({
+        "metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "z1"}},
+        "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "10"}}})));
+    for (volume, zones) in [("v", "z2"), ("w", "z2__")] {
+        let labels = value!({"topology.kubernetes.io/zone": zones});
+        let volume = value!({"metadata": {"name": volume, "labels": labels}, "spec": {}});
+        set(&mut cluster, "persistentvolumes", &volume);
+    }
+    let mut own = bound("p-own", "v");
+    own.set_at(&["metadata", "ownerReferences"], value!([{"uid": "p", "controller": true}]));
+    for claim in [own, bound("named", "v"), bound("no-list", "w")] {
+        set(&mut cluster, "persistentvolumeclaims", &claim);
+    }
+    let message = refusal(&cluster, &pod("p", claims(&["named"])));
+    assert!(message.contains("1 node(s) had no available volume zone."), "{message}");
+    let placed = [value!([{"name": "own", "ephemeral": {}}]), claims(&["no-list"])];
+    for volumes in placed {
+        let pod = pod("p", volumes);
+        let cycle = Cycle { pod: &pod, cluster: &cluster };
+        let decision = decide(cycle, &Profile::default(), How::default());
+        assert!(matches!(decision, Decision::Place(_)), "{decision:?}");
+    }
+}

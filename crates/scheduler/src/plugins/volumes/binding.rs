@@ -3,7 +3,7 @@
 use client::ObjectKey;
 use compact_str::CompactString;
 
-use super::key;
+use super::{key, not_found};
 use crate::cluster::Cluster;
 use crate::framework::{
     Check, Cycle, Filter, LooksAtPods, Prepared, Rejection, Reserve, ReservedWrites,
@@ -18,6 +18,7 @@ use crate::volumes::{Bindings, Claim, NotMade, Volume, Volumes};
 pub(in super::super) struct VolumeBinding;
 
 const NOTHING_TO_BIND: &str = "node(s) didn't find available persistent volumes to bind";
+const GONE: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
 
 impl Filter for VolumeBinding {
     fn name(&self) -> &'static str {
@@ -30,9 +31,7 @@ impl Filter for VolumeBinding {
         }
         match Needs::of(cycle.pod, &cycle.cluster.volumes) {
             // Every node would do.
-            Ok(needs) if needs.open.is_empty() && needs.bound.iter().all(|it| it.reaches_all()) => {
-                Prepared::Skip
-            }
+            Ok(needs) if needs.open.is_empty() && needs.are_reached_everywhere() => Prepared::Skip,
             Ok(needs) => Prepared::Ready(Box::new(needs)),
             Err(reason) => Prepared::Reject(Rejection::for_good(reason)),
         }
@@ -73,8 +72,8 @@ impl Reserve for VolumeBinding {
 #[derive(Debug, Clone)]
 pub(super) struct Needs<'a> {
     volumes: &'a Volumes,
-    /// What they have.
-    bound: Vec<&'a Volume>,
+    /// What they have, in their order; `None` for a volume that is not there.
+    bound: Vec<Option<&'a Volume>>,
     /// Those that are to be bound, the smallest first.
     pub(super) open: Vec<Open<'a>>,
 }
@@ -114,14 +113,13 @@ impl<'a> Needs<'a> {
     /// Why no node will do, in upstream's words.
     pub(super) fn of(pod: &PodLite, volumes: &'a Volumes) -> Result<Self, String> {
         let mut needs = Self { volumes, bound: Vec::new(), open: Vec::new() };
-        let mut names = Vec::new();
         let mut immediate = false;
         for used in &pod.ask.claims {
             let key = key(pod, used);
             let claim = usable(pod, used, volumes.claim(&key))?;
             match &claim.volume {
-                Some(volume) => names.push(volume),
-                None if volumes.waits_for_pods(&claim.class) => {
+                Some(volume) => needs.bound.push(volumes.volume(volume)),
+                None if volumes.waits_for_pods(&claim.class) && !claim.names_volume => {
                     let settled = volumes.selected_node(&key, claim);
                     let suitable = volumes.suitable(&key, claim);
                     needs.open.push(Open { key, claim, settled, suitable });
@@ -132,15 +130,25 @@ impl<'a> Needs<'a> {
         if immediate {
             return Err("pod has unbound immediate PersistentVolumeClaims".to_owned());
         }
-        for name in names {
-            let found = volumes.volume(name);
-            needs
-                .bound
-                .push(found.ok_or_else(|| format!("persistentvolume \"{name}\" not found"))?);
-        }
         let size = |it: &Open<'_>| it.claim.open.as_ref().map(|it| client::volumes::wanted(it));
         needs.open.sort_by_cached_key(size);
         Ok(needs)
+    }
+
+    fn are_reached_everywhere(&self) -> bool {
+        self.bound.iter().all(|it| it.is_some_and(Volume::reaches_all))
+    }
+
+    /// Whether what the claims have is reached from a node.
+    ///
+    /// # Errors
+    /// Why the first is not that is not.
+    fn reach(&self, node: &str, labels: &Labels) -> Result<(), &'static str> {
+        self.bound.iter().try_for_each(|it| match it {
+            None => Err(GONE),
+            Some(it) if self.volumes.reaches(it, node, labels) => Ok(()),
+            Some(_) => Err("node(s) didn't match PersistentVolume's node affinity"),
+        })
     }
 
     /// What becomes of the open claims on a node.
@@ -192,7 +200,7 @@ fn usable<'a>(
                 "waiting for ephemeral volume controller to create the persistentvolumeclaim \"{name}\""
             )
         } else {
-            format!("persistentvolumeclaim \"{name}\" not found")
+            not_found("persistentvolumeclaim", name)
         });
     };
     if let Some(volume) = &claim.lost {
@@ -217,9 +225,7 @@ impl Check for Needs<'_> {
     fn check(&self, row: &Row) -> Result<(), Rejection> {
         let (node, labels) = (&row.node.name, &row.node.labels);
         let mut reasons: Vec<&'static str> = Vec::new();
-        if !self.bound.iter().all(|it| self.volumes.reaches(it, node, labels)) {
-            reasons.push("node(s) didn't match PersistentVolume's node affinity");
-        }
+        reasons.extend(self.reach(node, labels).err());
         reasons.extend(self.plan(node, labels).err());
         if reasons.is_empty() {
             return Ok(());

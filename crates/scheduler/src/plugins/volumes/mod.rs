@@ -19,6 +19,10 @@ fn key(pod: &PodLite, claim: &ClaimUse) -> ObjectKey {
     ObjectKey::new(pod.key.namespace.clone(), claim.name.clone())
 }
 
+fn not_found(kind: &str, name: &str) -> String {
+    format!("{kind} \"{name}\" not found")
+}
+
 fn claims<'a>(cycle: Cycle<'a>) -> impl Iterator<Item = &'a Claim> {
     let names = cycle.pod.ask.claims.iter();
     names.filter_map(move |it| cycle.cluster.volumes.claim(&key(cycle.pod, it)))
@@ -34,13 +38,21 @@ impl Filter for VolumeRestrictions {
     }
 
     fn prepare<'a>(&'a self, cycle: Cycle<'a>) -> Prepared<'a> {
+        let volumes = &cycle.cluster.volumes;
+        let mut named = cycle.pod.ask.claims.iter().filter(|it| !it.ephemeral);
+        if let Some(it) = named.find(|it| volumes.claim(&key(cycle.pod, it)).is_none()) {
+            return Prepared::Reject(Rejection::for_good(not_found(
+                "persistentvolumeclaim",
+                &it.name,
+            )));
+        }
         let alone: Vec<ObjectKey> = cycle
             .pod
             .ask
             .claims
             .iter()
             .map(|it| key(cycle.pod, it))
-            .filter(|it| cycle.cluster.volumes.claim(it).is_some_and(|it| it.one_pod))
+            .filter(|it| volumes.claim(it).is_some_and(|it| it.one_pod))
             .collect();
         let disks = cycle.pod.ask.disks.as_slice();
         if alone.is_empty() && disks.is_empty() {
@@ -109,10 +121,21 @@ impl Filter for VolumeZone {
     }
 
     fn prepare<'a>(&'a self, cycle: Cycle<'a>) -> Prepared<'a> {
-        let volumes = claims(cycle)
-            .filter_map(|it| cycle.cluster.volumes.volume(it.volume.as_deref()?))
-            .filter(|it| !it.places.is_empty());
-        let volumes: Vec<&Volume> = volumes.collect();
+        let all = &cycle.cluster.volumes;
+        let mut volumes: Vec<&Volume> = Vec::new();
+        // Of claims that are made for the pod alone it takes no note.
+        for used in cycle.pod.ask.claims.iter().filter(|it| !it.ephemeral) {
+            let claim = all.claim(&key(cycle.pod, used));
+            let Some(name) = claim.and_then(|it| it.volume.as_deref()) else { continue };
+            match all.volume(name) {
+                Some(volume) if volume.places.is_empty() => {}
+                Some(volume) => volumes.push(volume),
+                None => {
+                    let reason = not_found("persistentvolume", name);
+                    return Prepared::Reject(Rejection::for_good(reason));
+                }
+            }
+        }
         if volumes.is_empty() { Prepared::Skip } else { Prepared::Ready(Box::new(InZone(volumes))) }
     }
 }
