@@ -117,7 +117,8 @@ pub fn decide(cycle: Cycle<'_>, profile: &Profile, how: How<'_>) -> Decision {
     };
     lap.end(Point::PreFilter, None, "Success");
     let field = Field { told: how.told, within: how.within, ..Field::new(cycle, &checks) };
-    if let Some(placement) = quick(&field, profile, how) {
+    let found = field.promised(how.others).or_else(|| quick(&field, profile, how));
+    if let Some(placement) = found {
         lap.end(Point::Filter, None, "Success");
         return Decision::Place(placement);
     }
@@ -150,6 +151,15 @@ pub fn feasible(cycle: Cycle<'_>, profile: &Profile, how: How<'_>) -> Vec<Compac
     let sample = field.sample(profile, how.start);
     let rows = cycle.cluster.rows();
     sample.feasible.iter().map(|row| rows[*row].node.name.clone()).collect()
+}
+
+/// The node that is being emptied for the pod, where it will do by now, before others are asked.
+#[must_use]
+pub fn promised(cycle: Cycle<'_>, profile: &Profile, how: How<'_>) -> Option<CompactString> {
+    cycle.nominated_row()?;
+    let checks = prepare(cycle, profile, None).ok()?;
+    let field = Field { within: how.within, ..Field::new(cycle, &checks) };
+    field.promised(None).map(|it| it.node)
 }
 
 /// What becomes of a pod on every node: the first plugin that refuses it, or none. For people who ask why; nothing is
@@ -336,6 +346,20 @@ impl<'a, 'c> Field<'a, 'c> {
         nominated.sort_unstable();
         let took = RefCell::default();
         Self { cycle, checks, only, within: None, left_out_by, nominated, told: None, took }
+    }
+
+    /// The node that is being emptied for the pod, where it will do by now: the others are not asked about.
+    fn promised(&self, others: Option<&Others>) -> Option<Placement> {
+        let row = self.cycle.nominated_row()?;
+        let there_is = self.within.is_none_or(|it| it.binary_search(&row).is_ok());
+        let node = &self.cycle.cluster.rows()[row].node.name;
+        let refused = others.is_some_and(|it| it.refused.contains_key(node));
+        if !there_is || refused {
+            return None;
+        }
+        check_with_nominated(self.cycle, self.checks, &self.cycle.cluster.rows()[row]).ok()?;
+        let node = node.clone();
+        Some(Placement { node, feasible: 1, evaluated: 1, ..Placement::default() })
     }
 
     /// Asks about nodes from `start` on, until enough will do.

@@ -34,6 +34,14 @@ pub struct Cycle<'a> {
     pub cluster: &'a Cluster,
 }
 
+impl Cycle<'_> {
+    /// The row that is being emptied for the pod.
+    #[must_use]
+    pub fn nominated_row(&self) -> Option<usize> {
+        self.cluster.position(self.cluster.nomination_of(&self.pod.key)?)
+    }
+}
+
 /// Why a node will not do, or no node at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {

@@ -44,7 +44,7 @@ pub struct Ask {
     pub nodes: NodeWish,
     /// How it is to be spread.
     pub spread: Vec<Spread>,
-    /// The images of its containers.
+    /// The images of its containers, and those that are its volumes.
     pub images: Vec<CompactString>,
     /// What must go before it is looked at.
     pub gates: Vec<CompactString>,
@@ -200,6 +200,8 @@ pub struct PodLite {
     pub generation: i64,
     /// Whether it is being deleted.
     pub terminating: bool,
+    /// Whether it is marked as one that makes room for a more important one.
+    pub preempted: bool,
     /// Its labels.
     pub labels: Arc<Labels>,
     /// What it asks for.
@@ -236,6 +238,7 @@ impl PodLite {
                 .unwrap_or_default(),
             generation: metadata.i64_at(&["generation"]).unwrap_or_default(),
             terminating: !metadata.str_at(&["deletionTimestamp"]).is_empty(),
+            preempted: is_preempted(pod),
             requests: Arc::new(PodRequests::of(pod)),
             started: started.and_then(|it| i64::try_from(it.as_nanosecond()).ok()),
             created: created.map_or(0, jiff::Timestamp::as_second),
@@ -290,6 +293,14 @@ impl PodLite {
     }
 }
 
+fn is_preempted(pod: &Value) -> bool {
+    let mut conditions = pod.items_at(&["status", "conditions"]).iter();
+    let target = conditions.find(|it| it.str_at(&["type"]) == "DisruptionTarget");
+    target.is_some_and(|it| {
+        it.str_at(&["status"]) == "True" && it.str_at(&["reason"]) == "PreemptionByScheduler"
+    })
+}
+
 /// How many sorts of pods [`Sorts`] remembers.
 const SORTS: usize = 32;
 
@@ -337,6 +348,8 @@ fn ask(pod: &Value, spec: &Value, labels: &Labels) -> Ask {
     let controller = owners.iter().find(|it| it.bool_at(&["controller"]));
     let all = ["initContainers", "containers"];
     let images = all.iter().flat_map(|list| spec.items_at(&[list])).map(|it| it.str_at(&["image"]));
+    let volumes = spec.items_at(&["volumes"]).iter().filter_map(|it| it.at(&["image"]));
+    let images = images.chain(volumes.map(|it| it.str_at(&["reference"])));
     let texts = |list: &str, path: &[&str]| -> Vec<CompactString> {
         spec.items_at(&[list])
             .iter()

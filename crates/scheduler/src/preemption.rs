@@ -51,6 +51,7 @@ impl PostFilter for DefaultPreemption {
             Ok(candidates) => Remedy::Preempt(candidates),
             Err(NotFound::NotAsked(text)) => Remedy::Nothing(format!("preemption: {text}")),
             Err(NotFound::Hopeless(text)) => Remedy::Hopeless(format!("preemption: {text}")),
+            Err(NotFound::NobodyInTheWay(text)) => Remedy::Stop(format!("preemption: {text}")),
         }
     }
 }
@@ -61,9 +62,25 @@ enum NotFound {
     NotAsked(String),
     /// No node would do.
     Hopeless(String),
+    /// Nodes would do as they are, though others refuse them.
+    NobodyInTheWay(String),
+}
+
+impl NotFound {
+    fn nobody_in_the_way(nodes: &[CompactString]) -> Self {
+        let text = |node| format!("expected at least one victim pod on node \"{node}\"");
+        let texts: Vec<String> = nodes.iter().map(text).collect();
+        let all = texts.join(", ");
+        Self::NobodyInTheWay(if texts.len() > 1 { format!("[{all}]") } else { all })
+    }
 }
 
 impl DefaultPreemption {
+    /// How many candidates are enough where so many nodes are worth trying.
+    fn enough(&self, nodes: usize) -> usize {
+        (nodes * self.0.percentage / 100).max(self.0.absolute).min(nodes)
+    }
+
     fn find(&self, failure: &Failure<'_, '_>) -> Result<Vec<Candidate>, NotFound> {
         let not_asked = |text: &str| Err(NotFound::NotAsked(text.to_owned()));
         if failure.cycle.pod.ask.never_preempts {
@@ -73,24 +90,37 @@ impl DefaultPreemption {
             return not_asked("not eligible due to a terminating pod on the nominated node.");
         }
         let rows = failure.cycle.cluster.rows();
-        let limit = (rows.len() * self.0.percentage / 100).max(self.0.absolute).min(rows.len());
+        let may_help = |it: &Option<Rejection>| it.as_ref().is_some_and(|it| !it.unresolvable);
+        let worth_trying = failure.refusals.iter().filter(|it| may_help(it)).count();
+        let limit = self.enough(worth_trying);
         let begin = usize::try_from(failure.random % rows.len().max(1) as u64).unwrap_or_default();
         let mut refusals: Vec<Option<Rejection>> = vec![None; rows.len()];
         let mut sums = sums_alone(failure).map(|wanted| BySums::new(failure, wanted));
-        let mut candidates = Vec::new();
+        let mut candidates: Vec<Candidate> = Vec::new();
+        let (mut spares_budgets, mut as_they_are) = (false, Vec::new());
         for index in (begin..rows.len()).chain(0..begin) {
-            let helps = failure.refusals[index].as_ref().is_some_and(|it| !it.unresolvable);
-            if !helps || candidates.len() >= limit {
+            if !may_help(&failure.refusals[index]) {
                 continue;
+            }
+            // Whom every candidate takes from a budget that does not bear it, another node may still spare.
+            if candidates.len() >= limit && spares_budgets {
+                break;
             }
             let by_sums = sums.as_mut().and_then(|it| it.find(index));
             match by_sums.map_or_else(|| try_node(failure, index), Ok) {
-                Ok(candidate) => candidates.push(candidate),
+                Ok(candidate) if candidate.victims.is_empty() => as_they_are.push(candidate.node),
+                Ok(candidate) => {
+                    spares_budgets |= candidate.violations == 0;
+                    candidates.push(candidate);
+                }
                 Err(refusal) => refusals[index] = Some(refusal),
             }
         }
         if let Some(sort) = sums.and_then(|it| it.sort) {
             failure.cycle.cluster.emptied().keep(sort);
+        }
+        if candidates.is_empty() && !as_they_are.is_empty() {
+            return Err(NotFound::nobody_in_the_way(&as_they_are));
         }
         if candidates.is_empty() {
             let hopeless = Rejection::for_good("Preemption is not helpful for scheduling");
@@ -166,7 +196,7 @@ fn by_sums(failure: &Failure<'_, '_>, index: usize, wanted: &Resources) -> Optio
     if lower.is_empty() || room < 1 || !wanted.fits(has, &used) {
         return None;
     }
-    lower.sort_by_key(|it| importance(it));
+    by_importance(&mut lower);
     if lower.iter().any(|it| bound_group(cycle.cluster, it).is_some()) {
         return None;
     }
@@ -206,7 +236,7 @@ fn try_node(failure: &Failure<'_, '_>, index: usize) -> Result<Candidate, Reject
     lower.iter().for_each(|pod| trial.remove(pod));
     trial.fits()?;
     let mut lower = lower;
-    lower.sort_by_key(|it| importance(it));
+    by_importance(&mut lower);
     let mut victims = Vec::new();
     let mut violations = 0;
     for (pods, breaks) in together(failure, &lower) {
@@ -284,16 +314,25 @@ impl Trial<'_, '_, '_> {
 /// A pod that has preempted already waits for its victims to end.
 fn terminating_victim(failure: &Failure<'_, '_>) -> bool {
     let pod = failure.cycle.pod;
-    let name = pod.ask.nominated_node.as_str();
-    let Some(row) = failure.cycle.cluster.position(name) else { return false };
+    let Some(row) = failure.cycle.nominated_row() else { return false };
     let hopeless = failure.refusals[row].as_ref().is_some_and(|it| it.unresolvable);
     let mut pods = failure.cycle.cluster.rows()[row].pods.iter();
-    !hopeless && pods.any(|it| it.terminating && it.priority < pod.priority)
+    !hopeless && pods.any(|it| it.terminating && it.preempted && it.priority < pod.priority)
 }
 
 /// Sorts the most important pod first: the highest priority, then the one that runs longest.
 fn importance(pod: &PodLite) -> (std::cmp::Reverse<i32>, i64) {
     (std::cmp::Reverse(pod.priority), pod.started.unwrap_or(i64::MAX))
+}
+
+/// Sorts pods of a node by importance. Of those that have not been started, the one that came last comes first: upstream
+/// takes the present for their start, and reads the clock for each comparison anew.
+fn by_importance(pods: &mut [Arc<PodLite>]) {
+    pods.sort_by_key(|it| importance(it));
+    let alike = |a: &Arc<PodLite>, b: &Arc<PodLite>| {
+        a.priority == b.priority && a.started.is_none() && b.started.is_none()
+    };
+    pods.chunk_by_mut(alike).for_each(<[_]>::reverse);
 }
 
 /// Pods whose removal would break a budget, and the others.

@@ -25,7 +25,7 @@ use self::emptying::Emptying;
 use crate::bindings::Binder;
 use crate::claims::ClaimBinder;
 use crate::cluster::Cluster;
-use crate::decide::{Decision, Diagnosis, How, Others, Placement, decide, feasible};
+use crate::decide::{Decision, Diagnosis, How, Others, Placement, decide, feasible, promised};
 use crate::devices::ClaimChange;
 use crate::extender::{self, Extender, Objects};
 use crate::framework::{Cycle, Profile, ReservedWrites};
@@ -538,15 +538,24 @@ impl Running {
         if extenders.is_empty() {
             return Ok(None);
         }
-        let nodes = {
-            let how = How { random, start, within, ..How::default() };
-            feasible(Cycle { pod, cluster: &self.state.cluster }, profile, how)
-        };
-        let (Some(value), false) = (self.stores[PODS].get(&pod.key), nodes.is_empty()) else {
+        let Some(value) = self.stores[PODS].get(&pod.key).map(|it| it.value()) else {
             return Ok(None);
         };
+        let how = || How { random, start, within, ..How::default() };
+        let cycle = Cycle { pod, cluster: &self.state.cluster };
         let objects = Objects { pods: &self.stores[PODS], nodes: &self.stores[NODES] };
-        extender::ask(&extenders, pod, &value.value(), nodes, objects).await.map(Some)
+        let promised = promised(cycle, profile, how());
+        if let Some(node) = promised {
+            let others = extender::ask(&extenders, pod, &value, vec![node.clone()], objects).await;
+            if others.as_ref().is_ok_and(|it| !it.refused.contains_key(&node)) {
+                return others.map(Some);
+            }
+        }
+        let nodes = feasible(cycle, profile, how());
+        if nodes.is_empty() {
+            return Ok(None);
+        }
+        extender::ask(&extenders, pod, &value, nodes, objects).await.map(Some)
     }
 
     /// Tells of a decision.
@@ -683,6 +692,9 @@ impl Running {
             }
             _ => None,
         };
+        if let Some(chosen) = &chosen {
+            self.take_back_promises(pod, &chosen.node);
+        }
         if hopeless || chosen.is_some() {
             self.state.cluster.nominate(pod, chosen.as_ref().map(|it| it.node.as_str()));
         }
@@ -694,6 +706,16 @@ impl Running {
                 self.writer.preempting(live, refusal, chosen).await;
             }
             _ => self.writer.refused(pod.key.clone(), refusal),
+        }
+    }
+
+    /// Less important pods for which the same node was being emptied have to look for another.
+    fn take_back_promises(&mut self, pod: &PodLite, node: &str) {
+        let promised = self.state.cluster.nominated_on(node).iter();
+        let less = promised.filter(|it| it.priority < pod.priority).cloned();
+        for it in less.collect::<Vec<_>>() {
+            self.state.cluster.nominate(&it, None);
+            self.writer.take_back_promise(it.key.clone());
         }
     }
 

@@ -310,6 +310,21 @@ impl Writer {
         });
     }
 
+    /// Tells a pod that no node is being emptied for it any more, in the background.
+    pub(crate) fn take_back_promise(&self, key: ObjectKey) {
+        let writer = self.clone();
+        tokio::spawn(async move {
+            let permit = writer.permit().await;
+            if let Some(pod) = writer.binder.pods.get(&key).map(|it| it.value()) {
+                let patch = value!({"status": {"nominatedNodeName": null}});
+                if let Err(error) = writer.patch_status(&pod, &patch).await {
+                    writer.failed(&pod, "take back the node of", &error);
+                }
+            }
+            drop(permit);
+        });
+    }
+
     /// Tells the pods of a group of the nodes that are being emptied for them, and removes the pods that make room.
     pub(crate) fn preempting_group(
         &self,

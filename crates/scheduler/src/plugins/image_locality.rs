@@ -8,7 +8,7 @@ use crate::node::Row;
 const MEGABYTE: i64 = 1 << 20;
 /// Less than this in images counts as nothing.
 const MIN_BYTES: i64 = 23 * MEGABYTE;
-/// As much as this for each container counts as everything.
+/// As much as this for each image counts as everything.
 const MAX_BYTES_EACH: i64 = 1_000 * MEGABYTE;
 
 /// Upstream's plugin of that name.
@@ -38,10 +38,10 @@ impl Score for ImageLocality {
         if wanted.is_empty() {
             return true;
         }
-        let containers = i64::try_from(cycle.pod.ask.images.len()).unwrap_or(1);
+        let count = i64::try_from(cycle.pod.ask.images.len()).unwrap_or(1);
         for (index, score) in feasible.iter().zip(scores) {
             let bytes = bytes_there(&cycle.cluster.rows()[*index], &wanted);
-            let max = MAX_BYTES_EACH * containers;
+            let max = MAX_BYTES_EACH * count;
             *score = MAX_SCORE * (bytes.clamp(MIN_BYTES, max) - MIN_BYTES) / (max - MIN_BYTES);
         }
         true
@@ -72,4 +72,30 @@ fn bytes_there(row: &Row, wanted: &[(CompactString, f64)]) -> i64 {
 /// A name without a tag means the latest.
 fn with_tag(name: &str) -> CompactString {
     if name.rfind(':') <= name.rfind('/') { format_compact!("{name}:latest") } else { name.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::value;
+
+    use super::*;
+    use crate::cluster::Cluster;
+    use crate::node::NodeLite;
+    use crate::pod::PodLite;
+
+    #[test]
+    fn images_that_are_volumes_count_like_those_of_containers() {
+        let mut cluster = Cluster::default();
+        for (name, bytes) in [("n1", 600 * MEGABYTE), ("n2", 0)] {
+            cluster.set_node(NodeLite::from_value(&value!({"metadata": {"name": name},
+                "status": {"images": [{"names": ["data:latest"], "sizeBytes": bytes}]}})));
+        }
+        let pod = PodLite::from_value(&value!({"metadata": {"name": "p"}, "spec": {
+            "containers": [{"name": "c", "image": "code"}],
+            "volumes": [{"name": "v", "image": {"reference": "data"}}]}}));
+        let mut scores = [0; 2];
+        let cycle = Cycle { pod: &pod, cluster: &cluster };
+        assert!(ImageLocality.score(cycle, &[0, 1], &mut scores));
+        assert_eq!(scores, [100 * (600 - 23) / (2_000 - 23), 0]);
+    }
 }

@@ -93,8 +93,9 @@ impl Running {
         }
         let cluster = &self.state.cluster;
         let priority = victims::priority(cluster, first);
-        let makes_room =
-            |pod: &Arc<PodLite>| pod.terminating && victims::priority(cluster, pod) < priority;
+        let makes_room = |pod: &Arc<PodLite>| {
+            pod.terminating && pod.preempted && victims::priority(cluster, pod) < priority
+        };
         let nodes: BTreeSet<&CompactString> = promised.values().collect();
         let mut rows = nodes.into_iter().filter_map(|it| cluster.row(it));
         if rows.any(|row| row.pods.iter().any(makes_room)) {

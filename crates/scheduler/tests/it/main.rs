@@ -9,6 +9,7 @@ mod devices;
 mod extenders;
 mod gangs;
 mod leader;
+mod preemption;
 mod remembered;
 mod replay;
 mod volumes;

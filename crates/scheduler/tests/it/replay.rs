@@ -96,7 +96,7 @@ fn play(scenario: &Value) -> Result<(), String> {
             compare(&cluster, &decide(cycle, &profile, how), result)
                 .map_err(|why| format!("{name}: {why}"))?;
         }
-        go_on(&mut cluster, pod, result);
+        go_on(&mut cluster, pod, &profile, result).map_err(|why| format!("{name}: {why}"))?;
     }
     Ok(())
 }
@@ -152,17 +152,35 @@ fn skipped(
     if gated == blocked && (gated || foreign) { Ok(()) } else { Err("not skipped".into()) }
 }
 
-/// Carries out what was recorded.
-fn go_on(cluster: &mut Cluster, mut pod: PodLite, result: &Value) {
+/// Carries out what was recorded. A pod that has preempted gets its node once the others are gone.
+fn go_on(
+    cluster: &mut Cluster,
+    mut pod: PodLite,
+    profile: &Profile,
+    result: &Value,
+) -> Result<(), String> {
     for victim in result.items_at(&["victims"]).iter().filter_map(Value::as_str) {
         let (namespace, name) = victim.split_once('/').unwrap_or(("", victim));
         cluster.remove_pod(&ObjectKey::new(namespace, name));
     }
-    let node = [result.str_at(&["node"]), result.str_at(&["after"])].concat();
+    let after = result.str_at(&["after"]);
+    if !after.is_empty() {
+        let nominated = Arc::new(pod.clone());
+        cluster.nominate(&nominated, Some(result.str_at(&["nominated"])));
+        let decision = decide(Cycle { pod: &pod, cluster }, profile, How::default());
+        let node = match &decision {
+            Decision::Place(placement) => placement.node.as_str(),
+            Decision::Reject(_) | Decision::Fail(_) => "",
+        };
+        equal("after", &node, &after)?;
+        cluster.nominate(&nominated, None);
+    }
+    let node = [result.str_at(&["node"]), after].concat();
     if !node.is_empty() {
         pod.node = node.into();
         cluster.set_pod(Arc::new(pod));
     }
+    Ok(())
 }
 
 fn compare(cluster: &Cluster, decision: &Decision, result: &Value) -> Result<(), String> {
