@@ -58,6 +58,8 @@ pub enum Happened {
     Node,
     /// A pod came to a node, or changed there.
     PodPlaced,
+    /// A pod on a node asks for less than before.
+    PodShrunk,
     /// A pod left a node.
     PodGone,
     /// Devices came or changed, or were given back.
@@ -76,6 +78,7 @@ impl Happened {
         match self {
             Self::Node => "NodeUpdate",
             Self::PodPlaced => "AssignedPodAdd",
+            Self::PodShrunk => "AssignedPodUpdatePodScaleDown",
             Self::PodGone => "AssignedPodDelete",
             Self::Devices | Self::Classes | Self::Group | Self::Other => "Update",
         }
@@ -86,6 +89,7 @@ impl Happened {
         match self {
             Self::Node => true,
             Self::PodPlaced => matches!(plugin, "InterPodAffinity" | "PodTopologySpread"),
+            Self::PodShrunk => plugin == "NodeResourcesFit",
             Self::PodGone => matches!(
                 plugin,
                 "InterPodAffinity"

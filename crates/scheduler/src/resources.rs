@@ -1,5 +1,7 @@
 //! Amounts of resources: what a pod asks for and what a node has. Knows nothing of who asks.
 
+use std::collections::BTreeMap;
+
 use apimachinery::quantity::Quantity;
 use apimachinery::{Object, Value};
 use compact_str::CompactString;
@@ -78,6 +80,15 @@ impl Resources {
                 .scalars
                 .iter()
                 .all(|(name, wanted)| fits(*wanted, has.scalar(name), used.scalar(name)))
+    }
+
+    /// Whether there is less of anything than in others.
+    #[must_use]
+    pub fn lacks_of(&self, other: &Self) -> bool {
+        self.milli_cpu < other.milli_cpu
+            || self.memory < other.memory
+            || self.ephemeral_storage < other.ephemeral_storage
+            || other.scalars.iter().any(|(name, amount)| self.scalar(name) < *amount)
     }
 
     /// Adds amounts.
@@ -165,14 +176,18 @@ struct Defaults {
 }
 
 fn total(pod: &Value, defaults: Defaults) -> Resources {
+    let container_requests = {
+        let spec_counts = !is_infeasible(pod);
+        move |container| container_requests(pod, container, spec_counts, defaults)
+    };
     let mut running = Resources::default();
     for container in pod.items_at(&["spec", "containers"]) {
-        running.add(&container_requests(pod, container, defaults));
+        running.add(&container_requests(container));
     }
     let mut sidecars = Resources::default();
     let mut largest_init = Resources::default();
     for container in pod.items_at(&["spec", "initContainers"]) {
-        let mut moment = container_requests(pod, container, defaults);
+        let mut moment = container_requests(container);
         if container.str_at(&["restartPolicy"]) == "Always" {
             running.add(&moment);
             sidecars.add(&moment);
@@ -183,33 +198,108 @@ fn total(pod: &Value, defaults: Defaults) -> Resources {
         largest_init.raise_to(&moment);
     }
     running.raise_to(&largest_init);
-    let own = pod.at(&["spec", "resources", "requests"]).and_then(Value::as_object);
-    for (name, value) in own.into_iter().flat_map(Object::iter) {
-        let quantity = quantity(value);
-        let amount = if name == "cpu" { quantity.milli_value() } else { quantity.value() };
-        running.set(name, amount);
+    for (name, amount) in own_requests(pod) {
+        running.set(&name, amount);
     }
     running.add(&Resources::from_list(pod.at(&["spec", "overhead"])));
     running
 }
 
-/// What a container asks for, or holds while a resize is under way: the larger.
-fn container_requests(pod: &Value, container: &Value, defaults: Defaults) -> Resources {
+/// Whether a resize of a pod is under way that its node can never make.
+fn is_infeasible(pod: &Value) -> bool {
+    let mut conditions = pod.items_at(&["status", "conditions"]).iter();
+    let pending = conditions.find(|it| it.str_at(&["type"]) == "PodResizePending");
+    pending.is_some_and(|it| it.str_at(&["reason"]) == "Infeasible")
+}
+
+/// What a pod itself asks for, for all of its containers, or holds while a resize of it is under way: the larger.
+fn own_requests(pod: &Value) -> BTreeMap<CompactString, i64> {
+    let list = pod.at(&["spec", "resources", "requests"]).and_then(Value::as_object);
+    let Some(list) = list.filter(|it| !it.is_empty()) else { return BTreeMap::new() };
+    let holds = pod.at(&["status", "resources"]).filter(|it| !it.is_null());
+    let allocated = pod.at(&["status", "allocatedResources"]).filter(|_| holds.is_some());
+    let held = [holds.and_then(|it| it.get("requests")), allocated];
+    let held = held.into_iter().flatten().filter_map(Value::as_object);
+    let spec = Some(list).filter(|_| holds.is_none() || !is_infeasible(pod));
+    let mut all: BTreeMap<CompactString, i64> = BTreeMap::new();
+    for (name, value) in spec.into_iter().chain(held).flat_map(Object::iter) {
+        let quantity = quantity(value);
+        let amount = if name == "cpu" { quantity.milli_value() } else { quantity.value() };
+        let largest = all.entry(name.into()).or_insert(amount);
+        *largest = amount.max(*largest);
+    }
+    all
+}
+
+/// What a container asks for, or holds while a resize is under way: the larger; what it holds alone, where what it asks for
+/// does not count.
+fn container_requests(
+    pod: &Value,
+    container: &Value,
+    spec_counts: bool,
+    defaults: Defaults,
+) -> Resources {
     let list = container.at(&["resources", "requests"]);
-    let mut requests = Resources::from_list(list);
     let name = container.str_at(&["name"]);
     let lists = [["status", "containerStatuses"], ["status", "initContainerStatuses"]];
-    let statuses = lists.iter().flat_map(|path| pod.items_at(path));
-    for status in statuses.filter(|it| it.str_at(&["name"]) == name) {
-        requests.raise_to(&Resources::from_list(status.at(&["resources", "requests"])));
-        requests.raise_to(&Resources::from_list(status.at(&["allocatedResources"])));
+    let mut statuses = lists.iter().flat_map(|path| pod.items_at(path));
+    let status = statuses.find(|it| it.str_at(&["name"]) == name);
+    let status = status.filter(|it| it.at(&["resources"]).is_some_and(|it| !it.is_null()));
+    let held = status.map(|it| [it.at(&["resources", "requests"]), it.at(&["allocatedResources"])]);
+    let spec = list.filter(|_| spec_counts || status.is_none());
+    let mut requests = Resources::default();
+    let mut said = [false; 2];
+    for list in [spec].into_iter().chain(held.into_iter().flatten()) {
+        requests.raise_to(&Resources::from_list(list));
+        for (said, name) in said.iter_mut().zip(["cpu", "memory"]) {
+            *said |= list.is_some_and(|list| list.get(name).is_some());
+        }
     }
-    let asks = |name| list.is_some_and(|list| list.get(name).is_some());
-    if !asks("cpu") {
-        requests.milli_cpu = requests.milli_cpu.max(defaults.milli_cpu);
+    if !said[0] {
+        requests.milli_cpu = defaults.milli_cpu;
     }
-    if !asks("memory") {
-        requests.memory = requests.memory.max(defaults.memory);
+    if !said[1] {
+        requests.memory = defaults.memory;
     }
     requests
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::value;
+
+    use super::*;
+
+    /// The amounts of CPU, as written and with defaults.
+    fn cpu(spec: Value, status: Value) -> (i64, i64) {
+        let requests = PodRequests::of(&value!({"spec": spec, "status": status}));
+        (requests.exact.milli_cpu, requests.nonzero_milli_cpu)
+    }
+
+    #[test]
+    fn while_a_resize_is_under_way_the_larger_counts_unless_it_can_never_be_made() {
+        let requests = |cpu: &str| value!({"requests": {"cpu": cpu}});
+        let spec = |cpu: &str| value!({"containers": [{"name": "c", "resources": (requests(cpu))}, {"name": "d"}]});
+        let holds = |cpu: &str, reason: &str| {
+            value!({"conditions": [{"type": "PodResizePending", "reason": reason}],
+                "containerStatuses": [{"name": "c", "resources": (requests(cpu)),
+                    "allocatedResources": {"cpu": "300m"}}]})
+        };
+        assert_eq!(cpu(spec("2"), Value::Null), (2_000, 2_100));
+        assert_eq!(cpu(spec("2"), holds("1", "Deferred")), (2_000, 2_100));
+        assert_eq!(cpu(spec("2"), holds("1", "Infeasible")), (1_000, 1_100));
+        assert_eq!(cpu(spec("100m"), holds("200m", "Deferred")), (300, 400));
+    }
+
+    #[test]
+    fn while_a_pod_itself_is_resized_the_larger_counts_too() {
+        let spec = value!({"containers": [{"name": "c"}], "resources": {"requests": {"cpu": "2"}}});
+        let holds = |cpu: &str, reason: &str| {
+            value!({"conditions": [{"type": "PodResizePending", "reason": reason}],
+                "resources": {"requests": {"cpu": cpu}}, "allocatedResources": {"cpu": "1"}})
+        };
+        assert_eq!(cpu(spec.clone(), holds("3", "Deferred")), (3_000, 3_000));
+        assert_eq!(cpu(spec.clone(), holds("500m", "Deferred")), (2_000, 2_000));
+        assert_eq!(cpu(spec, holds("500m", "Infeasible")), (1_000, 1_000));
+    }
 }

@@ -447,8 +447,14 @@ impl Running {
             state.seen.remove(key);
             state.queue.remove(key);
             state.cluster.nominate(&pod, None);
+            let before = state.cluster.pod(key);
+            let shrinks = before.is_some_and(|it| pod.requests.exact.lacks_of(&it.requests.exact));
             state.cluster.set_pod(pod);
-            return self.happened(Happened::PodPlaced);
+            self.happened(Happened::PodPlaced);
+            if shrinks {
+                self.happened(Happened::PodShrunk);
+            }
+            return;
         }
         let ours = self.profiles.contains_key(value.str_at(&["spec", "schedulerName"]));
         let going = !value.str_at(&["metadata", "deletionTimestamp"]).is_empty();

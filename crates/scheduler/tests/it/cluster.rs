@@ -160,6 +160,44 @@ async fn an_important_pod_takes_the_place_of_another() {
     assert!(cluster.get("", "pods", "default", "small").await.is_none());
 }
 
+/// The least important pod is told that its promise is another's now.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_emptied_for_one_goes_to_a_more_important_one() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "2").await;
+    cluster.create("", "pods", pod("small", "2", 0)).await;
+    on_node(&cluster, "small").await;
+    let nominated = async |name: &str, node: &str| {
+        let what = format!("{name} is promised {node}");
+        let found = cluster.eventually(&what, async |it| {
+            let pod = it.get("", "pods", "default", name).await?;
+            (pod.str_at(&["status", "nominatedNodeName"]) == node).then_some(())
+        });
+        found.await;
+    };
+    cluster.create("", "pods", pod("first", "2", 100)).await;
+    nominated("first", "n1").await;
+    cluster.create("", "pods", pod("second", "2", 200)).await;
+    nominated("second", "n1").await;
+    nominated("first", "").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_room_that_a_pod_gives_back_is_given_to_the_next() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "2").await;
+    cluster.create("", "pods", pod("large", "2", 0)).await;
+    on_node(&cluster, "large").await;
+    cluster.create("", "pods", pod("late", "1", 0)).await;
+    assert_eq!(refused(&cluster, "late").await.0, "Unschedulable");
+    let pods = Resource::built_in("", "pods");
+    let less =
+        value!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}});
+    let kind = PatchKind::Strategic;
+    cluster.client.patch(&pods, "default", "large", "resize", kind, &less).await.unwrap();
+    assert_eq!(on_node(&cluster, "late").await, "n1");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_room_of_a_pod_that_ends_is_given_to_the_next() {
     let cluster = cluster().await;
