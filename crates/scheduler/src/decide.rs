@@ -13,7 +13,7 @@ use crate::alike::{Known, Likeness};
 use crate::framework::{Check, Cycle, Failure, Prepared, Profile, Rejection, Remedy};
 use crate::node::Row;
 use crate::pod::PodLite;
-use crate::preemption::Candidate;
+use crate::preemption::{self, Candidate};
 use crate::told::{Lap, Point, Told, bit, bits};
 
 /// A node was found.
@@ -38,10 +38,15 @@ pub struct Placement {
 pub struct Diagnosis {
     /// What the pod's condition says, in upstream's words.
     pub message: String,
+    /// What plugins say that could do nothing for the pod, where a later one could. It is said only where that comes to
+    /// nothing after all.
+    pub remarks: Vec<String>,
     /// The plugins that refused a node.
     pub plugins: Vec<&'static str>,
     /// The nodes that would do once some pods are removed; the best is [`crate::preemption::best`].
     pub candidates: Vec<Candidate>,
+    /// Whether it was asked who could make room.
+    pub asked_for_room: bool,
     /// Whether no node is worth emptying, nor is one that was.
     pub hopeless: bool,
     /// A resource claim that nobody uses and that is to give back what it was given.
@@ -676,8 +681,9 @@ fn ask_for_remedies(
     let count = failure.nodes;
     let mut message = format!("0/{count} nodes are available: {text}.");
     let mut remarks: Vec<String> = Vec::new();
-    let (mut hopeless, mut deallocate) = (false, None);
+    let (mut asked_for_room, mut hopeless, mut deallocate) = (false, false, None);
     for plugin in profile.post_filters.iter() {
+        asked_for_room |= plugin.name() == preemption::NAME;
         let remedy = plugin.remedy(profile, failure);
         let helps = matches!(remedy, Remedy::Preempt(_) | Remedy::Deallocate { .. });
         let status = if helps { "Success" } else { "Unschedulable" };
@@ -697,7 +703,15 @@ fn ask_for_remedies(
                 deallocate = Some(claim);
             }
             Remedy::Preempt(candidates) => {
-                return Diagnosis { message, plugins, candidates, hopeless: false, deallocate };
+                return Diagnosis {
+                    message,
+                    remarks,
+                    plugins,
+                    candidates,
+                    asked_for_room,
+                    hopeless: false,
+                    deallocate,
+                };
             }
         }
     }
@@ -705,7 +719,8 @@ fn ask_for_remedies(
     if !remarks.is_empty() {
         message = format!("{message} {}", remarks.join(", "));
     }
-    Diagnosis { message, plugins, candidates: Vec::new(), hopeless, deallocate }
+    let (remarks, candidates) = (Vec::new(), Vec::new());
+    Diagnosis { message, remarks, plugins, candidates, asked_for_room, hopeless, deallocate }
 }
 
 /// `1 Insufficient memory, 3 Insufficient cpu`, sorted as text as upstream sorts it.

@@ -210,7 +210,15 @@ impl Extender {
         let answer = self.call(&self.config.preempt_verb, &request).await?;
         let members = member(&answer, "nodeNameToMetaVictims").and_then(Value::as_object);
         let members = members.into_iter().flat_map(Object::iter);
-        members.map(|(node, victims)| self.candidate(node, victims, cluster)).collect()
+        let candidates = members.map(|(node, victims)| self.candidate(node, victims, cluster));
+        let mut candidates = candidates.collect::<Result<Vec<_>, _>>()?;
+        if self.config.ignorable {
+            candidates.retain(|it| !it.victims.is_empty());
+        }
+        match candidates.iter().find(|it| it.victims.is_empty()) {
+            Some(it) => Err(format!("expected at least one victim pod on node \"{}\"", it.node)),
+            None => Ok(candidates),
+        }
     }
 
     fn candidate(
@@ -232,9 +240,6 @@ impl Extender {
                 )
             })?;
             pods.push(Arc::clone(found));
-        }
-        if pods.is_empty() {
-            return Err(format!("expected at least one victim pod on node \"{node}\""));
         }
         let violations = member(victims, "numPDBViolations").and_then(Value::as_i64);
         let violations = violations.and_then(|it| usize::try_from(it).ok()).unwrap_or_default();
@@ -328,7 +333,10 @@ pub(crate) async fn ask_about_victims(
 
 impl Extender {
     /// Goes on without it, where that may be.
-    fn ignore(&self, error: String, what: &str) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// The error, where it may not be.
+    pub(crate) fn ignore(&self, error: String, what: &str) -> Result<(), String> {
         if !self.config.ignorable {
             return Err(error);
         }

@@ -37,13 +37,15 @@ pub fn best(candidates: Vec<Candidate>) -> Option<Candidate> {
     candidates.into_iter().min_by(compare)
 }
 
+pub(crate) const NAME: &str = "DefaultPreemption";
+
 /// Upstream's plugin of that name.
 #[derive(Debug)]
 pub struct DefaultPreemption(pub PreemptionArgs);
 
 impl PostFilter for DefaultPreemption {
     fn name(&self) -> &'static str {
-        "DefaultPreemption"
+        NAME
     }
 
     fn remedy(&self, _profile: &Profile, failure: &Failure<'_, '_>) -> Remedy {

@@ -504,6 +504,7 @@ impl Running {
                 let now = self.scheduler.clock.monotonic();
                 let name = &profile.scheduler_name;
                 self.scheduler.metrics.attempted(name, Outcome::Error, now - begun);
+                self.state.cluster.nominate(&pod, None);
                 self.state.queue.retry(&pod.key, now);
                 self.writer.refused(pod.key.clone(), Refusal::error(error));
             }
@@ -593,6 +594,7 @@ impl Running {
             Err(error) => {
                 let name = &profile.scheduler_name;
                 self.scheduler.metrics.attempted(name, Outcome::Error, now - begun);
+                self.state.cluster.nominate(pod, None);
                 self.writer.refused(pod.key.clone(), Refusal::error(error));
                 return self.state.queue.retry(&pod.key, now);
             }
@@ -684,7 +686,11 @@ impl Running {
 
     async fn refused(&mut self, pod: &Arc<PodLite>, diagnosis: Diagnosis, begun: Instant) {
         let now = self.scheduler.clock.monotonic();
-        let Diagnosis { message, plugins, candidates, hopeless, deallocate } = diagnosis;
+        let Diagnosis { mut message, mut remarks, plugins, candidates, .. } = diagnosis;
+        let Diagnosis { asked_for_room, hopeless, deallocate, .. } = diagnosis;
+        if asked_for_room {
+            self.scheduler.metrics.preempting();
+        }
         if let Some(claim) = deallocate {
             self.writer.deallocate(claim);
         }
@@ -694,7 +700,15 @@ impl Running {
         let live = self.stores[PODS].get(&pod.key).map(|it| it.value());
         let chosen = match &live {
             Some(live) if !candidates.is_empty() => {
-                self.choose_victims(pod, live, candidates).await
+                match self.choose_victims(pod, live, candidates).await {
+                    Ok(chosen) => Some(chosen),
+                    Err(NotChosen { why, alone }) => {
+                        remarks.retain(|_| !alone);
+                        remarks.push(format!("preemption: {why}"));
+                        message = format!("{message} {}", remarks.join(", "));
+                        None
+                    }
+                }
             }
             _ => None,
         };
@@ -726,25 +740,33 @@ impl Running {
     }
 
     /// The node that is emptied, once extenders have had their say.
+    ///
+    /// # Errors
+    /// Why there is none.
     async fn choose_victims(
         &self,
         pod: &PodLite,
         live: &Value,
         candidates: Vec<Candidate>,
-    ) -> Option<Candidate> {
-        self.scheduler.metrics.preempting();
+    ) -> Result<Candidate, NotChosen> {
         let objects = Objects { pods: &self.stores[PODS], nodes: &self.stores[NODES] };
         let cluster = &self.state.cluster;
         let extenders = &self.scheduler.extenders;
         let left = extender::ask_about_victims(extenders, pod, live, candidates, cluster, objects);
-        match left.await {
+        let best = match left.await {
             Ok(left) => preemption::best(left),
-            Err(error) => {
-                tracing::warn!(pod = %pod.key, error, "an extender could not say which pods to preempt");
-                None
-            }
-        }
+            Err(why) => return Err(NotChosen { why, alone: true }),
+        };
+        let why = || "no candidate node for preemption".to_owned();
+        best.ok_or_else(|| NotChosen { why: why(), alone: false })
     }
+}
+
+/// Why no node is emptied though some could be.
+struct NotChosen {
+    why: String,
+    /// Whether nothing else is said of what plugins could do.
+    alone: bool,
 }
 
 impl State {

@@ -1,5 +1,6 @@
 //! What the scheduler writes: bindings, the condition of pods that fit nowhere, the end of those that make room.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -429,9 +430,10 @@ impl Writer {
             }
             Err(error) => {
                 tracing::warn!(pod = %pod.key, node = %pod.node, error = error.text, "could not bind a pod");
-                if !error.gone {
-                    let message = format!("binding rejected: {}", error.text);
-                    self.tell(scheduler, about, EventType::Warning, "FailedScheduling", &message);
+                let live = self.binder.pods.get(&pod.key).map(|it| it.value());
+                let live = live.filter(|it| it.str_at(&["metadata", "uid"]) == pod.uid);
+                if let Some(live) = live.filter(|_| !error.gone) {
+                    self.refused_now(&live, &Refusal::error(error.text), None).await;
                 }
                 self.claims.release(pod, to_bind.made.as_deref()).await;
                 self.inbox.not_bound(pod.key.clone(), pod.uid.clone());
@@ -441,7 +443,12 @@ impl Writer {
 
     async fn bound(&self, pod: &PodLite) -> Result<(), NotBound> {
         if let Some(extender) = self.binder_extender.as_ref().filter(|it| it.is_interested(pod)) {
-            return extender.bind(pod).await.map_err(|text| NotBound { text, gone: false });
+            match extender.bind(pod).await {
+                Ok(()) => return Ok(()),
+                Err(text) => extender
+                    .ignore(text, "could not bind a pod")
+                    .map_err(|text| NotBound { text, gone: false })?,
+            }
         }
         let (namespace, name) = (pod.key.namespace.as_str(), pod.key.name.as_str());
         let binding = value!({
@@ -454,7 +461,10 @@ impl Writer {
         match bound.await {
             Ok(_) => Ok(()),
             Err(error) if error.may_be_done() && self.is_bound(pod).await => Ok(()),
-            Err(error) => Err(NotBound { gone: error.is_not_found(), text: error.to_string() }),
+            Err(error) => {
+                let text = format!("running Bind plugin \"DefaultBinder\": {error}");
+                Err(NotBound { gone: error.is_not_found(), text })
+            }
         }
     }
 
@@ -487,7 +497,8 @@ impl Writer {
             ..ObjectReference::of(pod)
         };
         let scheduler = pod.str_at(&["spec", "schedulerName"]);
-        self.tell(scheduler, about, EventType::Warning, "FailedScheduling", &refusal.message);
+        let message = short(&refusal.message);
+        self.tell(scheduler, about, EventType::Warning, "FailedScheduling", &message);
         if let Some(patch) = self.status_patch(pod, refusal, node)
             && let Err(error) = self.patch_status(pod, &patch).await
         {
@@ -568,6 +579,17 @@ impl Writer {
         self.tell(scheduler, about, EventType::Normal, "Preempted", &message);
         Ok(())
     }
+}
+
+/// A message as long as an event's may be, in bytes.
+fn short(message: &str) -> Cow<'_, str> {
+    const MOST: usize = 1024;
+    const MORE: &str = " ...";
+    if message.len() <= MOST {
+        return Cow::Borrowed(message);
+    }
+    let end = message.floor_char_boundary(MOST - MORE.len());
+    Cow::Owned([&message[..end], MORE].concat())
 }
 
 /// A binding that was not made.

@@ -16,10 +16,8 @@ use crate::decide::{is_local, verdict_on};
 use crate::framework::{Cycle, Profile};
 use crate::groups::Progress;
 use crate::pod::PodLite;
+use crate::preemption::NAME as PLUGIN;
 use crate::victims::{self, Victim};
-
-/// The plugin that makes room.
-const PLUGIN: &str = "DefaultPreemption";
 
 /// What comes of looking for room.
 pub(super) enum Room {

@@ -62,5 +62,7 @@ async fn a_pod_that_was_not_bound_says_so() {
     node(&cluster, "n1", "2").await;
     cluster.create("", "pods", pod("web", "2", 0)).await;
     let message = event(&cluster, "web", "FailedScheduling").await;
-    assert_eq!(message, "binding rejected: no answer to the request: lost on its way");
+    let why = "no answer to the request: lost on its way";
+    assert_eq!(message, format!("running Bind plugin \"DefaultBinder\": {why}"));
+    assert_eq!(refused(&cluster, "web").await, ("SchedulerError".into(), message));
 }

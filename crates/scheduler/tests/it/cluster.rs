@@ -342,6 +342,7 @@ async fn what_is_done_is_counted() {
         "scheduler_schedule_attempts_total{profile=\"default-scheduler\",result=\"scheduled\"} 1",
         "scheduler_schedule_attempts_total{profile=\"default-scheduler\",result=\"unschedulable\"} 1",
         "scheduler_pod_scheduling_attempts_count 1",
+        "scheduler_preemption_attempts_total 1",
         "scheduler_pending_pods{queue=\"unschedulable\"} 1",
         "scheduler_unschedulable_pods{plugin=\"NodeResourcesFit\",profile=\"default-scheduler\"} 1",
         "scheduler_queue_incoming_pods_total{queue=\"active\",event=\"UnscheduledPodAdd\"} 2",

@@ -164,3 +164,61 @@ async fn an_extender_chooses_the_pods_that_make_room() {
     cluster.create("", "pods", pod("important", "1", 100)).await;
     assert_eq!(on_node(&cluster, "important").await, "n2");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_extender_says_of_victims_is_told_where_it_comes_to_nothing() {
+    let none_left = || Ok((200, value!({"nodeNameToMetaVictims": {}})));
+    let no_victims = || Ok((200, value!({"nodeNameToMetaVictims": {"n1": {"pods": []}}})));
+    type Answer = fn() -> Result<(u16, Value), String>;
+    let nobody = "no new claims to deallocate, preemption: no candidate node for preemption";
+    let cases: [(Answer, &str, &str); 3] = [
+        (none_left, "", nobody),
+        (no_victims, "", "preemption: expected at least one victim pod on node \"n1\""),
+        (no_victims, ", ignorable: true", nobody),
+    ];
+    for (answer, more, expected) in cases {
+        let extender = fake(move |_, _| answer());
+        let text = config(&format!("preemptVerb: preempt{more}"));
+        let cluster = configured(&text, &[extender]).await;
+        node(&cluster, "n1", "2").await;
+        cluster.create("", "pods", pod("small", "2", 0)).await;
+        on_node(&cluster, "small").await;
+        cluster.create("", "pods", pod("important", "1", 100)).await;
+        let (_, message) = refused(&cluster, "important").await;
+        let filters = "0/1 nodes are available: 1 Insufficient cpu.";
+        assert_eq!(message, format!("{filters} {expected}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_only_an_extender_refuses_has_nobody_in_its_way() {
+    let extender = fake(|_, request| match request.str_at(&["pod", "metadata", "name"]) {
+        "small" => Ok((200, value!({"nodenames": ["n1"]}))),
+        _ => Ok((200, value!({"nodenames": [], "failedNodes": {"n1": "too hot"}}))),
+    });
+    let cluster = configured(&config("filterVerb: filter"), &[extender]).await;
+    node(&cluster, "n1", "2").await;
+    cluster.create("", "pods", pod("small", "1", 0)).await;
+    on_node(&cluster, "small").await;
+    cluster.create("", "pods", pod("important", "1", 100)).await;
+    let (_, message) = refused(&cluster, "important").await;
+    let why = "preemption: expected at least one victim pod on node \"n1\"";
+    assert_eq!(message, format!("0/1 nodes are available: 1 too hot. {why}"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_an_extender_fails_to_bind_is_bound_without_it_if_it_may_be_ignored() {
+    for (more, bound) in [("", false), (", ignorable: true", true)] {
+        let extender = fake(|_, _| Ok((200, value!({"error": "not today"}))));
+        let text = config(&format!("bindVerb: bind{more}"));
+        let cluster = configured(&text, &[extender]).await;
+        node(&cluster, "n1", "2").await;
+        cluster.create("", "pods", pod("web", "1", 0)).await;
+        if bound {
+            assert_eq!(on_node(&cluster, "web").await, "n1");
+        } else {
+            let told = ("SchedulerError".into(), "not today".into());
+            assert_eq!(refused(&cluster, "web").await, told);
+        }
+    }
+}
