@@ -358,6 +358,26 @@ impl Queue {
         }
     }
 
+    /// Something happened that may help some of the pods that a plugin refused, as is said for each of both: those are
+    /// tried again.
+    pub fn happened_where(
+        &mut self,
+        what: Happened,
+        now: Instant,
+        helps: impl Fn(&str, &PodLite) -> bool,
+    ) {
+        let all = self.refused_by.iter();
+        let helped = all.filter(|(it, _)| **it == ANYTHING || what.helps(it));
+        let helped = helped.flat_map(|(plugin, keys)| keys.iter().map(move |key| (plugin, key)));
+        let meant = helped.filter(|(plugin, key)| {
+            **plugin == ANYTHING || self.get(key).is_some_and(|it| helps(plugin, it))
+        });
+        let helped: BTreeSet<ObjectKey> = meant.map(|(_, key)| key.clone()).collect();
+        for key in helped {
+            self.again(&key, now, what.name());
+        }
+    }
+
     /// Something happened that matters to one pod: where it may help, that is tried again.
     pub fn happened_to_one(&mut self, what: Happened, now: Instant, key: &ObjectKey) {
         let Some(entry) = self.entries.get(key) else { return };

@@ -6,6 +6,7 @@
 
 mod emptying;
 mod gang;
+mod hints;
 mod placement;
 mod room;
 
@@ -447,14 +448,9 @@ impl Running {
             state.seen.remove(key);
             state.queue.remove(key);
             state.cluster.nominate(&pod, None);
-            let before = state.cluster.pod(key);
-            let shrinks = before.is_some_and(|it| pod.requests.exact.lacks_of(&it.requests.exact));
-            state.cluster.set_pod(pod);
-            self.happened(Happened::PodPlaced);
-            if shrinks {
-                self.happened(Happened::PodShrunk);
-            }
-            return;
+            let before = state.cluster.pod(key).cloned();
+            state.cluster.set_pod(Arc::clone(&pod));
+            return self.placed(before.as_ref(), &pod);
         }
         let ours = self.profiles.contains_key(value.str_at(&["spec", "schedulerName"]));
         let going = !value.str_at(&["metadata", "deletionTimestamp"]).is_empty();
@@ -630,7 +626,7 @@ impl Running {
     ) {
         self.state.assumed.insert(pod.key.clone(), pod.uid.clone());
         self.state.cluster.nominate(&pod, None);
-        self.happened(Happened::PodPlaced);
+        self.placed(None, &pod);
         let (attempts, since) = self.state.queue.tried(&pod.key).unwrap_or((1, begun));
         if self.state.queue.is_flushed(&pod.key) {
             self.scheduler.metrics.placed_after_flush();

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use apimachinery::validation::is_extended_resource;
 use compact_str::CompactString;
 use smallvec::SmallVec;
 
@@ -46,8 +47,9 @@ impl Fit {
     /// Whether an extended resource is no reason against a node.
     fn ignores(&self, name: &str) -> bool {
         let group = || name.split_once('/').map(|(group, _)| group);
-        self.args.ignored.iter().any(|it| it == name)
-            || self.args.ignored_groups.iter().any(|it| Some(it.as_str()) == group())
+        let is_named = self.args.ignored.iter().any(|it| it == name)
+            || self.args.ignored_groups.iter().any(|it| Some(it.as_str()) == group());
+        is_named && is_extended_resource(name)
     }
 }
 
