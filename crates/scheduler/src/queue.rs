@@ -327,9 +327,16 @@ impl Queue {
         }
     }
 
-    /// A pod need not be kept back any longer. It is tried again where something happened meanwhile, or for a reason.
-    pub fn let_go(&mut self, key: &ObjectKey, reason: Option<&'static str>, now: Instant) {
+    /// A pod need not be kept back any longer. It is tried again where something happened meanwhile, or for a reason. Where
+    /// more are still to go to make room for it, those that are gone are no reason: another will follow.
+    pub fn let_go(
+        &mut self,
+        key: &ObjectKey,
+        (reason, more_go): (Option<&'static str>, bool),
+        now: Instant,
+    ) {
         let Some(missed) = self.kept_back.remove(key) else { return };
+        let missed = missed.filter(|it| !more_go || *it != Happened::PodGone.name());
         let waits =
             self.entries.get(key).is_some_and(|it| matches!(it.place, Place::Unschedulable(_)));
         if let Some(event) = missed.or(reason).filter(|_| waits) {
@@ -440,7 +447,8 @@ impl Queue {
         let waits =
             self.entries.get(key).is_some_and(|it| matches!(it.place, Place::Unschedulable(_)));
         if let Some(missed) = self.kept_back.get_mut(key).filter(|_| waits) {
-            *missed = Some(event);
+            let says_more = missed.is_some_and(|it| it != Happened::PodGone.name());
+            *missed = missed.filter(|_| says_more).or(Some(event));
             return;
         }
         let Some(mut entry) = self.take(key) else { return };
@@ -621,12 +629,21 @@ mod tests {
         queue.put(pod("a", 0), false, now);
         assert_eq!(popped(&mut queue, now).len(), 0);
         assert!(queue.pop_waiting(&key).is_none());
-        queue.let_go(&key, None, now);
+        queue.let_go(&key, (None, false), now);
         assert_eq!(popped(&mut queue, now), ["a"], "something happened meanwhile");
+
+        for (happened, expected) in [(None, 0), (Some(Happened::Node), 1)] {
+            let mut queue = refused(&[("a", 0)], &["NodeResourcesFit"], now);
+            queue.keep_back(&key);
+            happened.into_iter().for_each(|it| queue.happened(it, now));
+            queue.happened(Happened::PodGone, now);
+            queue.let_go(&key, (None, true), now);
+            assert_eq!(popped(&mut queue, now).len(), expected, "more are to go");
+        }
 
         let mut queue = refused(&[("a", 0)], &["NodeResourcesFit"], now);
         queue.keep_back(&key);
-        queue.let_go(&key, None, now);
+        queue.let_go(&key, (None, false), now);
         assert_eq!(popped(&mut queue, now).len(), 0, "nothing happened");
         queue.keep_back(&key);
         assert_eq!(popped(&mut queue, now + LONGEST_WAIT), ["a"], "it is not kept for ever");

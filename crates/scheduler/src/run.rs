@@ -772,8 +772,14 @@ impl State {
         self.cluster.volumes.unreserve(key);
         self.cluster.groups.gone(key);
         if let Some(pod) = self.queue.get(key).cloned() {
+            let was_promised = self.cluster.is_nominated(key);
             self.cluster.nominate(&pod, None);
             self.queue.remove(key);
+            if was_promised {
+                // To those that do not come before it, it was as if it were on its node.
+                let after = |it: &PodLite| it.priority <= pod.priority;
+                self.queue.happened_to(Happened::PodGone, now, after);
+            }
         }
         if self.cluster.remove_pod(key).is_some() {
             self.queue.happened(Happened::PodGone, now);

@@ -382,31 +382,44 @@ impl Writer {
         }
     }
 
-    /// Removes pods, several at once. False where one of them stays.
+    /// Removes pods, all but the last at once: when that is seen going, the others are. False where one of them stays.
     async fn make_room(&self, victims: Vec<Arc<PodLite>>, preemptor: Preemptor) -> bool {
         let begun = self.clock.monotonic();
         let kind = preemptor.kind;
-        let mut going = tokio::task::JoinSet::new();
         // Who is going already need not be told.
-        for victim in victims.into_iter().filter(|it| !it.terminating) {
+        let mut staying: Vec<_> = victims.into_iter().filter(|it| !it.terminating).collect();
+        let last = staying.pop();
+        let mut going = tokio::task::JoinSet::new();
+        for victim in staying {
             let permit = self.permit().await;
             let (writer, preemptor) = (self.clone(), preemptor.clone());
             going.spawn(async move {
-                let gone = writer.preempt(&victim, &preemptor).await;
-                let lost = gone.err().filter(|it| !it.is_not_found());
-                if let Some(error) = &lost {
-                    tracing::warn!(pod = %victim.key, %error, "could not remove a pod that makes room");
-                }
+                let goes = writer.goes(&victim, &preemptor).await;
                 drop(permit);
-                lost.is_none()
+                goes
             });
         }
         let mut good = true;
-        while let Some(gone) = going.join_next().await {
-            good &= gone.unwrap_or_default();
+        while let Some(goes) = going.join_next().await {
+            good &= goes.unwrap_or_default();
+        }
+        if let Some(last) = last {
+            let permit = self.permit().await;
+            good &= self.goes(&last, &preemptor).await;
+            drop(permit);
         }
         self.metrics.made_room(kind, good, self.clock.monotonic() - begun);
         good
+    }
+
+    /// Removes a pod; false where it stays.
+    async fn goes(&self, victim: &PodLite, preemptor: &Preemptor) -> bool {
+        let gone = self.preempt(victim, preemptor).await;
+        let lost = gone.err().filter(|it| !it.is_not_found());
+        if let Some(error) = &lost {
+            tracing::warn!(pod = %victim.key, %error, "could not remove a pod that makes room");
+        }
+        lost.is_none()
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {

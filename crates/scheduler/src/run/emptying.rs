@@ -83,7 +83,8 @@ impl Running {
         let now = self.scheduler.clock.monotonic();
         let left = self.state.cluster.pod(key).filter(|it| !it.terminating);
         for pod in self.state.emptying.seen(key, left.map(|it| it.uid.as_str())) {
-            self.state.queue.let_go(&pod, None, now);
+            let more_go = self.makes_room(&pod);
+            self.state.queue.let_go(&pod, (None, more_go), now);
         }
     }
 
@@ -91,7 +92,14 @@ impl Running {
     pub(super) fn not_emptied(&mut self, pod: &ObjectKey) {
         self.state.emptying.end(pod);
         let now = self.scheduler.clock.monotonic();
-        self.state.queue.let_go(pod, Some(NOT_EMPTIED), now);
+        self.state.queue.let_go(pod, (Some(NOT_EMPTIED), false), now);
+    }
+
+    /// Whether somebody is going who makes room for a pod.
+    fn makes_room(&self, pod: &ObjectKey) -> bool {
+        let cluster = &self.state.cluster;
+        let row = cluster.nomination_of(pod).and_then(|it| cluster.row(it));
+        row.is_some_and(|row| row.pods.iter().any(|it| it.terminating && it.preempted))
     }
 }
 

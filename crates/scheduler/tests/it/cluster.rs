@@ -160,6 +160,25 @@ async fn an_important_pod_takes_the_place_of_another() {
     assert!(cluster.get("", "pods", "default", "small").await.is_none());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_pod_for_which_several_go_is_tried_once_all_are_gone() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "4").await;
+    for name in ["a", "b", "c"] {
+        let mut small = pod(name, "1", 0);
+        small.set_at(&["spec", "terminationGracePeriodSeconds"], 0);
+        cluster.create("", "pods", small).await;
+        on_node(&cluster, name).await;
+    }
+    cluster.create("", "pods", pod("important", "4", 100)).await;
+    assert_eq!(on_node(&cluster, "important").await, "n1");
+    event(&cluster, "important", "Scheduled").await;
+    let events = cluster.list("", "events", "default").await;
+    let told = events.iter().filter(|it| it.str_at(&["reason"]) == "FailedScheduling");
+    let told: Vec<&str> = told.map(|it| it.str_at(&["message"])).collect();
+    assert_eq!(told, ["0/1 nodes are available: 1 Insufficient cpu."]);
+}
+
 /// The least important pod is told that its promise is another's now.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_emptied_for_one_goes_to_a_more_important_one() {
@@ -180,6 +199,22 @@ async fn a_node_that_is_emptied_for_one_goes_to_a_more_important_one() {
     cluster.create("", "pods", pod("second", "2", 200)).await;
     nominated("second", "n1").await;
     nominated("first", "").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_room_that_was_promised_to_a_pod_that_goes_is_given_to_the_next() {
+    let cluster = cluster().await;
+    node(&cluster, "n1", "4").await;
+    cluster.create("", "pods", pod("small", "2", 0)).await;
+    on_node(&cluster, "small").await;
+    cluster.create("", "pods", pod("important", "4", 100)).await;
+    event(&cluster, "small", "Preempted").await;
+    cluster.create("", "pods", pod("late", "2", 0)).await;
+    assert_eq!(refused(&cluster, "late").await.0, "Unschedulable");
+    let pods = Resource::built_in("", "pods");
+    let params = client::call::DeleteParams::default();
+    cluster.client.delete(&pods, "default", "important", &params).await.unwrap();
+    assert_eq!(on_node(&cluster, "late").await, "n1");
 }
 
 #[tokio::test(start_paused = true)]
