@@ -56,6 +56,8 @@ const ANYTHING: &str = "";
 pub enum Happened {
     /// A node came or changed.
     Node,
+    /// A node went, and its domains with it.
+    NodeGone,
     /// A pod came to a node, or changed there.
     PodPlaced,
     /// A pod on a node asks for less than before.
@@ -77,6 +79,7 @@ impl Happened {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Node => "NodeUpdate",
+            Self::NodeGone => "NodeDelete",
             Self::PodPlaced => "AssignedPodAdd",
             Self::PodShrunk => "AssignedPodUpdatePodScaleDown",
             Self::PodGone => "AssignedPodDelete",
@@ -88,6 +91,7 @@ impl Happened {
     fn helps(self, plugin: &str) -> bool {
         match self {
             Self::Node => true,
+            Self::NodeGone => plugin == "PodTopologySpread",
             Self::PodPlaced => matches!(plugin, "InterPodAffinity" | "PodTopologySpread"),
             Self::PodShrunk => plugin == "NodeResourcesFit",
             Self::PodGone => matches!(

@@ -428,7 +428,10 @@ impl Running {
 
     fn node_changed(&mut self, key: &ObjectKey, value: Option<&Value>) {
         let cluster = &mut self.state.cluster;
-        let Some(value) = value else { return cluster.remove_node(&key.name) };
+        let Some(value) = value else {
+            cluster.remove_node(&key.name);
+            return self.happened(Happened::NodeGone);
+        };
         let node = NodeLite::from_value(value);
         if cluster.row(&node.name).is_none_or(|row| *row.node != node) {
             cluster.set_node(node);

@@ -179,6 +179,32 @@ async fn a_pod_for_which_several_go_is_tried_once_all_are_gone() {
     assert_eq!(told, ["0/1 nodes are available: 1 Insufficient cpu."]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_domain_that_goes_keeps_no_pod_from_others_any_more() {
+    let cluster = cluster().await;
+    for (name, cpu) in [("n1", "4"), ("n2", "0")] {
+        node(&cluster, name, cpu).await;
+        let labels = value!({"metadata": {"labels": {"zone": name}}});
+        patch(&cluster, "nodes", name, "", labels).await;
+    }
+    let spread = |name: &str| {
+        let mut pod = pod(name, "1", 0);
+        pod.set_at(&["metadata", "labels"], value!({"app": "web"}));
+        let constraints = value!([{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "web"}}}]);
+        pod.set_at(&["spec", "topologySpreadConstraints"], constraints);
+        pod
+    };
+    cluster.create("", "pods", spread("first")).await;
+    on_node(&cluster, "first").await;
+    cluster.create("", "pods", spread("second")).await;
+    refused(&cluster, "second").await;
+    let nodes = Resource::built_in("", "nodes");
+    let params = client::call::DeleteParams::default();
+    cluster.client.delete(&nodes, "", "n2", &params).await.unwrap();
+    assert_eq!(on_node(&cluster, "second").await, "n1");
+}
+
 /// The least important pod is told that its promise is another's now.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_emptied_for_one_goes_to_a_more_important_one() {
