@@ -9,7 +9,7 @@ use http::{Method, Response};
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
-use crate::request::{RequestInfo, WHY};
+use crate::request::{PROXY, RequestInfo, WHY};
 use crate::target::Target;
 use crate::{
     aggregator, component_statuses, computed, discovery, explain, fairness, health, node_metrics,
@@ -98,7 +98,10 @@ async fn handle_path(
     }
     let found = discovery::answer(server, exchange);
     if found.is_some() && exchange.parts.method != Method::GET {
-        return Err(Status::method_not_allowed());
+        let parts = exchange.info.path.trim_end_matches('/').split('/').skip(1);
+        if !discovery::is_aggregated(&parts.collect::<Vec<_>>()) {
+            return Err(Status::method_not_allowed());
+        }
     }
     match found.or_else(|| openapi::answer(server, exchange)) {
         Some(answer) => answer,
@@ -134,6 +137,10 @@ async fn route(
     exchange: &mut Exchange,
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
+    // Upstream's mux knows no path that begins so, though its authorization reads it as if it had one slash.
+    if exchange.info.path.starts_with("//") {
+        return Ok(health::not_found());
+    }
     if let Some(remote) = server.aggregator.route(&exchange.info) {
         if exchange.info.verb == "watch" {
             // It begins where it is passed on to.
@@ -216,17 +223,21 @@ async fn handle_resource(
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
     let info = &exchange.info;
-    if server.catalog.built_in().is_off(&info.group, &info.version, &info.resource) {
+    let off = server.catalog.built_in().is_off(&info.group, &info.version, &info.resource);
+    if off || info.verb == PROXY {
         return Err(Status::no_route());
     }
     if let Some(review) = server.reviews.find(info) {
         exchange.facts = Some(review.facts());
         return reviews::create(server, exchange, review, body).await;
     }
-    if (info.group.as_str(), info.resource.as_str(), info.verb) == ("", "bindings", "create")
-        && info.subresource.is_empty()
+    if (info.group.as_str(), info.resource.as_str(), info.name.as_str()) == ("", "bindings", "")
+        && !info.namespace.is_empty()
     {
-        return subresource::create_binding(server, exchange, body).await;
+        return match info.verb {
+            "create" => subresource::create_binding(server, exchange, body).await,
+            _ => Err(Status::method_not_allowed()),
+        };
     }
     if let Some(own) = &server.node_metrics
         && let Some(found) = own.find(info)

@@ -218,7 +218,7 @@ fn version(server: &Server) -> Response<Body> {
 /// Names every path that tells something, sorted. Upstream: `routes.Index`.
 fn root(server: &Server) -> Response<Body> {
     let mut paths: Vec<String> = server.catalog.with_discovery(discovery::Documents::paths);
-    let mut others = vec!["/openapi/v2", "/openapi/v3", "/openapi/v3/"];
+    let mut others = vec!["/metrics/slis", "/openapi/v2", "/openapi/v3", "/openapi/v3/"];
     if server.access.tokens.is_some() {
         others.extend(["/.well-known/openid-configuration", "/openid/v1/jwks"]);
     }

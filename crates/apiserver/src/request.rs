@@ -32,6 +32,9 @@ pub struct RequestInfo {
 /// Subresources that are about a namespace and not in one.
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
+/// The verb of paths with `/proxy/` before the resource: known to authorizers, and without a route.
+pub(crate) const PROXY: &str = "proxy";
+
 /// The subresource of every object that says why it is as it is.
 pub(crate) const WHY: &str = "why";
 
@@ -63,7 +66,11 @@ impl RequestInfo {
                 info.verb = "watch";
                 rest
             }
-            ["proxy", rest @ ..] if !rest.is_empty() => rest,
+            // An old form of proxies, which nobody serves any more.
+            ["proxy", rest @ ..] if !rest.is_empty() => {
+                info.verb = PROXY;
+                rest
+            }
             _ => rest,
         };
         info.place(rest);

@@ -42,7 +42,8 @@ impl Target {
         let facts = served.facts;
         // A namespace is addressed by its own name, and is not in itself.
         let namespace = if facts.namespaced { info.namespace.clone() } else { String::new() };
-        if !facts.namespaced && !info.namespace.is_empty() && facts.resource != "namespaces" {
+        let itself = facts.resource == "namespaces" && info.name == info.namespace;
+        if !facts.namespaced && !info.namespace.is_empty() && !itself {
             return Err(Status::no_route());
         }
         if namespace == "." || namespace == ".." {

@@ -70,7 +70,7 @@ impl Reviews {
         Self(made.collect())
     }
 
-    /// The review at a request's path.
+    /// The review at a request's path. Reviews are posted and have no names.
     pub(crate) fn find(&self, info: &RequestInfo) -> Option<Review> {
         let (kind, served, cache) = self.0.iter().find(|(_, served, _)| {
             let facts = served.facts;
@@ -78,7 +78,8 @@ impl Reviews {
                 && facts.version == info.version
                 && facts.resource == info.resource
         })?;
-        if served.facts.namespaced == info.namespace.is_empty() {
+        let named = !info.name.is_empty() || info.path.ends_with('/');
+        if served.facts.namespaced == info.namespace.is_empty() || named {
             return None;
         }
         let namespace = info.namespace.clone();

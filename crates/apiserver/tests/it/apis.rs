@@ -126,3 +126,36 @@ async fn features_say_what_the_server_tells_of_itself() {
     let usual = Cluster::start().await;
     assert_eq!(code(&usual, "/statusz").await, 200);
 }
+
+/// Paths and methods that upstream's routers know, and those that they do not.
+#[tokio::test]
+async fn paths_are_known_as_upstreams_routers_know_them() {
+    let cluster = Cluster::start().await;
+    for (request, code) in [
+        // The aggregator answers these itself: with a slash at the end, and whatever the method.
+        ("GET /apis/apps/", 200),
+        ("PUT /apis/apps", 200),
+        ("DELETE /apis", 200),
+        ("GET /apis/apps/v1/", 404),
+        ("GET /api/", 404),
+        ("POST /api", 405),
+        // Bindings and reviews are made, and no more.
+        ("GET /api/v1/namespaces/default/bindings", 405),
+        ("POST /api/v1/bindings", 404),
+        ("GET /api/v1/namespaces/default/bindings/x", 404),
+        ("GET /apis/authentication.k8s.io/v1/tokenreviews", 405),
+        ("POST /apis/authentication.k8s.io/v1/tokenreviews/x", 404),
+        // Namespaces are in none.
+        ("POST /api/v1/namespaces/default/namespaces", 404),
+        ("GET /api/v1/namespaces/default/status", 200),
+        // Proxies had such paths once.
+        ("GET /api/v1/proxy/namespaces/default/pods/x", 404),
+        ("GET //api/v1/namespaces", 404),
+        ("GET /openapi/v2/", 404),
+        ("GET /openapi/v3/", 404),
+        ("GET /openapi/v3/apis/apps/v7", 404),
+        ("GET /openapi/v3/apis/apps/v1", 200),
+    ] {
+        assert_eq!(cluster.send(&admin(), request, None).await.0, code, "{request}");
+    }
+}
