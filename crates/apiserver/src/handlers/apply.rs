@@ -90,7 +90,7 @@ async fn new_object(
         );
         return Err(Status::conflict(target.group_resource(), &exchange.info.name, &why));
     }
-    create::may_make(server, exchange).await?;
+    create::may_create(server, exchange, Status::internal).await?;
     let merged = merge(server, exchange, target, options, applied, None)?;
     let mut value = merged.unwrap_or_else(|| applied.value.clone());
     decode::patched(exchange, target, &mut value, options.field_validation, Patched::Applied)?;

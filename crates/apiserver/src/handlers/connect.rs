@@ -9,7 +9,6 @@ use std::sync::Arc;
 use admission::Operation;
 use apimachinery::status::{Cause, Details};
 use apimachinery::{Status, Value};
-use auth::{Attributes, Decision};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::header::{CONNECTION, HOST};
@@ -20,11 +19,10 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use super::admit::{Admission, admit, judge};
-use super::log_options;
+use super::{create, log_options};
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
-use crate::filters::{refusal, request_attributes};
 use crate::forward::{self, Onward};
 use crate::metrics::Held;
 use crate::persist;
@@ -299,13 +297,8 @@ async fn needs_create(server: &Server, exchange: &Exchange) -> Result<(), Status
     if info.verb == "create" || info.resource != "pods" {
         return Ok(());
     }
-    let attributes = Attributes { verb: "create", ..request_attributes(exchange) };
-    match server.access.authorizer.authorize(&attributes).await {
-        Decision::Allow(_) => Ok(()),
-        Decision::Deny(why) | Decision::NoOpinion(why) | Decision::Failed { why, .. } => {
-            Err(refusal(&attributes, &why))
-        }
-    }
+    let failed = |message| Status { code: 500, message, ..Status::default() };
+    create::may_create(server, exchange, failed).await
 }
 
 /// The node that a pod runs on.

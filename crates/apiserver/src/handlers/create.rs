@@ -16,7 +16,7 @@ use crate::allocate::{Reservation, reserve};
 use crate::body::Body;
 use crate::decode;
 use crate::exchange::{Exchange, RequestBody};
-use crate::filters::{refusal, request_attributes};
+use crate::filters::request_attributes;
 use crate::negotiate::negotiate;
 use crate::options::WriteOptions;
 use crate::persist::{self, Written};
@@ -238,17 +238,25 @@ fn fill_metadata(server: &Server, target: &Target, value: &mut Value) {
     }
 }
 
-/// Whether whoever may change an object may also make it, where there is none: an update or an apply is no way round the
-/// right to create (upstream: `withAuthorization`).
+/// Whether whoever asks may also create what the request is about, though its own verb is another: an update or an apply is no
+/// way round the right to create (upstream: `withAuthorization`), and neither is a stream that a GET opens
+/// (`ensureAuthorizedForVerb`). `failed` is how it is told that nobody could be asked.
 ///
 /// # Errors
-/// 403 where they may not.
-pub(crate) async fn may_make(server: &Server, exchange: &Exchange) -> Result<(), Status> {
+/// 403 where they may not, in the authorizer's words alone.
+pub(crate) async fn may_create(
+    server: &Server,
+    exchange: &Exchange,
+    failed: impl FnOnce(String) -> Status,
+) -> Result<(), Status> {
     let attributes = Attributes { verb: "create", ..request_attributes(exchange) };
     match server.access.authorizer.authorize(&attributes).await {
         Decision::Allow(_) => Ok(()),
-        Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refusal(&attributes, &reason)),
-        Decision::Failed { why, .. } => Err(Status::internal(why)),
+        Decision::Deny(reason) | Decision::NoOpinion(reason) => {
+            let of = GroupResource { group: attributes.group, resource: attributes.resource };
+            Err(Status::forbidden(of, attributes.name, &reason))
+        }
+        Decision::Failed { why, .. } => Err(failed(why)),
     }
 }
 
@@ -267,7 +275,7 @@ pub(crate) async fn on_update(
         let why = update::refused_by_storage(target, &name, &update::uid_mismatch(&uid, ""))?;
         return Err(Status::conflict(of, &name, &why));
     }
-    may_make(server, exchange).await?;
+    may_create(server, exchange, Status::internal).await?;
     value.remove_at(&["metadata", "resourceVersion"]);
     new_object(server, exchange, target, options, value, Tracking::Compare).await
 }
