@@ -134,6 +134,10 @@ impl http_body::Body for Incoming {
     fn is_end_stream(&self) -> bool {
         self.source.as_ref().is_none_or(http_body::Body::is_end_stream)
     }
+
+    fn size_hint(&self) -> SizeHint {
+        self.source.as_ref().map_or(SizeHint::with_exact(0), http_body::Body::size_hint)
+    }
 }
 
 impl http_body::Body for Source {
@@ -163,6 +167,14 @@ impl http_body::Body for Source {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    /// What its client says of it.
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(_) => SizeHint::default(),
         }
     }
 }

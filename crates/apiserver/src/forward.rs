@@ -35,19 +35,19 @@ const CONNECT: Duration = Duration::from_secs(10);
 const LINGER: Duration = Duration::from_secs(5);
 /// The most that is carried at once where a stream has a pace.
 const PACED_BYTES_MAX: usize = 8 << 10;
-/// Headers that belong to one connection and are not passed on, and what is meant for this server alone.
+/// Headers that belong to one connection and are not passed on (`Upgrade` where protocols are not switched is another).
 const HOP_BY_HOP: &[&str] = &[
-    "host",
     "connection",
+    "proxy-connection",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
     "te",
     "trailer",
     "transfer-encoding",
-    "authorization",
-    "content-length",
 ];
+/// What of a request is for this server alone. Its length is what its body says, which may have been read already.
+const FOR_THIS_SERVER: &[&str] = &["host", "authorization", "content-length"];
 
 /// The addresses that a request has come from.
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -98,7 +98,9 @@ pub(crate) async fn forward(
         BodyStream::new(incoming).filter_map(|frame| async move { frame.ok()?.into_data().ok() });
     let mut answer = Response::new(Body::Stream(pieces.boxed()));
     *answer.status_mut() = parts.status;
-    copy_headers(&parts.headers, answer.headers_mut());
+    // With the length that the other server gives: what breaks off before is no whole answer.
+    passed_on(&parts.headers, false)
+        .for_each(|(name, value)| _ = answer.headers_mut().append(name.clone(), value.clone()));
     Ok(answer)
 }
 
@@ -164,10 +166,16 @@ fn request_to(
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     let headers = request.headers_mut();
-    copy_headers(&exchange.parts.headers, headers);
+    let switches = exchange.parts.headers.contains_key(UPGRADE);
+    for (name, value) in passed_on(&exchange.parts.headers, switches) {
+        let own = FOR_THIS_SERVER.contains(&name.as_str());
+        if !own && !name.as_str().starts_with("impersonate-") {
+            headers.append(name.clone(), value.clone());
+        }
+    }
     let host = HeaderValue::from_str(&to.address.to_string());
     headers.insert(HOST, host.map_err(|error| error.to_string())?);
-    if exchange.parts.headers.contains_key(UPGRADE) {
+    if switches {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     }
     tell_client(exchange, headers);
@@ -185,13 +193,19 @@ fn tell_client(exchange: &Exchange, headers: &mut HeaderMap) {
     }
 }
 
-fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
-    for (name, value) in from {
-        let hop = HOP_BY_HOP.contains(&name.as_str()) || name.as_str().starts_with("impersonate-");
-        if !hop {
-            to.append(name.clone(), value.clone());
-        }
-    }
+/// The headers that are not of one connection alone: by their nature, or because `Connection` names them. Where protocols are
+/// to be switched upstream passes on what it names.
+fn passed_on(
+    headers: &HeaderMap,
+    switches: bool,
+) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    let named = headers.get_all(CONNECTION).iter().filter_map(|it| it.to_str().ok());
+    let named = named.flat_map(|it| it.split(',')).map(|it| it.trim().to_ascii_lowercase());
+    let named: Vec<String> = if switches { Vec::new() } else { named.collect() };
+    headers.iter().filter(move |(name, _)| {
+        let hop = HOP_BY_HOP.contains(&name.as_str()) || (!switches && **name == UPGRADE);
+        !hop && !named.iter().any(|it| it == name.as_str())
+    })
 }
 
 /// Both ends have switched protocols: from here on bytes go to and fro.
@@ -326,7 +340,27 @@ impl<R: AsyncRead + Unpin> AsyncRead for Heard<'_, R> {
 
 #[cfg(test)]
 mod tests {
-    use super::without_number;
+    use super::{HeaderMap, passed_on, without_number};
+
+    #[test]
+    fn headers_of_one_connection_stay_there() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "X-Hop, keep-alive"),
+            ("connection", "upgrade"),
+            ("x-hop", "1"),
+            ("upgrade", "spdy/3.1"),
+            ("content-length", "3"),
+            ("te", "trailers"),
+        ] {
+            headers.append(name, value.parse().unwrap());
+        }
+        let left = |switches| -> Vec<&str> {
+            passed_on(&headers, switches).map(|(name, _)| name.as_str()).collect()
+        };
+        assert_eq!(left(false), ["content-length"]);
+        assert_eq!(left(true), ["x-hop", "upgrade", "content-length"]);
+    }
 
     #[test]
     fn errors_of_the_kernel_are_told_as_go_does() {

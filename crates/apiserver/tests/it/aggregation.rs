@@ -149,6 +149,8 @@ async fn bodies_watches_upgrades_and_redirects() {
     let post = request(&format!("POST {FLUNDERS}"), &json, br#"{"kind":"Flunder","a":1}"#);
     let made = it.front.send(&post).await;
     assert_eq!((made.code, made.says.as_str()), (201, "Flunder"));
+    // Bodies have the length that whoever sent them said, both ways.
+    assert_eq!(it.extension.headers_of(FLUNDERS)["content-length"], "24");
     let mut frames = it.cluster().watch(&format!("{FLUNDERS}?watch=true")).await;
     for name in ["a", "b"] {
         let frame = frames.next().await.unwrap();
