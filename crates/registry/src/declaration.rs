@@ -184,6 +184,8 @@ pub struct Declaration {
     pub validate_subresource: fn(&str, &Value, &Value, &mut FieldErrors),
     /// What to warn a client of.
     pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
+    /// What to warn a client of in a new object, before it is prepared.
+    pub warnings_as_sent: fn(&Value) -> Vec<String>,
     /// The selectable fields.
     pub fields: &'static [FieldLabel],
     /// The cells of its row.
@@ -243,6 +245,7 @@ impl Declaration {
         validate_status: |_, _, _| {},
         validate_subresource: |_, _, _, _| {},
         warnings: |_, _| Vec::new(),
+        warnings_as_sent: |_| Vec::new(),
         fields: &[],
         row: crate::table::name_and_creation,
         metadata_checks: MetadataChecks::Both,
@@ -529,6 +532,10 @@ impl AnyResource for BuiltIn {
 
     fn warnings(&self, value: &Value, old: Option<&Value>) -> Vec<String> {
         (self.declaration.warnings)(value, old)
+    }
+
+    fn warnings_as_sent(&self, value: &Value) -> Vec<String> {
+        (self.declaration.warnings_as_sent)(value)
     }
 
     fn field_values(&self, value: &Value) -> Box<[CompactString]> {

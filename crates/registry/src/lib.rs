@@ -105,6 +105,11 @@ pub trait AnyResource: Send + Sync + Debug {
     /// What to warn a client of.
     fn warnings(&self, value: &Value, old: Option<&Value>) -> Vec<String>;
 
+    /// What to warn a client of in a new object as it was sent, before it is prepared.
+    fn warnings_as_sent(&self, _value: &Value) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The values of the selectable fields, in the order of [`AnyResource::selectable_fields`].
     fn field_values(&self, value: &Value) -> Box<[CompactString]>;
 

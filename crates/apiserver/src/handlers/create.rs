@@ -119,6 +119,7 @@ async fn attempt_create(
     // Admission may have moved it.
     place_in_namespace(target, &mut value)?;
     fill_metadata(server, target, &mut value);
+    exchange.warnings.extend(target.resource().warnings_as_sent(&value));
     target.resource().prepare_create(&mut value);
     if target.served.facts.resource == "certificatesigningrequests" {
         requested_by(&exchange.user, &mut value);

@@ -1,8 +1,9 @@
 //! Annotations that say how a pod is treated. Upstream: `ValidatePodSpecificAnnotations`.
 
 use apimachinery::field::quote;
-use apimachinery::{FieldErrors, Object, Path, Value};
+use apimachinery::{FieldErrors, Object, Path, Value, value};
 
+use super::security::app_armor;
 use super::volumes::descending_path;
 
 /// Marks the pod that stands for a static one.
@@ -120,6 +121,69 @@ pub(crate) fn match_fields(pod: &Value, errors: &mut FieldErrors) {
     });
 }
 
+/// Where an annotation of a new pod says an AppArmor profile that the container's field does not: the list and the place of the
+/// container, the annotation, and the field that it comes to, if there is one that the pod has not for all. Upstream:
+/// `applyAppArmorVersionSkew`, which copies no fields to annotations any more.
+fn annotated_profiles(pod: &Value) -> Vec<(&'static str, usize, String, Option<Value>)> {
+    let mut found = Vec::new();
+    let spec = &pod["spec"];
+    if spec.str_at(&["os", "name"]) == "windows" {
+        return found;
+    }
+    let of_all = spec.at(&["securityContext", "appArmorProfile"]);
+    for list in LISTS {
+        for (index, container) in spec.items_at(&[list]).iter().enumerate() {
+            let key = format!("{APP_ARMOR}{}", container.str_at(&["name"]));
+            let annotation = pod.at(&["metadata", "annotations", &key]).and_then(Value::as_str);
+            let Some(annotation) = annotation else { continue };
+            if container.at(&["securityContext", "appArmorProfile"]).is_some() {
+                continue;
+            }
+            let field = profile_of(annotation);
+            if field.is_none() || field.as_ref() != of_all {
+                found.push((list, index, key, field));
+            }
+        }
+    }
+    found
+}
+
+/// The field that an annotation comes to; none where that would not be valid.
+fn profile_of(annotation: &str) -> Option<Value> {
+    let profile = match annotation {
+        "unconfined" => value!({"type": "Unconfined"}),
+        "runtime/default" => value!({"type": "RuntimeDefault"}),
+        _ => match annotation.strip_prefix(LOCALHOST)? {
+            "" => return None,
+            name => value!({"type": "Localhost", "localhostProfile": name}),
+        },
+    };
+    let mut errors = FieldErrors::new();
+    app_armor(&profile, &Path::new("appArmorProfile"), &mut errors);
+    errors.is_empty().then_some(profile)
+}
+
+/// Gives containers of a new pod the AppArmor profiles that its annotations say.
+pub(crate) fn to_fields(pod: &mut Value) {
+    for (list, index, _, field) in annotated_profiles(pod) {
+        let containers = pod.get_mut("spec").map(|spec| spec.items_at_mut(&[list]));
+        let container = containers.into_iter().flatten().nth(index);
+        if let (Some(container), Some(field)) = (container, field) {
+            container.set_at(&["securityContext", "appArmorProfile"], field);
+        }
+    }
+}
+
+/// What to warn of in a new pod before its annotations become fields.
+pub(crate) fn warnings_as_sent(pod: &Value) -> Vec<String> {
+    let said = |(_, _, key, _)| {
+        format!(
+            "metadata.annotations[{key}]: deprecated since v1.30; use the \"appArmorProfile\" field instead"
+        )
+    };
+    annotated_profiles(pod).into_iter().map(said).collect()
+}
+
 /// Goes through containers, with the paths of their security contexts.
 fn each_container(spec: &Value, path: &Path<'_>, mut each: impl FnMut(&Value, &Path<'_>)) {
     for list in LISTS {
@@ -147,5 +211,47 @@ fn matches(text: &str, profile: &Value, what: &str, path: &Path<'_>, errors: &mu
     {
         let detail = format!("{what} profile in annotation and field must match");
         errors.forbidden(&path.child("localhostProfile"), &detail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pod with this annotation for its container `c`, whose field and whose pod's are these.
+    fn check(annotation: &str, own: Option<&str>, of_all: Option<&str>, expected: &str) {
+        let mut pod = value!({"metadata": {"annotations": {}}, "spec": {"containers": [{"name": "b"}, {"name": "c"}]}});
+        pod.set_at(&["metadata", "annotations", &format!("{APP_ARMOR}c")], annotation);
+        let field = |kind: &str| value!({"appArmorProfile": {"type": kind}});
+        if let Some(kind) = of_all {
+            pod.set_at(&["spec", "securityContext"], field(kind));
+        }
+        if let Some(kind) = own {
+            let containers = pod.get_mut("spec").unwrap().items_at_mut(&["containers"]);
+            containers[1].set_at(&["securityContext"], field(kind));
+        }
+        let warned = warnings_as_sent(&pod).len();
+        to_fields(&mut pod);
+        let profile = pod.items_at(&["spec", "containers"])[1].at(&["securityContext"]);
+        let shown = profile.map(apimachinery::json::to_string).unwrap_or_default();
+        assert_eq!(format!("{warned} {shown}"), expected, "{annotation} {own:?} {of_all:?}");
+    }
+
+    #[test]
+    fn annotations_of_app_armor_become_fields() {
+        let kind = |kind: &str| format!(r#"{{"appArmorProfile":{{"type":"{kind}"}}}}"#);
+        check("unconfined", None, None, &format!("1 {}", kind("Unconfined")));
+        check(
+            "runtime/default",
+            None,
+            Some("Unconfined"),
+            &format!("1 {}", kind("RuntimeDefault")),
+        );
+        let named = r#"1 {"appArmorProfile":{"localhostProfile":"p","type":"Localhost"}}"#;
+        check("localhost/p", None, None, named);
+        // What the pod says for all needs no copy, what cannot be read is only warned of, and fields count.
+        check("unconfined", None, Some("Unconfined"), "0 ");
+        check("localhost/ p", None, None, "1 ");
+        check("unconfined", Some("Unconfined"), None, &format!("0 {}", kind("Unconfined")));
     }
 }

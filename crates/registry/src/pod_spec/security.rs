@@ -111,7 +111,7 @@ fn seccomp(profile: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn app_armor(profile: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+pub(super) fn app_armor(profile: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let at = path.child("localhostProfile");
     let name = profile.get("localhostProfile").and_then(Value::as_str);
     let needed = "must be set when AppArmor type is Localhost";

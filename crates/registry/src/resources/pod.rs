@@ -23,6 +23,7 @@ pub(super) fn resource() -> Declaration {
         validate_status: pod_status::validate,
         validate_subresource: pod_update::validate_subresource,
         warnings,
+        warnings_as_sent: annotations::warnings_as_sent,
         row: pod_row::row,
         fields: FIELDS,
         rules: Rules {
@@ -59,6 +60,7 @@ fn text(value: &Value, path: &[&str]) -> CompactString {
 /// A pod begins pending, with the class of its spec.
 fn prepare_create(pod: &mut Value) {
     label_keys::merge(pod);
+    annotations::to_fields(pod);
     let class = pod.get("spec").map_or("BestEffort", resources::qos_class);
     pod.set_at(&["status"], value!({"phase": "Pending", "qosClass": class}));
     if !pod.items_at(&["spec", "schedulingGates"]).is_empty() {
