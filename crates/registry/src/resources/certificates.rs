@@ -2,19 +2,34 @@
 
 use std::collections::BTreeMap;
 
-use apimachinery::{FieldErrors, Path, Value, validation};
+use apimachinery::{FieldErrors, Object, Path, Value, validation};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::public_key::PublicKey;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::certificatesigningrequest::signer_name;
 use super::{pem, pod_certificate_status};
 use crate::declaration::{Alternative, Declaration, FieldLabel, MetadataChecks, NameUse};
-use crate::{Rules, check, metadata, rules, status};
+use crate::{Rules, metadata, rules, status};
 
 const GROUP: &str = "certificates.k8s.io";
 /// The shortest and the longest life of a certificate that may be asked for, in seconds.
 const SECONDS: std::ops::RangeInclusive<i64> = 3_600..=7_862_400;
+/// The longest of the cluster's own signers.
+const KUBERNETES_SECONDS_MAX: i64 = 86_400;
+/// The longest uid.
+const UID_MAX: usize = 128;
+/// The longest request for the sake of its key, in bytes (upstream's limit of the fields that it stands for).
+const STUB_BYTES_MAX: usize = 10 << 10;
+const ED25519: &str = "1.3.101.112";
+const ELLIPTIC: &str = "1.2.840.10045.2.1";
+const P256: &str = "1.2.840.10045.3.1.7";
+const P384: &str = "1.3.132.0.34";
+/// Its signatures are not verified: what verifies all others here does not know them.
+const P521: &str = "1.3.132.0.35";
 
 const SIGNER: FieldLabel =
     FieldLabel::new("spec.signerName", |it| it.str_at(&["spec", "signerName"]).into());
@@ -144,30 +159,94 @@ fn validate_request(request: &Value, errors: &mut FieldErrors) {
     let path = Path::new("spec");
     let spec = &request["spec"];
     signer_name(spec, &path, errors);
-    for member in ["podName", "serviceAccountName", "nodeName"] {
-        check::required_name(spec, member, validation::dns1123_subdomain, &path, errors);
+    if let Some(said) = spec.get("unverifiedUserAnnotations").and_then(Value::as_object) {
+        user_annotations(said, &path.child("unverifiedUserAnnotations"), errors);
     }
-    for member in ["podUID", "serviceAccountUID", "nodeUID"] {
-        check::required_text(spec, member, &path, errors);
+    for who in ["pod", "serviceAccount", "node"] {
+        let (name, uid) = (format!("{who}Name"), format!("{who}UID"));
+        let text = spec.str_at(&[&name]);
+        errors.invalid_all(&path.child(&name), text, validation::dns1123_subdomain(text));
+        match spec.str_at(&[&uid]) {
+            "" => errors.invalid_text(&path.child(&uid), "", "must not be empty"),
+            text if text.len() > UID_MAX => errors.too_long(&path.child(&uid), UID_MAX),
+            _ => {}
+        }
     }
     let at = path.child("maxExpirationSeconds");
-    match spec.i64_at(&["maxExpirationSeconds"]) {
-        None => errors.required(&at, "must be set"),
-        Some(seconds) if !SECONDS.contains(&seconds) => {
-            let detail = format!("must be in the range [{}, {}]", SECONDS.start(), SECONDS.end());
-            errors.invalid(&at, &seconds.into(), &detail);
-        }
-        Some(_) => {}
+    let Some(seconds) = spec.i64_at(&["maxExpirationSeconds"]) else {
+        errors.required(&at, "must be set");
+        return;
+    };
+    let most = match spec.str_at(&["signerName"]).starts_with("kubernetes.io/") {
+        true => KUBERNETES_SECONDS_MAX,
+        false => *SECONDS.end(),
+    };
+    if !(*SECONDS.start()..=most).contains(&seconds) {
+        let detail = format!("must be in the range [{}, {most}]", SECONDS.start());
+        errors.invalid(&at, &seconds.into(), &detail);
     }
-    let proof = BASE64_STANDARD.decode(spec.str_at(&["proofOfPossession"])).unwrap_or_default();
-    let newer = !spec.str_at(&["stubPKCS10Request"]).is_empty();
-    if proof.is_empty() && !newer {
-        errors.required(&path.child("proofOfPossession"), "");
+    stub(spec.str_at(&["stubPKCS10Request"]), &path.child("stubPKCS10Request"), errors);
+}
+
+/// What users say besides: like annotations, and each under the name of a domain.
+fn user_annotations(said: &Object, path: &Path<'_>, errors: &mut FieldErrors) {
+    metadata::annotations(said, path, errors);
+    for (key, _) in said.iter().filter(|(key, _)| !key.contains('/')) {
+        let detail = "must be a domain-prefixed key (such as \"acme.io/foo\")";
+        errors.invalid_text(path, key, detail);
+    }
+}
+
+/// A request for a certificate that is there for its key alone, and for the proof that whoever asks has it.
+fn stub(text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    let contents = BASE64_STANDARD.decode(text).unwrap_or_default();
+    if contents.len() > STUB_BYTES_MAX {
+        errors.too_long(path, STUB_BYTES_MAX);
+        return;
+    }
+    let Ok((_, request)) = X509CertificationRequest::from_der(&contents) else {
+        errors.invalid_text(path, text, "must be a valid PKCS#10 CSR");
+        return;
+    };
+    let key = &request.certification_request_info.subject_pki;
+    if let Some((shown, detail)) = unfit_key(key) {
+        errors.invalid_text(path, &shown.unwrap_or_else(|| text.to_owned()), detail);
+    } else if curve(key).as_deref() != Some(P521) && request.verify_signature().is_err() {
+        errors.invalid_text(path, OMITTED, "could not verify the signature of the PKCS#10 CSR");
+    }
+}
+
+/// The OID of a key's curve, where it has one.
+fn curve(key: &SubjectPublicKeyInfo<'_>) -> Option<String> {
+    let parameters = key.algorithm.parameters.as_ref()?;
+    (key.algorithm.algorithm.to_id_string() == ELLIPTIC)
+        .then(|| parameters.as_oid().map(|it| it.to_id_string()).unwrap_or_default())
+}
+
+/// What is wrong with a key: what is shown of it, where it is not the request, and the words.
+fn unfit_key(key: &SubjectPublicKeyInfo<'_>) -> Option<(Option<String>, &'static str)> {
+    if key.algorithm.algorithm.to_id_string() == ED25519 {
+        return None;
+    }
+    if let Some(curve) = curve(key) {
+        let known = [P256, P384, P521].contains(&curve.as_str());
+        let detail = "elliptic public keys must use curve P256 or P384";
+        return (!known).then(|| (Some(format!("curve {curve}")), detail));
+    }
+    match key.parsed() {
+        Ok(PublicKey::RSA(rsa)) if [3072, 4096].contains(&rsa.key_size()) => None,
+        Ok(PublicKey::RSA(rsa)) => Some((
+            Some(format!("{}-bit modulus", rsa.key_size())),
+            "RSA keys must have modulus size 3072 or 4096",
+        )),
+        _ => Some((None, "unknown public key type; supported types are Ed25519, ECDSA, and RSA")),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use apimachinery::value;
+
     use super::*;
 
     #[test]
@@ -216,6 +295,57 @@ mod tests {
         check(
             "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
             "entry 0 does not parse as X.509",
+        );
+    }
+
+    #[test]
+    fn requests_of_pods_prove_that_they_have_their_key() {
+        let stub_of = |algorithm| {
+            let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+            rcgen::CertificateParams::default().serialize_request(&key).unwrap().der().to_vec()
+        };
+        let check = |change: &dyn Fn(&mut Value), expected: &[&str]| {
+            let mut request = value!({"spec": {"signerName": "ex.com/s", "podName": "p", "podUID": "1",
+                "serviceAccountName": "a", "serviceAccountUID": "2", "nodeName": "n", "nodeUID": "3",
+                "maxExpirationSeconds": 90000}});
+            let stub = BASE64_STANDARD.encode(stub_of(&rcgen::PKCS_ED25519));
+            request.set_at(&["spec", "stubPKCS10Request"], stub);
+            change(&mut request);
+            let mut errors = FieldErrors::new();
+            validate_request(&request, &mut errors);
+            let all: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            assert_eq!(all.len(), expected.len(), "{all:?}");
+            for (told, expected) in all.iter().zip(expected) {
+                assert!(told.contains(expected), "{told} is not {expected}");
+            }
+        };
+        check(&|_| {}, &[]);
+        let with = |stub: Vec<u8>| {
+            move |it: &mut Value| {
+                it.set_at(&["spec", "stubPKCS10Request"], BASE64_STANDARD.encode(&stub));
+            }
+        };
+        check(&with(stub_of(&rcgen::PKCS_ECDSA_P384_SHA384)), &[]);
+        let stub = "spec.stubPKCS10Request: Invalid value: ";
+        check(&with(vec![0; 3]), &[&format!("{stub}\"AAAA\": must be a valid PKCS#10 CSR")]);
+        let mut forged = stub_of(&rcgen::PKCS_ED25519);
+        *forged.last_mut().unwrap() ^= 1;
+        check(&with(forged), &["could not verify the signature"]);
+        check(
+            &|it| it.set_at(&["spec", "signerName"], "kubernetes.io/kube-apiserver-client-pod"),
+            &["must be in the range [3600, 86400]"],
+        );
+        check(
+            &|it| it.set_at(&["spec", "podUID"], ""),
+            &["spec.podUID: Invalid value: \"\": must not"],
+        );
+        check(
+            &|it| {
+                it.set_at(&["spec", "unverifiedUserAnnotations"], value!({"a": "b", "c.d/e": ""}))
+            },
+            &[
+                "spec.unverifiedUserAnnotations: Invalid value: \"a\": must be a domain-prefixed key",
+            ],
         );
     }
 }

@@ -1,8 +1,12 @@
 //! Checks of the status of a PodCertificateRequest: a certificate is issued, denied or failed once (upstream:
-//! `ValidatePodCertificateRequestStatusUpdate`). They do not know what time it is, nor whose key a certificate is for.
+//! `ValidatePodCertificateRequestStatusUpdate`). They do not know what time it is.
 
 use apimachinery::{FieldErrors, Path, Value, time};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use jiff::{SignedDuration, Timestamp};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use super::pem;
 use crate::{check, status};
@@ -90,6 +94,11 @@ fn issued(request: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         errors.invalid_text(&at, chain, detail);
         return;
     }
+    if blocks.first().and_then(pem::certificate).is_some_and(|leaf| !is_for_key(request, &leaf)) {
+        let detail = "leaf certificate was not issued to the requested public key";
+        errors.invalid_text(&at, chain, detail);
+        return;
+    }
     for (member, detail) in [
         ("notBefore", "must be present and consistent with the issued certificate"),
         ("notAfter", "must be present and consistent with the issued certificate"),
@@ -125,6 +134,15 @@ fn issued(request: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         errors.invalid_text(&at, chain, detail);
         return;
     }
+}
+
+/// Whether a certificate is for the key that was asked for.
+fn is_for_key(request: &Value, leaf: &X509Certificate<'_>) -> bool {
+    let asked = BASE64_STANDARD.decode(request.str_at(&["spec", "stubPKCS10Request"]));
+    let asked = asked.unwrap_or_default();
+    X509CertificationRequest::from_der(&asked).is_ok_and(|(_, asked)| {
+        asked.certification_request_info.subject_pki.raw == leaf.public_key().raw
+    })
 }
 
 /// What is wrong with the times of a certificate that is valid from one second to another, and which member tells it.
