@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::ResourceFacts;
-use apimachinery::{Status, Value, json};
+use apimachinery::{Status, Value};
 use auth::Authorizer;
 use component_base::Random;
 use registry::expressions::evaluate::{Conditions, Inputs, Matched};
@@ -243,13 +243,10 @@ impl Webhooks {
         let answer = answer
             .map_err(|error| Failure::Calling { code: error.code(), why: error.to_string() })?;
         let invalid = |why: String| Failure::Calling { why, code: 503 };
-        let answer = json::parse(&answer).map_err(|error| {
-            invalid(format!(
-                "failed to call webhook: couldn't get version/kind; json parse error: {error}"
-            ))
-        })?;
+        let unread = |why| invalid(format!("failed to call webhook: {why}"));
+        let answer = answer.object().map_err(unread)?;
         if let Some(why) = review::unlike(version, &answer) {
-            return Err(invalid(format!("failed to call webhook: {why}")));
+            return Err(unread(why));
         }
         let answer = review::read((version, &uid, &hook.name), self.kind == "admit", &answer)
             .map_err(|why| invalid(format!("received invalid webhook response: {why}")))?;

@@ -9,6 +9,7 @@ pub mod duration;
 pub mod field;
 pub mod fields;
 pub mod hash;
+pub mod head;
 pub mod json;
 pub mod labels;
 pub mod managed_fields;

@@ -137,10 +137,7 @@ impl Conversion {
         };
         let answer = self.client.post(call).await;
         let answer = answer.map_err(|error| failed(Failure::Call, error.message()))?;
-        let answer = json::parse(&answer).map_err(|error| {
-            let why = format!("couldn't get version/kind; json parse error: {error}");
-            failed(Failure::Call, &why)
-        })?;
+        let answer = answer.object().map_err(|why| failed(Failure::Call, &why))?;
         let strict = version == "v1";
         let list = read(&answer, strict.then_some(uid.as_str()));
         let list = list.map_err(|why| failed(Failure::Malformed, &why))?;

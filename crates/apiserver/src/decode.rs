@@ -4,7 +4,7 @@ use api::ResourceFacts;
 use apimachinery::cbor::CborError;
 use apimachinery::conform::{ConformError, conform};
 use apimachinery::patch::go_text;
-use apimachinery::{FieldErrors, Path, Status, Value, json, yaml};
+use apimachinery::{FieldErrors, Path, Status, Value, head, json, yaml};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 
@@ -92,7 +92,7 @@ fn parse(
         }
         Syntax::Json => {
             let (value, repeated) =
-                json::parse_input(bytes).map_err(|error| no_head(&error.to_string()))?;
+                json::parse_input(bytes).map_err(|error| head::unread(&error.to_string()))?;
             (value, repeated.iter().map(|path| format!("duplicate field \"{path}\"")).collect())
         }
         Syntax::Yaml => {
@@ -101,37 +101,7 @@ fn parse(
             (value, yaml::strict_error(&repeated).into_iter().collect())
         }
     };
-    Ok((with_head(value)?, repeated))
-}
-
-/// An object whose apiVersion and kind are text, if they are there.
-fn with_head(value: Value) -> Result<Value, String> {
-    let object = match value {
-        Value::Null => return Ok(Value::object()),
-        Value::Object(object) => object,
-        other => {
-            return Err(no_head(&format!(
-                "json: cannot unmarshal {} into Go value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}",
-                other.kind_name()
-            )));
-        }
-    };
-    for member in ["apiVersion", "kind"] {
-        match object.get(member) {
-            None | Some(Value::Null | Value::String(_)) => {}
-            Some(other) => {
-                return Err(no_head(&format!(
-                    "json: cannot unmarshal {} into Go struct field .{member} of type string",
-                    other.kind_name()
-                )));
-            }
-        }
-    }
-    Ok(Value::Object(object))
-}
-
-fn no_head(why: &str) -> String {
-    format!("couldn't get version/kind; json parse error: {why}")
+    Ok((head::object(value)?, repeated))
 }
 
 /// Decodes a body of the target's kind, with defaults, in the version of the request.

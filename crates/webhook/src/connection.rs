@@ -65,6 +65,8 @@ pub(crate) struct Request<'r> {
 pub(crate) struct Answered {
     pub(crate) code: u16,
     pub(crate) body: Bytes,
+    /// Its content type, as it says.
+    pub(crate) media: String,
     /// How long it may be kept, in seconds, where it says so.
     pub(crate) max_age_seconds: Option<u64>,
 }
@@ -147,9 +149,11 @@ impl Connections {
             })
         })?;
         self.keep(request.address, sender);
+        let media = parts.headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok());
         Ok(Answered {
             code: parts.status.as_u16(),
             body: body.to_bytes(),
+            media: media.unwrap_or_default().to_owned(),
             max_age_seconds: max_age(&parts.headers),
         })
     }

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use apimachinery::Value;
+use apimachinery::{Value, head, json};
 use bytes::Bytes;
 use component_base::metrics::RestClient;
 use component_base::metrics::rest_client::Request;
@@ -68,6 +68,29 @@ struct Parts {
     connections: Connections,
     /// Tells who calls, for each call anew.
     authorization: Authorization,
+}
+
+/// The answer of a call that was a success.
+#[derive(Debug)]
+pub struct Posted(Answered);
+
+impl Posted {
+    /// The object that it is.
+    ///
+    /// # Errors
+    /// It is none, in the words of upstream's client (`rest.Result.Into`).
+    pub fn object(&self) -> Result<Value, String> {
+        let Answered { code, body, media, .. } = &self.0;
+        if body.is_empty() {
+            // Upstream takes an answer that does not say its type for what it asked for.
+            let media = if media.is_empty() { "application/json" } else { media };
+            return Err(format!(
+                "0-length response with status code: {code} and content type: {media}"
+            ));
+        }
+        let value = json::parse(body).map_err(|error| head::unread(&error.to_string()))?;
+        head::object(value)
+    }
 }
 
 /// One call.
@@ -123,7 +146,7 @@ impl Client {
             Ok(Err(why)) => return Err(failed(why)),
             Ok(Ok(answered)) => answered,
         };
-        let Answered { code, body, max_age_seconds } = answered;
+        let Answered { code, body, max_age_seconds, .. } = answered;
         if code == 200 {
             return Ok(Document { body, max_age_seconds });
         }
@@ -164,11 +187,11 @@ impl Client {
         let _ = self.calls.set(calls);
     }
 
-    /// Posts to the webhook; the body of its answer comes back.
+    /// Posts to the webhook; its answer comes back.
     ///
     /// # Errors
     /// When there is no answer in time, or it is no success.
-    pub async fn post(&self, call: Call<'_>) -> Result<Bytes, CallError> {
+    pub async fn post(&self, call: Call<'_>) -> Result<Posted, CallError> {
         let parts = self.parts.as_ref().map_err(|why| CallError::Client(why.clone()))?;
         let url = parts.destination.url(call.tells_timeout.then_some(call.timeout));
         let failed = |why: String| CallError::Call(format!("Post \"{url}\": {why}"));
@@ -180,7 +203,7 @@ impl Client {
         match posted {
             Err(_) => Err(failed("context deadline exceeded".into())),
             Ok(Err(why)) => Err(failed(why)),
-            Ok(Ok(answered)) if (200..=206).contains(&answered.code) => Ok(answered.body),
+            Ok(Ok(answered)) if (200..=206).contains(&answered.code) => Ok(Posted(answered)),
             Ok(Ok(answered)) => Err(error::refused(answered.code, &answered.body)),
         }
     }

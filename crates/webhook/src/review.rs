@@ -46,8 +46,7 @@ impl Client {
         };
         let late = || CallError::Call("context deadline exceeded".into());
         let answer = tokio::time::timeout(timeout, attempts).await.map_err(|_| late())??;
-        let parsed = json::parse(&answer);
-        parsed.map_err(|error| CallError::Call(format!("the answer is no JSON: {error}")))
+        answer.object().map_err(CallError::Call)
     }
 }
 

@@ -70,16 +70,18 @@ pub(crate) fn write(
     out
 }
 
-/// Why an answer cannot be read as one of this version: it is a review of another one, in upstream's words.
+/// Why an answer cannot be read as one of this version, in upstream's words: it is a review of another one, or a status.
 pub(crate) fn unlike(version: Version, review: &Value) -> Option<String> {
-    let (group, told) = review.str_at(&["apiVersion"]).split_once('/')?;
-    let is_review = group == GROUP && review.str_at(&["kind"]) == "AdmissionReview";
-    let other = is_review && Version::of(told).is_some_and(|it| it != version);
-    other.then(|| {
-        let wanted = version.name();
-        format!(
-            "converting ({told}.AdmissionReview) to ({wanted}.AdmissionReview): unknown conversion"
-        )
+    let (told, kind) = (review.str_at(&["apiVersion"]), review.str_at(&["kind"]));
+    let (other, is_known) = match (told.split_once('/'), kind) {
+        (Some((GROUP, told)), "AdmissionReview") => (told, Version::of(told) != Some(version)),
+        (None, "Status") if told == "v1" => (told, true),
+        _ => return None,
+    };
+    let known = is_known && Version::of(other).is_some();
+    let wanted = version.name();
+    known.then(|| {
+        format!("converting ({other}.{kind}) to ({wanted}.AdmissionReview): unknown conversion")
     })
 }
 

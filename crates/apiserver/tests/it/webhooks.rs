@@ -178,6 +178,9 @@ async fn webhooks_that_fail_are_bounded_and_answered() {
     })
     .await;
     let huge = Hook::start(|_| Reply::Raw(200, vec![b' '; 17 << 20])).await;
+    let wordless = Hook::start(|_| Reply::Raw(200, Vec::new())).await;
+    let list = Hook::start(|_| Reply::Json(value!([]))).await;
+    let status = Hook::start(|_| Reply::Json(value!({"apiVersion": "v1", "kind": "Status"}))).await;
     let patching = Hook::start(|review| patch(review, &value!([]))).await;
     let wrong_name = Hook::named("elsewhere.example", allow).await;
     let nameless = Hook::named("CN=127.0.0.1", allow).await;
@@ -188,7 +191,22 @@ async fn webhooks_that_fail_are_bounded_and_answered() {
     let service = value!({"service": {"namespace": "default", "name": "hooks", "path": "/v"}});
     let cases = [
         (silent.config(), "context deadline exceeded"),
-        (nonsense.config(), "couldn't get version/kind; json parse error"),
+        (
+            nonsense.config(),
+            "failed to call webhook: couldn't get version/kind; json parse error: invalid character 'h' looking for beginning of value",
+        ),
+        (
+            wordless.config(),
+            "failed to call webhook: 0-length response with status code: 200 and content type: application/json",
+        ),
+        (
+            list.config(),
+            "couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type struct {",
+        ),
+        (
+            status.config(),
+            "failed to call webhook: converting (v1.Status) to (v1.AdmissionReview): unknown conversion",
+        ),
         (
             broken.config(),
             "failed to call webhook: an error on the server (\"oops\") has prevented the request from succeeding",
