@@ -8,6 +8,7 @@ use std::fmt;
 
 use compact_str::CompactString;
 
+use crate::json;
 use crate::schema::{Field, Node, NodeId, Presence, Schema, Struct};
 use crate::value::{Object, Value};
 
@@ -23,6 +24,8 @@ pub enum ConformError {
         of: String,
         /// The type of the field.
         wanted: String,
+        /// Where it is.
+        at: Vec<json::Step>,
     },
     /// The wrong sort of JSON value where no field is known.
     #[error("json: cannot unmarshal {found} into Go value of type {wanted}")]
@@ -35,6 +38,20 @@ pub enum ConformError {
     /// Text that does not parse: a quantity, a time, base64.
     #[error("{0}")]
     Text(String),
+}
+
+impl ConformError {
+    /// The same with a number as it is written in the text that it comes from, which is how Go's decoder tells of it.
+    #[must_use]
+    pub fn as_written_in(mut self, text: &[u8]) -> Self {
+        if let Self::Field { found, at, .. } = &mut self
+            && found.starts_with("number ")
+            && let Some(literal) = json::number_at(text, at)
+        {
+            *found = format!("number {literal}");
+        }
+        self
+    }
 }
 
 /// How text of special types is checked and made canonical; `None` means it is canonical already.
@@ -390,7 +407,7 @@ fn mismatch(schema: &Schema, node: NodeId, odd: &Value, place: &Place<'_>) -> Co
 fn placed(error: ConformError, schema: &Schema, place: &Place<'_>) -> ConformError {
     match (error, place.field(schema)) {
         (ConformError::Value { found, wanted }, Some(of)) => {
-            ConformError::Field { found, of, wanted }
+            ConformError::Field { found, of, wanted, at: place.steps() }
         }
         (error, _) => error,
     }
@@ -418,6 +435,17 @@ impl Place<'_> {
             place = here.parent;
         }
         None
+    }
+
+    /// The way from the root.
+    fn steps(&self) -> Vec<json::Step> {
+        let mut steps = self.parent.map(Place::steps).unwrap_or_default();
+        match self.step {
+            Step::Root => {}
+            Step::Field(name, _) | Step::Key(name) => steps.push(json::Step::Key(name.into())),
+            Step::Index(index) => steps.push(json::Step::Index(index)),
+        }
+        steps
     }
 
     /// `spec.containers[0].image`, as the strict decoder names unknown fields.
@@ -532,7 +560,7 @@ mod tests {
         let outcome = match conform(&schema(), 0, &mut value) {
             Ok(unknown) if unknown.is_empty() => format!("{value:?}"),
             Ok(unknown) => format!("{value:?} unknown {}", unknown.join(" ")),
-            Err(error) => error.to_string(),
+            Err(error) => error.as_written_in(input.as_bytes()).to_string(),
         };
         assert_eq!(outcome, expected, "for {input}");
     }
@@ -586,6 +614,14 @@ mod tests {
                 "{text} number 1099511627776 into Go struct field Item.items.target of type int32"
             ),
         );
+        for number in ["1.50", "1e3", "-0.0", "99999999999999999999"] {
+            check(
+                &format!(r#"{{"labels":{{}},"items":[{{}},{{"target":{number}}}]}}"#),
+                &format!(
+                    "{text} number {number} into Go struct field Item.items.target of type int32"
+                ),
+            );
+        }
         check(
             r#"{"items":[{"time":5}]}"#,
             &format!("{text} number into Go struct field Item.items.time of type string"),

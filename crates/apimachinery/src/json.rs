@@ -81,6 +81,14 @@ pub fn parse_input(text: &[u8]) -> Result<(Value, Vec<String>), JsonError> {
     Parser::new(text, Deep::LeftOut).all()
 }
 
+/// How the number at a place is written in a text: `1.50`, `1e3`.
+#[must_use]
+pub fn number_at<'t>(text: &'t [u8], place: &'t [Step]) -> Option<&'t str> {
+    let mut parser = Parser { sought: Some(place), ..Parser::new(text, Deep::LeftOut) };
+    parser.value().ok()?;
+    parser.literal
+}
+
 /// Whether a value nests so deeply that it may not be kept, or that part of it was left out by [`parse_input`].
 #[must_use]
 pub fn is_too_deep(value: &Value) -> bool {
@@ -98,8 +106,12 @@ pub fn nests_deeper(value: &Value, levels: usize) -> bool {
     }
 }
 
-enum Step {
+/// A step from a value to one in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// To a member.
     Key(CompactString),
+    /// To an item.
     Index(usize),
 }
 
@@ -118,12 +130,24 @@ struct Parser<'t> {
     path: Vec<Step>,
     repeated: Vec<String>,
     deep: Deep,
+    /// Where a number is whose text is looked for, and that text.
+    sought: Option<&'t [Step]>,
+    literal: Option<&'t str>,
 }
 
 impl<'t> Parser<'t> {
     fn new(text: &'t [u8], deep: Deep) -> Self {
         let characters = std::str::from_utf8(text).ok();
-        Self { text, characters, position: 0, path: Vec::new(), repeated: Vec::new(), deep }
+        Self {
+            text,
+            characters,
+            position: 0,
+            path: Vec::new(),
+            repeated: Vec::new(),
+            deep,
+            sought: None,
+            literal: None,
+        }
     }
 
     fn all(mut self) -> Result<(Value, Vec<String>), JsonError> {
@@ -344,6 +368,9 @@ impl<'t> Parser<'t> {
         let text = &self.text[start..self.position];
         // Only ASCII got this far.
         let text = std::str::from_utf8(text).map_err(|_| JsonError::Utf8)?;
+        if self.sought.is_some_and(|sought| sought == self.path) {
+            self.literal = Some(text);
+        }
         if integral && let Ok(number) = text.parse() {
             return Ok(Value::Int(number));
         }

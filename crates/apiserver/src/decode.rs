@@ -172,7 +172,10 @@ fn of_kind(
     };
     check(&mut value, facts, also)?;
     let cannot = |why: String| cannot_handle(facts.kind, facts.version, facts.kind, why);
-    let unknown = conform(&mut value).map_err(|error| cannot(error.to_string()))?;
+    let unknown = conform(&mut value).map_err(|error| match syntax {
+        Syntax::Json => cannot(error.as_written_in(body).to_string()),
+        _ => cannot(error.to_string()),
+    })?;
     refuse_deep(&value).map_err(cannot)?;
     let unknown = unknown.iter().map(|path| format!("unknown field \"{path}\""));
     let problems: Vec<String> = repeated.into_iter().chain(unknown).collect();
