@@ -338,6 +338,53 @@ impl<'v> Val<'v> {
         }
     }
 
+    /// What is wrong with the types of computed objects in this one: each is called after its place below the first, such as
+    /// `Object.spec.containers`. Nothing where this is no computed object. Upstream: `CheckTypeNamesMatchFieldPathNames`.
+    #[must_use]
+    pub fn misnamed_types(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Self::Map(Map::Owned(entries)) = self
+            && let Some(name) = &entries.name
+        {
+            self.compare_types(name, &mut problems);
+        }
+        problems
+    }
+
+    fn compare_types(&self, expected: &str, problems: &mut Vec<String>) {
+        match self {
+            Self::Map(Map::Owned(map)) => {
+                if let Some(name) = map.name.as_ref().filter(|it| &***it != expected) {
+                    problems.push(format!(
+                        "unexpected type name \"{name}\", expected \"{expected}\", which matches field name path from root Object type"
+                    ));
+                }
+                for (key, (_, value)) in &map.entries {
+                    match key {
+                        Key::String(field) if map.name.is_some() => {
+                            value.compare_types(&format!("{expected}.{}", &**field), problems);
+                        }
+                        _ => value.compare_types(expected, problems),
+                    }
+                }
+            }
+            Self::List(list) => {
+                let items = list.iter().filter_map(Result::ok);
+                items.for_each(|item| item.compare_types(expected, problems));
+            }
+            _ => {}
+        }
+    }
+
+    /// A member of a computed object.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&Self> {
+        let Self::Map(Map::Owned(map)) = self else { return None };
+        let mut entries = map.entries.iter();
+        let found = entries.find(|(key, _)| matches!(key, Key::String(text) if &**text == name));
+        found.map(|(_, (_, value))| value)
+    }
+
     /// As JSON: what message expressions, audit annotations and mutations take it for.
     ///
     /// # Errors

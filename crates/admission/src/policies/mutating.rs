@@ -169,7 +169,7 @@ fn apply(
         configuration.set_at(&[member], object[member].clone());
     }
     let merged = attributes.context.merge(object, &configuration, run.version);
-    merged.map_err(|why| format!("error applying patch: invalid ApplyConfiguration: {why}"))
+    merged.map_err(|why| format!("error applying patch: {why}"))
 }
 
 /// What a run is called: a policy by a binding with its parameters.

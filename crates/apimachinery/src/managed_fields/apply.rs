@@ -5,7 +5,7 @@ use super::set::FieldSet;
 use super::{
     Comparison, Entry, Operation, Write, compare, decode, encode, kubectl, path_text, strip, typed,
 };
-use crate::schema::{NodeId, Schema};
+use crate::schema::{ListKind, Node, NodeId, Schema};
 use crate::status::{Cause, Details, Status};
 use crate::value::Value;
 
@@ -149,19 +149,55 @@ pub fn apply(
     Ok(Some(object))
 }
 
-/// An object with a configuration merged into it, as [`apply`] merges one, without owners.
+/// An object with a configuration merged into it, as [`apply`] merges one, without owners. What is one field as a whole may
+/// not be in it: all that the configuration does not say of it would be lost (upstream: `patch.ApplyStructuredMergeDiff`).
 ///
 /// # Errors
-/// Where the configuration is not of the type.
+/// Where the configuration is not of the type, or sets such a field.
 pub fn merge_configuration(
     schema: &Schema,
     node: NodeId,
     object: &Value,
     configuration: &Value,
 ) -> Result<Value, String> {
-    match typed::problems(schema, Some(node), configuration) {
-        Some(problems) => Err(format!("error converting patch to typed object: {problems}")),
-        None => Ok(merge(schema, Some(node), object, configuration)),
+    if let Some(problems) = typed::problems(schema, Some(node), configuration) {
+        return Err(format!("failed to convert patch object to typed object: {problems}"));
+    }
+    let mut whole = Vec::new();
+    atomics(schema, node, configuration, "", &mut whole);
+    if !whole.is_empty() {
+        let all = whole.join(", ");
+        return Err(format!(
+            "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {all}"
+        ));
+    }
+    Ok(merge(schema, Some(node), object, configuration))
+}
+
+/// The paths of what is one field as a whole. As upstream does, the values of maps are not looked at.
+fn atomics(schema: &Schema, node: NodeId, value: &Value, path: &str, found: &mut Vec<String>) {
+    let mut note = |atomic: bool| {
+        if atomic {
+            found.push(path.to_owned());
+        }
+    };
+    match (schema.node(node), value) {
+        (Node::Struct(it), Value::Object(members)) => {
+            note(it.atomic);
+            for (name, value) in members.iter() {
+                if let Some(field) = it.field(name) {
+                    atomics(schema, field.node, value, &format!("{path}.{name}"), found);
+                }
+            }
+        }
+        (Node::Map(it), Value::Object(_)) => note(it.atomic),
+        (Node::List(it), Value::Array(items)) => {
+            note(it.kind == ListKind::Atomic);
+            for (index, item) in items.iter().enumerate() {
+                atomics(schema, it.item, item, &format!("{path}[{index}]"), found);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -298,6 +298,50 @@ async fn a_mutation_that_does_not_fit_leaves_the_others() {
     }
 }
 
+#[tokio::test]
+async fn what_mutations_make_is_called_after_its_place_and_sets_no_whole() {
+    let cluster = Cluster::start().await;
+    let configured = |text: &str| value!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": text}});
+    let patched =
+        |text: &str| value!({"patchType": "JSONPatch", "jsonPatch": {"expression": text}});
+    let cases = [
+        (
+            "named",
+            configured("Object{metadata: Object.wrong{labels: {'a': 'b'}}}"),
+            "type mismatch: unexpected type name \"Object.wrong\", expected \"Object.metadata\", which matches field name path from root Object type",
+        ),
+        (
+            "patch",
+            patched(
+                "[JSONPatch{op: 'add', path: '/metadata', value: Object.metadata{labels: Object.metadata.nope{}}}]",
+            ),
+            "type mismatch: unexpected type name \"Object.metadata.nope\", expected \"Object.metadata.labels\", which matches field name path from root Object type",
+        ),
+        (
+            "field",
+            configured("Object{metadata: Object.metadata{nope: 'x'}}"),
+            "error applying patch: failed to convert patch object to typed object: .metadata.nope: field not declared in schema",
+        ),
+        (
+            "whole",
+            configured(
+                "Object{metadata: Object.metadata{ownerReferences: [Object.metadata.ownerReferences{apiVersion: 'v1', kind: 'Pod', name: 'p', uid: 'u'}]}}",
+            ),
+            "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: .metadata.ownerReferences[0]",
+        ),
+    ];
+    for (name, mutation, _) in &cases {
+        let spec = value!({"reinvocationPolicy": "Never", "failurePolicy": "Fail", "mutations": [(mutation.clone())],
+            "matchConditions": [{"name": "own", "expression": (format!("object.data.of == '{name}'"))}]});
+        mutating(&cluster, name, &spec).await;
+    }
+    for (name, _, expected) in cases {
+        let (code, answer) = create(&cluster, name, &value!({"of": name})).await;
+        let message = answer.str_at(&["message"]);
+        assert!(code == 403 && message.ends_with(expected), "{name}: {code} {message}");
+    }
+}
+
 /// Not a test of speed: it prints what a policy of 50 rules costs, for the record.
 #[tokio::test]
 #[ignore = "measures"]

@@ -372,9 +372,23 @@ impl Policy {
         let activation = inputs.activation(&self.mutating).with_composition(&self.composition);
         let mut budget = Budget::new(limits::RUNTIME_COST_BUDGET);
         let value = mutation.expression.eval(&activation, &mut budget)??;
+        let misnamed =
+            if mutation.is_patch { misnamed_in_patch(&value) } else { value.misnamed_types() };
+        if !misnamed.is_empty() {
+            return Err(format!("type mismatch: {}", misnamed.join("\n")));
+        }
         let json = value.to_json().map_err(|error| error.to_string())?;
         Ok(if mutation.is_patch { Made::Patch(json) } else { Made::Configuration(json) })
     }
+}
+
+/// What is wrong with the types of objects that a patch sets.
+fn misnamed_in_patch(patch: &Val<'_>) -> Vec<String> {
+    let Val::List(operations) = patch else { return Vec::new() };
+    let operations = operations.iter().filter_map(Result::ok);
+    operations
+        .flat_map(|it| it.member("value").map(Val::misnamed_types).unwrap_or_default())
+        .collect()
 }
 
 impl Validation {
