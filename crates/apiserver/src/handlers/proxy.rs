@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use admission::Operation;
+use apimachinery::status::GroupResource;
 use apimachinery::{Status, Value, value};
 use component_base::tls::Trust;
 use http::header::{HOST, HeaderName, HeaderValue, LOCATION};
@@ -42,7 +43,8 @@ pub(super) async fn proxy(
         let what = resource.trim_end_matches('s');
         Status::bad_request(format!("invalid {what} request {}", apimachinery::field::quote(&id)))
     })?;
-    let current = persist::current(server, target, asked.name).await?;
+    let current = persist::current(server, target, asked.name).await;
+    let current = current.map_err(|status| not_there(status, resource, &asked))?;
     let admission = Admission {
         operation: Operation::Connect,
         target,
@@ -60,16 +62,17 @@ pub(super) async fn proxy(
     // Admission may have changed where it goes.
     let rest = options.str_at(&["path"]);
     let query = exchange.parts.uri.query().map(|it| format!("?{it}")).unwrap_or_default();
-    if rest.is_empty() && !connect::asks_upgrade(exchange) {
-        return Ok(moved(&format!("{path}/{query}")));
-    }
+    let is_open = rest.is_empty() && !connect::asks_upgrade(exchange);
     let rest = if rest.is_empty() { "/" } else { rest };
     let onward = format!("{rest}{query}");
     let to = match resource {
         "pods" => pod(&asked, &current.value, onward)?,
-        "services" => service(server, &asked, &current.value, onward)?,
+        "services" => service(server, &asked, &id, &current.value, onward)?,
         _ => node(server, &asked, &current.value, onward).await?,
     };
+    if is_open {
+        return Ok(moved(&format!("{path}/{query}")));
+    }
     tell_origin(exchange, &path);
     let method = exchange.parts.method.clone();
     if connect::asks_upgrade(exchange) {
@@ -170,10 +173,20 @@ fn pod(asked: &Asked<'_>, pod: &Value, path: String) -> Result<Onward, Status> {
     asked.onward(address, port, path)
 }
 
-/// One of the ready endpoints behind a service's port, given by name, by number, or as the only one.
+/// Upstream looks at a service itself only for the names of its ports, and otherwise misses its Endpoints.
+fn not_there(status: Status, resource: &str, asked: &Asked<'_>) -> Status {
+    let by_number = asked.port.parse::<i64>().is_ok();
+    if resource != "services" || by_number || status.code != 404 {
+        return status;
+    }
+    Status::not_found(GroupResource { group: "", resource: "endpoints" }, asked.name)
+}
+
+/// One of the ready endpoints in a service's slices, behind a port that is given by name, by number, or is the only one.
 fn service(
     server: &Server,
     asked: &Asked<'_>,
+    id: &str,
     service: &Value,
     path: String,
 ) -> Result<Onward, Status> {
@@ -190,31 +203,43 @@ fn service(
         }
         Err(_) => asked.port,
     };
-    let none = || Status::service_unavailable(format!("no endpoints available for service {name}"));
-    let endpoints = endpoints_of(server, service).ok_or_else(none)?;
-    let candidates: Vec<(IpAddr, u16)> = endpoints
-        .items_at(&["subsets"])
-        .iter()
-        .flat_map(|subset| {
-            let ports = subset.items_at(&["ports"]).iter();
-            let port = ports
-                .filter(|it| it.str_at(&["name"]) == wanted)
-                .find_map(|it| it.i64_at(&["port"]).and_then(|port| u16::try_from(port).ok()));
-            let addresses = subset.items_at(&["addresses"]).iter();
-            addresses.filter_map(move |it| Some((it.str_at(&["ip"]).parse().ok()?, port?)))
-        })
-        .collect();
+    let none = |of: &str| {
+        let of = apimachinery::field::quote(of);
+        Status::service_unavailable(format!("no endpoints available for service {of}"))
+    };
+    let slices = slices_of(server, service);
+    if slices.is_empty() {
+        return Err(none(asked.name));
+    }
+    let candidates: Vec<(IpAddr, u16)> =
+        slices.iter().flat_map(|slice| ready_in(slice, wanted)).collect();
     let many = u64::try_from(candidates.len()).unwrap_or(u64::MAX);
-    let nth = if many == 0 { return Err(none()) } else { server.random.below(many) };
+    let nth = if many == 0 { return Err(none(id)) } else { server.random.below(many) };
     let (address, port) = candidates[usize::try_from(nth).unwrap_or_default()];
     asked.onward(address, port, path)
 }
 
-fn endpoints_of(server: &Server, service: &Value) -> Option<Value> {
-    let index = server.catalog.built_in().place("", "endpoints")?;
+/// The ready endpoints of a slice, behind its port of this name. Whether one is ready that does not say so, is not known:
+/// then it is.
+fn ready_in(slice: &Value, port: &str) -> Vec<(IpAddr, u16)> {
+    let mut ports = slice.items_at(&["ports"]).iter();
+    let port = ports.find(|it| it.str_at(&["name"]) == port).and_then(|it| it.i64_at(&["port"]));
+    let Some(port) = port.and_then(|it| u16::try_from(it).ok()) else { return Vec::new() };
+    let endpoints = slice.items_at(&["endpoints"]).iter();
+    let ready = endpoints
+        .filter(|it| it.at(&["conditions", "ready"]).and_then(Value::as_bool) != Some(false));
+    let addresses = ready.filter_map(|it| it.items_at(&["addresses"]).first()?.as_str());
+    addresses.filter_map(|it| Some((it.parse().ok()?, port))).collect()
+}
+
+fn slices_of(server: &Server, service: &Value) -> Vec<Value> {
+    let name = service.str_at(&["metadata", "name"]);
     let namespace = service.str_at(&["metadata", "namespace"]);
-    let key = crate::cache::cache_key(namespace, service.str_at(&["metadata", "name"]));
-    server.hub.cache(index).get(&key)?.to_value().ok()
+    let place = server.catalog.built_in().place("discovery.k8s.io", "endpointslices");
+    let Some(cache) = place.map(|it| server.hub.cache(it)) else { return Vec::new() };
+    let mut slices = cache.everything(namespace, 0).objects.into_objects();
+    slices.retain(|it| it.facts.label("kubernetes.io/service-name") == Some(name));
+    slices.iter().filter_map(|it| it.to_value().ok()).collect()
 }
 
 /// A node's agent, or another port of the node.

@@ -97,7 +97,9 @@ async fn what_cannot_be_reached_is_refused_as_upstream_does() {
     check(&cluster, "pods/nobody:80/proxy/", (404, "pods \"nobody\" not found")).await;
     check(&cluster, "services/a:b:c:d/proxy/", (400, "invalid service request \"a:b:c:d\"")).await;
     let none = "no endpoints available for service \"s\"";
-    check(&cluster, "services/s:web/proxy/", (503, none)).await;
+    check(&cluster, "services/s/proxy", (503, none)).await;
+    check(&cluster, "services/nobody/proxy/", (404, "endpoints \"nobody\" not found")).await;
+    check(&cluster, "services/nobody:80/proxy/", (404, "services \"nobody\" not found")).await;
     let port = "no service port 81 found for service \"s\"";
     check(&cluster, "services/s:81/proxy/", (503, port)).await;
     // A node says itself where it is: what else listens on this machine is not to be reached by that.
@@ -106,18 +108,34 @@ async fn what_cannot_be_reached_is_refused_as_upstream_does() {
     cluster.done("POST /api/v1/nodes", Some(&node)).await;
     let (code, answer) = cluster.send(&admin(), "GET /api/v1/nodes/here/proxy/api", None).await;
     assert_eq!((code, answer.str_at(&["message"])), (400, "address not allowed"));
-    // An address of this machine is nobody's pod.
-    let endpoints = value!({"metadata": {"name": "s"}, "subsets": [
-        {"addresses": [{"ip": "10.255.255.1"}], "ports": [{"name": "other", "port": 1}]}
-    ]});
-    cluster.done("POST /api/v1/namespaces/default/endpoints", Some(&endpoints)).await;
+    let slice = |name: &str, ready: bool, port: &str| {
+        value!({"metadata": {"name": (name), "labels": {"kubernetes.io/service-name": "s"}}, "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.255.255.1"], "conditions": {"ready": ready}}],
+            "ports": [{"name": (port), "port": 1}]})
+    };
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    for slice in [slice("one", true, "other"), slice("two", false, "web")] {
+        cluster.done(&format!("POST {slices}"), Some(&slice)).await;
+    }
     cluster.server.hub().catch_up().await.unwrap();
+    let none = "no endpoints available for service \"s:80\"";
     check(&cluster, "services/s:80/proxy/", (503, none)).await;
+    // Whoever is ready is asked: an address that is nobody's pod says so.
+    let ready = value!({"metadata": {"name": "three", "labels": {"kubernetes.io/service-name": "s"}}, "addressType": "IPv4",
+        "endpoints": [{"addresses": ["224.1.1.1"]}], "ports": [{"name": "web", "port": 1}]});
+    cluster.done(&format!("POST {slices}"), Some(&ready)).await;
+    cluster.server.hub().catch_up().await.unwrap();
+    check(&cluster, "services/s:80/proxy/", (400, "address not allowed")).await;
 }
 
 #[tokio::test]
 async fn a_path_without_its_slash_is_sent_to_the_one_with_it() {
     let cluster = cluster().await;
+    // Where there is nobody to reach, that is said first.
+    check(&cluster, "pods/p/proxy", (400, "address not allowed")).await;
+    let status = value!({"status": {"podIP": "10.1.1.1", "podIPs": [{"ip": "10.1.1.1"}]}});
+    cluster.done("PATCH /api/v1/namespaces/default/pods/p/status", Some(&status)).await;
+    cluster.server.hub().catch_up().await.unwrap();
     let request = "GET /api/v1/namespaces/default/pods/p/proxy?a=b";
     let (code, _) = cluster.send(&admin(), request, None::<&Value>).await;
     assert_eq!(code, 301);
