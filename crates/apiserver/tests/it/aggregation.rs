@@ -151,6 +151,16 @@ async fn bodies_watches_upgrades_and_redirects() {
     assert_eq!((made.code, made.says.as_str()), (201, "Flunder"));
     // Bodies have the length that whoever sent them said, both ways.
     assert_eq!(it.extension.headers_of(FLUNDERS)["content-length"], "24");
+    let mut stream = it.front.connect("http/1.1", None).await.unwrap();
+    let head = format!(
+        "GET {FLUNDERS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin-token\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answered = Vec::new();
+    stream.read_to_end(&mut answered).await.unwrap();
+    let answered = String::from_utf8(answered).unwrap().to_lowercase();
+    let (head, body) = answered.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(&format!("\r\ncontent-length: {}", body.len())), "{answered}");
     let mut frames = it.cluster().watch(&format!("{FLUNDERS}?watch=true")).await;
     for name in ["a", "b"] {
         let frame = frames.next().await.unwrap();

@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, UPGRADE};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, UPGRADE};
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
@@ -166,8 +166,11 @@ fn body(pieces: Vec<Vec<u8>>, stays_open: bool) -> Body {
 }
 
 fn object(code: u16, media: &str, value: &Value) -> Response<Body> {
-    let mut response = Response::new(body(vec![json::to_vec(value)], false));
+    let bytes = json::to_vec(value);
+    let length = bytes.len().into();
+    let mut response = Response::new(body(vec![bytes], false));
     *response.status_mut() = code.try_into().unwrap();
+    response.headers_mut().insert(CONTENT_LENGTH, length);
     response.headers_mut().insert(CONTENT_TYPE, media.parse().unwrap());
     response
 }
