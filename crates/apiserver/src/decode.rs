@@ -267,12 +267,12 @@ pub(crate) enum Patched<'p> {
     Map(&'p Value),
 }
 
-/// Types and defaults of a value that came out of a patch.
+/// Types and defaults of a value that came out of a patch; `of_patch` is what strict validation says of the patch itself.
 pub(crate) fn patched(
     exchange: &mut Exchange,
     target: &Target,
     value: &mut Value,
-    validation: FieldValidation,
+    (validation, of_patch): (FieldValidation, &[String]),
     origin: Patched<'_>,
 ) -> Result<(), Status> {
     keeps_its_kind(target, value, origin)?;
@@ -291,13 +291,13 @@ pub(crate) fn patched(
         Patched::Applied | Patched::Text => refused(error.to_string()),
     })?;
     refuse_deep(value).map_err(Status::bad_request)?;
-    let unknown: Vec<String> =
-        unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
+    let unknown = unknown.iter().map(|path| format!("unknown field \"{path}\""));
+    let problems: Vec<String> = of_patch.iter().cloned().chain(unknown).collect();
     match validation {
-        FieldValidation::Strict if !unknown.is_empty() => {
-            return Err(refused(format!("strict decoding error: {}", unknown.join(", "))));
+        FieldValidation::Strict if !problems.is_empty() => {
+            return Err(refused(format!("strict decoding error: {}", problems.join(", "))));
         }
-        FieldValidation::Warn => exchange.warnings.extend(unknown),
+        FieldValidation::Warn => exchange.warnings.extend(problems),
         FieldValidation::Strict | FieldValidation::Ignore => {}
     }
     target.resource().default(&target.served, value);

@@ -93,7 +93,8 @@ async fn new_object(
     create::may_create(server, exchange, Status::internal).await?;
     let merged = merge(server, exchange, target, options, applied, None)?;
     let mut value = merged.unwrap_or_else(|| applied.value.clone());
-    decode::patched(exchange, target, &mut value, options.field_validation, Patched::Applied)?;
+    let strictly = (options.field_validation, [].as_slice());
+    decode::patched(exchange, target, &mut value, strictly, Patched::Applied)?;
     stays_in_its_place(target, &exchange.info.name, &mut value)?;
     create::new_object(server, exchange, target, options, value, Tracking::Done).await
 }
@@ -208,13 +209,8 @@ async fn replace(
     )? {
         None => Ok(live.clone()),
         Some(mut value) => {
-            decode::patched(
-                exchange,
-                target,
-                &mut value,
-                options.field_validation,
-                Patched::Applied,
-            )?;
+            let strictly = (options.field_validation, [].as_slice());
+            decode::patched(exchange, target, &mut value, strictly, Patched::Applied)?;
             stays_in_its_place(target, &name, &mut value)?;
             Ok(value)
         }

@@ -49,8 +49,8 @@ pub(crate) async fn patch(
     let form = negotiate(exchange)?;
     let name = exchange.info.name.clone();
     let current = persist::current(server, target, &name).await?;
-    let patch = parse(exchange, kind, &body)?;
-    let validation = options.field_validation;
+    let (patch, problems) = parse(exchange, kind, &body)?;
+    let strictly = (options.field_validation, problems.as_slice());
     let write = Write {
         name: &name,
         subresource: &subresource,
@@ -64,7 +64,7 @@ pub(crate) async fn patch(
             PatchKind::Strategic => Patched::Map(&patch),
             _ => Patched::Text,
         };
-        decode::patched(exchange, target, &mut value, validation, origin)?;
+        decode::patched(exchange, target, &mut value, strictly, origin)?;
         super::create::place_in_namespace(target, &mut value)?;
         super::update::check_name(&value, &name)?;
         Ok(value)
@@ -104,18 +104,28 @@ fn check_force(exchange: &Exchange, kind: PatchKind) -> Result<(), Status> {
     refuse("PatchOptions", &errors)
 }
 
-/// The patch as a value.
-pub(crate) fn parse(exchange: &Exchange, kind: PatchKind, body: &[u8]) -> Result<Value, Status> {
+/// The patch as a value, and what strict validation says of it itself: members that stand twice in it, or mean nothing.
+pub(crate) fn parse(
+    exchange: &Exchange,
+    kind: PatchKind,
+    body: &[u8],
+) -> Result<(Value, Vec<String>), Status> {
     // What is left out of it for its depth is found in the object that comes out, unless it is dropped there too.
-    let (patch, _) = json::parse_input(body)
+    let (patch, repeated) = json::parse_input(body)
         .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+    let of = if kind == PatchKind::Json { "json patch " } else { "" };
+    let repeated = repeated.iter().map(|path| format!("{of}duplicate field \"{path}\""));
+    let mut problems: Vec<String> = repeated.collect();
+    if kind == PatchKind::Json {
+        problems.extend(json_patch::unknown_fields(&patch));
+    }
     if kind == PatchKind::Merge && patch.is_null() {
         return Err(Status::bad_request("Invalid JSON Patch"));
     }
     if let Some(audited) = &exchange.audit {
         audited.patch(&patch);
     }
-    Ok(patch)
+    Ok((patch, problems))
 }
 
 /// The object with the patch applied, which is written for what the client is shown.
