@@ -39,7 +39,7 @@ pub const BY_ATTRIBUTES_CLASS: &str = "attributesClass";
 /// The index of volumes by the claim that they are meant for, as [`claim_entry`] writes it.
 pub const FOR_CLAIM: &str = "forClaim";
 /// The index of volumes that are meant for no claim and of claims that have no volume, by class as [`unbound_entry`]
-/// writes it; of claims that name a volume and are not bound, by that as [`volume_entry`] writes it.
+/// writes it; of claims that name a volume and are not bound or have lost it, by that as [`volume_entry`] writes it.
 pub const UNBOUND: &str = "unbound";
 /// The index of attachments by the volume that is attached.
 pub const BY_VOLUME: &str = "volume";
@@ -205,10 +205,10 @@ fn unbound_volume(volume: &Cached) -> Vec<CompactString> {
 
 fn unbound_claim(claim: &Cached) -> Vec<CompactString> {
     let value = claim.value();
+    let bound = value.at(&["metadata", "annotations", volumes::BIND_COMPLETED]).is_some();
     match value.str_at(&["spec", "volumeName"]) {
-        _ if value.at(&["metadata", "annotations", volumes::BIND_COMPLETED]).is_some() => {
-            Vec::new()
-        }
+        "" if bound => Vec::new(),
+        _ if bound && value.str_at(&["status", "phase"]) != "Lost" => Vec::new(),
         "" => vec![unbound_entry(volumes::class(&value))],
         name => vec![volume_entry(name)],
     }
@@ -394,6 +394,8 @@ mod tests {
         check(unbound_claim, r#"{"spec":{"volumeName":"v"}}"#, &["volume/v"]);
         let complete = r#"{"metadata":{"annotations":{"pv.kubernetes.io/bind-completed":"yes"}},"spec":{"volumeName":"v"}}"#;
         check(unbound_claim, complete, &[]);
+        let lost = complete.replacen('{', r#"{"status":{"phase":"Lost"},"#, 1);
+        check(unbound_claim, &lost, &["volume/v"]);
         let classes = r#"{"spec":{"volumeAttributesClassName":"x"},"status":{"currentVolumeAttributesClassName":"x","modifyVolumeStatus":{"targetVolumeAttributesClassName":"y"}}}"#;
         check(super::classes, classes, &["x", "y"]);
     }

@@ -89,10 +89,14 @@ fn plan(observed: &Observed) -> Plan {
             Some(claim) if is_for(claim, pod) => {}
             Some(_) => {
                 let namespace = pod.str_at(&["metadata", "namespace"]);
-                let owner = pod.str_at(&["metadata", "name"]);
-                plan.error = Some(format!(
+                let (owner, volume) = (pod.str_at(&["metadata", "name"]), volume.str_at(&["name"]));
+                let why = format!(
                     "PVC {namespace}/{name} was not created for pod {namespace}/{owner} (pod is not owner)"
-                ));
+                );
+                let message = format!("ephemeral volume {volume}: {why}");
+                plan.event(about(pod), EventType::Warning, "FailedBinding", message);
+                plan.error = Some(why);
+                return plan;
             }
             None => create(&mut plan, pod, volume, name),
         }
@@ -104,6 +108,10 @@ fn is_for(claim: &Value, pod: &Value) -> bool {
     let uid = pod.str_at(&["metadata", "uid"]);
     let owners = claim.items_at(&["metadata", "ownerReferences"]);
     owners.iter().any(|it| it.bool_at(&["controller"]) && it.str_at(&["uid"]) == uid)
+}
+
+fn about(pod: &Value) -> ObjectReference {
+    ObjectReference { api_version: "v1".into(), kind: "Pod".into(), ..ObjectReference::of(pod) }
 }
 
 fn create(plan: &mut Plan, pod: &Value, volume: &Value, name: String) {
@@ -122,11 +130,6 @@ fn create(plan: &mut Plan, pod: &Value, volume: &Value, name: String) {
             claim.set_at(&["metadata", member], value.clone());
         }
     }
-    let about = ObjectReference {
-        api_version: "v1".into(),
-        kind: "Pod".into(),
-        ..ObjectReference::of(pod)
-    };
     let planned = plan.act(Action::Create {
         resource: Resource::of::<PersistentVolumeClaim>(),
         namespace,
@@ -134,7 +137,7 @@ fn create(plan: &mut Plan, pod: &Value, volume: &Value, name: String) {
         exists_is_fine: false,
     });
     planned.on_failure = vec![Event {
-        about,
+        about: about(pod),
         kind: EventType::Warning,
         reason: "ProvisioningFailed",
         message: "ephemeral volume: failed to create PVC: {error}".into(),
@@ -165,12 +168,13 @@ mod tests {
                     _ => "other".into(),
                 })
                 .collect();
-            did.extend(plan.error);
+            did.extend(plan.events.iter().map(|it| format!("{}: {}", it.reason, it.message)));
             assert_eq!(did.join(" "), expected);
         };
         check("{}", &[], "p-v");
         check(r#"{"phase":"Failed"}"#, &[], "");
         check("{}", &[r#"{"metadata":{"ownerReferences":[{"uid":"U","controller":true}]}}"#], "");
-        check("{}", &["{}"], "PVC n/p-v was not created for pod n/p (pod is not owner)");
+        let foreign = "FailedBinding: ephemeral volume v: PVC n/p-v was not created for pod n/p (pod is not owner)";
+        check("{}", &["{}"], foreign);
     }
 }

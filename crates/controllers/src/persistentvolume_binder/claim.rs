@@ -12,9 +12,10 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::provision::{
-    default_class, migrated, provisioner, waiting_for, with_default_class, with_provisioner,
+    PROVISIONER, default_class, provisioner, waiting_for, with_default_class, with_migration,
+    with_provisioner,
 };
-use super::{MIGRATED_TO, Memory, TELL_AGAIN, about, full_name, in_phase, name, uid, update};
+use super::{Memory, TELL_AGAIN, about, full_name, in_phase, name, uid, update};
 use client::volumes::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, SELECTED_NODE, annotation, best, class, is_meant_for,
     leaves_class_open, satisfies, with_claim,
@@ -67,9 +68,8 @@ pub(super) fn observe(snapshot: &Snapshot, key: &ObjectKey, provisions: bool) ->
     }
     if waits(&seen) {
         let pods = snapshot.store::<Pod>().by_index(BY_CLAIM, &own);
-        let unscheduled = pods.iter().map(|it| it.value());
-        let unscheduled = unscheduled.filter(|pod| pod.str_at(&["spec", "nodeName"]).is_empty());
-        seen.pods = unscheduled.map(|pod| name(&pod).to_owned()).collect();
+        let unscheduled = pods.iter().filter(|it| it.pod().node.is_empty() && !it.pod().is_over());
+        seen.pods = unscheduled.map(|it| it.key.name.to_string()).collect();
         seen.pods.sort_unstable();
     }
     Some(seen)
@@ -84,6 +84,12 @@ fn waits(observed: &Observed) -> bool {
 pub(super) fn plan(observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
     let claim = &*observed.claim;
     let mut told = Told { memory, now };
+    let maker = PROVISIONER.iter().find_map(|key| annotation(claim, key));
+    if let Some(claim) = maker.and_then(|it| with_migration(claim, it)) {
+        let mut plan = Plan::nothing();
+        plan.act(update::<PersistentVolumeClaim>("", claim));
+        return plan;
+    }
     if annotation(claim, BIND_COMPLETED).is_some() {
         return bound(observed, now);
     }
@@ -166,17 +172,13 @@ fn provision(observed: &Observed, told: &mut Told<'_>) -> Plan {
             told.tell(&mut plan, claim, EventType::Warning, "ProvisioningFailed", message);
         }
         Ok(maker) => {
-            let in_tree = observed
-                .class
-                .as_ref()
-                .is_some_and(|it| migrated(it.str_at(&["provisioner"])).is_some());
-            if let Some(mut claim) = with_provisioner(claim, &maker) {
-                if in_tree {
-                    claim.set_at(&["metadata", "annotations", MIGRATED_TO], maker.as_str());
-                }
+            if let Some(claim) = with_provisioner(claim, &maker.name) {
                 plan.act(update::<PersistentVolumeClaim>("", claim));
+            } else if let Some(refusal) = maker.refusal {
+                let message = refusal.to_owned();
+                told.tell(&mut plan, claim, EventType::Warning, "ProvisioningFailed", message);
             } else {
-                let message = waiting_for(&maker);
+                let message = waiting_for(&maker.name);
                 told.tell(&mut plan, claim, EventType::Normal, "ExternalProvisioning", message);
             }
         }
@@ -197,10 +199,9 @@ fn take_named(claim: &Value, volume: &Value, told: &mut Told<'_>) -> Plan {
         return bind(volume, claim, told.now);
     }
     let mut plan = pending(claim);
-    if annotation(claim, BOUND_BY_CONTROLLER).is_none() {
-        let message = format!("volume \"{}\" already bound to a different claim.", name(volume));
-        told.tell(&mut plan, claim, EventType::Warning, "FailedBinding", message);
-    } else {
+    let message = format!("volume \"{}\" already bound to a different claim.", name(volume));
+    told.tell(&mut plan, claim, EventType::Warning, "FailedBinding", message);
+    if annotation(claim, BOUND_BY_CONTROLLER).is_some() {
         let reference = |member| volume.str_at(&["spec", "claimRef", member]);
         plan.error = Some(format!(
             "invalid binding of claim \"{}\" to volume \"{}\": volume already claimed by \"{}/{}\"",

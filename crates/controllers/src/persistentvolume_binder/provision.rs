@@ -5,6 +5,8 @@ use apimachinery::Value;
 use client::csi_translation;
 use client::volumes::{annotation, leaves_class_open};
 
+use super::MIGRATED_TO;
+
 /// Says that claims which name no class get this one; the second is its older name.
 const IS_DEFAULT: [&str; 2] = [
     "storageclass.kubernetes.io/is-default-class",
@@ -14,29 +16,42 @@ const IS_DEFAULT: [&str; 2] = [
 pub(super) const PROVISIONER: [&str; 2] =
     ["volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner"];
 
+/// Upstream makes directories of the machine that its controllers run on, where a flag for tests says so.
+const NO_HOST_PATH: &str = "Failed to create provisioner: provisioning in volume plugin \"kubernetes.io/host-path\" is disabled";
+
 /// The CSI driver that a provisioner's work has gone to.
 pub(super) fn migrated(provisioner: &str) -> Option<&'static str> {
     csi_translation::plugin(provisioner).map(|it| it.driver)
 }
 
-/// Who makes volumes of a class, outside of this program.
+/// Who makes volumes of a class.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Maker {
+    /// What claims are to name.
+    pub(super) name: String,
+    /// Why it makes none, which is told once the claim names it; `None` where it works outside of this program.
+    pub(super) refusal: Option<&'static str>,
+}
+
+/// Who makes volumes of a class.
 ///
 /// # Errors
 /// In upstream's words: names that begin with `kubernetes.io/` mean what upstream has built in.
-pub(super) fn provisioner(class: &Value) -> Result<String, String> {
+pub(super) fn provisioner(class: &Value) -> Result<Maker, String> {
+    let outside = |name: &str| Ok(Maker { name: name.to_owned(), refusal: None });
     let name = class.str_at(&["provisioner"]);
     if let Some(driver) = migrated(name) {
-        return Ok(driver.to_owned());
+        return outside(driver);
     }
     match name {
         "kubernetes.io/host-path" => {
-            Err(format!("Provisioning in volume plugin \"{name}\" is disabled"))
+            Ok(Maker { name: name.to_owned(), refusal: Some(NO_HOST_PATH) })
         }
         "kubernetes.io/nfs" => Err("no provisionable volume plugin matched".to_owned()),
         _ if name.starts_with("kubernetes.io/") => {
             Err(format!("no volume plugin matched name: {name}"))
         }
-        _ => Ok(name.to_owned()),
+        _ => outside(name),
     }
 }
 
@@ -69,7 +84,7 @@ pub(super) fn with_default_class(claim: &Value, default: Option<&Value>) -> Opti
 
 /// A claim that says who is to make its volume; `None` where it says so already.
 pub(super) fn with_provisioner(claim: &Value, provisioner: &str) -> Option<Value> {
-    if PROVISIONER.iter().all(|key| annotation(claim, key) == Some(provisioner)) {
+    if annotation(claim, PROVISIONER[0]) == Some(provisioner) {
         return None;
     }
     let mut claim = claim.clone();
@@ -77,6 +92,20 @@ pub(super) fn with_provisioner(claim: &Value, provisioner: &str) -> Option<Value
         claim.set_at(&["metadata", "annotations", key], provisioner);
     }
     Some(claim)
+}
+
+/// A claim or volume that tells which driver does its maker's work, if any; `None` where it does.
+pub(super) fn with_migration(object: &Value, maker: &str) -> Option<Value> {
+    let (driver, told) = (migrated(maker), annotation(object, MIGRATED_TO));
+    if driver == told.filter(|it| !it.is_empty()) {
+        return None;
+    }
+    let mut object = object.clone();
+    match driver {
+        Some(driver) => object.set_at(&["metadata", "annotations", MIGRATED_TO], driver),
+        None => drop(object.remove_at(&["metadata", "annotations", MIGRATED_TO])),
+    }
+    Some(object)
 }
 
 #[cfg(test)]
@@ -106,13 +135,29 @@ mod tests {
     }
 
     #[test]
+    fn whose_work_has_gone_to_a_driver_is_told() {
+        let object = |told: &str| value!({"metadata": {"annotations": {"pv.kubernetes.io/migrated-to": told}}});
+        let plain = value!({"metadata": {}});
+        let (in_tree, driver) = ("kubernetes.io/aws-ebs", "ebs.csi.aws.com");
+        assert_eq!(with_migration(&plain, in_tree), Some(object(driver)));
+        assert_eq!(with_migration(&object(driver), in_tree), None);
+        assert_eq!(with_migration(&plain, driver), None);
+        assert!(
+            annotation(&with_migration(&object(driver), driver).unwrap(), MIGRATED_TO).is_none()
+        );
+    }
+
+    #[test]
     fn what_upstream_has_built_in_is_not_waited_for() {
         let check = |name: &str, expected: Result<&str, &str>| {
             let class = value!({"provisioner": name});
-            assert_eq!(provisioner(&class).as_deref().map_err(String::as_str), expected);
+            let maker = provisioner(&class);
+            let maker = maker.as_ref().map(|it| it.refusal.unwrap_or(&it.name));
+            assert_eq!(maker.map_err(String::as_str), expected);
         };
         check("example.com/p", Ok("example.com/p"));
         check("kubernetes.io/aws-ebs", Ok("ebs.csi.aws.com"));
+        check("kubernetes.io/host-path", Ok(NO_HOST_PATH));
         check(
             "kubernetes.io/no-provisioner",
             Err("no volume plugin matched name: kubernetes.io/no-provisioner"),

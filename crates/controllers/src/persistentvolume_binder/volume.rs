@@ -8,8 +8,14 @@ use controller::{Plan, Snapshot};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
+use super::provision::{migrated, with_migration};
 use super::{MIGRATED_TO, PROVISIONED_BY, about, fetch, in_phase, name, uid, update, warning};
 use client::volumes::{BOUND_BY_CONTROLLER, annotation, modes_differ};
+
+/// Keeps a volume until one of upstream's own plugins has deleted what is behind it.
+const IN_TREE: &str = "kubernetes.io/pv-controller";
+/// The same, for provisioners outside.
+const OUTSIDE: &str = "external-provisioner.volume.kubernetes.io/finalizer";
 
 /// What it sees of a volume.
 #[derive(Debug)]
@@ -44,6 +50,10 @@ pub(super) fn observe(snapshot: &Snapshot, name: &str) -> Option<Observed> {
 pub(super) fn plan(observed: &Observed, now: Timestamp) -> Plan {
     let mut plan = Plan::nothing();
     let volume = &*observed.volume;
+    if let Some(volume) = as_made(volume) {
+        plan.act(update::<PersistentVolume>("", volume));
+        return plan;
+    }
     let Some(reference) = reference(volume) else {
         act(&mut plan, in_phase(volume, "Available", "", now));
         return plan;
@@ -71,6 +81,32 @@ pub(super) fn plan(observed: &Observed, now: Timestamp) -> Plan {
         Some(claim) => follow(&mut plan, volume, claim, now),
     }
     plan
+}
+
+/// A volume that was made for a claim with what its maker calls for: the driver that does its work, and the finalizer that
+/// keeps the object until what is behind it is deleted; `None` where it has that. Upstream:
+/// `updateVolumeMigrationAnnotationsAndFinalizers`.
+fn as_made(volume: &Value) -> Option<Value> {
+    let maker = annotation(volume, PROVISIONED_BY)?;
+    let mut made = with_migration(volume, maker).unwrap_or_else(|| volume.clone());
+    let mut finalizers = volume.items_at(&["metadata", "finalizers"]).to_vec();
+    let has = |all: &[Value], name| all.iter().any(|it| it.as_str() == Some(name));
+    let deletes = volume.str_at(&["spec", "persistentVolumeReclaimPolicy"]) == "Delete";
+    if migrated(maker).is_some() {
+        finalizers.retain(|it| it.as_str() != Some(IN_TREE));
+    } else if maker.starts_with("kubernetes.io/") {
+        finalizers.retain(|it| it.as_str() != Some(OUTSIDE));
+        let deleting = volume.at(&["metadata", "deletionTimestamp"]).is_some();
+        match deletes {
+            true if !deleting && !has(&finalizers, IN_TREE) => finalizers.push(IN_TREE.into()),
+            true => {}
+            false => finalizers.retain(|it| it.as_str() != Some(IN_TREE)),
+        }
+    }
+    if finalizers != volume.items_at(&["metadata", "finalizers"]) {
+        made.set_at(&["metadata", "finalizers"], finalizers);
+    }
+    (made != *volume).then_some(made)
 }
 
 fn act(plan: &mut Plan, action: Option<controller::Action>) {
@@ -240,6 +276,26 @@ mod tests {
         check(&meant(""), Some(elsewhere), None, "let go c");
         let ours = r#","annotations":{"pv.kubernetes.io/bound-by-controller":"yes"}"#;
         check(&meant(ours), Some(elsewhere), None, "let go ");
+    }
+
+    #[test]
+    fn a_volume_that_was_made_has_what_its_maker_calls_for() {
+        let check = |maker: &str, policy: &str, finalizers: &[&str], expected: Option<&[&str]>| {
+            let mut volume = value!({"metadata": {"name": "v"}, "spec": {"persistentVolumeReclaimPolicy": policy}});
+            let finalizers: Vec<Value> = finalizers.iter().map(|it| (*it).into()).collect();
+            volume.set_at(&["metadata", "finalizers"], finalizers);
+            volume.set_at(&["metadata", "annotations", PROVISIONED_BY], maker);
+            let made = as_made(&volume);
+            let finalizers = made.as_ref().map(|it| it.items_at(&["metadata", "finalizers"]));
+            let finalizers =
+                finalizers.map(|it| it.iter().filter_map(Value::as_str).collect::<Vec<_>>());
+            assert_eq!(finalizers.as_deref(), expected, "{maker} {policy}");
+        };
+        check("example.com/p", "Delete", &[OUTSIDE], None);
+        check("kubernetes.io/host-path", "Delete", &[OUTSIDE], Some(&[IN_TREE]));
+        check("kubernetes.io/host-path", "Delete", &[IN_TREE], None);
+        check("kubernetes.io/host-path", "Retain", &[IN_TREE], Some(&[]));
+        check("kubernetes.io/aws-ebs", "Delete", &[IN_TREE, OUTSIDE], Some(&[OUTSIDE]));
     }
 
     #[test]
