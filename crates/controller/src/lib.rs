@@ -21,6 +21,7 @@ use jiff::Timestamp;
 pub use client::ObjectKey;
 pub use metrics::Metrics;
 pub use plan::{Action, Event, Failure, Fetch, Plan};
+pub use queue::Backoff;
 pub use runner::{Environment, Runner};
 pub use snapshot::{Snapshot, Typed};
 pub use watches::Watches;
@@ -46,6 +47,8 @@ pub trait Controller: Send + Sync + 'static {
     const SOURCE: &'static str = Self::NAME;
     /// What its queue is called in metrics, which upstream names otherwise than the controller.
     const QUEUE: &'static str = Self::NAME;
+    /// How long a key waits that could not be brought to what was planned.
+    const BACKOFF: Backoff = Backoff::USUAL;
     /// What is planned for: usually [`ObjectKey`].
     type Key: Ord + Clone + Debug + Send + Sync;
     /// What `plan` looks at.

@@ -9,10 +9,19 @@ use tokio::time::Instant;
 
 use crate::metrics::{QueueMetrics, Worked};
 
-/// The pause after the first failure; doubled with each further one (upstream: 5 ms).
-const BASE_BACKOFF: Duration = Duration::from_millis(5);
-/// The longest pause (upstream: 1000 s).
-const MAX_BACKOFF: Duration = Duration::from_secs(1000);
+/// How long a key that failed waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    /// After the first failure; doubled with each further one.
+    pub base: Duration,
+    /// At most.
+    pub max: Duration,
+}
+
+impl Backoff {
+    /// As most of upstream's queues do: 5 ms to 1000 s.
+    pub const USUAL: Self = Self { base: Duration::from_millis(5), max: Duration::from_secs(1000) };
+}
 
 /// Keys to be worked on.
 #[derive(Debug)]
@@ -20,6 +29,7 @@ pub struct Queue<K> {
     state: Mutex<State<K>>,
     wake: Notify,
     metrics: Option<QueueMetrics>,
+    backoff: Backoff,
 }
 
 #[derive(Debug)]
@@ -50,16 +60,22 @@ impl<K: Ord + Clone> Default for Queue<K> {
             sequence: 0,
             failures: BTreeMap::new(),
         };
-        Self { state: Mutex::new(state), wake: Notify::new(), metrics: None }
+        Self {
+            state: Mutex::new(state),
+            wake: Notify::new(),
+            metrics: None,
+            backoff: Backoff::USUAL,
+        }
     }
 }
 
 impl<K: Ord + Clone> Queue<K> {
     /// A queue that counts what comes and goes.
     #[must_use]
-    pub fn counted(metrics: QueueMetrics) -> Self {
+    pub fn counted(metrics: QueueMetrics, backoff: Backoff) -> Self {
         let mut queue = Self::default();
         queue.metrics = Some(metrics);
+        queue.backoff = backoff;
         queue
     }
 
@@ -100,7 +116,8 @@ impl<K: Ord + Clone> Queue<K> {
         if let Some(metrics) = &self.metrics {
             metrics.retries.inc();
         }
-        let pause = BASE_BACKOFF.saturating_mul(1 << (failures - 1).min(20)).min(MAX_BACKOFF);
+        let Backoff { base, max } = self.backoff;
+        let pause = base.saturating_mul(1 << (failures - 1).min(20)).min(max);
         self.add_at(key, Instant::now() + pause);
         pause
     }
@@ -280,7 +297,7 @@ mod tests {
     async fn what_comes_waits_and_is_worked_on_is_counted() {
         let (metrics, mut registry) = (crate::Metrics::default(), Default::default());
         metrics.register(&mut registry);
-        let queue = std::sync::Arc::new(Queue::counted(metrics.queue("q")));
+        let queue = std::sync::Arc::new(Queue::counted(metrics.queue("q"), Backoff::USUAL));
         metrics.follow("q", std::sync::Arc::downgrade(&queue) as _);
         for key in ["a", "b", "a", "c"] {
             queue.add(key);

@@ -104,7 +104,7 @@ impl<C: Controller> Runner<C> {
     /// A runner that watches nothing yet.
     #[must_use]
     pub fn new(controller: C, environment: Environment) -> Arc<Self> {
-        let queue = Arc::new(Queue::counted(environment.metrics.queue(C::QUEUE)));
+        let queue = Arc::new(Queue::counted(environment.metrics.queue(C::QUEUE), C::BACKOFF));
         environment.metrics.follow(C::QUEUE, Arc::downgrade(&queue) as _);
         let (memory, lists) = (Mutex::default(), AtomicUsize::default());
         Arc::new(Self { controller, environment, queue, memory, lists })

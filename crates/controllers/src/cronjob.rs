@@ -47,6 +47,8 @@ pub struct Observed {
     cron_job: CronJob,
     /// The jobs that it controls.
     jobs: Vec<Arc<Job>>,
+    /// The names of active jobs that are there and are not, or no longer, its own.
+    strangers: BTreeSet<String>,
 }
 
 /// What is remembered of a cron job.
@@ -74,11 +76,20 @@ impl Controller for CronJobs {
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
         let cron_job: CronJob = snapshot.get(key)?;
         let uid = cron_job.metadata.uid.clone().unwrap_or_default();
-        Some(Observed { jobs: snapshot.by_index(BY_CONTROLLER, &uid), cron_job })
+        let jobs: Vec<Arc<Job>> = snapshot.by_index(BY_CONTROLLER, &uid);
+        let active = cron_job.status.iter().flat_map(|it| it.active.iter().flatten());
+        let lost = active.filter(|it| !jobs.iter().any(|job| job.metadata.uid == it.uid));
+        let names = lost.filter_map(|it| it.name.clone());
+        let is_there = |name: &String| {
+            let key = ObjectKey::new(key.namespace.clone(), name.as_str());
+            snapshot.store::<Job>().get(&key).is_some()
+        };
+        let strangers = names.filter(is_there).collect();
+        Some(Observed { jobs, cron_job, strangers })
     }
 
     fn plan(&self, observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
-        plan::plan(&observed.cron_job, &observed.jobs, memory, now)
+        plan::plan(observed, memory, now)
     }
 
     fn applied(&self, memory: &mut Memory, failure: Option<&Failure>) {

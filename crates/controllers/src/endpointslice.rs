@@ -75,7 +75,7 @@ impl Controller for EndpointSlices {
         watches
             .own::<Service>()
             .on::<Pod>(services_of_pod)
-            .on::<EndpointSlice>(service_of_slice)
+            .on::<EndpointSlice>(|change, _| services_of_slice(change))
             .on::<Node>(hinted_services)
     }
 
@@ -152,12 +152,43 @@ pub(crate) fn services_of_pod(change: &StoreChange, snapshot: &Snapshot) -> Vec<
     })
 }
 
-fn service_of_slice(change: &StoreChange, _snapshot: &Snapshot) -> Vec<ObjectKey> {
-    let object = change.new.as_ref().or(change.old.as_ref());
-    let Some(value) = object.map(|it| it.value()) else { return Vec::new() };
-    if value.str_at(&["metadata", "labels", MANAGED_BY]) != MANAGER {
-        return Vec::new();
+/// The services whose slice it is and was: labels may change whose, and who manages it.
+fn services_of_slice(change: &StoreChange) -> Vec<ObjectKey> {
+    let mut keys = Vec::new();
+    for value in [&change.new, &change.old].into_iter().flatten().map(|it| it.value()) {
+        let name = value.str_at(&["metadata", "labels", SERVICE_NAME]);
+        let key = ObjectKey::new(value.str_at(&["metadata", "namespace"]), name);
+        if value.str_at(&["metadata", "labels", MANAGED_BY]) == MANAGER && !keys.contains(&key) {
+            keys.push(key);
+        }
     }
-    let name = value.str_at(&["metadata", "labels", SERVICE_NAME]);
-    vec![ObjectKey::new(value.str_at(&["metadata", "namespace"]), name)]
+    keys
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::value;
+    use client::reflector::Cached;
+
+    use super::*;
+
+    #[test]
+    fn a_slice_that_changes_hands_concerns_both() {
+        let slice = |service: &str, manager: &str| {
+            let labels = value!({SERVICE_NAME: service, MANAGED_BY: manager});
+            let metadata = value!({"name": "s", "namespace": "n", "labels": labels});
+            let kind = "EndpointSlice";
+            let slice =
+                value!({"apiVersion": "discovery.k8s.io/v1", "kind": kind, "metadata": metadata});
+            Some(Arc::new(Cached::new(slice)))
+        };
+        let check = |old, new, expected: &[&str]| {
+            let keys = services_of_slice(&StoreChange { old, new });
+            assert_eq!(keys.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), expected);
+        };
+        check(slice("a", MANAGER), slice("a", MANAGER), &["a"]);
+        check(slice("a", MANAGER), slice("b", MANAGER), &["b", "a"]);
+        check(slice("a", MANAGER), slice("a", "else"), &["a"]);
+        check(slice("a", "else"), slice("a", "else"), &[]);
+    }
 }

@@ -20,7 +20,7 @@ use client::ObjectKey;
 use client::indexes::{BY_CONTROLLER, ORPHANS};
 use client::pod::Phase;
 use client::reflector::{Cached, StoreChange};
-use controller::{Controller, Failure, Plan, Snapshot, Watches};
+use controller::{Backoff, Controller, Failure, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -70,6 +70,8 @@ pub enum Observed {
 impl Controller for Jobs {
     const NAME: &'static str = "job-controller";
     const QUEUE: &'static str = "job";
+    /// Upstream: `DefaultJobApiBackOff` and `MaxJobApiBackOff`.
+    const BACKOFF: Backoff = Backoff { base: Duration::from_secs(1), max: Duration::from_mins(1) };
     type Key = Key;
     type Observed = Observed;
     type Memory = backoff::Failures;

@@ -12,26 +12,13 @@ use client::{ObjectKey, Resource};
 use controller::{Action, Controller, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::ResourceQuota;
-use quota::{Amounts, Kind, add, amounts, given_up, in_scope, scopes, used_by};
+use quota::{Amounts, BARE, Kind, add, amounts, given_up, in_scope, scopes, used_by};
 
 use crate::custom::{self, CustomResources};
 
 /// How long a count holds that nothing has changed (upstream: `--resource-quota-sync-period`): what was refused after
 /// admission had counted it leaves no trace.
 pub const RECOUNT: SignedDuration = SignedDuration::from_mins(5);
-
-/// Parts of names of what other objects than pods use.
-const OF_OTHERS: [&str; 9] = [
-    "count/",
-    "storageclass.storage.k8s.io/",
-    ".deviceclass.resource.k8s.io/",
-    "requests.storage",
-    "services",
-    "persistentvolumeclaims",
-    "configmaps",
-    "secrets",
-    "replicationcontrollers",
-];
 
 /// The controller.
 #[derive(Debug, Clone)]
@@ -116,11 +103,14 @@ impl Controller for ResourceQuotas {
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
         let quota = snapshot.store::<ResourceQuota>().get(key)?.to_value();
         let hard = amounts(&quota["spec"]["hard"]);
-        let mut used: Amounts =
-            hard.keys().map(|name| (name.clone(), Quantity::new(0, Format::DecimalSI))).collect();
         let mut ending = Vec::new();
         let custom = self.custom.all();
         let custom = custom.iter().filter(|it| it.namespaced);
+        let counted =
+            |name: &str| self.resources.iter().chain(custom.clone()).any(|it| is_bound(name, it));
+        let names = hard.keys().filter(|it| counted(it));
+        let mut used: Amounts =
+            names.map(|name| (name.clone(), Quantity::new(0, Format::DecimalSI))).collect();
         for resource in self.resources.iter().chain(custom).filter(|it| bounds(&hard, it)) {
             let kind = Kind::of(&resource.group, &resource.plural);
             for object in snapshot.store_for(resource).list(&key.namespace) {
@@ -187,27 +177,46 @@ fn same(a: &Value, b: &Value) -> bool {
 
 /// Whether a quota bounds anything that objects of a resource use.
 fn bounds(hard: &Amounts, resource: &Resource) -> bool {
+    hard.keys().any(|name| is_bound(name, resource))
+}
+
+/// Whether objects of a resource use what a quota calls so.
+fn is_bound(name: &str, resource: &Resource) -> bool {
     let (group, plural) = (resource.group.as_str(), resource.plural.as_str());
     let count = if group.is_empty() {
         format!("count/{plural}")
     } else {
         format!("count/{plural}.{group}")
     };
-    let special = |name: &str| match (group, plural) {
-        ("", "pods") => !OF_OTHERS.iter().any(|it| name.contains(it)),
+    let special = match (group, plural) {
+        ("", "pods") => is_of_pods(name),
         ("", "services") => name.starts_with("services"),
         ("", "persistentvolumeclaims") => {
             name == "persistentvolumeclaims"
                 || name == "requests.storage"
                 || name.contains(".storageclass.storage.k8s.io/")
         }
-        ("", plain) => name == plain,
+        ("", plain) => name == plain && BARE.contains(&plain),
         ("resource.k8s.io", "resourceclaims") => {
             name.ends_with(".deviceclass.resource.k8s.io/devices")
         }
         _ => false,
     };
-    hard.keys().any(|name| *name == count || special(name))
+    name == count || special
+}
+
+/// Whether it is an amount of pods, or of what containers ask for. Upstream: `podEvaluator.MatchingResources`.
+fn is_of_pods(name: &str) -> bool {
+    let plain = name.strip_prefix("requests.").or_else(|| name.strip_prefix("limits."));
+    let extended = name.contains('/') && !name.contains("kubernetes.io/");
+    match plain.unwrap_or(name) {
+        "pods" => plain.is_none(),
+        "cpu" | "memory" | "ephemeral-storage" => true,
+        other => {
+            let limit = name.starts_with("limits.");
+            !limit && (other.starts_with("hugepages-") || plain.is_some() && extended)
+        }
+    }
 }
 
 /// The quotas of a namespace in which an object is gone or uses another amount than before.
@@ -253,6 +262,10 @@ mod tests {
             assert_eq!(counted.join(" "), expected, "{hard:?}");
         };
         check(r#"{"pods":"1"}"#, "pods");
+        check(r#"{"requests.example.com/gpu":"1"}"#, "pods");
+        check(r#"{"hugepages-2Mi":"1"}"#, "pods");
+        check(r#"{"example.com/gpu":"1"}"#, "");
+        check(r#"{"count/widgets.example.com":"1"}"#, "");
         check(r#"{"count/deployments.apps":"1"}"#, "deployments");
         check(r#"{"secrets":"1","count/secrets":"2"}"#, "secrets");
         check(

@@ -15,7 +15,7 @@ pub use amounts::{Amounts, add, amounts, of_pod, quantity};
 /// The annotation that names a claim's class in the old way.
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// Resources of the core group that quotas count under their bare name too.
-const BARE: [&str; 7] = [
+pub const BARE: [&str; 7] = [
     "pods",
     "services",
     "persistentvolumeclaims",

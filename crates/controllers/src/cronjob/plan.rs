@@ -1,7 +1,6 @@
 //! What is to be done for a cron job: its list of active jobs, old jobs to take away, and a job that is due.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use apimachinery::cron::Schedule;
 use apimachinery::{Value, value};
@@ -14,7 +13,7 @@ use k8s_openapi::api::batch::v1::{CronJob, CronJobSpec, CronJobStatus, Job};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::Memory;
+use super::{Memory, Observed};
 use crate::owner::{Owner, is_deleting, key_of, reference_to, to_value};
 
 /// The annotation that says for when a job was scheduled.
@@ -28,6 +27,8 @@ struct Step<'c> {
     cron_job: &'c CronJob,
     spec: &'c CronJobSpec,
     jobs: Vec<&'c Job>,
+    /// The names of active jobs that are somebody else's now: nobody misses them.
+    strangers: &'c BTreeSet<String>,
     status: CronJobStatus,
     plan: Plan,
     now: Timestamp,
@@ -35,17 +36,14 @@ struct Step<'c> {
     removed: BTreeSet<String>,
 }
 
-pub(super) fn plan(
-    cron_job: &CronJob,
-    jobs: &[Arc<Job>],
-    memory: &mut Memory,
-    now: Timestamp,
-) -> Plan {
+pub(super) fn plan(observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
+    let Observed { cron_job, jobs, strangers } = observed;
     let spec = &cron_job.spec;
     let mut step = Step {
         cron_job,
         spec,
         jobs: jobs.iter().map(AsRef::as_ref).collect(),
+        strangers,
         status: cron_job.status.clone().unwrap_or_default(),
         plan: Plan::nothing(),
         now,
@@ -146,6 +144,7 @@ impl Step<'_> {
             .active()
             .iter()
             .filter(|it| !self.jobs.iter().any(|job| job.metadata.uid == it.uid))
+            .filter(|it| !it.name.as_ref().is_some_and(|it| self.strangers.contains(it)))
             .cloned()
             .collect();
         memory.removed.retain(|uid| self.active().iter().any(|it| it.uid.as_ref() == Some(uid)));
@@ -361,6 +360,8 @@ fn job_name(cron_job: &CronJob, at: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn cron_job(spec: &str, status: &str) -> CronJob {
@@ -378,8 +379,14 @@ mod tests {
         Arc::new(serde_json::from_str(&text).unwrap())
     }
 
+    fn observed(cron_job: &CronJob, jobs: &[Arc<Job>]) -> Observed {
+        let strangers = BTreeSet::new();
+        Observed { cron_job: cron_job.clone(), jobs: jobs.to_vec(), strangers }
+    }
+
     fn did(cron_job: &CronJob, jobs: &[Arc<Job>], now: &str) -> String {
-        let plan = plan(cron_job, jobs, &mut Memory::default(), now.parse().unwrap());
+        let observed = observed(cron_job, jobs);
+        let plan = plan(&observed, &mut Memory::default(), now.parse().unwrap());
         let actions = plan.stages.iter().flat_map(|it| &it.actions);
         let mut did: Vec<String> = actions
             .map(|it| match &it.action {
@@ -457,19 +464,23 @@ mod tests {
             ([job("c-29453820", "Suspended")], "2026-01-01T02:00:00Z".parse().unwrap());
         let mut memory = Memory::default();
         let events = |jobs: &[Arc<Job>], memory: &mut Memory| {
-            plan(&replaces, jobs, memory, now).events.len()
+            plan(&observed(&replaces, jobs), memory, now).events.len()
         };
         assert_eq!(events(&running, &mut memory), 0);
         // The status was not written, and names the job still.
         assert_eq!(events(&[], &mut memory), 0);
         assert_eq!(events(&[], &mut Memory::default()), 1);
+        // It was let go of, and is still there.
+        let mut released = observed(&replaces, &[]);
+        released.strangers.insert("c-29453820".into());
+        assert!(plan(&released, &mut Memory::default(), now).events.is_empty());
     }
 
     #[test]
     fn a_schedule_that_never_comes_is_told() {
         let mut never = cron_job("", "{}");
         never.spec.schedule = "0 0 31 2 *".into();
-        let plan = plan(&never, &[], &mut Memory::default(), Timestamp::UNIX_EPOCH);
+        let plan = plan(&observed(&never, &[]), &mut Memory::default(), Timestamp::UNIX_EPOCH);
         let told: Vec<_> = plan.events.iter().map(|it| (it.reason, it.message.as_str())).collect();
         let message = "invalid schedule: 0 0 31 2 * : time difference between two schedules is less than 1 second";
         assert_eq!(told, [("InvalidSchedule", message)]);

@@ -133,17 +133,20 @@ fn template_hash(deployment: &Deployment, collisions: Option<i32>) -> String {
     hash::template_hash(&to_value(&spec(deployment).template), collisions)
 }
 
-/// How often the name of the present template's set is taken: by a set of another template, or of somebody else.
+/// How often the name of the present template's set is taken: by a set of another template, or one that neither is its own nor
+/// will be.
 pub(super) fn collisions(
     deployment: &Deployment,
     taken: impl Fn(&str) -> Option<ReplicaSet>,
 ) -> Option<i32> {
     let mut count = deployment.status.as_ref().and_then(|status| status.collision_count);
     let template = plain_template(&spec(deployment).template);
+    let selector = owner::selector(&spec(deployment).selector);
     let own = |set: &ReplicaSet| {
         let same = set.spec.template.as_ref().map(plain_template).as_ref() == Some(&template);
         let owner = owner::controller_of(&set.metadata);
-        same && owner.is_none_or(|it| Some(&it.uid) == deployment.metadata.uid.as_ref())
+        let keeps = owner.is_none_or(|it| Some(&it.uid) == deployment.metadata.uid.as_ref());
+        same && keeps && owner::matches(&selector, &set.metadata)
     };
     let name = deployment.metadata.name.clone().unwrap_or_default();
     loop {
@@ -245,4 +248,38 @@ pub(super) fn updated_set(
         changed = true;
     }
     changed.then_some(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_that_is_not_its_own_and_will_not_be_has_taken_the_name() {
+        let template = r#"{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[]}}"#;
+        let deployment = format!(
+            r#"{{"metadata":{{"name":"d","uid":"U"}},"spec":{{"selector":{{"matchLabels":{{"a":"b"}}}},"template":{template}}}}}"#
+        );
+        let deployment: Deployment = serde_json::from_str(&deployment).unwrap();
+        let first = template_hash(&deployment, None);
+        let check = |metadata: &str, expected| {
+            let set = format!(
+                r#"{{"metadata":{metadata},"spec":{{"selector":{{}},"template":{template}}}}}"#
+            );
+            let taken =
+                |name: &str| name.ends_with(&first).then(|| serde_json::from_str(&set).unwrap());
+            assert_eq!(collisions(&deployment, taken), expected);
+        };
+        let owned = |uid: &str, label: &str| {
+            format!(
+                r#"{{"labels":{{"a":"{label}"}},"ownerReferences":[{{"apiVersion":"apps/v1","kind":"Deployment","name":"d","uid":"{uid}","controller":true}}]}}"#
+            )
+        };
+        check(&owned("U", "b"), None);
+        check(&owned("X", "b"), Some(1));
+        // It is let go of, is adopted, or was let go of.
+        check(&owned("U", "z"), Some(1));
+        check(r#"{"labels":{"a":"b"}}"#, None);
+        check(r#"{"labels":{"a":"z"}}"#, Some(1));
+    }
 }
