@@ -144,7 +144,9 @@ impl Attributes<'_> {
     /// The name the object has or, while it is to be generated, what it will begin with.
     #[must_use]
     pub fn object_name(&self) -> &str {
-        if self.name.is_empty() { self.object.str_at(&["metadata", "name"]) } else { self.name }
+        let given = [self.name, self.object.str_at(&["metadata", "name"])];
+        let given = given.into_iter().find(|it| !it.is_empty());
+        given.unwrap_or_else(|| self.object.str_at(&["metadata", "generateName"]))
     }
 
     /// Whether a new pod comes in.

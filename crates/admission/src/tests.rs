@@ -359,6 +359,8 @@ async fn pods_run_as_an_account_and_get_its_token() {
         create(&plugin, "pods", &none).await,
         "pods \"p\" is forbidden: error looking up service account ns/none: serviceaccount \"none\" not found"
     );
+    let generated = none.replace(r#""name":"p""#, r#""generateName":"p-""#);
+    assert!(create(&plugin, "pods", &generated).await.starts_with("pods \"p-\" is forbidden"));
 }
 
 #[tokio::test]

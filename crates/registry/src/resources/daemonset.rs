@@ -34,7 +34,8 @@ pub(crate) const ANNOTATION: &str = "deprecated.daemonset.template.generation";
 const TEMPLATE_GENERATION: [&str; 3] = ["metadata", "annotations", ANNOTATION];
 
 fn prepare_create(value: &mut Value) {
-    value.set_at(&TEMPLATE_GENERATION, "1");
+    let given = value.str_at(&TEMPLATE_GENERATION).parse::<i64>().unwrap_or_default();
+    value.set_at(&TEMPLATE_GENERATION, given.max(1).to_string());
 }
 
 fn prepare_update(value: &mut Value, old: &Value) {
