@@ -113,20 +113,25 @@ pub struct Loss<'p> {
     ready: bool,
     cost: i32,
     rank: Reverse<usize>,
-    ready_for: u32,
+    ready_for: i64,
     restarts: Reverse<i32>,
-    age: u32,
+    age: i64,
     uid: &'p str,
+}
+
+/// Of a time in nanoseconds. Times are compared by it, so that which pod goes is a matter of chance among those of like age.
+/// Upstream: `logarithmicRankDiff`.
+fn logarithm(nanoseconds: i128) -> i64 {
+    let nanoseconds = u128::try_from(nanoseconds).unwrap_or_default();
+    nanoseconds.checked_ilog2().map_or(-1, i64::from)
 }
 
 impl<'p> Loss<'p> {
     /// Of a pod among others: `rank` is how many of its owner's pods run on its node.
     #[must_use]
     pub fn of(pod: &PodBrief, uid: &'p str, rank: usize, now: Timestamp) -> Self {
-        // Times are compared by their logarithm, so that which pod goes is a matter of chance among those of like age.
         let log_age = |since: Option<Timestamp>| {
-            let seconds = since.map_or(0, |since| now.duration_since(since).as_secs().max(1));
-            seconds.checked_ilog2().unwrap_or_default()
+            since.map_or(-1, |since| logarithm(now.duration_since(since).as_nanos()))
         };
         Self {
             assigned: !pod.node.is_empty(),
@@ -160,5 +165,17 @@ pub fn brief(pod: &Pod) -> PodBrief {
         node: pod.spec.as_ref().and_then(|it| it.node_name.as_deref()).unwrap_or_default().into(),
         restarts: statuses.map(|it| it.restart_count).max().unwrap_or_default(),
         deletion_cost: cost.and_then(|it| it.parse().ok()).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_of_like_age_between_powers_of_two_nanoseconds() {
+        let of = |millis: i128| logarithm(millis * 1_000_000);
+        assert_eq!((of(-5), of(0), of(1_073), of(1_074)), (-1, -1, 29, 30));
+        assert_eq!((of(4_294), of(4_295), of(8_589), of(8_590)), (31, 32, 32, 33));
     }
 }
