@@ -163,7 +163,7 @@ fn wildness(clause: &Clause<'_>) -> u8 {
 /// # Errors
 /// 406 where the client accepts nothing the server can write.
 pub(crate) fn negotiate(exchange: &Exchange) -> Result<Form, Status> {
-    let offered = Offered { transforms: true, cbor: exchange.cbor, routed: !exchange.unrouted };
+    let offered = Offered::of(exchange);
     let form = for_people(exchange, choose(exchange.header(ACCEPT), offered)?);
     match form.transform {
         Transform::Table(_) => Ok(Form { include: Include::of(exchange)?, ..form }),
@@ -171,10 +171,19 @@ pub(crate) fn negotiate(exchange: &Exchange) -> Result<Form, Status> {
     }
 }
 
+/// The form of an answer about what is nothing but asked: reviews, tokens, bindings. No rows can be made of them.
+///
+/// # Errors
+/// 406 where the client accepts nothing the server can write.
+pub(crate) fn negotiate_without_rows(exchange: &Exchange) -> Result<Form, Status> {
+    let offered = Offered { tables: false, ..Offered::of(exchange) };
+    Ok(for_people(exchange, choose(exchange.header(ACCEPT), offered)?))
+}
+
 /// The form of an answer that is always the object itself, errors included: what is not understood is JSON.
 #[must_use]
 pub(crate) fn plain(exchange: &Exchange) -> Form {
-    let offered = Offered { transforms: false, cbor: exchange.cbor, routed: false };
+    let offered = Offered { transforms: false, routed: false, ..Offered::of(exchange) };
     for_people(exchange, choose(exchange.header(ACCEPT), offered).unwrap_or_default())
 }
 
@@ -189,9 +198,18 @@ fn for_people(exchange: &Exchange, form: Form) -> Form {
 struct Offered {
     /// Tables and metadata alone.
     transforms: bool,
+    /// Tables, where there are transforms.
+    tables: bool,
     cbor: bool,
     /// Upstream's router asks first what is accepted.
     routed: bool,
+}
+
+impl Offered {
+    fn of(exchange: &Exchange) -> Self {
+        let (cbor, routed) = (exchange.cbor, !exchange.unrouted);
+        Self { transforms: true, tables: true, cbor, routed }
+    }
 }
 
 fn choose(header: &str, offered: Offered) -> Result<Form, Status> {
@@ -210,7 +228,7 @@ fn choose(header: &str, offered: Offered) -> Result<Form, Status> {
             ("application", "cbor") if offered.cbor => Encoding::Cbor,
             _ => continue,
         };
-        let Some(transform) = transform_of(&clause, offered.transforms) else { continue };
+        let Some(transform) = transform_of(&clause, offered) else { continue };
         // A table holds what protobuf has no message for.
         if matches!((encoding, transform), (Encoding::Protobuf, Transform::Table(_))) {
             continue;
@@ -244,7 +262,7 @@ pub(crate) fn no_stream(cbor: bool) -> Status {
     ))
 }
 
-fn transform_of(clause: &Clause<'_>, allowed: bool) -> Option<Transform> {
+fn transform_of(clause: &Clause<'_>, offered: Offered) -> Option<Transform> {
     let (what, group, version) = (clause.param("as"), clause.param("g"), clause.param("v"));
     if what.is_empty() {
         return Some(Transform::None);
@@ -255,8 +273,8 @@ fn transform_of(clause: &Clause<'_>, allowed: bool) -> Option<Transform> {
         _ => return None,
     };
     match what {
-        _ if !allowed => None,
-        "Table" => Some(Transform::Table(version)),
+        _ if !offered.transforms => None,
+        "Table" if offered.tables => Some(Transform::Table(version)),
         "PartialObjectMetadata" | "PartialObjectMetadataList" => Some(Transform::Partial(version)),
         _ => None,
     }
@@ -271,10 +289,11 @@ mod tests {
     }
 
     fn check_of(cbor: bool, accept: &str, expected: &str) {
-        let text = match choose(accept, Offered { transforms: true, cbor, routed: true }) {
-            Ok(form) => format!("{} {:?}", form.encoding.media_type(), form.transform),
-            Err(status) => status.code.to_string(),
-        };
+        let text =
+            match choose(accept, Offered { transforms: true, tables: true, cbor, routed: true }) {
+                Ok(form) => format!("{} {:?}", form.encoding.media_type(), form.transform),
+                Err(status) => status.code.to_string(),
+            };
         assert_eq!(text, expected, "for {accept}");
     }
 

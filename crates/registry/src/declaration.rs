@@ -92,6 +92,9 @@ pub struct Alternative {
     pub to_storage: fn(&mut Value),
     /// Converts the storage version to it.
     pub from_storage: fn(&mut Value),
+    /// What its selectable fields are called in the storage version, where they have other names; no others can be
+    /// selected by then.
+    pub labels: Option<&'static [(&'static str, &'static str)]>,
 }
 
 impl Alternative {
@@ -105,6 +108,7 @@ impl Alternative {
             validate: |_, _| {},
             to_storage: |_| {},
             from_storage: |_| {},
+            labels: None,
         }
     }
 }
@@ -544,6 +548,15 @@ impl AnyResource for BuiltIn {
 
     fn selectable_fields(&self) -> &[CompactString] {
         &self.fields
+    }
+
+    fn selectable_field(&self, served: &Served, label: &str) -> Option<usize> {
+        let labels = self.alternative(served).and_then(|it| it.labels);
+        let stored = match labels {
+            Some(labels) => labels.iter().find(|it| it.0 == label)?.1,
+            None => label,
+        };
+        self.fields.iter().position(|it| it == stored)
     }
 
     fn row(&self, value: &Value, now: Timestamp) -> Vec<Value> {

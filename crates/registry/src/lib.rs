@@ -117,6 +117,11 @@ pub trait AnyResource: Send + Sync + Debug {
     /// know, and another does, is nameless here.
     fn selectable_fields(&self) -> &[CompactString];
 
+    /// The place among these of what a served version calls a field.
+    fn selectable_field(&self, _served: &Served, label: &str) -> Option<usize> {
+        self.selectable_fields().iter().position(|it| it == label && !it.is_empty())
+    }
+
     /// The cells of its row in a table.
     fn row(&self, value: &Value, now: Timestamp) -> Vec<Value>;
 

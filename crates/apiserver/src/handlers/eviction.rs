@@ -21,7 +21,7 @@ use crate::body::Body;
 use crate::decode;
 use crate::error::MODIFIED;
 use crate::exchange::{Exchange, RequestBody};
-use crate::negotiate::negotiate;
+use crate::negotiate::negotiate_without_rows;
 use crate::objects::CachedObjects;
 use crate::options::WriteOptions;
 use crate::persist::{self, Current, Replaced};
@@ -55,7 +55,7 @@ pub(crate) async fn create(
 ) -> Result<Response<Body>, Status> {
     let body = exchange.read(body).await?;
     let write = WriteOptions::of(exchange, "CreateOptions")?;
-    let form = negotiate(exchange)?;
+    let form = negotiate_without_rows(exchange)?;
     let kind = (&posted::EVICTION, ALSO.as_slice());
     let mut eviction = decode::posted(exchange, kind, &body, write.field_validation)?;
     place_in_namespace(target, &mut eviction)?;

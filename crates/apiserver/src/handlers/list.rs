@@ -84,7 +84,7 @@ impl Selection {
                     Field::Own(own.iter().position(|it| it == "spec.nodeName").unwrap_or_default())
                 }
                 "" if term.value.is_empty() => continue,
-                name => match own.iter().position(|it| it == name && !it.is_empty()) {
+                name => match target.resource().selectable_field(&target.served, name) {
                     Some(index) => Field::Own(index),
                     None => return Err(bad(unknown_field(name, target))),
                 },

@@ -17,7 +17,7 @@ use crate::body::Body;
 use crate::cache::{Cache, Progress};
 use crate::decode;
 use crate::exchange::{Exchange, RequestBody};
-use crate::negotiate::negotiate;
+use crate::negotiate::negotiate_without_rows;
 use crate::options::WriteOptions;
 use crate::persist;
 use crate::request::RequestInfo;
@@ -116,7 +116,7 @@ pub(crate) async fn create(
     }
     let body = exchange.read(body).await?;
     let options = WriteOptions::of(exchange, "CreateOptions")?;
-    let form = negotiate(exchange)?;
+    let form = negotiate_without_rows(exchange)?;
     let mut object = decode::object(exchange, &target, &body, options.field_validation)?;
     place_in_namespace(&target, &mut object)?;
     persist::track_fields(server, &target, "", &options, &mut object, None);

@@ -17,7 +17,7 @@ use crate::Server;
 use crate::body::Body;
 use crate::decode;
 use crate::exchange::{Exchange, RequestBody};
-use crate::negotiate::{Form, negotiate};
+use crate::negotiate::{Form, negotiate, negotiate_without_rows};
 use crate::options::WriteOptions;
 use crate::persist;
 use crate::posted;
@@ -292,7 +292,7 @@ async fn binding(
 ) -> Result<Response<Body>, Status> {
     let body = exchange.read(body).await?;
     let options = WriteOptions::of(exchange, "CreateOptions")?;
-    let form = negotiate(exchange)?;
+    let form = negotiate_without_rows(exchange)?;
     let mut binding =
         decode::posted(exchange, (&posted::BINDING, &[]), &body, options.field_validation)?;
     place_in_namespace(target, &mut binding)?;

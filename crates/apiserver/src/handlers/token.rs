@@ -14,7 +14,7 @@ use crate::Server;
 use crate::body::Body;
 use crate::decode;
 use crate::exchange::{Exchange, RequestBody};
-use crate::negotiate::negotiate;
+use crate::negotiate::negotiate_without_rows;
 use crate::objects::CachedObjects;
 use crate::options::WriteOptions;
 use crate::persist;
@@ -50,7 +50,7 @@ pub(crate) async fn create(
 ) -> Result<Response<Body>, Status> {
     let body = exchange.read(body).await?;
     let options = WriteOptions::of(exchange, "CreateOptions")?;
-    let form = negotiate(exchange)?;
+    let form = negotiate_without_rows(exchange)?;
     let Some(tokens) = server.access.tokens.clone() else {
         return Err(Status::not_implemented("this server makes no service account tokens"));
     };

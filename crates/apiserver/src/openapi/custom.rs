@@ -71,16 +71,14 @@ fn list(view: &CustomResource, docs: &mut Docs, version: Version) -> Value {
 fn object(view: &CustomResource, docs: &mut Docs, version: Version) -> Value {
     let facts = view.facts();
     let mut schema = view.openapi();
-    if schema.as_object().is_none() {
-        schema = value!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    }
-    if version == Version::V2 {
-        for_v2(&mut schema);
-    }
-    let kept = schema.get("properties").is_some()
-        || !schema.bool_at(&["x-kubernetes-preserve-unknown-fields"])
-        || version == Version::V3;
-    if kept {
+    let open = schema.bool_at(&["x-kubernetes-preserve-unknown-fields"]) && version == Version::V2;
+    // Clients of version 2 would refuse whatever is not listed beside what is.
+    if open || schema.as_object().is_none() {
+        schema = value!({"type": "object"});
+    } else {
+        if version == Version::V2 {
+            for_v2(&mut schema);
+        }
         let of = DESCRIBED;
         schema.set_at(&["properties", "apiVersion"], text(docs, of, "apiVersion"));
         schema.set_at(&["properties", "kind"], text(docs, of, "kind"));

@@ -299,6 +299,26 @@ async fn discovery_and_openapi_tell_of_it() {
     until(&cluster, "GET /apis/ex.example", |code, _| code == 404).await;
 }
 
+/// Clients of OpenAPI 2.0 take everything where nothing is listed, and nothing else where something is.
+#[tokio::test]
+async fn an_open_schema_is_published_without_members() {
+    let cluster = Cluster::start().await;
+    let open = value!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "things.ex.example"},
+        "spec": {"group": "ex.example", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object", "description": "any", "x-kubernetes-preserve-unknown-fields": true}}}]},
+    });
+    establish(&cluster, &open).await;
+    let name = "example.ex.v1.Thing";
+    let published = |code, body: &Value| code == 200 && body["definitions"].get(name).is_some();
+    let whole = until(&cluster, "GET /openapi/v2", published).await;
+    let expected = value!({"type": "object", "x-kubernetes-group-version-kind":
+        [{"group": "ex.example", "version": "v1", "kind": "Thing"}]});
+    assert_eq!(whole["definitions"][name], expected);
+}
+
 #[tokio::test]
 async fn another_schema_is_in_force_at_once() {
     let cluster = Cluster::start().await;

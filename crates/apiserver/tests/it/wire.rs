@@ -115,6 +115,73 @@ async fn objects_go_in_and_out_in_protobuf() {
     assert_eq!(wrong.code, 400);
 }
 
+/// Upstream's clients of 1.20 read the resources of a group so.
+#[tokio::test]
+async fn verbs_are_a_message_in_protobuf() {
+    let cluster = cluster().await;
+    let accept = [("accept", PROTOBUF)];
+    let list = send(&cluster, "GET /apis/apps/v1", &accept, Vec::new()).await.bytes();
+    let all = |bytes: &[u8], wanted: u32| {
+        let (mut reader, mut found) = (protobuf::Reader::new(bytes), Vec::new());
+        while let Some((number, value)) = reader.field().unwrap() {
+            if let (true, protobuf::WireValue::Bytes(bytes)) = (number == wanted, value) {
+                found.push(bytes.to_vec());
+            }
+        }
+        found
+    };
+    let resources = all(protobuf::unwrap(&list).unwrap().raw, 2);
+    let controller_revisions = &resources[0];
+    let [verbs] = &*all(controller_revisions, 4) else { panic!("verbs are told once") };
+    let verbs: Vec<String> =
+        all(verbs, 1).into_iter().map(|it| String::from_utf8(it).unwrap()).collect();
+    let expected =
+        ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+    assert_eq!(verbs, expected);
+    let (_, value) = read(&list);
+    assert_eq!(value.items_at(&["resources"])[0].items_at(&["verbs"]).len(), expected.len());
+}
+
+#[tokio::test]
+async fn what_is_only_asked_has_no_rows() {
+    let cluster = cluster().await;
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let review = value!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+        "spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}});
+    let path = "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let check = async |accept: &str, expected: u16| {
+        let headers = [("accept", accept), ("content-type", "application/json")];
+        let answer = send(&cluster, path, &headers, json::to_vec(&review)).await;
+        assert_eq!(answer.code, expected, "{accept}");
+    };
+    check(table, 406).await;
+    check(&format!("{table},application/json"), 201).await;
+}
+
+#[tokio::test]
+async fn events_are_selected_by_the_names_of_their_version() {
+    let cluster = cluster().await;
+    let event = value!({"metadata": {"name": "e", "namespace": "ns"}, "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reportingController": "c", "reportingInstance": "i", "action": "a", "reason": "r", "type": "Normal",
+        "regarding": {"kind": "Pod", "name": "p", "namespace": "ns"}});
+    let newer = "/apis/events.k8s.io/v1/namespaces/ns/events";
+    cluster.done(&format!("POST {newer}"), Some(&event)).await;
+    let check = async |path: &str, selector: &str, expected: Option<usize>| {
+        let request = format!("GET {path}?fieldSelector={selector}");
+        let answer = send(&cluster, &request, &[], Vec::new()).await;
+        let code = answer.code;
+        let body = json::parse(&answer.bytes()).unwrap();
+        let found = (code == 200).then(|| body.items_at(&["items"]).len());
+        assert_eq!(found, expected, "{path} {selector}: {}", body.str_at(&["message"]));
+    };
+    check(newer, "reportingController=c,regarding.name=p", Some(1)).await;
+    check(newer, "reportingController=d", Some(0)).await;
+    check(newer, "involvedObject.name=p", None).await;
+    let core = "/api/v1/namespaces/ns/events";
+    check(core, "reportingComponent=c,involvedObject.name=p", Some(1)).await;
+    check(core, "regarding.name=p", None).await;
+}
+
 #[tokio::test]
 async fn a_watch_in_protobuf_sends_frames() {
     let cluster = cluster().await;

@@ -38,6 +38,20 @@ const FIELDS: &[FieldLabel] = &[
     FieldLabel::new("type", |it| text(it, &["type"])),
 ];
 
+/// What events.k8s.io/v1 calls them (upstream: `pkg/apis/events/v1/conversion.go`).
+const LABELS: &[(&str, &str)] = &[
+    ("regarding.kind", "involvedObject.kind"),
+    ("regarding.namespace", "involvedObject.namespace"),
+    ("regarding.name", "involvedObject.name"),
+    ("regarding.uid", "involvedObject.uid"),
+    ("regarding.apiVersion", "involvedObject.apiVersion"),
+    ("regarding.resourceVersion", "involvedObject.resourceVersion"),
+    ("regarding.fieldPath", "involvedObject.fieldPath"),
+    ("reason", "reason"),
+    ("reportingController", "reportingComponent"),
+    ("type", "type"),
+];
+
 pub(super) fn resource() -> Declaration {
     Declaration {
         resource: "events",
@@ -50,6 +64,7 @@ pub(super) fn resource() -> Declaration {
                 rename(value, RENAMED.iter().map(|(core, events)| (*events, *core)))
             },
             from_storage: |value| rename(value, RENAMED.iter().copied()),
+            labels: Some(LABELS),
         }],
         name: metadata::path_segment_name,
         validate,

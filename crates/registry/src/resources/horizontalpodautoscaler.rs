@@ -28,6 +28,7 @@ pub(super) fn resource() -> Declaration {
             validate: |_, _| {},
             to_storage,
             from_storage,
+            labels: None,
         }],
         default,
         validate: autoscaler_checks::validate,
