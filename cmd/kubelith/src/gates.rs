@@ -22,12 +22,14 @@ const NEEDS: [(&str, &str); 2] =
     [(WORKLOAD_WITH_JOB, GENERIC_WORKLOAD), (TOPOLOGY_AWARE_WORKLOADS, GENERIC_WORKLOAD)];
 
 /// Those that something consults.
-const CONSULTED: [&str; 9] = [
+const CONSULTED: [&str; 11] = [
     "CBORServingAndStorage",
     "ComponentFlagz",
     "ComponentStatusz",
     COORDINATED_LEADER_ELECTION,
     GENERIC_WORKLOAD,
+    "HPAScaleToZero",
+    "MaxUnavailableStatefulSet",
     STORAGE_CAPACITY_SCORING,
     "StorageVersionHash",
     TOPOLOGY_AWARE_WORKLOADS,

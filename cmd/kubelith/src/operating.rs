@@ -289,6 +289,8 @@ impl OperatingOptions {
             coordinated_leader_election: features.enabled(COORDINATED_LEADER_ELECTION),
             workload_with_job: features.enabled(WORKLOAD_WITH_JOB),
             topology_aware_workloads: features.enabled(TOPOLOGY_AWARE_WORKLOADS),
+            max_unavailable_stateful_set: features.enabled("MaxUnavailableStatefulSet"),
+            hpa_scale_to_zero: features.enabled("HPAScaleToZero"),
         };
         let apis = Apis::default().with_features(features).with_removed(removed);
         Ok(apis.configure(&self.runtime_config)?)

@@ -217,7 +217,11 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, replicationcontroller::ReplicationControllers, 5);
     }),
     (daemonset::DaemonSets::NAME, |setup| start(setup, daemonset::DaemonSets::default(), 2)),
-    (statefulset::StatefulSets::NAME, |setup| start(setup, statefulset::StatefulSets, 5)),
+    (statefulset::StatefulSets::NAME, |setup| {
+        let max_unavailable = setup.features.enabled("MaxUnavailableStatefulSet");
+        let metrics = setup.metrics.statefulset.clone();
+        start(setup, statefulset::StatefulSets { max_unavailable, metrics }, 5);
+    }),
     (endpoints::EndpointsController::NAME, |setup| {
         start(setup, endpoints::EndpointsController, 5);
     }),
@@ -266,7 +270,9 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (pvc_protection::PvcProtection::NAME, |setup| start(setup, pvc_protection::PvcProtection, 1)),
     (pv_protection::PvProtection::NAME, |setup| start(setup, pv_protection::PvProtection, 1)),
     (podautoscaler::HorizontalPodAutoscalers::NAME, |setup| {
-        let (options, metrics) = (setup.podautoscaler.clone(), setup.metrics.podautoscaler.clone());
+        let scale_to_zero = setup.features.enabled("HPAScaleToZero");
+        let options = podautoscaler::Options { scale_to_zero, ..setup.podautoscaler.clone() };
+        let metrics = setup.metrics.podautoscaler.clone();
         start(setup, podautoscaler::HorizontalPodAutoscalers::new(options, metrics), 5);
     }),
     (legacy_tokens::LegacyTokenCleaner::NAME, |setup| start(setup, setup.legacy_tokens, 1)),

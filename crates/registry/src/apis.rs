@@ -20,6 +20,10 @@ pub struct Features {
     pub workload_with_job: bool,
     /// `TopologyAwareWorkloadScheduling`: groups say that they have to be in one place.
     pub topology_aware_workloads: bool,
+    /// `MaxUnavailableStatefulSet`: how many pods of a StatefulSet may be away while it is updated.
+    pub max_unavailable_stateful_set: bool,
+    /// `HPAScaleToZero`: autoscalers may take all pods.
+    pub hpa_scale_to_zero: bool,
 }
 
 /// What of upstream's API is not built: group, version, resource.

@@ -158,6 +158,8 @@ pub struct Declaration {
     pub alternatives: &'static [Alternative],
     /// Sets the defaults.
     pub default: fn(&mut Value),
+    /// Sets those that features bring which are on, after the others.
+    pub default_gated: fn(Features, &mut Value),
     /// What is wrong with a name.
     pub name: fn(&str, NameUse) -> Vec<String>,
     /// Clears what a create may not set, beyond status.
@@ -174,6 +176,8 @@ pub struct Declaration {
     pub prepare_delete: fn(&mut Value, Timestamp),
     /// Everything wrong with an object outside metadata.
     pub validate: fn(&Value, &mut FieldErrors),
+    /// What is wrong with an object, new or changed from another, where that depends on features.
+    pub validate_gated: fn(Features, &Value, Option<&Value>, &mut FieldErrors),
     /// What else is wrong with a new object.
     pub validate_create: fn(&Value, &mut FieldErrors),
     /// What is wrong with a change, beyond [`Declaration::validate`] of the new object.
@@ -230,6 +234,7 @@ impl Declaration {
         prefix: "",
         alternatives: &[],
         default: |_| {},
+        default_gated: |_, _| {},
         name: metadata::subdomain_name,
         prepare_create: |_| {},
         prepare_update: |_, _| {},
@@ -238,6 +243,7 @@ impl Declaration {
         stamp: |_, _, _, _| {},
         prepare_delete: |_, _| {},
         validate: |_, _| {},
+        validate_gated: |_, _, _, _| {},
         validate_create: |_, _| {},
         validate_update: |_, _, _| {},
         validate_status: |_, _, _| {},
@@ -285,6 +291,7 @@ pub struct BuiltIn {
     fields: Vec<CompactString>,
     /// Fields of features that are off: written anew they are dropped.
     dropped: &'static [&'static [&'static str]],
+    features: Features,
     /// What Go writes for an object of which nothing is set.
     zero: OnceLock<Value>,
 }
@@ -314,6 +321,7 @@ impl BuiltIn {
             prefix: format!("/registry/{name}/"),
             fields: declaration.fields.iter().map(|field| field.name.into()).collect(),
             dropped: gated::dropped(declaration.group, declaration.resource, features),
+            features,
             zero: OnceLock::new(),
             declaration,
         })
@@ -389,6 +397,7 @@ impl AnyResource for BuiltIn {
         }
         let own = self.alternative(served).and_then(|it| it.default);
         own.unwrap_or(self.declaration.default)(value);
+        (self.declaration.default_gated)(self.features, value);
     }
 
     fn to_storage(&self, served: &Served, value: &mut Value) {
@@ -483,6 +492,7 @@ impl AnyResource for BuiltIn {
         let namespaced = self.served[0].facts.namespaced;
         metadata::validate(value, namespaced, self.declaration.name, &mut errors);
         (self.declaration.validate)(value, &mut errors);
+        (self.declaration.validate_gated)(self.features, value, None, &mut errors);
         (self.declaration.validate_create)(value, &mut errors);
         if let Some(alternative) = self.alternative(served) {
             (alternative.validate)(value, &mut errors);
@@ -516,6 +526,7 @@ impl AnyResource for BuiltIn {
         match part {
             Part::Main => {
                 (self.declaration.validate)(value, &mut errors);
+                (self.declaration.validate_gated)(self.features, value, Some(old), &mut errors);
                 rules::forgive_addresses(old, &mut errors);
                 (self.declaration.validate_update)(value, old, &mut errors);
             }

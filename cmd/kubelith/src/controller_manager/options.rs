@@ -125,6 +125,7 @@ impl AutoscalerOptions {
                 self.horizontal_pod_autoscaler_cpu_initialization_period,
             ),
             initial_readiness_delay: span(self.horizontal_pod_autoscaler_initial_readiness_delay),
+            ..podautoscaler::Options::default()
         }
     }
 }

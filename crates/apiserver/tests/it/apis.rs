@@ -126,3 +126,55 @@ async fn features_say_what_the_server_tells_of_itself() {
     let usual = Cluster::start().await;
     assert_eq!(code(&usual, "/statusz").await, 200);
 }
+
+#[tokio::test]
+async fn fields_and_values_of_features_are_taken_where_they_are_on_and_kept_where_they_were() {
+    let set = |most: Value| {
+        value!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "s"},
+            "spec": {"selector": {"matchLabels": {"a": "b"}}, "serviceName": "s",
+                "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": most}},
+                "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
+    };
+    let scaler = |metrics: Value| {
+        value!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+            "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+                "minReplicas": 0, "maxReplicas": 4, "metrics": metrics}})
+    };
+    let external = value!([{"type": "External", "external": {"metric": {"name": "m"},
+        "target": {"type": "Value", "value": "5"}}}]);
+    let at = ["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"];
+    let (sets, scalers) = (
+        "/apis/apps/v1/namespaces/default/statefulsets",
+        "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers",
+    );
+    let features = Features {
+        max_unavailable_stateful_set: true,
+        hpa_scale_to_zero: true,
+        ..Features::default()
+    };
+    let on = serving("", features).await;
+    let made = on.done(&format!("POST {sets}"), Some(&set(value!("50%")))).await;
+    assert_eq!(made.str_at(&at), "50%");
+    let none = on.send(&admin(), &format!("POST {sets}"), Some(&set(value!(0)))).await;
+    assert!(none.1.str_at(&["message"]).contains("cannot be 0"), "{none:?}");
+    on.done(&format!("POST {scalers}"), Some(&scaler(external.clone()))).await;
+    let (code, cpu) =
+        on.send(&admin(), &format!("POST {scalers}"), Some(&scaler(value!([])))).await;
+    let wanted = "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas";
+    assert_eq!(code, 422);
+    assert!(cpu.str_at(&["message"]).ends_with(wanted), "{cpu:?}");
+    // What was let in stays, also where the feature is off again.
+    let off = on.restarted().await;
+    let patch = value!({"metadata": {"labels": {"x": "y"}}});
+    let kept = off.done(&format!("PATCH {sets}/s"), Some(&patch)).await;
+    assert_eq!(kept.str_at(&at), "50%");
+    off.done(&format!("PATCH {scalers}/h"), Some(&patch)).await;
+    off.done(&format!("DELETE {sets}/s"), None).await;
+    off.done(&format!("DELETE {scalers}/h"), None).await;
+    let made = off.done(&format!("POST {sets}"), Some(&set(value!(2)))).await;
+    assert!(made.at(&at).is_none());
+    let (_, refused) =
+        off.send(&admin(), &format!("POST {scalers}"), Some(&scaler(external))).await;
+    let wanted = "spec.minReplicas: Invalid value: 0: must be greater than or equal to 1";
+    assert!(refused.str_at(&["message"]).ends_with(wanted), "{refused:?}");
+}

@@ -50,6 +50,22 @@ async fn cluster(names: &'static [&'static str]) -> TestCluster {
     cluster
 }
 
+/// The same with features that are off unless they are asked for.
+async fn cluster_with(
+    known: test_cluster::registry::Features,
+    gates: &str,
+    names: &'static [&'static str],
+) -> TestCluster {
+    use test_cluster::registry::{Apis, Registry};
+    let registry = Registry::of(Apis::default().with_features(known));
+    let cluster = TestCluster::serving(1, registry).await;
+    let mut features = component_base::feature_gates::FeatureGates::default();
+    features.set(gates).unwrap();
+    let setup = controllers::Setup { features: Arc::new(features), ..setup(&cluster) };
+    controllers::start_all(&setup, |name| names.contains(&name));
+    cluster
+}
+
 /// What the controllers of a cluster are given.
 fn setup(cluster: &TestCluster) -> controllers::Setup {
     let client = cluster.client.clone();

@@ -30,7 +30,7 @@ pub(super) fn resource() -> Declaration {
             from_storage,
         }],
         default,
-        validate: autoscaler_checks::validate,
+        validate_gated: autoscaler_checks::validate,
         validate_status: autoscaler_checks::validate_status,
         row,
         rules: Rules { has_status: true, ..Declaration::PLAIN.rules },
