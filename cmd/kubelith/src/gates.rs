@@ -22,7 +22,7 @@ const NEEDS: [(&str, &str); 2] =
     [(WORKLOAD_WITH_JOB, GENERIC_WORKLOAD), (TOPOLOGY_AWARE_WORKLOADS, GENERIC_WORKLOAD)];
 
 /// Those that something consults.
-const CONSULTED: [&str; 11] = [
+const CONSULTED: [&str; 12] = [
     "CBORServingAndStorage",
     "ComponentFlagz",
     "ComponentStatusz",
@@ -30,6 +30,7 @@ const CONSULTED: [&str; 11] = [
     GENERIC_WORKLOAD,
     "HPAScaleToZero",
     "MaxUnavailableStatefulSet",
+    "PersistentVolumeClaimUnusedSinceTime",
     STORAGE_CAPACITY_SCORING,
     "StorageVersionHash",
     TOPOLOGY_AWARE_WORKLOADS,

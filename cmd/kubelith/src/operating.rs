@@ -291,6 +291,7 @@ impl OperatingOptions {
             topology_aware_workloads: features.enabled(TOPOLOGY_AWARE_WORKLOADS),
             max_unavailable_stateful_set: features.enabled("MaxUnavailableStatefulSet"),
             hpa_scale_to_zero: features.enabled("HPAScaleToZero"),
+            claim_unused_since_time: features.enabled("PersistentVolumeClaimUnusedSinceTime"),
         };
         let apis = Apis::default().with_features(features).with_removed(removed);
         Ok(apis.configure(&self.runtime_config)?)

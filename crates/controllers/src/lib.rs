@@ -267,7 +267,10 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (persistentvolume_expander::PersistentVolumeExpander::NAME, |setup| {
         start(setup, persistentvolume_expander::PersistentVolumeExpander, 10);
     }),
-    (pvc_protection::PvcProtection::NAME, |setup| start(setup, pvc_protection::PvcProtection, 1)),
+    (pvc_protection::PvcProtection::NAME, |setup| {
+        let tells_unused = setup.features.enabled("PersistentVolumeClaimUnusedSinceTime");
+        start(setup, pvc_protection::PvcProtection { tells_unused }, 1);
+    }),
     (pv_protection::PvProtection::NAME, |setup| start(setup, pv_protection::PvProtection, 1)),
     (podautoscaler::HorizontalPodAutoscalers::NAME, |setup| {
         let scale_to_zero = setup.features.enabled("HPAScaleToZero");

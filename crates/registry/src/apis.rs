@@ -24,6 +24,8 @@ pub struct Features {
     pub max_unavailable_stateful_set: bool,
     /// `HPAScaleToZero`: autoscalers may take all pods.
     pub hpa_scale_to_zero: bool,
+    /// `PersistentVolumeClaimUnusedSinceTime`: claims say whether a pod has them.
+    pub claim_unused_since_time: bool,
 }
 
 /// What of upstream's API is not built: group, version, resource.

@@ -168,6 +168,8 @@ pub struct Declaration {
     pub prepare_update: fn(&mut Value, &Value),
     /// Restores what a status update may not change, beyond everything outside status.
     pub prepare_status: fn(&mut Value, &Value),
+    /// Drops what only features that are off would write into a status that does not have it yet.
+    pub drop_from_status: fn(Features, &mut Value, &Value),
     /// Restores what another subresource's update may not change.
     pub prepare_subresource: fn(&str, &mut Value, &Value),
     /// Notes when something changed, after all that an update may not change was restored.
@@ -239,6 +241,7 @@ impl Declaration {
         prepare_create: |_| {},
         prepare_update: |_, _| {},
         prepare_status: |_, _| {},
+        drop_from_status: |_, _, _| {},
         prepare_subresource: |_, _, _| {},
         stamp: |_, _, _, _| {},
         prepare_delete: |_, _| {},
@@ -473,6 +476,7 @@ impl AnyResource for BuiltIn {
             }
             Part::Status => {
                 keep_all_but_status(value, old);
+                (self.declaration.drop_from_status)(self.features, value, old);
                 (self.declaration.prepare_status)(value, old);
             }
             Part::Other(name) => (self.declaration.prepare_subresource)(name, value, old),

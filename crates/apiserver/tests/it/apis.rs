@@ -178,3 +178,26 @@ async fn fields_and_values_of_features_are_taken_where_they_are_on_and_kept_wher
     let wanted = "spec.minReplicas: Invalid value: 0: must be greater than or equal to 1";
     assert!(refused.str_at(&["message"]).ends_with(wanted), "{refused:?}");
 }
+
+#[tokio::test]
+async fn a_condition_that_a_feature_brings_is_taken_where_it_is_on() {
+    let claim = value!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let told = value!({"status": {"conditions": [{"type": "Unused", "status": "True"}]}});
+    let conditions = |claim: &Value| claim.items_at(&["status", "conditions"]).len();
+    let off = Cluster::start().await;
+    off.done(&format!("POST {claims}"), Some(&claim)).await;
+    let dropped = off.done(&format!("PATCH {claims}/c/status"), Some(&told)).await;
+    assert_eq!(conditions(&dropped), 0);
+    let features = Features { claim_unused_since_time: true, ..Features::default() };
+    let on = serving("", features).await;
+    on.done(&format!("POST {claims}"), Some(&claim)).await;
+    let taken = on.done(&format!("PATCH {claims}/c/status"), Some(&told)).await;
+    assert_eq!(conditions(&taken), 1);
+    // What a claim has it keeps, and it may change.
+    let off = on.restarted().await;
+    let changed = value!({"status": {"conditions": [{"type": "Unused", "status": "False"}]}});
+    let kept = off.done(&format!("PATCH {claims}/c/status"), Some(&changed)).await;
+    assert_eq!(kept.items_at(&["status", "conditions"])[0].str_at(&["status"]), "False");
+}
