@@ -22,7 +22,8 @@ const NEEDS: [(&str, &str); 2] =
     [(WORKLOAD_WITH_JOB, GENERIC_WORKLOAD), (TOPOLOGY_AWARE_WORKLOADS, GENERIC_WORKLOAD)];
 
 /// Those that something consults.
-const CONSULTED: [&str; 12] = [
+const CONSULTED: [&str; 13] = [
+    "AllowUnsafeMalformedObjectDeletion",
     "CBORServingAndStorage",
     "ComponentFlagz",
     "ComponentStatusz",

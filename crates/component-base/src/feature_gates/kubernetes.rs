@@ -52,7 +52,7 @@ pub static KUBERNETES: &[Gate] = &[
     gate!("AllowOverwriteTerminationGracePeriodSeconds", Deprecated, false),
     gate!("AllowParsingUserUIDFromCertAuth", Beta, true),
     gate!("AllowServiceExternalIPs", GenerallyAvailable, true),
-    gate!("AllowUnsafeMalformedObjectDeletion", Alpha, false),
+    gate!("AllowUnsafeMalformedObjectDeletion", Alpha, false => Beta, true),
     gate!("AnonymousAuthConfigurableEndpoints", GenerallyAvailable, true),
     gate!("AuthorizeNodeWithSelectors", GenerallyAvailable, true),
     gate!("AuthorizePodWebsocketUpgradeCreatePermission", Beta, true),

@@ -99,7 +99,7 @@ impl<'o> Round<'o> {
         self.set().spec.pod_management_policy.as_deref() != Some("Parallel")
     }
 
-    pub(super) fn is_rolling(&self) -> bool {
+    fn is_rolling(&self) -> bool {
         let strategy = self.set().spec.update_strategy.as_ref();
         strategy.and_then(|it| it.type_.as_deref()).unwrap_or("RollingUpdate") == "RollingUpdate"
     }

@@ -143,6 +143,29 @@ fn an_update_goes_from_the_last_pod_to_the_first() {
 }
 
 #[test]
+fn an_update_is_over_when_all_pods_are_of_it_whoever_deleted_them() {
+    let current = |strategy: &str, pods: &[&str]| {
+        let spec = format!(r#"{{"updateStrategy":{{"type":"{strategy}"}}}}"#);
+        let plan = plan(&observed(&spec, pods), false, NOW.parse().unwrap()).0;
+        let written =
+            plan.stages.iter().flat_map(|it| &it.actions).find_map(|it| match &it.action {
+                Action::Update { subresource: "status", object, .. } => Some(object.clone()),
+                _ => None,
+            });
+        let status = written.unwrap();
+        let revision = status.str_at(&["status", "currentRevision"]).to_owned();
+        (revision, status.i64_at(&["status", "currentReplicas"]).unwrap_or_default())
+    };
+    for strategy in ["RollingUpdate", "OnDelete"] {
+        let done = current(strategy, &["0 ready", "1 ready", "2 ready"]);
+        assert_eq!(done, ("s-new".to_owned(), 3), "{strategy}");
+    }
+    for pods in [["0 old ready", "1 ready", "2 ready"], ["0", "1 ready", "2 ready"]] {
+        assert_eq!(current("OnDelete", &pods).0, "s-old");
+    }
+}
+
+#[test]
 fn several_pods_are_updated_at_a_time_where_the_set_says_so() {
     let old = ["0 old ready", "1 old ready", "2 old ready"];
     let two = r#"{"updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"partition":0,"maxUnavailable":2}}}"#;
