@@ -26,6 +26,8 @@ pub struct Features {
     pub hpa_scale_to_zero: bool,
     /// `PersistentVolumeClaimUnusedSinceTime`: claims say whether a pod has them.
     pub claim_unused_since_time: bool,
+    /// `ManifestBasedAdmissionControlConfig`: objects that configure admission leave some names to those of files.
+    pub manifest_based_admission: bool,
 }
 
 /// What of upstream's API is not built: group, version, resource.

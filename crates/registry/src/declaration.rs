@@ -190,6 +190,8 @@ pub struct Declaration {
     pub validate_subresource: fn(&str, &Value, &Value, &mut FieldErrors),
     /// What to warn a client of.
     pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
+    /// What to warn a client of as long as features are off or on.
+    pub warnings_gated: fn(Features, &Value, Option<&Value>) -> Vec<String>,
     /// The selectable fields.
     pub fields: &'static [FieldLabel],
     /// The cells of its row.
@@ -252,6 +254,7 @@ impl Declaration {
         validate_status: |_, _, _| {},
         validate_subresource: |_, _, _, _| {},
         warnings: |_, _| Vec::new(),
+        warnings_gated: |_, _, _| Vec::new(),
         fields: &[],
         row: crate::table::name_and_creation,
         metadata_checks: MetadataChecks::Both,
@@ -543,7 +546,9 @@ impl AnyResource for BuiltIn {
     }
 
     fn warnings(&self, value: &Value, old: Option<&Value>) -> Vec<String> {
-        (self.declaration.warnings)(value, old)
+        let mut warnings = (self.declaration.warnings)(value, old);
+        warnings.extend((self.declaration.warnings_gated)(self.features, value, old));
+        warnings
     }
 
     fn field_values(&self, value: &Value) -> Box<[CompactString]> {

@@ -157,7 +157,7 @@ pub static KUBERNETES: &[Gate] = &[
     gate!("ListFromCacheSnapshot", Beta, true),
     gate!("LocalStorageCapacityIsolationFSQuotaMonitoring", Beta, false),
     gate!("LogarithmicScaleDown", GenerallyAvailable, true),
-    gate!("ManifestBasedAdmissionControlConfig", Alpha, false),
+    gate!("ManifestBasedAdmissionControlConfig", Alpha, false => Beta, true),
     gate!("MatchLabelKeysInPodAffinity", GenerallyAvailable, true),
     gate!("MatchLabelKeysInPodTopologySpread", Beta, true),
     gate!("MatchLabelKeysInPodTopologySpreadSelectorMerge", Beta, true),
