@@ -50,6 +50,7 @@ pub mod statefulset;
 pub mod storage_version_migrator;
 pub mod taint_eviction;
 pub mod trigger;
+pub mod trust_bundles;
 pub mod ttl;
 pub mod ttl_after_finished;
 pub mod vac_protection;
@@ -166,6 +167,13 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     }),
     (root_ca::RootCaPublisher::NAME, |setup| {
         start(setup, root_ca::RootCaPublisher { root_ca: Arc::clone(&setup.root_ca) }, 1);
+    }),
+    (trust_bundles::TrustBundlePublisher::NAME, |setup| {
+        let controller =
+            trust_bundles::TrustBundlePublisher { root_ca: Arc::clone(&setup.root_ca) };
+        if setup.features.enabled("ClusterTrustBundle") && controller.has_any() {
+            start(setup, controller, 1);
+        }
     }),
     (namespace::Namespaces::NAME, |setup| {
         start(setup, namespace::Namespaces::new(&setup.more, setup.one_server), 10);

@@ -32,6 +32,7 @@ mod roles;
 mod scaledobject;
 mod statefulset;
 mod tokens;
+mod trust_bundles;
 
 use std::sync::Arc;
 
