@@ -254,6 +254,7 @@ impl Options {
         front_proxy: Option<&FrontProxySettings>,
         setting: &Setting,
     ) -> Result<Credentials> {
+        setting.plugins.follow(&setting.metrics, &setting.clock, &setting.stop)?;
         let tokens = self.token_auth_file.as_deref().map(read).transpose()?.unwrap_or_default();
         let issuer = Arc::new(self.issuer(pki, setting).await?);
         let authentication = self.authentication.configured(issuer.issuers())?;

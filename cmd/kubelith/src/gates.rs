@@ -10,6 +10,8 @@ use component_base::feature_gates::FeatureGates;
 pub(crate) const COORDINATED_LEADER_ELECTION: &str = "CoordinatedLeaderElection";
 /// Workloads and groups of pods, which API server, scheduler and controllers know where it is on.
 pub(crate) const GENERIC_WORKLOAD: &str = "GenericWorkload";
+/// Policies and webhooks of files.
+pub(crate) const MANIFEST_BASED_ADMISSION: &str = "ManifestBasedAdmissionControlConfig";
 /// Nodes are scored by the room that a pod's volumes would leave.
 pub(crate) const STORAGE_CAPACITY_SCORING: &str = "StorageCapacityScoring";
 /// Groups that have to be in one place. It needs `GENERIC_WORKLOAD`.
@@ -22,12 +24,17 @@ const NEEDS: [(&str, &str); 2] =
     [(WORKLOAD_WITH_JOB, GENERIC_WORKLOAD), (TOPOLOGY_AWARE_WORKLOADS, GENERIC_WORKLOAD)];
 
 /// Those that something consults.
-const CONSULTED: [&str; 9] = [
+const CONSULTED: [&str; 14] = [
+    "AllowUnsafeMalformedObjectDeletion",
     "CBORServingAndStorage",
     "ComponentFlagz",
     "ComponentStatusz",
     COORDINATED_LEADER_ELECTION,
     GENERIC_WORKLOAD,
+    "HPAScaleToZero",
+    MANIFEST_BASED_ADMISSION,
+    "MaxUnavailableStatefulSet",
+    "PersistentVolumeClaimUnusedSinceTime",
     STORAGE_CAPACITY_SCORING,
     "StorageVersionHash",
     TOPOLOGY_AWARE_WORKLOADS,

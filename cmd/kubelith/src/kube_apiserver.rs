@@ -232,7 +232,7 @@ impl Options {
     fn settle(&mut self, given: &Given) -> Result<()> {
         let features = crate::gates::parse(&self.feature_gates)?;
         self.operating.operating(&features)?;
-        self.operating.plugins()?;
+        self.operating.plugins(&features)?;
         self.operating.coordination()?;
         if let Err(missing) = self.operating.check_features(&features) {
             tracing::warn!("{missing:#}");
@@ -278,13 +278,14 @@ impl Options {
     }
 
     fn setting(&self, clock: &Arc<dyn Clock>, advertised: IpAddr, ends: &Ends) -> Result<Setting> {
+        let plugins = self.operating.plugins(&*crate::gates::parse(&self.feature_gates)?)?;
         Ok(Setting {
             clock: Arc::clone(clock),
             metrics: auth::metrics::Metrics::new(&advertised.to_string()),
             stop: ends.shutdown.signal(),
             takes_bootstrap_tokens: self.enable_bootstrap_token_auth,
             // Upstream has it on where it is asked for only.
-            plugins: self.operating.plugins()?.unless_enabled("NodeRestriction", &self.operating),
+            plugins: plugins.unless_enabled("NodeRestriction", &self.operating),
         })
     }
 

@@ -10,14 +10,15 @@ use anyhow::{Context, Result, anyhow, bail};
 use apiserver::traces::{Tracer, TracingConfiguration};
 use apiserver::{Component, Cors, MemoryBudget, Operating, ShutdownPlan};
 use component_base::feature_gates::FeatureGates;
-use component_base::{Clock, Random};
+use component_base::{Clock, Random, ShutdownSignal};
 use http::HeaderValue;
 use registry::{Apis, Features, Registry};
 
 use crate::audit_log::span;
 use crate::control_plane::period;
 use crate::gates::{
-    COORDINATED_LEADER_ELECTION, GENERIC_WORKLOAD, TOPOLOGY_AWARE_WORKLOADS, WORKLOAD_WITH_JOB,
+    COORDINATED_LEADER_ELECTION, GENERIC_WORKLOAD, MANIFEST_BASED_ADMISSION,
+    TOPOLOGY_AWARE_WORKLOADS, WORKLOAD_WITH_JOB,
 };
 use crate::leading::Times;
 use crate::memory::Budget;
@@ -153,6 +154,20 @@ impl Plugins {
         chain.without(&self.off).with_default_tolerations(self.not_ready, self.unreachable)
     }
 
+    /// Reads policies and webhooks of files again when they change.
+    ///
+    /// # Errors
+    /// When a directory cannot be watched.
+    pub(crate) fn follow(
+        &self,
+        metrics: &auth::metrics::Metrics,
+        clock: &Arc<dyn Clock>,
+        stop: &ShutdownSignal,
+    ) -> Result<()> {
+        let following = self.configuration.follow_manifests(metrics.server(), clock, stop);
+        following.context("could not watch the manifests of admission")
+    }
+
     /// The same without one, unless it was asked for.
     pub(crate) fn unless_enabled(mut self, name: &str, options: &OperatingOptions) -> Self {
         if !options.enable_admission_plugins.iter().any(|it| it == name) {
@@ -243,7 +258,7 @@ impl OperatingOptions {
     }
 
     /// Which admission plugins run.
-    pub(crate) fn plugins(&self) -> Result<Plugins> {
+    pub(crate) fn plugins(&self, features: &FeatureGates) -> Result<Plugins> {
         let (on, off) = (&self.enable_admission_plugins, &self.disable_admission_plugins);
         for (flag, names) in [("enable", on), ("disable", off)] {
             for name in names {
@@ -256,7 +271,11 @@ impl OperatingOptions {
         if let Some(both) = on.iter().find(|it| off.contains(it)) {
             bail!("{both:?} in enable-admission-plugins and disable-admission-plugins overlapped");
         }
-        let configuration = self.admission_configuration()?;
+        let mut configuration = self.admission_configuration()?;
+        let from_files = features.enabled(MANIFEST_BASED_ADMISSION);
+        configuration
+            .load_manifests(from_files)
+            .map_err(|why| anyhow!("failed to initialize admission: {why}"))?;
         configuration.check(on).map_err(|why| anyhow!("failed to initialize admission: {why}"))?;
         Ok(Plugins {
             on: on.clone(),
@@ -289,6 +308,10 @@ impl OperatingOptions {
             coordinated_leader_election: features.enabled(COORDINATED_LEADER_ELECTION),
             workload_with_job: features.enabled(WORKLOAD_WITH_JOB),
             topology_aware_workloads: features.enabled(TOPOLOGY_AWARE_WORKLOADS),
+            max_unavailable_stateful_set: features.enabled("MaxUnavailableStatefulSet"),
+            hpa_scale_to_zero: features.enabled("HPAScaleToZero"),
+            claim_unused_since_time: features.enabled("PersistentVolumeClaimUnusedSinceTime"),
+            manifest_based_admission: features.enabled(MANIFEST_BASED_ADMISSION),
         };
         let apis = Apis::default().with_features(features).with_removed(removed);
         Ok(apis.configure(&self.runtime_config)?)
@@ -367,7 +390,7 @@ mod tests {
         let words = std::iter::once("x").chain(line.split_whitespace());
         let options = Line::parse_from(words).options;
         let features = Arc::default();
-        let done = options.operating(&features).and_then(|_| options.plugins());
+        let done = options.operating(&features).and_then(|_| options.plugins(&features));
         let done = done.and_then(|_| options.registry(&features, false));
         done.err().map(|it| format!("{it:#}")).unwrap_or_default()
     }

@@ -153,7 +153,7 @@ impl Options {
             metrics,
             stop: shutdown.signal(),
             takes_bootstrap_tokens: true,
-            plugins: self.operating.plugins()?,
+            plugins: self.operating.plugins(&*crate::gates::parse(&self.feature_gates)?)?,
         })
     }
 
@@ -194,7 +194,7 @@ impl Options {
     fn check(&self) -> Result<()> {
         let features = crate::gates::parse(&self.feature_gates)?;
         self.operating.operating(&features)?;
-        self.operating.plugins()?;
+        self.operating.plugins(&features)?;
         self.operating.check_features(&features)?;
         self.operating.coordination()?;
         self.manager.check()?;

@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use apimachinery::validation::dns1123_subdomain;
 use apimachinery::{FieldErrors, Path, Value, validation, yaml};
+use component_base::{Clock, ShutdownSignal};
 
 use webhook::Credentials;
 
 use crate::event_rate_limit::{self, Limit};
 use crate::image_policy::ImagePolicy;
+use crate::manifests::Manifests;
 use crate::pod_node_selector::Selectors;
 use crate::pod_security::policy::{Level, LevelVersion, Policy, Version};
 use crate::pod_tolerations::Tolerations;
@@ -33,6 +35,7 @@ pub struct AdmissionConfiguration {
     pub(crate) limited: Vec<Limited>,
     pub(crate) mutating_credentials: Option<Arc<Credentials>>,
     pub(crate) validating_credentials: Option<Arc<Credentials>>,
+    pub(crate) manifests: Manifests,
 }
 
 /// What namespaces get that say nothing, and who is exempt.
@@ -88,11 +91,43 @@ impl AdmissionConfiguration {
             "EventRateLimit" => self.event_limits = Some(event_rate_limit::limits(given)?),
             "ImagePolicyWebhook" => self.image_policy = Some(ImagePolicy::of(given)?),
             "ResourceQuota" => self.limited = limited::of(given)?,
-            "MutatingAdmissionWebhook" => self.mutating_credentials = Some(credentials(given)?),
-            "ValidatingAdmissionWebhook" => self.validating_credentials = Some(credentials(given)?),
+            "MutatingAdmissionWebhook" => {
+                self.mutating_credentials = credentials(given)?;
+                self.manifests.note(name, given.str_at(&["staticManifestsDir"]));
+            }
+            "ValidatingAdmissionWebhook" => {
+                self.validating_credentials = credentials(given)?;
+                self.manifests.note(name, given.str_at(&["staticManifestsDir"]));
+            }
+            "MutatingAdmissionPolicy" | "ValidatingAdmissionPolicy" => {
+                of_kind(given, &[GROUP], &format!("{name}Configuration"))?;
+                members(given, "", &["staticManifestsDir"])?;
+                self.manifests.note(name, given.str_at(&["staticManifestsDir"]));
+            }
             _ => return Err("a configuration of this plugin is not built yet".into()),
         }
         Ok(())
+    }
+
+    /// Reads policies and webhooks of files, where there may be some (the gate `ManifestBasedAdmissionControlConfig`).
+    ///
+    /// # Errors
+    /// What is wrong with them, and with which plugin's.
+    pub fn load_manifests(&mut self, allowed: bool) -> Result<(), String> {
+        self.manifests.load(allowed)
+    }
+
+    /// Reads them again when they change, until the stop. `server` is the hash by which metrics call this server.
+    ///
+    /// # Errors
+    /// When a directory cannot be watched.
+    pub fn follow_manifests(
+        &self,
+        server: &str,
+        clock: &Arc<dyn Clock>,
+        stop: &ShutdownSignal,
+    ) -> std::io::Result<()> {
+        self.manifests.follow(server, clock, stop)
     }
 
     /// Whether plugins that are on have what they cannot be without.
@@ -121,19 +156,22 @@ fn parsed(text: &[u8]) -> Result<Value, String> {
     }
 }
 
-/// As whom webhooks are called.
-fn credentials(value: &Value) -> Result<Arc<Credentials>, String> {
+/// As whom webhooks are called, where that is said.
+fn credentials(value: &Value) -> Result<Option<Arc<Credentials>>, String> {
     let old = value.str_at(&["apiVersion"]) == OLD_GROUP;
     let kind = if old { "WebhookAdmission" } else { "WebhookAdmissionConfiguration" };
     of_kind(value, &[GROUP, OLD_GROUP], kind)?;
-    members(value, "", &["kubeConfigFile"])?;
+    members(value, "", &["kubeConfigFile", "staticManifestsDir"])?;
     let file = value.str_at(&["kubeConfigFile"]);
+    if file.is_empty() && !value.str_at(&["staticManifestsDir"]).is_empty() {
+        return Ok(None);
+    }
     if !FilePath::new(file).is_absolute() {
         return Err(format!(
             "kubeConfigFile: Invalid value: {file:?}: must be an absolute file path"
         ));
     }
-    Credentials::read(FilePath::new(file)).map(Arc::new)
+    Credentials::read(FilePath::new(file)).map(|it| Some(Arc::new(it)))
 }
 
 /// Several errors as one text.

@@ -21,6 +21,7 @@ mod extended_resources;
 mod followed;
 mod image_policy;
 mod limit_ranger;
+pub mod manifests;
 mod matching;
 pub mod metrics;
 mod namespace_exists;
@@ -272,7 +273,8 @@ impl Chain {
     /// there where it has none: see [`AdmissionConfiguration::check`].
     #[must_use]
     pub fn of(parts: &Parts, configuration: &AdmissionConfiguration, on: &[String]) -> Self {
-        let metrics = Arc::new(Metrics::default());
+        let manifests = configuration.manifests.metrics.clone();
+        let metrics = Arc::new(Metrics::default().with_manifests(manifests));
         let objects = Arc::clone(&parts.objects);
         let namespaces = Arc::new(namespace_lifecycle::NamespaceLifecycle::new(objects));
         let plugins = plugins::all(parts, configuration, (&namespaces, &metrics));

@@ -14,7 +14,7 @@ use registry::expressions::evaluate::Matched;
 use tokio::time::Instant;
 use webhook::CertificateFault;
 
-use crate::{Attributes, Operation};
+use crate::{Attributes, Operation, manifests};
 
 const PLUGINS: [f64; 6] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
 const WEBHOOKS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
@@ -174,6 +174,7 @@ pub struct Metrics {
     evaluations: Family<Evaluated, Counter<u64, AtomicU64>>,
     exemptions: Family<OfWrite, Counter<u64, AtomicU64>>,
     evaluation_errors: Family<EvaluationError, Counter<u64, AtomicU64>>,
+    manifests: manifests::Metrics,
 }
 
 impl Default for Metrics {
@@ -196,6 +197,7 @@ impl Default for Metrics {
             evaluations: Family::default(),
             exemptions: Family::default(),
             evaluation_errors: Family::default(),
+            manifests: manifests::Metrics::default(),
         }
     }
 }
@@ -297,8 +299,13 @@ fn truth(it: bool) -> &'static str {
 }
 
 impl Metrics {
+    pub(crate) fn with_manifests(self, manifests: manifests::Metrics) -> Self {
+        Self { manifests, ..self }
+    }
+
     /// Shows them among others.
     pub fn register(&self, registry: &mut Registry) {
+        self.manifests.register(registry);
         registry.register(
             "apiserver_admission_controller_admission_duration_seconds",
             "How long one plugin took for a request",

@@ -131,28 +131,30 @@ fn of_configurations(
     configuration: &AdmissionConfiguration,
     metrics: &Arc<Metrics>,
 ) -> List {
-    let policies = |resources| Policies::new(parts, resources, metrics);
-    let webhooks = |resource, kind, credentials: &Option<_>| {
-        let settings = webhooks::Settings { resource, kind, credentials: credentials.clone() };
+    let files = |plugin| configuration.manifests.of(plugin);
+    let policies = |plugin, resources| Policies::new(parts, resources, files(plugin), metrics);
+    let webhooks = |plugin, (resource, kind), credentials: &Option<_>| {
+        let (credentials, files) = (credentials.clone(), files(plugin));
+        let settings = webhooks::Settings { resource, kind, credentials, files };
         Webhooks::new(parts, settings, metrics)
     };
     vec![
-        Arc::new(policies::mutating::Mutating(policies((
-            "mutatingadmissionpolicies",
-            "mutatingadmissionpolicybindings",
-        )))),
+        Arc::new(policies::mutating::Mutating(policies(
+            "MutatingAdmissionPolicy",
+            ("mutatingadmissionpolicies", "mutatingadmissionpolicybindings"),
+        ))),
         Arc::new(Mutating(webhooks(
-            "mutatingwebhookconfigurations",
-            "admit",
+            "MutatingAdmissionWebhook",
+            ("mutatingwebhookconfigurations", "admit"),
             &configuration.mutating_credentials,
         ))),
-        Arc::new(policies::validating::Validating(policies((
-            "validatingadmissionpolicies",
-            "validatingadmissionpolicybindings",
-        )))),
+        Arc::new(policies::validating::Validating(policies(
+            "ValidatingAdmissionPolicy",
+            ("validatingadmissionpolicies", "validatingadmissionpolicybindings"),
+        ))),
         Arc::new(Validating(webhooks(
-            "validatingwebhookconfigurations",
-            "validating",
+            "ValidatingAdmissionWebhook",
+            ("validatingwebhookconfigurations", "validating"),
             &configuration.validating_credentials,
         ))),
     ]

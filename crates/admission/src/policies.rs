@@ -19,6 +19,7 @@ use registry::expressions::evaluate::{Asking, Inputs, Matched, Policy};
 use tokio::time::Instant;
 
 use crate::followed::Followed;
+use crate::manifests::{Fixed, Loaded, Source, both};
 use crate::matching::{Constraints, is_exempt, is_review, namespace_of, operation};
 use crate::metrics::Metrics;
 use crate::{Attributes, Objects, Parts, request};
@@ -33,6 +34,8 @@ pub(crate) struct Definition {
     params: Option<ParamKind>,
     /// It sees an object again that others have changed.
     pub(crate) is_reinvoked: bool,
+    /// It is of a file: bindings of files put it in force, and no others.
+    is_fixed: bool,
 }
 
 /// Everything of a kind at one moment.
@@ -47,6 +50,8 @@ pub(crate) struct Binding {
     params: Option<ParamRef>,
     /// As they are written.
     pub(crate) actions: Value,
+    /// It is of a file.
+    is_fixed: bool,
 }
 
 impl Definition {
@@ -58,6 +63,7 @@ impl Definition {
             policy: Policy::new(spec),
             params: spec.get("paramKind").map(ParamKind::of),
             is_reinvoked: spec.str_at(&["reinvocationPolicy"]) == "IfNeeded",
+            is_fixed: false,
         }
     }
 }
@@ -71,13 +77,27 @@ impl Binding {
             constraints: spec.get("matchResources").map(Constraints::of_policy),
             params: spec.get("paramRef").map(ParamRef::of),
             actions: spec["validationActions"].clone(),
+            is_fixed: false,
         }
     }
+
+    fn is_of(&self, definition: &Definition) -> bool {
+        self.is_fixed == definition.is_fixed && self.policy == definition.name
+    }
+}
+
+/// What files say.
+fn of_files(loaded: &Loaded) -> (All<Definition>, All<Binding>) {
+    let definition = |it| Arc::new(Definition { is_fixed: true, ..Definition::new(it) });
+    let binding = |it| Arc::new(Binding { is_fixed: true, ..Binding::new(it) });
+    (loaded.objects.iter().map(definition).collect(), loaded.bindings.iter().map(binding).collect())
 }
 
 /// The policies and bindings of one kind.
 #[derive(Debug)]
 pub(crate) struct Policies {
+    /// Those of files, which come first and are for all requests.
+    fixed: Option<Fixed<(All<Definition>, All<Binding>)>>,
     definitions: Followed<Definition>,
     bindings: Followed<Binding>,
     objects: Arc<dyn Objects>,
@@ -113,10 +133,12 @@ impl Policies {
     pub(crate) fn new(
         parts: &Parts,
         (definitions, bindings): (&str, &str),
+        files: Option<Arc<Source>>,
         metrics: &Arc<Metrics>,
     ) -> Self {
         let objects = parts.objects.as_ref();
         Self {
+            fixed: files.map(|it| Fixed::new(it, |loaded, _| of_files(loaded))),
             definitions: Followed::new(objects, definitions, |it, _| Definition::new(it)),
             bindings: Followed::new(objects, bindings, |it, _| Binding::new(it)),
             objects: Arc::clone(&parts.objects),
@@ -127,11 +149,20 @@ impl Policies {
 
     /// Whether any policy might be for a request.
     pub(crate) fn handles(&self, attributes: &Attributes<'_>) -> bool {
-        !self.definitions.is_empty() && !is_exempt(attributes) && !is_review(attributes)
+        let fixed = || self.fixed.as_ref().is_some_and(|it| !it.now().0.is_empty());
+        let of_objects = !self.definitions.is_empty() && !is_exempt(attributes);
+        (of_objects || fixed()) && !is_review(attributes)
     }
 
-    pub(crate) fn all(&self) -> (All<Definition>, All<Binding>) {
-        (self.definitions.all(), self.bindings.all())
+    /// The policies and bindings that may be for a request, those of files first. Objects never have a say in what becomes of
+    /// objects of their kinds.
+    pub(crate) fn all(&self, attributes: &Attributes<'_>) -> (All<Definition>, All<Binding>) {
+        let Some(fixed) = &self.fixed else { return (self.definitions.all(), self.bindings.all()) };
+        let (definitions, bindings) = fixed.now();
+        if is_exempt(attributes) {
+            return (definitions, bindings);
+        }
+        (both(&definitions, &self.definitions.all()), both(&bindings, &self.bindings.all()))
     }
 
     /// The runs that a request asks for.
@@ -143,7 +174,7 @@ impl Policies {
         let mut concerned = Concerned::default();
         for definition in definitions {
             let of_policy: Vec<&Arc<Binding>> =
-                bindings.iter().filter(|it| it.policy == definition.name).collect();
+                bindings.iter().filter(|it| it.is_of(definition)).collect();
             if of_policy.is_empty() {
                 continue;
             }

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use webhook::{Call, Client, Credentials, Resolver};
 
 use crate::followed::Followed;
+use crate::manifests::{Fixed, Loaded, Source, both};
 use crate::matching::{Constraints, is_exempt, is_review, operation};
 use crate::metrics::{End, Metrics};
 use crate::{Attributes, Objects, Parts, request};
@@ -53,7 +54,8 @@ pub(crate) struct Hook {
 pub(crate) struct Configuration(Vec<Hook>);
 
 impl Configuration {
-    fn new(value: &Value, before: Option<&Self>, reached: &Reached) -> Self {
+    /// `prefix` keeps the webhooks of files from being taken for others of their names.
+    fn new(value: &Value, before: Option<&Self>, (reached, prefix): (&Reached, &str)) -> Self {
         let configuration = value.str_at(&["metadata", "name"]);
         let mut hooks: Vec<Hook> = Vec::new();
         for hook in value.items_at(&["webhooks"]) {
@@ -71,7 +73,7 @@ impl Configuration {
             hooks.push(Hook {
                 name: name.to_owned(),
                 configuration: configuration.to_owned(),
-                uid: format!("{configuration}/{name}/{same}"),
+                uid: format!("{prefix}{configuration}/{name}/{same}"),
                 constraints: Constraints::of_webhook(hook),
                 conditions: Conditions::of_webhook(hook),
                 ignores_failure: hook.str_at(&["failurePolicy"]) == "Ignore",
@@ -107,6 +109,8 @@ pub(crate) struct Settings {
     /// `admit` or `validating`, as metrics call it.
     pub(crate) kind: &'static str,
     pub(crate) credentials: Option<Arc<Credentials>>,
+    /// Where those of files are.
+    pub(crate) files: Option<Arc<Source>>,
 }
 
 /// Why a call is no answer.
@@ -118,9 +122,25 @@ pub(crate) enum Failure {
     Unusable(Status),
 }
 
+type Configurations = Arc<[Arc<Configuration>]>;
+
+/// What files say; connections outlive a change of something else.
+fn of_files(loaded: &Loaded, before: Option<&Configurations>, reached: &Reached) -> Configurations {
+    let named = |value: &Value| {
+        let name = value.str_at(&["metadata", "name"]);
+        let same =
+            |it: &&Arc<Configuration>| it.0.first().is_some_and(|hook| hook.configuration == name);
+        before.and_then(|all| all.iter().find(same)).map(AsRef::as_ref)
+    };
+    let made = loaded.objects.iter();
+    made.map(|it| Arc::new(Configuration::new(it, named(it), (reached, "manifest/")))).collect()
+}
+
 /// The webhooks of one kind of configuration.
 #[derive(Debug)]
 pub(crate) struct Webhooks {
+    /// Those of files, which come first and are for all requests.
+    fixed: Option<Fixed<Configurations>>,
     configurations: Followed<Configuration>,
     objects: Arc<dyn Objects>,
     authorizer: Arc<dyn Authorizer>,
@@ -140,15 +160,20 @@ pub(crate) struct Asked<'h> {
 
 impl Webhooks {
     pub(crate) fn new(parts: &Parts, settings: Settings, metrics: &Arc<Metrics>) -> Self {
-        let Settings { resource, kind, credentials } = settings;
+        let Settings { resource, kind, credentials, files } = settings;
         let services = Arc::clone(&parts.objects);
         let services = crate::services::Services::new(services).counted(parts.calls.clone());
         let resolver: Arc<dyn Resolver> = Arc::new(services);
-        let reached = Reached { resolver, credentials };
+        let reached = Arc::new(Reached { resolver, credentials });
+        let of_file = Arc::clone(&reached);
         let make = move |value: &Value, before: Option<&Configuration>| {
-            Configuration::new(value, before, &reached)
+            Configuration::new(value, before, (&reached, ""))
         };
+        let fixed = files.map(|files| {
+            Fixed::new(files, move |loaded, before| of_files(loaded, before, &of_file))
+        });
         Self {
+            fixed,
             configurations: Followed::new(parts.objects.as_ref(), resource, make),
             objects: Arc::clone(&parts.objects),
             authorizer: Arc::clone(&parts.authorizer),
@@ -161,11 +186,17 @@ impl Webhooks {
     /// Whether any webhook might be for a request.
     pub(crate) fn handles(&self, attributes: &Attributes<'_>) -> bool {
         // Reviews are questions, not objects (upstream's gate ExcludeAdmissionWebhookVirtualResources, on by default).
-        !self.configurations.is_empty() && !is_exempt(attributes) && !is_review(attributes)
+        let fixed = || self.fixed.as_ref().is_some_and(|it| !it.now().is_empty());
+        let of_objects = !self.configurations.is_empty() && !is_exempt(attributes);
+        (of_objects || fixed()) && !is_review(attributes)
     }
 
-    pub(crate) fn configurations(&self) -> Arc<[Arc<Configuration>]> {
-        self.configurations.all()
+    /// The configurations that may be for a request, those of files first. Objects never have a say in what becomes of
+    /// objects of their kinds.
+    pub(crate) fn configurations(&self, attributes: &Attributes<'_>) -> Configurations {
+        let Some(fixed) = &self.fixed else { return self.configurations.all() };
+        let fixed = fixed.now();
+        if is_exempt(attributes) { fixed } else { both(&fixed, &self.configurations.all()) }
     }
 
     /// Whether a webhook is for a request, and in which version it is to see it.

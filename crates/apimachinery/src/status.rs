@@ -96,7 +96,7 @@ const REASONS: [&str; 24] = [
     "RequestEntityTooLarge",
     "ServerTimeout",
     "ServiceUnavailable",
-    "StoreReadError",
+    "StorageReadError",
     "Timeout",
     "TooManyRequests",
     "Unauthorized",

@@ -267,6 +267,7 @@ fn own_objects(settings: &Settings, now: &str) -> Vec<Value> {
     ]
     .into_iter()
     .chain(migrator())
+    .chain(bundle_publisher())
     .collect()
 }
 
@@ -274,9 +275,23 @@ fn own_objects(settings: &Settings, now: &str) -> Vec<Value> {
 fn migrator() -> [Value; 2] {
     let rules = value!([
         {"verbs": ["create", "list", "patch"], "apiGroups": ["*"], "resources": ["*"]},
+        {"verbs": ["get"], "apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"]},
+        {"verbs": ["patch"], "apiGroups": ["apiextensions.k8s.io"],
+            "resources": ["customresourcedefinitions/status"]},
         {"verbs": ["update"], "apiGroups": ["storagemigration.k8s.io"],
             "resources": ["storageversionmigrations/status"]}]);
     controller_role("storage-version-migrator-controller", rules)
+}
+
+/// The role of the controller that publishes the cluster's authority, which every server has since 1.37.
+fn bundle_publisher() -> [Value; 2] {
+    let rules = value!([
+        {"verbs": ["attest"], "apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+            "resourceNames": ["kubernetes.io/kube-apiserver-serving"]},
+        {"verbs": ["create", "delete", "list", "update", "watch"], "apiGroups": ["certificates.k8s.io"],
+            "resources": ["clustertrustbundles"]},
+        {"verbs": ["create", "patch", "update"], "apiGroups": ["", "events.k8s.io"], "resources": ["events"]}]);
+    controller_role("kube-apiserver-serving-clustertrustbundle-publisher", rules)
 }
 
 /// What a controller may, and the binding to its account.

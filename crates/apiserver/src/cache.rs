@@ -504,6 +504,17 @@ impl Cache {
         state.hidden.len() == 1
     }
 
+    /// Whether there is an object of this key that could not be read when it came.
+    pub(crate) fn is_hidden(&self, key: &CacheKey) -> bool {
+        self.state.read().hidden.contains(key)
+    }
+
+    /// Forgets the changes up to a revision: whoever follows them falls out of the log.
+    pub(crate) fn forget(&self, revision: u64) {
+        self.state.write().restart(revision);
+        self.waiting.lock().values().for_each(|notify| notify.notify_waiters());
+    }
+
     /// The objects of a namespace (of all, where it is empty) that could not be read when they came.
     pub(crate) fn hidden(&self, namespace: &str) -> Vec<CacheKey> {
         let state = self.state.read();

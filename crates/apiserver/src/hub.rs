@@ -14,7 +14,7 @@ use compact_str::CompactString;
 use component_base::ShutdownSignal;
 use futures::StreamExt;
 use registry::{AnyResource, Registry};
-use storage::{At, Key, Kv, RangeReq, Rev, StorageError, Store};
+use storage::{At, Damage, Key, Kv, RangeReq, Rev, StorageError, Store};
 
 use crate::cache::{Cache, Progress};
 use crate::noted::{Note, Noted};
@@ -79,8 +79,7 @@ impl Hub {
                 let Some((Route::BuiltIn(cache), key)) = self.route(&kv.key) else { continue };
                 match object_of(cache.resource().as_ref(), kv) {
                     Ok(object) => cache.load(key, object),
-                    Err(StorageError::Transform(why)) => hide(cache, key, &why),
-                    Err(error) => return Err(error),
+                    Err(error) => hide(cache, key, &unread(error)?),
                 }
             }
             if !page.more {
@@ -160,8 +159,7 @@ impl Hub {
                 let name: CompactString = name.as_ref().into();
                 match object_of(cache.resource().as_ref(), kv) {
                     Ok(object) => objects.push((name, object)),
-                    Err(StorageError::Transform(why)) => hide(cache, name, &why),
-                    Err(error) => return Err(error),
+                    Err(error) => hide(cache, name, &unread(error)?),
                 }
             }
             request.after = page.kvs.last().map(|kv| kv.key.clone());
@@ -187,29 +185,44 @@ impl Hub {
         &self.progress
     }
 
-    /// Makes sure that everything of a namespace (of all, where it is empty) can be read: what could not be decrypted when
-    /// it came is tried again.
+    /// The objects of a namespace (of all, where it is empty) that cannot be read, at most `most` of them: what could not be
+    /// when it came is tried again.
     ///
     /// # Errors
-    /// Where something cannot be.
-    pub(crate) async fn reveal(&self, cache: &Cache, namespace: &str) -> Result<(), StorageError> {
+    /// Where the store cannot be read.
+    pub(crate) async fn reveal(
+        &self,
+        cache: &Cache,
+        namespace: &str,
+        most: usize,
+    ) -> Result<Vec<Hidden>, StorageError> {
         let prefix = cache.resource().storage_prefix();
+        let mut hidden = Vec::new();
         for name in cache.hidden(namespace) {
+            if hidden.len() >= most {
+                break;
+            }
             let key = Key::from(format!("{prefix}{name}"));
-            let read = self.store.get(&key, At::Latest).await;
-            let (kv, _) = read.map_err(|error| match error {
-                StorageError::Transform(why) => {
-                    StorageError::Transform(format!("unable to transform key \"{key}\": {why}"))
+            let kv = match self.store.get(&key, At::Latest).await {
+                Ok((kv, _)) => kv,
+                Err(StorageError::Transform(why)) => {
+                    hidden.push(Hidden { key, at: Rev(0), damage: Damage::Sealed(why) });
+                    continue;
                 }
-                other => other,
-            })?;
-            let object = match &kv {
-                Some(kv) => Some(object_of(cache.resource().as_ref(), kv)?),
-                None => None,
+                Err(error) => return Err(error),
             };
-            cache.reveal(&name, object);
+            let read = kv.as_ref().map(|kv| object_of(cache.resource().as_ref(), kv)).transpose();
+            match (read, kv) {
+                (Err(error), Some(kv)) => {
+                    let why = unread(error)?;
+                    let damage = kv.damage().unwrap_or(Damage::Broken(why));
+                    hidden.push(Hidden { key, at: kv.mod_rev, damage });
+                }
+                (Ok(object), _) => cache.reveal(&name, object),
+                (Err(error), None) => return Err(error),
+            }
         }
-        Ok(())
+        Ok(hidden)
     }
 
     /// Waits until the caches hold everything that was acknowledged before this call.
@@ -273,15 +286,19 @@ impl Hub {
         let object = match &event.value {
             Some(kv) => match self.written(cache.resource().as_ref(), kv) {
                 Ok(object) => Some(object),
-                Err(StorageError::Transform(why)) => {
-                    hide(cache, key.clone(), &why);
+                Err(error) => {
+                    hide(cache, key.clone(), &unread(error)?);
                     return Ok(None);
                 }
-                Err(error) => return Err(error),
             },
             None => None,
         };
+        let unknown = object.is_none() && cache.is_hidden(key);
         cache.apply(key, event.rev.0, object.clone());
+        if unknown {
+            // Nobody can be told what went: who may have known it lists again.
+            cache.forget(event.rev.0);
+        }
         Ok(object)
     }
 
@@ -348,6 +365,31 @@ fn everything() -> RangeReq {
         limit: LOAD_PAGE,
         keys_only: false,
         at: At::Latest,
+    }
+}
+
+/// An object that is stored and cannot be read.
+#[derive(Debug)]
+pub(crate) struct Hidden {
+    pub(crate) key: Key,
+    /// Where it was written; 0 where that is not known.
+    pub(crate) at: Rev,
+    pub(crate) damage: Damage,
+}
+
+impl Hidden {
+    /// What reading it says.
+    pub(crate) fn error(&self) -> StorageError {
+        let (Damage::Sealed(why) | Damage::Broken(why)) = &self.damage;
+        StorageError::Transform(format!("unable to transform key \"{}\": {why}", self.key))
+    }
+}
+
+/// Why an object cannot be read, where it is the object's fault.
+fn unread(error: StorageError) -> Result<String, StorageError> {
+    match error {
+        StorageError::Transform(why) | StorageError::Corrupt(why) => Ok(why),
+        other => Err(other),
     }
 }
 

@@ -20,6 +20,7 @@ mod compress;
 pub mod computed;
 mod connections;
 mod conversion;
+mod corrupt;
 mod cors;
 mod deadline;
 mod decode;

@@ -9,6 +9,7 @@ use storage::{At, Expect, Key, Kv, Put, Rev, StorageError, Ttl};
 
 use crate::Server;
 use crate::cache::cache_key;
+use crate::corrupt;
 use crate::error;
 use crate::hub::object_of;
 use crate::options::WriteOptions;
@@ -47,8 +48,7 @@ pub(crate) async fn try_current(
     let mut part = traces::storage("get", target);
     let read = spans::run(&mut part, server.hub.store().get(&key, At::Latest)).await;
     drop(part);
-    let (kv, _) = read.map_err(|error| error::general(&error))?;
-    let Some(kv) = kv else { return Ok(None) };
+    let Some(kv) = corrupt::read(server, &key, read)? else { return Ok(None) };
     // Who writes to what has just changed finds it decoded.
     let cached = target.cache.get(&cache_key(&target.namespace, name));
     let cached = cached.filter(|object| object.resource_version == kv.mod_rev.0);
@@ -61,7 +61,7 @@ pub(crate) async fn try_current(
 async fn decode(server: &Server, target: &Target, kv: Kv) -> Result<Current, Status> {
     kv.readable().map_err(|error| error::general(&error))?;
     let mut value = obj::decode(&kv.value, kv.mod_rev.0)
-        .map_err(|error| Status::internal(StorageError::Corrupt(format!("{}: {error}", kv.key))))?;
+        .map_err(|error| corrupt::broken(server, &kv, &error.to_string()))?;
     // As the storage version sees it, not the one that was asked for.
     target.cache.resource().ingest(&mut value);
     let value = target.read_stored(server, Arc::new(value)).await?;

@@ -14,7 +14,7 @@ use futures::stream::BoxStream;
 use parking_lot::Mutex;
 use storage::{
     At, Batch, Deleted, Event, Expect, Key, Kv, Page, Put, RangeReq, Rev, StorageError, Store, Ttl,
-    unreadable,
+    undecodable,
 };
 
 use crate::{allocate, proto};
@@ -68,7 +68,7 @@ impl StoredForms {
             // Upstream's servers write custom resources so, where the gate of CBOR is on.
             let value = match crate::cbor::decode_own(&kv.value) {
                 Ok(value) => obj::encode(&value).into(),
-                Err(error) => unreadable(&format!("stored object is damaged: {error}")),
+                Err(error) => undecodable(&format!("stored object is damaged: {error}")),
             };
             return Kv { value, ..kv };
         }
@@ -76,7 +76,7 @@ impl StoredForms {
             Some(value) => value,
             None => match to_json(&kv.value) {
                 Ok(value) => value.into(),
-                Err(why) => unreadable(&why),
+                Err(why) => undecodable(&why),
             },
         };
         Kv { value, ..kv }

@@ -538,6 +538,12 @@ impl Metrics {
         self.0.graph_action[action as usize].observe(took);
     }
 
+    /// What metrics call this server: a hash.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        &self.0.id_hash
+    }
+
     /// What is counted of calls of webhooks, of all parts of the server together.
     #[must_use]
     pub fn calls(&self) -> RestClient {

@@ -87,10 +87,16 @@ pub struct FeatureGates {
     states: BTreeMap<&'static str, (bool, &'static Spec)>,
 }
 
-/// Upstream's gates with the defaults they have at 1.[`MINOR`].
+/// Upstream's gates with the defaults they have at 1.[`MINOR`], but for those that are held back.
 impl Default for FeatureGates {
     fn default() -> Self {
-        Self::at_minor(KUBERNETES, MINOR)
+        let mut gates = Self::at_minor(KUBERNETES, MINOR);
+        for name in kubernetes::HELD_BACK {
+            if let Some((on, _)) = gates.states.get_mut(name) {
+                *on = false;
+            }
+        }
+        gates
     }
 }
 
@@ -224,6 +230,11 @@ mod tests {
         assert_eq!(gone, Err(GateError::Unknown("GangScheduling".into())));
         let names: Vec<&str> = KUBERNETES.iter().map(|it| it.name).collect();
         assert!(names.is_sorted(), "{names:?}");
+        // On in 1.37, and here where they are asked for.
+        for name in kubernetes::HELD_BACK {
+            assert!(FeatureGates::at_minor(KUBERNETES, MINOR).enabled(name), "{name}");
+            assert!(!gates.enabled(name), "{name}");
+        }
     }
 
     #[test]

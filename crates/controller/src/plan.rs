@@ -100,6 +100,17 @@ pub struct Stage {
     pub actions: Vec<PlannedAction>,
     /// Whether what follows is carried out even if a write of this stage fails; the plan is then tried again all the same.
     pub goes_on: bool,
+    /// What is written where a write of this stage is refused for good: trying again would not help.
+    pub refused: Option<Refused>,
+}
+
+/// What is written where another write was refused.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// What it is made of.
+    pub object: Value,
+    /// Makes it, from that and from why the other one was refused.
+    pub write: fn(&Value, &str) -> Action,
 }
 
 /// Why a plan was not carried out whole: the first of its writes that failed, or its own error.
@@ -107,6 +118,8 @@ pub struct Stage {
 pub struct Failure {
     /// The message.
     pub why: String,
+    /// Whether the server said no, and would again.
+    pub is_final: bool,
     /// What was written: the kind of write, and the plural of the resource. None for a plan's own error and for reads.
     pub of: Option<(&'static str, CompactString)>,
 }

@@ -334,7 +334,7 @@ impl<C: Controller> Runner<C> {
     async fn apply(&self, key: &C::Key, plan: Plan) -> Outcome {
         plan.events.iter().for_each(|event| self.record(event, "", ""));
         let lists = self.lists.load(Ordering::Acquire);
-        let mut failure = None;
+        let (mut failure, mut again) = (None, false);
         for stage in plan.stages {
             let writes: Vec<_> =
                 stage.actions.iter().map(|planned| self.carry_out(planned).boxed()).collect();
@@ -345,8 +345,15 @@ impl<C: Controller> Runner<C> {
                     Ok(conditions) => self.remember(key, conditions),
                     Err((failed, conditions)) => {
                         self.remember(key, conditions);
+                        again |= !failed.is_final;
                         failure = failure.or(Some(failed));
                     }
+                }
+            }
+            if let (Some(failed), Some(refused), false) = (&failure, &stage.refused, again) {
+                let instead = (refused.write)(&refused.object, &failed.why);
+                if let Ok((_, condition)) = self.write(&instead).await {
+                    self.remember(key, condition.into_iter().collect());
                 }
             }
             if !stage.goes_on && failure.is_some() {
@@ -401,7 +408,8 @@ impl<C: Controller> Runner<C> {
                     Vec::new()
                 };
                 let of = Some((verb_of(&planned.action), resource.plural.clone()));
-                Err((Failure { why: error.to_string(), of }, conditions))
+                let is_final = is_final(&error);
+                Err((Failure { why: error.to_string(), is_final, of }, conditions))
             }
         }
     }
@@ -502,8 +510,14 @@ impl<C: Controller> Runner<C> {
 impl Outcome {
     /// Where no write failed.
     fn failed(why: String) -> Self {
-        Self::Failed(Failure { why, of: None })
+        Self::Failed(Failure { why, is_final: false, of: None })
     }
+}
+
+/// Whether the same write would fail again: the server refuses what it is, not when it comes.
+fn is_final(error: &ClientError) -> bool {
+    let passing = |code: u16| matches!(code, 404 | 408 | 409 | 410 | 429);
+    error.code().is_some_and(|code| (400..500).contains(&code) && !passing(code))
 }
 
 fn verb_of(action: &Action) -> &'static str {
@@ -605,7 +619,7 @@ mod tests {
         assert_eq!(found, [Condition::Reached(pods, 7)]);
     }
 
-    /// Refuses updates, takes everything else and writes down what it was.
+    /// Refuses updates for now and patches for good, takes everything else and writes down what it was.
     #[derive(Debug, Default)]
     struct Refusing(Mutex<Vec<Method>>);
 
@@ -616,7 +630,11 @@ mod tests {
             request: Request<Bytes>,
         ) -> Result<Response<ResponseStream>, TransportError> {
             self.0.lock().push(request.method().clone());
-            let code = if request.method() == Method::PUT { 409 } else { 201 };
+            let code = match *request.method() {
+                Method::PUT => 409,
+                Method::PATCH => 422,
+                _ => 201,
+            };
             let body = Bytes::from_static(br#"{"metadata":{"name":"p","resourceVersion":"7"}}"#);
             let mut response = Response::new(futures::stream::iter([Ok(body)]).boxed());
             *response.status_mut() = http::StatusCode::from_u16(code).unwrap();
@@ -651,6 +669,49 @@ mod tests {
                 Runner::new(Nothing, environment).apply(&ObjectKey::new("ns", "s"), plan).await;
             let Outcome::Failed(failure) = outcome else { panic!("it did not fail") };
             assert!(failure.is_of("update", "replicasets") && !failure.is_of("create", "pods"));
+            assert_eq!(*transport.0.lock(), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_refused_for_good_is_written_about() {
+        let pods = Resource::built_in("", "pods");
+        let object = apimachinery::value!({"metadata": {"name": "p", "namespace": "ns"}});
+        let update =
+            Action::Update { resource: pods.clone(), subresource: "", object: object.clone() };
+        let patch = Action::Patch {
+            resource: pods,
+            key: ObjectKey::new("ns", "p"),
+            subresource: "",
+            kind: client::call::PatchKind::Merge,
+            patch: object.clone(),
+            gone_is_fine: false,
+        };
+        for (action, expected) in [
+            (patch, vec![Method::PATCH, Method::POST]),
+            // Somebody else was faster: the next try may do it.
+            (update, vec![Method::PUT]),
+        ] {
+            let transport = Arc::new(Refusing::default());
+            let client = Client::new(Arc::clone(&transport) as Arc<dyn Transport>, "test");
+            let (environment, _stop) = environment(client);
+            let mut plan = Plan::nothing();
+            plan.act(action);
+            plan.stages[0].refused = Some(crate::plan::Refused {
+                object: object.clone(),
+                write: |it, why| {
+                    assert!(!why.is_empty());
+                    Action::Create {
+                        resource: Resource::built_in("", "pods"),
+                        namespace: "ns".into(),
+                        object: it.clone(),
+                        exists_is_fine: false,
+                    }
+                },
+            });
+            let outcome =
+                Runner::new(Nothing, environment).apply(&ObjectKey::new("ns", "s"), plan).await;
+            assert!(matches!(outcome, Outcome::Failed(_)));
             assert_eq!(*transport.0.lock(), expected);
         }
     }

@@ -50,6 +50,7 @@ pub mod statefulset;
 pub mod storage_version_migrator;
 pub mod taint_eviction;
 pub mod trigger;
+pub mod trust_bundles;
 pub mod ttl;
 pub mod ttl_after_finished;
 pub mod vac_protection;
@@ -167,6 +168,13 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (root_ca::RootCaPublisher::NAME, |setup| {
         start(setup, root_ca::RootCaPublisher { root_ca: Arc::clone(&setup.root_ca) }, 1);
     }),
+    (trust_bundles::TrustBundlePublisher::NAME, |setup| {
+        let controller =
+            trust_bundles::TrustBundlePublisher { root_ca: Arc::clone(&setup.root_ca) };
+        if setup.features.enabled("ClusterTrustBundle") && controller.has_any() {
+            start(setup, controller, 1);
+        }
+    }),
     (namespace::Namespaces::NAME, |setup| {
         start(setup, namespace::Namespaces::new(&setup.more, setup.one_server), 10);
     }),
@@ -217,7 +225,11 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, replicationcontroller::ReplicationControllers, 5);
     }),
     (daemonset::DaemonSets::NAME, |setup| start(setup, daemonset::DaemonSets::default(), 2)),
-    (statefulset::StatefulSets::NAME, |setup| start(setup, statefulset::StatefulSets, 5)),
+    (statefulset::StatefulSets::NAME, |setup| {
+        let max_unavailable = setup.features.enabled("MaxUnavailableStatefulSet");
+        let metrics = setup.metrics.statefulset.clone();
+        start(setup, statefulset::StatefulSets { max_unavailable, metrics }, 5);
+    }),
     (endpoints::EndpointsController::NAME, |setup| {
         start(setup, endpoints::EndpointsController, 5);
     }),
@@ -263,10 +275,15 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (persistentvolume_expander::PersistentVolumeExpander::NAME, |setup| {
         start(setup, persistentvolume_expander::PersistentVolumeExpander, 10);
     }),
-    (pvc_protection::PvcProtection::NAME, |setup| start(setup, pvc_protection::PvcProtection, 1)),
+    (pvc_protection::PvcProtection::NAME, |setup| {
+        let tells_unused = setup.features.enabled("PersistentVolumeClaimUnusedSinceTime");
+        start(setup, pvc_protection::PvcProtection { tells_unused }, 1);
+    }),
     (pv_protection::PvProtection::NAME, |setup| start(setup, pv_protection::PvProtection, 1)),
     (podautoscaler::HorizontalPodAutoscalers::NAME, |setup| {
-        let (options, metrics) = (setup.podautoscaler.clone(), setup.metrics.podautoscaler.clone());
+        let scale_to_zero = setup.features.enabled("HPAScaleToZero");
+        let options = podautoscaler::Options { scale_to_zero, ..setup.podautoscaler.clone() };
+        let metrics = setup.metrics.podautoscaler.clone();
         start(setup, podautoscaler::HorizontalPodAutoscalers::new(options, metrics), 5);
     }),
     (legacy_tokens::LegacyTokenCleaner::NAME, |setup| start(setup, setup.legacy_tokens, 1)),

@@ -4,7 +4,7 @@ use prometheus_client::registry::Registry;
 
 use crate::{
     attach_detach, cronjob, device_taint_eviction, endpointslice, endpointslice_mirroring, job,
-    node_lifecycle, podautoscaler, resourceclaim, taint_eviction,
+    node_lifecycle, podautoscaler, resourceclaim, statefulset, taint_eviction,
 };
 
 /// The metrics of all controllers. Cheap to clone.
@@ -32,6 +32,8 @@ pub struct Metrics {
     pub resourceclaim: resourceclaim::Metrics,
     /// Those of zones.
     pub node_lifecycle: node_lifecycle::Metrics,
+    /// Those of stateful sets.
+    pub statefulset: statefulset::Metrics,
 }
 
 impl Metrics {
@@ -48,6 +50,7 @@ impl Metrics {
         self.device_taint_eviction.register(registry);
         self.resourceclaim.register(registry);
         self.node_lifecycle.register(registry);
+        self.statefulset.register(registry);
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Options {
     pub cpu_initialization_period: SignedDuration,
     /// How long after its start a pod that is not ready may never have been.
     pub initial_readiness_delay: SignedDuration,
+    /// `HPAScaleToZero`: whether pods come back where the autoscaler itself took the last of them.
+    pub scale_to_zero: bool,
 }
 
 impl Default for Options {
@@ -52,6 +54,7 @@ impl Default for Options {
             tolerance: 0.1,
             cpu_initialization_period: plan::span(Duration::from_secs(300)),
             initial_readiness_delay: plan::span(Duration::from_secs(30)),
+            scale_to_zero: false,
         }
     }
 }

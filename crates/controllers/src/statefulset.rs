@@ -2,10 +2,13 @@
 
 mod claims;
 mod identity;
+mod metrics;
 mod plan;
 mod revisions;
 mod rolling;
 mod status;
+
+pub use metrics::Metrics;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,8 +27,13 @@ use crate::owner;
 use crate::select::{self, Selector};
 
 /// The controller.
-#[derive(Debug, Clone, Copy)]
-pub struct StatefulSets;
+#[derive(Debug, Clone, Default)]
+pub struct StatefulSets {
+    /// `MaxUnavailableStatefulSet`: whether several pods may be updated at a time, where a set says so.
+    pub max_unavailable: bool,
+    /// What it counts.
+    pub metrics: Metrics,
+}
 
 /// What it sees of a StatefulSet.
 #[derive(Debug)]
@@ -62,7 +70,10 @@ impl Controller for StatefulSets {
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
-        let cached = snapshot.store::<StatefulSet>().get(key)?;
+        let Some(cached) = snapshot.store::<StatefulSet>().get(key) else {
+            self.metrics.forget(key);
+            return None;
+        };
         let set: StatefulSet = cached.decode()?;
         let value = cached.value();
         let template = value.at(&["spec", "template"]).cloned().unwrap_or_default();
@@ -99,7 +110,11 @@ impl Controller for StatefulSets {
     }
 
     fn plan(&self, observed: &Observed, (): &mut (), now: Timestamp) -> Plan {
-        plan::plan(observed, now)
+        let (plan, counts) = plan::plan(observed, self.max_unavailable, now);
+        if let Some(counts) = counts {
+            self.metrics.told(&observed.set, counts);
+        }
+        plan
     }
 }
 

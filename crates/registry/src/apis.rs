@@ -20,6 +20,14 @@ pub struct Features {
     pub workload_with_job: bool,
     /// `TopologyAwareWorkloadScheduling`: groups say that they have to be in one place.
     pub topology_aware_workloads: bool,
+    /// `MaxUnavailableStatefulSet`: how many pods of a StatefulSet may be away while it is updated.
+    pub max_unavailable_stateful_set: bool,
+    /// `HPAScaleToZero`: autoscalers may take all pods.
+    pub hpa_scale_to_zero: bool,
+    /// `PersistentVolumeClaimUnusedSinceTime`: claims say whether a pod has them.
+    pub claim_unused_since_time: bool,
+    /// `ManifestBasedAdmissionControlConfig`: objects that configure admission leave some names to those of files.
+    pub manifest_based_admission: bool,
 }
 
 /// What of upstream's API is not built: group, version, resource.

@@ -162,6 +162,8 @@ pub struct Declaration {
     pub alternatives: &'static [Alternative],
     /// Sets the defaults.
     pub default: fn(&mut Value),
+    /// Sets those that features bring which are on, after the others.
+    pub default_gated: fn(Features, &mut Value),
     /// What is wrong with a name.
     pub name: fn(&str, NameUse) -> Vec<String>,
     /// Clears what a create may not set, beyond status.
@@ -170,6 +172,8 @@ pub struct Declaration {
     pub prepare_update: fn(&mut Value, &Value),
     /// Restores what a status update may not change, beyond everything outside status.
     pub prepare_status: fn(&mut Value, &Value),
+    /// Drops what only features that are off would write into a status that does not have it yet.
+    pub drop_from_status: fn(Features, &mut Value, &Value),
     /// Restores what another subresource's update may not change.
     pub prepare_subresource: fn(&str, &mut Value, &Value),
     /// Notes when something changed, after all that an update may not change was restored.
@@ -178,6 +182,8 @@ pub struct Declaration {
     pub prepare_delete: fn(&mut Value, Timestamp),
     /// Everything wrong with an object outside metadata.
     pub validate: fn(&Value, &mut FieldErrors),
+    /// What is wrong with an object, new or changed from another, where that depends on features.
+    pub validate_gated: fn(Features, &Value, Option<&Value>, &mut FieldErrors),
     /// What else is wrong with a new object.
     pub validate_create: fn(&Value, &mut FieldErrors),
     /// What is wrong with a change, beyond [`Declaration::validate`] of the new object.
@@ -190,6 +196,8 @@ pub struct Declaration {
     pub warnings: fn(&Value, Option<&Value>) -> Vec<String>,
     /// What to warn a client of in a new object, before it is prepared.
     pub warnings_as_sent: fn(&Value) -> Vec<String>,
+    /// What to warn a client of as long as features are off or on.
+    pub warnings_gated: fn(Features, &Value, Option<&Value>) -> Vec<String>,
     /// The selectable fields.
     pub fields: &'static [FieldLabel],
     /// The cells of its row.
@@ -236,20 +244,24 @@ impl Declaration {
         prefix: "",
         alternatives: &[],
         default: |_| {},
+        default_gated: |_, _| {},
         name: metadata::subdomain_name,
         prepare_create: |_| {},
         prepare_update: |_, _| {},
         prepare_status: |_, _| {},
+        drop_from_status: |_, _, _| {},
         prepare_subresource: |_, _, _| {},
         stamp: |_, _, _, _| {},
         prepare_delete: |_, _| {},
         validate: |_, _| {},
+        validate_gated: |_, _, _, _| {},
         validate_create: |_, _| {},
         validate_update: |_, _, _| {},
         validate_status: |_, _, _| {},
         validate_subresource: |_, _, _, _| {},
         warnings: |_, _| Vec::new(),
         warnings_as_sent: |_| Vec::new(),
+        warnings_gated: |_, _, _| Vec::new(),
         fields: &[],
         row: crate::table::name_and_creation,
         metadata_checks: MetadataChecks::Both,
@@ -292,6 +304,7 @@ pub struct BuiltIn {
     fields: Vec<CompactString>,
     /// Fields of features that are off: written anew they are dropped.
     dropped: &'static [&'static [&'static str]],
+    features: Features,
     /// What Go writes for an object of which nothing is set.
     zero: OnceLock<Value>,
 }
@@ -321,6 +334,7 @@ impl BuiltIn {
             prefix: format!("/registry/{name}/"),
             fields: declaration.fields.iter().map(|field| field.name.into()).collect(),
             dropped: gated::dropped(declaration.group, declaration.resource, features),
+            features,
             zero: OnceLock::new(),
             declaration,
         })
@@ -396,6 +410,7 @@ impl AnyResource for BuiltIn {
         }
         let own = self.alternative(served).and_then(|it| it.default);
         own.unwrap_or(self.declaration.default)(value);
+        (self.declaration.default_gated)(self.features, value);
     }
 
     fn to_storage(&self, served: &Served, value: &mut Value) {
@@ -471,6 +486,7 @@ impl AnyResource for BuiltIn {
             }
             Part::Status => {
                 keep_all_but_status(value, old);
+                (self.declaration.drop_from_status)(self.features, value, old);
                 (self.declaration.prepare_status)(value, old);
             }
             Part::Other(name) => (self.declaration.prepare_subresource)(name, value, old),
@@ -490,6 +506,7 @@ impl AnyResource for BuiltIn {
         let namespaced = self.served[0].facts.namespaced;
         metadata::validate(value, namespaced, self.declaration.name, &mut errors);
         (self.declaration.validate)(value, &mut errors);
+        (self.declaration.validate_gated)(self.features, value, None, &mut errors);
         (self.declaration.validate_create)(value, &mut errors);
         if let Some(alternative) = self.alternative(served) {
             (alternative.validate)(value, &mut errors);
@@ -523,6 +540,7 @@ impl AnyResource for BuiltIn {
         match part {
             Part::Main => {
                 (self.declaration.validate)(value, &mut errors);
+                (self.declaration.validate_gated)(self.features, value, Some(old), &mut errors);
                 rules::forgive_addresses(old, &mut errors);
                 (self.declaration.validate_update)(value, old, &mut errors);
             }
@@ -535,7 +553,9 @@ impl AnyResource for BuiltIn {
     }
 
     fn warnings(&self, value: &Value, old: Option<&Value>) -> Vec<String> {
-        (self.declaration.warnings)(value, old)
+        let mut warnings = (self.declaration.warnings)(value, old);
+        warnings.extend((self.declaration.warnings_gated)(self.features, value, old));
+        warnings
     }
 
     fn warnings_as_sent(&self, value: &Value) -> Vec<String> {

@@ -10,6 +10,11 @@ const GROUP: &str = "schedulingGroup";
 const POD: Paths = &[&["spec", GROUP]];
 const TEMPLATE: Paths = &[&["template", "spec", GROUP]];
 const WORKLOAD: Paths = &[&["spec", "template", "spec", GROUP]];
+/// What may not be available of a StatefulSet while it is updated, and its pods' group.
+const STATEFUL_SET: Paths = &[
+    &["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"],
+    &["spec", "template", "spec", GROUP],
+];
 /// How coordinated leader election finds the holder of a Lease.
 const LEASE: Paths = &[&["spec", "strategy"], &["spec", "preferredHolder"]];
 
@@ -46,11 +51,16 @@ pub(crate) fn dropped(group: &str, resource: &str, features: Features) -> Paths 
             (true, false) => CRON_SCHEDULING,
             (true, true) => &IN_CRON_SCHEDULING[..off],
         },
+        ("apps", "statefulsets") => {
+            let first = usize::from(features.max_unavailable_stateful_set);
+            &STATEFUL_SET[first..STATEFUL_SET.len() - usize::from(grouped)]
+        }
         _ if grouped => &[],
         ("", "pods") => POD,
         ("", "podtemplates") => TEMPLATE,
-        ("", "replicationcontrollers")
-        | ("apps", "daemonsets" | "deployments" | "replicasets" | "statefulsets") => WORKLOAD,
+        ("", "replicationcontrollers") | ("apps", "daemonsets" | "deployments" | "replicasets") => {
+            WORKLOAD
+        }
         _ => &[],
     }
 }

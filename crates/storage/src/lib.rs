@@ -264,18 +264,43 @@ pub fn unreadable(why: &str) -> Bytes {
     [UNREADABLE, why.as_bytes()].concat().into()
 }
 
+/// How the values of keys begin that say no object; no other value does.
+const UNDECODABLE: &[u8] = b"\0undecodable\0";
+
+/// Stands among others for a value that is no object, so that those others can be had.
+#[must_use]
+pub fn undecodable(why: &str) -> Bytes {
+    [UNDECODABLE, why.as_bytes()].concat().into()
+}
+
+/// What is wrong with a value that cannot be read, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Damage {
+    /// It cannot be decrypted.
+    Sealed(String),
+    /// It is no object.
+    Broken(String),
+}
+
 impl Kv {
     /// # Errors
     /// Where the value could not be read: why.
     pub fn readable(&self) -> Result<(), StorageError> {
-        match self.value.strip_prefix(UNREADABLE) {
+        match self.damage() {
             None => Ok(()),
-            Some(why) => Err(StorageError::Transform(format!(
-                "unable to transform key \"{}\": {}",
-                self.key,
-                String::from_utf8_lossy(why)
-            ))),
+            Some(Damage::Sealed(why) | Damage::Broken(why)) => Err(StorageError::Transform(
+                format!("unable to transform key \"{}\": {why}", self.key),
+            )),
         }
+    }
+
+    /// Why the value cannot be read, where it stands for one that cannot.
+    #[must_use]
+    pub fn damage(&self) -> Option<Damage> {
+        let text = |why| String::from_utf8_lossy(why).into_owned();
+        let sealed = self.value.strip_prefix(UNREADABLE).map(|why| Damage::Sealed(text(why)));
+        let broken = || self.value.strip_prefix(UNDECODABLE).map(|why| Damage::Broken(text(why)));
+        sealed.or_else(broken)
     }
 }
 

@@ -125,6 +125,7 @@ impl AutoscalerOptions {
                 self.horizontal_pod_autoscaler_cpu_initialization_period,
             ),
             initial_readiness_delay: span(self.horizontal_pod_autoscaler_initial_readiness_delay),
+            ..podautoscaler::Options::default()
         }
     }
 }
@@ -300,6 +301,10 @@ const ALIASES: &[(&str, &str)] = &[
     ("pv-protection", "persistentvolume-protection-controller"),
     ("ttl-after-finished", "ttl-after-finished-controller"),
     ("root-ca-cert-publisher", "root-ca-certificate-publisher-controller"),
+    (
+        "kube-apiserver-serving-clustertrustbundle-publisher",
+        "kube-apiserver-serving-clustertrustbundle-publisher-controller",
+    ),
     ("ephemeral-volume", "ephemeral-volume-controller"),
     ("legacy-service-account-token-cleaner", "legacy-serviceaccount-token-cleaner-controller"),
 ];

@@ -29,7 +29,7 @@ impl Plugin for Mutating {
         if again {
             attributes.reinvocation.policies.compare(attributes.object);
         }
-        let (definitions, bindings) = self.0.all();
+        let (definitions, bindings) = self.0.all(attributes);
         let concerned = self.0.concerned((&definitions, &bindings), attributes).await;
         let mut refusals: Vec<(String, &'static str)> =
             concerned.misfits.iter().map(|it| (misfit(it), "Forbidden")).collect();

@@ -47,7 +47,7 @@ impl Plugin for Validating {
     }
 
     async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        let (definitions, bindings) = self.0.all();
+        let (definitions, bindings) = self.0.all(attributes);
         let concerned = self.0.concerned((&definitions, &bindings), attributes).await;
         let mut outcome = Outcome::default();
         for misfit in &concerned.misfits {

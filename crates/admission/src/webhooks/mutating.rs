@@ -29,7 +29,7 @@ impl Plugin for Mutating {
         if again {
             attributes.reinvocation.webhooks.compare(attributes.object);
         }
-        let configurations = self.0.configurations();
+        let configurations = self.0.configurations(attributes);
         let hooks = configurations.iter().flat_map(|it| it.hooks());
         for hook in hooks.enumerate() {
             let Some(asked) = self.0.concerns(hook, attributes).await? else { continue };

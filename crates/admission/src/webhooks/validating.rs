@@ -23,7 +23,7 @@ impl Plugin for Validating {
     }
 
     async fn validate(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        let configurations = self.0.configurations();
+        let configurations = self.0.configurations(attributes);
         let mut concerned = Vec::new();
         for hook in configurations.iter().flat_map(|it| it.hooks()).enumerate() {
             concerned.extend(self.0.concerns(hook, attributes).await?);

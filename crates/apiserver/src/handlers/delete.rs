@@ -16,10 +16,11 @@ use super::admit::{Admission, admit, judge};
 use crate::Server;
 use crate::allocate;
 use crate::body::Body;
+use crate::corrupt;
 use crate::decode;
 use crate::error;
 use crate::exchange::{Exchange, RequestBody};
-use crate::negotiate::negotiate;
+use crate::negotiate::{Form, negotiate};
 use crate::options;
 use crate::persist::{self, Current, Replaced, Written};
 use crate::respond;
@@ -38,6 +39,8 @@ pub(crate) struct DeleteOptions {
     pub(crate) orphan_dependents: Option<bool>,
     pub(crate) uid: Option<String>,
     pub(crate) resource_version: Option<String>,
+    /// An object is meant that cannot be read.
+    pub(crate) ignore_read_error: bool,
 }
 
 /// Deletes an object.
@@ -48,19 +51,26 @@ pub(crate) async fn delete(
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
     let body = exchange.read(body).await?;
-    let options = DeleteOptions::of(exchange, &body)?;
+    let options = DeleteOptions::of(server, exchange, &body)?;
     options.warn(exchange, target);
     let form = negotiate(exchange)?;
+    if options.ignore_read_error {
+        let status = corrupt::delete(server, exchange, target, &options).await?;
+        return Ok(told(exchange, form, status));
+    }
     let name = exchange.info.name.clone();
     let deleted = remove(server, &Asking::new(exchange), target, &name, &options).await?;
     Ok(match deleted {
         Deleted::Object(written) => respond::written(server, target, form, 200, written)?,
-        Deleted::Status(status) => {
-            let response = respond::plain(form, 200, &status.to_value());
-            exchange.told = exchange.audit.is_some().then(|| Box::new(status));
-            response
-        }
+        Deleted::Status(status) => told(exchange, form, status),
     })
+}
+
+/// The answer that says no more than that it is done.
+fn told(exchange: &mut Exchange, form: Form, status: Status) -> Response<Body> {
+    let response = respond::plain(form, 200, &status.to_value());
+    exchange.told = exchange.audit.is_some().then(|| Box::new(status));
+    response
 }
 
 /// What a delete answers.
@@ -73,7 +83,7 @@ pub(crate) enum Deleted {
 }
 
 impl DeleteOptions {
-    pub(crate) fn of(exchange: &Exchange, body: &Bytes) -> Result<Self, Status> {
+    pub(crate) fn of(server: &Server, exchange: &Exchange, body: &Bytes) -> Result<Self, Status> {
         let mut given =
             if body.is_empty() { Value::object() } else { decode::delete_options(exchange, body)? };
         let query = &exchange.query;
@@ -92,10 +102,16 @@ impl DeleteOptions {
             if query.get("orphanDependents").is_some() {
                 given.set_at(&["orphanDependents"], query.flag("orphanDependents"));
             }
+            if query.get(corrupt::OPTION).is_some() {
+                given.set_at(&[corrupt::OPTION], query.flag(corrupt::OPTION));
+            }
             let dry_run: Vec<&str> = query.all("dryRun").collect();
             if !dry_run.is_empty() {
                 given.set_at(&["dryRun"], dry_run.into_iter().collect::<Value>());
             }
+        }
+        if !corrupt::is_known(server) {
+            given.remove_at(&[corrupt::OPTION]);
         }
         Self::checked(&given)
     }
@@ -127,6 +143,13 @@ impl DeleteOptions {
             }
             _ => {}
         }
+        let ignore_read_error = given.bool_at(&[corrupt::OPTION]);
+        // What such an object is like is not known: nothing can be said of it.
+        let said = ["propagationPolicy", "orphanDependents", "gracePeriodSeconds", "preconditions"];
+        for member in said.into_iter().filter(|it| ignore_read_error && given.get(it).is_some()) {
+            let detail = format!("cannot be set together with .{member}");
+            errors.invalid(&Path::new(corrupt::OPTION), &Value::from(true), &detail);
+        }
         options::refuse("DeleteOptions", &errors)?;
         let preconditions = |member| {
             given.at(&["preconditions", member]).and_then(Value::as_str).map(str::to_owned)
@@ -138,6 +161,7 @@ impl DeleteOptions {
             orphan_dependents,
             uid: preconditions("uid"),
             resource_version: preconditions("resourceVersion"),
+            ignore_read_error,
         })
     }
 }
@@ -152,7 +176,7 @@ impl DeleteOptions {
     }
 
     /// The options as who judges the delete of an object sees them: with the grace period that it gets.
-    fn as_reviewed(&self, target: &Target, value: &Value) -> Value {
+    pub(crate) fn as_reviewed(&self, target: &Target, value: &Value) -> Value {
         let given = self.grace_period_seconds.map(|it| if it < 0 { 1 } else { it });
         let graceful = target.resource().rules().deletion == DeletionRule::Graceful;
         let grace = match value.at(&["metadata", "deletionTimestamp"]) {
@@ -176,6 +200,9 @@ impl DeleteOptions {
         }
         if let Some(policy) = &self.propagation {
             options.set_at(&["propagationPolicy"], policy.as_str());
+        }
+        if self.ignore_read_error {
+            options.set_at(&[corrupt::OPTION], true);
         }
         if self.dry_run {
             options.set_at(&["dryRun"], ["All"].into_iter().collect::<Value>());

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use apimachinery::Status;
 use apimachinery::obj::Obj;
+use apimachinery::{FieldErrors, Path, Status, Value};
 use futures::{StreamExt, TryStreamExt};
 use http::Response;
 use registry::DeletionRule;
@@ -14,9 +14,10 @@ use super::delete::{Asking, DeleteOptions, Deleted, Taken, remove, take_away};
 use super::list::{self, Selection};
 use crate::Server;
 use crate::body::Body;
+use crate::corrupt;
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
-use crate::options::ListOptions;
+use crate::options::{self, ListOptions};
 use crate::target::Target;
 
 /// How many objects are deleted at once: a write takes as long alone as among others.
@@ -32,7 +33,13 @@ pub(crate) async fn delete_collection(
     let wanted = ListOptions::of(&exchange.query, false)?;
     let selection = Selection::of(&exchange.query, target)?;
     let body = exchange.read(body).await?;
-    let options = DeleteOptions::of(exchange, &body)?;
+    let options = DeleteOptions::of(server, exchange, &body)?;
+    if options.ignore_read_error {
+        let mut errors = FieldErrors::new();
+        let detail = "is not allowed with DELETECOLLECTION, try again after removing the option";
+        errors.invalid(&Path::new(corrupt::OPTION), &Value::from(true), detail);
+        options::refuse("DeleteOptions", &errors)?;
+    }
     options.warn(exchange, target);
     let form = negotiate(exchange)?;
     let mut page = list::page(server, target, &wanted, &selection).await?;

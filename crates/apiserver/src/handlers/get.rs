@@ -3,12 +3,12 @@
 use apimachinery::Status;
 use apimachinery::obj::Obj;
 use http::Response;
-use storage::{At, StorageError};
+use storage::At;
 
 use super::subresource;
 use crate::Server;
 use crate::body::Body;
-use crate::error;
+use crate::corrupt;
 use crate::exchange::Exchange;
 use crate::hub::object_of;
 use crate::negotiate::{Transform, negotiate};
@@ -40,7 +40,7 @@ pub(crate) async fn get(
     let mut part = traces::storage("get", target);
     let read = spans::run(&mut part, server.hub.store().get(&key, At::Latest)).await;
     drop(part);
-    let (kv, _) = read.map_err(|error| error::general(&error))?;
+    let kv = corrupt::read(server, &key, read)?;
     let kv = kv.ok_or_else(|| Status::not_found(target.group_resource(), name))?;
     if target.resource().is_custom() {
         // What was stored by another definition is not what this one shows; the cache has what it shows.
@@ -48,7 +48,7 @@ pub(crate) async fn get(
         let object = match cached.filter(|it| it.resource_version == kv.mod_rev.0) {
             Some(object) => object,
             None => object_of(target.cache.resource().as_ref(), &kv)
-                .map_err(|error| error::general(&error))?,
+                .map_err(|error| corrupt::broken(server, &kv, &error.to_string()))?,
         };
         if target.conversion.is_some() {
             let value = object.value().map_err(Status::internal)?;
@@ -58,7 +58,12 @@ pub(crate) async fn get(
         }
         return respond::stored(server, target, form, 200, &object);
     }
+    if target.cache.is_hidden(&crate::cache::cache_key(&target.namespace, name)) {
+        // It could not be read when it came; below nobody would notice.
+        object_of(target.cache.resource().as_ref(), &kv)
+            .map_err(|error| corrupt::broken(server, &kv, &error.to_string()))?;
+    }
     let object = Obj::unindexed(kv.value.clone(), kv.mod_rev.0)
-        .map_err(|error| error::general(&StorageError::Corrupt(format!("{}: {error}", kv.key))))?;
+        .map_err(|error| corrupt::broken(server, &kv, &error.to_string()))?;
     respond::stored(server, target, form, 200, &object)
 }

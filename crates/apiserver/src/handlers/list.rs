@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::Server;
 use crate::body::Body;
 use crate::compress::Packable;
+use crate::corrupt;
 use crate::error;
 use crate::exchange::Exchange;
 use crate::listing::{self, Listing};
@@ -299,6 +300,7 @@ pub(super) async fn page(
     options: &ListOptions,
     selection: &Selection,
 ) -> Result<Page, Status> {
+    corrupt::all_readable(server, target).await?;
     if !options.continue_token.is_empty() {
         if !matches!(options.at, ListAt::Latest | ListAt::Any) {
             return Err(Status::bad_request(
@@ -308,11 +310,6 @@ pub(super) async fn page(
         let token = Token::parse(&options.continue_token, target)?;
         return from_store(server, target, options, selection, token.at(), Some(token.after)).await;
     }
-    server
-        .hub
-        .reveal(&target.cache, &target.namespace)
-        .await
-        .map_err(|error| error::general(&error))?;
     match options.at {
         ListAt::Exactly(revision) => {
             from_store(server, target, options, selection, At::Exactly(Rev(revision)), None).await

@@ -230,8 +230,7 @@ async fn first_stage(
         if version == 0 && options.resource_version.is_empty() {
             super::list::catch_up(server, target).await?;
         }
-        let readable = server.hub.reveal(&target.cache, &target.namespace).await;
-        readable.map_err(|error| error::general(&error))?;
+        crate::corrupt::all_readable(server, target).await?;
         let snapshot = if selection.is_everything() {
             target.cache.everything(&target.namespace, 0)
         } else {
@@ -415,7 +414,14 @@ impl Watch {
         let object = |kv: &storage::Kv| {
             crate::hub::object_of(resource.as_ref(), kv).map_err(|error| error::general(&error))
         };
-        let previous = event.previous.as_ref().map(object).transpose()?;
+        let previous = match event.previous.as_ref().map(object).transpose() {
+            // Nobody can be told what went: who may have known it lists again.
+            Err(_) if event.value.is_none() => {
+                let (seen, gone) = (self.seen, event.rev.0);
+                return Err(Status::expired(format!("too old resource version: {seen} ({gone})")));
+            }
+            previous => previous?,
+        };
         let now = event.value.as_ref().map(object).transpose()?;
         cache::Event::from_history(event.rev.0, now, previous)
             .ok_or_else(|| Status::internal("an event without object"))

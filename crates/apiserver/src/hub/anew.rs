@@ -12,7 +12,7 @@ use compact_str::CompactString;
 use component_base::ShutdownSignal;
 use storage::{At, Kv, StorageError};
 
-use super::{Hub, Route, everything, hide, object_of};
+use super::{Hub, Route, everything, hide, object_of, unread};
 use crate::cache::Cache;
 
 /// Between two tries.
@@ -108,10 +108,9 @@ impl Found {
             let Some((_, objects)) = self.caches.get_mut(&place(cache)) else { continue };
             match known_or_read(cache, key, kv) {
                 Ok(object) => objects.push((key.clone(), object)),
-                Err(StorageError::Transform(why)) => {
-                    self.hidden.push((Arc::clone(cache), key.clone(), why));
+                Err(error) => {
+                    self.hidden.push((Arc::clone(cache), key.clone(), unread(error)?));
                 }
-                Err(error) => return Err(error),
             }
         }
         Ok(())

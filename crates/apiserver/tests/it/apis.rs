@@ -159,3 +159,78 @@ async fn paths_are_known_as_upstreams_routers_know_them() {
         assert_eq!(cluster.send(&admin(), request, None).await.0, code, "{request}");
     }
 }
+
+#[tokio::test]
+async fn fields_and_values_of_features_are_taken_where_they_are_on_and_kept_where_they_were() {
+    let set = |most: Value| {
+        value!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "s"},
+            "spec": {"selector": {"matchLabels": {"a": "b"}}, "serviceName": "s",
+                "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": most}},
+                "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}})
+    };
+    let scaler = |metrics: Value| {
+        value!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+            "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+                "minReplicas": 0, "maxReplicas": 4, "metrics": metrics}})
+    };
+    let external = value!([{"type": "External", "external": {"metric": {"name": "m"},
+        "target": {"type": "Value", "value": "5"}}}]);
+    let at = ["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"];
+    let (sets, scalers) = (
+        "/apis/apps/v1/namespaces/default/statefulsets",
+        "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers",
+    );
+    let features = Features {
+        max_unavailable_stateful_set: true,
+        hpa_scale_to_zero: true,
+        ..Features::default()
+    };
+    let on = serving("", features).await;
+    let made = on.done(&format!("POST {sets}"), Some(&set(value!("50%")))).await;
+    assert_eq!(made.str_at(&at), "50%");
+    let none = on.send(&admin(), &format!("POST {sets}"), Some(&set(value!(0)))).await;
+    assert!(none.1.str_at(&["message"]).contains("cannot be 0"), "{none:?}");
+    on.done(&format!("POST {scalers}"), Some(&scaler(external.clone()))).await;
+    let (code, cpu) =
+        on.send(&admin(), &format!("POST {scalers}"), Some(&scaler(value!([])))).await;
+    let wanted = "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas";
+    assert_eq!(code, 422);
+    assert!(cpu.str_at(&["message"]).ends_with(wanted), "{cpu:?}");
+    // What was let in stays, also where the feature is off again.
+    let off = on.restarted().await;
+    let patch = value!({"metadata": {"labels": {"x": "y"}}});
+    let kept = off.done(&format!("PATCH {sets}/s"), Some(&patch)).await;
+    assert_eq!(kept.str_at(&at), "50%");
+    off.done(&format!("PATCH {scalers}/h"), Some(&patch)).await;
+    off.done(&format!("DELETE {sets}/s"), None).await;
+    off.done(&format!("DELETE {scalers}/h"), None).await;
+    let made = off.done(&format!("POST {sets}"), Some(&set(value!(2)))).await;
+    assert!(made.at(&at).is_none());
+    let (_, refused) =
+        off.send(&admin(), &format!("POST {scalers}"), Some(&scaler(external))).await;
+    let wanted = "spec.minReplicas: Invalid value: 0: must be greater than or equal to 1";
+    assert!(refused.str_at(&["message"]).ends_with(wanted), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_condition_that_a_feature_brings_is_taken_where_it_is_on() {
+    let claim = value!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "c"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let told = value!({"status": {"conditions": [{"type": "Unused", "status": "True"}]}});
+    let conditions = |claim: &Value| claim.items_at(&["status", "conditions"]).len();
+    let off = Cluster::start().await;
+    off.done(&format!("POST {claims}"), Some(&claim)).await;
+    let dropped = off.done(&format!("PATCH {claims}/c/status"), Some(&told)).await;
+    assert_eq!(conditions(&dropped), 0);
+    let features = Features { claim_unused_since_time: true, ..Features::default() };
+    let on = serving("", features).await;
+    on.done(&format!("POST {claims}"), Some(&claim)).await;
+    let taken = on.done(&format!("PATCH {claims}/c/status"), Some(&told)).await;
+    assert_eq!(conditions(&taken), 1);
+    // What a claim has it keeps, and it may change.
+    let off = on.restarted().await;
+    let changed = value!({"status": {"conditions": [{"type": "Unused", "status": "False"}]}});
+    let kept = off.done(&format!("PATCH {claims}/c/status"), Some(&changed)).await;
+    assert_eq!(kept.items_at(&["status", "conditions"])[0].str_at(&["status"]), "False");
+}

@@ -131,22 +131,41 @@ async fn an_update_that_changes_nothing_writes_what_is_stale() {
     assert!(kv.unwrap().value.starts_with(b"k8s:enc:aescbc:v1:two:"));
 }
 
-#[tokio::test]
-async fn without_its_key_a_secret_is_an_error_and_others_are_not() {
+const ONE: &str = "[aesgcm: {keys: [{name: one, secret: KEY1}]}, identity: {}]";
+const TWO: &str = "[aesgcm: {keys: [{name: two, secret: KEY2}]}, identity: {}]";
+/// What it says of a secret of another key.
+const WHY: &str = "no matching key was found for the provided AES-GCM transformer";
+const OPTION: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
+
+/// A store with a secret in it that servers with the second key cannot read, and a config map.
+async fn with_secret() -> Arc<dyn Store> {
     let inner = memory();
-    let first =
-        cluster(&inner, "[aesgcm: {keys: [{name: one, secret: KEY1}]}, identity: {}]").await;
+    let first = cluster(&inner, ONE).await;
     first.done(&format!("POST {SECRETS}"), Some(&secret("s"))).await;
     let map = value!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}});
     first.done("POST /api/v1/namespaces/default/configmaps", Some(&map)).await;
-    drop(first);
-    let other =
-        cluster(&inner, "[aesgcm: {keys: [{name: two, secret: KEY2}]}, identity: {}]").await;
-    let why = "no matching key was found for the provided AES-GCM transformer";
-    let whole = format!("unable to transform key \"/registry/secrets/default/s\": {why}");
+    inner
+}
+
+/// A server with the second key and these gates.
+async fn other(inner: &Arc<dyn Store>, gates: &str) -> Cluster {
+    let mut features = component_base::feature_gates::FeatureGates::default();
+    features.set(gates).unwrap();
+    let operating = apiserver::Operating { features: features.into(), ..Default::default() };
+    let with = With { operating: Some(operating), ..With::default() };
+    Cluster::on(encrypted(Arc::clone(inner), TWO).await, with).await
+}
+
+#[tokio::test]
+async fn without_its_key_a_secret_is_an_error_and_others_are_not() {
+    let inner = with_secret().await;
+    let other = other(&inner, "AllowUnsafeMalformedObjectDeletion=false").await;
+    let whole = format!("unable to transform key \"/registry/secrets/default/s\": {WHY}");
     for (request, why) in [
-        (format!("GET {SECRETS}/s"), why),
-        (format!("DELETE {SECRETS}/s"), why),
+        (format!("GET {SECRETS}/s"), WHY),
+        (format!("DELETE {SECRETS}/s"), WHY),
+        // Nobody knows the option here.
+        (format!("DELETE {SECRETS}/s?{OPTION}=true"), WHY),
         (format!("GET {SECRETS}"), &whole),
         (format!("GET {SECRETS}?limit=1"), &whole),
         ("GET /api/v1/secrets?watch=1".to_owned(), &whole),
@@ -159,10 +178,141 @@ async fn without_its_key_a_secret_is_an_error_and_others_are_not() {
     other.done("GET /api/v1/namespaces/default/configmaps/m", None).await;
     other.done("GET /api/v1/namespaces/kube-system/secrets", None).await;
     drop(other);
-    let right =
-        cluster(&inner, "[aesgcm: {keys: [{name: one, secret: KEY1}]}, identity: {}]").await;
+    let right = cluster(&inner, ONE).await;
     right.done(&format!("GET {SECRETS}/s"), None).await;
     right.done(&format!("GET {SECRETS}"), None).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_named() {
+    let inner = with_secret().await;
+    let other = cluster(&inner, TWO).await;
+    let corrupt = |key: &str| {
+        format!(
+            "StorageError: corrupt object, Code: 7, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
+             data from the storage is not transformable revision=0: {WHY}"
+        )
+    };
+    for request in [format!("GET {SECRETS}/s"), format!("DELETE {SECRETS}/s")] {
+        let (code, answer) = other.send(&admin(), &request, None).await;
+        let wanted = format!("Internal error occurred: {}", corrupt("/secrets/default/s"));
+        assert_eq!((code, answer.str_at(&["message"])), (500, &*wanted), "{request}");
+        assert_eq!(answer.str_at(&["reason"]), "InternalError");
+    }
+    let key = "/registry/secrets/default/s";
+    for request in [format!("GET {SECRETS}"), "GET /api/v1/secrets?watch=1".to_owned()] {
+        let (code, answer) = other.send(&admin(), &request, None).await;
+        assert_eq!((code, answer.str_at(&["reason"])), (500, "StorageReadError"), "{request}");
+        let message = answer.str_at(&["message"]);
+        assert!(message.starts_with("failed to read one or more secrets from the storage"));
+        let details = value!({"name": "list", "kind": "secrets", "causes": [{"reason": "UnexpectedServerResponse",
+            "message": (corrupt(key)), "field": key}]});
+        assert_eq!(answer.at(&["details"]), Some(&details));
+    }
+    // A hundred are named, and that there are more.
+    drop(other);
+    let first = cluster(&inner, ONE).await;
+    for number in 0..100 {
+        first.done(&format!("POST {SECRETS}"), Some(&secret(&format!("s{number}")))).await;
+    }
+    drop(first);
+    let other = cluster(&inner, TWO).await;
+    let (_, answer) = other.send(&admin(), &format!("GET {SECRETS}"), None).await;
+    let causes = answer.items_at(&["details", "causes"]);
+    assert_eq!((causes.len(), causes[100].str_at(&["reason"])), (101, "FieldValueTooMany"));
+}
+
+#[tokio::test]
+async fn who_may_deletes_what_cannot_be_read() {
+    let inner = with_secret().await;
+    let other = cluster(&inner, TWO).await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let role = |verbs: &[&str]| {
+        value!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "r"},
+            "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": (verbs.iter().copied().collect::<Value>())}]})
+    };
+    other.done(&format!("POST {rbac}/clusterroles"), Some(&role(&["delete"]))).await;
+    let binding = value!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "r"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "u"}]});
+    other.done(&format!("POST {rbac}/clusterrolebindings"), Some(&binding)).await;
+    let user = || crate::cluster::As::User(auth::UserInfo::new("u", &["system:authenticated"]));
+    let delete = format!("DELETE {SECRETS}/s");
+    let ignoring = value!({OPTION: true});
+    let (code, answer) = other.send(&user(), &delete, Some(&ignoring)).await;
+    let wanted = "secrets \"s\" is forbidden: not permitted to do \"unsafe-delete-ignore-read-errors\", reason: ";
+    assert_eq!(code, 403);
+    assert!(answer.str_at(&["message"]).starts_with(wanted), "{answer:?}");
+    let both = role(&["delete", "unsafe-delete-ignore-read-errors"]);
+    other.done(&format!("PUT {rbac}/clusterroles/r"), Some(&both)).await;
+    let with = |member: &str, value: Value| {
+        let mut options = value!({OPTION: true});
+        options.set_at(&[member], value);
+        options
+    };
+    for (member, value) in [
+        ("gracePeriodSeconds", value!(0)),
+        ("propagationPolicy", value!("Orphan")),
+        ("orphanDependents", value!(true)),
+        ("preconditions", value!({"uid": "x"})),
+    ] {
+        let (code, answer) = other.send(&user(), &delete, Some(&with(member, value))).await;
+        let wanted = format!(
+            "DeleteOptions.meta.k8s.io \"\" is invalid: {OPTION}: Invalid value: true: cannot be set together with .{member}"
+        );
+        assert_eq!((code, answer.str_at(&["message"])), (422, &*wanted));
+    }
+    let (code, answer) = other.send(&admin(), &format!("DELETE {SECRETS}"), Some(&ignoring)).await;
+    assert_eq!(code, 422);
+    assert!(answer.str_at(&["message"]).contains("is not allowed with DELETECOLLECTION"));
+    // What can be read, or is not there, does not go this way.
+    for path in [format!("{SECRETS}/none"), "/api/v1/namespaces/default/configmaps/m".to_owned()] {
+        let (code, answer) = other.send(&admin(), &format!("DELETE {path}"), Some(&ignoring)).await;
+        let wanted =
+            "is exclusively used to delete corrupt object(s), try again by removing this option";
+        assert_eq!(code, 422);
+        assert!(answer.str_at(&["message"]).ends_with(wanted), "{answer:?}");
+    }
+    let trial = other.send(&user(), &delete, Some(&with("dryRun", value!(["All"])))).await;
+    assert_eq!(trial.0, 200, "{trial:?}");
+    let key = "/registry/secrets/default/s".into();
+    assert!(inner.get(&key, storage::At::Latest).await.unwrap().0.is_some());
+    // Who followed secrets may have known this one, and has to list again.
+    let map = other.done("GET /api/v1/namespaces/default/configmaps", None).await;
+    let version = map.str_at(&["metadata", "resourceVersion"]);
+    let mut watch = other.watch(&format!("{SECRETS}?watch=1&resourceVersion={version}")).await;
+    let (code, answer) = other.send(&user(), &delete, Some(&ignoring)).await;
+    let done = value!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+        "details": {"name": "s", "kind": "Secret"}, "code": 200});
+    assert_eq!((code, answer), (200, done));
+    let seen = futures::StreamExt::next(&mut watch).await.unwrap();
+    assert_eq!(seen.str_at(&["type"]), "ERROR");
+    assert_eq!(seen.i64_at(&["object", "code"]), Some(410));
+    let left = other.done(&format!("GET {SECRETS}"), None).await;
+    assert_eq!(left.items_at(&["items"]).len(), 0);
+    let (code, _) = other.send(&admin(), &format!("GET {SECRETS}/s"), None).await;
+    assert_eq!(code, 404);
+}
+
+#[tokio::test]
+async fn what_is_no_object_is_named_and_goes_too() {
+    let store = memory();
+    let key: storage::Key = "/registry/configmaps/default/broken".into();
+    let broken = bytes::Bytes::from_static(br#"{"kind":"ConfigMap","metadata":{"na"#);
+    store.put(key.clone(), broken, storage::Expect::Absent, None).await.unwrap();
+    let cluster = Cluster::on(Arc::clone(&store), With::default()).await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let (code, answer) = cluster.send(&admin(), &format!("GET {maps}/broken"), None).await;
+    let said = answer.str_at(&["message"]).to_owned();
+    assert_eq!(code, 500);
+    assert!(said.contains("AdditionalErrorMsg: object not decodable revision=2: "), "{said}");
+    let (_, list) = cluster.send(&admin(), &format!("GET {maps}"), None).await;
+    assert_eq!(list.items_at(&["details", "causes"]).len(), 1, "{list:?}");
+    let (code, _) = cluster.send(&admin(), &format!("DELETE {maps}/broken"), None).await;
+    assert_eq!(code, 500);
+    cluster.done(&format!("DELETE {maps}/broken?{OPTION}=true"), None).await;
+    assert!(store.get(&key, storage::At::Latest).await.unwrap().0.is_none());
+    cluster.done(&format!("GET {maps}"), None).await;
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ mod ending;
 mod extension;
 mod fairness;
 mod hooks;
+mod manifests;
 mod memory;
 mod metrics;
 mod plugins;

@@ -330,7 +330,8 @@ pub(super) fn of_average(tolerances: Tolerances, usage: i64, target: i64, status
     let ratio = usage as f64 / (target as f64 * f64::from(status));
     let replicas =
         if tolerances.contain(ratio) { status } else { up(usage as f64 / target as f64) };
-    let each = (usage as f64 / f64::from(status)).ceil() as i64;
+    // With nobody to share it, it is told whole.
+    let each = (usage as f64 / f64::from(status.max(1))).ceil() as i64;
     Proposal { replicas, utilization: None, usage: each }
 }
 

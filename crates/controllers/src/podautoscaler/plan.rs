@@ -17,6 +17,10 @@ use super::sources::{self, Lack, Reader};
 use super::{Memory, Observed, Options, Written};
 use crate::owner;
 
+/// The condition that tells a zero of the autoscaler's from one of somebody else's, and its reason.
+const SCALED_TO_ZERO: &str = "ScaledToZero";
+const BELOW_MIN: &str = "Current number of replicas below Spec.MinReplicas";
+
 /// The status as it comes to be.
 #[derive(Debug, Clone)]
 pub(super) struct Status {
@@ -185,7 +189,9 @@ impl Look<'_> {
         let current = replicas(&scale, "spec");
         memory.history.begin(current, self.now);
         let min = spec.min_replicas.unwrap_or(1);
-        if current == 0 && min != 0 {
+        let took_all = self.took_all();
+        // Whoever else set it to zero wants it to stay there.
+        if current == 0 && !(took_all && (min != 0 || self.is_measured_elsewhere())) {
             self.status.set(
                 "ScalingActive",
                 false,
@@ -197,8 +203,8 @@ impl Look<'_> {
         }
         let limit = if current > spec.max_replicas {
             Some((spec.max_replicas, "Current number of replicas above Spec.MaxReplicas"))
-        } else if current < min {
-            Some((min, "Current number of replicas below Spec.MinReplicas"))
+        } else if current != 0 && current < min {
+            Some((min, BELOW_MIN))
         } else {
             None
         };
@@ -206,6 +212,19 @@ impl Look<'_> {
             return self.rescale(memory, (resource, scale), desired, why, Vec::new());
         }
         self.by_metrics(memory, (resource, scale), min)
+    }
+
+    /// Whether the autoscaler itself has taken the last pod.
+    fn took_all(&self) -> bool {
+        let conditions = self.status.conditions.iter();
+        let told =
+            |it: &Value| it.str_at(&["type"]) == SCALED_TO_ZERO && it.str_at(&["status"]) == "True";
+        self.options.scale_to_zero && conditions.clone().any(told)
+    }
+
+    /// Whether there is a metric that needs no pods.
+    fn is_measured_elsewhere(&self) -> bool {
+        specs_of(&self.seen.autoscaler.spec).any(|it| matches!(it, "Object" | "External"))
     }
 
     fn by_metrics(mut self, memory: &mut Memory, target: (Resource, Value), min: i32) -> Plan {
@@ -345,10 +364,10 @@ impl Look<'_> {
             highest.name
         );
         self.status.set("ScalingActive", true, "ValidMetricFound", &message);
-        let why = if highest.replicas > current {
-            format!("{} above target", highest.name)
-        } else {
-            "All metrics below target".into()
+        let why = match highest.replicas.cmp(&current) {
+            std::cmp::Ordering::Greater => format!("{} above target", highest.name),
+            std::cmp::Ordering::Equal if current == 0 => BELOW_MIN.into(),
+            _ => "All metrics below target".into(),
         };
         let spec = &self.seen.autoscaler.spec;
         let wish = Wish { current, desired: highest.replicas, min, max: spec.max_replicas };
@@ -357,11 +376,13 @@ impl Look<'_> {
         self.status.set("AbleToScale", true, done.able.0, done.able.1);
         let (limited, because) = done.limited;
         self.status.set("ScalingLimited", limited, because.0, because.1);
-        if done.replicas == current {
+        // It may have been raised since the last pod was taken.
+        let wanted = if current == 0 { done.replicas.max(min) } else { done.replicas };
+        if wanted == current {
             let status = self.status.done(current, current, &metrics, false);
             return self.end(memory, status);
         }
-        self.rescale(memory, target, done.replicas, &why, metrics)
+        self.rescale(memory, target, wanted, &why, metrics)
     }
 
     /// Writes the scale; the status is written once it is known how that went.
@@ -407,10 +428,25 @@ impl Look<'_> {
         let message =
             format!("the HPA controller was able to update the target scale to {desired}");
         self.status.set("AbleToScale", true, "SucceededRescale", &message);
+        if self.options.scale_to_zero {
+            self.tell_zero(current, desired);
+        }
         let behavior = self.seen.autoscaler.spec.behavior.as_ref();
         memory.history.scaled(behavior, current, desired, self.now);
         let status = self.status.done(current, desired, &metrics, true);
         self.end(memory, status)
+    }
+
+    /// Notes whose zero it is, for the looks to come.
+    fn tell_zero(&mut self, current: i32, desired: i32) {
+        let allowed = self.seen.autoscaler.spec.min_replicas == Some(0);
+        let took_all = current > 0 && desired == 0 && allowed && self.is_measured_elsewhere();
+        let (reason, message) = if took_all {
+            (SCALED_TO_ZERO, "the HPA controller scaled the workload to zero")
+        } else {
+            ("NotScaledToZero", "the HPA controller did not scale the workload to zero")
+        };
+        self.status.set(SCALED_TO_ZERO, took_all, reason, message);
     }
 }
 

@@ -30,6 +30,10 @@ pub(super) struct Round<'o> {
     /// The pods that are not wanted, highest number first.
     condemned: Vec<&'o Pod>,
     creations: Vec<PlannedAction>,
+    /// Whether several pods may be updated at a time.
+    pub(super) max_unavailable: bool,
+    /// What such an update went by.
+    pub(super) counts: Option<rolling::Counts>,
     pub(super) now: Timestamp,
 }
 
@@ -40,7 +44,12 @@ enum Flow {
     Stop,
 }
 
-pub(super) fn plan(observed: &Observed, now: Timestamp) -> Plan {
+/// The plan, and what an update went by.
+pub(super) fn plan(
+    observed: &Observed,
+    max_unavailable: bool,
+    now: Timestamp,
+) -> (Plan, Option<rolling::Counts>) {
     let set = &observed.set;
     let owner = Owner { api_version: "apps/v1", kind: "StatefulSet", metadata: &set.metadata };
     let selector = owner::selector(&set.spec.selector);
@@ -61,6 +70,8 @@ pub(super) fn plan(observed: &Observed, now: Timestamp) -> Plan {
         slots: slots.into_iter().collect(),
         condemned: condemned.into_iter().map(|(_, pod)| pod).collect(),
         creations: Vec::new(),
+        max_unavailable,
+        counts: None,
         now,
     };
     let leaving = if is_deleting(&set.metadata) { 0 } else { round.run() };
@@ -70,12 +81,12 @@ pub(super) fn plan(observed: &Observed, now: Timestamp) -> Plan {
         plan.act(write);
     }
     plan.then();
-    let Round { plan: mut work, revisions, .. } = round;
+    let Round { plan: mut work, revisions, counts, .. } = round;
     work.then();
     revisions::clean_up(&mut work, observed, &revisions, &pods);
     plan.stages.append(&mut work.stages);
     plan.stages.retain(|stage| !stage.actions.is_empty());
-    Plan { stages: plan.stages, ..work }
+    (Plan { stages: plan.stages, ..work }, counts)
 }
 
 impl<'o> Round<'o> {
@@ -84,11 +95,11 @@ impl<'o> Round<'o> {
     }
 
     /// Whether a pod waits for those before it.
-    fn is_ordered(&self) -> bool {
+    pub(super) fn is_ordered(&self) -> bool {
         self.set().spec.pod_management_policy.as_deref() != Some("Parallel")
     }
 
-    pub(super) fn is_rolling(&self) -> bool {
+    fn is_rolling(&self) -> bool {
         let strategy = self.set().spec.update_strategy.as_ref();
         strategy.and_then(|it| it.type_.as_deref()).unwrap_or("RollingUpdate") == "RollingUpdate"
     }

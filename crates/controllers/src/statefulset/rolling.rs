@@ -7,21 +7,44 @@ use super::plan::Round;
 use crate::owner::is_deleting;
 use crate::share::{self, Rounding};
 
-/// Takes the pods whose turn it is; how many of the current revision that are comes back.
+/// What an update with `MaxUnavailableStatefulSet` goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// How many pods may be away, where the set has a rolling update.
+    pub(super) most: Option<i32>,
+    /// How many of those that are wanted are.
+    pub(super) unavailable: i32,
+}
+
+/// Takes the pods whose turn it is; how many of the current revision that are comes back. One pod is away at a time, or as
+/// many as the set says where it may say so.
 pub(super) fn roll(round: &mut Round<'_>) -> i32 {
     let rolling =
         round.set().spec.update_strategy.as_ref().and_then(|it| it.rolling_update.clone());
     let partition = rolling.as_ref().and_then(|it| it.partition).unwrap_or_default();
     let first = identity::start(round.set());
-    let last = first.saturating_add(identity::replicas(round.set()));
-    let targets = (first.saturating_add(partition)..last).rev();
-    match rolling.and_then(|it| it.max_unavailable) {
-        None => one_by_one(round, targets),
-        Some(most) => {
-            let most = share::of(&most, identity::replicas(round.set()), Rounding::Down).max(1);
-            several(round, targets, most)
-        }
+    let replicas = identity::replicas(round.set());
+    let targets = (first.saturating_add(partition)..first.saturating_add(replicas)).rev();
+    if !round.max_unavailable {
+        return one_by_one(round, targets);
     }
+    let share = |it| share::of(&it, replicas, Rounding::Down).max(1);
+    let most = rolling.map(|it| it.max_unavailable.map_or(1, share));
+    let good =
+        round.slots.values().filter(|pod| !is_deleting(&pod.metadata) && round.is_available(pod));
+    let unavailable = replicas.saturating_sub(i32::try_from(good.count()).unwrap_or(i32::MAX));
+    round.counts = Some(Counts { most, unavailable });
+    let room = most.unwrap_or(1).saturating_sub(unavailable);
+    let outdated = targets.filter_map(|it| round.slots.get(&it).copied());
+    let outdated: Vec<&Pod> = outdated.filter(|pod| is_outdated(round, pod)).collect();
+    let room = usize::try_from(room).unwrap_or_default();
+    if round.is_ordered() {
+        return outdated.into_iter().take(room).map(|pod| take(round, pod)).sum();
+    }
+    // Pods of an old template that are away already cost nothing, and may never come back as they are.
+    let (good, away): (Vec<&Pod>, Vec<&Pod>) =
+        outdated.into_iter().partition(|pod| round.is_available(pod));
+    away.into_iter().chain(good.into_iter().take(room)).map(|pod| take(round, pod)).sum()
 }
 
 /// A pod goes when all of higher numbers are as they are to be, and available.
@@ -36,26 +59,6 @@ fn one_by_one(round: &mut Round<'_>, targets: impl Iterator<Item = i32>) -> i32 
         }
     }
     0
-}
-
-/// So many pods go that no more than `most` are unavailable.
-fn several(round: &mut Round<'_>, targets: impl Iterator<Item = i32>, most: i32) -> i32 {
-    let good =
-        round.slots.values().filter(|pod| !is_deleting(&pod.metadata) && round.is_available(pod));
-    let good = i32::try_from(good.count()).unwrap_or(i32::MAX);
-    let mut room = most - (identity::replicas(round.set()) - good);
-    let mut leaving = 0;
-    for ordinal in targets {
-        if room <= 0 {
-            break;
-        }
-        if let Some(pod) = round.slots.get(&ordinal).copied().filter(|pod| is_outdated(round, pod))
-        {
-            leaving += take(round, pod);
-            room -= 1;
-        }
-    }
-    leaving
 }
 
 fn is_outdated(round: &Round<'_>, pod: &Pod) -> bool {

@@ -48,7 +48,8 @@ pub(super) fn write(round: &mut Round<'_>, pods: &[&Pod], leaving: i32) -> Optio
     let update = round.revisions.update.name.as_str();
     let wanted = identity::replicas(set);
     let done = [counts.updated, counts.ready, counts.total].iter().all(|count| *count == wanted);
-    if round.is_rolling() && done {
+    // Whatever the strategy: with OnDelete it is who deletes the last of them that completes the update.
+    if done {
         counts.current = counts.updated;
         current = update;
     }

@@ -32,6 +32,7 @@ mod roles;
 mod scaledobject;
 mod statefulset;
 mod tokens;
+mod trust_bundles;
 
 use std::sync::Arc;
 
@@ -47,6 +48,22 @@ use test_cluster::TestCluster;
 async fn cluster(names: &'static [&'static str]) -> TestCluster {
     let cluster = TestCluster::new(1).await;
     controllers::start_all(&setup(&cluster), |name| names.contains(&name));
+    cluster
+}
+
+/// The same with features that are off unless they are asked for.
+async fn cluster_with(
+    known: test_cluster::registry::Features,
+    gates: &str,
+    names: &'static [&'static str],
+) -> TestCluster {
+    use test_cluster::registry::{Apis, Registry};
+    let registry = Registry::of(Apis::default().with_features(known));
+    let cluster = TestCluster::serving(1, registry).await;
+    let mut features = component_base::feature_gates::FeatureGates::default();
+    features.set(gates).unwrap();
+    let setup = controllers::Setup { features: Arc::new(features), ..setup(&cluster) };
+    controllers::start_all(&setup, |name| names.contains(&name));
     cluster
 }
 

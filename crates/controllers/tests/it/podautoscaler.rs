@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use apimachinery::{Value, value};
+use client::Resource;
+use client::call::PatchKind;
 use test_cluster::TestCluster;
+use test_cluster::registry::Features;
 
-use crate::cluster;
+use crate::{cluster, cluster_with};
 
 const CONTROLLERS: &[&str] =
     &["deployment-controller", "replicaset-controller", "horizontal-pod-autoscaler-controller"];
@@ -187,4 +190,46 @@ async fn a_new_one_is_looked_at_a_period_later() {
     told(&cluster, "h", "AbleToScale", "SucceededRescale").await;
     let waited = begun.elapsed().as_secs();
     assert!((15..=16).contains(&waited), "{waited} s");
+}
+
+/// Waits until the deployment is to have so many replicas.
+async fn replicas(cluster: &TestCluster, wanted: i64) {
+    cluster
+        .eventually(&format!("{wanted} replicas"), async |it| {
+            let deployment = it.get("apps", "deployments", "default", "d").await?;
+            (deployment.i64_at(&["spec", "replicas"]) == Some(wanted)).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_pod_goes_and_comes_again_unless_somebody_else_took_it() {
+    let known = Features { hpa_scale_to_zero: true, ..Features::default() };
+    let cluster = cluster_with(known, "HPAScaleToZero=true", CONTROLLERS).await;
+    let metrics = crate::computed::Metrics::serve(&cluster, false);
+    metrics.say("m", 0);
+    cluster.create("apps", "deployments", deployment(2)).await;
+    let external = value!([{"type": "External", "external": {"metric": {"name": "m"},
+        "target": {"type": "AverageValue", "averageValue": "5"}}}]);
+    let mut scaler = autoscaler("h", "Deployment", external);
+    scaler.set_at(&["spec", "minReplicas"], 0);
+    let made = cluster.create("autoscaling", "horizontalpodautoscalers", scaler).await;
+    assert_eq!(made.i64_at(&["spec", "minReplicas"]), Some(0));
+    let (_, message) = told(&cluster, "h", "ScaledToZero", "ScaledToZero").await;
+    assert_eq!(message, "the HPA controller scaled the workload to zero");
+    replicas(&cluster, 0).await;
+    told(&cluster, "h", "ScalingActive", "ValidMetricFound").await;
+    metrics.say("m", 15);
+    replicas(&cluster, 3).await;
+    let (_, message) = told(&cluster, "h", "ScaledToZero", "NotScaledToZero").await;
+    assert_eq!(message, "the HPA controller did not scale the workload to zero");
+    // By hand it is a pause, whatever the metric asks for.
+    let deployments = Resource::built_in("apps", "deployments");
+    let none = value!({"spec": {"replicas": 0}});
+    let patched =
+        cluster.client.patch(&deployments, "default", "d", "", PatchKind::Merge, &none).await;
+    patched.unwrap();
+    told(&cluster, "h", "ScalingActive", "ScalingDisabled").await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    replicas(&cluster, 0).await;
 }

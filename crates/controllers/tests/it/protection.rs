@@ -3,9 +3,11 @@
 use apimachinery::{Value, value};
 use client::Resource;
 use client::call::DeleteParams;
+use client::call::PatchKind;
 use test_cluster::TestCluster;
+use test_cluster::registry::Features;
 
-use crate::cluster;
+use crate::{cluster, cluster_with, report};
 
 async fn delete(cluster: &TestCluster, group: &str, plural: &str, namespace: &str, name: &str) {
     let resource = Resource::built_in(group, plural);
@@ -87,4 +89,41 @@ async fn an_ephemeral_volume_is_a_claim_of_its_pod() {
     assert_eq!(claim.str_at(&["metadata", "labels", "x"]), "y");
     let owner = &claim.items_at(&["metadata", "ownerReferences"])[0];
     assert_eq!(owner.str_at(&["uid"]), pod.str_at(&["metadata", "uid"]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_says_whether_a_pod_has_it() {
+    let known = Features { claim_unused_since_time: true, ..Features::default() };
+    let gate = "PersistentVolumeClaimUnusedSinceTime=true";
+    let cluster = cluster_with(known, gate, &["persistentvolumeclaim-protection-controller"]).await;
+    cluster.create("", "persistentvolumeclaims", claim("c")).await;
+    let unused = async |status: &str, reason: &str, message: &str| {
+        cluster
+            .eventually(&format!("Unused is {status}"), async |it| {
+                let claim = it.get("", "persistentvolumeclaims", "default", "c").await?;
+                let conditions = claim.items_at(&["status", "conditions"]).to_vec();
+                let told = conditions.iter().find(|it| it.str_at(&["type"]) == "Unused")?;
+                let is = |member: &str, wanted: &str| told.str_at(&[member]) == wanted;
+                let all = is("status", status) && is("reason", reason) && is("message", message);
+                all.then_some(())
+            })
+            .await;
+    };
+    // The binder's work is awaited: two that write at once would be in each other's way.
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    let pending = cluster.get("", "persistentvolumeclaims", "default", "c").await.unwrap();
+    assert!(pending.at(&["status", "conditions"]).is_none());
+    let bound = value!({"status": {"phase": "Bound"}});
+    let claims = Resource::built_in("", "persistentvolumeclaims");
+    let patched =
+        cluster.client.patch(&claims, "default", "c", "status", PatchKind::Merge, &bound).await;
+    patched.unwrap();
+    const NONE: &str = "No pods are currently referencing this PVC";
+    unused("True", "NoPodsUsingPVC", NONE).await;
+    let pod = value!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"containers": [{"name": "c", "image": "i"}], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}});
+    cluster.create("", "pods", pod).await;
+    unused("False", "PodUsingPVC", "A pod is currently referencing this PVC").await;
+    report(&cluster, "p", &value!({"status": {"phase": "Succeeded"}})).await;
+    unused("True", "NoPodsUsingPVC", NONE).await;
 }

@@ -4,8 +4,9 @@ use apimachinery::{Value, value};
 use client::Resource;
 use client::call::PatchKind;
 use test_cluster::TestCluster;
+use test_cluster::registry::Features;
 
-use crate::{cluster, ready};
+use crate::{cluster, cluster_with, ready};
 
 fn set() -> Value {
     value!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "s", "namespace": "default"},
@@ -74,4 +75,35 @@ async fn pods_come_in_order_with_claims_and_are_updated_from_the_last() {
             it.get("", "pods", "default", "s-1").await.is_none().then_some(())
         })
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_pods_are_updated_at_a_time_where_the_set_says_so() {
+    let known = Features { max_unavailable_stateful_set: true, ..Features::default() };
+    let gates = "MaxUnavailableStatefulSet=true";
+    let cluster = cluster_with(known, gates, &["statefulset-controller"]).await;
+    let mut set = set();
+    set.set_at(&["spec", "replicas"], 3);
+    set.set_at(&["spec", "podManagementPolicy"], "Parallel");
+    let made = cluster.create("apps", "statefulsets", set).await;
+    let most = ["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"];
+    assert_eq!(made.i64_at(&most), Some(1));
+    for name in ["s-0", "s-1", "s-2"] {
+        run(&cluster, name, "i:1").await;
+    }
+    let rolling = value!({"spec": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": 2}},
+        "template": {"spec": {"containers": [{"name": "c", "image": "i:2"}]}}}});
+    patch(&cluster, &rolling).await;
+    let image = |pod: &Value| pod.items_at(&["spec", "containers"])[0].str_at(&["image"]) == "i:2";
+    cluster
+        .eventually("two pods of the new template", async |it| {
+            let pods = it.list("", "pods", "default").await;
+            (pods.len() == 3 && pods.iter().filter(|it| image(it)).count() == 2).then_some(())
+        })
+        .await;
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    let first = cluster.get("", "pods", "default", "s-0").await.unwrap();
+    assert!(!image(&first), "two are away");
+    run(&cluster, "s-2", "i:2").await;
+    run(&cluster, "s-0", "i:2").await;
 }

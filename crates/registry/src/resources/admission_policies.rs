@@ -24,6 +24,8 @@ const MUTATING: &[Alternative] =
 const COMMON: Declaration = Declaration {
     group: GROUP,
     metadata_checks: MetadataChecks::New,
+    validate_gated: webhooks::check_name,
+    warnings_gated: webhooks::warn_of_name,
     rules: Rules {
         generation: Generation::Spec,
         unconditional_update: false,

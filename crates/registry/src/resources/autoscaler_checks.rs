@@ -4,6 +4,7 @@ use apimachinery::quantity::Quantity;
 use apimachinery::validation;
 use apimachinery::{FieldErrors, Path, Value};
 
+use crate::apis::Features;
 use crate::{check, rules};
 
 /// The longest time that earlier advice counts, in seconds.
@@ -15,16 +16,23 @@ const TYPES: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Re
 /// Where a metric may come from, in the order in which upstream looks for it.
 const SOURCES: [&str; 5] = ["object", "external", "pods", "resource", "containerResource"];
 
-/// Checks an autoscaler of the storage version.
-pub(super) fn validate(value: &Value, errors: &mut FieldErrors) {
+/// Checks an autoscaler of the storage version. One that was let take all pods may go on to, whatever features are on.
+pub(super) fn validate(
+    features: Features,
+    value: &Value,
+    old: Option<&Value>,
+    errors: &mut FieldErrors,
+) {
     let empty = Value::object();
     let spec = value.get("spec").unwrap_or(&empty);
     let path = Path::new("spec");
     let (least, most) =
         (spec.i64_at(&["minReplicas"]), spec.i64_at(&["maxReplicas"]).unwrap_or_default());
-    if let Some(least) = least.filter(|it| *it < 1) {
-        let detail = "must be greater than or equal to 1";
-        errors.invalid(&path.child("minReplicas"), &least.into(), detail);
+    let had_none = old.is_some_and(|it| it.i64_at(&["spec", "minReplicas"]) == Some(0));
+    let bound = if features.hpa_scale_to_zero || had_none { 0 } else { 1 };
+    if let Some(least) = least.filter(|it| *it < bound) {
+        let detail = format!("must be greater than or equal to {bound}");
+        errors.invalid(&path.child("minReplicas"), &least.into(), &detail);
     }
     let at = path.child("maxReplicas");
     match most {
@@ -40,6 +48,12 @@ pub(super) fn validate(value: &Value, errors: &mut FieldErrors) {
     let list = path.child("metrics");
     for (index, metric) in spec.items_at(&["metrics"]).iter().enumerate() {
         self::metric(metric, &list.index(index), errors);
+    }
+    // With no pods left, only what is measured elsewhere can ask for some again.
+    let mut kinds = spec.items_at(&["metrics"]).iter().map(|it| it.str_at(&["type"]));
+    if least == Some(0) && !kinds.any(|it| matches!(it, "Object" | "External")) {
+        let detail = "must specify at least one Object or External metric to support scaling to zero replicas";
+        errors.forbidden(&list, detail);
     }
     if let Some(behavior) = spec.get("behavior") {
         let at = path.child("behavior");

@@ -31,7 +31,7 @@ pub(super) fn resource() -> Declaration {
             labels: None,
         }],
         default,
-        validate: autoscaler_checks::validate,
+        validate_gated: autoscaler_checks::validate,
         validate_status: autoscaler_checks::validate_status,
         row,
         rules: Rules { has_status: true, ..Declaration::PLAIN.rules },

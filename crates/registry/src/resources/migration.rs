@@ -44,11 +44,9 @@ fn migration_status(migration: &Value, old: &Value, errors: &mut FieldErrors) {
     }
     let is = |kind: &str| status::holds(migration, kind);
     let was = |kind: &str| status::holds(old, kind);
-    let (succeeded, failed, running) = (is("Succeeded"), is("Failed"), is("Running"));
+    let (succeeded, failed) = (is("Succeeded"), is("Failed"));
     let wrong = [
         (succeeded && failed, "Both success and failed conditions cannot be true at the same time"),
-        (succeeded && running, "Running condition cannot be true when success condition is true"),
-        (failed && running, "Running condition cannot be true when failed condition is true"),
         (
             was("Succeeded") && !succeeded,
             "Success condition cannot be set to false once it is true",

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::persistentvolume::{CLASS, CLASS_OLD};
 use super::printing;
+use crate::apis::Features;
 use crate::declaration::Declaration;
 use crate::pod_spec::claims;
 use crate::{Rules, check, go, rules, table};
@@ -28,6 +29,7 @@ pub(super) fn resource() -> Declaration {
             it.default_at(&["status", "phase"], "Pending");
         },
         prepare_create,
+        drop_from_status,
         validate,
         validate_update,
         validate_status,
@@ -40,6 +42,24 @@ pub(super) fn resource() -> Declaration {
 fn prepare_create(claim: &mut Value) {
     claim.set_at(&["status", "phase"], "Pending");
     data_sources(claim.member_mut("spec"));
+}
+
+/// The condition that says whether a pod has the claim.
+const UNUSED: &str = "Unused";
+
+fn drop_from_status(features: Features, claim: &mut Value, old: &Value) {
+    let is_unused = |it: &Value| it.str_at(&["type"]) == UNUSED;
+    let mut conditions = claim.items_at(&["status", "conditions"]).to_vec();
+    let kept = old.items_at(&["status", "conditions"]).iter().any(is_unused);
+    if features.claim_unused_since_time || kept || !conditions.iter().any(is_unused) {
+        return;
+    }
+    conditions.retain(|it| !is_unused(it));
+    if conditions.is_empty() {
+        claim.remove_at(&["status", "conditions"]);
+    } else {
+        claim.set_at(&["status", "conditions"], Value::Array(conditions));
+    }
 }
 
 /// Older clients know one source, newer ones the other: what the older cannot say is dropped there, and what both can

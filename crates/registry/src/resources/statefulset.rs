@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{printing, workload};
 use crate::Rules;
+use crate::apis::Features;
 use crate::check;
 use crate::declaration::{Declaration, MetadataChecks, Scale};
 use crate::pod_spec::claims;
@@ -19,9 +20,8 @@ pub(super) fn resource() -> Declaration {
         resource: "statefulsets",
         warnings,
         default,
+        default_gated,
         name: crate::metadata::label_name,
-        prepare_create: |it| drop_disabled(it, None),
-        prepare_update: |it, old| drop_disabled(it, Some(old)),
         validate_create: |it, errors| check_spec(it, Checks::CREATE, errors),
         validate_update,
         validate_status,
@@ -57,11 +57,11 @@ fn default(value: &mut Value) {
     defaults::template(Some(spec.member_mut("template")));
 }
 
-/// What upstream does only with its gate MaxUnavailableStatefulSet; objects that have it keep it.
-fn drop_disabled(value: &mut Value, old: Option<&Value>) {
-    let path = ["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"];
-    if old.is_none_or(|it| it.at(&path).is_none()) {
-        value.remove_at(&path);
+fn default_gated(features: Features, value: &mut Value) {
+    let strategy = value.member_mut("spec").member_mut("updateStrategy");
+    let rolls = strategy.str_at(&["type"]) == "RollingUpdate";
+    if features.max_unavailable_stateful_set && rolls && strategy.get("rollingUpdate").is_some() {
+        strategy.default_at(&["rollingUpdate", "maxUnavailable"], 1);
     }
 }
 

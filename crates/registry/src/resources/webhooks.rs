@@ -2,6 +2,7 @@
 
 use apimachinery::{FieldErrors, Object, Path, Value, validation};
 
+use crate::apis::Features;
 use crate::declaration::{Declaration, Generation, MetadataChecks};
 use crate::rules::{self, each};
 use crate::{Rules, check, expressions, table};
@@ -27,6 +28,8 @@ const COMMON: Declaration = Declaration {
         vec![it.str_at(&["metadata", "name"]).into(), count.into(), table::created(it, now)]
     },
     metadata_checks: MetadataChecks::New,
+    validate_gated: check_name,
+    warnings_gated: warn_of_name,
     rules: Rules {
         generation: Generation::Spec,
         unconditional_update: false,
@@ -34,6 +37,39 @@ const COMMON: Declaration = Declaration {
     },
     ..Declaration::PLAIN
 };
+
+/// How the names of objects end that are files (`staticManifestsDir`).
+const STATIC: &str = ".static.k8s.io";
+
+fn has_static_name(value: &Value, old: Option<&Value>) -> bool {
+    old.is_none() && value.str_at(&["metadata", "name"]).ends_with(STATIC)
+}
+
+/// Names of files are theirs, where there are some.
+pub(super) fn check_name(
+    features: Features,
+    value: &Value,
+    old: Option<&Value>,
+    errors: &mut FieldErrors,
+) {
+    if features.manifest_based_admission && has_static_name(value, old) {
+        let detail = format!(
+            "names ending with {STATIC:?} are reserved for static manifest-based configurations and cannot be managed via the API"
+        );
+        let name = value.str_at(&["metadata", "name"]);
+        errors.invalid_text(&Path::new("metadata").child("name"), name, &detail);
+    }
+}
+
+/// And will be, where there are none.
+pub(super) fn warn_of_name(features: Features, value: &Value, old: Option<&Value>) -> Vec<String> {
+    if features.manifest_based_admission || !has_static_name(value, old) {
+        return Vec::new();
+    }
+    vec![format!(
+        "metadata.name: names ending with {STATIC:?} will be reserved for static manifest-based configurations when the ManifestBasedAdmissionControlConfig feature gate is enabled"
+    )]
+}
 
 pub(super) fn mutating() -> Declaration {
     Declaration {

@@ -86,8 +86,16 @@ fn did(plan: &Plan) -> String {
 }
 
 fn check(spec: &str, pods: &[&str], expected: &str) {
-    let plan = plan(&observed(spec, pods), NOW.parse().unwrap());
+    let plan = plan(&observed(spec, pods), false, NOW.parse().unwrap()).0;
     assert_eq!(did(&plan), expected, "{spec} {pods:?}");
+}
+
+/// The same where several pods may be updated at a time; how many may be away, and how many are.
+fn check_several(spec: &str, pods: &[&str], expected: &str, counts: (i32, i32)) {
+    let (plan, told) = plan(&observed(spec, pods), true, NOW.parse().unwrap());
+    assert_eq!(did(&plan), expected, "{spec} {pods:?}");
+    let told = told.map(|it| (it.most.unwrap_or_default(), it.unavailable));
+    assert_eq!(told, Some(counts), "{spec} {pods:?}");
 }
 
 #[test]
@@ -132,11 +140,54 @@ fn an_update_goes_from_the_last_pod_to_the_first() {
     check(partition, &old, "-s-2");
     check(partition, &["0 old ready", "1 old ready", "2 ready"], "");
     check(partition, &["0 old ready"], "+s-1 old");
+}
+
+#[test]
+fn an_update_is_over_when_all_pods_are_of_it_whoever_deleted_them() {
+    let current = |strategy: &str, pods: &[&str]| {
+        let spec = format!(r#"{{"updateStrategy":{{"type":"{strategy}"}}}}"#);
+        let plan = plan(&observed(&spec, pods), false, NOW.parse().unwrap()).0;
+        let written =
+            plan.stages.iter().flat_map(|it| &it.actions).find_map(|it| match &it.action {
+                Action::Update { subresource: "status", object, .. } => Some(object.clone()),
+                _ => None,
+            });
+        let status = written.unwrap();
+        let revision = status.str_at(&["status", "currentRevision"]).to_owned();
+        (revision, status.i64_at(&["status", "currentReplicas"]).unwrap_or_default())
+    };
+    for strategy in ["RollingUpdate", "OnDelete"] {
+        let done = current(strategy, &["0 ready", "1 ready", "2 ready"]);
+        assert_eq!(done, ("s-new".to_owned(), 3), "{strategy}");
+    }
+    for pods in [["0 old ready", "1 ready", "2 ready"], ["0", "1 ready", "2 ready"]] {
+        assert_eq!(current("OnDelete", &pods).0, "s-old");
+    }
+}
+
+#[test]
+fn several_pods_are_updated_at_a_time_where_the_set_says_so() {
+    let old = ["0 old ready", "1 old ready", "2 old ready"];
     let two = r#"{"updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"partition":0,"maxUnavailable":2}}}"#;
-    check(two, &old, "-s-2 -s-1");
-    let both = r#"{"podManagementPolicy":"Parallel","updateStrategy":{"type":"RollingUpdate","rollingUpdate":{"partition":0,"maxUnavailable":"67%"}}}"#;
-    check(both, &old, "-s-2 -s-1");
-    check(both, &["0 old ready", "1 old ready", "2"], "-s-1");
+    // Without the feature it is as if the set did not say it.
+    check(two, &old, "-s-2");
+    check_several(two, &old, "-s-2 -s-1", (2, 0));
+    check_several("{}", &old, "-s-2", (0, 0));
+    let rolling = |policy: &str, most: &str, partition: i32| {
+        format!(
+            r#"{{"podManagementPolicy":"{policy}","updateStrategy":{{"type":"RollingUpdate","rollingUpdate":{{"partition":{partition},"maxUnavailable":{most}}}}}}}"#
+        )
+    };
+    check_several(&rolling("OrderedReady", r#""10%""#, 0), &old, "-s-2", (1, 0));
+    check_several(&rolling("OrderedReady", "3", 1), &old, "-s-2 -s-1", (3, 0));
+    let both = rolling("Parallel", r#""67%""#, 0);
+    check_several(&both, &old, "-s-2 -s-1", (2, 0));
+    check_several(&both, &["0 old ready", "1 old ready", "2"], "-s-1", (2, 1));
+    check_several(&both, &["0 old ready", "1 old ready going", "2"], "", (2, 2));
+    // Those that are away already go whatever their number, and the rest of what may be away after them.
+    check_several(&both, &["0 old", "1 old ready", "2 old ready"], "-s-0 -s-2", (2, 1));
+    check_several(&both, &["0 old", "1 old", "2 old"], "-s-2 -s-1 -s-0", (2, 3));
+    check_several(&rolling("Parallel", "1", 2), &["0 old", "1 old", "2 old ready"], "", (1, 2));
 }
 
 const CLAIMS: &str = r#"{"volumeClaimTemplates":[{"metadata":{"name":"data"},"spec":{}}]}"#;
@@ -149,7 +200,7 @@ fn a_pod_has_its_claims_before_it_comes() {
         let mut observed = observed(CLAIMS, &[]);
         let claim = apimachinery::json::parse(claim.as_bytes()).unwrap();
         observed.claims.insert("data-s-0".into(), claim.into());
-        let plan = plan(&observed, NOW.parse().unwrap());
+        let plan = plan(&observed, false, NOW.parse().unwrap()).0;
         assert_eq!(did(&plan), expected);
     };
     with("{}", "+s-0");
@@ -160,7 +211,7 @@ fn a_pod_has_its_claims_before_it_comes() {
 fn a_name_that_somebody_else_has_is_waited_for() {
     let mut observed = observed("{}", &[]);
     observed.taken.insert(0);
-    let plan = plan(&observed, NOW.parse().unwrap());
+    let plan = plan(&observed, false, NOW.parse().unwrap()).0;
     assert_eq!(did(&plan), "(pods \"s-0\" already exists)");
 }
 
@@ -173,7 +224,7 @@ fn a_pod_s_labels_are_put_right() {
         .as_mut()
         .unwrap()
         .remove("statefulset.kubernetes.io/pod-name");
-    let plan = plan(&observed, NOW.parse().unwrap());
+    let plan = plan(&observed, false, NOW.parse().unwrap()).0;
     assert_eq!(did(&plan), "~s-1");
 }
 
