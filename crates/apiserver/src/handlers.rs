@@ -255,6 +255,10 @@ async fn handle_resource(
         exchange.unrouted = true;
         without_protobuf(exchange)?;
     }
+    let has_no_message = || crate::proto::type_of(&facts.api_version(), facts.kind).is_none();
+    if target.resource().removed_in(&target.served).is_some() && has_no_message() {
+        without_protobuf(exchange)?;
+    }
     if exchange.info.subresource == WHY
         && let Some(explanations) = &server.explanations
     {

@@ -28,7 +28,11 @@ pub(crate) fn type_of(api_version: &str, kind: &str) -> Option<NodeId> {
     let found = api::type_of_kind(group, version, kind);
     // Clients write the options of a delete in the version of what they delete.
     let of_meta = api_version == "v1" || kind == "DeleteOptions";
-    found.or_else(|| if of_meta { meta_type(kind) } else { None })
+    let removed = || {
+        let (group, version) = registry::message_of_removed(group, version, kind)?;
+        api::type_of_kind(group, version, kind)
+    };
+    found.or_else(|| if of_meta { meta_type(kind) } else { None }).or_else(removed)
 }
 
 /// Writes the message of a value of this type, without envelope.

@@ -217,6 +217,16 @@ pub struct Registry {
     apis: Apis,
 }
 
+/// Today's group and version of a kind that a removed version has too, in the same protobuf message.
+#[must_use]
+pub fn message_of_removed(
+    group: &str,
+    version: &str,
+    kind: &str,
+) -> Option<(&'static str, &'static str)> {
+    removed::message(group, version, kind)
+}
+
 impl Registry {
     /// The built-in resources as a server serves them that is told nothing else.
     #[must_use]

@@ -37,11 +37,13 @@ pub(crate) struct Shape {
     pub(crate) read: fn(&mut Value),
     /// New to old.
     pub(crate) show: fn(&mut Value),
+    /// Whether the fields of its protobuf message have the names and numbers of today's.
+    pub(crate) same_message: bool,
 }
 
 impl Shape {
     /// Nothing but the version.
-    const SAME: Self = Self { default: |_| {}, read: |_| {}, show: |_| {} };
+    const SAME: Self = Self { default: |_| {}, read: |_| {}, show: |_| {}, same_message: true };
 }
 
 impl Removed {
@@ -180,6 +182,22 @@ pub(crate) const ALL: &[Removed] = &[
     of((FLOW, "v1beta1"), "flowschemas", FLOW, ("1.23", "1.26"), Shape::SAME),
     of((FLOW, "v1beta1"), "prioritylevelconfigurations", FLOW, ("1.23", "1.26"), shapes::SHARES),
 ];
+
+/// Today's group and version of a kind whose removed version has the same protobuf message.
+pub(crate) fn message(
+    group: &str,
+    version: &str,
+    kind: &str,
+) -> Option<(&'static str, &'static str)> {
+    let mut all = ALL.iter().zip(facts());
+    let (removed, _) = all.find(|(removed, facts)| {
+        (removed.group, removed.version) == (group, version)
+            && facts.as_ref().is_some_and(|it| it.kind == kind)
+    })?;
+    let today = |it: &&ResourceFacts| (it.group, it.resource) == (removed.now, removed.resource);
+    let today = api::resources().iter().find(today)?;
+    removed.shape.same_message.then_some((today.group, today.version))
+}
 
 /// The facts of each of [`ALL`]: those of today with another group and version. Nothing where today's tables do not know it.
 pub(crate) fn facts() -> &'static [Option<ResourceFacts>] {

@@ -78,6 +78,7 @@ fn steps(value: &mut Value, step: &Value) {
 
 /// Backends named a service and a port side by side.
 pub(super) const INGRESS: Shape = Shape {
+    same_message: false,
     default: |value| {
         paths(value, |path| {
             path.default_at(&["pathType"], "ImplementationSpecific");
@@ -165,6 +166,7 @@ fn marked(operator: &str) -> Value {
 
 /// Nodes and zones were labels of an endpoint.
 pub(super) const ENDPOINT_SLICE: Shape = Shape {
+    same_message: false,
     read: |value| {
         for endpoint in items_mut(value, &["endpoints"]) {
             let Some(mut topology) = endpoint.remove_at(&["topology"]) else { continue };
@@ -202,6 +204,7 @@ const TOPOLOGY: [(&str, &str); 2] =
 
 /// Shares of a priority level had another name.
 pub(super) const SHARES: Shape = Shape {
+    same_message: false,
     read: |value| rename(value, &["spec", "limited"], SHARE_NAMES),
     show: |value| rename(value, &["spec", "limited"], (SHARE_NAMES.1, SHARE_NAMES.0)),
     ..Shape::SAME
@@ -232,7 +235,7 @@ pub(super) const WEBHOOKS: Shape = Shape {
 
 /// A definition had one schema, one status and one set of columns for all its versions.
 pub(super) const DEFINITION: Shape =
-    Shape { read: new_definition, show: old_definition, ..Shape::SAME };
+    Shape { read: new_definition, show: old_definition, same_message: false, ..Shape::SAME };
 
 fn new_definition(value: &mut Value) {
     let Some(spec) = value.get_mut("spec") else { return };
@@ -327,6 +330,7 @@ fn old_definition(value: &mut Value) {
 
 /// Targets stood beside the metric's name.
 pub(super) const AUTOSCALER_V2BETA1: Shape = Shape {
+    same_message: false,
     read: |value| {
         for metric in items_mut(value, &["spec", "metrics"]) {
             new_metric(metric, "target");
