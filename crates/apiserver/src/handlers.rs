@@ -216,6 +216,20 @@ fn check_verb(info: &RequestInfo, method: &Method, target: &Target) -> Result<()
     })
 }
 
+/// Leaves protobuf out where the resource has no message: where it is a custom one, or a removed version of another shape.
+fn forget_protobuf(exchange: &mut Exchange, target: &Target) -> Result<(), Status> {
+    let facts = target.served.facts;
+    if target.resource().is_custom() {
+        exchange.unrouted = true;
+        return without_protobuf(exchange);
+    }
+    let is_removed = target.resource().removed_in(&target.served).is_some();
+    if is_removed && crate::proto::type_of(&facts.api_version(), facts.kind).is_none() {
+        return without_protobuf(exchange);
+    }
+    Ok(())
+}
+
 /// The same of what is about a resource.
 async fn handle_resource(
     server: &Arc<Server>,
@@ -251,14 +265,7 @@ async fn handle_resource(
     let target = Target::of(server, info)?;
     let facts = target.served.facts;
     exchange.facts = Some(facts);
-    if target.resource().is_custom() {
-        exchange.unrouted = true;
-        without_protobuf(exchange)?;
-    }
-    let has_no_message = || crate::proto::type_of(&facts.api_version(), facts.kind).is_none();
-    if target.resource().removed_in(&target.served).is_some() && has_no_message() {
-        without_protobuf(exchange)?;
-    }
+    forget_protobuf(exchange, &target)?;
     if exchange.info.subresource == WHY
         && let Some(explanations) = &server.explanations
     {
