@@ -1,6 +1,7 @@
 //! The log of a container in CRI's format: time, stream, tag, content, line by line.
 //!
-//! A line longer than [`MAX_LINE_BYTES`] is written in parts, each with the tag `P`, the last with `F`.
+//! A line longer than [`MAX_LINE_BYTES`] is written in parts, each with the tag `P`, the last with `F`. What a stream
+//! ends with and no new line follows is a part too: who reads it adds none.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -54,7 +55,7 @@ impl Lines {
     pub(crate) fn finish(&mut self, stream: Stream, now: Timestamp, out: &mut Vec<u8>) {
         if !self.begun.is_empty() {
             let line = std::mem::take(&mut self.begun);
-            write_line(out, now, stream, 'F', &line);
+            write_line(out, now, stream, 'P', &line);
         }
     }
 
@@ -138,10 +139,10 @@ mod tests {
         let full = vec![b'x'; MAX_LINE_BYTES];
         check(&[b"one\ntwo\n"], &[("F", 3), ("F", 3)]);
         check(&[b"o", b"ne", b"\n\n"], &[("F", 3), ("F", 0)]);
-        check(&[b"no end"], &[("F", 6)]);
+        check(&[b"no end"], &[("P", 6)]);
         check(&[&full, b"\n"], &[("F", MAX_LINE_BYTES)]);
         check(&[&full, b"y\n"], &[("P", MAX_LINE_BYTES), ("F", 1)]);
-        check(&[&full, &full, b"y"], &[("P", MAX_LINE_BYTES), ("P", MAX_LINE_BYTES), ("F", 1)]);
+        check(&[&full, &full, b"y"], &[("P", MAX_LINE_BYTES), ("P", MAX_LINE_BYTES), ("P", 1)]);
         check(&[], &[]);
     }
 }

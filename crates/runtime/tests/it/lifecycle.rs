@@ -34,7 +34,7 @@ pub(crate) async fn a_container_runs_and_its_exit_and_log_are_kept(f: Fixture) -
         })
         .collect();
     lines.sort();
-    assert_eq!(lines, ["stderr F err", "stdout F out", "stdout F unfinished"]);
+    assert_eq!(lines, ["stderr F err", "stdout F out", "stdout P unfinished"]);
     for (script, code, reason) in
         [("exit 0", 0, "Completed"), ("kill -9 $$", 0, "Completed"), ("exit 137", 137, "Error")]
     {
