@@ -111,11 +111,11 @@ impl View<'_> {
         let mut all = self.observed.of(&container.name);
         let latest = all.next();
         let mut status = match latest {
-            Some(latest) => self.known(container, latest),
+            Some(latest) => self.known(kind, container, latest),
             None => self.unknown(kind, container),
         };
         if let Some(previous) = all.next() {
-            status.last_state = Some(self.state(previous));
+            status.last_state = Some(self.state(kind, previous));
         }
         self.waiting(kind, container, &mut status);
         self.probes(kind, container, latest, &mut status);
@@ -123,7 +123,12 @@ impl View<'_> {
         status
     }
 
-    fn known(&self, container: &Container, latest: &cri::ContainerStatus) -> ContainerStatus {
+    fn known(
+        &self,
+        kind: ContainerKind,
+        container: &Container,
+        latest: &cri::ContainerStatus,
+    ) -> ContainerStatus {
         let before = self.old(&container.name);
         let image = if latest.image_name.is_empty() {
             latest.container.image.image.clone()
@@ -140,7 +145,7 @@ impl View<'_> {
         });
         ContainerStatus {
             name: container.name.clone(),
-            state: Some(self.state(latest)),
+            state: Some(self.state(kind, latest)),
             last_state: Some(before.and_then(|it| it.last_state.clone()).unwrap_or_default()),
             restart_count: restart_count(latest),
             image,
@@ -252,7 +257,7 @@ impl View<'_> {
         format!("{}://{}", self.node.runtime_name, container.container.id)
     }
 
-    fn state(&self, container: &cri::ContainerStatus) -> ContainerState {
+    fn state(&self, kind: ContainerKind, container: &cri::ContainerStatus) -> ContainerState {
         let time = |nanoseconds: i64| Some(to_time(time_of(nanoseconds)));
         match container.container.state {
             cri::ContainerState::Running => ContainerState {
@@ -271,8 +276,9 @@ impl View<'_> {
                 }),
                 ..ContainerState::default()
             },
+            // Until it runs it waits for what it waited for before it was made.
             cri::ContainerState::Created | cri::ContainerState::Unknown => {
-                waiting_state("ContainerCreating", None)
+                waiting_state(self.default_reason(kind), None)
             }
         }
     }

@@ -286,6 +286,11 @@ fn statuses_follow_the_start() {
         it.phase(),
         "Pending PRTSC=F I=F(ContainersNotInitialized) R=F(ContainersNotReady) CR=F(ContainersNotReady) PS=T i1:PodInitializing/0 i2:PodInitializing/0 c:PodInitializing/0"
     );
+    let made = story(INIT).ready().container("i1", ContainerState::Created, 0);
+    assert_eq!(
+        made.phase(),
+        "Pending PRTSC=T I=F(ContainersNotInitialized) R=F(ContainersNotReady) CR=F(ContainersNotReady) PS=T i1:PodInitializing/0 i2:PodInitializing/0 c:PodInitializing/0"
+    );
     let it = it.ready().running("i1");
     assert_eq!(
         it.phase(),
