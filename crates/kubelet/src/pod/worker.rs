@@ -12,6 +12,7 @@ use client::{ClientError, Resource};
 use component_base::{Shutdown, ShutdownSignal};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
 
 use super::inbox::{Inbox, News, Outcome, ProbeKind};
 use super::memory::{Busy, Memory, ProbeResults, Stage};
@@ -45,8 +46,12 @@ pub(crate) struct Worker {
     sandbox_pause: SignedDuration,
     /// The volumes were made once by this process: from then on they are kept up to date.
     has_volumes: bool,
+    /// What stands in them may have changed since they were written.
+    is_stale: bool,
     /// Held while the pod's volumes are written: the first making and a refresh would trip over each other.
     volumes: Arc<tokio::sync::Mutex<()>>,
+    /// The pod that they tell of. Whoever's turn it is takes it: the last to write writes the newest.
+    newest: Arc<Mutex<Pod>>,
     /// Probes under way, by container id and kind.
     probes: BTreeMap<(String, ProbeKind), Shutdown>,
     /// Ends what need not be finished when the pod ends.
@@ -71,7 +76,9 @@ impl Worker {
             removed: false,
             sandbox_pause: SANDBOX_RETRY,
             has_volumes: false,
+            is_stale: false,
             volumes: Arc::default(),
+            newest: Arc::default(),
             probes: BTreeMap::new(),
             cancel: Shutdown::new(),
             written: None,
@@ -93,7 +100,7 @@ impl Worker {
                 self.read_mirror(&mut pod);
             }
             if objects && self.memory.stage == Stage::Running {
-                self.objects_changed(&pod);
+                self.objects_changed();
             }
             let wake_at = self.sync(&pod).await;
             if self.is_over(&pod).await {
@@ -135,6 +142,7 @@ impl Worker {
 
     fn learn(&mut self, news: News) {
         if let Some(pod) = news.pod {
+            self.is_stale |= tells_otherwise(&self.object.value(), &pod.value());
             self.object = pod;
         }
         self.removed |= news.removed;
@@ -206,7 +214,7 @@ impl Worker {
     }
 
     /// What waited for an object is tried again, and what was made from one is brought up to date.
-    fn objects_changed(&mut self, pod: &Pod) {
+    fn objects_changed(&mut self) {
         let now = self.shared.clock.now();
         self.memory.sandbox_retry_at = None;
         for failure in self.memory.failures.values_mut() {
@@ -214,28 +222,24 @@ impl Worker {
                 failure.retry_at = now;
             }
         }
-        self.refresh(pod);
+        self.is_stale = true;
     }
 
-    /// Brings volumes made from objects up to date.
-    fn refresh(&self, pod: &Pod) {
-        if !self.has_volumes {
-            return;
-        }
+    /// Brings volumes made from objects, and from the pod itself, up to date.
+    fn refresh(&mut self, pod: &Pod) {
+        self.is_stale = false;
+        self.newest.lock().clone_from(pod);
         let (shared, turn) = (Arc::clone(&self.shared), Arc::clone(&self.volumes));
-        let (pod, user, pod_ips) = (pod.clone(), self.user(pod), self.ips(pod));
+        let (newest, user) = (Arc::clone(&self.newest), self.user(pod));
         tokio::spawn(async move {
             let _turn = turn.lock().await;
+            let pod = newest.lock().clone();
+            let pod_ips = ips(&pod);
             let cx = VolumeContext { shared: &shared, pod: &pod, user: &user, pod_ips };
             if let Err(failure) = volumes::set_up(&cx).await {
                 shared.event(&pod, EventType::Warning, "FailedMount", &failure.message);
             }
         });
-    }
-
-    fn ips(&self, pod: &Pod) -> Vec<String> {
-        let status = pod.status.as_ref().and_then(|it| it.pod_ips.as_ref());
-        status.into_iter().flatten().map(|it| it.ip.clone()).collect()
     }
 
     fn user(&self, pod: &Pod) -> User {
@@ -262,10 +266,11 @@ impl Worker {
         };
         if observed.ready_sandbox().is_some() && !self.has_volumes {
             self.has_volumes = true;
-            if self.written.is_none() {
-                // An earlier process made them: they are watched from now on.
-                self.refresh(pod);
-            }
+            // An earlier process made them: they are watched from now on.
+            self.is_stale |= self.written.is_none();
+        }
+        if self.is_stale && self.has_volumes && self.memory.stage == Stage::Running {
+            self.refresh(pod);
         }
         self.forget_old(&observed);
         self.remove_dead(&observed);
@@ -290,7 +295,7 @@ impl Worker {
         if self.memory.stage == Stage::Running
             && let Some(at) = self.shared.tokens.renew_at(spec::uid(pod))
         {
-            if at <= now {
+            if at <= now && self.has_volumes {
                 self.refresh(pod);
             }
             planned.wake(at.max(now + WRITE_RETRY));
@@ -354,7 +359,7 @@ impl Worker {
                     name,
                     message,
                     grace: Duration::from_secs(u64::try_from(grace_seconds).unwrap_or(0)),
-                    pod_ip: self.ips(pod).into_iter().next(),
+                    pod_ip: ips(pod).into_iter().next(),
                 };
                 let (shared, inbox) = (Arc::clone(&self.shared), Arc::clone(&self.inbox));
                 tokio::spawn(async move {
@@ -388,11 +393,13 @@ impl Worker {
 
     fn create_sandbox(&mut self, pod: &Pod, attempt: u32) {
         self.memory.busy.insert(Busy::Sandbox);
-        let (shared, inbox, pod, user) =
-            (Arc::clone(&self.shared), Arc::clone(&self.inbox), pod.clone(), self.user(pod));
-        let turn = Arc::clone(&self.volumes);
+        self.newest.lock().clone_from(pod);
+        let (shared, inbox, user) =
+            (Arc::clone(&self.shared), Arc::clone(&self.inbox), self.user(pod));
+        let (newest, turn) = (Arc::clone(&self.newest), Arc::clone(&self.volumes));
         tokio::spawn(async move {
             let _turn = turn.lock().await;
+            let pod = newest.lock().clone();
             let result = start::sandbox(&shared, &pod, attempt, &user).await;
             inbox.report(Outcome::Sandbox(result));
         });
@@ -598,6 +605,17 @@ async fn forget(shared: &Shared, pod: &Pod) {
     if let Err(error) = sys::fs::remove_tree(&logs) {
         tracing::warn!(pod = uid, %error, "could not remove the logs of a pod");
     }
+}
+
+fn ips(pod: &Pod) -> Vec<String> {
+    let status = pod.status.as_ref().and_then(|it| it.pod_ips.as_ref());
+    status.into_iter().flatten().map(|it| it.ip.clone()).collect()
+}
+
+/// Whether what containers can read of their pod in a volume may differ.
+fn tells_otherwise(old: &Value, new: &Value) -> bool {
+    let parts: [&[&str]; 3] = [&["metadata", "labels"], &["metadata", "annotations"], &["spec"]];
+    parts.iter().any(|path| old.at(path) != new.at(path))
 }
 
 /// Members that upstream writes although they are empty.

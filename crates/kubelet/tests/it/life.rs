@@ -316,6 +316,28 @@ async fn a_missing_config_map_holds_a_pod_up_until_it_is_there() {
     panic!("the file never changed");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_pod_reads_of_itself_follows_its_changes() {
+    let node = Node::new().await;
+    let mut spec = one(&["run"]);
+    let items = value!([{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]);
+    let volume = value!({"name": "v", "downwardAPI": {"items": items}});
+    spec.set_at(&["volumes"], Value::Array(vec![volume]));
+    node.pod("p", spec).await;
+    node.until("p", "Running ready c:running:0").await;
+    let file = glob(&node, "volumes/kubernetes.io~downward-api/v/labels");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "a=\"b\"");
+    let patch = value!({"metadata": {"labels": {"a": "c"}}});
+    node.cluster.client.patch(&pods(), "ns", "p", "", PatchKind::Merge, &patch).await.unwrap();
+    let changed = node.cluster.eventually("the file changes", async |_| {
+        (std::fs::read_to_string(&file).ok()? == "a=\"c\"").then_some(())
+    });
+    changed.await;
+    // With it goes what was mounted.
+    node.delete("p").await;
+    node.until("p", "gone").await;
+}
+
 fn glob(node: &Node, below: &str) -> std::path::PathBuf {
     let mut pods = node.dir.path().join("pods").read_dir().unwrap();
     pods.next().unwrap().unwrap().path().join(below)
