@@ -1,12 +1,13 @@
 //! Whether a node lets a pod in. Pure.
 
 use apimachinery::{Object, Value};
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint};
 
 use crate::pod::memory::Failure;
 use crate::pressure::Short;
 use crate::resources::{self, Amounts, QosClass};
 use crate::spec;
+use crate::static_pods;
 use crate::sysctls::Allowlist;
 
 /// The reason of a pod whose selector or affinity the node does not match.
@@ -18,9 +19,13 @@ pub(crate) struct Room {
     pub(crate) node_name: String,
     /// The node object's labels.
     pub(crate) labels: Option<Object>,
+    /// The node object's taints.
+    pub(crate) taints: Vec<Taint>,
     pub(crate) allocatable: Amounts,
     /// The sum of the requests of the pods that are here.
     pub(crate) used: Amounts,
+    /// The ports of the node that the pods that are here have.
+    pub(crate) ports: Vec<HostPort>,
     /// How many pods are here.
     pub(crate) pods: i64,
     /// What the node is short of.
@@ -29,6 +34,53 @@ pub(crate) struct Room {
     pub(crate) has_apparmor: bool,
     /// The kernel parameters that pods may set.
     pub(crate) sysctls: Allowlist,
+}
+
+impl Room {
+    /// Goes by this object of the node: its labels and taints.
+    pub(crate) fn take_node(&mut self, node: &Value) {
+        self.labels = node.at(&["metadata", "labels"]).and_then(Value::as_object).cloned();
+        let taints = node.items_at(&["spec", "taints"]).iter();
+        self.taints = taints
+            .map(|it| Taint {
+                key: it.str_at(&["key"]).to_owned(),
+                value: Some(it.str_at(&["value"]).to_owned()),
+                effect: it.str_at(&["effect"]).to_owned(),
+                time_added: None,
+            })
+            .collect();
+    }
+}
+
+/// A port of the node that a pod asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostPort {
+    ip: String,
+    protocol: String,
+    port: i32,
+}
+
+impl HostPort {
+    /// All addresses of the node.
+    const ANY: &str = "0.0.0.0";
+
+    /// Those of a pod.
+    pub(crate) fn of(pod: &Pod) -> impl Iterator<Item = Self> {
+        let or = |text: &Option<String>, default: &str| {
+            text.clone().filter(|it| !it.is_empty()).unwrap_or_else(|| default.to_owned())
+        };
+        spec::ports(pod).filter_map(move |it| {
+            let port = it.host_port.filter(|it| *it > 0)?;
+            Some(Self { ip: or(&it.host_ip, Self::ANY), protocol: or(&it.protocol, "TCP"), port })
+        })
+    }
+
+    /// Whether both cannot be had on one node.
+    fn conflicts(&self, other: &Self) -> bool {
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.ip == other.ip || self.ip == Self::ANY || other.ip == Self::ANY)
+    }
 }
 
 fn refuse(reason: &str, message: String) -> Failure {
@@ -48,17 +100,42 @@ fn refuse(reason: &str, message: String) -> Failure {
 pub(crate) fn admit(pod: &Pod, room: &Room) -> Result<(), Failure> {
     relieves(pod, room)?;
     room.sysctls.admit(pod).map_err(|it| refuse("SysctlForbidden", it))?;
+    runs_on_linux(pod)?;
     fits(pod, room)?;
     if !selects(pod, room) {
-        let why = "node(s) didn't match Pod's node affinity/selector";
-        return Err(refuse(NODE_AFFINITY, format!("Predicate NodeAffinity failed: {why}")));
+        return Err(lacks(NODE_AFFINITY, "node(s) didn't match Pod's node affinity/selector"));
+    }
+    if HostPort::of(pod).any(|it| room.ports.iter().any(|taken| it.conflicts(taken))) {
+        let why = "node(s) didn't have free ports for the requested pod ports";
+        return Err(lacks("NodePorts", why));
+    }
+    let mut banning = room.taints.iter().filter(|it| it.effect == "NoExecute");
+    if !static_pods::is_static(pod) && banning.any(|it| !tolerates(pod, it)) {
+        return Err(lacks("TaintToleration", "node(s) had untolerated taint(s)"));
+    }
+    apparmor(pod, room)
+}
+
+/// The refusal by one of the scheduler's rules, which nodes hold against pods that they get without it too.
+fn lacks(rule: &str, why: &str) -> Failure {
+    refuse(rule, format!("Predicate {rule} failed: {why}"))
+}
+
+/// A pod may say its system: in its specification, and in a label of its own.
+fn runs_on_linux(pod: &Pod) -> Result<(), Failure> {
+    const LABEL: &str = "kubernetes.io/os";
+    let label = pod.metadata.labels.as_ref().and_then(|it| it.get(LABEL));
+    if label.is_some_and(|it| it != "linux") {
+        let message =
+            format!("Failed to admit pod as the `{LABEL}` label doesn't match node label");
+        return Err(refuse("PodOSSelectorNodeLabelDoesNotMatch", message));
     }
     let os = spec::spec(pod).os.as_ref().map(|it| it.name.as_str());
     if os.is_some_and(|it| it != "linux") {
         let message = "Failed to admit pod as the OS field doesn't match node OS".to_owned();
         return Err(refuse("PodOSNotSupported", message));
     }
-    apparmor(pod, room)
+    Ok(())
 }
 
 /// A node that is short of something takes no more of it.
@@ -68,24 +145,28 @@ fn relieves(pod: &Pod, room: &Room) -> Result<(), Failure> {
         return Ok(());
     }
     let only_memory = room.short == Short { memory: true, disk: false };
+    let pressure = Taint {
+        key: "node.kubernetes.io/memory-pressure".into(),
+        effect: "NoSchedule".into(),
+        ..Taint::default()
+    };
     let asks = resources::qos_class(pod) != QosClass::BestEffort;
-    if only_memory && (asks || tolerates(pod, "node.kubernetes.io/memory-pressure")) {
+    if only_memory && (asks || tolerates(pod, &pressure)) {
         return Ok(());
     }
     let conditions = room.short.conditions().join(" ");
     Err(refuse("Evicted", format!("The node had condition: [{conditions}]. ")))
 }
 
-/// Whether a pod bears a taint without a value that keeps pods away.
-fn tolerates(pod: &Pod, taint: &str) -> bool {
+/// Whether a pod bears a taint.
+fn tolerates(pod: &Pod, taint: &Taint) -> bool {
     spec::spec(pod).tolerations.iter().flatten().any(|it| {
-        let by_key = it.key.as_deref().unwrap_or_default();
+        let or_empty = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (key, effect) = (or_empty(&it.key), or_empty(&it.effect));
         let exists = it.operator.as_deref() == Some("Exists");
-        let of_taint =
-            by_key == taint && (exists || it.value.as_deref().unwrap_or_default().is_empty());
-        let of_all = by_key.is_empty() && exists;
-        (of_taint || of_all)
-            && it.effect.as_deref().is_none_or(|it| it.is_empty() || it == "NoSchedule")
+        (effect.is_empty() || effect == taint.effect)
+            && (key == taint.key || (key.is_empty() && exists))
+            && (exists || or_empty(&it.value) == or_empty(&taint.value))
     })
 }
 
@@ -181,29 +262,99 @@ mod tests {
     use super::*;
 
     fn check(spec: &str, expected: &str) {
-        check_short(Short::default(), spec, expected);
+        check_in(&room(), &pod(spec), expected);
     }
 
     fn check_short(short: Short, spec: &str, expected: &str) {
-        let pod: Pod =
-            serde_json::from_str(&format!(r#"{{"metadata":{{}},"spec":{spec}}}"#)).unwrap();
+        check_in(&Room { short, ..room() }, &pod(spec), expected);
+    }
+
+    fn check_in(room: &Room, pod: &Pod, expected: &str) {
+        let text = admit(pod, room)
+            .map_or_else(|it| format!("{}: {}", it.reason, it.message), |()| String::new());
+        assert_eq!(text, expected, "{pod:?}");
+    }
+
+    fn pod(spec: &str) -> Pod {
+        serde_json::from_str(&format!(r#"{{"metadata":{{}},"spec":{spec}}}"#)).unwrap()
+    }
+
+    fn room() -> Room {
         let amounts = |cpu, memory| -> Amounts {
             [("cpu", cpu), ("memory", memory), ("pods", 2)].map(|(k, v)| (k.to_owned(), v)).into()
         };
         let labels = apimachinery::value!({"zone": "a", "size": "5"});
-        let room = Room {
+        Room {
             node_name: "n".into(),
             labels: labels.as_object().cloned(),
             allocatable: amounts(2000, 1000),
             used: amounts(1500, 100),
             pods: 1,
-            short,
-            has_apparmor: false,
             sysctls: Allowlist::new("6.0", &[]),
+            ..Room::default()
+        }
+    }
+
+    #[test]
+    fn a_port_of_the_node_is_given_once() {
+        let ports =
+            |ports: &str| pod(&format!(r#"{{"containers":[{{"name":"c","ports":[{ports}]}}]}}"#));
+        let taken = ports(
+            r#"{"containerPort":1,"hostPort":80},{"containerPort":2,"hostPort":81,"hostIP":"10.0.0.1"}"#,
+        );
+        let room = Room { ports: HostPort::of(&taken).collect(), ..room() };
+        let refusal = "NodePorts: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        for (port, expected) in [
+            (r#"{"containerPort":80}"#, ""),
+            (r#"{"containerPort":9,"hostPort":80}"#, refusal),
+            (r#"{"containerPort":9,"hostPort":80,"hostIP":"10.0.0.1"}"#, refusal),
+            (r#"{"containerPort":9,"hostPort":80,"protocol":"UDP"}"#, ""),
+            (r#"{"containerPort":9,"hostPort":81,"hostIP":"10.0.0.2"}"#, ""),
+            (r#"{"containerPort":9,"hostPort":81,"protocol":"TCP"}"#, refusal),
+        ] {
+            check_in(&room, &ports(port), expected);
+        }
+    }
+
+    #[test]
+    fn a_taint_that_ends_pods_keeps_those_away_that_no_scheduler_asked_about() {
+        let taint = |effect: &str| Taint {
+            key: "gone".into(),
+            value: Some("1".into()),
+            effect: effect.into(),
+            ..Taint::default()
         };
-        let text = admit(&pod, &room)
-            .map_or_else(|it| format!("{}: {}", it.reason, it.message), |()| String::new());
-        assert_eq!(text, expected, "{spec}");
+        let with = |effect: &str| Room { taints: vec![taint(effect)], ..room() };
+        let refusal =
+            "TaintToleration: Predicate TaintToleration failed: node(s) had untolerated taint(s)";
+        check_in(&with("NoSchedule"), &pod("{}"), "");
+        check_in(&with("NoExecute"), &pod("{}"), refusal);
+        for (toleration, expected) in [
+            (r#"{"key":"gone","operator":"Exists"}"#, ""),
+            (r#"{"key":"gone","value":"1","effect":"NoExecute"}"#, ""),
+            (r#"{"operator":"Exists"}"#, ""),
+            (r#"{"key":"gone","value":"2"}"#, refusal),
+            (r#"{"key":"gone","operator":"Exists","effect":"NoSchedule"}"#, refusal),
+        ] {
+            let pod = pod(&format!(r#"{{"tolerations":[{toleration}]}}"#));
+            check_in(&with("NoExecute"), &pod, expected);
+        }
+        let mut of_a_file = pod("{}");
+        of_a_file.metadata.annotations =
+            Some([("kubernetes.io/config.source".to_owned(), "file".to_owned())].into());
+        check_in(&with("NoExecute"), &of_a_file, "");
+    }
+
+    #[test]
+    fn pods_of_other_systems_are_refused() {
+        let why = "PodOSNotSupported: Failed to admit pod as the OS field doesn't match node OS";
+        check(r#"{"os":{"name":"windows"}}"#, why);
+        check(r#"{"os":{"name":"linux"}}"#, "");
+        let mut labelled = pod("{}");
+        labelled.metadata.labels =
+            Some([("kubernetes.io/os".to_owned(), "windows".to_owned())].into());
+        let why = "PodOSSelectorNodeLabelDoesNotMatch: Failed to admit pod as the `kubernetes.io/os` label doesn't match node label";
+        check_in(&room(), &labelled, why);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use apimachinery::Object;
+use apimachinery::Value;
 use client::events::EventType;
 use client::reflector::{Cached, StoreChange};
 use client::{ObjectKey, Resource, Store};
@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::admission::{self, Room};
+use crate::admission::{self, HostPort, Room};
 use crate::checkpoint::Checkpoint;
 use crate::pod::inbox::Inbox;
 use crate::pod::memory::Failure;
@@ -32,6 +32,8 @@ use crate::sysctls::Allowlist;
 struct Entry {
     inbox: Arc<Inbox>,
     object: Arc<Cached>,
+    /// Its source has it no more: what is left of it ends.
+    is_gone: bool,
     /// It is of a file, and the server has a mirror of it.
     is_static: bool,
 }
@@ -101,7 +103,8 @@ impl Manager {
             change.old.filter(|old| change.new.as_ref().is_none_or(|new| new.uid != old.uid));
         if let Some(old) = gone {
             self.waiting.lock().remove(old.uid.as_str());
-            if let Some(entry) = self.entries.lock().get(old.uid.as_str()) {
+            if let Some(entry) = self.entries.lock().get_mut(old.uid.as_str()) {
+                entry.is_gone = true;
                 entry.inbox.remove();
             }
         }
@@ -149,7 +152,12 @@ impl Manager {
         }
         let uid = object.uid.to_string();
         let admitted = self.checkpoint.has(&uid);
-        let entry = Entry { inbox: Arc::clone(&inbox), object: Arc::clone(&object), is_static };
+        let entry = Entry {
+            inbox: Arc::clone(&inbox),
+            object: Arc::clone(&object),
+            is_gone: false,
+            is_static,
+        };
         self.entries.lock().insert(uid.clone(), entry);
         if admitted {
             self.weigh();
@@ -202,7 +210,9 @@ impl Manager {
         match admission::admit(pod, &room) {
             // The scheduler may have seen a label of the node before its own agent: the server decides.
             Err(failure) if failure.reason == admission::NODE_AFFINITY => {
-                room.labels = self.labels_on_server().await.or(room.labels);
+                if let Some(node) = self.node_on_server().await {
+                    room.take_node(&node);
+                }
                 admission::admit(pod, &room)?;
             }
             other => other?,
@@ -216,48 +226,51 @@ impl Manager {
         })
     }
 
-    async fn labels_on_server(&self) -> Option<Object> {
+    async fn node_on_server(&self) -> Option<Value> {
         let name = &self.shared.config.node_name;
-        match self.shared.client.get(&Resource::built_in("", "nodes"), "", name).await {
-            Ok(node) => node.at(&["metadata", "labels"])?.as_object().cloned(),
-            Err(error) => {
-                tracing::warn!(node = name, %error, "could not read the labels of the node");
-                None
-            }
-        }
+        let node = self.shared.client.get(&Resource::built_in("", "nodes"), "", name).await;
+        node.inspect_err(|error| {
+            tracing::warn!(node = name, %error, "could not read the labels of the node");
+        })
+        .ok()
     }
 
     fn room(&self) -> Room {
-        let mut used = resources::Amounts::new();
-        let active = self.active_pods();
-        for pod in &active {
-            for (name, amount) in resources::pod_requests(pod) {
-                *used.entry(name).or_default() += amount;
-            }
-        }
-        let name = &self.shared.config.node_name;
-        let node = self.nodes.get(&ObjectKey::new("", name.as_str())).map(|it| it.value());
-        let labels =
-            node.as_ref().and_then(|it| it.at(&["metadata", "labels"])?.as_object().cloned());
-        Room {
-            node_name: name.clone(),
-            labels,
+        let mut room = Room {
+            node_name: self.shared.config.node_name.clone(),
             allocatable: self.shared.machine.allocatable(&self.shared.config),
-            used,
-            pods: i64::try_from(active.len()).unwrap_or(i64::MAX),
             short: self.shared.pressure.told(self.shared.clock.monotonic()),
             has_apparmor: self.shared.machine.has_apparmor,
             sysctls: Allowlist::new(
                 &self.shared.machine.kernel,
                 &self.shared.config.allowed_unsafe_sysctls,
             ),
+            ..Room::default()
+        };
+        if let Some(node) = self.nodes.get(&ObjectKey::new("", room.node_name.as_str())) {
+            room.take_node(&node.value());
         }
+        // What a pod that was deleted by force still holds is not held against the next, as upstream does not.
+        for pod in self.admitted(|it| !it.is_gone) {
+            room.pods += 1;
+            room.ports.extend(HostPort::of(&pod));
+            for (name, amount) in resources::pod_requests(&pod) {
+                *room.used.entry(name).or_default() += amount;
+            }
+        }
+        room
     }
 
     /// The pods that were let in and have not ended.
     pub(crate) fn active_pods(&self) -> Vec<Pod> {
-        let objects: Vec<Arc<Cached>> =
-            self.entries.lock().values().map(|it| Arc::clone(&it.object)).collect();
+        self.admitted(|_| true)
+    }
+
+    fn admitted(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Pod> {
+        let entries = self.entries.lock();
+        let objects = entries.values().filter(|it| wanted(it)).map(|it| Arc::clone(&it.object));
+        let objects: Vec<Arc<Cached>> = objects.collect();
+        drop(entries);
         let ended = |pod: &Pod| {
             let phase = pod.status.as_ref().and_then(|it| it.phase.as_deref());
             phase.and_then(Phase::parse).is_some_and(Phase::is_terminal)

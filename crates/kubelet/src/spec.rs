@@ -2,7 +2,7 @@
 //!
 //! Facts only: knows no runtime and no node.
 
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, ContainerPort, EphemeralContainer, Pod, PodSpec};
 
 /// Which list of a pod a container is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +75,12 @@ pub(crate) fn init_containers(pod: &Pod) -> &[Container] {
 
 pub(crate) fn main_containers(pod: &Pod) -> &[Container] {
     &spec(pod).containers
+}
+
+/// The ports of the containers that run beside each other.
+pub(crate) fn ports(pod: &Pod) -> impl Iterator<Item = &ContainerPort> {
+    let sidecars = init_containers(pod).iter().filter(|it| is_sidecar(it));
+    main_containers(pod).iter().chain(sidecars).flat_map(|it| it.ports.iter().flatten())
 }
 
 /// An init container that runs beside the others.

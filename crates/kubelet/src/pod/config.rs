@@ -112,11 +112,8 @@ pub(crate) fn sandbox(
 }
 
 fn port_mappings(pod: &Pod) -> Vec<PortMapping> {
-    let sidecars = spec::init_containers(pod).iter().filter(|it| spec::is_sidecar(it));
-    let ports =
-        spec::main_containers(pod).iter().chain(sidecars).flat_map(|it| it.ports.iter().flatten());
     let number = |port: i32| u16::try_from(port).unwrap_or_default();
-    let all = ports.map(|it| PortMapping {
+    let all = spec::ports(pod).map(|it| PortMapping {
         protocol: match it.protocol.as_deref() {
             Some("UDP") => Protocol::Udp,
             Some("SCTP") => Protocol::Sctp,

@@ -338,6 +338,25 @@ async fn what_a_pod_reads_of_itself_follows_its_changes() {
     node.until("p", "gone").await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_port_of_the_node_is_given_once() {
+    let node = Node::new().await;
+    let mut spec = one(&["run"]);
+    let port = value!({"containerPort": 80, "hostPort": 21017});
+    spec.items_at_mut(&["containers"])[0].set_at(&["ports"], Value::Array(vec![port]));
+    node.pod("p", spec.clone()).await;
+    node.until("p", "Running ready c:running:0").await;
+    node.pod("q", spec.clone()).await;
+    node.until("q", "Failed NodePorts").await;
+    let why =
+        "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+    assert_eq!(node.events("q").await, [format!("NodePorts: {why}")]);
+    node.delete("p").await;
+    node.until("p", "gone").await;
+    node.pod("r", spec).await;
+    node.until("r", "Running ready c:running:0").await;
+}
+
 fn glob(node: &Node, below: &str) -> std::path::PathBuf {
     let mut pods = node.dir.path().join("pods").read_dir().unwrap();
     pods.next().unwrap().unwrap().path().join(below)
