@@ -160,14 +160,9 @@ pub(crate) fn answer(
 ) -> Option<Result<Response<Body>, Status>> {
     let path = exchange.info.path.as_str();
     let parts: Vec<&str> = path.trim_end_matches('/').split('/').skip(1).collect();
-    server.catalog.with_discovery(|documents| {
-        // Of the built-in documents upstream's aggregator has those of groups under a path that ends in a slash too.
-        let open = path.ends_with('/') && !is_aggregated(&parts);
-        if open && !parts.get(1).is_some_and(|group| documents.is_custom(group)) {
-            return None;
-        }
-        answer_from(exchange, &parts, documents, &server.external)
-    })
+    server
+        .catalog
+        .with_discovery(|documents| answer_from(exchange, &parts, documents, &server.external))
 }
 
 /// Whether a path is one of those that upstream's aggregator answers itself: the groups, and each of them. Its handlers look

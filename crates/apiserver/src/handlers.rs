@@ -176,21 +176,12 @@ fn check_place(info: &RequestInfo, target: &Target) -> Result<(), Status> {
     Err(if custom { unnamed() } else { Status::method_not_allowed() })
 }
 
-/// Upstream's router of built-in resources takes a slash at the end of a collection for the beginning of a name, and knows
-/// no other empty parts of a path.
+/// Upstream's router of built-in resources looks at no slashes at the end, and knows no other empty parts of a path.
 fn check_slashes(info: &RequestInfo, target: &Target) -> Result<(), Status> {
-    let free = info.subresource == "proxy" || info.verb == "watch";
-    if free || target.resource().is_custom() {
-        return Ok(());
-    }
-    let open = info.path.strip_suffix('/');
-    if open.is_some_and(|_| !info.name.is_empty()) || open.unwrap_or(&info.path).contains("//") {
-        return Err(Status::no_route());
-    }
-    match (open, info.verb) {
-        (None, _) => Ok(()),
-        (Some(_), "create") => Err(Status::method_not_allowed()),
-        (Some(_), _) => Err(Status::bad_request("name must be provided")),
+    let free = info.subresource == "proxy" || target.resource().is_custom();
+    match !free && info.path.trim_end_matches('/').contains("//") {
+        true => Err(Status::no_route()),
+        false => Ok(()),
     }
 }
 

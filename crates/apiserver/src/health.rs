@@ -62,7 +62,6 @@ pub(crate) async fn answer(
     match (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) {
         // Upstream's mux knows each path as it is, its router knows no empty parts.
         ("healthz" | "livez" | "readyz" | "metrics", "") if path.ends_with('/') => Ok(not_found()),
-        ("version", "") if path.ends_with('/') => Err(Status::no_route()),
         ("version", "") if exchange.parts.method != Method::GET => {
             Err(Status::method_not_allowed())
         }

@@ -78,7 +78,7 @@ impl Reviews {
                 && facts.version == info.version
                 && facts.resource == info.resource
         })?;
-        let named = !info.name.is_empty() || info.path.ends_with('/');
+        let named = !info.name.is_empty();
         if served.facts.namespaced == info.namespace.is_empty() || named {
             return None;
         }

@@ -136,8 +136,11 @@ async fn paths_are_known_as_upstreams_routers_know_them() {
         ("GET /apis/apps/", 200),
         ("PUT /apis/apps", 200),
         ("DELETE /apis", 200),
-        ("GET /apis/apps/v1/", 404),
-        ("GET /api/", 404),
+        ("GET /apis/apps/v1/", 200),
+        ("GET /api/v1/namespaces/", 200),
+        ("GET /api/v1/namespaces/default/", 200),
+        ("GET /version/", 200),
+        ("GET /api/", 200),
         ("POST /api", 405),
         // Bindings and reviews are made, and no more.
         ("GET /api/v1/namespaces/default/bindings", 405),

@@ -200,11 +200,14 @@ impl Driver {
     }
 
     /// Deletes pods whose claims go, and those that controllers make instead of them while they have not yet heard of it:
-    /// kubelets refuse such pods, and the claims wait for them.
+    /// kubelets refuse such pods, and the claims wait for them. So does a claim of an earlier set of the same name, which the
+    /// collector finds a moment later.
     async fn clear_the_way(&self) {
-        for _ in 0..60 {
+        let mut clear = 0;
+        for _ in 0..120 {
             let pods = self.user.observer.with(in_the_way);
-            if pods.is_empty() {
+            clear = if pods.is_empty() { clear + 1 } else { 0 };
+            if clear == 20 {
                 return;
             }
             for pod in pods {
