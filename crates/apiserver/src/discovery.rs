@@ -158,8 +158,7 @@ pub(crate) fn answer(
     server: &Server,
     exchange: &Exchange,
 ) -> Option<Result<Response<Body>, Status>> {
-    let path = exchange.info.path.as_str();
-    let parts: Vec<&str> = path.trim_end_matches('/').split('/').skip(1).collect();
+    let parts = parts_of(&exchange.info.path);
     server
         .catalog
         .with_discovery(|documents| answer_from(exchange, &parts, documents, &server.external))
@@ -167,8 +166,13 @@ pub(crate) fn answer(
 
 /// Whether a path is one of those that upstream's aggregator answers itself: the groups, and each of them. Its handlers look
 /// at no method.
-pub(crate) fn is_aggregated(parts: &[&str]) -> bool {
-    matches!(parts, ["apis"] | ["apis", _])
+pub(crate) fn is_aggregated(path: &str) -> bool {
+    matches!(*parts_of(path), ["apis"] | ["apis", _])
+}
+
+/// What lies between the slashes of a path, whatever slashes it ends with.
+fn parts_of(path: &str) -> Vec<&str> {
+    path.trim_end_matches('/').split('/').skip(1).collect()
 }
 
 fn answer_from(

@@ -97,11 +97,9 @@ async fn handle_path(
         return answer;
     }
     let found = discovery::answer(server, exchange);
-    if found.is_some() && exchange.parts.method != Method::GET {
-        let parts = exchange.info.path.trim_end_matches('/').split('/').skip(1);
-        if !discovery::is_aggregated(&parts.collect::<Vec<_>>()) {
-            return Err(Status::method_not_allowed());
-        }
+    let is_get = exchange.parts.method == Method::GET;
+    if found.is_some() && !is_get && !discovery::is_aggregated(&exchange.info.path) {
+        return Err(Status::method_not_allowed());
     }
     match found.or_else(|| openapi::answer(server, exchange)) {
         Some(answer) => answer,
