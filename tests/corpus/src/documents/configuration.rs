@@ -97,7 +97,7 @@ fn files(case: Case<'_>) -> Result<()> {
     case.remove(&[POD])?;
     case.apply(&["001-3917"])?;
     let log = case.log_of_finished(POD)?;
-    ensure!(log == "very\n", "{log:?}");
+    ensure!(log == "very", "{log:?}");
     Ok(())
 }
 
