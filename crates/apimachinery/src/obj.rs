@@ -329,6 +329,16 @@ impl Obj {
         self.bytes.get(value)
     }
 
+    /// The version that its text is of, with its group.
+    #[must_use]
+    pub fn api_version(&self) -> &str {
+        const NAME: &[u8] = b",\"apiVersion\":\"";
+        let (head, _) = self.split();
+        let text = memchr::memmem::find(head, NAME).map(|at| &head[at + NAME.len()..]);
+        let version = text.and_then(|it| it.split(|byte| *byte == b'"').next());
+        version.and_then(|it| str::from_utf8(it).ok()).unwrap_or_default()
+    }
+
     /// `metadata.uid`; empty where it has none.
     #[must_use]
     pub fn uid(&self) -> CompactString {

@@ -129,9 +129,8 @@ impl Catalog {
         let custom = self.custom.load();
         let installed = custom.by_name.get(&*format_compact!("{resource}.{group}"))?;
         let view = installed.definition.find(version)?;
-        let is_stored = installed.definition.storage().facts().version == version;
         Some(Found {
-            conversion: installed.conversion.clone().filter(|_| !is_stored),
+            conversion: installed.conversion.clone(),
             cache: Arc::clone(&installed.cache),
             resource: Arc::clone(view) as Arc<dyn AnyResource>,
             served: view.own(),

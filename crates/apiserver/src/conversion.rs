@@ -3,15 +3,20 @@
 //! A request for another version than the stored one works on objects of its own version; they are converted where they
 //! are read from the store, and where they are written to it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apimachinery::obj::Obj;
+use api::ResourceFacts;
+use apimachinery::obj::{self, Obj};
 use apimachinery::{Status, Value, json, validation, value};
+use compact_str::CompactString;
 use component_base::Random;
+use registry::AnyResource;
 use tokio::time::Instant;
 use webhook::{Call, Client, Resolver};
 
+use crate::Server;
 use crate::metrics::Metrics;
 
 /// How long a webhook may take for all objects of a call (upstream: 30 seconds).
@@ -30,6 +35,8 @@ pub(crate) struct Conversion {
     client: Client,
     /// The first version of the review that both sides know.
     version: Option<&'static str>,
+    /// The versions that the definition has, with its group.
+    known: Vec<String>,
 }
 
 /// What went wrong with a conversion, in upstream's words.
@@ -78,10 +85,15 @@ impl Conversion {
         let hook = &conversion["webhook"];
         let versions = hook.items_at(&["conversionReviewVersions"]).iter();
         let known = |it: &str| ["v1", "v1beta1"].into_iter().find(|known| *known == it);
+        let (group, names) =
+            (&definition["spec"]["group"], definition.items_at(&["spec", "versions"]));
+        let group = group.as_str().unwrap_or_default();
+        let named = names.iter().map(|it| format!("{group}/{}", it.str_at(&["name"])));
         Some(Arc::new(Self {
             name: definition.str_at(&["metadata", "name"]).to_owned(),
             client: Client::new(&hook["clientConfig"], Arc::clone(resolver)),
             version: versions.filter_map(Value::as_str).find_map(known),
+            known: named.collect(),
         }))
     }
 
@@ -95,6 +107,15 @@ impl Conversion {
         objects: &[&Value],
         (random, metrics): (&dyn Random, &Metrics),
     ) -> Result<Vec<Value>, Status> {
+        // Objects that were stored in a version that the definition has no more.
+        if !self.known.iter().any(|it| it == direction.from) {
+            let from = direction.from;
+            return Err(Status {
+                code: 500,
+                message: format!("request to convert CR from an invalid group/version: {from}"),
+                ..Status::default()
+            });
+        }
         let mut converted = Vec::with_capacity(objects.len());
         for some in objects.chunks(MAX_OBJECTS) {
             let began = Instant::now();
@@ -221,28 +242,49 @@ fn check(direction: Direction<'_>, original: &Value, converted: &Value) -> Resul
     Ok(whole)
 }
 
-/// Objects of the caches in another version.
-pub(crate) async fn objects(
+/// One object in another version.
+pub(crate) async fn one(
+    server: &Server,
     conversion: &Conversion,
     direction: Direction<'_>,
-    objects: &[Arc<Obj>],
-    with: (&dyn Random, &Metrics),
-    ingest: impl Fn(&mut Value),
+    object: &Value,
+) -> Result<Value, Status> {
+    let with = (server.random.as_ref(), &server.metrics);
+    let mut converted = conversion.convert(direction, &[object], with).await?;
+    converted.pop().ok_or_else(|| Status::internal("a conversion without object"))
+}
+
+/// Objects of the caches, each of the version that it is stored in, in the version of a resource: in one call for each
+/// version that there is. Selectors see them as they are then.
+pub(crate) async fn objects(
+    server: &Server,
+    conversion: &Conversion,
+    (resource, facts): (&dyn AnyResource, &ResourceFacts),
+    mut objects: Vec<Arc<Obj>>,
 ) -> Result<Vec<Arc<Obj>>, Status> {
-    let values: Result<Vec<Arc<Value>>, Status> =
-        objects.iter().map(|it| it.value().map_err(Status::internal)).collect();
-    let values = values?;
-    let borrowed: Vec<&Value> = values.iter().map(AsRef::as_ref).collect();
-    let converted = conversion.convert(direction, &borrowed, with).await?;
-    let pairs = converted.into_iter().zip(objects);
-    let made = pairs.map(|(mut value, original)| {
-        ingest(&mut value);
-        let bytes = apimachinery::obj::encode_custom(&value).into();
-        // Selectors go on seeing what is stored.
-        let facts = original.facts.clone();
-        Obj::with_facts(bytes, original.resource_version, facts)
-            .map(Arc::new)
-            .map_err(Status::internal)
-    });
-    made.collect()
+    let to = facts.api_version();
+    let mut by_version: BTreeMap<CompactString, Vec<usize>> = BTreeMap::new();
+    for (place, object) in objects.iter().enumerate() {
+        if object.api_version() != to {
+            by_version.entry(object.api_version().into()).or_default().push(place);
+        }
+    }
+    let with = (server.random.as_ref(), &server.metrics);
+    for (from, places) in by_version {
+        let values: Result<Vec<Arc<Value>>, Status> =
+            places.iter().map(|place| objects[*place].value().map_err(Status::internal)).collect();
+        let values = values?;
+        let borrowed: Vec<&Value> = values.iter().map(AsRef::as_ref).collect();
+        let direction = Direction { from: &from, to: &to, kind: facts.kind };
+        let converted = conversion.convert(direction, &borrowed, with).await?;
+        for (mut value, place) in converted.into_iter().zip(places) {
+            resource.ingest(&mut value);
+            let bytes = obj::encode_custom(&value).into();
+            let facts = obj::facts(&value, resource.field_values(&value));
+            let version = objects[place].resource_version;
+            let made = Obj::with_facts(bytes, version, facts).map_err(Status::internal)?;
+            objects[place] = Arc::new(made);
+        }
+    }
+    Ok(objects)
 }

@@ -214,14 +214,14 @@ impl admission::Objects for CachedObjects {
         let value = object.value().map_err(|error| error.to_string())?;
         let found = self.catalog.find(version.group, version.version, version.resource);
         let found = found.ok_or_else(|| format!("{} is not served", version.api_version()))?;
+        if value.str_at(&["apiVersion"]) == version.api_version() {
+            return Ok(value);
+        }
         if found.conversion.is_some() {
             return Err(format!(
                 "params of {} are converted by a webhook, which is not built for params",
                 version.api_version()
             ));
-        }
-        if value.str_at(&["apiVersion"]) == version.api_version() {
-            return Ok(value);
         }
         let mut value = Value::clone(&value);
         found.resource.from_storage(&found.served, &mut value);

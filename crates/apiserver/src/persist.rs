@@ -62,7 +62,7 @@ async fn decode(server: &Server, target: &Target, kv: Kv) -> Result<Current, Sta
     kv.readable().map_err(|error| error::general(&error))?;
     let mut value = obj::decode(&kv.value, kv.mod_rev.0)
         .map_err(|error| corrupt::broken(server, &kv, &error.to_string()))?;
-    // As the storage version sees it, not the one that was asked for.
+    // As it is stored, not as it was asked for.
     target.cache.resource().ingest(&mut value);
     let value = target.read_stored(server, Arc::new(value)).await?;
     Ok(Current { value, kv })
@@ -143,7 +143,7 @@ pub(crate) async fn create(
         };
     }
     let bytes = encoded(target, target.to_stored(server, &value).await?.as_ref());
-    let shown = target.conversion.is_some().then(|| value.clone());
+    let shown = target.has_own_pipeline().then(|| value.clone());
     let facts = target.served.facts;
     let registers = (facts.group, facts.resource) == ("apiregistration.k8s.io", "apiservices")
         && value.at(&["spec", "service"]).is_some();
@@ -205,7 +205,7 @@ pub(crate) async fn replace(
         return Ok(Replaced::Done(Written::Only(value)));
     }
     let bytes = encoded(target, target.to_stored(server, &value).await?.as_ref());
-    let shown = target.conversion.is_some().then(|| value.clone());
+    let shown = target.has_own_pipeline().then(|| value.clone());
     let written = |bytes, revision| match shown {
         Some(value) => Ok(Written::converted(value, revision)),
         None => Written::stored(bytes, revision),

@@ -26,7 +26,8 @@ pub(crate) struct Target {
     pub(crate) resource: Arc<dyn AnyResource>,
     pub(crate) served: Served,
     pub(crate) namespace: String,
-    /// Who converts between this version and the stored one. Then requests work on objects of their own version.
+    /// Who converts between versions. Then requests work on objects of their own version, and what is stored is of
+    /// the version that was the storage version when it was written.
     pub(crate) conversion: Option<Arc<Conversion>>,
 }
 
@@ -78,6 +79,25 @@ impl Target {
         if self.conversion.is_some() { self.served.facts } else { self.storage().facts }
     }
 
+    /// Whether requests work on objects of another version than is stored.
+    pub(crate) fn has_own_pipeline(&self) -> bool {
+        self.conversion.is_some() && !self.is_storage_version()
+    }
+
+    /// Whether an object of the store is one for the webhook, before requests of this version can work on it.
+    pub(crate) fn converts(&self, object: &Obj) -> bool {
+        self.conversion.is_some() && object.api_version() != self.served.facts.api_version()
+    }
+
+    /// Whether one of these is.
+    pub(crate) fn converts_any<'o>(&self, objects: impl IntoIterator<Item = &'o Arc<Obj>>) -> bool {
+        if self.conversion.is_none() {
+            return false;
+        }
+        let own = self.served.facts.api_version();
+        objects.into_iter().any(|it| it.api_version() != own)
+    }
+
     /// Converts between the version of a request's objects and the stored one.
     async fn convert(
         &self,
@@ -88,9 +108,7 @@ impl Target {
         let Some(conversion) = &self.conversion else { return Ok(value.clone()) };
         let (source, target) = (from.api_version(), to.api_version());
         let direction = Direction { from: &source, to: &target, kind: to.kind };
-        let with = (server.random.as_ref(), &server.metrics);
-        let mut converted = conversion.convert(direction, &[value], with).await?;
-        converted.pop().ok_or_else(|| Status::internal("a conversion without object"))
+        conversion::one(server, conversion, direction, value).await
     }
 
     /// What was read from the store, as requests of this version work on it.
@@ -99,11 +117,13 @@ impl Target {
         server: &Server,
         value: Arc<Value>,
     ) -> Result<Arc<Value>, Status> {
-        if self.conversion.is_none() {
+        let Some(conversion) = &self.conversion else { return Ok(value) };
+        let (from, to) = (value.str_at(&["apiVersion"]), self.served.facts.api_version());
+        if from == to {
             return Ok(value);
         }
-        let way = (self.storage().facts, self.served.facts);
-        let mut value = self.convert(server, &value, way).await?;
+        let direction = Direction { from, to: &to, kind: self.served.facts.kind };
+        let mut value = conversion::one(server, conversion, direction, &value).await?;
         self.resource().ingest(&mut value);
         Ok(Arc::new(value))
     }
@@ -114,7 +134,7 @@ impl Target {
         server: &Server,
         value: &'v Value,
     ) -> Result<Cow<'v, Value>, Status> {
-        if self.conversion.is_none() {
+        if !self.has_own_pipeline() {
             return Ok(Cow::Borrowed(value));
         }
         let way = (self.served.facts, self.storage().facts);
@@ -129,18 +149,13 @@ impl Target {
         server: &Server,
         objects: Vec<Arc<Obj>>,
     ) -> Result<Vec<Arc<Obj>>, Status> {
-        let Some(conversion) = &self.conversion else { return Ok(objects) };
-        if objects.is_empty() {
-            return Ok(objects);
+        match &self.conversion {
+            Some(conversion) if self.converts_any(&objects) => {
+                let facts = self.served.facts;
+                conversion::objects(server, conversion, (self.resource(), facts), objects).await
+            }
+            Some(_) | None => Ok(objects),
         }
-        let from = self.storage().facts.api_version();
-        let to = self.served.facts.api_version();
-        let direction = Direction { from: &from, to: &to, kind: self.served.facts.kind };
-        let with = (server.random.as_ref(), &server.metrics);
-        let ingest = |value: &mut Value| {
-            self.resource().ingest(value);
-        };
-        conversion::objects(conversion, direction, &objects, with, ingest).await
     }
 
     /// The same of a list.
@@ -149,7 +164,7 @@ impl Target {
         server: &Server,
         objects: Arc<Listing>,
     ) -> Result<Arc<Listing>, Status> {
-        if self.conversion.is_none() {
+        if !self.converts_any(objects.iter()) {
             return Ok(objects);
         }
         let converted = self.all_from_stored(server, objects.into_objects()).await?;

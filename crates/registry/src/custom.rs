@@ -241,6 +241,11 @@ impl Shared {
         })
     }
 
+    /// The place of a version that is named with its group.
+    fn place_of(&self, api_version: &str) -> Option<usize> {
+        self.versions.iter().position(|it| it.facts.api_version() == api_version)
+    }
+
     /// The schema of a version as the definition has it; an empty object where it has none.
     fn schema(&self, place: usize) -> Value {
         let source = Arc::clone(&self.source.lock().unwrap_or_else(PoisonError::into_inner));

@@ -145,7 +145,7 @@ pub trait AnyResource: Send + Sync + Debug {
     }
 
     /// Makes a stored value what this resource would have stored; says whether it was another one. A custom resource
-    /// may have had another definition when it was written.
+    /// may have had another definition when it was written. Where a webhook converts, its version stays what it was.
     fn ingest(&self, _value: &mut Value) -> bool {
         false
     }

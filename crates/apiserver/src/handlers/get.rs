@@ -50,7 +50,7 @@ pub(crate) async fn get(
             None => object_of(target.cache.resource().as_ref(), &kv)
                 .map_err(|error| corrupt::broken(server, &kv, &error.to_string()))?,
         };
-        if target.conversion.is_some() {
+        if target.converts(&object) {
             let value = object.value().map_err(Status::internal)?;
             let value = target.read_stored(server, value).await?;
             let value = std::sync::Arc::unwrap_or_clone(value);

@@ -3,6 +3,7 @@
 //! Without a resource version: the newest state, from the cache once it has caught up with the store. At version 0: the
 //! cache as it is. Later pages and exact versions: from the store's history.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use apimachinery::obj::Obj;
@@ -19,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::Server;
 use crate::body::Body;
+use crate::cache::Snapshot;
 use crate::compress::Packable;
 use crate::corrupt;
 use crate::error;
@@ -52,6 +54,18 @@ struct FieldTerm {
     field: Field,
     value: String,
     equal: bool,
+}
+
+impl FieldTerm {
+    fn matches(&self, object: &Obj) -> bool {
+        let facts = &object.facts;
+        let value = match self.field {
+            Field::Name => facts.name.as_str(),
+            Field::Namespace => facts.namespace.as_str(),
+            Field::Own(index) => facts.fields.get(index).unwrap_or_default(),
+        };
+        (value == self.value) == self.equal
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,16 +116,14 @@ impl Selection {
 
     /// Whether an object is wanted.
     pub(crate) fn matches(&self, object: &Obj) -> bool {
-        let facts = &object.facts;
-        self.labels.matches(|key| facts.label(key))
-            && self.fields.iter().all(|term| {
-                let value = match term.field {
-                    Field::Name => facts.name.as_str(),
-                    Field::Namespace => facts.namespace.as_str(),
-                    Field::Own(index) => facts.fields.get(index).unwrap_or_default(),
-                };
-                (value == term.value) == term.equal
-            })
+        self.labels.matches(|key| object.facts.label(key))
+            && self.fields.iter().all(|term| term.matches(object))
+    }
+
+    /// Whether an object is wanted for what all versions of it have in common: where it is, and its name.
+    fn names(&self, object: &Obj) -> bool {
+        let mut terms = self.fields.iter().filter(|it| !matches!(it.field, Field::Own(_)));
+        terms.all(|term| term.matches(object))
     }
 
     /// The one name that is wanted, if it is one.
@@ -222,7 +234,7 @@ pub(super) fn charge(
 ) -> Result<(), Status> {
     let charge = exchange.charge.as_ref();
     memory::entries(charge, objects.len())?;
-    if is_direct(target, form) && target.conversion.is_none() {
+    if is_direct(target, form) && !target.converts_any(objects.iter()) {
         return Ok(());
     }
     memory::decoded(charge, || objects.iter().map(|it| it.stored().len() as u64).sum())
@@ -316,16 +328,16 @@ pub(super) async fn page(
         }
         // Upstream's cache, which keeps no events, gives such a list whole.
         ListAt::Any if target.served.facts.resource != "events" => {
-            Ok(from_cache(server, target, &ListOptions { limit: 0, ..options.clone() }, selection))
+            from_cache(server, target, 0, selection).await
         }
-        ListAt::Any => Ok(from_cache(server, target, options, selection)),
+        ListAt::Any => from_cache(server, target, options.limit, selection).await,
         ListAt::Latest => {
             catch_up(server, target).await?;
-            Ok(from_cache(server, target, options, selection))
+            from_cache(server, target, options.limit, selection).await
         }
         ListAt::NotOlderThan(revision) => {
             wait_for(server, target, revision).await?;
-            Ok(from_cache(server, target, options, selection))
+            from_cache(server, target, options.limit, selection).await
         }
     }
 }
@@ -366,32 +378,59 @@ pub(crate) async fn wait_for(
     }
 }
 
-fn from_cache(
+/// The objects of the cache that are wanted, and how many were looked at.
+fn selected(target: &Target, limit: usize, wanted: impl Fn(&Obj) -> bool) -> (Snapshot, usize) {
+    let looked_at = Cell::new(0_usize);
+    let found = target.cache.snapshot(&target.namespace, limit, |object| {
+        looked_at.set(looked_at.get() + 1);
+        wanted(object)
+    });
+    (found, looked_at.get())
+}
+
+/// What there is for a selection at this moment, up to `limit` objects (0: all), and how many were looked at. Where a
+/// webhook converts, those that are selected by more than their names are of the target's version.
+pub(super) async fn snapshot(
     server: &Server,
     target: &Target,
-    options: &ListOptions,
+    limit: usize,
     selection: &Selection,
-) -> Page {
-    let (namespace, limit) = (&target.namespace, options.limit);
-    let looked_at = std::cell::Cell::new(0_usize);
-    let snapshot = if selection.is_everything() {
-        target.cache.everything(namespace, limit)
-    } else {
-        target.cache.snapshot(namespace, limit, |object| {
-            looked_at.set(looked_at.get() + 1);
-            selection.matches(object)
-        })
-    };
+) -> Result<(Snapshot, usize), Status> {
+    if selection.is_everything() {
+        return Ok((target.cache.everything(&target.namespace, limit), 0));
+    }
+    if target.conversion.is_none() {
+        return Ok(selected(target, limit, |it| selection.matches(it)));
+    }
+    let (mut found, looked_at) = selected(target, 0, |it| selection.names(it));
+    let objects = std::mem::take(&mut found.objects).into_objects();
+    let mut objects = target.all_from_stored(server, objects).await?;
+    objects.retain(|it| selection.matches(it));
+    if limit > 0 && objects.len() > limit {
+        found.remaining = (objects.len() - limit) as u64;
+        objects.truncate(limit);
+    }
+    found.objects = Arc::new(objects.into());
+    Ok((found, looked_at))
+}
+
+async fn from_cache(
+    server: &Server,
+    target: &Target,
+    limit: usize,
+    selection: &Selection,
+) -> Result<Page, Status> {
+    let (snapshot, looked_at) = snapshot(server, target, limit, selection).await?;
     let returned = snapshot.objects.len();
     let counts = server.metrics.of_cache(target.served.facts);
-    counts.cached.listed(looked_at.get().max(returned), returned);
+    counts.cached.listed(looked_at.max(returned), returned);
     let last = snapshot.objects.last();
     let more = last.filter(|_| snapshot.remaining > 0).map(|last| {
         let after = crate::cache::cache_key(&last.facts.namespace, &last.facts.name).to_string();
         // With a selector, how many follow is not told: counting them is what the limit saves.
         (after, selection.is_everything().then_some(snapshot.remaining))
     });
-    Page { objects: snapshot.objects, revision: snapshot.revision, more }
+    Ok(Page { objects: snapshot.objects, revision: snapshot.revision, more })
 }
 
 async fn from_store(
@@ -419,8 +458,12 @@ async fn from_store(
                 }
                 other => error::general(&other),
             })?;
-        let objects = objects_of(target, &page.kvs)?;
+        let mut objects = objects_of(target, &page.kvs)?;
         fetched += objects.len();
+        if !selection.is_everything() {
+            objects.retain(|it| selection.names(it));
+            objects = target.all_from_stored(server, objects).await?;
+        }
         found.extend(objects.into_iter().filter(|object| selection.matches(object)));
         let last = page
             .kvs

@@ -206,7 +206,8 @@ fn scope(target: &Target, selection: &Selection) -> Scope {
     if let Some(name) = selection.name().filter(|_| !namespaced || !target.namespace.is_empty()) {
         return Scope::Object(cache::cache_key(&target.namespace, name));
     }
-    match selection.field() {
+    // Where a webhook converts, the cache does not know what the fields will be.
+    match selection.field().filter(|_| target.conversion.is_none()) {
         Some((index, value)) if !value.is_empty() => Scope::Field(index, value.into()),
         _ if target.namespace.is_empty() => Scope::All,
         _ => Scope::Namespace(target.namespace.as_str().into()),
@@ -231,11 +232,7 @@ async fn first_stage(
             super::list::catch_up(server, target).await?;
         }
         crate::corrupt::all_readable(server, target).await?;
-        let snapshot = if selection.is_everything() {
-            target.cache.everything(&target.namespace, 0)
-        } else {
-            target.cache.snapshot(&target.namespace, 0, |object| selection.matches(object))
-        };
+        let (snapshot, _) = super::list::snapshot(server, target, 0, selection).await?;
         let bookmark = options.send_initial_events == Some(true) && options.bookmarks;
         let objects = if initial { snapshot.objects } else { Arc::default() };
         return Ok(Stage::Initial {
@@ -262,7 +259,7 @@ impl Stage {
     ) -> Result<Self, Status> {
         if let Self::Initial { objects, .. } = &mut self {
             memory::entries(charge, objects.len())?;
-            if target.conversion.is_some() {
+            if target.converts_any(objects.iter()) {
                 let bytes = || objects.iter().map(|it| it.stored().len() as u64).sum();
                 memory::decoded(charge, bytes)?;
                 *objects = target.all_listed(server, std::mem::take(objects)).await?;
@@ -456,11 +453,11 @@ impl Watch {
 
     /// The same events with objects of this watch's version, where a webhook converts: in one call.
     async fn converted(&mut self, events: Vec<Arc<Event>>) -> Result<Vec<Arc<Event>>, Status> {
-        if self.target.conversion.is_none() {
-            return Ok(events);
-        }
         let now = events.iter().map(|it| &it.object);
         let before = events.iter().filter_map(|it| it.previous.as_ref());
+        if !self.target.converts_any(now.clone().chain(before.clone())) {
+            return Ok(events);
+        }
         let objects: Vec<Arc<Obj>> = now.chain(before).cloned().collect();
         let converted = self.target.all_from_stored(&self.server, objects).await?;
         let (now, before) = converted.split_at(events.len());

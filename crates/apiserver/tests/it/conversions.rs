@@ -113,6 +113,99 @@ async fn every_version_is_read_and_written() {
     assert_eq!(rest.items_at(&["items"])[0].str_at(&["apiVersion"]), "conv.example/v2");
 }
 
+/// The names, versions and specs of a list.
+fn shown(list: &Value) -> Vec<(String, String, Value)> {
+    let shown = list.items_at(&["items"]).iter().map(|it| {
+        let (name, version) = (it.str_at(&["metadata", "name"]), it.str_at(&["apiVersion"]));
+        (name.to_owned(), version.to_owned(), it["spec"].clone())
+    });
+    shown.collect()
+}
+
+/// Lets another version be stored from now on: v2, which there is an object of then.
+async fn store_v2(cluster: &Cluster, hook: &Hook, definition: &Value, new: &Value) {
+    let mut versions = definition["spec"]["versions"].clone();
+    for (place, stored) in [(0, false), (1, true)] {
+        versions.items_at_mut(&[])[place].set_at(&["storage"], stored);
+    }
+    let name = definition.str_at(&["metadata", "name"]);
+    let request = format!("PATCH /apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}");
+    cluster.done(&request, Some(&value!({"spec": {"versions": (versions)}}))).await;
+    let (all, one) = (path("v2"), format!("{}/{}", path("v2"), new.str_at(&["metadata", "name"])));
+    // The definition may still be looked at.
+    loop {
+        cluster.done(&format!("POST {all}"), Some(new)).await;
+        let asked = hook.asked();
+        cluster.done(&format!("GET {one}"), None).await;
+        if hook.asked() == asked {
+            break;
+        }
+        cluster.done(&format!("DELETE {one}"), None).await;
+    }
+}
+
+/// The first object that a watch tells of this name.
+async fn told(cluster: &Cluster, watch: &str, name: &str) -> Value {
+    let mut events = cluster.watch(watch).await;
+    loop {
+        let object = events.next().await.expect("an event")["object"].clone();
+        if object.str_at(&["metadata", "name"]) == name {
+            return object;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_stored_in_another_version_stays_so_until_it_is_written() {
+    let cluster = Cluster::start().await;
+    let hook = Hook::start(|review| converted(review, |_| {})).await;
+    let mut definition = definition(&hook.config());
+    let versions = definition.items_at_mut(&["spec", "versions"]);
+    versions[0].set_at(&["selectableFields"], value!([{"jsonPath": ".spec.size"}]));
+    versions[1].set_at(&["selectableFields"], value!([{"jsonPath": ".spec.count"}]));
+    establish(&cluster, &definition).await;
+    let (one, two) = (path("v1"), path("v2"));
+    let old = convert(&v2("old", 3), "conv.example/v1");
+    let made = cluster.done(&format!("POST {one}"), Some(&old)).await;
+    let version = |it: &Value| it.str_at(&["metadata", "resourceVersion"]).to_owned();
+    let before = version(&made).parse::<u64>().unwrap() - 1;
+    store_v2(&cluster, &hook, &definition, &v2("new", 4)).await;
+    let row = |name: &str, version: &str, member: &str, number: i64| {
+        let mut spec = Value::object();
+        spec.set_at(&[member], number);
+        (name.to_owned(), format!("conv.example/{version}"), spec)
+    };
+    let now = version(&cluster.done(&format!("GET {two}"), None).await);
+    let exactly = format!("?resourceVersionMatch=Exact&resourceVersion={now}");
+    for (path, version, field) in [(&two, "v2", "count"), (&one, "v1", "size")] {
+        let rows = [row("new", version, field, 4), row("old", version, field, 3)];
+        for query in ["", "?limit=5", "?resourceVersion=0", &exactly] {
+            let list = cluster.done(&format!("GET {path}{query}"), None).await;
+            assert_eq!(shown(&list), rows, "{path}{query}");
+        }
+        for (place, number) in [(0, 4), (1, 3)] {
+            let (name, _, spec) = &rows[place];
+            assert_eq!(&cluster.done(&format!("GET {path}/{name}"), None).await["spec"], spec);
+            let selector = format!("fieldSelector=spec.{field}%3D{number}");
+            let list = cluster.done(&format!("GET {path}?{selector}&limit=1"), None).await;
+            assert_eq!(shown(&list), rows[place..=place], "{path} {selector}");
+            for since in [0, before] {
+                let watch = format!("{path}?watch=1&{selector}&resourceVersion={since}");
+                assert_eq!(&told(&cluster, &watch, name).await["spec"], spec, "{watch}");
+            }
+        }
+    }
+    // Written, it is of the new version, although nothing else changes.
+    let current = cluster.done(&format!("GET {two}/old"), None).await;
+    let written = cluster.done(&format!("PUT {two}/old"), Some(&current)).await;
+    assert_ne!(version(&written), version(&current));
+    let asked = hook.asked();
+    let read = cluster.done(&format!("GET {two}/old"), None).await;
+    assert_eq!((hook.asked(), &read["spec"]), (asked, &value!({"count": 3})));
+    let again = cluster.done(&format!("PUT {two}/old"), Some(&read)).await;
+    assert_eq!(version(&again), version(&read));
+}
+
 #[tokio::test]
 async fn a_conversion_may_change_labels_and_no_other_metadata() {
     let cluster = Cluster::start().await;

@@ -251,8 +251,17 @@ impl AnyResource for CustomResource {
 
     fn ingest(&self, value: &mut Value) -> bool {
         let before = value.clone();
-        value.set_at(&["apiVersion"], self.facts().api_version());
-        let root = &self.compiled().root;
+        let of = if self.shared.has_webhook {
+            // Only the webhook makes another version of it.
+            match self.shared.place_of(value.str_at(&["apiVersion"])) {
+                Some(place) => place,
+                None => return false,
+            }
+        } else {
+            value.set_at(&["apiVersion"], self.facts().api_version());
+            self.place
+        };
+        let root = &self.shared.compiled(of).root;
         // Metadata that is none is left alone: the object is still to be read, and to be deleted.
         if prune::prune(root, value).is_err() {
             *value = before;
