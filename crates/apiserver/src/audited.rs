@@ -162,7 +162,7 @@ impl Audited {
             }
             "application/yaml" => yaml::parse(bytes).ok()?,
             crate::cbor::MEDIA_TYPE => crate::cbor::decode_own(bytes).ok()?,
-            crate::proto::MEDIA_TYPE => crate::proto::decode(bytes, ("", "")).ok()?,
+            crate::proto::MEDIA_TYPE => crate::proto::decode(bytes, ("", ""), &[]).ok()?,
             _ => return None,
         };
         object.get("kind").is_some().then(|| self.encoded(&object))

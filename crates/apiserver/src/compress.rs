@@ -51,7 +51,8 @@ fn accepts(header: &str) -> bool {
     header.split(',').any(|it| it.trim() == "gzip")
 }
 
-fn pieces(body: Body) -> BoxStream<'static, Bytes> {
+/// A body piece by piece.
+pub(crate) fn pieces(body: Body) -> BoxStream<'static, Bytes> {
     match body {
         Body::Stream(pieces) => pieces,
         Body::Full(bytes) => {

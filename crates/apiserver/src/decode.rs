@@ -73,11 +73,12 @@ pub(crate) fn syntax_of(exchange: &Exchange) -> Result<Syntax, Status> {
 }
 
 /// A body as a value, and what strict validation says of members that stand twice in it. `default` is the apiVersion
-/// and kind of a message that says none.
+/// and kind of a message that says none; `also` are versions whose messages are the same.
 fn parse(
     syntax: Syntax,
     bytes: &[u8],
     default: (&str, &str),
+    also: &[&str],
 ) -> Result<(Value, Vec<String>), String> {
     let (value, repeated) = match syntax {
         // Only options come this way: what they do not know is dropped without a word.
@@ -87,7 +88,8 @@ fn parse(
             (value, Vec::new())
         }
         Syntax::Protobuf => {
-            let value = crate::proto::decode(bytes, default).map_err(|error| error.to_string())?;
+            let value =
+                crate::proto::decode(bytes, default, also).map_err(|error| error.to_string())?;
             (value, Vec::new())
         }
         Syntax::Json => {
@@ -167,7 +169,7 @@ fn of_kind(
     let syntax = syntax_of(exchange)?;
     let (mut value, repeated) = match syntax {
         Syntax::Cbor => cbor_body(facts, body, validation)?,
-        syntax => parse(syntax, body, (&facts.api_version(), facts.kind))
+        syntax => parse(syntax, body, (&facts.api_version(), facts.kind), also)
             .map_err(|why| unrecognized(facts.kind, &why, body))?,
     };
     check(&mut value, facts, also)?;
@@ -226,7 +228,7 @@ fn cbor_body(
 pub(crate) fn delete_options(exchange: &Exchange, body: &Bytes) -> Result<Value, Status> {
     let syntax = syntax_of(exchange)?;
     let default = ("meta.k8s.io/v1", "DeleteOptions");
-    let (mut value, _) = parse(syntax, body, default).map_err(Status::bad_request)?;
+    let (mut value, _) = parse(syntax, body, default, &[]).map_err(Status::bad_request)?;
     let kind = text_member(&value, "kind", default.1);
     if META_KINDS.contains(&kind.as_str()) {
         let why = format!("converting (v1.{kind}) to (v1.DeleteOptions): unknown conversion");

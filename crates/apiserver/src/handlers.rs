@@ -24,6 +24,7 @@ pub(crate) mod delete;
 pub(crate) mod delete_collection;
 pub(crate) mod eviction;
 pub(crate) mod get;
+mod links;
 pub(crate) mod list;
 mod log_options;
 mod owners;
@@ -40,7 +41,9 @@ const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// Custom resources have no protobuf: what a client sends may not be that, and what it accepts is something else. Their
 /// metadata has one.
 pub(crate) fn without_protobuf(exchange: &mut Exchange) -> Result<(), Status> {
-    if exchange.header(CONTENT_TYPE).starts_with(PROTOBUF) {
+    // The options of a delete are the same whatever is deleted.
+    let has_options = exchange.info.verb.starts_with("delete");
+    if exchange.header(CONTENT_TYPE).starts_with(PROTOBUF) && !has_options {
         return Err(Status::unsupported_media_type(format!(
             "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml{}",
             also(exchange)

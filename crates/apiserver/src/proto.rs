@@ -117,13 +117,19 @@ pub(crate) fn write_frame(kind: &str, content: &Value, out: &mut Vec<u8>) {
     out[start..start + 4].copy_from_slice(&len.to_be_bytes());
 }
 
-/// The value of a body. Where its kind is not known, only kind and version are in it, for the caller to refuse.
-pub(crate) fn decode(bytes: &[u8], default: (&str, &str)) -> Result<Value, ProtobufError> {
+/// The value of a body, of which `default` is the version and kind where it says none; `also` are versions with the same
+/// message. Where its kind is not known, only kind and version are in it, for the caller to refuse.
+pub(crate) fn decode(
+    bytes: &[u8],
+    default: (&str, &str),
+    also: &[&str],
+) -> Result<Value, ProtobufError> {
     let envelope = protobuf::unwrap(bytes)?;
     let or = |text: &str, default: &str| if text.is_empty() { default } else { text }.to_owned();
     let kind = or(&envelope.kind, default.1);
     let api_version = or(&envelope.api_version, default.0);
-    let mut value = match type_of(&api_version, &kind) {
+    let of = if also.contains(&api_version.as_str()) { default.0 } else { &api_version };
+    let mut value = match type_of(of, &kind) {
         Some(node) => protobuf::decode(api::schema(), api::protobuf_tags(), node, envelope.raw)?,
         None => Value::object(),
     };
@@ -143,9 +149,23 @@ mod tests {
         let pod = value!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
             "spec": {"containers": [{"name": "c", "image": "i"}], "hostNetwork": true}});
         let bytes = encode(&pod).unwrap();
-        let again = decode(&bytes, ("v1", "Pod")).unwrap();
+        let again = decode(&bytes, ("v1", "Pod"), &[]).unwrap();
         assert_eq!(again, pod);
         assert_eq!(encode(&value!({"apiVersion": "x.io/v1", "kind": "Other"})), None);
+    }
+
+    #[test]
+    fn versions_that_say_the_same_are_read_as_one() {
+        let eviction = value!({"apiVersion": "policy/v1", "kind": "Eviction",
+            "metadata": {"name": "a"}});
+        let mut bytes = Vec::new();
+        let node = type_of("policy/v1", "Eviction").unwrap();
+        let (old, today) = ("policy/v1beta1", ("policy/v1", "Eviction"));
+        protobuf::wrap(old, "Eviction", &mut bytes, |out| write_message(node, &eviction, out));
+        let name = |also: &[&str]| {
+            decode(&bytes, today, also).unwrap().str_at(&["metadata", "name"]).to_owned()
+        };
+        assert_eq!((name(&[old]), name(&[])), ("a".to_owned(), String::new()));
     }
 
     #[test]

@@ -122,7 +122,7 @@ fn to_protobuf(value: &[u8]) -> Option<Vec<u8>> {
 /// The canonical JSON of an object.
 fn to_json(message: &[u8]) -> Result<Vec<u8>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("stored object is damaged: {error}");
-    let mut value = proto::decode(message, ("", "")).map_err(|error| failed(&error))?;
+    let mut value = proto::decode(message, ("", ""), &[]).map_err(|error| failed(&error))?;
     let (api_version, kind) = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));
     let Some(node) = proto::type_of(api_version, kind) else {
         return match allocate::from_protobuf(message) {

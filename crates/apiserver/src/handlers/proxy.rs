@@ -1,6 +1,6 @@
 //! `proxy` of pods, services and nodes: a client of the API speaks HTTP with what runs in the cluster.
 //!
-//! Upstream: `ResourceLocation` of the three resources, and `UpgradeAwareHandler`. Links in HTML are left as they are.
+//! Upstream: `ResourceLocation` of the three resources, and `UpgradeAwareHandler`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use rustls::pki_types::ServerName;
 
 use super::admit::{Admission, admit, judge};
 use super::connect::{self, address_of, agent_of};
+use super::links::{self, Way};
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::{Exchange, RequestBody};
@@ -74,17 +75,22 @@ pub(super) async fn proxy(
         return Ok(moved(&format!("{path}/{query}")));
     }
     tell_origin(exchange, &path);
+    let here = exchange.parts.headers.get(FORWARDED_HOST).and_then(|it| it.to_str().ok());
+    let way = Way {
+        prefix: prefix.to_owned(),
+        behind: to.address.to_string(),
+        here: here.map(str::to_owned),
+    };
     let method = exchange.parts.method.clone();
     if connect::asks_upgrade(exchange) {
         exchange.lasting = Some(server.metrics.hold(exchange));
         exchange.bytes_per_second = server.operating.stream_bytes_per_second;
     }
     let passed = forward::forward(exchange, &to, method, forward::streamed(body)).await;
-    let mut answer = passed.map_err(|error| {
+    let answer = passed.map_err(|error| {
         Status::service_unavailable(format!("error trying to reach service: {error}"))
     })?;
-    move_location(&mut answer, prefix, to.address);
-    Ok(answer)
+    Ok(links::rewritten(answer, way))
 }
 
 /// The kind of the options of a proxied request.
@@ -303,20 +309,6 @@ pub(crate) fn tell_origin(exchange: &mut Exchange, path: &str) {
         headers.insert(FORWARDED_HOST, host);
     }
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static("https"));
-}
-
-/// A redirect to somewhere on the same server goes through the proxy again.
-fn move_location(answer: &mut Response<Body>, prefix: &str, address: SocketAddr) {
-    let location = answer.headers().get(LOCATION).and_then(|it| it.to_str().ok());
-    let Some(location) = location.map(str::to_owned) else { return };
-    let own = [format!("http://{address}"), format!("https://{address}")];
-    let path = own.iter().find_map(|own| location.strip_prefix(own.as_str())).unwrap_or(&location);
-    if path.starts_with('/')
-        && !path.starts_with("//")
-        && let Ok(moved) = HeaderValue::from_str(&format!("{prefix}{path}"))
-    {
-        answer.headers_mut().insert(LOCATION, moved);
-    }
 }
 
 #[cfg(test)]

@@ -115,6 +115,24 @@ async fn objects_go_in_and_out_in_protobuf() {
     assert_eq!(wrong.code, 400);
 }
 
+#[tokio::test]
+async fn options_of_a_delete_are_in_protobuf_whatever_is_deleted() {
+    let cluster = cluster().await;
+    crate::custom::establish(&cluster, &crate::custom::definition("things", "Thing")).await;
+    let thing = value!({"apiVersion": "ex.example/v1", "kind": "Thing", "metadata": {"name": "t"}});
+    let path = "/apis/ex.example/v1/namespaces/ns/things";
+    cluster.done(&format!("POST {path}"), Some(&thing)).await;
+    let headers = [("content-type", PROTOBUF)];
+    let mut options = Vec::new();
+    protobuf::wrap("v1", "DeleteOptions", &mut options, |_| {});
+    let posted = send(&cluster, &format!("POST {path}"), &headers, options.clone()).await;
+    assert_eq!(posted.code, 415);
+    for one in ["/t", ""] {
+        let gone = send(&cluster, &format!("DELETE {path}{one}"), &headers, options.clone()).await;
+        assert_eq!(gone.code, 200, "{one}");
+    }
+}
+
 /// Upstream's clients of 1.20 read the resources of a group so.
 #[tokio::test]
 async fn verbs_are_a_message_in_protobuf() {
