@@ -14,7 +14,7 @@ pub(crate) const WATCH_MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf;s
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
 /// Group and version of `apps/v1` or `v1`.
-fn split(api_version: &str) -> (&str, &str) {
+pub(crate) fn split(api_version: &str) -> (&str, &str) {
     api_version.split_once('/').unwrap_or(("", api_version))
 }
 

@@ -1,12 +1,16 @@
 //! What values look like in the store: JSON, or protobuf for kinds that have it, as upstream's servers write them.
 //!
 //! A store around another one. Above it values are canonical JSON; what is below may be either, whatever this server writes
-//! itself, so that a store can be taken over from upstream or moved between backends.
+//! itself, so that a store can be taken over from upstream or moved between backends. Objects of versions that are not
+//! stored any more are made today's where they are read ([`todays`]).
+
+mod todays;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use apimachinery::{conform, json, obj, protobuf};
+use apimachinery::obj::Obj;
+use apimachinery::{Value, conform, json, obj, protobuf};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -39,6 +43,8 @@ pub enum WriteAs {
 pub struct StoredForms {
     store: Arc<dyn Store>,
     write_as: WriteAs,
+    /// Whether what is read is made what would be stored today.
+    renews: bool,
     written: Written,
 }
 
@@ -46,7 +52,15 @@ impl StoredForms {
     /// Values of `store` in the form that this server reads.
     #[must_use]
     pub fn over(store: Arc<dyn Store>, write_as: WriteAs) -> Arc<dyn Store> {
-        Arc::new(Forms(Arc::new(Self { store, write_as, written: Written::default() })))
+        let written = Written::default();
+        Arc::new(Forms(Arc::new(Self { store, write_as, renews: true, written })))
+    }
+
+    /// The same with values as they are: what comes back is what was written.
+    #[must_use]
+    pub fn as_written(store: Arc<dyn Store>, write_as: WriteAs) -> Arc<dyn Store> {
+        let written = Written::default();
+        Arc::new(Forms(Arc::new(Self { store, write_as, renews: false, written })))
     }
 
     fn write(&self, key: &Key, value: Bytes) -> Bytes {
@@ -62,7 +76,7 @@ impl StoredForms {
     fn read(&self, kv: Kv) -> Kv {
         let is_cbor = kv.value.starts_with(apimachinery::cbor::MAGIC);
         if !is_cbor && !kv.value.starts_with(protobuf::MAGIC) {
-            return kv;
+            return self.read_json(kv);
         }
         if is_cbor {
             // Upstream's servers write custom resources so, where the gate of CBOR is on.
@@ -74,12 +88,60 @@ impl StoredForms {
         }
         let value = match self.written.find(&kv) {
             Some(value) => value,
-            None => match to_json(&kv.value) {
+            None => match self.read_protobuf(&kv.value) {
                 Ok(value) => value.into(),
                 Err(why) => undecodable(&why),
             },
         };
         Kv { value, ..kv }
+    }
+
+    fn read_protobuf(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+        let mut value = to_value(message)?;
+        if self.renews {
+            todays::bring(&mut value)?;
+        }
+        Ok(obj::encode(&value))
+    }
+
+    /// JSON of upstream's servers may have its members in another order, and be of an older version.
+    fn read_json(&self, kv: Kv) -> Kv {
+        let Ok(object) = Obj::unindexed(kv.value.clone(), 0) else {
+            return match json::parse(&kv.value) {
+                Ok(value) if value.as_object().is_some() => {
+                    Kv { value: obj::encode_custom(&value).into(), ..kv }
+                }
+                Ok(_) | Err(_) => kv,
+            };
+        };
+        let version = object.api_version();
+        let is_old =
+            JSON_GROUPS.iter().any(|group| version.starts_with(group)) && !version.ends_with("/v1");
+        if !is_old || !self.renews {
+            return kv;
+        }
+        let Ok(mut value) = json::parse(&kv.value) else { return kv };
+        match todays::bring(&mut value) {
+            Ok(()) => Kv { value: obj::encode(&value).into(), ..kv },
+            Err(why) => Kv { value: undecodable(&why), ..kv },
+        }
+    }
+
+    /// Whether a value is written otherwise below than it would be now.
+    async fn is_other(&self, kv: &Kv) -> Result<bool, StorageError> {
+        let (below, _) = self.store.get(&kv.key, At::Latest).await?;
+        let Some(below) = below.filter(|it| it.mod_rev == kv.mod_rev) else { return Ok(false) };
+        let version = match protobuf::unwrap(&below.value) {
+            Ok(envelope) => (envelope.api_version, envelope.kind),
+            Err(_) => match json::parse(&below.value) {
+                Ok(value) => {
+                    let text = |member| value.str_at(&[member]).to_owned();
+                    (text("apiVersion"), text("kind"))
+                }
+                Err(_) => return Ok(false),
+            },
+        };
+        Ok(!todays::is_todays(&version.0, &version.1))
     }
 
     fn read_error(&self, error: StorageError) -> StorageError {
@@ -119,21 +181,21 @@ fn to_protobuf(value: &[u8]) -> Option<Vec<u8>> {
     if is_range { allocate::to_protobuf(&value) } else { None }
 }
 
-/// The canonical JSON of an object.
-fn to_json(message: &[u8]) -> Result<Vec<u8>, String> {
+/// The object of a message.
+fn to_value(message: &[u8]) -> Result<Value, String> {
     let failed = |error: &dyn std::fmt::Display| format!("stored object is damaged: {error}");
     let mut value = proto::decode(message, ("", ""), &[]).map_err(|error| failed(&error))?;
     let (api_version, kind) = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));
     let Some(node) = proto::type_of(api_version, kind) else {
         return match allocate::from_protobuf(message) {
-            Some(range) => Ok(obj::encode(&range)),
+            Some(range) => Ok(range),
             None => Err(format!(
                 "no kind \"{kind}\" is registered for version \"{api_version}\" in scheme"
             )),
         };
     };
     conform::conform(api::schema(), node, &mut value).map_err(|error| failed(&error))?;
-    Ok(obj::encode(&value))
+    Ok(value)
 }
 
 /// The JSON of writes that come back as changes: they need not be decoded, and are the very bytes that were written.
@@ -238,7 +300,7 @@ impl Store for Forms {
     }
 
     async fn is_stale(&self, kv: &Kv) -> Result<bool, StorageError> {
-        self.0.store.is_stale(kv).await
+        Ok(self.0.store.is_stale(kv).await? || self.0.is_other(kv).await?)
     }
 
     async fn size_bytes(&self) -> Result<Option<u64>, StorageError> {
@@ -252,7 +314,7 @@ impl Store for Forms {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use apimachinery::{Value, value};
+    use apimachinery::value;
     use storage::memory::MemoryStore;
 
     use super::*;
@@ -297,7 +359,7 @@ pub(crate) mod tests {
             conform::conform(api::schema(), node, &mut conforming).unwrap();
             let canonical = obj::encode(&conforming);
             let stored = proto::encode(&conforming).unwrap();
-            let read = to_json(&stored).unwrap();
+            let read = obj::encode(&to_value(&stored).unwrap());
             assert_eq!(
                 String::from_utf8_lossy(&read),
                 String::from_utf8_lossy(&canonical),
@@ -361,12 +423,87 @@ pub(crate) mod tests {
         }
     }
 
+    /// What a server of old stored, in the version that it stored then.
+    fn stored_by_an_older_server() -> Vec<(&'static str, Bytes, Value)> {
+        let protobuf = |object: Value| -> Bytes { proto::encode(&object).unwrap().into() };
+        let metadata = || value!({"name": "a", "namespace": "b", "uid": "u"});
+        let budget = value!({"apiVersion": "policy/v1beta1", "kind": "PodDisruptionBudget",
+            "metadata": (metadata()), "spec": {"minAvailable": 1, "selector": {}}});
+        let scaler = value!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler",
+            "metadata": (metadata()), "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50,
+                "scaleTargetRef": {"kind": "Deployment", "name": "d"}}});
+        let service = value!({"apiVersion": "v1", "kind": "Service", "metadata": (metadata()),
+            "spec": {"type": "ClusterIP", "clusterIP": "10.0.0.1", "sessionAffinity": "None"}});
+        let custom = r#"{"apiVersion":"x.io/v1beta1","kind":"Some","metadata":{"name":"a"}}"#;
+        let definition = r#"{"kind":"CustomResourceDefinition","apiVersion":"apiextensions.k8s.io/v1beta1","metadata":{"name":"as.x.io"},"spec":{"group":"x.io","version":"v1","names":{"plural":"as","kind":"A"},"scope":"Namespaced"}}"#;
+        vec![
+            (
+                "budget",
+                protobuf(budget),
+                value!({"apiVersion": "policy/v1", "spec": {"selector": {"matchExpressions": [
+                    {"key": "pdb.kubernetes.io/deprecated-v1beta1-empty-selector-match", "operator": "Exists"}]}}}),
+            ),
+            (
+                "scaler",
+                protobuf(scaler),
+                value!({"apiVersion": "autoscaling/v2", "spec": {"minReplicas": 1, "metrics": [
+                    {"type": "Resource", "resource": {"name": "cpu",
+                        "target": {"type": "Utilization", "averageUtilization": 50}}}]}}),
+            ),
+            (
+                "service",
+                protobuf(service),
+                value!({"apiVersion": "v1", "spec": {"internalTrafficPolicy": "Cluster"}}),
+            ),
+            ("custom", custom.into(), value!({"apiVersion": "x.io/v1beta1"})),
+            (
+                "definition",
+                definition.into(),
+                value!({"apiVersion": "apiextensions.k8s.io/v1", "spec": {"scope": "Namespaced"}}),
+            ),
+        ]
+    }
+
+    /// Whether all that is expected is there.
+    fn holds(value: &Value, expected: &Value) -> bool {
+        match (value, expected) {
+            (Value::Object(value), Value::Object(expected)) => expected
+                .iter()
+                .all(|(name, expected)| value.get(name).is_some_and(|it| holds(it, expected))),
+            (value, expected) => value == expected,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_older_server_stored_is_read_as_what_is_stored_today() {
+        let clock = Arc::new(component_base::RealClock);
+        let below: Arc<dyn Store> = Arc::new(MemoryStore::new(clock));
+        let store = StoredForms::over(Arc::clone(&below), WriteAs::Protobuf);
+        let as_written = StoredForms::as_written(Arc::clone(&below), WriteAs::Protobuf);
+        for (name, stored, expected) in stored_by_an_older_server() {
+            let key = Key::from(format!("/registry/{name}"));
+            below.put(key.clone(), stored, Expect::Absent, None).await.unwrap();
+            let kv = store.get(&key, At::Latest).await.unwrap().0.unwrap();
+            let value = obj::decode(&kv.value, 1).unwrap();
+            assert!(holds(&value, &expected), "{name}: {value:?}");
+            let version = value.str_at(&["apiVersion"]);
+            let before = as_written.get(&key, At::Latest).await.unwrap().0.unwrap();
+            let before = obj::decode(&before.value, 1).unwrap();
+            let is_other = before.str_at(&["apiVersion"]) != version;
+            assert_eq!(store.is_stale(&kv).await.unwrap(), is_other, "{name}");
+            // Written again, it is today's.
+            store.put(key.clone(), kv.value.clone(), Expect::Any, None).await.unwrap();
+            let kv = store.get(&key, At::Latest).await.unwrap().0.unwrap();
+            assert!(!store.is_stale(&kv).await.unwrap(), "{name}");
+        }
+    }
+
     #[test]
     fn what_cannot_be_read_says_why() {
         assert_eq!(
-            to_json(b"k8s\0\x0a\x09\x0a\x02v1\x12\x03Pot\x12\x00").unwrap_err(),
+            to_value(b"k8s\0\x0a\x09\x0a\x02v1\x12\x03Pot\x12\x00").unwrap_err(),
             "no kind \"Pot\" is registered for version \"v1\" in scheme"
         );
-        assert!(to_json(b"k8s\0\xff").unwrap_err().starts_with("stored object is damaged"));
+        assert!(to_value(b"k8s\0\xff").unwrap_err().starts_with("stored object is damaged"));
     }
 }

@@ -128,7 +128,8 @@ fn check_target(to: &Place) -> Result<()> {
 
 async fn open_source(from: &Place, etcd: &EtcdAccess) -> Result<Open> {
     match from {
-        Place::Etcd(urls) => open_etcd(urls, etcd).await,
+        // Written is what would be written today.
+        Place::Etcd(urls) => open_etcd(StoredForms::over, urls, etcd).await,
         Place::Snapshot(file) => restored(file),
         Place::Embedded(dir) => {
             if !dir.join(STORE).exists() {
@@ -146,7 +147,7 @@ async fn open_source(from: &Place, etcd: &EtcdAccess) -> Result<Open> {
 
 async fn open_target(to: &Place, etcd: &EtcdAccess) -> Result<Open> {
     match to {
-        Place::Etcd(urls) => open_etcd(urls, etcd).await,
+        Place::Etcd(urls) => open_etcd(StoredForms::as_written, urls, etcd).await,
         Place::Embedded(_) | Place::Snapshot(_) => {
             // Beside what it becomes in the end.
             let directory = tempfile::tempdir()?;
@@ -155,9 +156,12 @@ async fn open_target(to: &Place, etcd: &EtcdAccess) -> Result<Open> {
     }
 }
 
-async fn open_etcd(urls: &[String], etcd: &EtcdAccess) -> Result<Open> {
+/// How the values of a store are seen.
+type Seen = fn(Arc<dyn Store>, WriteAs) -> Arc<dyn Store>;
+
+async fn open_etcd(seen: Seen, urls: &[String], etcd: &EtcdAccess) -> Result<Open> {
     let store: Arc<dyn Store> = Arc::new(etcd.open(urls, Default::default()).await?);
-    let store = StoredForms::over(store, WriteAs::Protobuf);
+    let store = seen(store, WriteAs::Protobuf);
     Ok(Open { store, embedded: None, _directory: None })
 }
 
