@@ -378,19 +378,20 @@ impl Kinds {
                 return keys;
             }
             keys.extend(self.unblocked(change));
-            // What goes is worked on where it waits for its dependents.
-            let works = if deleting { plan::works_on(object) } else { !owners.is_empty() };
-            if works {
-                keys.push((resource.clone(), object.key.clone()));
-            }
-            if !deleting {
-                return keys;
-            }
         } else {
             keys.extend(owners.iter().filter_map(|it| self.key_of(&object.key, it)));
         }
-        let dependents = self.dependents(snapshot, &object.uid).into_iter();
-        keys.extend(dependents.map(|(resource, it)| (resource, it.key.clone())));
+        let is_gone = change.new.is_none();
+        if deleting || is_gone {
+            // Before itself: once it waits no more, it is an owner like any other.
+            let dependents = self.dependents(snapshot, &object.uid).into_iter();
+            keys.extend(dependents.map(|(resource, it)| (resource, it.key.clone())));
+        }
+        // What goes is worked on where it waits for its dependents.
+        let works = if deleting { plan::works_on(object) } else { !owners.is_empty() };
+        if works && !is_gone {
+            keys.push((resource.clone(), object.key.clone()));
+        }
         keys
     }
 }

@@ -32,7 +32,8 @@ pub(crate) fn plan(observed: &Observed, failure: Option<&str>, now: Timestamp) -
         let fits = selector.matches(|key| pod.label(key));
         match pod.controller() {
             Some(_) if fits => mine.push(pod),
-            Some(_) if !deleting => {
+            // One that ended stays with whose it was.
+            Some(_) if !deleting && pod.pod().is_active() => {
                 plan.act(owner.release_at(pod_resource(), pod.key.clone(), &pod.uid));
             }
             None if fits && !deleting && pod.pod().is_active() => {

@@ -56,3 +56,34 @@ async fn orphans_that_fit_are_adopted_and_counted() {
     assert_eq!(orphan.items_at(&["metadata", "ownerReferences"])[0].str_at(&["name"]), "web");
     assert_eq!(cluster.list("", "pods", "default").await.len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_ended_stays_with_its_set_and_one_that_runs_is_let_go() {
+    let cluster = cluster(&["replicaset-controller"]).await;
+    cluster.create("apps", "replicasets", set(2)).await;
+    let made = cluster
+        .eventually("two pods", async |it| {
+            let pods = it.list("", "pods", "default").await;
+            (pods.len() == 2).then_some(pods)
+        })
+        .await;
+    let pods = Resource::built_in("", "pods");
+    let names: Vec<&str> = made.iter().map(|it| it.str_at(&["metadata", "name"])).collect();
+    let patch = async |name: &str, part: &'static str, patch: Value| {
+        let patched = cluster.client.patch(&pods, "default", name, part, PatchKind::Merge, &patch);
+        patched.await.unwrap();
+    };
+    patch(names[0], "status", value!({"status": {"phase": "Failed"}})).await;
+    for name in &names {
+        patch(name, "", value!({"metadata": {"labels": {"app": "other"}}})).await;
+    }
+    let is_owned = |pod: &Value| !pod.items_at(&["metadata", "ownerReferences"]).is_empty();
+    cluster
+        .eventually("two new pods, and the running one let go", async |it| {
+            let running = it.get("", "pods", "default", names[1]).await?;
+            let all = it.list("", "pods", "default").await.len();
+            (all == 4 && !is_owned(&running)).then_some(())
+        })
+        .await;
+    assert!(is_owned(&cluster.get("", "pods", "default", names[0]).await.unwrap()));
+}
