@@ -68,6 +68,14 @@ pub fn type_of_kind(group: &str, version: &str, kind: &str) -> Option<NodeId> {
     Some(kinds[index].3)
 }
 
+/// The type of a kind of a version that is served no more, where its protobuf message is not today's.
+#[must_use]
+pub fn type_of_removed(group: &str, version: &str, kind: &str) -> Option<NodeId> {
+    let kinds = generated::schema::REMOVED_KINDS;
+    let wanted = (group, version, kind);
+    Some(kinds[kinds.binary_search_by_key(&wanted, |(g, v, k, _)| (*g, *v, *k)).ok()?].3)
+}
+
 /// The type of a definition by its OpenAPI name, such as `io.k8s.api.core.v1.PodSpec`.
 #[must_use]
 pub fn type_of_definition(name: &str) -> Option<NodeId> {

@@ -29,8 +29,11 @@ pub(crate) fn type_of(api_version: &str, kind: &str) -> Option<NodeId> {
     // Clients write the options of a delete in the version of what they delete.
     let of_meta = api_version == "v1" || kind == "DeleteOptions";
     let removed = || {
-        let (group, version) = registry::message_of_removed(group, version, kind)?;
-        api::type_of_kind(group, version, kind)
+        let own = api::type_of_removed(group, version, kind);
+        own.or_else(|| {
+            let (group, version) = registry::message_of_removed(group, version, kind)?;
+            api::type_of_kind(group, version, kind)
+        })
     };
     found.or_else(|| if of_meta { meta_type(kind) } else { None }).or_else(removed)
 }

@@ -423,46 +423,63 @@ pub(crate) mod tests {
         }
     }
 
-    /// What a server of old stored, in the version that it stored then.
-    fn stored_by_an_older_server() -> Vec<(&'static str, Bytes, Value)> {
-        let protobuf = |object: Value| -> Bytes { proto::encode(&object).unwrap().into() };
-        let metadata = || value!({"name": "a", "namespace": "b", "uid": "u"});
-        let budget = value!({"apiVersion": "policy/v1beta1", "kind": "PodDisruptionBudget",
-            "metadata": (metadata()), "spec": {"minAvailable": 1, "selector": {}}});
-        let scaler = value!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler",
-            "metadata": (metadata()), "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50,
-                "scaleTargetRef": {"kind": "Deployment", "name": "d"}}});
-        let service = value!({"apiVersion": "v1", "kind": "Service", "metadata": (metadata()),
-            "spec": {"type": "ClusterIP", "clusterIP": "10.0.0.1", "sessionAffinity": "None"}});
-        let custom = r#"{"apiVersion":"x.io/v1beta1","kind":"Some","metadata":{"name":"a"}}"#;
-        let definition = r#"{"kind":"CustomResourceDefinition","apiVersion":"apiextensions.k8s.io/v1beta1","metadata":{"name":"as.x.io"},"spec":{"group":"x.io","version":"v1","names":{"plural":"as","kind":"A"},"scope":"Namespaced"}}"#;
-        vec![
-            (
-                "budget",
-                protobuf(budget),
-                value!({"apiVersion": "policy/v1", "spec": {"selector": {"matchExpressions": [
-                    {"key": "pdb.kubernetes.io/deprecated-v1beta1-empty-selector-match", "operator": "Exists"}]}}}),
-            ),
-            (
-                "scaler",
-                protobuf(scaler),
-                value!({"apiVersion": "autoscaling/v2", "spec": {"minReplicas": 1, "metrics": [
-                    {"type": "Resource", "resource": {"name": "cpu",
-                        "target": {"type": "Utilization", "averageUtilization": 50}}}]}}),
-            ),
-            (
-                "service",
-                protobuf(service),
-                value!({"apiVersion": "v1", "spec": {"internalTrafficPolicy": "Cluster"}}),
-            ),
-            ("custom", custom.into(), value!({"apiVersion": "x.io/v1beta1"})),
-            (
-                "definition",
-                definition.into(),
-                value!({"apiVersion": "apiextensions.k8s.io/v1", "spec": {"scope": "Namespaced"}}),
-            ),
-        ]
-    }
+    /// What a server of old stored, in the version that it stored then, and what there is of it in today's.
+    const OLDER: [(&str, &str); 8] = [
+        (
+            r#"{"apiVersion":"policy/v1beta1","kind":"PodDisruptionBudget","metadata":{"name":"a"},
+                "spec":{"minAvailable":1,"selector":{}}}"#,
+            r#"{"apiVersion":"policy/v1","spec":{"selector":{"matchExpressions":[{
+                "key":"pdb.kubernetes.io/deprecated-v1beta1-empty-selector-match","operator":"Exists"}]}}}"#,
+        ),
+        (
+            r#"{"apiVersion":"autoscaling/v1","kind":"HorizontalPodAutoscaler","metadata":{"name":"a"},
+                "spec":{"maxReplicas":3,"targetCPUUtilizationPercentage":50,
+                    "scaleTargetRef":{"kind":"Deployment","name":"d"}}}"#,
+            r#"{"apiVersion":"autoscaling/v2","spec":{"minReplicas":1,"metrics":[{"type":"Resource",
+                "resource":{"name":"cpu","target":{"type":"Utilization","averageUtilization":50}}}]}}"#,
+        ),
+        (
+            r#"{"apiVersion":"autoscaling/v2beta1","kind":"HorizontalPodAutoscaler","metadata":{"name":"a"},
+                "spec":{"maxReplicas":3,"scaleTargetRef":{"kind":"Deployment","name":"d"},"metrics":[
+                    {"type":"Pods","pods":{"metricName":"m","targetAverageValue":"2"}}]}}"#,
+            r#"{"apiVersion":"autoscaling/v2","spec":{"metrics":[{"type":"Pods","pods":{
+                "metric":{"name":"m"},"target":{"type":"AverageValue","averageValue":"2"}}}]}}"#,
+        ),
+        (
+            r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"},
+                "spec":{"type":"ClusterIP","clusterIP":"10.0.0.1","sessionAffinity":"None"}}"#,
+            r#"{"apiVersion":"v1","spec":{"internalTrafficPolicy":"Cluster"}}"#,
+        ),
+        (
+            r#"{"apiVersion":"networking.k8s.io/v1beta1","kind":"Ingress","metadata":{"name":"a"},"spec":{
+                "backend":{"serviceName":"s","servicePort":80},"rules":[{"host":"h","http":{"paths":[
+                    {"path":"/","backend":{"serviceName":"t","servicePort":"web"}}]}}]}}"#,
+            r#"{"apiVersion":"networking.k8s.io/v1","spec":{
+                "defaultBackend":{"service":{"name":"s","port":{"number":80}}},
+                "rules":[{"host":"h","http":{"paths":[{"path":"/","pathType":"ImplementationSpecific",
+                    "backend":{"service":{"name":"t","port":{"name":"web"}}}}]}}]}}"#,
+        ),
+        (
+            r#"{"apiVersion":"discovery.k8s.io/v1beta1","kind":"EndpointSlice","metadata":{"name":"a"},
+                "addressType":"IPv4","ports":[{"name":"p","port":80}],"endpoints":[{
+                    "addresses":["10.0.0.1"],"topology":{"kubernetes.io/hostname":"n","other":"x"}}]}"#,
+            r#"{"apiVersion":"discovery.k8s.io/v1","addressType":"IPv4","endpoints":[{"conditions":{},
+                "addresses":["10.0.0.1"],"nodeName":"n","deprecatedTopology":{"other":"x"}}]}"#,
+        ),
+        (
+            r#"{"apiVersion":"flowcontrol.apiserver.k8s.io/v1beta1","kind":"PriorityLevelConfiguration",
+                "metadata":{"name":"a"},"spec":{"type":"Limited","limited":{
+                    "assuredConcurrencyShares":7,"limitResponse":{"type":"Reject"}}}}"#,
+            r#"{"apiVersion":"flowcontrol.apiserver.k8s.io/v1","spec":{"limited":{
+                "nominalConcurrencyShares":7,"limitResponse":{"type":"Reject"}}}}"#,
+        ),
+        (
+            r#"{"kind":"CustomResourceDefinition","apiVersion":"apiextensions.k8s.io/v1beta1","metadata":{
+                "name":"as.x.io"},"spec":{"group":"x.io","version":"v1","scope":"Namespaced","names":{
+                    "plural":"as","kind":"A"}}}"#,
+            r#"{"apiVersion":"apiextensions.k8s.io/v1","spec":{"scope":"Namespaced"}}"#,
+        ),
+    ];
 
     /// Whether all that is expected is there.
     fn holds(value: &Value, expected: &Value) -> bool {
@@ -480,22 +497,41 @@ pub(crate) mod tests {
         let below: Arc<dyn Store> = Arc::new(MemoryStore::new(clock));
         let store = StoredForms::over(Arc::clone(&below), WriteAs::Protobuf);
         let as_written = StoredForms::as_written(Arc::clone(&below), WriteAs::Protobuf);
-        for (name, stored, expected) in stored_by_an_older_server() {
-            let key = Key::from(format!("/registry/{name}"));
-            below.put(key.clone(), stored, Expect::Absent, None).await.unwrap();
-            let kv = store.get(&key, At::Latest).await.unwrap().0.unwrap();
-            let value = obj::decode(&kv.value, 1).unwrap();
-            assert!(holds(&value, &expected), "{name}: {value:?}");
-            let version = value.str_at(&["apiVersion"]);
-            let before = as_written.get(&key, At::Latest).await.unwrap().0.unwrap();
-            let before = obj::decode(&before.value, 1).unwrap();
-            let is_other = before.str_at(&["apiVersion"]) != version;
-            assert_eq!(store.is_stale(&kv).await.unwrap(), is_other, "{name}");
+        let read = async |from: &Arc<dyn Store>, key: &Key| {
+            let kv = from.get(key, At::Latest).await.unwrap().0.unwrap();
+            (obj::decode(&kv.value, 1).unwrap(), kv)
+        };
+        for (place, (stored, expected)) in OLDER.into_iter().enumerate() {
+            let stored = json::parse(stored.as_bytes()).unwrap();
+            let expected = json::parse(expected.as_bytes()).unwrap();
+            let is_json = stored.str_at(&["kind"]) == "CustomResourceDefinition";
+            let bytes =
+                if is_json { obj::encode(&stored) } else { proto::encode(&stored).unwrap() };
+            let key = Key::from(format!("/registry/{place}"));
+            below.put(key.clone(), bytes.into(), Expect::Absent, None).await.unwrap();
+            let (before, _) = read(&as_written, &key).await;
+            assert!(holds(&before, &stored), "{before:?}");
+            let (value, kv) = read(&store, &key).await;
+            assert!(holds(&value, &expected), "{value:?}");
+            let is_other = stored["apiVersion"] != expected["apiVersion"];
+            assert_eq!(store.is_stale(&kv).await.unwrap(), is_other, "{stored:?}");
             // Written again, it is today's.
-            store.put(key.clone(), kv.value.clone(), Expect::Any, None).await.unwrap();
-            let kv = store.get(&key, At::Latest).await.unwrap().0.unwrap();
-            assert!(!store.is_stale(&kv).await.unwrap(), "{name}");
+            store.put(key.clone(), kv.value, Expect::Any, None).await.unwrap();
+            assert!(!store.is_stale(&read(&store, &key).await.1).await.unwrap(), "{stored:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn members_of_custom_resources_may_be_in_any_order() {
+        let clock = Arc::new(component_base::RealClock);
+        let below: Arc<dyn Store> = Arc::new(MemoryStore::new(clock));
+        let store = StoredForms::over(Arc::clone(&below), WriteAs::Protobuf);
+        let key = Key::from("/registry/x.io/somes/a");
+        let stored = r#"{"a":1,"apiVersion":"x.io/v1beta1","kind":"Some","metadata":{"name":"a"}}"#;
+        below.put(key.clone(), stored.into(), Expect::Absent, None).await.unwrap();
+        let kv = store.get(&key, At::Latest).await.unwrap().0.unwrap();
+        let read = r#"{"kind":"Some","apiVersion":"x.io/v1beta1","metadata":{"name":"a"},"a":1}"#;
+        assert_eq!(kv.value, read);
     }
 
     #[test]

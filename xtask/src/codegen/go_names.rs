@@ -60,7 +60,8 @@ fn fields_of<'d>(
     definitions: &'d BTreeMap<String, Definition>,
     of: &'d str,
 ) -> impl Iterator<Item = &'d str> {
-    let of_type = move |name: &str| name.rsplit('.').next() == Some(of);
+    let of_type =
+        move |name: &str| name.starts_with("io.k8s") && name.rsplit('.').next() == Some(of);
     let found = definitions.iter().filter(move |(name, _)| of_type(name));
     found.flat_map(|(_, definition)| definition.fields.iter().map(|row| row.name.as_str()))
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+use super::removed::{self, Removed};
 use super::{Builder, Definition};
 
 /// Stands for a field's place where a message is inlined instead.
@@ -30,12 +31,22 @@ struct Row {
 type Messages = BTreeMap<String, Vec<Row>>;
 
 /// The text of `protobuf.rs`.
-pub(super) fn generate(reference: &Path, builder: &Builder<'_>) -> Result<String> {
-    let messages = read(&reference.join("proto-facts.tsv"))?;
+pub(super) fn generate(
+    reference: &Path,
+    builder: &Builder<'_>,
+    removed: &Removed,
+) -> Result<String> {
+    let mut messages = read(&reference.join("proto-facts.tsv"))?;
+    for it in &removed.numbers {
+        let (name, ty) = (it.field.clone(), it.ty.clone());
+        let row = Row { name, number: it.number, is_repeated: ty.starts_with('['), ty };
+        messages.entry(it.message.clone()).or_default().push(row);
+    }
+    messages.values_mut().for_each(|rows| rows.sort_by_key(|row| row.number));
     let mut words: Vec<u16> = vec![0];
     let mut at = vec![0_usize; builder.nodes.len()];
     let mut silent = Vec::new();
-    for (definition, id) in builder.ids.iter().filter(|(name, _)| name.starts_with("io.k8s")) {
+    for (definition, id) in builder.ids.iter().filter(is_type) {
         if !builder.nodes[*id].starts_with("s!") {
             continue;
         }
@@ -62,6 +73,10 @@ pub(super) fn generate(reference: &Path, builder: &Builder<'_>) -> Result<String
     render(&at, &words)
 }
 
+fn is_type((name, _): &(&String, &usize)) -> bool {
+    name.starts_with("io.k8s") || name.starts_with(removed::PREFIX)
+}
+
 /// `io.k8s.apiextensions-apiserver.x` is the message `k8s.io.apiextensions_apiserver.x`.
 fn message_of(definition: &str) -> String {
     definition.replacen("io.k8s", "k8s.io", 1).replace('-', "_")
@@ -83,7 +98,6 @@ fn read(path: &Path) -> Result<Messages> {
         let row = Row { name: name.to_owned(), number, ty: ty.to_owned(), is_repeated };
         messages.entry(message.to_owned()).or_default().push(row);
     }
-    messages.values_mut().for_each(|rows| rows.sort_by_key(|row| row.number));
     Ok(messages)
 }
 

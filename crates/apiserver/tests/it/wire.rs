@@ -160,36 +160,45 @@ async fn verbs_are_a_message_in_protobuf() {
     assert_eq!(value.items_at(&["resources"])[0].items_at(&["verbs"]).len(), expected.len());
 }
 
-/// Upstream's controllers and scheduler of 1.20 speak of budgets so.
+/// Upstream's controllers and scheduler of 1.20 speak so. Of budgets the message is today's, of Ingresses it is not.
 #[tokio::test]
-async fn removed_versions_are_in_protobuf_where_their_messages_are_todays() {
+async fn removed_versions_are_in_protobuf() {
     let cluster = Cluster::with_removed_versions().await;
-    let budgets = "/apis/policy/v1beta1/namespaces/default/poddisruptionbudgets";
     let budget = value!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1,
         "selector": {"matchLabels": {"a": "b"}}}});
-    let envelope = |api_version: &str, kind: &str, value: &Value| {
-        let node = api::type_of_kind("policy", "v1", kind).unwrap();
-        let mut out = Vec::new();
-        protobuf::wrap(api_version, kind, &mut out, |out| {
+    let ingress = value!({"metadata": {"name": "b"},
+        "spec": {"backend": {"serviceName": "s", "servicePort": 80}}});
+    for (group, resource, kind, value) in [
+        ("policy", "poddisruptionbudgets", "PodDisruptionBudget", &budget),
+        ("extensions", "ingresses", "Ingress", &ingress),
+        ("networking.k8s.io", "ingresses", "Ingress", &ingress),
+    ] {
+        let version = format!("{group}/v1beta1");
+        let own = api::type_of_removed(group, "v1beta1", kind);
+        let node = own.or_else(|| api::type_of_kind(group, "v1", kind)).unwrap();
+        let mut body = Vec::new();
+        protobuf::wrap(&version, kind, &mut body, |out| {
             protobuf::encode(api::schema(), api::protobuf_tags(), node, value, out);
         });
-        out
-    };
-    let headers = [("content-type", PROTOBUF), ("accept", PROTOBUF)];
-    let body = envelope("policy/v1beta1", "PodDisruptionBudget", &budget);
-    let made = send(&cluster, &format!("POST {budgets}"), &headers, body).await;
-    assert_eq!((made.code, made.header("content-type")), (201, PROTOBUF));
-    let list = send(&cluster, &format!("GET {budgets}"), &headers, Vec::new()).await;
-    assert_eq!((list.code, list.header("content-type")), (200, PROTOBUF));
-    let list = list.bytes();
-    let list = protobuf::unwrap(&list).unwrap();
-    assert_eq!((&*list.api_version, &*list.kind), ("policy/v1beta1", "PodDisruptionBudgetList"));
-    // What has another message is told as what has none.
-    let ingresses = "GET /apis/extensions/v1beta1/namespaces/default/ingresses";
-    let accept = format!("{PROTOBUF}, */*");
-    let either = send(&cluster, ingresses, &[("accept", &accept)], Vec::new()).await;
-    assert_eq!((either.code, either.header("content-type")), (200, "application/json"));
-    assert_eq!(send(&cluster, ingresses, &[("accept", PROTOBUF)], Vec::new()).await.code, 406);
+        let path = format!("/apis/{version}/namespaces/default/{resource}");
+        let headers = [("content-type", PROTOBUF), ("accept", PROTOBUF)];
+        let made = send(&cluster, &format!("POST {path}"), &headers, body).await;
+        assert_eq!((made.code, made.header("content-type")), (201, PROTOBUF), "{path}");
+        let bytes = made.bytes();
+        let made = protobuf::unwrap(&bytes).unwrap();
+        assert_eq!((made.api_version.as_str(), made.kind.as_str()), (version.as_str(), kind));
+        let (schema, tags) = (api::schema(), api::protobuf_tags());
+        let made = protobuf::decode(schema, tags, node, made.raw).unwrap();
+        for (member, expected) in value["spec"].as_object().unwrap().iter() {
+            assert_eq!(&made["spec"][member], expected, "{path}");
+        }
+        let list = send(&cluster, &format!("GET {path}"), &headers, Vec::new()).await;
+        assert_eq!((list.code, list.header("content-type")), (200, PROTOBUF), "{path}");
+        let bytes = list.bytes();
+        let list = protobuf::unwrap(&bytes).unwrap();
+        assert_eq!((list.api_version, list.kind), (version, format!("{kind}List")));
+        cluster.done(&format!("DELETE {path}/b"), None).await;
+    }
 }
 
 #[tokio::test]
