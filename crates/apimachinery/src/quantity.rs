@@ -124,6 +124,15 @@ impl Quantity {
         i64::try_from(wide).unwrap_or(if wide < 0 { i64::MIN } else { i64::MAX })
     }
 
+    /// The number in whole units of `10^scale`, rounded away from zero where it is finer.
+    #[must_use]
+    pub fn rounded(self, scale: i32) -> Self {
+        if self.scale >= scale {
+            return self;
+        }
+        Self { value: divided(self.value, scale.saturating_sub(self.scale)), scale, ..self }
+    }
+
     /// The number as a float, which may be near it only.
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "an approximation is what is asked for")]

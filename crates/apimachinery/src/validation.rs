@@ -229,7 +229,7 @@ pub fn finalizer_name(value: &str) -> Problems {
 pub fn core_finalizer_name(value: &str) -> Problems {
     let mut problems = qualified_name(value);
     let standard = ["kubernetes", "orphan", "foregroundDeletion"];
-    if problems.is_empty() && !value.contains('/') && !standard.contains(&value) {
+    if !value.contains('/') && !standard.contains(&value) {
         problems.push("name is neither a standard finalizer name nor is it fully qualified".into());
     }
     problems

@@ -50,6 +50,26 @@ pub(crate) fn optional_name(
     }
 }
 
+/// A text that is not empty where it is given.
+pub(crate) fn not_empty(of: &Value, member: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    if of.get(member).and_then(Value::as_str) == Some("") {
+        errors.required(&path.child(member), "");
+    }
+}
+
+/// A text that must follow a rule where it is given, empty or not.
+pub(crate) fn given_name(
+    of: &Value,
+    member: &str,
+    rule: fn(&str) -> Problems,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
+    if let Some(text) = of.get(member).and_then(Value::as_str) {
+        errors.invalid_all(&path.child(member), text, rule(text));
+    }
+}
+
 /// Numbers that may not be negative where they are given.
 pub(crate) fn non_negative(
     of: &Value,
@@ -250,6 +270,9 @@ pub(crate) fn not_supported_shown(
 
 /// A label selector as upstream shows it: labels before expressions.
 pub(crate) fn selector_text(selector: &Value) -> String {
+    if selector.is_null() {
+        return "null".into();
+    }
     let members: Vec<String> = ["matchLabels", "matchExpressions"]
         .iter()
         .filter_map(|name| Some((name, selector.get(name)?)))

@@ -152,6 +152,14 @@ pub(crate) const VOLUME_SOURCE: &[Field] = &[
     ),
 ];
 
+/// A driver of a node.
+pub(crate) const CSI_NODE_DRIVER: &[Field] = &[
+    Field("Name", "name", Text),
+    Field("NodeID", "nodeID", Text),
+    Field("TopologyKeys", "topologyKeys", Plain),
+    Field("Allocatable", "allocatable", Plain),
+];
+
 /// The spec of an attachment.
 pub(crate) const VOLUME_ATTACHMENT_SPEC: &[Field] = &[
     Field("Attacher", "attacher", Text),

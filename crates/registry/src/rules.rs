@@ -143,7 +143,13 @@ pub(crate) fn resource_name(name: &str) -> Problems {
 
 /// The name of a resource that a container may ask for.
 pub(crate) fn container_resource_name(name: &str) -> Problems {
-    of_a_sort(name, is_container_resource, "must be a standard resource for containers")
+    let otherwise = "must be a standard resource for containers";
+    let mut problems = of_a_sort(name, is_container_resource, otherwise);
+    let domain = name.contains('/') && !validation::is_native_resource(name);
+    if domain && !validation::is_extended_resource(name) {
+        problems.push("doesn't follow extended resource name standard".into());
+    }
+    problems
 }
 
 /// The name of a resource that a quota may limit.
@@ -187,7 +193,7 @@ pub(crate) fn is_integer_resource(name: &str) -> bool {
 /// The amount of a resource: not negative, and whole where only whole ones make sense.
 pub(crate) fn amount(name: &str, text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
     crate::check::non_negative_quantity(text, path, errors);
-    let whole = Quantity::parse(text).is_ok_and(|it| it.milli_value() % 1000 == 0);
+    let whole = Quantity::parse(text).is_ok_and(|it| it.rounded(0) == it);
     if is_integer_resource(name) && !whole {
         errors.invalid_text(path, text, "must be an integer");
     }
@@ -314,6 +320,20 @@ pub(crate) fn immutable(
     errors: &mut FieldErrors,
 ) {
     crate::check::immutable(value.get(member), old.get(member), &path.child(member), errors);
+}
+
+/// The same of a text: one that is gone is shown as an empty one.
+pub(crate) fn immutable_text(
+    value: &Value,
+    old: &Value,
+    member: &str,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
+    if value.str_at(&[member]) != old.str_at(&[member]) {
+        let text = value.str_at(&[member]);
+        errors.invalid_text(&path.child(member), text, "field is immutable");
+    }
 }
 
 /// Text that Go compares with others of its kind in lower case: names of drivers.

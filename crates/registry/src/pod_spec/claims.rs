@@ -19,13 +19,10 @@ pub(crate) fn spec(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let at = resources.key("storage");
     match spec.at(&["resources", "requests", "storage"]).and_then(Value::as_str) {
         None => errors.required(&at, ""),
-        Some(text) => {
-            let requests = resources.child("requests");
-            if Quantity::parse(text).is_ok_and(|it| it.sign() <= 0) {
-                let detail = "must be greater than zero";
-                errors.invalid_text(&requests.key("storage"), text, detail);
-            }
+        Some(text) if Quantity::parse(text).is_ok_and(|it| it.sign() <= 0) => {
+            errors.invalid_text(&at, text, "must be greater than zero");
         }
+        Some(_) => {}
     }
     for member in ["storageClassName", "volumeAttributesClassName"] {
         check::optional_name(spec, member, validation::dns1123_subdomain, path, errors);

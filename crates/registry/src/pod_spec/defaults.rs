@@ -171,7 +171,7 @@ pub(super) fn round_to_milli(text: &mut CompactString) {
         return;
     }
     let Ok(quantity) = Quantity::parse(text) else { return };
-    let rounded = Quantity::from_milli(quantity.scaled(MILLI), quantity.format());
+    let rounded = quantity.rounded(MILLI);
     if rounded != quantity {
         *text = rounded.to_text();
     }

@@ -2,6 +2,8 @@
 
 /// The longest path of an image.
 const PATH_LENGTH_MAX: usize = 255;
+/// What is put before the path of an image of Docker's own library.
+const LIBRARY: &str = "library/";
 /// The longest tag of an image.
 const TAG_LENGTH_MAX: usize = 128;
 /// The fewest hexadecimal digits of a digest.
@@ -47,7 +49,8 @@ fn is_name(name: &str) -> bool {
         }
         _ => name,
     };
-    path.len() <= PATH_LENGTH_MAX && path.split('/').all(is_component)
+    let library = if name.contains('/') { 0 } else { LIBRARY.len() };
+    library + path.len() <= PATH_LENGTH_MAX && path.split('/').all(is_component)
 }
 
 /// Whether the first part of a name is a host rather than the beginning of a path.

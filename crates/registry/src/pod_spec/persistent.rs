@@ -4,9 +4,13 @@ use apimachinery::quantity::Quantity;
 use apimachinery::validation;
 use apimachinery::{FieldErrors, Path, Value};
 
-use super::{claims, scheduling, volume_plugins, volumes};
+use super::volume_plugins::{self, Within};
+use super::{claims, scheduling, volumes};
 use crate::check;
 use crate::rules;
+
+/// The longest name of a volume with its portal, in bytes, where an initiator is named.
+const INITIATOR_MAX: usize = 64;
 
 /// Every source of a persistent volume, in upstream's order; the second name stands in upstream's message.
 pub(crate) const SOURCES: [(&str, &str); 22] = [
@@ -34,13 +38,14 @@ pub(crate) const SOURCES: [(&str, &str); 22] = [
     ("csi", "csi"),
 ];
 
-/// Checks the spec of a volume that is an object of its own.
-pub(crate) fn spec(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+/// Checks the spec of a volume that is an object of its own, of that name.
+pub(crate) fn spec(spec: &Value, name: &str, path: &Path<'_>, errors: &mut FieldErrors) {
     access_modes(spec, path, errors);
     capacity(spec, path, errors);
     let policies = ["Delete", "Recycle", "Retain"];
     check::optional_one_of(spec, "persistentVolumeReclaimPolicy", &policies, path, errors);
-    common(spec, path, errors);
+    node_affinity(spec, path, errors);
+    source(spec, name, path, errors);
     let root = spec.str_at(&["hostPath", "path"]) == "/";
     if root && spec.str_at(&["persistentVolumeReclaimPolicy"]) == "Recycle" {
         let detail = "may not be 'recycle' for a hostPath mount of '/'";
@@ -53,22 +58,37 @@ pub(crate) fn spec(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 
 /// Checks the spec of a volume that is part of an attachment.
 pub(crate) fn inline_spec(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    for (member, owner) in [
-        ("claimRef", "claimRef"),
-        ("capacity", "capacity"),
-        ("persistentVolumeReclaimPolicy", "persistentVolumeReclaimPolicy"),
-        ("storageClassName", "storageClassName"),
-        ("volumeMode", "volumeMode"),
-    ] {
-        if spec.get(member).is_some() {
-            errors.forbidden(
-                &path.child(owner),
-                "may not be specified in the context of inline volumes",
-            );
-        }
+    let forbid = |member, errors: &mut FieldErrors| {
+        let detail = "may not be specified in the context of inline volumes";
+        errors.forbidden(&path.child(member), detail);
+    };
+    if spec.get("claimRef").is_some() {
+        forbid("claimRef", errors);
+    }
+    if rules::quantities(spec, "capacity").next().is_some() {
+        forbid("capacity", errors);
+    }
+    if spec.get("csi").is_none() {
+        let detail = "has to be specified in the context of inline volumes";
+        errors.required(&path.child("csi"), detail);
     }
     access_modes(spec, path, errors);
-    common(spec, path, errors);
+    if !matches!(spec.str_at(&["persistentVolumeReclaimPolicy"]), "" | "Retain") {
+        let detail = "may only be Retain in the context of inline volumes";
+        errors.forbidden(&path.child("persistentVolumeReclaimPolicy"), detail);
+    }
+    if spec.get("nodeAffinity").is_some() {
+        forbid("nodeAffinity", errors);
+    }
+    source(spec, "", path, errors);
+    if !spec.str_at(&["storageClassName"]).is_empty() {
+        forbid("storageClassName", errors);
+    }
+    if spec.get("volumeMode").is_some_and(|it| it.as_str() != Some("Filesystem")) {
+        let detail =
+            "may not specify volumeMode other than Filesystem in the context of inline volumes";
+        errors.forbidden(&path.child("volumeMode"), detail);
+    }
 }
 
 fn access_modes(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
@@ -91,22 +111,30 @@ fn capacity(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         errors.not_supported(&at, &spec["capacity"], ["storage"]);
     }
     for (name, text) in amounts {
-        if Quantity::parse(text).is_ok_and(|it| it.sign() <= 0) {
+        let Ok(amount) = Quantity::parse(text) else { continue };
+        if amount.sign() < 0 {
+            let detail = "must be a valid resource quantity";
+            errors.invalid(&at.key(name), &amount.value().into(), detail);
+        }
+        if amount.sign() <= 0 {
             errors.invalid_text(&at.key(name), text, "must be greater than zero");
         }
     }
 }
 
-/// Where the volume can be used, and what it is.
-fn common(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    if let Some(affinity) = spec.get("nodeAffinity") {
-        let at = path.child("nodeAffinity");
-        let required = at.child("required");
-        match affinity.get("required") {
-            Some(selector) => scheduling::node_selector(selector, &required, errors),
-            None => errors.required(&required, "must specify required node constraints"),
-        }
+/// Where the volume can be used.
+fn node_affinity(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let Some(affinity) = spec.get("nodeAffinity") else { return };
+    let at = path.child("nodeAffinity");
+    let required = at.child("required");
+    match affinity.get("required") {
+        Some(selector) => scheduling::node_selector(selector, &required, errors),
+        None => errors.required(&required, "must specify required node constraints"),
     }
+}
+
+/// What it is.
+fn source(spec: &Value, name: &str, path: &Path<'_>, errors: &mut FieldErrors) {
     let mut count = 0;
     for (member, said) in SOURCES {
         let Some(source) = spec.get(member) else { continue };
@@ -116,7 +144,7 @@ fn common(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             errors.forbidden(&path.child(said), "may not specify more than 1 volume type");
             continue;
         }
-        let at = path.child(said);
+        let at = path.child(if member == "gcePersistentDisk" { "persistentDisk" } else { member });
         match member {
             "hostPath" => volumes::host_path(source, &at, errors),
             "local" => {
@@ -131,8 +159,12 @@ fn common(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
                     errors.required(&path.child("nodeAffinity"), detail);
                 }
             }
-            "csi" => csi(source, &at, errors),
-            other => volume_plugins::source(other, source, &at, errors),
+            other => {
+                if other == "iscsi" {
+                    long_portal(source, name, &at, errors);
+                }
+                volume_plugins::source(other, source, Within::PersistentVolume, &at, errors);
+            }
         }
     }
     if count == 0 {
@@ -140,24 +172,12 @@ fn common(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn csi(source: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    if check::required_text(source, "driver", path, errors) {
-        let driver = source.str_at(&["driver"]);
-        let at = path.child("driver");
-        errors.invalid_all(&at, driver, validation::dns1123_subdomain(&driver.to_lowercase()));
-    }
-    check::required_text(source, "volumeHandle", path, errors);
-    for member in [
-        "controllerPublishSecretRef",
-        "controllerExpandSecretRef",
-        "nodePublishSecretRef",
-        "nodeExpandSecretRef",
-    ] {
-        if let Some(reference) = source.get(member) {
-            let at = path.child(member);
-            check::required_text(reference, "name", &at, errors);
-            check::required_text(reference, "namespace", &at, errors);
-        }
+/// An initiator of its own is made for a volume and portal that are short together.
+fn long_portal(source: &Value, name: &str, path: &Path<'_>, errors: &mut FieldErrors) {
+    let portal = source.str_at(&["targetPortal"]);
+    if source.get("initiatorName").is_some() && name.len() + 1 + portal.len() > INITIATOR_MAX {
+        let detail = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
+        errors.invalid_text(&path.child("targetportal"), portal, detail);
     }
 }
 

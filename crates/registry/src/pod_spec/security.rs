@@ -4,6 +4,7 @@ use apimachinery::validation;
 use apimachinery::{FieldErrors, Path, Value};
 
 use super::volumes::descending_path;
+use super::windows;
 use crate::check;
 
 const PROFILES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
@@ -39,7 +40,7 @@ pub(super) fn container(
         }
     }
     if let Some(options) = context.get("windowsOptions") {
-        windows(options, &path.child("windowsOptions"), errors);
+        windows::options(options, &path.child("windowsOptions"), errors);
     }
 }
 
@@ -135,22 +136,6 @@ pub(super) fn app_armor(profile: &Value, path: &Path<'_>, errors: &mut FieldErro
     }
 }
 
-fn windows(options: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    if let Some(name) = options.get("gmsaCredentialSpecName").and_then(Value::as_str) {
-        let problems = validation::dns1123_subdomain(name);
-        errors.invalid_all(&path.child("gmsaCredentialSpecName"), name, problems);
-    }
-    let empty = |member: &str| options.get(member).and_then(Value::as_str) == Some("");
-    if empty("gmsaCredentialSpec") {
-        let detail = "gmsaCredentialSpec cannot be an empty string";
-        errors.invalid_text(&path.child("gmsaCredentialSpec"), "", detail);
-    }
-    if empty("runAsUserName") {
-        let detail = "runAsUserName cannot be an empty string";
-        errors.invalid_text(&path.child("runAsUserName"), "", detail);
-    }
-}
-
 /// Checks the security context of a pod. What upstream's own type holds there stands in the spec.
 pub(super) fn pod(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let empty = Value::object();
@@ -175,7 +160,7 @@ pub(super) fn pod(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     check::optional_one_of(context, "fsGroupChangePolicy", &policies, &at, errors);
     profiles(context, &at, errors);
     if let Some(options) = context.get("windowsOptions") {
-        windows(options, &at.child("windowsOptions"), errors);
+        windows::options(options, &at.child("windowsOptions"), errors);
     }
     let policies = ["Merge", "Strict"];
     check::optional_one_of(context, "supplementalGroupsPolicy", &policies, &at, errors);

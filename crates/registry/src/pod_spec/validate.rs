@@ -92,8 +92,15 @@ fn policies(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     if check::required_text(spec, "dnsPolicy", path, errors) {
         check::one_of(spec, "dnsPolicy", &dns, path, errors);
     }
-    let preemption = ["PreemptLowerPriority", "Never"];
-    check::optional_one_of(spec, "preemptionPolicy", &preemption, path, errors);
+    preemption_policy(spec, path, errors);
+}
+
+/// Whether pods of less priority make room.
+pub(crate) fn preemption_policy(of: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let member = "preemptionPolicy";
+    if of.get(member).is_some() && check::required_text(of, member, path, errors) {
+        check::one_of(of, member, &["PreemptLowerPriority", "Never"], path, errors);
+    }
 }
 
 fn names(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {

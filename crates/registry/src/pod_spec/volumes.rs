@@ -4,7 +4,8 @@ use apimachinery::quantity::Quantity;
 use apimachinery::validation;
 use apimachinery::{FieldErrors, Path, Value};
 
-use super::{env, volume_plugins};
+use super::env;
+use super::volume_plugins::{self, Within};
 use crate::check;
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
@@ -81,7 +82,7 @@ fn source(volume: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             continue;
         }
         count += 1;
-        let at = path.child(member);
+        let at = path.child(if member == "gcePersistentDisk" { "persistentDisk" } else { member });
         match member {
             "emptyDir" => empty_dir(source, &at, errors),
             "hostPath" => host_path(source, &at, errors),
@@ -105,7 +106,7 @@ fn source(volume: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
                 super::projected::sources(source, &at, errors);
             }
             "ephemeral" => ephemeral(source, &at, errors),
-            other => volume_plugins::source(other, source, &at, errors),
+            other => volume_plugins::source(other, source, Within::Pod, &at, errors),
         }
     }
     if count == 0 {
@@ -191,7 +192,8 @@ pub(super) fn downward_items(list: &[Value], path: &Path<'_>, errors: &mut Field
             local_path(item.str_at(&["path"]), &path.child("path"), errors);
         }
         match (item.get("fieldRef"), item.get("resourceFieldRef")) {
-            (Some(_), Some(_)) => {
+            (Some(field), Some(_)) => {
+                env::field_ref(field, env::FILE_FIELDS, &path.child("fieldRef"), errors);
                 let detail = "fieldRef and resourceFieldRef can not be specified simultaneously";
                 errors.invalid_text(path, "resource", detail);
             }

@@ -6,12 +6,11 @@ use jiff::Timestamp;
 
 use super::storageclass;
 use crate::declaration::{Declaration, MetadataChecks};
+use crate::pod_spec::volume_plugins;
 use crate::rules::{self, each};
-use crate::{Generation, Rules, check, metadata, table};
+use crate::{Generation, Rules, check, go, metadata, table};
 
 const GROUP: &str = "storage.k8s.io";
-/// The longest name of a driver, in bytes.
-const DRIVER_NAME_MAX: usize = 63;
 /// The longest id of a node that a driver gives, in bytes.
 const NODE_ID_MAX: usize = 256;
 
@@ -68,6 +67,7 @@ fn validate_driver(driver: &Value, errors: &mut FieldErrors) {
         let audience = request.str_at(&["audience"]).to_owned();
         if audiences.contains(&audience) {
             errors.duplicate(&at.child("audience"), &Value::from(audience.as_str()));
+            return;
         }
         audiences.push(audience);
         let place = at.child("expirationSeconds");
@@ -132,28 +132,11 @@ pub(super) fn node() -> Declaration {
     }
 }
 
-/// The name of a driver where it stands in a field.
-fn driver_name(of: &Value, member: &str, path: &Path<'_>, errors: &mut FieldErrors) {
-    if !check::required_text(of, member, path, errors) {
-        return;
-    }
-    let (name, at) = (of.str_at(&[member]), path.child(member));
-    if name.len() > DRIVER_NAME_MAX {
-        errors.too_long(&at, DRIVER_NAME_MAX);
-    }
-    errors.invalid_all(&at, name, validation::dns1123_subdomain(&name.to_lowercase()));
-}
-
 fn validate_node(node: &Value, errors: &mut FieldErrors) {
     let path = Path::new("spec");
     let mut names: Vec<String> = Vec::new();
     each(&node["spec"], "drivers", &path, errors, |driver, at, errors| {
-        driver_name(driver, "name", at, errors);
-        let name = driver.str_at(&["name"]);
-        if names.iter().any(|it| it == name) {
-            errors.duplicate(&at.child("name"), &name.into());
-        }
-        names.push(name.to_owned());
+        volume_plugins::csi_driver(driver, "name", at, errors);
         let (id, place) = (driver.str_at(&["nodeID"]), at.child("nodeID"));
         if id.is_empty() {
             errors.required(&place, "");
@@ -161,25 +144,47 @@ fn validate_node(node: &Value, errors: &mut FieldErrors) {
             let detail = format!("must be {NODE_ID_MAX} characters or less");
             errors.invalid_text(&place, id, &detail);
         }
-        let keys = at.child("topologyKeys");
-        for key in driver.items_at(&["topologyKeys"]).iter().filter_map(Value::as_str) {
-            errors.invalid_all(&keys, key, validation::qualified_name(key));
-        }
         check::non_negative(&driver["allocatable"], &["count"], &at.child("allocatable"), errors);
+        let name = driver.str_at(&["name"]);
+        if names.iter().any(|it| it == name) {
+            errors.duplicate(&at.child("name"), &name.into());
+        }
+        names.push(name.to_owned());
+        topology_keys(driver, at, errors);
     });
 }
 
-/// A driver may come and go, but not change.
+/// Keys that a driver knows places by. Upstream tells all of the driver itself.
+fn topology_keys(driver: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+    let mut keys = Vec::new();
+    for key in driver.items_at(&["topologyKeys"]).iter().filter_map(Value::as_str) {
+        if key.is_empty() {
+            errors.required(path, "");
+        }
+        if keys.contains(&key) {
+            errors.duplicate(path, &key.into());
+        }
+        keys.push(key);
+        errors.invalid_all(path, key, validation::qualified_name(key));
+    }
+}
+
+/// A driver may come and go; of what is said of it only how much it can take changes.
 fn validate_node_update(node: &Value, old: &Value, errors: &mut FieldErrors) {
     let path = Path::new("spec");
-    let before = old.items_at(&["spec", "drivers"]);
-    each(&node["spec"], "drivers", &path, errors, |driver, at, errors| {
-        let same = |it: &&Value| it.str_at(&["name"]) == driver.str_at(&["name"]);
-        let Some(then) = before.iter().find(same) else { return };
-        for member in ["nodeID", "topologyKeys", "allocatable"] {
-            rules::immutable(driver, then, member, at, errors);
+    let at = path.child("drivers");
+    for before in old.items_at(&["spec", "drivers"]) {
+        let same = |it: &&Value| it.str_at(&["name"]) == before.str_at(&["name"]);
+        for driver in node.items_at(&["spec", "drivers"]).iter().filter(same) {
+            let (mut now, mut then) = (driver.clone(), before.clone());
+            now.remove_at(&["allocatable"]);
+            then.remove_at(&["allocatable"]);
+            if now != then {
+                let shown = go::compact(&now, go::CSI_NODE_DRIVER);
+                check::invalid_shown(&at, &shown, "field is immutable", errors);
+            }
         }
-    });
+    }
 }
 
 pub(super) fn capacity() -> Declaration {
@@ -202,9 +207,8 @@ pub(super) fn capacity() -> Declaration {
         },
         validate_update: |it, old, errors| {
             let root = Path::new("");
-            for member in ["nodeTopology", "storageClassName"] {
-                rules::immutable(it, old, member, &root, errors);
-            }
+            rules::immutable(it, old, "nodeTopology", &root, errors);
+            rules::immutable_text(it, old, "storageClassName", &root, errors);
         },
         rules: Rules { unconditional_update: false, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN

@@ -6,6 +6,7 @@ use apimachinery::{FieldErrors, Object, Path, Value};
 
 use crate::Rules;
 use crate::declaration::{Declaration, MetadataChecks};
+use crate::pod_spec::defaults::resource_list;
 use crate::rules::{self, each};
 
 const TYPES: &[&str] = &["Pod", "Container", "PersistentVolumeClaim"];
@@ -25,16 +26,22 @@ pub(super) fn resource() -> Declaration {
 /// What a container gets where it says nothing follows from what it may have.
 fn default(range: &mut Value) {
     for limit in range.items_at_mut(&["spec", "limits"]) {
-        if limit.str_at(&["type"]) != "Container" {
-            continue;
+        if limit.str_at(&["type"]) == "Container" {
+            container_amounts(limit);
         }
-        for (from, into) in
-            [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")]
-        {
-            let given = limit.get(from).and_then(Value::as_object).cloned().unwrap_or_default();
-            for (name, amount) in given {
-                limit.default_at(&[into, name.as_str()], amount);
-            }
+        for member in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+            resource_list(limit.get_mut(member));
+        }
+    }
+}
+
+fn container_amounts(limit: &mut Value) {
+    for (from, into) in
+        [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")]
+    {
+        let given = limit.get(from).and_then(Value::as_object).cloned().unwrap_or_default();
+        for (name, amount) in given {
+            limit.default_at(&[into, name.as_str()], amount);
         }
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::node_config;
 use crate::check;
 use crate::declaration::{Declaration, FieldLabel};
+use crate::pod_spec::defaults::resource_list;
 use crate::rules::{self, each};
 use crate::{Rules, table};
 
@@ -26,6 +27,12 @@ pub(super) fn resource() -> Declaration {
         default: |it| {
             if let Some(spec) = it.at_mut(&["spec"]) {
                 rules::first_of(spec, "podCIDR", "podCIDRs", None);
+            }
+            if let Some(all) = it.at(&["status", "capacity"]).cloned() {
+                it.default_at(&["status", "allocatable"], all);
+            }
+            for member in ["capacity", "allocatable"] {
+                resource_list(it.at_mut(&["status", member]));
             }
         },
         validate,

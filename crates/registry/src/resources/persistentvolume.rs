@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::printing;
 use crate::declaration::{Declaration, MetadataChecks};
+use crate::pod_spec::defaults::resource_list;
 use crate::pod_spec::persistent;
 use crate::{Part, Rules, check, go, table};
 
@@ -19,7 +20,10 @@ pub(super) fn resource() -> Declaration {
             it.set_at(&["status", "lastPhaseTransitionTime"], now);
         },
         stamp,
-        validate: |it, errors| persistent::spec(&it["spec"], &Path::new("spec"), errors),
+        validate: |it, errors| {
+            let name = it.str_at(&["metadata", "name"]);
+            persistent::spec(&it["spec"], name, &Path::new("spec"), errors);
+        },
         validate_update,
         metadata_checks: MetadataChecks::NewTwice,
         row,
@@ -44,6 +48,7 @@ fn stamp(part: Part<'_>, volume: &mut Value, old: &Value, now: Timestamp) {
 }
 
 fn default(volume: &mut Value) {
+    resource_list(volume.at_mut(&["spec", "capacity"]));
     volume.default_at(&["spec", "persistentVolumeReclaimPolicy"], "Retain");
     volume.default_at(&["spec", "volumeMode"], "Filesystem");
     volume.default_at(&["status", "phase"], "Pending");

@@ -9,6 +9,7 @@ use super::printing;
 use crate::apis::Features;
 use crate::declaration::Declaration;
 use crate::pod_spec::claims;
+use crate::pod_spec::defaults::resource_list;
 use crate::{Rules, check, go, rules, table};
 
 const UPDATES: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n";
@@ -26,9 +27,22 @@ pub(super) fn resource() -> Declaration {
         },
         default: |it| {
             it.default_at(&["spec", "volumeMode"], "Filesystem");
+            for path in [
+                &["spec", "resources", "limits"][..],
+                &["spec", "resources", "requests"],
+                &["status", "capacity"],
+            ] {
+                resource_list(it.at_mut(path));
+            }
             it.default_at(&["status", "phase"], "Pending");
         },
         prepare_create,
+        // Who knows one source alone leaves the other out, and changes nothing by it.
+        prepare_update: |it, old| {
+            let had = ["dataSource", "dataSourceRef"];
+            let had = had.iter().any(|it| old["spec"].get(it).is_some());
+            data_sources(it.member_mut("spec"), had);
+        },
         drop_from_status,
         validate,
         validate_update,
@@ -41,7 +55,7 @@ pub(super) fn resource() -> Declaration {
 
 fn prepare_create(claim: &mut Value) {
     claim.set_at(&["status", "phase"], "Pending");
-    data_sources(claim.member_mut("spec"));
+    data_sources(claim.member_mut("spec"), false);
 }
 
 /// The condition that says whether a pod has the claim.
@@ -63,8 +77,8 @@ fn drop_from_status(features: Features, claim: &mut Value, old: &Value) {
 }
 
 /// Older clients know one source, newer ones the other: what the older cannot say is dropped there, and what both can
-/// say is said in both.
-fn data_sources(spec: &mut Value) {
+/// say is said in both. Of a claim that had a source nothing is dropped. Upstream: `pkg/api/persistentvolumeclaim/util.go`.
+fn data_sources(spec: &mut Value, had: bool) {
     if !spec.str_at(&["dataSourceRef", "namespace"]).is_empty() {
         spec.remove_at(&["dataSourceRef"]);
     }
@@ -74,7 +88,7 @@ fn data_sources(spec: &mut Value) {
         (group, kind),
         ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
     );
-    if !known {
+    if !known && !had {
         spec.remove_at(&["dataSource"]);
     }
     match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {

@@ -4,7 +4,8 @@ use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
 use crate::declaration::{Declaration, Generation, MetadataChecks};
-use crate::{Rules, check, table};
+use crate::pod_spec::validate;
+use crate::{Rules, table};
 
 /// The highest value that people may give; above it stand the two that the system has.
 const USER_MAX: i64 = 1_000_000_000;
@@ -45,8 +46,7 @@ fn validate(class: &Value, errors: &mut FieldErrors) {
         let detail = format!("maximum allowed value of a user defined priority is {USER_MAX}");
         errors.forbidden(&root.child("value"), &detail);
     }
-    let policies = ["PreemptLowerPriority", "Never"];
-    check::optional_one_of(class, "preemptionPolicy", &policies, &root, errors);
+    validate::preemption_policy(class, &root, errors);
 }
 
 fn validate_update(class: &Value, old: &Value, errors: &mut FieldErrors) {

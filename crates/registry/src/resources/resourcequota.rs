@@ -6,6 +6,7 @@ use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
 use crate::declaration::{Declaration, MetadataChecks};
+use crate::pod_spec::defaults::resource_list;
 use crate::{Rules, check, go, rules, table};
 
 const SCOPES: &[&str] = &[
@@ -30,6 +31,11 @@ const EXISTS_ONLY: &str = "must be 'Exists' when scope is any of ResourceQuotaSc
 pub(super) fn resource() -> Declaration {
     Declaration {
         resource: "resourcequotas",
+        default: |it| {
+            for path in [["spec", "hard"], ["status", "hard"], ["status", "used"]] {
+                resource_list(it.at_mut(&path));
+            }
+        },
         validate,
         validate_update,
         validate_status,

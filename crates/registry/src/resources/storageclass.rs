@@ -1,10 +1,12 @@
 //! StorageClass.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
 use crate::declaration::Declaration;
-use crate::rules::{self, each};
+use crate::rules;
 use crate::{Rules, check, table};
 
 /// How many parameters a class may have, and how long they may be together, in bytes.
@@ -91,17 +93,47 @@ pub(super) fn parameters(
     }
 }
 
+/// Upstream: `validateAllowedTopologies`. A term that says nothing counts as one that was there before, once for each term.
 fn topologies(class: &Value, root: &Path<'_>, errors: &mut FieldErrors) {
-    each(class, "allowedTopologies", root, errors, |term, at, errors| {
-        each(term, "matchLabelExpressions", at, errors, |expression, at, errors| {
-            let key = expression.str_at(&["key"]);
-            if expression.items_at(&["values"]).is_empty() {
-                errors.required(&at.child("values"), "");
+    let terms = class.items_at(&["allowedTopologies"]).len();
+    let mut earlier: Vec<Term<'_>> = vec![Term::new(); terms];
+    let list = root.child("allowedTopologies");
+    for (index, term) in class.items_at(&["allowedTopologies"]).iter().enumerate() {
+        let at = list.index(index);
+        let found = topology(term, &at, errors);
+        for _ in earlier.iter().filter(|it| **it == found) {
+            errors.duplicate(&at.child("matchLabelExpressions"), &"".into());
+        }
+        earlier.push(found);
+    }
+}
+
+/// The values of each key.
+type Term<'v> = BTreeMap<&'v str, BTreeSet<&'v str>>;
+
+fn topology<'v>(term: &'v Value, path: &Path<'_>, errors: &mut FieldErrors) -> Term<'v> {
+    let mut found = Term::new();
+    let list = path.child("matchLabelExpressions");
+    for (index, expression) in term.items_at(&["matchLabelExpressions"]).iter().enumerate() {
+        let at = list.index(index);
+        let (key, values) = (expression.str_at(&["key"]), at.child("values"));
+        let texts = expression.items_at(&["values"]);
+        if texts.is_empty() {
+            errors.required(&values, "");
+        }
+        let mut set = BTreeSet::new();
+        for (index, text) in texts.iter().filter_map(Value::as_str).enumerate() {
+            if !set.insert(text) {
+                errors.duplicate(&values.index(index), &text.into());
             }
-            let problems = apimachinery::validation::qualified_name(key);
-            errors.invalid_all(&at.child("key"), key, problems);
-        });
-    });
+        }
+        let problems = apimachinery::validation::qualified_name(key);
+        errors.invalid_all(&at.child("key"), key, problems);
+        if found.insert(key, set).is_some() {
+            errors.duplicate(&at.child("key"), &key.into());
+        }
+    }
+    found
 }
 
 fn validate_update(class: &Value, old: &Value, errors: &mut FieldErrors) {

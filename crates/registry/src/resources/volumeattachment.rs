@@ -4,12 +4,10 @@ use apimachinery::{FieldErrors, Path, Value, validation};
 use jiff::Timestamp;
 
 use crate::declaration::{Declaration, MetadataChecks};
-use crate::pod_spec::persistent;
+use crate::pod_spec::{persistent, volume_plugins};
 use crate::{Rules, check, go, rules, status, table};
 
 const EXACTLY_ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
-/// The longest name of a driver, in bytes.
-const ATTACHER_MAX: usize = 63;
 /// The most that a driver says of an attachment, and of what went wrong, in bytes.
 const METADATA_MAX: usize = 256 * 1024;
 const MESSAGE_MAX: usize = 1024;
@@ -43,13 +41,7 @@ pub(super) fn resource() -> Declaration {
 fn validate(attachment: &Value, errors: &mut FieldErrors) {
     let path = Path::new("spec");
     let spec = &attachment["spec"];
-    if check::required_text(spec, "attacher", &path, errors) {
-        let (attacher, at) = (spec.str_at(&["attacher"]), path.child("attacher"));
-        if attacher.len() > ATTACHER_MAX {
-            errors.too_long(&at, ATTACHER_MAX);
-        }
-        errors.invalid_all(&at, attacher, validation::dns1123_subdomain(&attacher.to_lowercase()));
-    }
+    volume_plugins::csi_driver(spec, "attacher", &path, errors);
     source(&spec["source"], &path.child("source"), errors);
     let node = spec.str_at(&["nodeName"]);
     errors.invalid_all(&path.child("nodeName"), node, validation::dns1123_subdomain(node));
