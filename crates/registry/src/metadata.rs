@@ -33,6 +33,12 @@ pub fn path_segment_name(name: &str, usage: NameUse) -> Problems {
     }
 }
 
+/// A name that is a segment of a path; names are made of prefixes that are ones too.
+#[must_use]
+pub fn whole_path_segment_name(name: &str, _usage: NameUse) -> Problems {
+    validation::path_segment_name(name)
+}
+
 /// The metadata of a stored object as tables and partial objects show it: without what belongs to its spec in upstream's
 /// internal type, and is told by annotation in the version that has no such field.
 #[must_use]
@@ -135,7 +141,9 @@ fn owner_references(references: &[Value], path: &Path<'_>, errors: &mut FieldErr
     // Upstream does not say which one.
     for reference in references {
         let version = reference.str_at(&["apiVersion"]);
-        if version.split('/').next_back().unwrap_or_default().is_empty() {
+        // What is no group and version has neither.
+        let slashes = version.matches('/').count();
+        if slashes > 1 || version.rsplit('/').next().unwrap_or_default().is_empty() {
             errors.invalid_text(&path.child("apiVersion"), version, "version must not be empty");
         }
         for member in ["kind", "name", "uid"] {

@@ -156,7 +156,7 @@ pub(crate) const ALL: &[Removed] = &[
         "certificatesigningrequests",
         "certificates.k8s.io",
         V22,
-        Shape::SAME,
+        shapes::SIGNING_REQUEST,
     ),
     of(
         ("scheduling.k8s.io", "v1beta1"),

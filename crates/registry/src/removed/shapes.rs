@@ -164,6 +164,16 @@ fn marked(operator: &str) -> Value {
     value!({"matchExpressions": [{"key": EMPTY_SELECTOR, "operator": operator}]})
 }
 
+/// A condition that is named holds.
+pub(super) const SIGNING_REQUEST: Shape = Shape {
+    default: |value| {
+        for condition in items_mut(value, &["status", "conditions"]) {
+            condition.default_zero_at(&["status"], "True");
+        }
+    },
+    ..Shape::SAME
+};
+
 /// Nodes and zones were labels of an endpoint.
 pub(super) const ENDPOINT_SLICE: Shape = Shape {
     same_message: false,

@@ -1,6 +1,8 @@
 //! APIService.
 
 use apimachinery::{FieldErrors, Path, Value, validation, value};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 
 use crate::declaration::Declaration;
@@ -20,7 +22,7 @@ pub(super) fn resource() -> Declaration {
                 it.default_at(&["spec", "service", "port"], 443);
             }
         },
-        name: metadata::path_segment_name,
+        name: metadata::whole_path_segment_name,
         prepare_create,
         prepare_status: |it, old| {
             let members = ["labels", "annotations", "finalizers", "ownerReferences"];
@@ -53,11 +55,13 @@ fn validate(service: &Value, errors: &mut FieldErrors) {
     let path = Path::new("spec");
     let spec = &service["spec"];
     let (group, version) = (spec.str_at(&["group"]), spec.str_at(&["version"]));
-    let name = service.str_at(&["metadata", "name"]);
     let wanted = format!("{version}.{group}");
-    if !name.is_empty() && name != wanted {
-        let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
-        errors.invalid_text(&Path::new("metadata").child("name"), name, &detail);
+    for member in ["generateName", "name"] {
+        let name = service.str_at(&["metadata", member]);
+        if !name.is_empty() && name != wanted && validation::path_segment_name(name).is_empty() {
+            let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
+            errors.invalid_text(&Path::new("metadata").child(member), name, &detail);
+        }
     }
     if group.is_empty() && version != "v1" {
         let detail = "only v1 may have an empty group and it better be legacy kube";
@@ -83,8 +87,10 @@ fn endpoint(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let insecure = spec.bool_at(&["insecureSkipTLSVerify"]);
     let Some(service) = spec.get("service") else {
         if bundle {
+            let bytes = BASE64_STANDARD.decode(spec.str_at(&["caBundle"])).unwrap_or_default();
+            let shown = format!("{} bytes", bytes.len());
             let detail = "local APIServices may not have a caBundle";
-            errors.invalid(&path.child("caBundle"), &Value::from(detail), detail);
+            errors.invalid_text(&path.child("caBundle"), &shown, detail);
         }
         if insecure {
             let detail = "local APIServices may not have insecureSkipTLSVerify";

@@ -1,6 +1,7 @@
 //! CertificateSigningRequest, with its approval.
 
-use apimachinery::{FieldErrors, Path, Value, time, validation};
+use apimachinery::validation::{self, Problems};
+use apimachinery::{FieldErrors, Path, Value, time};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use compact_str::CompactString;
@@ -56,11 +57,6 @@ pub(super) fn resource() -> Declaration {
     Declaration {
         group: "certificates.k8s.io",
         resource: "certificatesigningrequests",
-        default: |it| {
-            for condition in it.items_at_mut(&["status", "conditions"]) {
-                condition.default_zero_at(&["status"], "True");
-            }
-        },
         name: metadata::path_segment_name,
         prepare_update: |it, old| keep(it, old, "spec"),
         prepare_status: keep_decisions,
@@ -156,16 +152,26 @@ pub(super) fn signer_name(spec: &Value, path: &Path<'_>, errors: &mut FieldError
         errors.invalid_text(&at, name, SIGNER);
         return;
     };
-    if name.len() > SIGNER_MAX {
-        errors.too_long(&at, SIGNER_MAX);
+    if domain.len() > validation::SUBDOMAIN_LENGTH_MAX {
+        errors.too_long(&at, validation::SUBDOMAIN_LENGTH_MAX);
     }
-    errors.invalid_all(&at, domain, validation::dns1123_subdomain(domain));
+    labels(domain, validation::dns1123_label, &at, errors);
     if domain.split('.').count() < 2 {
         let detail = "should be a domain with at least two segments separated by dots";
         errors.invalid_text(&at, domain, detail);
     }
-    for part in rest.split('.') {
-        errors.invalid_all(&at, part, validation::dns1123_subdomain(part));
+    labels(rest, validation::dns1123_subdomain, &at, errors);
+    if name.len() > SIGNER_MAX {
+        errors.too_long(&at, SIGNER_MAX);
+    }
+}
+
+/// The first part of a text with dots that breaks a rule, and how.
+fn labels(text: &str, rule: fn(&str) -> Problems, path: &Path<'_>, errors: &mut FieldErrors) {
+    let odd = text.split('.').map(|it| (it, rule(it))).find(|(_, problems)| !problems.is_empty());
+    let Some((label, problems)) = odd else { return };
+    for problem in problems {
+        errors.invalid_text(path, text, &format!("validating label {label:?}: {problem}"));
     }
 }
 

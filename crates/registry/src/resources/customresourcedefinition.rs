@@ -73,14 +73,16 @@ fn stored_versions(definition: &mut Value) {
 fn validate_create(definition: &Value, errors: &mut FieldErrors) {
     let spec = &definition["spec"];
     let wanted = format!("{}.{}", spec.str_at(&["names", "plural"]), spec.str_at(&["group"]));
-    let name = definition.str_at(&["metadata", "name"]);
-    if !name.is_empty() && name != wanted {
-        let detail = "must be spec.names.plural+\".\"+spec.group";
-        // It is a matter of names, which are looked at first.
-        let mut first = FieldErrors::new();
-        first.invalid_text(&Path::new("metadata").child("name"), name, detail);
-        errors.extend_front(first);
+    // It is a matter of names, which are looked at first.
+    let mut first = FieldErrors::new();
+    for member in ["generateName", "name"] {
+        let name = definition.str_at(&["metadata", member]);
+        if !name.is_empty() && name != wanted {
+            let detail = "must be spec.names.plural+\".\"+spec.group";
+            first.invalid_text(&Path::new("metadata").child(member), name, detail);
+        }
     }
+    errors.extend_front(first);
     validate(definition, None, errors);
     if let Some(problem) = crate::custom::names::approval_problem(definition) {
         approval(definition, &problem, errors);

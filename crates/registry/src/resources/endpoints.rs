@@ -47,7 +47,7 @@ fn address(address: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let at = path.child("ip");
     rules::ip(ip, &at, errors);
     check::optional_name(address, "hostname", validation::dns1123_label, path, errors);
-    check::optional_name(address, "nodeName", validation::dns1123_subdomain, path, errors);
+    check::given_name(address, "nodeName", validation::dns1123_subdomain, path, errors);
     rules::ordinary_ip(ip, &at, errors);
 }
 
@@ -60,7 +60,7 @@ fn port(port: &Value, named: bool, path: &Path<'_>, errors: &mut FieldErrors) {
     let number = port.i64_at(&["port"]).unwrap_or_default();
     check::port_number(number, &path.child("port"), errors);
     rules::required_one_of(port, "protocol", &["SCTP", "TCP", "UDP"], path, errors);
-    check::optional_name(port, "appProtocol", validation::qualified_name, path, errors);
+    check::given_name(port, "appProtocol", validation::qualified_name, path, errors);
 }
 
 fn row(endpoints: &Value, now: Timestamp) -> Vec<Value> {

@@ -59,9 +59,9 @@ fn endpoint(endpoint: &Value, family: &str, path: &Path<'_>, errors: &mut FieldE
     each(endpoint, "addresses", path, errors, |it, at, errors| {
         address(it.as_str().unwrap_or_default(), family, at, errors);
     });
-    check::optional_name(endpoint, "nodeName", validation::dns1123_subdomain, path, errors);
+    check::given_name(endpoint, "nodeName", validation::dns1123_subdomain, path, errors);
     check::optional_name(endpoint, "zone", validation::label_value, path, errors);
-    check::optional_name(endpoint, "hostname", validation::dns1123_label, path, errors);
+    check::given_name(endpoint, "hostname", validation::dns1123_label, path, errors);
     hints(&endpoint["hints"], &path.child("hints"), errors);
 }
 
@@ -130,7 +130,7 @@ fn ports(slice: &Value, root: &Path<'_>, errors: &mut FieldErrors) {
         }
         names.push(name.to_owned());
         check::one_of(port, "protocol", &["SCTP", "TCP", "UDP"], at, errors);
-        check::optional_name(port, "appProtocol", validation::qualified_name, at, errors);
+        check::given_name(port, "appProtocol", validation::qualified_name, at, errors);
     });
 }
 

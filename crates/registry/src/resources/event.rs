@@ -136,7 +136,8 @@ fn reporter(event: &Value, root: &Path<'_>, errors: &mut FieldErrors) {
         let (text, at) = (event.str_at(&[member]), root.child(said));
         if text.is_empty() {
             errors.required(&at, "");
-        } else if member == "reportingComponent" {
+        }
+        if member == "reportingComponent" {
             errors.invalid_all(&at, text, validation::qualified_name(text));
         } else if text.len() > WORD_MAX {
             errors.invalid_text(&at, "", &format!("can have at most {WORD_MAX} characters"));

@@ -21,7 +21,8 @@ pub(super) fn resource() -> Declaration {
         },
         validate,
         validate_update: |it, old, errors| {
-            rules::immutable(&it["spec"], &old["spec"], "controller", &Path::new("spec"), errors);
+            let path = Path::new("spec");
+            rules::immutable_text(&it["spec"], &old["spec"], "controller", &path, errors);
         },
         row,
         rules: Rules { generation: Generation::Spec, ..Declaration::PLAIN.rules },

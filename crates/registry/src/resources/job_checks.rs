@@ -33,14 +33,12 @@ pub(super) fn validate(job: &Value, errors: &mut FieldErrors) {
 fn whole_spec(spec: &Value, errors: &mut FieldErrors) {
     let (path, empty) = (Path::new("spec"), Value::object());
     let selector = spec.get("selector");
+    self::spec(spec, &path, errors);
     if selector.is_none() {
         errors.required(&path.child("selector"), "");
     }
     check::label_selector(selector, &path.child("selector"), errors);
-    self::spec(spec, &path, errors);
-    if selector.is_some()
-        && let Ok(selector) = Selector::from_value(selector)
-    {
+    if let Ok(selector) = Selector::from_value(selector) {
         let template = spec.get("template").unwrap_or(&empty);
         workload::template_labels(&selector, template, &path.child("template"), errors);
     }
@@ -60,21 +58,25 @@ fn generated_selector(job: &Value, spec: &Value, errors: &mut FieldErrors) {
     );
     let metadata = template.child("metadata");
     let at = metadata.child("labels");
-    for (keys, wanted) in [(job::UID_LABELS, uid), (job::NAME_LABELS, name)] {
-        for key in keys {
-            let found = labels.and_then(|it| it.get(key)).and_then(Value::as_str);
-            match found {
-                None => errors.required(&at, &format!("must be '{wanted}'")),
+    // The old names before those of today.
+    for old in 0..2 {
+        for (key, wanted) in [(job::UID_LABELS[old], uid), (job::NAME_LABELS[old], name)] {
+            let detail = format!("must be '{wanted}'");
+            match labels.and_then(|it| it.get(key)).and_then(Value::as_str) {
+                None => errors.required(&at.key(key), &detail),
                 Some(found) if found != wanted => {
-                    let detail = format!("must be '{wanted}'");
-                    errors.invalid(&at, labels.unwrap_or(&Value::Null), &detail);
+                    errors.invalid(&at.key(key), labels.unwrap_or(&Value::Null), &detail);
                 }
                 Some(_) => {}
             }
         }
     }
-    let selected = |key: &str| spec.str_at(&["selector", "matchLabels", key]) == uid;
-    if !job::UID_LABELS.iter().any(|key| selected(key)) {
+    let made = |key: &str| match key {
+        _ if job::UID_LABELS.contains(&key) => Some(uid),
+        _ if job::NAME_LABELS.contains(&key) => Some(name),
+        _ => None,
+    };
+    if Selector::from_value(spec.get("selector")).is_ok_and(|it| !it.matches(made)) {
         let detail = "`selector` not auto-generated";
         check::invalid_selector(&path.child("selector"), &spec["selector"], detail, errors);
     }

@@ -15,7 +15,7 @@ const SUBJECTS: &[&str] = &["ServiceAccount", "User", "Group"];
 /// What the four share: roles are named freely (`system:node`), and `PUT` may create.
 const COMMON: Declaration = Declaration {
     group: GROUP,
-    name: metadata::path_segment_name,
+    name: metadata::whole_path_segment_name,
     rules: Rules { create_on_update: true, ..Declaration::PLAIN.rules },
     ..Declaration::PLAIN
 };

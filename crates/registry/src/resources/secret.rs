@@ -1,6 +1,6 @@
 //! Secret: what is written as text becomes data, which is what is stored.
 
-use apimachinery::{FieldErrors, Path, Value, validation, value};
+use apimachinery::{FieldErrors, Object, Path, Value, validation, value};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
@@ -57,7 +57,9 @@ fn validate(value: &Value, errors: &mut FieldErrors) {
 
 /// What a secret of a type that Kubernetes knows must hold.
 fn by_type(secret: &Value, data: &Path<'_>, errors: &mut FieldErrors) {
-    let given = |key: &str| secret.at(&["data", key]).is_some();
+    // A key whose bytes are null is there.
+    let members = secret.get("data").and_then(Value::as_object);
+    let given = |key: &str| members.is_some_and(|it| it.contains_key(key));
     match secret.str_at(&["type"]) {
         "kubernetes.io/service-account-token" => {
             let account = ["metadata", "annotations", ACCOUNT_NAME];
@@ -66,8 +68,8 @@ fn by_type(secret: &Value, data: &Path<'_>, errors: &mut FieldErrors) {
                 errors.required(&metadata.child(annotations).key(ACCOUNT_NAME), "");
             }
         }
-        "kubernetes.io/dockercfg" => holds_json(secret, ".dockercfg", data, errors),
-        "kubernetes.io/dockerconfigjson" => holds_json(secret, ".dockerconfigjson", data, errors),
+        "kubernetes.io/dockercfg" => holds_json(members, ".dockercfg", data, errors),
+        "kubernetes.io/dockerconfigjson" => holds_json(members, ".dockerconfigjson", data, errors),
         "kubernetes.io/basic-auth" if !given("username") && !given("password") => {
             for key in ["username", "password"] {
                 errors.required(&data.key(key), "");
@@ -85,12 +87,13 @@ fn by_type(secret: &Value, data: &Path<'_>, errors: &mut FieldErrors) {
     }
 }
 
-fn holds_json(secret: &Value, key: &str, data: &Path<'_>, errors: &mut FieldErrors) {
+fn holds_json(members: Option<&Object>, key: &str, data: &Path<'_>, errors: &mut FieldErrors) {
     let at = data.key(key);
-    let Some(encoded) = secret.at(&["data", key]).and_then(Value::as_str) else {
+    let Some(encoded) = members.and_then(|it| it.get(key)) else {
         errors.required(&at, "");
         return;
     };
+    let encoded = encoded.as_str().unwrap_or_default();
     let bytes = BASE64_STANDARD.decode(encoded).unwrap_or_default();
     if let Err(error) = apimachinery::json::parse(&bytes) {
         errors.invalid_text(&at, "<secret contents redacted>", &error.to_string());

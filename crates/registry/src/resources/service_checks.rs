@@ -88,10 +88,12 @@ fn by_type(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
 }
 
 fn external_name(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
-    for member in ["clusterIPs", "ipFamilies"] {
-        if !spec.items_at(&[member]).is_empty() {
-            errors.forbidden(&path.child(member), NOT_EXTERNAL_NAME);
-        }
+    // An address that stands alone is the first of them.
+    if !spec.items_at(&["clusterIPs"]).is_empty() || !spec.str_at(&["clusterIP"]).is_empty() {
+        errors.forbidden(&path.child("clusterIPs"), NOT_EXTERNAL_NAME);
+    }
+    if !spec.items_at(&["ipFamilies"]).is_empty() {
+        errors.forbidden(&path.child("ipFamilies"), NOT_EXTERNAL_NAME);
     }
     if spec.get("ipFamilyPolicy").is_some() {
         errors.forbidden(&path.child("ipFamilyPolicy"), NOT_EXTERNAL_NAME);
@@ -127,7 +129,7 @@ fn ports(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         check::port_number(number, &at.child("port"), errors);
         rules::required_one_of(port, "protocol", PROTOCOLS, at, errors);
         check::port(port.get("targetPort"), &at.child("targetPort"), errors);
-        check::optional_name(port, "appProtocol", validation::qualified_name, at, errors);
+        check::given_name(port, "appProtocol", validation::qualified_name, at, errors);
     });
 }
 

@@ -23,7 +23,7 @@ pub(super) fn resource() -> Declaration {
 fn names_only(account: &mut Value) {
     for secret in account.items_at_mut(&["secrets"]) {
         let name = secret.str_at(&["name"]).to_owned();
-        *secret = value!({ "name": name });
+        *secret = if name.is_empty() { value!({}) } else { value!({ "name": name }) };
     }
 }
 

@@ -237,13 +237,13 @@ fn service(service: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             errors.required(&path.child(said), "");
         }
     }
-    if let Some(text) = service.get("path").and_then(Value::as_str) {
-        service_path(text, &path.child("path"), errors);
-    }
     let port = service.i64_at(&["port"]).unwrap_or(443);
     for problem in validation::port_number(port) {
         let detail = format!("port is not valid: {problem}");
         errors.invalid(&path.child("port"), &port.into(), &detail);
+    }
+    if let Some(text) = service.get("path").and_then(Value::as_str) {
+        service_path(text, &path.child("path"), errors);
     }
 }
 
@@ -356,34 +356,38 @@ fn has_star(list: &[Value]) -> bool {
     list.iter().any(|it| it.as_str() == Some("*"))
 }
 
-/// Resources of a rule: none twice, and a wildcard alone.
+/// Resources of a rule, each against the wildcards that stand before it, as upstream reads them.
 fn resources(rule: &Value, subresources: bool, path: &Path<'_>, errors: &mut FieldErrors) {
     let at = path.child("resources");
     let all: Vec<&str> = rule.items_at(&["resources"]).iter().filter_map(Value::as_str).collect();
     if all.is_empty() {
         errors.required(&at, "");
     }
-    let any_subresource = |resource: &str| all.contains(&format!("{resource}/*").as_str());
+    let (mut any_sub, mut any_resource) = (Vec::new(), Vec::new());
+    let mut plain = false;
     for (index, text) in all.iter().enumerate() {
         let place = at.index(index);
         if text.is_empty() {
             errors.required(&place, "");
-            continue;
         }
-        let (resource, subresource) = text.split_once('/').unwrap_or((text, ""));
-        if subresource.is_empty() {
+        let Some((resource, subresource)) = text.split_once('/') else {
+            // The last one counts.
+            plain = *text != "*";
             continue;
-        }
-        if subresource != "*" && any_subresource(resource) {
+        };
+        if any_sub.contains(&resource) {
             let detail = format!("if '{resource}/*' is present, must not specify {text}");
             errors.invalid_text(&place, text, &detail);
         }
-        if subresource != "*"
-            && all.contains(&format!("*/{subresource}").as_str())
-            && resource != "*"
-        {
+        if any_resource.contains(&subresource) {
             let detail = format!("if '*/{subresource}' is present, must not specify {text}");
             errors.invalid_text(&place, text, &detail);
+        }
+        if subresource == "*" {
+            any_sub.push(resource);
+        }
+        if resource == "*" {
+            any_resource.push(subresource);
         }
     }
     let shown = &rule["resources"];
@@ -391,7 +395,6 @@ fn resources(rule: &Value, subresources: bool, path: &Path<'_>, errors: &mut Fie
         let detail = "if '*/*' is present, must not specify other resources";
         errors.invalid(&at, shown, detail);
     }
-    let plain = all.iter().any(|it| !it.contains('/') && *it != "*");
     if all.contains(&"*") && plain && subresources {
         let detail = "if '*' is present, must not specify other resources without subresources";
         errors.invalid(&at, shown, detail);

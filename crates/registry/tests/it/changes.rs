@@ -54,6 +54,29 @@ fn what_may_not_change() {
 }
 
 #[test]
+fn who_knows_one_source_of_a_claim_may_leave_the_other_out() {
+    let claim = r#"{"kind":"PersistentVolumeClaim","apiVersion":"v1","spec":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"2"}},"dataSource":{"apiGroup":"snapshot.storage.k8s.io","kind":"VolumeSnapshot","name":"s"}}}"#;
+    check(claim, &["spec", "dataSourceRef"], "null", &[]);
+    check(claim, &["spec", "dataSource"], "null", &[]);
+}
+
+#[test]
+fn a_driver_of_a_node_may_take_more_volumes_and_is_the_same_else() {
+    let node = r#"{"kind":"CSINode","apiVersion":"storage.k8s.io/v1","spec":{"drivers":[{"name":"d","nodeID":"n","topologyKeys":["z"]}]}}"#;
+    let driver = |more: &str| format!(r#"[{{"name":"d","topologyKeys":["z"],{more}}}]"#);
+    let path = ["spec", "drivers"];
+    check(node, &path, &driver(r#""nodeID":"n","allocatable":{"count":5}"#), &[]);
+    check(
+        node,
+        &path,
+        &driver(r#""nodeID":"m","allocatable":{"count":5}"#),
+        &[
+            "spec.drivers: Invalid value: {\"Name\":\"d\",\"NodeID\":\"m\",\"TopologyKeys\":[\"z\"],\"Allocatable\":null}: field is immutable",
+        ],
+    );
+}
+
+#[test]
 fn a_service_keeps_what_it_was_given() {
     let service = r#"{"kind":"Service","apiVersion":"v1","spec":{"type":"NodePort","clusterIP":"10.96.0.9","clusterIPs":["10.96.0.9"],"ports":[{"port":80,"nodePort":30080}]}}"#;
     let (resource, served, old) = prepared(service);

@@ -371,3 +371,195 @@ fn gated_pods_say_since_when() {
     assert_eq!(condition.str_at(&["lastTransitionTime"]), "2026-01-01T00:00:00Z");
     assert_eq!(condition.str_at(&["reason"]), "SchedulingGated");
 }
+
+/// A persistent volume of one source.
+fn check_volume(source: &str, expected: &[&str]) {
+    let object = format!(
+        r#"{{"kind":"PersistentVolume","apiVersion":"v1","metadata":{{"name":"v"}},"spec":{{"accessModes":["ReadWriteOnce"],"capacity":{{"storage":"1Gi"}},{source}}}}}"#
+    );
+    check(&object, expected);
+}
+
+const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+
+#[test]
+fn sources_of_persistent_volumes() {
+    check_volume(
+        r#""iscsi":{"targetPortal":"p","iqn":"x","chapAuthSession":true,"initiatorName":"eui.1"}"#,
+        &[
+            "spec.iscsi.iqn: Invalid value: \"x\": must be valid format",
+            "spec.iscsi.secretRef: Required value",
+            "spec.iscsi.initiatorname: Invalid value: \"eui.1\": must be valid format",
+        ],
+    );
+    check_volume(
+        r#""iscsi":{"targetPortal":"p","iqn":"iqn.2001-04.com.example:s","initiatorName":"eui.0123456789abcdef"}"#,
+        &[],
+    );
+    check_volume(
+        r#""csi":{"driver":"d","volumeHandle":"h","nodePublishSecretRef":{"name":"n","namespace":"N"}}"#,
+        &[&format!("spec.csi.nodePublishSecretRef.namespace: Invalid value: \"N\": {LABEL}")],
+    );
+    check_volume(
+        r#""storageos":{"volumeName":"v","secretRef":{"name":"n"}}"#,
+        &["spec.storageos.secretRef.namespace: Required value"],
+    );
+    check_volume(
+        r#""cephfs":{},"gcePersistentDisk":{"pdName":"d","partition":256}"#,
+        &[
+            "spec.persistentDisk.partition: Invalid value: 256: must be between 1 and 255, inclusive",
+            "spec.cephFS: Forbidden: may not specify more than 1 volume type",
+        ],
+    );
+    check_volume(
+        r#""azureDisk":{"diskName":"d","diskURI":"x","kind":"Managed"}"#,
+        &[
+            "spec.azureDisk.diskURI: Unsupported value: \"x\": supported values: \"/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}\"",
+        ],
+    );
+    check_volume(
+        r#""quobyte":{"registry":"a:1,b","volume":"v"}"#,
+        &[
+            "spec.quobyte.registry: Invalid value: \"a:1,b\": must be a host:port pair or multiple pairs separated by commas",
+        ],
+    );
+    check_volume(
+        r#""flexVolume":{"driver":"d","options":{"a.K8s.io/x":"y"}}"#,
+        &[
+            "spec.flexVolume.options[a.K8s.io/x]: Invalid value: \"a.K8s.io/x\": kubernetes.io and k8s.io namespaces are reserved",
+        ],
+    );
+}
+
+#[test]
+fn terms_of_topologies_differ() {
+    check(
+        r#"{"kind":"StorageClass","apiVersion":"storage.k8s.io/v1","provisioner":"p","allowedTopologies":[{"matchLabelExpressions":[{"key":"a","values":["x","x"]}]},{"matchLabelExpressions":[{"key":"a","values":["x"]}]}]}"#,
+        &[
+            "allowedTopologies[0].matchLabelExpressions[0].values[1]: Duplicate value: \"x\"",
+            "allowedTopologies[1].matchLabelExpressions: Duplicate value: \"\"",
+        ],
+    );
+    check(
+        r#"{"kind":"StorageClass","apiVersion":"storage.k8s.io/v1","provisioner":"p","allowedTopologies":[{}]}"#,
+        &["allowedTopologies[0].matchLabelExpressions: Duplicate value: \"\""],
+    );
+    check(
+        r#"{"kind":"CSINode","apiVersion":"storage.k8s.io/v1","spec":{"drivers":[{"name":"d","nodeID":"n","topologyKeys":["a","a"]}]}}"#,
+        &["spec.drivers[0]: Duplicate value: \"a\""],
+    );
+}
+
+#[test]
+fn amounts_are_rounded_to_thousandths_in_every_list() {
+    for (object, path, expected) in [
+        (
+            r#"{"kind":"ResourceQuota","apiVersion":"v1","spec":{"hard":{"cpu":"1n"}}}"#,
+            &["spec", "hard", "cpu"][..],
+            "1m",
+        ),
+        (
+            r#"{"kind":"PersistentVolume","apiVersion":"v1","spec":{"capacity":{"storage":"0.5m"}}}"#,
+            &["spec", "capacity", "storage"],
+            "1m",
+        ),
+        (
+            r#"{"kind":"PersistentVolumeClaim","apiVersion":"v1","spec":{"resources":{"requests":{"storage":"1u"}}}}"#,
+            &["spec", "resources", "requests", "storage"],
+            "1m",
+        ),
+        (
+            r#"{"kind":"ResourceQuota","apiVersion":"v1","spec":{"hard":{"cpu":"1E"}}}"#,
+            &["spec", "hard", "cpu"],
+            "1E",
+        ),
+    ] {
+        let (_, _, value) = prepared(object);
+        assert_eq!(value.str_at(path), expected, "{object}");
+    }
+    check(
+        r#"{"kind":"ResourceQuota","apiVersion":"v1","spec":{"hard":{"pods":"1E","services":"9223372036854775807"}}}"#,
+        &[],
+    );
+}
+
+#[test]
+fn pointers_to_empty_texts_are_checked() {
+    check(
+        r#"{"kind":"Service","apiVersion":"v1","spec":{"ports":[{"port":1,"targetPort":1,"appProtocol":""}]}}"#,
+        &[
+            "spec.ports[0].appProtocol: Invalid value: \"\": name part must be non-empty",
+            "spec.ports[0].appProtocol: Invalid value: \"\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+        ],
+    );
+}
+
+#[test]
+fn names_in_fields() {
+    check(
+        r#"{"kind":"APIService","apiVersion":"apiregistration.k8s.io/v1","metadata":{"generateName":"x","name":"v1.g"},"spec":{"group":"g","version":"v1","groupPriorityMinimum":1,"versionPriority":1}}"#,
+        &[
+            "metadata.generateName: Invalid value: \"x\": must be `spec.version+\".\"+spec.group`: \"v1.g\"",
+        ],
+    );
+    check(
+        r#"{"kind":"Namespace","apiVersion":"v1","spec":{"finalizers":["/"]}}"#,
+        &[
+            "spec.finalizers: Invalid value: \"/\": prefix part must be non-empty",
+            "spec.finalizers: Invalid value: \"/\": name part must be non-empty",
+            "spec.finalizers: Invalid value: \"/\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
+        ],
+    );
+}
+
+#[test]
+fn selectors_of_jobs_that_are_said_not_to_be_manual() {
+    check(
+        r#"{"kind":"Job","apiVersion":"batch/v1","metadata":{"name":"j"},"spec":{"manualSelector":false,"selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"restartPolicy":"Never","containers":[{"name":"c","image":"i"}]}}}}"#,
+        &[
+            "spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"b\",\"batch.kubernetes.io/controller-uid\":\"\"}}: `selector` not auto-generated",
+        ],
+    );
+}
+
+#[test]
+fn wildcards_bear_on_what_follows_them() {
+    let webhook = |resources: &str| {
+        format!(
+            r#"{{"kind":"ValidatingWebhookConfiguration","apiVersion":"admissionregistration.k8s.io/v1","webhooks":[{{"name":"a.b.c","admissionReviewVersions":["v1"],"sideEffects":"None","clientConfig":{{"url":"https://a"}},"rules":[{{"operations":["*"],"apiGroups":["*"],"apiVersions":["*"],"resources":{resources}}}]}}]}}"#
+        )
+    };
+    check(&webhook(r#"["pods","*"]"#), &[]);
+    check(&webhook(r#"["pods/a","pods/*"]"#), &[]);
+    check(
+        &webhook(r#"["pods/*","pods/a"]"#),
+        &[
+            "webhooks[0].rules[0].resources[1]: Invalid value: \"pods/a\": if 'pods/*' is present, must not specify pods/a",
+        ],
+    );
+    check(
+        &webhook(r#"["*","pods"]"#),
+        &[
+            "webhooks[0].rules[0].resources: Invalid value: [\"*\",\"pods\"]: if '*' is present, must not specify other resources without subresources",
+        ],
+    );
+}
+
+#[test]
+fn what_is_given_empty_is_not_absent() {
+    check(
+        r#"{"kind":"PriorityClass","apiVersion":"scheduling.k8s.io/v1","value":1,"preemptionPolicy":""}"#,
+        &["preemptionPolicy: Required value"],
+    );
+    check(
+        r#"{"kind":"Service","apiVersion":"v1","spec":{"type":"ExternalName","externalName":"a","clusterIP":"10.96.0.9"}}"#,
+        &["spec.clusterIPs: Forbidden: may not be set for ExternalName services"],
+    );
+    check(
+        r#"{"kind":"Secret","apiVersion":"v1","type":"kubernetes.io/tls","data":{"tls.crt":null,"tls.key":null}}"#,
+        &[],
+    );
+    let node = r#"{"kind":"Node","apiVersion":"v1","status":{"capacity":{"cpu":"1"}}}"#;
+    let (_, _, value) = prepared(node);
+    assert_eq!(value.str_at(&["status", "allocatable", "cpu"]), "1");
+}

@@ -79,6 +79,7 @@ fn nodes_and_claims() {
         ],
         &[
             "status.capacity.pods: Invalid value: \"1500m\": must be an integer",
+            "status.allocatable.pods: Invalid value: \"1500m\": must be an integer",
             "status.declaredFeatures[1]: Invalid value: \"A\": list must be sorted alphabetically",
             "status.addresses[1]: Duplicate value: {\"Type\":\"InternalIP\",\"Address\":\"1.2.3.4\"}",
             "status.config.active: Invalid value: {\"ConfigMap\":null}: exactly one reference subfield must be non-nil",
