@@ -297,11 +297,36 @@ pub fn quote(text: &str) -> String {
             c if u32::from(c) < 0x20 || c == '\u{7f}' => {
                 let _ = write!(out, "\\x{:02x}", u32::from(c));
             }
-            c => out.push(c),
+            c if is_printed(c) => out.push(c),
+            c if u32::from(c) > 0xffff => {
+                let _ = write!(out, "\\U{:08x}", u32::from(c));
+            }
+            c => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
         }
     }
     out.push('"');
     out
+}
+
+/// Whether Go prints a character as it is: of spaces only the plain one, and nothing that is not seen.
+fn is_printed(c: char) -> bool {
+    let unseen = matches!(
+        c,
+        '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{e000}'..='\u{f8ff}'
+            | '\u{feff}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+            | '\u{f0000}'..
+    );
+    c == ' ' || !(c.is_control() || c.is_whitespace() || unseen)
 }
 
 /// A value as upstream shows it in errors: text quoted, the rest as JSON.

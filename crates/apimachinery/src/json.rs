@@ -50,8 +50,7 @@ fn quoted(character: char) -> String {
         '\n' => r"'\n'".into(),
         '\t' => r"'\t'".into(),
         '\r' => r"'\r'".into(),
-        c if c.is_control() && u32::from(c) < 0x80 => format!(r"'\x{:02x}'", u32::from(c)),
-        c => format!("'{c}'"),
+        c => format!("'{}'", crate::field::quote(c.encode_utf8(&mut [0; 4])).trim_matches('"')),
     }
 }
 
@@ -652,6 +651,23 @@ fn write_float(number: f64, out: &mut Vec<u8>) {
         out.extend_from_slice(exponent.as_bytes());
     } else {
         out.extend_from_slice(format!("{number}").as_bytes());
+    }
+}
+
+/// Makes a value what it is when it is read again: numbers like `2.0` are written without a fraction.
+pub fn settle(value: &mut Value) {
+    match value {
+        Value::Float(number) => {
+            let mut text = Vec::with_capacity(24);
+            write_float(*number, &mut text);
+            let whole = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+            if let Some(whole) = whole {
+                *value = Value::Int(whole);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(settle),
+        Value::Object(object) => object.iter_mut().for_each(|(_, member)| settle(member)),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::String(_) => {}
     }
 }
 

@@ -487,6 +487,7 @@ impl Obj {
             return;
         }
         set_version(&mut value, self.resource_version);
+        json::settle(&mut value);
         debug_assert_eq!(self.to_value().ok().as_ref(), Some(&value), "encoded from another value");
         *self.decoded.kept.lock() = Some(Arc::new(value));
     }
@@ -572,6 +573,12 @@ mod tests {
         object.keep_value(value);
         assert!(shared(&object));
         assert_eq!(*object.value().unwrap(), object.to_value().unwrap());
+        let mut floats = value!({"kind": "K", "apiVersion": "v1", "metadata": {}});
+        floats
+            .set_at(&["a"], Value::Array([2.0, 2.5, 1e30, -0.0, 1e10].map(Value::Float).to_vec()));
+        let object = Obj::of(&floats).unwrap();
+        object.keep_value(floats);
+        assert_eq!(*object.value().unwrap(), object.to_value().unwrap(), "whole floats");
         let mut large = value!({"kind": "K", "apiVersion": "v1", "metadata": {"name": "x"}});
         large.set_at(&["data"], "x".repeat(MAX_KEPT_BYTES));
         let object = Obj::of(&large).unwrap();

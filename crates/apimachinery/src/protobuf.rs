@@ -133,6 +133,9 @@ pub fn wrap(api_version: &str, kind: &str, out: &mut Vec<u8>, write: impl FnOnce
 /// # Errors
 /// Where there is no envelope, or a broken one.
 pub fn unwrap(bytes: &[u8]) -> Result<Envelope<'_>, ProtobufError> {
+    if bytes.is_empty() {
+        return Err(ProtobufError::Empty);
+    }
     let body = bytes.strip_prefix(MAGIC).ok_or(ProtobufError::NoEnvelope)?;
     let mut envelope = Envelope::default();
     let mut reader = Reader::new(body);

@@ -3,6 +3,9 @@
 /// Bytes that are not a message of the wanted type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProtobufError {
+    /// There are no bytes.
+    #[error("empty data")]
+    Empty,
     /// The first bytes are not those of an envelope.
     #[error(
         "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
