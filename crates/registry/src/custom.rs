@@ -388,6 +388,8 @@ fn columns(version: &Value) -> (Vec<Shown>, Vec<Column>) {
     for column in own {
         let text = |member| column.str_at(&[member]).to_owned();
         let path = column.str_at(&["jsonPath"]);
+        // Upstream reads columns one after the other, up to the first that it cannot read.
+        let Some(parsed) = JsonPath::parse(path) else { break };
         let priority = column.i64_at(&["priority"]).unwrap_or_default();
         shown.push((
             text("name"),
@@ -399,7 +401,7 @@ fn columns(version: &Value) -> (Vec<Shown>, Vec<Column>) {
             "" => format!("Custom resource definition column (in JSONPath format): {path}"),
             text => text.to_owned(),
         };
-        columns.push(Column { path: JsonPath::parse(path).unwrap_or_default(), description });
+        columns.push(Column { path: parsed, description });
     }
     if own.is_empty() {
         shown.push(("Age".into(), "date".into(), String::new(), 0));

@@ -246,7 +246,15 @@ fn immutable(
 ) {
     let (now, then) = (metadata.get(member), before.get(member));
     if now != then {
-        errors.invalid(&path.child(member), now.unwrap_or(&Value::Null), "field is immutable");
+        let (detail, field) = ("field is immutable", path.child(member));
+        match now.and_then(Value::as_str).and_then(|text| text.strip_suffix('Z')) {
+            // Go shows a time as its own text.
+            Some(time) if member == "deletionTimestamp" => {
+                let shown = format!("{} +0000 UTC", time.replace('T', " "));
+                invalid_shown(&field, &shown, detail, errors);
+            }
+            _ => errors.invalid(&field, now.unwrap_or(&Value::Null), detail),
+        }
     }
 }
 

@@ -372,6 +372,34 @@ fn columns_and_selectable_fields_come_from_the_definition() {
 }
 
 #[test]
+fn columns_end_where_a_path_cannot_be_read() {
+    let column =
+        |name: &str, path: &str| value!({"name": name, "type": "string", "jsonPath": path});
+    let columns = value!({"additionalPrinterColumns": [
+        (column("A", ".spec.a")), (column("B", ".spec.[")), (column("C", ".spec.c"))]});
+    let definition = definition(&value!({"type": "object"}), &columns);
+    let row = definition
+        .storage()
+        .row(&object(&value!({"a": "x"})), "2026-01-01T00:00:00Z".parse().unwrap());
+    assert_eq!(Value::Array(row), value!(["a", "x"]));
+}
+
+/// A status of its own is left out when an object is made, and whoever reads it then gets the default.
+#[test]
+fn a_status_that_is_left_out_has_its_default() {
+    let status =
+        value!({"type": "object", "default": {"n": 1}, "properties": {"n": {"type": "integer"}}});
+    let schema = value!({"type": "object", "properties": {"status": (status)}});
+    let version = value!({"name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": (schema)}});
+    let definition = of_versions(vec![version]);
+    let mut value = object(&value!({}));
+    value.set_at(&["status", "n"], 2);
+    definition.storage().prepare_create(&mut value);
+    assert_eq!(value["status"], value!({"n": 1}));
+}
+
+#[test]
 fn versions_differ_in_what_they_see() {
     let version = |name: &str, storage: bool, member: &str| {
         let mut it = value!({"name": name, "served": true, "storage": storage,

@@ -165,6 +165,8 @@ impl AnyResource for CustomResource {
     fn prepare_create(&self, value: &mut Value) {
         if self.version().rules.has_status {
             value.remove_at(&["status"]);
+            // Who reads what is stored gets the default of a status that is not there.
+            prune::default(&self.compiled().root, value);
         }
     }
 

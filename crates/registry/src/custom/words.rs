@@ -50,8 +50,13 @@ pub(super) fn unsupported(
     {
         errors.forbidden(&path.child("default"), &format!("must not be set {reason}"));
     }
+    // Of these two it counts that they are there, also when they say nothing.
+    let there = |it: &str| {
+        matches!(it, "additionalItems" | "dependencies")
+            && schema.get(it).is_some_and(|it| !it.is_null())
+    };
     let words = ["id", "additionalItems", "patternProperties", "definitions", "dependencies"];
-    for member in words.into_iter().filter(|it| is_set(schema.get(it))) {
+    for member in words.into_iter().filter(|it| there(it) || is_set(schema.get(it))) {
         errors.forbidden(&path.child(member), &format!("{member} is not supported"));
     }
     if schema.get("$ref").is_some_and(|it| !it.is_null()) {

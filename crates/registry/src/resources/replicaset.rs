@@ -4,11 +4,10 @@ use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
 
 use crate::Rules;
-use compact_str::CompactString;
 
 use super::{printing, workload};
 use crate::check;
-use crate::declaration::{Declaration, FieldLabel, MetadataChecks, Scale};
+use crate::declaration::{Declaration, MetadataChecks, Scale};
 use crate::pod_spec::defaults;
 
 pub(super) fn resource() -> Declaration {
@@ -22,7 +21,6 @@ pub(super) fn resource() -> Declaration {
         validate,
         validate_update: workload::same_selector,
         validate_status,
-        fields: FIELDS,
         row,
         rules: Rules { scale: Some(Scale::REPLICAS), ..Declaration::SPEC_AND_STATUS.rules },
         metadata_checks: MetadataChecks::Update,
@@ -34,12 +32,6 @@ fn default(value: &mut Value) {
     value.default_at(&["spec", "replicas"], 1);
     defaults::template(Some(value.member_mut("spec").member_mut("template")));
 }
-
-/// The count of pods that there are.
-pub(super) const FIELDS: &[FieldLabel] = &[FieldLabel::new("status.replicas", |value| {
-    let count = value.i64_at(&["status", "replicas"]).unwrap_or_default();
-    CompactString::from(count.to_string())
-})];
 
 fn validate(value: &Value, errors: &mut FieldErrors) {
     let empty = Value::object();

@@ -2,12 +2,13 @@
 
 use apimachinery::labels::Selector;
 use apimachinery::{FieldErrors, Path, Value};
+use compact_str::CompactString;
 use jiff::Timestamp;
 
 use super::{printing, replicaset, workload};
 use crate::Rules;
 use crate::check;
-use crate::declaration::{Declaration, MetadataChecks, Scale};
+use crate::declaration::{Declaration, FieldLabel, MetadataChecks, Scale};
 use crate::pod_spec::defaults;
 
 pub(super) fn resource() -> Declaration {
@@ -20,7 +21,7 @@ pub(super) fn resource() -> Declaration {
         default,
         validate,
         validate_status: replicaset::validate_status,
-        fields: replicaset::FIELDS,
+        fields: FIELDS,
         row,
         rules: Rules {
             scale: Some(Scale::REPLICAS),
@@ -31,6 +32,12 @@ pub(super) fn resource() -> Declaration {
         ..Declaration::SPEC_AND_STATUS
     }
 }
+
+/// The count of pods that there are.
+const FIELDS: &[FieldLabel] = &[FieldLabel::new("status.replicas", |value| {
+    let count = value.i64_at(&["status", "replicas"]).unwrap_or_default();
+    CompactString::from(count.to_string())
+})];
 
 fn default(value: &mut Value) {
     let labels = value.at(&["spec", "template", "metadata", "labels"]).cloned();
