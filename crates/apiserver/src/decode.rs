@@ -57,8 +57,11 @@ pub(crate) enum Syntax {
 
 /// The syntax a request says its body is in.
 pub(crate) fn syntax_of(exchange: &Exchange) -> Result<Syntax, Status> {
-    let media = exchange.header(CONTENT_TYPE);
-    let media = media.split(';').next().unwrap_or_default().trim();
+    let (media, parameters) = exchange
+        .header(CONTENT_TYPE)
+        .split_once(';')
+        .unwrap_or((exchange.header(CONTENT_TYPE), ""));
+    let media = if are_parameters(parameters) { media.trim() } else { "?" };
     let lower = media.bytes().any(|it| it.is_ascii_uppercase()).then(|| media.to_ascii_lowercase());
     match lower.as_deref().unwrap_or(media) {
         "" | "application/json" => Ok(Syntax::Json),
@@ -70,6 +73,19 @@ pub(crate) fn syntax_of(exchange: &Exchange) -> Result<Syntax, Status> {
             media_types(exchange.cbor)
         ))),
     }
+}
+
+/// Whether parameters of a media type are such that Go takes them: names with values, and nothing after a last semicolon.
+/// Quoted values are not looked into.
+fn are_parameters(text: &str) -> bool {
+    let is_token = |text: &str| !text.is_empty() && !text.contains(char::is_whitespace);
+    let is_one = |text: &str| {
+        text.split_once('=')
+            .is_some_and(|(name, value)| is_token(name.trim()) && is_token(value.trim()))
+    };
+    let text = text.trim();
+    let text = text.strip_suffix(';').unwrap_or(text);
+    text.is_empty() || text.contains('"') || text.split(';').all(is_one)
 }
 
 /// A body as a value, and what strict validation says of members that stand twice in it. `default` is the apiVersion

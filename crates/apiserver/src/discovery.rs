@@ -18,7 +18,7 @@ use crate::Server;
 use crate::aggregator::{Layout, View};
 use crate::body::Body;
 use crate::exchange::Exchange;
-use crate::negotiate::plain as form_of;
+use crate::negotiate::{self, plain as form_of};
 use crate::pretty::Indenter;
 use crate::respond;
 
@@ -198,7 +198,13 @@ fn answer_from(
         ["apis", group, version] => resource_list(documents, group, version)?,
         _ => return None,
     };
-    Some(Ok(respond::plain(form_of(exchange), 200, &document)))
+    // Groups are told by the aggregator, versions of custom ones by their own server: there is no router before either.
+    let routed = match parts {
+        ["apis"] | ["apis", _] => false,
+        ["apis", group, _] => !documents.is_custom(group),
+        _ => true,
+    };
+    Some(negotiate::document(exchange, routed).map(|form| respond::plain(form, 200, &document)))
 }
 
 fn aggregated_answer(exchange: &Exchange, aggregated: &Aggregated) -> Option<Response<Body>> {

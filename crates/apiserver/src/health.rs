@@ -13,7 +13,7 @@ use http::{Method, Response};
 use crate::Server;
 use crate::body::Body;
 use crate::exchange::Exchange;
-use crate::negotiate::{Encoding, Form, Include, Transform};
+use crate::negotiate::{self, Encoding, Form, Include, Transform};
 use crate::{discovery, profiles, respond, zpages};
 use hooks::{HOOKS, Needs};
 
@@ -69,8 +69,8 @@ pub(crate) async fn answer(
         (".well-known", "openid-configuration" | "openid-configuration/") => {
             openid(server, exchange)
         }
-        ("openid", "v1/jwks" | "v1/jwks/") => key_set(server),
-        ("version", "") => Ok(version(server)),
+        ("openid", "v1/jwks" | "v1/jwks/") => key_set(server, exchange),
+        ("version", "") => version(server, exchange),
         ("statusz", "") if zpages::tells_status(server) => zpages::status(server, exchange),
         ("flagz", "") if zpages::tells_flags(server) => zpages::flags(server, exchange),
         ("debug", rest) if rest == "pprof" || rest.starts_with("pprof/") => {
@@ -178,6 +178,7 @@ async fn health(server: &Server, exchange: &Exchange, one: &str) -> Result<Respo
 /// Where the keys are that service accounts' tokens are checked with, for those outside the cluster.
 fn openid(server: &Server, exchange: &Exchange) -> Result<Response<Body>, Status> {
     let Some(tokens) = &server.access.tokens else { return Ok(not_found()) };
+    negotiate::produces(exchange, "application/json")?;
     let host = match exchange.header(http::header::HOST) {
         _ if !server.external.is_empty() => server.external.as_str(),
         given => given,
@@ -188,10 +189,12 @@ fn openid(server: &Server, exchange: &Exchange) -> Result<Response<Body>, Status
     Ok(response)
 }
 
-fn key_set(server: &Server) -> Result<Response<Body>, Status> {
+fn key_set(server: &Server, exchange: &Exchange) -> Result<Response<Body>, Status> {
+    const MEDIA_TYPE: &str = "application/jwk-set+json";
     let Some(tokens) = &server.access.tokens else { return Ok(not_found()) };
+    negotiate::produces(exchange, MEDIA_TYPE)?;
     let keys = json::to_vec(&tokens.key_set());
-    let mut response = respond::bytes(200, "application/jwk-set+json", keys);
+    let mut response = respond::bytes(200, MEDIA_TYPE, keys);
     cache_publicly(&mut response);
     Ok(response)
 }
@@ -202,7 +205,8 @@ fn cache_publicly(response: &mut Response<Body>) {
     headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
 }
 
-fn version(server: &Server) -> Response<Body> {
+fn version(server: &Server, exchange: &Exchange) -> Result<Response<Body>, Status> {
+    negotiate::produces(exchange, "application/json")?;
     let version = &server.version;
     let document = value!({
         "major": (version.major.as_str()), "minor": (version.minor.as_str()), "gitVersion": (version.git.as_str()),
@@ -211,7 +215,7 @@ fn version(server: &Server) -> Response<Body> {
         "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "", "compiler": "rustc",
         "platform": "linux/amd64"
     });
-    respond::plain(RAW, 200, &document)
+    Ok(respond::plain(RAW, 200, &document))
 }
 
 /// Names every path that tells something, sorted. Upstream: `routes.Index`.

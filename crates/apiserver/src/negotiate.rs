@@ -180,6 +180,29 @@ pub(crate) fn negotiate_without_rows(exchange: &Exchange) -> Result<Form, Status
     Ok(for_people(exchange, choose(exchange.header(ACCEPT), offered)?))
 }
 
+/// The form of a document that tells what is served. Upstream's aggregator answers for groups itself, where no router asks first.
+///
+/// # Errors
+/// 406 where the client accepts nothing the server can write.
+pub(crate) fn document(exchange: &Exchange, routed: bool) -> Result<Form, Status> {
+    let offered = Offered { transforms: false, routed, ..Offered::of(exchange) };
+    Ok(for_people(exchange, choose(exchange.header(ACCEPT), offered)?))
+}
+
+/// Whether a client accepts a document that is in this media type alone.
+///
+/// # Errors
+/// 406 where it does not.
+pub(crate) fn produces(exchange: &Exchange, media_type: &str) -> Result<(), Status> {
+    let header = exchange.header(ACCEPT);
+    let named = |it: &Clause<'_>| media_type.split_once('/') == Some((it.kind, it.sub));
+    let accepted = |it: &Clause<'_>| (it.kind, it.sub) == ("*", "*") || named(it);
+    if header.is_empty() || clauses(header).iter().any(accepted) {
+        return Ok(());
+    }
+    Err(no_representation(media_type))
+}
+
 /// The form of an answer that is always the object itself, errors included: what is not understood is JSON.
 #[must_use]
 pub(crate) fn plain(exchange: &Exchange) -> Form {
@@ -218,11 +241,11 @@ fn choose(header: &str, offered: Offered) -> Result<Form, Status> {
     }
     let clauses = clauses(header);
     if offered.routed && !clauses.iter().any(|it| it.is_known(offered.cbor)) {
-        return Err(no_representation(offered.cbor));
+        return Err(no_representation(&media_types(offered.cbor)));
     }
     for clause in clauses {
         let encoding = match (clause.kind, clause.sub) {
-            ("application" | "*", "json") | ("*", "*") => Encoding::Json,
+            ("application" | "*", "json") | ("application" | "*", "*") => Encoding::Json,
             ("application", "yaml") => Encoding::Yaml,
             ("application", "vnd.kubernetes.protobuf") => Encoding::Protobuf,
             ("application", "cbor") if offered.cbor => Encoding::Cbor,
@@ -243,12 +266,11 @@ fn choose(header: &str, offered: Offered) -> Result<Form, Status> {
 }
 
 /// 406 of the router, which upstream asks before any handler: nothing that is produced here is accepted.
-fn no_representation(cbor: bool) -> Status {
+fn no_representation(available: &str) -> Status {
     Status {
         details: Some(Box::default()),
         ..Status::not_acceptable(format!(
-            "406: Not Acceptable\n\nAvailable representations: {}",
-            media_types(cbor)
+            "406: Not Acceptable\n\nAvailable representations: {available}"
         ))
     }
 }

@@ -104,13 +104,12 @@ pub(crate) struct ListOptions {
 
 impl ListOptions {
     pub(crate) fn of(query: &Query, watch: bool) -> Result<Self, Status> {
-        let limit = number(query, "limit")?.unwrap_or_default();
-        let timeout = number(query, "timeoutSeconds")?;
+        let limit = given_number(query, "limit")?.unwrap_or_default();
+        let timeout = given_number(query, "timeoutSeconds")?;
         let resource_version = query.get("resourceVersion").unwrap_or_default();
         let matching = query.get("resourceVersionMatch").unwrap_or_default();
         let continue_token = query.get("continue").unwrap_or_default();
-        let send_initial_events =
-            query.get("sendInitialEvents").map(|value| value != "false" && value != "0");
+        let send_initial_events = query.given_flag("sendInitialEvents");
         let mut errors = FieldErrors::new();
         check_match(
             resource_version,
@@ -135,20 +134,16 @@ impl ListOptions {
     }
 }
 
-fn number(query: &Query, name: &str) -> Result<Option<i64>, Status> {
-    if query.get(name).is_none_or(str::is_empty) {
-        return Ok(None);
-    }
-    given_number(query, name)
-}
-
-/// A number of the query, as Go reads one. What is given and empty is none.
+/// A number of the query, as Go reads one. What is given and empty is no number.
 ///
 /// # Errors
 /// 400 for anything else.
 pub(crate) fn given_number(query: &Query, name: &str) -> Result<Option<i64>, Status> {
     let Some(text) = query.get(name) else { return Ok(None) };
-    let bad = |why: &str| Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"));
+    let bad = |why: &str| {
+        let text = apimachinery::field::quote(text);
+        Status::bad_request(format!("strconv.ParseInt: parsing {text}: {why}"))
+    };
     match text.parse::<i64>() {
         Ok(number) => Ok(Some(number)),
         Err(error)
@@ -179,9 +174,8 @@ fn parse_version(text: &str) -> Result<u64, String> {
         } else {
             "invalid syntax"
         };
-        format!(
-            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}"
-        )
+        let text = apimachinery::field::quote(text);
+        format!("resourceVersion: Invalid value: {text}: strconv.ParseUint: parsing {text}: {why}")
     })
 }
 

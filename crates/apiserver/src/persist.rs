@@ -108,14 +108,6 @@ impl Written {
         }
     }
 
-    /// The object, with its resource version.
-    pub(crate) fn into_object(self) -> Result<Obj, Status> {
-        match self {
-            Self::Stored(object) => Ok(object),
-            Self::Only(value) => Obj::of(&value).map_err(Status::internal),
-        }
-    }
-
     /// The object as a value, with its resource version.
     pub(crate) fn into_value(self) -> Result<Value, Status> {
         match self {

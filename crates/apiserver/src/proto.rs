@@ -27,7 +27,7 @@ pub(crate) fn type_of(api_version: &str, kind: &str) -> Option<NodeId> {
     let (group, version) = split(api_version);
     let found = api::type_of_kind(group, version, kind);
     // Clients write the options of a delete in the version of what they delete.
-    let of_meta = api_version == "v1" || kind == "DeleteOptions";
+    let of_meta = matches!(api_version, "v1" | "") || kind == "DeleteOptions";
     let removed = || {
         let own = api::type_of_removed(group, version, kind);
         own.or_else(|| {

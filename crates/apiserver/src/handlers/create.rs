@@ -150,9 +150,23 @@ async fn attempt_create(
         }
         Err(status) => {
             reserved.failed(target, &status).await;
-            Err(status)
+            Err(in_the_way(server, target, &name, status).await)
         }
     }
+}
+
+/// That something has this name already, and where it is on its way out, that too.
+async fn in_the_way(server: &Server, target: &Target, name: &str, status: Status) -> Status {
+    if status.reason != EXISTS {
+        return status;
+    }
+    let found = persist::try_current(server, target, name).await.ok().flatten();
+    let is_going =
+        |it: &persist::Current| it.value.at(&["metadata", "deletionTimestamp"]).is_some();
+    if !found.as_ref().is_some_and(is_going) {
+        return status;
+    }
+    Status { message: format!("object is being deleted: {}", status.message), ..status }
 }
 
 /// A certificate signing request says who asks, whatever the client wrote.

@@ -21,7 +21,7 @@ use crate::decode;
 use crate::error;
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::{Form, negotiate};
-use crate::options;
+use crate::options::{self, given_number};
 use crate::persist::{self, Current, Replaced, Written};
 use crate::respond;
 use crate::target::Target;
@@ -62,6 +62,11 @@ pub(crate) async fn delete(
     let deleted = remove(server, &Asking::new(exchange), target, &name, &options).await?;
     Ok(match deleted {
         Deleted::Object(written) => respond::written(server, target, form, 200, written)?,
+        Deleted::Going(written) => {
+            // Whoever asks in the old way for dependents to go first is told that this is not done yet.
+            let code = if options.orphan_dependents == Some(false) { 202 } else { 200 };
+            respond::written(server, target, form, code, written)?
+        }
         Deleted::Status(status) => told(exchange, form, status),
     })
 }
@@ -76,8 +81,10 @@ fn told(exchange: &mut Exchange, form: Form, status: Status) -> Response<Body> {
 /// What a delete answers.
 #[derive(Debug)]
 pub(crate) enum Deleted {
-    /// The object, gone or going.
+    /// The object, gone.
     Object(Written),
+    /// The object, which something still holds.
+    Going(Written),
     /// That it is gone.
     Status(Status),
 }
@@ -88,12 +95,7 @@ impl DeleteOptions {
             if body.is_empty() { Value::object() } else { decode::delete_options(exchange, body)? };
         let query = &exchange.query;
         if body.is_empty() {
-            if let Some(text) = query.get("gracePeriodSeconds") {
-                let number: i64 = text.parse().map_err(|_| {
-                    Status::bad_request(format!(
-                        "strconv.ParseInt: parsing {text:?}: invalid syntax"
-                    ))
-                })?;
+            if let Some(number) = given_number(query, "gracePeriodSeconds")? {
                 given.set_at(&["gracePeriodSeconds"], number);
             }
             if let Some(text) = query.get("propagationPolicy") {
@@ -104,6 +106,11 @@ impl DeleteOptions {
             }
             if query.get(corrupt::OPTION).is_some() {
                 given.set_at(&[corrupt::OPTION], query.flag(corrupt::OPTION));
+            }
+            for member in ["uid", "resourceVersion"] {
+                if let Some(text) = query.get(member).filter(|text| !text.is_empty()) {
+                    given.set_at(&["preconditions", member], text);
+                }
             }
             let dry_run: Vec<&str> = query.all("dryRun").collect();
             if !dry_run.is_empty() {
@@ -334,7 +341,7 @@ async fn step(
         mark(server, target, &mut value, grace);
         let replaced = persist::replace(server, target, name, &kv, value, options.dry_run).await?;
         return Ok(match replaced {
-            Replaced::Done(stored) => Step::Done(Deleted::Object(stored)),
+            Replaced::Done(stored) => Step::Done(Deleted::Going(stored)),
             Replaced::Conflict(newer) => Step::Conflict(newer),
         });
     }
@@ -417,6 +424,7 @@ fn grace_period(target: &Target, options: &DeleteOptions, value: &Value) -> i64 
 /// Sets the finalizers that the wanted propagation needs; says whether any finalizer holds the object.
 fn set_finalizers(value: &mut Value, options: &DeleteOptions, orphans: bool) -> bool {
     let mut finalizers: Vec<Value> = value.items_at(&["metadata", "finalizers"]).to_vec();
+    let before = finalizers.clone();
     let has = |list: &[Value], name: &str| list.iter().any(|it| it.as_str() == Some(name));
     let (orphan, foreground) = match (options.propagation.as_deref(), options.orphan_dependents) {
         (Some("Orphan"), _) | (None, Some(true)) => (true, false),
@@ -433,6 +441,12 @@ fn set_finalizers(value: &mut Value, options: &DeleteOptions, orphans: bool) -> 
         finalizers.push(FOREGROUND.into());
     }
     let holds = !finalizers.is_empty();
+    let same = before.iter().all(|it| finalizers.contains(it))
+        && finalizers.iter().all(|it| before.contains(it));
+    if same {
+        // Their order stays, too.
+        return holds;
+    }
     if holds {
         value.set_at(&["metadata", "finalizers"], Value::Array(finalizers));
     } else {

@@ -10,7 +10,7 @@ use registry::DeletionRule;
 use storage::{Kv, Rev};
 
 use super::admit::is_judged;
-use super::delete::{Asking, DeleteOptions, Deleted, Taken, remove, take_away};
+use super::delete::{Asking, DeleteOptions, Taken, remove, take_away};
 use super::list::{self, Selection};
 use crate::Server;
 use crate::body::Body;
@@ -23,7 +23,7 @@ use crate::target::Target;
 /// How many objects are deleted at once: a write takes as long alone as among others.
 const AT_ONCE: usize = 32;
 
-/// Deletes every object that the selectors take, as many as a list would have, and answers with what it deleted.
+/// Deletes every object that the selectors take, as many as a list would have, and answers with what was there before.
 pub(crate) async fn delete_collection(
     server: &Arc<Server>,
     exchange: &mut Exchange,
@@ -50,20 +50,19 @@ pub(crate) async fn delete_collection(
     let asking = Asking::new(exchange);
     let deleted = objects.into_iter().map(|object| async {
         if plain && take_plain(server, target, &object).await? {
-            return Ok(Some(object));
+            return Ok(object);
         }
         let one = Target { namespace: object.facts.namespace.to_string(), ..target.clone() };
         match remove(server, &asking, &one, &object.facts.name, &options).await {
-            Ok(Deleted::Object(written)) => Ok(Some(Arc::new(written.into_object()?))),
-            Ok(Deleted::Status(_)) => Ok(Some(object)),
+            Ok(_) => Ok(object),
             // Somebody else was faster, which is as good.
-            Err(status) if status.reason == "NotFound" => Ok(None),
+            Err(status) if status.reason == "NotFound" => Ok(object),
             Err(status) => Err(status),
         }
     });
-    let deleted: Vec<Option<Arc<Obj>>> =
+    let deleted: Vec<Arc<Obj>> =
         futures::stream::iter(deleted).buffered(AT_ONCE).try_collect().await?;
-    page.objects = Arc::new(deleted.into_iter().flatten().collect::<Vec<_>>().into());
+    page.objects = Arc::new(deleted.into());
     list::answer(server, target, form, &page)
 }
 

@@ -314,12 +314,12 @@ pub(super) async fn page(
 ) -> Result<Page, Status> {
     corrupt::all_readable(server, target).await?;
     if !options.continue_token.is_empty() {
+        let token = Token::parse(&options.continue_token, target)?;
         if !matches!(options.at, ListAt::Latest | ListAt::Any) {
             return Err(Status::bad_request(
                 "specifying resource version is not allowed when using continue",
             ));
         }
-        let token = Token::parse(&options.continue_token, target)?;
         return from_store(server, target, options, selection, token.at(), Some(token.after)).await;
     }
     match options.at {
@@ -534,19 +534,25 @@ impl Token {
                 apimachinery::field::quote(token.str_at(&["v"]))
             )));
         }
+        let revision = token.i64_at(&["rv"]).unwrap_or_default();
+        if revision == 0 {
+            let why = "incorrect encoded start resourceVersion (version meta.k8s.io/v1)";
+            return Err(bad(why.into()));
+        }
         let start = token.str_at(&["start"]);
         if start.is_empty() {
             return Err(bad("encoded start key empty (version meta.k8s.io/v1)".into()));
         }
-        if start.split('/').any(|part| part == "..") {
-            return Err(bad(format!("continue key is not valid: {start}")));
+        let mut parts = start.strip_prefix('/').unwrap_or(start).split('/');
+        if start != "/" && parts.any(|part| matches!(part, "" | "." | "..")) {
+            return Err(bad(start.into()));
         }
         let after = start.trim_end_matches('\0').trim_start_matches('/').to_owned();
         let after = match target.namespace.as_str() {
             "" => after,
             namespace => format!("{namespace}/{after}"),
         };
-        Ok(Self { revision: token.i64_at(&["rv"]).unwrap_or_default(), after })
+        Ok(Self { revision, after })
     }
 }
 

@@ -70,7 +70,8 @@ pub(crate) async fn get(
 ) -> Result<Response<Body>, Status> {
     let form = negotiate(exchange)?;
     let name = &exchange.info.name;
-    let current = persist::current(server, target, name).await?;
+    let found = persist::current(server, target, name).await;
+    let current = found.map_err(|status| without_scale(target, name, status))?;
     match (exchange.info.subresource.as_str(), target.resource().rules().scale) {
         ("scale", Some(scale)) => {
             if target.resource().is_custom() && current.value.at(scale.spec_replicas).is_none() {
@@ -83,6 +84,21 @@ pub(crate) async fn get(
         }
         (other, _) => Err(not_built(target, other)),
     }
+}
+
+/// What is said of a count whose object is not there: upstream's handlers of some kinds name the subresource, in a group of their choice.
+fn without_scale(target: &Target, name: &str, status: Status) -> Status {
+    let facts = target.served.facts;
+    let (group, resource) = match (facts.group, facts.resource) {
+        ("apps", "deployments") => ("apps", "deployments/scale"),
+        ("apps", "replicasets") => ("apps", "replicasets/scale"),
+        ("", "replicationcontrollers") => ("autoscaling", "replicationcontrollers/scale"),
+        _ => return status,
+    };
+    if status.code != 404 {
+        return status;
+    }
+    Status::not_found(apimachinery::status::GroupResource { group, resource }, name)
 }
 
 /// PUT to a subresource.
@@ -101,9 +117,7 @@ pub(crate) async fn update(
     let form = negotiate(exchange)?;
     let mut wanted =
         decode::posted(exchange, (&posted::SCALE, &[]), &body, options.field_validation)?;
-    if !wanted.str_at(&["metadata", "name"]).is_empty() {
-        super::update::check_name(&wanted, &exchange.info.name)?;
-    }
+    super::update::check_name(&wanted, &exchange.info.name)?;
     place_in_namespace(target, &mut wanted)?;
     write_scale(server, exchange, target, form, &options, scale, |_| Ok(wanted.clone())).await
 }

@@ -333,11 +333,7 @@ fn keep_system_fields(value: &mut Value, old: &Value) {
                 value.set_at(&path, before.clone());
             }
             Some(_) => {}
-            None if matches!(
-                member,
-                "generation" | "deletionTimestamp" | "deletionGracePeriodSeconds"
-            ) =>
-            {
+            None if member == "generation" => {
                 value.remove_at(&path);
             }
             None => {}

@@ -201,6 +201,29 @@ async fn removed_versions_are_in_protobuf() {
     }
 }
 
+/// Upstream's router refuses by media type alone, its aggregator, which tells of groups, reads wildcards and parameters.
+#[tokio::test]
+async fn documents_are_refused_to_who_accepts_none_of_their_forms() {
+    let cluster = cluster().await;
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let check = async |path: &str, accept: &str, code: u16, content_type: &str| {
+        let answer = send(&cluster, &format!("GET {path}"), &[("accept", accept)], vec![]).await;
+        let found = (answer.code, answer.header("content-type"));
+        assert_eq!(found, (code, content_type), "{path} {accept}");
+    };
+    for path in ["/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1"] {
+        check(path, "text/html", 406, "application/json").await;
+        check(path, table, 406, "application/json").await;
+        check(path, &format!("{table},application/yaml"), 200, "application/yaml").await;
+        check(path, PROTOBUF, 200, PROTOBUF).await;
+        let code = if matches!(path, "/apis" | "/apis/apps") { 200 } else { 406 };
+        check(path, "application/*", code, "application/json").await;
+    }
+    check("/version", table, 200, "application/json").await;
+    check("/version", "application/yaml", 406, "application/yaml").await;
+    check("/version", "text/html, */*;q=0.1", 200, "application/json").await;
+}
+
 #[tokio::test]
 async fn what_is_only_asked_has_no_rows() {
     let cluster = cluster().await;

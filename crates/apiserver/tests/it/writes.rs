@@ -222,6 +222,39 @@ async fn deletes_and_old_kinds_warn_where_they_are_done() {
     assert_eq!(warnings(&format!("{endpoints}/a/status"), None).await, 0);
 }
 
+/// What a delete says in its query, what stays of an object that is held, and what is said of it then.
+#[tokio::test]
+async fn deletes_keep_to_their_conditions_and_objects_that_go_are_told() {
+    let cluster = Cluster::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let held = value!(["foregroundDeletion", "example.com/x"]);
+    let map = value!({"metadata": {"name": "a", "finalizers": (held.clone())}});
+    cluster.done(&format!("POST {maps}"), Some(&map)).await;
+    let check = async |request: &str, body: Option<&Value>, code: u16, words: &str| {
+        let (found, answer) = cluster.send(&admin(), request, body).await;
+        assert_eq!(found, code, "{request} {answer:?}");
+        assert!(answer.str_at(&["message"]).contains(words), "{request} {answer:?}");
+        answer
+    };
+    let one = format!("{maps}/a");
+    check(&format!("DELETE {one}?uid=x"), None, 409, "the UID in the precondition (x)").await;
+    let version = format!("DELETE {one}?resourceVersion=1");
+    check(&version, None, 409, "the ResourceVersion in the precondition (1)").await;
+    let going = value!({"metadata": {"deletionTimestamp": "2020-01-01T00:00:00Z"}});
+    let shown = "Invalid value: 2020-01-01 00:00:00 +0000 UTC: field is immutable";
+    check(&format!("PATCH {one}"), Some(&going), 422, shown).await;
+
+    let all = format!("DELETE {maps}?fieldSelector=metadata.name=a");
+    let listed = cluster.done(&all, None).await;
+    assert_eq!(listed.items_at(&["items"])[0].at(&["metadata", "deletionTimestamp"]), None);
+    let left = cluster.done(&format!("GET {one}"), None).await;
+    assert_eq!(left["metadata"]["finalizers"], held, "in their order");
+    let again = "object is being deleted: configmaps \"a\" already exists";
+    check(&format!("POST {maps}"), Some(&map), 409, again).await;
+    let cascading = value!({"orphanDependents": false});
+    check(&format!("DELETE {one}"), Some(&cascading), 202, "").await;
+}
+
 /// A driver has a generation from its first change on, as upstream's, and a class of priorities one that stays.
 #[tokio::test]
 async fn some_generations_begin_late_or_stay() {
