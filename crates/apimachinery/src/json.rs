@@ -170,7 +170,13 @@ impl<'t> Parser<'t> {
 
     fn unexpected(&self, context: &'static str) -> JsonError {
         let rest = &self.text[self.position.min(self.text.len())..];
-        let Some(first) = rest.first() else { return JsonError::End };
+        // Where a word or a number breaks off, Go's decoder tries to go on with a blank.
+        let breaks_off = ["in literal", "in numeric literal", "after decimal", "in exponent"];
+        let first = match rest.first() {
+            None if breaks_off.iter().any(|it| context.starts_with(it)) => &b' ',
+            None => return JsonError::End,
+            Some(first) => first,
+        };
         // Go reports the byte, not the character.
         JsonError::Character { character: char::from(*first), context }
     }
@@ -737,6 +743,7 @@ mod tests {
     #[test]
     fn errors_are_worded_as_clients_know_them() {
         check("", "unexpected end of JSON input");
+        check("nul", "invalid character ' ' in literal null (expecting 'l')");
         check(r#"{"a":"#, "unexpected end of JSON input");
         check("{a}", "invalid character 'a' looking for beginning of object key string");
         check("[1 2]", "invalid character '2' after array element");

@@ -70,6 +70,44 @@ fn write_go(value: &Value, out: &mut String) {
     }
 }
 
+/// A value as Go's `%#v` prints it: `map[string]interface {}{"a":1}`.
+#[must_use]
+pub fn go_syntax(value: &Value) -> String {
+    match value {
+        Value::Null => "interface {}(nil)".into(),
+        Value::Bool(_) | Value::Int(_) | Value::Float(_) => go_text(value),
+        Value::String(text) => crate::field::quote(text),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_syntax).collect();
+            format!("[]interface {{}}{{{}}}", items.join(", "))
+        }
+        Value::Object(object) => {
+            let member =
+                |(key, value)| format!("{}:{}", crate::field::quote(key), go_syntax(value));
+            let members: Vec<String> = object.iter().map(member).collect();
+            format!("map[string]interface {{}}{{{}}}", members.join(", "))
+        }
+    }
+}
+
+/// A value as Go's `%s` prints it, which complains of what is no string: `%!s(int64=1)`.
+pub(super) fn go_string(value: &Value) -> String {
+    match value {
+        Value::Null => "%!s(<nil>)".into(),
+        Value::Bool(_) | Value::Int(_) | Value::Float(_) => {
+            format!("%!s({}={})", value.go_type(), go_text(value))
+        }
+        Value::String(text) => text.to_string(),
+        Value::Array(items) => {
+            format!("[{}]", items.iter().map(go_string).collect::<Vec<_>>().join(" "))
+        }
+        Value::Object(object) => {
+            let member = |(key, value)| format!("{key}:{}", go_string(value));
+            format!("map[{}]", object.iter().map(member).collect::<Vec<_>>().join(" "))
+        }
+    }
+}
+
 fn write_go_float(number: f64, out: &mut String) {
     let size = number.abs();
     if size == 0.0 || (1e-4..1e21).contains(&size) {
@@ -94,6 +132,12 @@ mod tests {
     fn values_print_as_in_go() {
         let text = go_text(&value!({"b": [1, null, "x"], "a": {"t": true, "f": 1.5}}));
         assert_eq!(text, "map[a:map[f:1.5 t:true] b:[1 <nil> x]]");
+        let list = value!([{"b": "x", "a": [1, true]}, null]);
+        assert_eq!(
+            go_syntax(&list),
+            r#"[]interface {}{map[string]interface {}{"a":[]interface {}{1, true}, "b":"x"}, interface {}(nil)}"#
+        );
+        assert_eq!(go_string(&list), "[map[a:[%!s(int64=1) %!s(bool=true)] b:x] %!s(<nil>)]");
         assert_eq!(go_text(&Value::Float(1e21)), "1e+21");
         assert_eq!(go_text(&Value::Float(0.00001)), "1e-05");
     }

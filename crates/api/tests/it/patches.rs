@@ -32,7 +32,9 @@ fn recorded_patches_make_the_recorded_objects() {
                 strategic::apply(&original, patch, api::schema(), node)
             }
             "application/merge-patch+json" => merge::apply(&original, patch),
-            "application/json-patch+json" => json_patch::apply(&original, patch),
+            "application/json-patch+json" => {
+                json_patch::check(patch).and_then(|()| json_patch::apply(&original, patch))
+            }
             _ => continue,
         };
         let fits = match (&outcome, exchange["status"].as_i64()) {

@@ -1,5 +1,6 @@
 //! JSON patch (RFC 6902) under Kubernetes' limits, with the leniencies of the library that upstream uses:
-//! indices may be negative, a missing value is null, and a missing member equals null in a test.
+//! indices may be negative, a missing value is null, a missing member equals null in a test, is made by a
+//! replacement, and is copied as null.
 
 use super::PatchError;
 use crate::json;
@@ -20,9 +21,12 @@ pub fn apply(original: &Value, patch: &Value) -> Result<Value, PatchError> {
     let operations = match patch {
         Value::Null => &[],
         Value::Array(items) => items.as_slice(),
-        other => return Err(malformed(other, "value of type []handlers.jsonPatchOp")),
+        other => return Err(undecodable(other, "jsonpatch.Patch")),
     };
-    operations.iter().try_for_each(check)?;
+    let no_operation = |it: &&Value| it.as_object().is_none() && !it.is_null();
+    if let Some(other) = operations.iter().find(no_operation) {
+        return Err(undecodable(other, "jsonpatch.Operation"));
+    }
     if operations.len() > OPERATIONS_MAX {
         return Err(PatchError::TooLarge(format!(
             "The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {}",
@@ -50,6 +54,24 @@ pub fn unknown_fields(patch: &Value) -> Vec<String> {
     unknown
 }
 
+/// What is wrong with the types of a patch where fields are validated; otherwise an operation that is no text does not
+/// apply.
+///
+/// # Errors
+/// Where it is no list of operations whose members are texts.
+pub fn check(patch: &Value) -> Result<(), PatchError> {
+    match patch {
+        Value::Null => Ok(()),
+        Value::Array(items) => items.iter().try_for_each(check_operation),
+        other => Err(malformed(other, "value of type []handlers.jsonPatchOp")),
+    }
+}
+
+fn undecodable(value: &Value, into: &str) -> PatchError {
+    let kind = value.kind_name();
+    PatchError::BadRequest(format!("json: cannot unmarshal {kind} into Go value of type {into}"))
+}
+
 fn malformed(value: &Value, into: &str) -> PatchError {
     let kind = value.kind_name();
     PatchError::BadRequest(format!(
@@ -57,7 +79,7 @@ fn malformed(value: &Value, into: &str) -> PatchError {
     ))
 }
 
-fn check(operation: &Value) -> Result<(), PatchError> {
+fn check_operation(operation: &Value) -> Result<(), PatchError> {
     if operation.as_object().is_none() && !operation.is_null() {
         return Err(malformed(operation, "value of type handlers.jsonPatchOp"));
     }
@@ -91,18 +113,13 @@ impl Document {
         match kind {
             "add" => self.add(text("path")?, value.clone(), &ADD),
             "remove" => self.remove(text("path")?, &REMOVE).map(drop),
-            "replace" => {
-                let path = text("path")?;
-                refuse_deep(path, value)?;
-                *self.existing(path, &REPLACE)? = value.clone();
-                Ok(())
-            }
+            "replace" => self.replace(text("path")?, value),
             "move" => {
                 let moved = self.remove(text("from")?, &MOVE_FROM)?;
                 self.add(text("path")?, moved, &MOVE_TO)
             }
             "copy" => {
-                let copied = self.existing(text("from")?, &COPY_FROM)?.clone();
+                let copied = self.found(text("from")?, &COPY_FROM)?.cloned().unwrap_or_default();
                 self.copied += json::to_vec(&copied).len();
                 if self.copied > COPY_BYTES_MAX {
                     return Err(refused(format!("copies add more than {COPY_BYTES_MAX} bytes")));
@@ -146,15 +163,32 @@ impl Document {
         }
     }
 
-    fn test(&mut self, path: &str, expected: &Value) -> Result<(), PatchError> {
-        let (container, key) = self.container(path).ok_or_else(|| TEST.no_path(path))?;
-        let found = match container {
-            Value::Array(items) => {
-                items.get(index(&key, items.len()).map_err(|why| TEST.at(path, &why))?)
+    /// A member that is not there is made; the whole document can be replaced, by an object or a list.
+    fn replace(&mut self, path: &str, value: &Value) -> Result<(), PatchError> {
+        refuse_deep(path, value)?;
+        if path.is_empty() {
+            if !matches!(value, Value::Object(_) | Value::Array(_)) {
+                return Err(refused("replace operation value must be object or array".into()));
             }
-            Value::Object(members) => members.get(&key),
-            _ => None,
-        };
+            self.root = value.clone();
+            return Ok(());
+        }
+        let (container, key) = self.container(path).ok_or_else(|| REPLACE.no_path(path))?;
+        match container {
+            Value::Array(items) => {
+                let at = index(&key, items.len()).map_err(|_| REPLACE.no_key(path))?;
+                items[at] = value.clone();
+            }
+            Value::Object(members) => {
+                members.insert(key, value.clone());
+            }
+            _ => return Err(REPLACE.no_path(path)),
+        }
+        Ok(())
+    }
+
+    fn test(&mut self, path: &str, expected: &Value) -> Result<(), PatchError> {
+        let found = if path.is_empty() { Some(&self.root) } else { self.found(path, &TEST)? };
         if found.unwrap_or(&NULL) == expected {
             Ok(())
         } else {
@@ -162,22 +196,16 @@ impl Document {
         }
     }
 
-    fn existing(&mut self, path: &str, words: &Words) -> Result<&mut Value, PatchError> {
+    /// The value at a path; `None` where its last step is a member that is not there.
+    fn found(&mut self, path: &str, words: &Words) -> Result<Option<&Value>, PatchError> {
         let (container, key) = self.container(path).ok_or_else(|| words.no_path(path))?;
-        let found = match container {
+        match container {
             Value::Array(items) => {
-                let at = index(&key, items.len()).map_err(|why| words.at(path, &why))?;
-                items.get_mut(at)
+                Ok(items.get(index(&key, items.len()).map_err(|why| words.at(path, &why))?))
             }
-            Value::Object(members) => members.get_mut(&key),
-            _ => None,
-        };
-        found.ok_or_else(|| {
-            refused(format!(
-                "{} operation does not apply: doc is missing key: {path}: {MISSING}",
-                words.operation
-            ))
-        })
+            Value::Object(members) => Ok(members.get(&key)),
+            _ => Err(words.no_path(path)),
+        }
     }
 
     /// The list or object that the last step of a path is in, and that step.
@@ -235,6 +263,13 @@ impl Words {
         refused(format!("{operation} operation does not apply: {lacks}: {path}: {MISSING}"))
     }
 
+    fn no_key(&self, path: &str) -> PatchError {
+        let operation = self.operation;
+        refused(format!(
+            "{operation} operation does not apply: doc is missing key: {path}: {MISSING}"
+        ))
+    }
+
     fn at(&self, path: &str, why: &str) -> PatchError {
         refused(format!("error in {}: '{path}': {why}", self.error))
     }
@@ -278,7 +313,8 @@ mod tests {
 
     fn check(original: &str, patch: &str, expected: &str) {
         let parse = |text: &str| crate::json::parse(text.as_bytes()).unwrap();
-        let outcome = match apply(&parse(original), &parse(patch)) {
+        let checked = super::check(&parse(patch));
+        let outcome = match checked.and_then(|()| apply(&parse(original), &parse(patch))) {
             Ok(value) => crate::json::to_string(&value),
             Err(error) => error.to_string(),
         };
@@ -315,6 +351,10 @@ mod tests {
             ("{}", r#"[{"op":"test","path":"/a","value":null}]"#, "{}"),
             ("{}", "[]", "{}"),
             ("{}", "null", "{}"),
+            ("{}", r#"[{"op":"replace","path":"/a","value":1}]"#, r#"{"a":1}"#),
+            ("{}", r#"[{"op":"copy","from":"/a","path":"/b"}]"#, r#"{"b":null}"#),
+            (r#"{"a":1}"#, r#"[{"op":"replace","path":"","value":{"b":2}}]"#, r#"{"b":2}"#),
+            (r#"{"a":1}"#, r#"[{"op":"test","path":"","value":{"a":1}}]"#, r#"{"a":1}"#),
         ] {
             check(original, patch, expected);
         }
@@ -354,9 +394,19 @@ mod tests {
                 "error in remove for path: '/a': Unable to remove nonexistent key: a: missing value",
             ),
             (
+                r#"{"a":[]}"#,
+                r#"[{"op":"replace","path":"/a/0","value":1}]"#,
+                "replace operation does not apply: doc is missing key: /a/0: missing value",
+            ),
+            (
                 "{}",
-                r#"[{"op":"replace","path":"/a","value":1}]"#,
-                "replace operation does not apply: doc is missing key: /a: missing value",
+                r#"[{"op":"replace","path":"","value":1}]"#,
+                "replace operation value must be object or array",
+            ),
+            (
+                "{}",
+                r#"[{"op":"test","path":"","value":{"a":1}}]"#,
+                "testing value  failed: test failed",
             ),
             (
                 r#"{"a":1}"#,

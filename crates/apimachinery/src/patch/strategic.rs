@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use compact_str::CompactString;
 
-use super::{PatchError, go_text};
+use super::{PatchError, go_string, go_text};
 use crate::json;
 use crate::schema::{Node, NodeId, Patch, Schema};
 use crate::value::{Object, Value};
@@ -122,12 +122,11 @@ impl<'s> Merger<'s> {
             return Ok(patch);
         }
         let Some(first) = target.first().or(patch.first()) else { return Ok(target) };
-        let kind = first.kind_name();
-        if let Some(other) = target.iter().chain(&patch).find(|item| item.kind_name() != kind) {
-            let (this, other) = (kind, other.kind_name());
-            return Err(PatchError::Internal(format!(
-                "list element types are not identical: {this}, {other}"
-            )));
+        let kind = first.go_type();
+        if target.iter().chain(&patch).any(|item| item.go_type() != kind) {
+            let both = go_text(&Value::Array(vec![target.into(), patch.into()]));
+            let problem = format!("list element types are not identical: {both}");
+            return Err(PatchError::Internal(problem));
         }
         if matches!(first, Value::Array(_)) {
             return Err(PatchError::Unprocessable("lists of lists are not supported".into()));
@@ -192,6 +191,13 @@ impl<'s> Merger<'s> {
             let live = target.remove(field).filter(|it| !it.is_null()).map(as_list).transpose()?;
             let change = patch.remove(field).filter(|it| !it.is_null()).map(as_list).transpose()?;
             order::check(change.as_deref().unwrap_or_default(), &order, known.merge_key)?;
+            if live.as_ref().is_none_or(Vec::is_empty) && change.as_ref().is_some_and(Vec::is_empty)
+                || change.is_none() && live.as_ref().is_some_and(Vec::is_empty)
+            {
+                // Upstream looks for the type of the items, and finds none.
+                let problem = "no elements in any of the given slices";
+                return Err(PatchError::Internal(problem.into()));
+            }
             let live_keys = order::keys(live.as_deref().unwrap_or_default(), known.merge_key);
             let merged = match (live, change) {
                 (None, None) => continue,
@@ -254,7 +260,7 @@ impl<'s> Merger<'s> {
 
 fn unknown_directive(directive: &Value, patch: Object) -> PatchError {
     let shown = go_text(&Value::Object(patch));
-    PatchError::Internal(format!("unknown patch type: {} in map: {shown}", go_text(directive)))
+    PatchError::Internal(format!("unknown patch type: {} in map: {shown}", go_string(directive)))
 }
 
 fn as_list(value: Value) -> Result<Vec<Value>, PatchError> {

@@ -14,7 +14,7 @@ use crate::body::Body;
 use crate::decode::{self, Patched};
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::negotiate;
-use crate::options::{WriteOptions, refuse};
+use crate::options::{FieldValidation, WriteOptions, refuse};
 use crate::persist;
 use crate::respond;
 use crate::target::Target;
@@ -49,7 +49,7 @@ pub(crate) async fn patch(
     let form = negotiate(exchange)?;
     let name = exchange.info.name.clone();
     let current = persist::current(server, target, &name).await?;
-    let (patch, problems) = parse(exchange, kind, &body)?;
+    let (patch, problems) = parse(exchange, kind, &body, options.field_validation)?;
     let strictly = (options.field_validation, problems.as_slice());
     let write = Write {
         name: &name,
@@ -109,24 +109,40 @@ pub(crate) fn parse(
     exchange: &Exchange,
     kind: PatchKind,
     body: &[u8],
+    validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), Status> {
+    let validated = validation != FieldValidation::Ignore;
     // What is left out of it for its depth is found in the object that comes out, unless it is dropped there too.
-    let (patch, repeated) = json::parse_input(body)
-        .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+    let (patch, repeated) = json::parse_input(body).map_err(|error| {
+        Status::bad_request(match kind {
+            PatchKind::Merge if !validated => INVALID.to_owned(),
+            PatchKind::Json | PatchKind::Merge if validated => {
+                format!("error decoding patch: {error}")
+            }
+            _ => error.to_string(),
+        })
+    })?;
     let of = if kind == PatchKind::Json { "json patch " } else { "" };
     let repeated = repeated.iter().map(|path| format!("{of}duplicate field \"{path}\""));
     let mut problems: Vec<String> = repeated.collect();
     if kind == PatchKind::Json {
+        if validated {
+            json_patch::check(&patch).map_err(status)?;
+        }
         problems.extend(json_patch::unknown_fields(&patch));
     }
-    if kind == PatchKind::Merge && patch.is_null() {
-        return Err(Status::bad_request("Invalid JSON Patch"));
+    let scalar = !matches!(patch, Value::Object(_) | Value::Array(_));
+    if kind == PatchKind::Merge && (patch.is_null() || scalar && !validated) {
+        return Err(Status::bad_request(INVALID));
     }
     if let Some(audited) = &exchange.audit {
         audited.patch(&patch);
     }
     Ok((patch, problems))
 }
+
+/// What upstream's library says of a merge patch that it cannot read.
+const INVALID: &str = "Invalid JSON Patch";
 
 /// The object with the patch applied, which is written for what the client is shown.
 fn changed(target: &Target, kind: PatchKind, live: &Value, patch: &Value) -> Result<Value, Status> {

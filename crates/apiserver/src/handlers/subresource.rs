@@ -140,7 +140,7 @@ pub(crate) async fn patch(
     let body = exchange.read(body).await?;
     let options = WriteOptions::of(exchange, "PatchOptions")?;
     let form = negotiate(exchange)?;
-    let (given, _) = patch::parse(exchange, kind, &body)?;
+    let (given, _) = patch::parse(exchange, kind, &body, options.field_validation)?;
     let node = posted::served(&posted::SCALE)?.node;
     let shape = Target { served: registry::Served { node, ..target.served }, ..target.clone() };
     write_scale(server, exchange, target, form, &options, scale, |live| {

@@ -190,6 +190,7 @@ fn errors_are_worded_as_upstream_words_them() {
             r#"{"labels":{"$patch":"x"}}"#,
             "unknown patch type: x in map: map[$patch:x]",
         ),
+        ("{}", r#"{"$patch":1}"#, "unknown patch type: %!s(int64=1) in map: map[$patch:1]"),
         (
             r#"{"bad":[{"a":1}]}"#,
             r#"{"bad":[{"b":1}]}"#,
@@ -198,7 +199,7 @@ fn errors_are_worded_as_upstream_words_them() {
         (
             r#"{"finalizers":["a"]}"#,
             r#"{"finalizers":[1]}"#,
-            "list element types are not identical: string, number",
+            "list element types are not identical: [[a] [1]]",
         ),
         (
             r#"{"strategy":{"name":"a"}}"#,
@@ -214,6 +215,11 @@ fn errors_are_worded_as_upstream_words_them() {
             "{}",
             r#"{"$setElementOrder/finalizers":["a"],"finalizers":["b"]}"#,
             "The order in patch list:\n[b]\n doesn't match $setElementOrder list:\n[a]\n",
+        ),
+        (
+            "{}",
+            r#"{"$setElementOrder/finalizers":[],"finalizers":[]}"#,
+            "no elements in any of the given slices",
         ),
         (
             "{}",
