@@ -10,7 +10,7 @@ mod merge;
 mod set;
 mod typed;
 
-pub use apply::{ApplyError, Conflict, apply, merge_configuration};
+pub use apply::{ApplyError, Conflict, apply, kind_text, merge_configuration};
 pub use compare::{Comparison, compare, fields_of};
 pub use set::{FieldSet, FieldSetError};
 
@@ -104,7 +104,11 @@ fn updated(
         // Nobody's fields are tracked: that stays so until an apply.
         return None;
     }
-    let Comparison { mut changed, mut removed } = compare(write.schema, write.node, live, object);
+    let Comparison { mut changed, mut removed, unnamed } =
+        compare(write.schema, write.node, live, object);
+    if unnamed {
+        return None;
+    }
     remove_managed_fields(&mut removed);
     for set in [&mut changed, &mut removed] {
         write.forget_reset(set);

@@ -5,7 +5,9 @@
 
 use std::borrow::Cow;
 
-use crate::value::Value;
+use compact_str::CompactString;
+
+use crate::value::{Object, Value};
 
 /// An index into [`Schema::nodes`].
 pub type NodeId = u16;
@@ -112,18 +114,44 @@ pub struct List {
     pub kind: ListKind,
     /// The fields that tell items apart, where `kind` is a map.
     pub keys: Cow<'static, [Text]>,
-    /// What those fields are that may be left out; of built-in lists `None`, since there is one such field alone.
+    /// What those fields are that may be left out; of built-in lists `None`, since their types say it.
     pub defaults: Option<Vec<(String, Value)>>,
 }
 
 impl List {
-    /// What a field is by which items are told apart and which is left out.
-    pub(crate) fn key_default(&self, key: &str) -> Option<&Value> {
-        static TCP: Value = Value::String(compact_str::CompactString::const_new("TCP"));
-        match &self.defaults {
-            None => (key == "protocol").then_some(&TCP),
-            Some(all) => all.iter().find(|(name, _)| name == key).map(|(_, value)| value),
+    /// What a field is by which items are told apart and which is left out. Of built-in types, a field that Go always
+    /// writes is Go's zero value, and so is the name of a reference; the protocol of a port is TCP.
+    pub(crate) fn key_default(&self, schema: &Schema, key: &str) -> Option<&Value> {
+        static TCP: Value = Value::String(CompactString::const_new("TCP"));
+        static EMPTY: Value = Value::String(CompactString::const_new(""));
+        static ZERO: Value = Value::Int(0);
+        static FALSE: Value = Value::Bool(false);
+        if let Some(all) = &self.defaults {
+            return all.iter().find(|(name, _)| name == key).map(|(_, value)| value);
         }
+        if key == "protocol" {
+            return Some(&TCP);
+        }
+        let item = schema.as_struct(self.item)?;
+        let field = item.field(key)?;
+        if field.presence != Presence::Always
+            && (&*item.name, key) != ("LocalObjectReference", "name")
+        {
+            return None;
+        }
+        match schema.node(field.node) {
+            Node::String => Some(&EMPTY),
+            Node::Int32 | Node::Int64 => Some(&ZERO),
+            Node::Bool => Some(&FALSE),
+            _ => None,
+        }
+    }
+
+    /// The field by which items are told apart that an item lacks, null being a value.
+    pub(crate) fn missing_key(&self, schema: &Schema, item: &Object) -> Option<&str> {
+        let lacks =
+            |key: &&Text| item.get(key).is_none() && self.key_default(schema, key).is_none();
+        self.keys.iter().find(lacks).map(AsRef::as_ref)
     }
 }
 

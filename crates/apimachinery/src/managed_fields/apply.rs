@@ -106,7 +106,7 @@ pub fn apply(
     {
         object = let_go(write, &object, &last.fields, &entries, &wanted);
     }
-    let Comparison { mut changed, mut removed } =
+    let Comparison { mut changed, mut removed, .. } =
         compare(write.schema, write.node, Some(&old), &object);
     for set in [&mut changed, &mut removed] {
         write.forget_reset(set);
@@ -218,11 +218,19 @@ fn check(write: &Write<'_>, applied: &Value) -> Result<(), ApplyError> {
     };
     let text = |path: &[&str]| applied.str_at(path).to_owned();
     Err(ApplyError::Typed(format!(
-        "failed to create typed patch object ({}/{}; {version}, Kind={}): {problems}",
+        "failed to create typed patch object ({}/{}; {}): {problems}",
         text(&["metadata", "namespace"]),
         text(&["metadata", "name"]),
-        text(&["kind"])
+        kind_text(applied)
     )))
+}
+
+/// The kind of an object as Go prints it: `apps/v1, Kind=Deployment`, `/v1, Kind=Pod`.
+#[must_use]
+pub fn kind_text(object: &Value) -> String {
+    let (version, kind) = (object.str_at(&["apiVersion"]), object.str_at(&["kind"]));
+    let slash = if version.contains('/') { "" } else { "/" };
+    format!("{slash}{version}, Kind={kind}")
 }
 
 /// The fields of an object that nobody tracked so far.

@@ -3,6 +3,8 @@
 //! Objects are taken to be conformed to their type, so that what Go always writes is there; a member that is
 //! missing or null counts as its Go zero value where the type says that Go writes it.
 
+use std::cell::Cell;
+
 use compact_str::CompactString;
 
 use super::set::{FieldSet, step};
@@ -16,14 +18,18 @@ pub struct Comparison {
     pub changed: FieldSet,
     /// Fields that are gone.
     pub removed: FieldSet,
+    /// Whether there is an item that has no name, such as an object in a set: upstream tracks nothing then.
+    pub unnamed: bool,
 }
 
 /// Compares an object with what it was; `None` is an object of which nothing is set yet.
 #[must_use]
 pub fn compare(schema: &Schema, node: NodeId, old: Option<&Value>, new: &Value) -> Comparison {
     let old = old.map_or(Side::Zero, Side::Is);
-    let difference = Walker { schema }.node(node, old, Side::Is(new));
+    let walker = Walker { schema, unnamed: Cell::new(false) };
+    let difference = walker.node(node, old, Side::Is(new));
     Comparison {
+        unnamed: walker.unnamed.get(),
         changed: FieldSet(difference.changed.unwrap_or_default()),
         removed: FieldSet(difference.removed.unwrap_or_default()),
     }
@@ -117,6 +123,7 @@ impl Below {
 
 struct Walker<'s> {
     schema: &'s Schema,
+    unnamed: Cell<bool>,
 }
 
 impl Walker<'_> {
@@ -237,7 +244,11 @@ impl Walker<'_> {
     }
 
     fn items(&self, it: &List, before: &[Value], after: &[Value], below: &mut Below) {
-        let (old, new) = (indexed(it, before), indexed(it, after));
+        let unnamed = |item: &Value| super::typed::unnamed(self.schema, it, item).is_some();
+        if before.iter().chain(after).any(unnamed) {
+            self.unnamed.set(true);
+        }
+        let (old, new) = (indexed(self.schema, it, before), indexed(self.schema, it, after));
         let mut names: Vec<&CompactString> = old.iter().chain(&new).map(|(name, _)| name).collect();
         names.sort_unstable();
         names.dedup();
@@ -306,8 +317,9 @@ fn both<'v>(
 }
 
 /// The items by the step that names them, sorted, items with one name in their order.
-fn indexed<'v>(it: &List, items: &'v [Value]) -> Vec<(CompactString, &'v Value)> {
-    let mut indexed: Vec<_> = items.iter().map(|item| (item_step(it, item), item)).collect();
+fn indexed<'v>(schema: &Schema, it: &List, items: &'v [Value]) -> Vec<(CompactString, &'v Value)> {
+    let step = |item: &'v Value| (item_step(schema, it, item), item);
+    let mut indexed: Vec<_> = items.iter().map(step).collect();
     indexed.sort_by(|a, b| a.0.cmp(&b.0));
     indexed
 }
@@ -322,7 +334,7 @@ fn with_name<'i, 'v>(
 }
 
 /// The step that names an item of a list: by its keys, or by its value.
-pub(super) fn item_step(it: &List, item: &Value) -> CompactString {
+pub(super) fn item_step(schema: &Schema, it: &List, item: &Value) -> CompactString {
     let mut text = Vec::with_capacity(32);
     if it.keys.is_empty() {
         text.extend_from_slice(b"v:");
@@ -332,7 +344,8 @@ pub(super) fn item_step(it: &List, item: &Value) -> CompactString {
         let mut keys: smallvec::SmallVec<[&str; 4]> = it.keys.iter().map(AsRef::as_ref).collect();
         keys.sort_unstable();
         for key in keys {
-            let Some(value) = item.get(key).or_else(|| it.key_default(key)) else { continue };
+            let given = item.as_object().and_then(|it| it.get(key));
+            let Some(value) = given.or_else(|| it.key_default(schema, key)) else { continue };
             if text.len() > 3 {
                 text.push(b',');
             }

@@ -22,7 +22,7 @@ pub(super) fn allowed_conflicts(write: &Write<'_>, live: &Value) -> Option<Field
         return None;
     }
     let mut fields = super::merge::applied_fields(write.schema, Some(write.node), &last);
-    let Comparison { changed, removed } = compare(write.schema, write.node, Some(&last), live);
+    let Comparison { changed, removed, .. } = compare(write.schema, write.node, Some(&last), live);
     // What the live object has besides is no difference for the fields at hand; other values are.
     fields.subtract(&changed);
     fields.subtract(&removed);

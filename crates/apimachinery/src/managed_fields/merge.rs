@@ -73,12 +73,14 @@ pub(super) fn merge(schema: &Schema, node: Type, live: &Value, applied: &Value) 
 /// Both lists: shared items in the applied order, the live ones that are not applied where they stood.
 fn merge_items(schema: &Schema, list: &List, live: &[Value], applied: &[Value]) -> Vec<Value> {
     let steps = |items: &[Value]| -> Vec<CompactString> {
-        items.iter().map(|item| item_step(list, item)).collect()
+        items.iter().map(|item| item_step(schema, list, item)).collect()
     };
     let (lives, applieds) = (steps(live), steps(applied));
-    // Of live duplicates the first counts.
-    let places: BTreeMap<&CompactString, usize> =
-        lives.iter().enumerate().rev().map(|(place, step)| (step, place)).collect();
+    // Which of live duplicates is meant nobody knows: the applied item takes the place of all.
+    let mut places: BTreeMap<&CompactString, Option<usize>> = BTreeMap::new();
+    for (place, step) in lives.iter().enumerate() {
+        places.entry(step).and_modify(|it| *it = None).or_insert(Some(place));
+    }
     let among: BTreeSet<&CompactString> = applieds.iter().collect();
     let shared: Vec<&CompactString> =
         applieds.iter().filter(|it| places.contains_key(it)).collect();
@@ -86,8 +88,8 @@ fn merge_items(schema: &Schema, list: &List, live: &[Value], applied: &[Value]) 
     let mut merged = Vec::with_capacity(live.len().max(applied.len()));
     let mut done: BTreeSet<&CompactString> = BTreeSet::new();
     let both = |right: usize| match places.get(&applieds[right]) {
-        Some(left) => merge(schema, Some(list.item), &live[*left], &applied[right]),
-        None => applied[right].clone(),
+        Some(Some(left)) => merge(schema, Some(list.item), &live[*left], &applied[right]),
+        Some(None) | None => applied[right].clone(),
     };
     let (mut left, mut right) = (0, 0);
     while left < live.len() || right < applied.len() {
@@ -125,14 +127,13 @@ fn merge_items(schema: &Schema, list: &List, live: &[Value], applied: &[Value]) 
     merged
 }
 
-/// The value without the fields of a set. An object or list of which nothing is left goes too.
+/// The value without the fields of a set. An object or list of which nothing is left is null then, as upstream leaves it.
 pub(super) fn remove(schema: &Schema, node: Type, value: &mut Value, set: &FieldSet) {
     remove_below(schema, node, value, &set.0);
 }
 
-/// Says whether anything is left.
-fn remove_below(schema: &Schema, node: Type, value: &mut Value, set: &Object) -> bool {
-    match value {
+fn remove_below(schema: &Schema, node: Type, value: &mut Value, set: &Object) {
+    let emptied = match value {
         Value::Object(object) => {
             object.retain(|name, member| {
                 let Some(Value::Object(below)) = set.get(&named(name)) else { return true };
@@ -140,25 +141,28 @@ fn remove_below(schema: &Schema, node: Type, value: &mut Value, set: &Object) ->
                     return false;
                 }
                 let node = member_type(schema, node, name).unwrap_or_default();
-                remove_below(schema, node, member, below)
+                remove_below(schema, node, member, below);
+                true
             });
-            !object.is_empty()
+            object.is_empty()
         }
         Value::Array(items) => {
-            let Some(list) = list_type(schema, node) else { return true };
+            let Some(list) = list_type(schema, node) else { return };
             items.retain_mut(|item| {
-                let Some(Value::Object(below)) = set.get(&item_step(list, item)) else {
-                    return true;
-                };
+                let step = item_step(schema, list, item);
+                let Some(Value::Object(below)) = set.get(&step) else { return true };
                 if is_member(below) {
                     return false;
                 }
                 remove_below(schema, Some(list.item), item, below);
                 true
             });
-            !items.is_empty()
+            items.is_empty()
         }
-        _ => true,
+        _ => false,
+    };
+    if emptied {
+        *value = Value::Null;
     }
 }
 
@@ -182,7 +186,7 @@ fn applied_below(schema: &Schema, node: Type, value: &Value) -> Object {
             let Some(list) = list_type(schema, node) else { return Object::new() };
             for item in items {
                 let fields = applied_below(schema, Some(list.item), item);
-                push(&mut below, item_step(list, item), true, fields);
+                push(&mut below, item_step(schema, list, item), true, fields);
             }
         }
         _ => {}

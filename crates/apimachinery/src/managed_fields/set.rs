@@ -90,7 +90,8 @@ impl FieldSet {
         Self(intersect(&self.0, &other.0))
     }
 
-    /// Calls `visit` with the path of each field in order.
+    /// Calls `visit` with the path of each field: at each level first those that belong to the set themselves, in order,
+    /// then what is below them.
     pub fn each_path(&self, visit: &mut impl FnMut(&[&str])) {
         walk(&self.0, &mut Vec::new(), visit);
     }
@@ -211,12 +212,17 @@ fn remove_tree(target: &mut Object, path: &[&str]) {
 }
 
 fn walk<'s>(object: &'s Object, path: &mut Vec<&'s str>, visit: &mut impl FnMut(&[&str])) {
-    for (name, below) in object.iter().filter(|(name, _)| *name != SELF) {
-        let Value::Object(below) = below else { continue };
+    let steps = || {
+        let steps = object.iter().filter(|(name, _)| *name != SELF);
+        steps.filter_map(|(name, below)| Some((name, below.as_object()?)))
+    };
+    for (name, _) in steps().filter(|(_, below)| is_member(below)) {
         path.push(name);
-        if is_member(below) {
-            visit(path);
-        }
+        visit(path);
+        path.pop();
+    }
+    for (name, below) in steps() {
+        path.push(name);
         walk(below, path, visit);
         path.pop();
     }

@@ -327,8 +327,16 @@ fn what_does_not_fit_its_type_is_not_applied() {
         (r#"{"spec":{"n":"x"}}"#, ".spec.n: expected numeric (int or float), got string"),
         (r#"{"spec":{"set":["a","a"]}}"#, r#".spec.set: duplicate entries for key [="a"]"#),
         (
-            r#"{"spec":{"ports":[{"name":"x"}]}}"#,
-            ".spec.ports: element 0: associative list with keys has an element that omits key field \"port\" (and doesn't have default value)",
+            r#"{"spec":{"ports":[1]}}"#,
+            ".spec.ports: element 0: associative list with keys may not have non-map elements",
+        ),
+        (
+            r#"{"spec":{"ports":[{"bogus":"x"},null]}}"#,
+            "errors:\n  .spec.ports[port=0,protocol=\"TCP\"].bogus: field not declared in schema\n  .spec.ports: element 1: associative list with keys may not have a null element",
+        ),
+        (
+            r#"{"spec":{"set":[{}]}}"#,
+            ".spec.set: element 0: associative list without keys has an element that's a map type",
         ),
         (
             r#"{"spec":1,"x":1}"#,
@@ -336,7 +344,7 @@ fn what_does_not_fit_its_type_is_not_applied() {
         ),
     ] {
         // The schema of these tests has no type fields; upstream's has.
-        let problem = format!("failed to create typed patch object (/; , Kind=): {problem}");
+        let problem = format!("failed to create typed patch object (/; /, Kind=): {problem}");
         let write = Write {
             schema: &story.schema,
             node: 0,
@@ -381,4 +389,60 @@ fn kubectl_takes_over_what_it_applied_from_the_client() {
         applied(&mut story, "kubectl", false, next),
         conflict.replace("kubectl-client-side-apply", "edit")
     );
+}
+
+fn write<'w>(schema: &'w Schema, manager: &'w str) -> Write<'w> {
+    let (api_version, subresource, reset) = ("v1", "", &[][..]);
+    Write { schema, node: 0, manager, api_version, subresource, now: "1", reset }
+}
+
+#[test]
+fn an_applied_item_takes_the_place_of_all_live_ones_of_its_name() {
+    let schema = schema();
+    let live = parse(
+        r#"{"spec":{"ports":[{"name":"a","port":1},{"name":"b","port":1},{"name":"c","port":2}]}}"#,
+    );
+    let config = parse(r#"{"apiVersion":"v1","spec":{"ports":[{"port":1}]}}"#);
+    let merged = apply(&write(&schema, "m"), Some(&live), &config, true).unwrap().unwrap();
+    assert_eq!(merged["spec"], parse(r#"{"ports":[{"port":1},{"name":"c","port":2}]}"#));
+}
+
+#[test]
+fn what_is_emptied_is_null_where_somebody_owns_it() {
+    let schema = schema();
+    let mut live = parse(r#"{"apiVersion":"v1","metadata":{"labels":{}},"spec":{"n":1}}"#);
+    update(&write(&schema, "u"), None, &mut live);
+    let config = |labels: &str| {
+        parse(&format!(r#"{{"apiVersion":"v1","metadata":{{"name":"x"{labels}}}}}"#))
+    };
+    let first = apply(&write(&schema, "m"), Some(&live), &config(r#","labels":{"a":"b"}"#), false);
+    let first = first.unwrap().unwrap();
+    let second = apply(&write(&schema, "m"), Some(&first), &config(""), false).unwrap().unwrap();
+    assert!(second["metadata"].as_object().unwrap().get("labels").unwrap().is_null());
+}
+
+#[test]
+fn conflicts_are_told_level_by_level() {
+    let schema = schema();
+    let mut live = parse(
+        r#"{"metadata":{"labels":{"a":"b"}},"spec":{"n":1,"sel":{"labels":{"a":"b"}},"set":["x"]}}"#,
+    );
+    update(&write(&schema, "u"), None, &mut live);
+    let config = r#"{"apiVersion":"v1","metadata":{"labels":{"a":"c"}},"spec":{"n":2,"sel":{}}}"#;
+    let error = apply(&write(&schema, "m"), Some(&live), &parse(config), false).unwrap_err();
+    let ApplyError::Conflicts(conflicts) = error else { panic!("{error}") };
+    let fields: Vec<&str> = conflicts.iter().map(|it| it.field.as_str()).collect();
+    assert_eq!(fields, [".metadata.labels.a", ".spec.n", ".spec.sel"]);
+    let set = parse(r#"{"f:z":{},"f:a":{"f:c":{"f:d":{}},"f:e":{}}}"#);
+    let mut paths = Vec::new();
+    FieldSet::from_value(set).unwrap().each_path(&mut |path| paths.push(path_text(path)));
+    assert_eq!(paths, [".z", ".a.e", ".a.c.d"]);
+}
+
+#[test]
+fn nothing_is_tracked_where_an_item_has_no_name() {
+    let schema = schema();
+    let mut object = parse(r#"{"spec":{"set":[{"a":1}]}}"#);
+    update(&write(&schema, "u"), None, &mut object);
+    assert!(object.at(&["metadata", "managedFields"]).is_none());
 }

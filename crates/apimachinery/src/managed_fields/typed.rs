@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::compare::item_step;
 use super::merge::{Type, list_type};
 use super::path_text;
-use crate::patch::go_text;
+use crate::patch::{go_syntax, go_text};
 use crate::schema::{List, Node, Schema};
 use crate::value::Value;
 
@@ -84,7 +84,7 @@ impl Checker<'_> {
                 Value::String(_),
             ) => {}
             (Node::String | Node::Bytes | Node::Time | Node::MicroTime | Node::Duration, other) => {
-                let shown = go_text(other);
+                let shown = go_syntax(other);
                 self.report(&format!(
                     "expected string, got &value.valueUnstructured{{Value:{shown}}}"
                 ));
@@ -114,24 +114,40 @@ impl Checker<'_> {
                 self.below(format!("i:{index}"), Some(list.item), item);
                 continue;
             }
-            let missing = list
-                .keys
-                .iter()
-                .find(|key| item.get(key).is_none() && list.key_default(key).is_none());
-            if let Some(key) = missing {
-                self.report(&format!(
-                    "element {index}: associative list with keys has an element that omits key \
-                     field {} (and doesn't have default value)",
-                    crate::field::quote(key)
-                ));
-                continue;
+            if let Some(problem) = unnamed(self.schema, list, item) {
+                // What cannot be named cannot be told of either, nor what follows.
+                return self.report(&format!("element {index}: {problem}"));
             }
-            let step = item_step(list, item);
+            let step = item_step(self.schema, list, item);
             if !seen.insert(step.clone()) {
                 let key = path_text(&[&step]);
                 self.report(&format!("duplicate entries for key {key}"));
             }
             self.below(step.to_string(), Some(list.item), item);
         }
+    }
+}
+
+/// Why an item of a list of separate items has no name; `None` where it has one.
+pub(super) fn unnamed(schema: &Schema, list: &List, item: &Value) -> Option<String> {
+    if list.keys.is_empty() {
+        let why = match item {
+            Value::Object(_) => "associative list without keys has an element that's a map type",
+            Value::Array(_) => "not supported: associative list with lists as elements",
+            Value::Null => "associative list without keys has an element that's an explicit null",
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::String(_) => return None,
+        };
+        return Some(why.into());
+    }
+    match item {
+        Value::Object(object) => list.missing_key(schema, object).map(|key| {
+            let key = crate::field::quote(key);
+            format!(
+                "associative list with keys has an element that omits key field {key} \
+                 (and doesn't have default value)"
+            )
+        }),
+        Value::Null => Some("associative list with keys may not have a null element".into()),
+        _ => Some("associative list with keys may not have non-map elements".into()),
     }
 }

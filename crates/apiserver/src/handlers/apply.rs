@@ -41,7 +41,7 @@ pub(crate) async fn apply(
     if ["apiVersion", "kind"].iter().all(|it| applied.value.str_at(&[it]).is_empty()) {
         return Err(Status::bad_request("invalid object type: /, Kind="));
     }
-    check_kind(target, &applied.value)?;
+    check_kind(server, target, &applied.value)?;
     let (name, subresource) = (exchange.info.name.clone(), exchange.info.subresource.clone());
     for _ in 0..ATTEMPTS {
         let Some(current) = persist::try_current(server, target, &name).await? else {
@@ -64,13 +64,24 @@ pub(crate) async fn apply(
 }
 
 /// What is applied is of the kind that it is applied to; another version is told of where it is merged.
-fn check_kind(target: &Target, applied: &Value) -> Result<(), Status> {
+fn check_kind(server: &Server, target: &Target, applied: &Value) -> Result<(), Status> {
     let facts = target.served.facts;
     let kind = applied.str_at(&["kind"]);
     if kind == facts.kind || applied.str_at(&["apiVersion"]) != facts.api_version() {
         return Ok(());
     }
-    let message = format!("expected objects of the same type, but got {} and {kind}", facts.kind);
+    let known = !target.resource().is_custom()
+        && server.catalog.of_kind(facts.group, facts.version, kind).is_some();
+    let message = if known {
+        format!("expected objects of the same type, but got {} and {kind}", facts.kind)
+    } else {
+        let of = managed_fields::kind_text(applied);
+        let text = |path: &[&str]| applied.str_at(path).to_owned();
+        let (namespace, name) = (text(&["metadata", "namespace"]), text(&["metadata", "name"]));
+        format!(
+            "failed to create typed patch object ({namespace}/{name}; {of}): no corresponding type for {of}"
+        )
+    };
     Err(Status { code: 500, message, ..Status::default() })
 }
 
@@ -96,6 +107,8 @@ async fn new_object(
     let strictly = (options.field_validation, [].as_slice());
     decode::patched(exchange, target, &mut value, strictly, Patched::Applied)?;
     stays_in_its_place(target, &exchange.info.name, &mut value)?;
+    // A version of what is not there is not looked at.
+    value.remove_at(&["metadata", "resourceVersion"]);
     create::new_object(server, exchange, target, options, value, Tracking::Done).await
 }
 
@@ -255,8 +268,15 @@ impl Applied {
         if let Some(audited) = &exchange.audit {
             audited.patch(&value);
         }
-        let value = if value.is_null() { Value::object() } else { value };
-        Ok(Self { value, repeated })
+        match value {
+            Value::Null => Ok(Self { value: Value::object(), repeated }),
+            Value::Object(_) => Ok(Self { value, repeated }),
+            other => Err(Status::bad_request(format!(
+                "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot \
+                 unmarshal {} into Go value of type map[string]interface {{}}",
+                other.kind_name()
+            ))),
+        }
     }
 }
 
