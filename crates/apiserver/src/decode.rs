@@ -133,6 +133,7 @@ pub(crate) fn object(
     let resource = target.resource();
     let conform = |value: &mut Value| {
         resource.from_removed(&target.served, value);
+        forgets_managers(target, value);
         resource.conform(&target.served, value)
     };
     let updates = exchange.info.verb == "update";
@@ -144,6 +145,16 @@ pub(crate) fn object(
     target.resource().default(&target.served, &mut value);
     record(exchange, &value);
     Ok(value)
+}
+
+/// An empty list of managers asks for forgetting all of them, as one with an empty entry does. It is made that one, since types
+/// drop empty lists. Metadata of custom resources has lost it by the time that upstream looks.
+fn forgets_managers(target: &Target, value: &mut Value) {
+    let path = ["metadata", "managedFields"];
+    let empty = value.at(&path).and_then(Value::as_array).is_some_and(<[_]>::is_empty);
+    if empty && !target.resource().is_custom() {
+        value.set_at(&path, vec![Value::object()]);
+    }
 }
 
 /// Tells the audit what was sent.
@@ -303,6 +314,7 @@ pub(crate) fn patched(
         }
         Patched::Map(patch) => does_not_fit(&go_text(patch), &why),
     };
+    forgets_managers(target, value);
     let fits = target.resource().conform(&target.served, value);
     let unknown = fits.map_err(|error| match origin {
         Patched::Map(_) => refused(restored(&error)),

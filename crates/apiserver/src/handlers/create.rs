@@ -70,7 +70,9 @@ pub(crate) async fn new_object(
     tracking: Tracking,
 ) -> Result<Written, Status> {
     place_in_namespace(target, &mut value)?;
-    if !value.str_at(&["metadata", "resourceVersion"]).is_empty() {
+    // What is no version at all says nothing of an object, as none does.
+    let version = value.str_at(&["metadata", "resourceVersion"]).parse::<u64>();
+    if version.is_ok_and(|version| version != 0) {
         return Err(Status {
             code: 500,
             message: "resourceVersion should not be set on objects to be created".into(),
@@ -287,7 +289,10 @@ pub(crate) async fn on_update(
     let uid = value.str_at(&["metadata", "uid"]).to_owned();
     if !uid.is_empty() {
         let of: GroupResource<'_> = target.group_resource();
-        let why = update::refused_by_storage(target, &name, &update::uid_mismatch(&uid, ""))?;
+        let why = {
+            let why = update::uid_mismatch(&uid, "");
+            update::refused_by_storage(target, &name, options.dry_run, &why)?
+        };
         return Err(Status::conflict(of, &name, &why));
     }
     may_create(server, exchange, Status::internal).await?;

@@ -63,7 +63,7 @@ pub(crate) async fn update(
         let uid = given.str_at(&["metadata", "uid"]);
         if !uid.is_empty() {
             // Upstream compares before it notices that there is nothing to compare with.
-            let why = refused_by_storage(target, &name, &uid_mismatch(uid, ""))?;
+            let why = refused_by_storage(target, &name, options.dry_run, &uid_mismatch(uid, ""))?;
             return Err(Status::conflict(target.group_resource(), &name, &why));
         }
         return Err(Status::not_found(target.group_resource(), &name));
@@ -206,7 +206,12 @@ impl Write<'_> {
         let (uid, actual) =
             (value.str_at(&["metadata", "uid"]), current.str_at(&["metadata", "uid"]));
         if !self.of_live && !uid.is_empty() && uid != actual {
-            let why = refused_by_storage(target, self.name, &uid_mismatch(uid, actual))?;
+            let why = refused_by_storage(
+                target,
+                self.name,
+                self.options.dry_run,
+                &uid_mismatch(uid, actual),
+            )?;
             return Err(Status::conflict(of, self.name, &why));
         }
         let version = value.str_at(&["metadata", "resourceVersion"]);
@@ -302,8 +307,15 @@ pub(crate) fn part_of(subresource: &str) -> Part<'_> {
 }
 
 /// How a failed precondition is told that upstream's storage checks.
-pub(crate) fn refused_by_storage(target: &Target, name: &str, why: &str) -> Result<String, Status> {
-    let key = target.key(name)?;
+pub(crate) fn refused_by_storage(
+    target: &Target,
+    name: &str,
+    dry_run: bool,
+    why: &str,
+) -> Result<String, Status> {
+    let key = target.key(name)?.to_string();
+    // What is not to be stored is compared before the key is put below the prefix of all.
+    let key = key.strip_prefix("/registry").filter(|_| dry_run).unwrap_or(&key);
     Ok(format!(
         "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: {why}"
     ))
