@@ -361,6 +361,29 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_replaced_says_why() {
+        for (original, patch, expected) in [
+            (
+                r#"{"a":[]}"#,
+                r#"[{"op":"replace","path":"/a/0","value":1}]"#,
+                "replace operation does not apply: doc is missing key: /a/0: missing value",
+            ),
+            (
+                "{}",
+                r#"[{"op":"replace","path":"","value":1}]"#,
+                "replace operation value must be object or array",
+            ),
+            (
+                "{}",
+                r#"[{"op":"test","path":"","value":{"a":1}}]"#,
+                "testing value  failed: test failed",
+            ),
+        ] {
+            check(original, patch, expected);
+        }
+    }
+
+    #[test]
     fn operations_that_do_not_apply_say_why() {
         for (original, patch, expected) in [
             (
@@ -392,21 +415,6 @@ mod tests {
                 "{}",
                 r#"[{"op":"remove","path":"/a"}]"#,
                 "error in remove for path: '/a': Unable to remove nonexistent key: a: missing value",
-            ),
-            (
-                r#"{"a":[]}"#,
-                r#"[{"op":"replace","path":"/a/0","value":1}]"#,
-                "replace operation does not apply: doc is missing key: /a/0: missing value",
-            ),
-            (
-                "{}",
-                r#"[{"op":"replace","path":"","value":1}]"#,
-                "replace operation value must be object or array",
-            ),
-            (
-                "{}",
-                r#"[{"op":"test","path":"","value":{"a":1}}]"#,
-                "testing value  failed: test failed",
             ),
             (
                 r#"{"a":1}"#,
