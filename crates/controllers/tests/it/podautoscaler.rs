@@ -107,7 +107,7 @@ async fn what_cannot_be_scaled_is_told() {
         .await;
     let (_, message) = told(&cluster, "gone", "AbleToScale", "FailedGetScale").await;
     let unable = "the HPA controller was unable to get the target's current scale: ";
-    assert_eq!(message, format!("{unable}deployments.apps \"d\" not found"));
+    assert_eq!(message, format!("{unable}deployments/scale.apps \"d\" not found"));
     cluster
         .create("autoscaling", "horizontalpodautoscalers", autoscaler("odd", "Nothing", cpu()))
         .await;
