@@ -242,6 +242,20 @@ fn members_at(bytes: &[u8]) -> Option<usize> {
     memchr::memmem::find(head, METADATA).map(|at| at + METADATA.len())
 }
 
+/// The version, with its group, of an object in bytes made by [`encode`]; nothing where they are none.
+#[must_use]
+pub fn api_version(bytes: &[u8]) -> Option<&str> {
+    members_at(bytes).map(|at| version_in(&bytes[..at]))
+}
+
+/// The version in what stands before the members of metadata.
+fn version_in(head: &[u8]) -> &str {
+    const NAME: &[u8] = b",\"apiVersion\":\"";
+    let text = memchr::memmem::find(head, NAME).map(|at| &head[at + NAME.len()..]);
+    let version = text.and_then(|it| it.split(|byte| *byte == b'"').next());
+    version.and_then(|it| str::from_utf8(it).ok()).unwrap_or_default()
+}
+
 /// Where the value ends that text of JSON begins with.
 fn value_end(text: &[u8]) -> usize {
     let (mut depth, mut at) = (0_u32, 0);
@@ -332,11 +346,7 @@ impl Obj {
     /// The version that its text is of, with its group.
     #[must_use]
     pub fn api_version(&self) -> &str {
-        const NAME: &[u8] = b",\"apiVersion\":\"";
-        let (head, _) = self.split();
-        let text = memchr::memmem::find(head, NAME).map(|at| &head[at + NAME.len()..]);
-        let version = text.and_then(|it| it.split(|byte| *byte == b'"').next());
-        version.and_then(|it| str::from_utf8(it).ok()).unwrap_or_default()
+        version_in(self.split().0)
     }
 
     /// `metadata.uid`; empty where it has none.

@@ -9,7 +9,6 @@ mod todays;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use apimachinery::obj::Obj;
 use apimachinery::{Value, conform, json, obj, protobuf};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -106,7 +105,7 @@ impl StoredForms {
 
     /// JSON of upstream's servers may have its members in another order, and be of an older version.
     fn read_json(&self, kv: Kv) -> Kv {
-        let Ok(object) = Obj::unindexed(kv.value.clone(), 0) else {
+        let Some(version) = obj::api_version(&kv.value) else {
             return match json::parse(&kv.value) {
                 Ok(value) if value.as_object().is_some() => {
                     Kv { value: obj::encode_custom(&value).into(), ..kv }
@@ -114,7 +113,6 @@ impl StoredForms {
                 Ok(_) | Err(_) => kv,
             };
         };
-        let version = object.api_version();
         let is_old =
             JSON_GROUPS.iter().any(|group| version.starts_with(group)) && !version.ends_with("/v1");
         if !is_old || !self.renews {
@@ -132,16 +130,12 @@ impl StoredForms {
         let (below, _) = self.store.get(&kv.key, At::Latest).await?;
         let Some(below) = below.filter(|it| it.mod_rev == kv.mod_rev) else { return Ok(false) };
         let version = match protobuf::unwrap(&below.value) {
-            Ok(envelope) => (envelope.api_version, envelope.kind),
-            Err(_) => match json::parse(&below.value) {
-                Ok(value) => {
-                    let text = |member| value.str_at(&[member]).to_owned();
-                    (text("apiVersion"), text("kind"))
-                }
-                Err(_) => return Ok(false),
-            },
+            Ok(envelope) => envelope.api_version,
+            Err(_) => obj::api_version(&below.value).unwrap_or_default().to_owned(),
         };
-        Ok(!todays::is_todays(&version.0, &version.1))
+        // What was read is of today's version.
+        let now = obj::api_version(&kv.value).unwrap_or_default();
+        Ok(!version.is_empty() && !now.is_empty() && version != now)
     }
 
     fn read_error(&self, error: StorageError) -> StorageError {

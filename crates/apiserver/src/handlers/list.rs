@@ -460,7 +460,7 @@ async fn from_store(
             })?;
         let mut objects = objects_of(target, &page.kvs)?;
         fetched += objects.len();
-        if !selection.is_everything() {
+        if target.conversion.is_some() && !selection.is_everything() {
             objects.retain(|it| selection.names(it));
             objects = target.all_from_stored(server, objects).await?;
         }

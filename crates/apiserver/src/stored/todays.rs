@@ -53,9 +53,3 @@ pub(super) fn bring(value: &mut Value) -> Result<(), String> {
     resource.to_storage(&served, value);
     Ok(())
 }
-
-/// Whether a version of a kind is the one that is stored now, or one that nobody here knows.
-pub(super) fn is_todays(api_version: &str, kind: &str) -> bool {
-    let found = versions().find(api_version, kind);
-    found.is_none_or(|(resource, served)| std::ptr::eq(resource.served()[0].facts, served.facts))
-}
