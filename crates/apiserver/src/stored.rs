@@ -107,7 +107,7 @@ impl StoredForms {
     fn read_json(&self, kv: Kv) -> Kv {
         let Some(version) = obj::api_version(&kv.value) else {
             return match json::parse(&kv.value) {
-                Ok(value) if value.as_object().is_some() => {
+                Ok(value) if !value.str_at(&["kind"]).is_empty() => {
                     Kv { value: obj::encode_custom(&value).into(), ..kv }
                 }
                 Ok(_) | Err(_) => kv,

@@ -154,6 +154,18 @@ pub(super) fn default(node: &Node, value: &mut Value) {
     fill(node, value);
 }
 
+/// Sets the default of one member that is not there; the others stay as they are.
+pub(super) fn default_member(node: &Node, name: &str, value: &mut Value) {
+    let of = node.property(name).and_then(|of| of.default.as_ref().map(|it| (of, it)));
+    let (Some((of, default)), Some(object)) = (of, value.as_object_mut()) else { return };
+    if object.get(name).is_some() {
+        return;
+    }
+    let mut member = default.clone();
+    fill(of, &mut member);
+    object.insert(name, member);
+}
+
 fn is_unwanted_null(value: &Value, node: &Node) -> bool {
     value.is_null() && !node.nullable
 }

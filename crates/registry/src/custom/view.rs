@@ -166,7 +166,7 @@ impl AnyResource for CustomResource {
         if self.version().rules.has_status {
             value.remove_at(&["status"]);
             // Who reads what is stored gets the default of a status that is not there.
-            prune::default(&self.compiled().root, value);
+            prune::default_member(&self.compiled().root, "status", value);
         }
     }
 
