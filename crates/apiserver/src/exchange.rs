@@ -36,7 +36,7 @@ pub enum RequestBody {
 pub(crate) struct Exchange {
     pub(crate) parts: Parts,
     pub(crate) query: Query,
-    pub(crate) info: RequestInfo,
+    pub(crate) info: Arc<RequestInfo>,
     pub(crate) peer: Peer,
     pub(crate) user: Arc<UserInfo>,
     pub(crate) audit_id: String,
@@ -83,7 +83,7 @@ impl Exchange {
         Self {
             parts,
             query,
-            info,
+            info: Arc::new(info),
             peer,
             user: Arc::new(UserInfo::anonymous()),
             audit_id: String::new(),

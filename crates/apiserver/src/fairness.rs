@@ -7,6 +7,7 @@
 mod digest;
 mod dump;
 mod estimate;
+mod executing;
 mod metrics;
 mod used;
 
@@ -34,6 +35,7 @@ use crate::Server;
 use crate::body::Body;
 use crate::exchange::Exchange;
 use crate::request::RequestInfo;
+use executing::{About, Executing};
 use used::{Current, Phase, Sort};
 
 pub(crate) use dump::answer as dump;
@@ -78,6 +80,7 @@ pub(crate) struct LevelState {
     uid: HeaderValue,
     exempt: bool,
     set: Mutex<QueueSet<Waiter>>,
+    executing: Executing,
     rules: Mutex<Rules>,
     /// The most seats that one request may take.
     max_seats: AtomicU32,
@@ -109,23 +112,13 @@ struct Rules {
 #[derive(Debug)]
 struct Waiter {
     turn: oneshot::Sender<Running>,
-    about: Box<About>,
-    counts: Arc<metrics::Counts>,
+    about: About,
 }
 
 impl flowcontrol::Waiter for Waiter {
     fn unaccommodated(&self) {
-        self.counts.unaccommodated.inc();
+        self.about.schema.counts.unaccommodated.inc();
     }
-}
-
-/// What is told of who waits.
-#[derive(Debug)]
-struct About {
-    schema: CompactString,
-    distinguisher: CompactString,
-    user: Arc<UserInfo>,
-    info: RequestInfo,
 }
 
 /// The seats of a request that is served; given back when dropped.
@@ -137,6 +130,8 @@ struct Taken {
     schema: Arc<Schema>,
     fairness: Arc<Fairness>,
     running: Running,
+    /// Its place among those that are served.
+    place: usize,
     seats: u32,
     began: Instant,
     sort: Sort,
@@ -179,19 +174,7 @@ pub(crate) fn admit(
     fairness: &Arc<Fairness>,
     exchange: &mut Exchange,
 ) -> Result<Step, Status> {
-    let info = &exchange.info;
-    let user = &exchange.user;
-    let asked = Asked {
-        user: &user.name,
-        groups: &user.groups,
-        verb: info.verb,
-        is_resource: info.is_resource,
-        group: &info.group,
-        resource: &info.resource,
-        subresource: &info.subresource,
-        namespace: &info.namespace,
-        path: &info.path,
-    };
+    let asked = asked(&exchange.info, &exchange.user);
     let config = fairness.config.load();
     let schema = config.schemas.iter().find(|it| it.flow.matches(&asked));
     // The last one takes everybody; who is not even authenticated is in no group, and is in its level all the same.
@@ -202,17 +185,16 @@ pub(crate) fn admit(
     let hash = flow_hash(&schema.flow.name, distinguisher);
     let work = estimate::work(server, exchange, &schema);
     schema.counts.estimated.observe(f64::from(work.max_seats()));
+    let about = About {
+        schema: Arc::clone(&schema),
+        user: Arc::clone(&exchange.user),
+        info: Arc::clone(&exchange.info),
+    };
     let waits = std::cell::OnceCell::new();
     let waiter = || {
         let (sender, receiver) = oneshot::channel();
         let _ = waits.set(receiver);
-        let about = Box::new(About {
-            schema: schema.flow.name.clone(),
-            distinguisher: distinguisher.into(),
-            user: Arc::clone(&exchange.user),
-            info: exchange.info.clone(),
-        });
-        Waiter { turn: sender, about, counts: Arc::clone(&schema.counts) }
+        Waiter { turn: sender, about: about.clone() }
     };
     let sort = Sort::of(exchange.info.verb);
     let mut dispatched = Vec::new();
@@ -228,30 +210,47 @@ pub(crate) fn admit(
         arrival
     };
     let turn = (arrival, waits.into_inner());
-    decided((fairness, schema), turn, work, sort)
+    decided((fairness, about), turn, work, sort)
+}
+
+/// What schemas look at.
+fn asked<'a>(info: &'a RequestInfo, user: &'a UserInfo) -> Asked<'a> {
+    Asked {
+        user: &user.name,
+        groups: &user.groups,
+        verb: info.verb,
+        is_resource: info.is_resource,
+        group: &info.group,
+        resource: &info.resource,
+        subresource: &info.subresource,
+        namespace: &info.namespace,
+        path: &info.path,
+    }
 }
 
 /// What the filter says where it was decided so.
 fn decided(
-    (fairness, schema): (&Arc<Fairness>, Arc<Schema>),
+    (fairness, about): (&Arc<Fairness>, About),
     (arrival, turn): (Arrival, Option<oneshot::Receiver<Running>>),
     work: Work,
     sort: Sort,
 ) -> Result<Step, Status> {
+    let schema = &about.schema;
     match arrival {
         Arrival::Now(running) => {
             schema.counts.waited.observe(0.0);
             if running.was_queued() {
                 schema.counts.enqueued(1);
             }
-            Ok(Step::Go(Seat::taken(fairness, &schema, (running, &work), sort)))
+            let came = Instant::now();
+            Ok(Step::Go(Seat::taken(fairness, about, (running, work), (sort, came))))
         }
         Arrival::Waits(ticket) => {
             let turn = turn.expect("because who waits was made a waiter");
             schema.counts.enqueued(ticket.length());
             let line = Line {
                 fairness: Arc::clone(fairness),
-                schema,
+                about,
                 ticket,
                 turn,
                 work,
@@ -268,7 +267,7 @@ fn decided(
                 Refusal::ConcurrencyLimit => "concurrency-limit",
             };
             schema.level.tally.rejected.fetch_add(1, Ordering::Relaxed);
-            Err(refuse(fairness, &schema, reason))
+            Err(refuse(fairness, schema, reason))
         }
     }
 }
@@ -294,7 +293,7 @@ fn hand_out(set: &mut QueueSet<Waiter>, now: u64, mut dispatched: Dispatched<Wai
 /// A place in a queue; given up when dropped.
 struct Line {
     fairness: Arc<Fairness>,
-    schema: Arc<Schema>,
+    about: About,
     ticket: Ticket,
     turn: oneshot::Receiver<Running>,
     work: Work,
@@ -310,27 +309,28 @@ impl Line {
         let waited = self.came.elapsed().as_secs_f64();
         if let Ok(Ok(running)) = turn {
             self.done = true;
-            self.schema.counts.waited.observe(waited);
-            let (fairness, schema) = (Arc::clone(&self.fairness), Arc::clone(&self.schema));
-            return Ok(Seat::taken(&fairness, &schema, (running, &self.work), self.sort));
+            self.about.schema.counts.waited.observe(waited);
+            let (work, at) = ((running, self.work), (self.sort, self.came));
+            return Ok(Seat::taken(&self.fairness, self.about.clone(), work, at));
         }
-        self.schema.counts.waited_in_vain.observe(waited);
+        self.about.schema.counts.waited_in_vain.observe(waited);
         self.timed_out = true;
-        Err(refuse(&self.fairness, &self.schema, "time-out"))
+        Err(refuse(&self.fairness, &self.about.schema, "time-out"))
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.schema.counts.wait(&self.work, -1);
+        let schema = &self.about.schema;
+        schema.counts.wait(&self.work, -1);
         self.fairness.current.add(self.fairness.now(), (Phase::Waiting, self.sort), -1);
         if self.done {
             return;
         }
-        let mut set = self.schema.level.set.lock();
+        let mut set = schema.level.set.lock();
         let now = self.fairness.now();
         if set.cancel(now, self.ticket).is_some() {
-            let tally = &self.schema.level.tally;
+            let tally = &schema.level.tally;
             let gone = if self.timed_out { &tally.timed_out } else { &tally.cancelled };
             gone.fetch_add(1, Ordering::Relaxed);
             return;
@@ -349,23 +349,20 @@ impl Drop for Line {
 impl Seat {
     fn taken(
         fairness: &Arc<Fairness>,
-        schema: &Arc<Schema>,
-        (running, work): (Running, &Work),
-        sort: Sort,
+        about: About,
+        (running, work): (Running, Work),
+        (sort, came): (Sort, Instant),
     ) -> Self {
+        let schema = Arc::clone(&about.schema);
         let seats = work.max_seats();
         fairness.current.add(fairness.now(), (Phase::Executing, sort), 1);
         schema.counts.execute(seats, 1);
         schema.counts.dispatched.inc();
         schema.level.tally.dispatched.fetch_add(1, Ordering::Relaxed);
-        Self(Some(Taken {
-            schema: Arc::clone(schema),
-            fairness: Arc::clone(fairness),
-            running,
-            seats,
-            began: Instant::now(),
-            sort,
-        }))
+        let began = Instant::now();
+        let place = schema.level.executing.begin(about, (running, work), (came, began));
+        let fairness = Arc::clone(fairness);
+        Self(Some(Taken { schema, fairness, running, place, seats, began, sort }))
     }
 }
 
@@ -382,8 +379,9 @@ impl Drop for Seat {
         let until = set.finish(now, taken.running, &mut dispatched);
         hand_out(&mut set, now, dispatched);
         drop(set);
-        if let Some(until) = until {
-            taken.release_at(until);
+        match until {
+            Some(until) => taken.release_at(until),
+            None => schema.level.executing.end(taken.place),
         }
     }
 }
@@ -398,6 +396,8 @@ impl Taken {
             let now = self.fairness.now();
             set.release(now, self.running, &mut dispatched);
             hand_out(&mut set, now, dispatched);
+            drop(set);
+            self.schema.level.executing.end(self.place);
         };
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => {

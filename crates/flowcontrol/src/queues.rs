@@ -69,6 +69,12 @@ impl Running {
     pub fn was_queued(&self) -> bool {
         self.queue.is_some()
     }
+
+    /// The queue that it went through.
+    #[must_use]
+    pub fn queue(&self) -> Option<usize> {
+        self.queue
+    }
 }
 
 /// A request that waits.

@@ -13,6 +13,7 @@ use flowcontrol::{
 use http::header::HeaderValue;
 use parking_lot::Mutex;
 
+use super::executing::Executing;
 use super::{Config, Fairness, LevelState, Rules, Schema, Tally, hand_out};
 
 /// The use of a level without seats of its own is told as part of this part of all.
@@ -25,6 +26,7 @@ impl LevelState {
         Self {
             name: level.name.clone(),
             uid: header(&level.uid),
+            executing: Executing::default(),
             exempt: level.kind == Kind::Exempt,
             set: Mutex::new(QueueSet::new(level.kind, 0).compared_with(all.div_ceil(FALLBACK))),
             rules: Mutex::new(Rules {

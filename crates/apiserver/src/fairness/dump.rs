@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
 use apimachinery::time;
+use flowcontrol::Work;
 use http::Response;
 use jiff::SignedDuration;
 
+use super::executing::About;
 use super::{Fairness, LevelState};
 use crate::Server;
 use crate::body::Body;
@@ -34,6 +36,14 @@ pub(crate) fn answer(server: &Server, exchange: &Exchange) -> Option<Response<Bo
 }
 
 type Row = Vec<String>;
+
+/// Columns of requests.
+const QUEUE: usize = 2;
+const ARRIVED: usize = 5;
+/// The place of who is in no queue any more.
+const NOWHERE: &str = "-1";
+/// When who waits is served.
+const NOT_YET: &str = "0001-01-01T00:00:00Z";
 
 fn headers(names: &[&str]) -> Row {
     names.iter().map(|it| (*it).to_owned()).collect()
@@ -172,45 +182,91 @@ fn requests(server: &Server, fairness: &Fairness, details: bool) -> Vec<Row> {
     }
     let mut rows = vec![names];
     let (now, wall) = (fairness.now(), server.clock.now());
+    let at = |nanos: u128| {
+        let ago = i64::try_from(nanos).unwrap_or(i64::MAX);
+        let then = wall.checked_sub(SignedDuration::from_nanos(ago)).unwrap_or(wall);
+        time::format_micro_time(then).to_string()
+    };
     for level in &fairness.config.load().levels {
+        let first = rows.len();
         let set = level.set.lock();
         for (index, queue) in set.queues().enumerate() {
             for (place, it) in queue.waiting().enumerate() {
-                let about = &it.waiter.about;
-                let ago = i64::try_from(now.saturating_sub(it.arrived)).unwrap_or(i64::MAX);
-                let came = wall.checked_sub(SignedDuration::from_nanos(ago)).unwrap_or(wall);
-                let mut row = vec![
-                    level.name.to_string(),
-                    about.schema.to_string(),
-                    index.to_string(),
-                    place.to_string(),
-                    about.distinguisher.to_string(),
-                    time::format_micro_time(came).to_string(),
-                    it.work.initial_seats.to_string(),
-                    it.work.final_seats.to_string(),
-                    format!("{}ms", it.work.additional_nanos / 1_000_000),
-                    "0001-01-01T00:00:00Z".into(),
-                ];
-                if details {
-                    let info = &about.info;
-                    let version = match info.group.as_str() {
-                        "" => info.version.clone(),
-                        group => format!("{group}/{}", info.version),
-                    };
-                    row.extend([about.user.name.clone(), info.verb.to_owned(), info.path.clone()]);
-                    row.extend([info.namespace.clone(), info.name.clone(), version]);
-                    row.extend([info.resource.clone(), info.subresource.clone()]);
-                }
-                rows.push(row);
+                let came = at(now.saturating_sub(it.arrived).into());
+                let places = [index.to_string(), place.to_string()];
+                let times = [came, NOT_YET.to_owned()];
+                rows.push(request(level, &it.waiter.about, places, (it.work, times), details));
             }
         }
+        drop(set);
+        level.executing.for_each(|it| {
+            let queue = it.queue.map_or_else(|| NOWHERE.to_owned(), |it| it.to_string());
+            let times = [it.came, it.began].map(|it| at(it.elapsed().as_nanos()));
+            let places = [queue, NOWHERE.to_owned()];
+            rows.push(request(level, &it.about, places, (it.work, times), details));
+        });
+        // Queue by queue, who is served after who waits; and last who went through none.
+        rows[first..].sort_by_cached_key(|row| {
+            let place = |cell: &str| cell.parse().unwrap_or(usize::MAX);
+            (place(&row[QUEUE]), place(&row[QUEUE + 1]), row[ARRIVED].clone())
+        });
     }
     rows
+}
+
+/// What is told of a request.
+fn request(
+    level: &LevelState,
+    about: &About,
+    places: [String; 2],
+    (work, [came, began]): (Work, [String; 2]),
+    details: bool,
+) -> Row {
+    let [queue, place] = places;
+    let mut row = vec![
+        level.name.to_string(),
+        about.schema.flow.name.to_string(),
+        queue,
+        place,
+        about.distinguisher().to_owned(),
+        came,
+        work.initial_seats.to_string(),
+        work.final_seats.to_string(),
+        latency(work.additional_nanos),
+        began,
+    ];
+    if details {
+        let info = &about.info;
+        let version = match info.group.as_str() {
+            "" => info.version.clone(),
+            group => format!("{group}/{}", info.version),
+        };
+        row.extend([about.user.name.clone(), info.verb.to_owned(), info.path.clone()]);
+        row.extend([info.namespace.clone(), info.name.clone(), version]);
+        row.extend([info.resource.clone(), info.subresource.clone()]);
+    }
+    row
+}
+
+/// As Go shows it; these are whole milliseconds.
+fn latency(nanos: u64) -> String {
+    match nanos / 1_000_000 {
+        0 => "0s".to_owned(),
+        millis @ 1..1000 => format!("{millis}ms"),
+        #[allow(clippy::cast_precision_loss, reason = "milliseconds have far fewer than 53 bits")]
+        millis => format!("{}s", millis as f64 / 1000.0),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_written_as_go_does() {
+        let shown = [0, 5_000_000, 1_000_000_000, 1_255_000_000].map(latency);
+        assert_eq!(shown, ["0s", "5ms", "1s", "1.255s"]);
+    }
 
     #[test]
     fn columns_stand_one_below_the_other() {

@@ -275,8 +275,9 @@ pub(crate) async fn create_binding(
     exchange: &mut Exchange,
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
-    exchange.info.resource = "pods".into();
-    exchange.info.subresource = "binding".into();
+    let info = Arc::make_mut(&mut exchange.info);
+    info.resource = "pods".into();
+    info.subresource = "binding".into();
     let target = Target::of(server, &exchange.info)?;
     exchange.facts = Some(target.served.facts);
     binding(server, exchange, &target, body).await
@@ -371,7 +372,7 @@ async fn binding(
 fn bound_name(exchange: &mut Exchange, binding: &Value) -> Result<String, Status> {
     let given = binding.str_at(&["metadata", "name"]);
     if exchange.info.name.is_empty() {
-        exchange.info.name = given.into();
+        Arc::make_mut(&mut exchange.info).name = given.into();
     }
     if given != exchange.info.name {
         return Err(Status::bad_request("name in URL does not match name in Binding object"));

@@ -174,11 +174,17 @@ async fn who_finds_no_seat_waits_in_the_queue_of_its_flow_or_is_refused() {
     let (_, table) =
         cluster.send(&admin(), &format!("{DUMP}requests?includeRequestDetails=1"), None).await;
     let table = table.as_str().unwrap();
-    assert_eq!(table.lines().count(), 4, "{table}");
-    assert!(
-        table.contains("small,") && table.contains("readers,") && table.contains("eve,"),
-        "{table}"
-    );
+    let rows: Vec<Vec<&str>> =
+        table.lines().map(|it| it.split(',').map(str::trim).collect()).collect();
+    let of = |level: &str| rows.iter().filter(|it| it[0] == level).collect::<Vec<_>>();
+    // Three are served, three wait, and this very request is served without a queue.
+    let (served, queued): (Vec<_>, Vec<_>) = of("small").into_iter().partition(|it| it[3] == "-1");
+    assert_eq!((served.len(), queued.len()), (3, 3), "{table}");
+    assert!(served.iter().all(|it| it[4] == "bob" && it[2] != "-1" && !it[9].starts_with("0001")));
+    assert!(queued.iter().all(|it| it[1] == "readers" && it[9] == "0001-01-01T00:00:00Z"));
+    assert_eq!(queued.iter().filter(|it| it[4] == "eve" && it[10] == "eve").count(), 1, "{table}");
+    let own = of("exempt");
+    assert_eq!((own.len(), &own[0][2..4], own[0][11]), (1, &["-1", "-1"][..], "get"), "{table}");
     let (_, table) = cluster.send(&admin(), &format!("{DUMP}priority_levels"), None).await;
     let row =
         table.as_str().unwrap().lines().find(|it| it.starts_with("small,")).unwrap().to_owned();
