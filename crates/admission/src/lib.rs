@@ -185,11 +185,11 @@ pub trait Objects: auth::Objects {
         kind: &str,
     ) -> Option<&'static api::ResourceFacts>;
 
-    /// An object of the caches as a version of its resource has it.
+    /// An object of the caches as a version of its resource has it, by its webhook where it has one.
     ///
     /// # Errors
     /// When it cannot be converted.
-    fn in_version(
+    async fn in_version(
         &self,
         object: &Obj,
         version: &'static api::ResourceFacts,

@@ -67,7 +67,7 @@ impl Objects for Fixed {
         all.find(|it| it.group == group && it.version == version && it.kind == kind)
     }
 
-    fn in_version(
+    async fn in_version(
         &self,
         object: &Obj,
         _version: &'static api::ResourceFacts,

@@ -16,8 +16,7 @@ use registry::AnyResource;
 use tokio::time::Instant;
 use webhook::{Call, Client, Resolver};
 
-use crate::Server;
-use crate::metrics::Metrics;
+use crate::metrics::Conversions;
 
 /// How long a webhook may take for all objects of a call (upstream: 30 seconds).
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,9 +26,18 @@ const USER_AGENT: &str = "kube-apiserver-conversion";
 /// What a conversion may change of the metadata.
 const CHANGEABLE: [&str; 2] = ["labels", "annotations"];
 
+/// What calls of webhooks need.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    pub(crate) resolver: Arc<dyn Resolver>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) counted: Arc<Conversions>,
+}
+
 /// The webhook of a definition.
 #[derive(Debug)]
 pub(crate) struct Conversion {
+    calls: Arc<Calls>,
     /// The name of the definition.
     name: String,
     client: Client,
@@ -77,7 +85,7 @@ pub(crate) struct Direction<'d> {
 
 impl Conversion {
     /// What a definition says; `None` where its versions differ in nothing but their name.
-    pub(crate) fn of(definition: &Value, resolver: &Arc<dyn Resolver>) -> Option<Arc<Self>> {
+    pub(crate) fn of(definition: &Value, calls: &Arc<Calls>) -> Option<Arc<Self>> {
         let conversion = definition.at(&["spec", "conversion"])?;
         if conversion.str_at(&["strategy"]) != "Webhook" {
             return None;
@@ -90,8 +98,9 @@ impl Conversion {
         let group = group.as_str().unwrap_or_default();
         let named = names.iter().map(|it| format!("{group}/{}", it.str_at(&["name"])));
         Some(Arc::new(Self {
+            calls: Arc::clone(calls),
             name: definition.str_at(&["metadata", "name"]).to_owned(),
-            client: Client::new(&hook["clientConfig"], Arc::clone(resolver)),
+            client: Client::new(&hook["clientConfig"], Arc::clone(&calls.resolver)),
             version: versions.filter_map(Value::as_str).find_map(known),
             known: named.collect(),
         }))
@@ -105,7 +114,6 @@ impl Conversion {
         &self,
         direction: Direction<'_>,
         objects: &[&Value],
-        (random, metrics): (&dyn Random, &Metrics),
     ) -> Result<Vec<Value>, Status> {
         // Objects that were stored in a version that the definition has no more.
         if !self.known.iter().any(|it| it == direction.from) {
@@ -119,9 +127,9 @@ impl Conversion {
         let mut converted = Vec::with_capacity(objects.len());
         for some in objects.chunks(MAX_OBJECTS) {
             let began = Instant::now();
-            let result = self.call(direction, some, random).await;
+            let result = self.call(direction, some).await;
             let failure = result.as_ref().err().map(|(failure, _)| *failure);
-            metrics.converted(&self.name, direction, failure, began.elapsed());
+            self.calls.counted.converted(&self.name, direction, failure, began.elapsed());
             converted.extend(result.map_err(|(_, why)| {
                 let Direction { from, kind, .. } = direction;
                 Status {
@@ -138,14 +146,13 @@ impl Conversion {
         &self,
         direction: Direction<'_>,
         objects: &[&Value],
-        random: &dyn Random,
     ) -> Result<Vec<Value>, (Failure, String)> {
         let failed = |of: Failure, why: &str| (of, format!("failed: {why}"));
         let version = self
             .version
             .ok_or_else(|| failed(Failure::Unasked, "no supported conversion review versions"))?;
         let api_version = format!("apiextensions.k8s.io/{version}");
-        let uid = random.uid().to_string();
+        let uid = self.calls.random.uid().to_string();
         let sent: Value = objects.iter().map(|it| (*it).clone()).collect();
         let review = value!({"kind": "ConversionReview", "apiVersion": (api_version.as_str()),
             "request": {"uid": (uid.as_str()), "desiredAPIVersion": (direction.to),
@@ -244,20 +251,17 @@ fn check(direction: Direction<'_>, original: &Value, converted: &Value) -> Resul
 
 /// One object in another version.
 pub(crate) async fn one(
-    server: &Server,
     conversion: &Conversion,
     direction: Direction<'_>,
     object: &Value,
 ) -> Result<Value, Status> {
-    let with = (server.random.as_ref(), &server.metrics);
-    let mut converted = conversion.convert(direction, &[object], with).await?;
+    let mut converted = conversion.convert(direction, &[object]).await?;
     converted.pop().ok_or_else(|| Status::internal("a conversion without object"))
 }
 
 /// Objects of the caches, each of the version that it is stored in, in the version of a resource: in one call for each
 /// version that there is. Selectors see them as they are then.
 pub(crate) async fn objects(
-    server: &Server,
     conversion: &Conversion,
     (resource, facts): (&dyn AnyResource, &ResourceFacts),
     mut objects: Vec<Arc<Obj>>,
@@ -269,14 +273,13 @@ pub(crate) async fn objects(
             by_version.entry(object.api_version().into()).or_default().push(place);
         }
     }
-    let with = (server.random.as_ref(), &server.metrics);
     for (from, places) in by_version {
         let values: Result<Vec<Arc<Value>>, Status> =
             places.iter().map(|place| objects[*place].value().map_err(Status::internal)).collect();
         let values = values?;
         let borrowed: Vec<&Value> = values.iter().map(AsRef::as_ref).collect();
         let direction = Direction { from: &from, to: &to, kind: facts.kind };
-        let converted = conversion.convert(direction, &borrowed, with).await?;
+        let converted = conversion.convert(direction, &borrowed).await?;
         for (mut value, place) in converted.into_iter().zip(places) {
             resource.ingest(&mut value);
             let bytes = obj::encode_custom(&value).into();

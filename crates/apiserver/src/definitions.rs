@@ -20,11 +20,10 @@ use registry::custom::{Definition, DefinitionError};
 use sha2::{Digest, Sha256};
 use storage::StorageError;
 use tokio::task::JoinSet;
-use webhook::Resolver;
 
 use crate::cache::{Cache, Change, Cursor, Next, Scope};
 use crate::catalog::Catalog;
-use crate::conversion::Conversion;
+use crate::conversion::{Calls, Conversion};
 use crate::handlers::delete::{DeleteOptions, remove_unasked};
 use crate::hub::Hub;
 use crate::metrics::Expressions;
@@ -42,7 +41,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) async fn install_all(
     catalog: &Catalog,
     hub: &Hub,
-    resolver: &Arc<dyn Resolver>,
+    calls: &Arc<Calls>,
     stopwatch: &Arc<Expressions>,
 ) -> Result<(), StorageError> {
     let Some(cache) = definitions_of(catalog, hub) else { return Ok(()) };
@@ -55,7 +54,7 @@ pub(crate) async fn install_all(
             Ok(definition) => {
                 let ending = names::is_ending(&value);
                 let name = &object.facts.name;
-                let conversion = Conversion::of(&value, resolver);
+                let conversion = Conversion::of(&value, calls);
                 let made = (made_of(&value), ending);
                 catalog.install(name, definition, made, conversion).await?;
             }
@@ -287,7 +286,7 @@ impl Follower {
             Err(error) => return Ok(Err(error)),
         };
         let ending = names::is_ending(value);
-        let conversion = Conversion::of(value, &self.server.resolver);
+        let conversion = Conversion::of(value, &self.server.conversions);
         self.server.catalog.install(name, definition, (made_of, ending), conversion).await?;
         Ok(Ok(()))
     }

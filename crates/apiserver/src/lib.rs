@@ -204,7 +204,8 @@ pub struct Server {
     control_parts: std::sync::OnceLock<Vec<component_statuses::ControlPart>>,
     reviews: handlers::reviews::Reviews,
     /// Finds the services that convert custom resources.
-    resolver: Arc<dyn webhook::Resolver>,
+    /// What webhooks that convert are called with.
+    conversions: Arc<conversion::Calls>,
     external: String,
     audit: Option<Arc<audit::Audit>>,
     checks: Vec<HealthCheck>,
@@ -273,7 +274,12 @@ impl Server {
         let services = Arc::new(objects::Services::new(&objects));
         let resolver = Arc::clone(&services) as Arc<dyn webhook::Resolver>;
         let metrics = metrics::Metrics::new();
-        definitions::install_all(&catalog, &hub, &resolver, &metrics.expressions).await?;
+        let conversions = Arc::new(conversion::Calls {
+            resolver,
+            random: Arc::clone(&config.random),
+            counted: Arc::clone(&metrics.conversions),
+        });
+        definitions::install_all(&catalog, &hub, &conversions, &metrics.expressions).await?;
         let access = access(&objects);
         let explanations =
             config.explain.map(|it| explain::Explanations::new(it, Arc::clone(&objects)));
@@ -294,7 +300,7 @@ impl Server {
             aggregator,
             fairness,
             metrics,
-            resolver,
+            conversions,
             catalog,
             hub,
             clock: config.clock,

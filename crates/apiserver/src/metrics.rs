@@ -3,6 +3,7 @@
 //! Labels are text that lives as long as the program, so that counting a request allocates nothing.
 
 mod certificates;
+mod conversions;
 mod expressions;
 mod logs;
 mod requests;
@@ -10,6 +11,7 @@ mod state;
 mod watching;
 
 pub(crate) use certificates::Issued;
+pub(crate) use conversions::Conversions;
 pub(crate) use expressions::Expressions;
 pub(crate) use requests::{Ended, Timed};
 pub(crate) use state::follow_size;
@@ -25,15 +27,12 @@ use futures::StreamExt;
 use http::{Method, Response};
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::Server;
 use crate::body::Body;
-use crate::conversion::{Direction, Failure};
 use crate::exchange::Exchange;
 use crate::respond;
 use certificates::Certificates;
@@ -42,9 +41,6 @@ use requests::Requests;
 use watching::Watching;
 
 const COMPONENT: &str = "apiserver";
-/// Upstream's buckets of `apiserver_conversion_webhook_duration_seconds`.
-const CONVERSIONS: [f64; 15] =
-    [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0];
 /// Paths that are counted by name; others would let a client make labels at will.
 const PATHS: [&str; 12] = [
     "/api",
@@ -90,24 +86,10 @@ struct RequestKind {
     request_kind: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Converted {
-    crd_name: String,
-    from_version: String,
-    succeeded: &'static str,
-    to_version: String,
-}
-
 /// A store, by the name that upstream gives it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StorageCluster {
     storage_cluster_id: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Called {
-    failure_type: &'static str,
-    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -153,7 +135,7 @@ pub struct Metrics {
     objects: Family<Stored, Gauge<i64, AtomicI64>>,
     stored: Family<Named, Gauge<i64, AtomicI64>>,
     deprecated: Family<Deprecated, Gauge<i64, AtomicI64>>,
-    conversions: Conversions,
+    pub(crate) conversions: Arc<Conversions>,
     storage_size: Family<StorageCluster, Gauge<i64, AtomicI64>>,
     /// `/metrics/resources`, where there is a scheduler that knows them.
     resources: OnceLock<Page>,
@@ -161,40 +143,6 @@ pub struct Metrics {
     pub(crate) expressions: Arc<Expressions>,
     /// What health checks have found.
     pub(crate) health: component_base::health::Found,
-}
-
-/// What is counted of webhooks that convert.
-#[derive(Debug)]
-struct Conversions {
-    objects: Family<Converted, Histogram, fn() -> Histogram>,
-    calls: Family<Called, Counter>,
-    call_seconds: Family<Called, Histogram, fn() -> Histogram>,
-}
-
-impl Conversions {
-    fn new(registry: &mut Registry) -> Self {
-        let objects: Family<Converted, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 15)));
-        registry.register(
-            "apiserver_crd_conversion_webhook_duration_seconds",
-            "How long webhooks took to convert custom resources",
-            Family::clone(&objects),
-        );
-        let calls = Family::default();
-        registry.register(
-            "apiserver_conversion_webhook_request",
-            "Calls of webhooks that convert, by how they ended",
-            Family::clone(&calls),
-        );
-        let call_seconds: Family<Called, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(|| Histogram::new(CONVERSIONS));
-        registry.register(
-            "apiserver_conversion_webhook_duration_seconds",
-            "How long calls of webhooks that convert took",
-            Family::clone(&call_seconds),
-        );
-        Self { objects, calls, call_seconds }
-    }
 }
 
 impl Metrics {
@@ -237,7 +185,7 @@ impl Metrics {
             "Deprecated versions that were asked for since the start, with the release that has them no more",
             Family::clone(&deprecated),
         );
-        let conversions = Conversions::new(&mut registry);
+        let conversions = Arc::new(Conversions::new(&mut registry));
         let storage_size = Family::default();
         registry.register(
             "apiserver_storage_size_bytes",
@@ -308,32 +256,6 @@ impl Metrics {
     fn storage_sized(&self, bytes: u64) {
         let of = StorageCluster { storage_cluster_id: "etcd-0" };
         self.storage_size.get_or_create(&of).set(i64::try_from(bytes).unwrap_or(i64::MAX));
-    }
-
-    /// Counts a call that converts objects of a custom resource.
-    pub(crate) fn converted(
-        &self,
-        name: &str,
-        way: Direction<'_>,
-        failure: Option<Failure>,
-        took: Duration,
-    ) {
-        if failure != Some(Failure::Unasked) {
-            let of = Called {
-                failure_type: failure.map_or("", Failure::name),
-                result: if failure.is_some() { "failure" } else { "success" },
-            };
-            self.conversions.calls.get_or_create(&of).inc();
-            self.conversions.call_seconds.get_or_create(&of).observe(took.as_secs_f64());
-        }
-        let version = |it: &str| it.rsplit('/').next().unwrap_or_default().to_owned();
-        let of = Converted {
-            crd_name: name.to_owned(),
-            from_version: version(way.from),
-            succeeded: if failure.is_none() { "true" } else { "false" },
-            to_version: version(way.to),
-        };
-        self.conversions.objects.get_or_create(&of).observe(took.as_secs_f64());
     }
 
     /// Remembers that a deprecated version was asked for.

@@ -14,6 +14,7 @@ use storage::{At, Expect, Key, StorageError};
 
 use crate::cache::{Cache, Change as CacheChange, Cursor, Next, cache_key};
 use crate::catalog::Catalog;
+use crate::conversion::{self, Direction};
 use crate::error;
 use crate::hub::{Hub, object_of};
 
@@ -206,7 +207,7 @@ impl admission::Objects for CachedObjects {
         self.catalog.of_kind(group, version, kind)
     }
 
-    fn in_version(
+    async fn in_version(
         &self,
         object: &Obj,
         version: &'static ResourceFacts,
@@ -217,11 +218,13 @@ impl admission::Objects for CachedObjects {
         if value.str_at(&["apiVersion"]) == version.api_version() {
             return Ok(value);
         }
-        if found.conversion.is_some() {
-            return Err(format!(
-                "params of {} are converted by a webhook, which is not built for params",
-                version.api_version()
-            ));
+        if let Some(conversion) = &found.conversion {
+            let (from, to) = (value.str_at(&["apiVersion"]), version.api_version());
+            let direction = Direction { from, to: &to, kind: version.kind };
+            let converted = conversion::one(conversion, direction, &value).await;
+            let mut value = converted.map_err(|status| status.message)?;
+            found.resource.ingest(&mut value);
+            return Ok(Arc::new(value));
         }
         let mut value = Value::clone(&value);
         found.resource.from_storage(&found.served, &mut value);

@@ -53,7 +53,7 @@ pub(crate) async fn try_current(
     let cached = target.cache.get(&cache_key(&target.namespace, name));
     let cached = cached.filter(|object| object.resource_version == kv.mod_rev.0);
     match cached.and_then(|object| object.kept()) {
-        Some(value) => Ok(Some(Current { value: target.read_stored(server, value).await?, kv })),
+        Some(value) => Ok(Some(Current { value: target.read_stored(value).await?, kv })),
         None => decode(server, target, kv).await.map(Some),
     }
 }
@@ -64,7 +64,7 @@ async fn decode(server: &Server, target: &Target, kv: Kv) -> Result<Current, Sta
         .map_err(|error| corrupt::broken(server, &kv, &error.to_string()))?;
     // As it is stored, not as it was asked for.
     target.cache.resource().ingest(&mut value);
-    let value = target.read_stored(server, Arc::new(value)).await?;
+    let value = target.read_stored(Arc::new(value)).await?;
     Ok(Current { value, kv })
 }
 
@@ -134,7 +134,7 @@ pub(crate) async fn create(
             None => Ok(Written::Only(value)),
         };
     }
-    let bytes = encoded(target, target.to_stored(server, &value).await?.as_ref());
+    let bytes = encoded(target, target.to_stored(&value).await?.as_ref());
     let shown = target.has_own_pipeline().then(|| value.clone());
     let facts = target.served.facts;
     let registers = (facts.group, facts.resource) == ("apiregistration.k8s.io", "apiservices")
@@ -196,7 +196,7 @@ pub(crate) async fn replace(
         value.set_at(&["metadata", "resourceVersion"], current.mod_rev.0.to_string());
         return Ok(Replaced::Done(Written::Only(value)));
     }
-    let bytes = encoded(target, target.to_stored(server, &value).await?.as_ref());
+    let bytes = encoded(target, target.to_stored(&value).await?.as_ref());
     let shown = target.has_own_pipeline().then(|| value.clone());
     let written = |bytes, revision| match shown {
         Some(value) => Ok(Written::converted(value, revision)),

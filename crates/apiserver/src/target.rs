@@ -101,44 +101,35 @@ impl Target {
     /// Converts between the version of a request's objects and the stored one.
     async fn convert(
         &self,
-        server: &Server,
         value: &Value,
         (from, to): (&ResourceFacts, &ResourceFacts),
     ) -> Result<Value, Status> {
         let Some(conversion) = &self.conversion else { return Ok(value.clone()) };
         let (source, target) = (from.api_version(), to.api_version());
         let direction = Direction { from: &source, to: &target, kind: to.kind };
-        conversion::one(server, conversion, direction, value).await
+        conversion::one(conversion, direction, value).await
     }
 
     /// What was read from the store, as requests of this version work on it.
-    pub(crate) async fn read_stored(
-        &self,
-        server: &Server,
-        value: Arc<Value>,
-    ) -> Result<Arc<Value>, Status> {
+    pub(crate) async fn read_stored(&self, value: Arc<Value>) -> Result<Arc<Value>, Status> {
         let Some(conversion) = &self.conversion else { return Ok(value) };
         let (from, to) = (value.str_at(&["apiVersion"]), self.served.facts.api_version());
         if from == to {
             return Ok(value);
         }
         let direction = Direction { from, to: &to, kind: self.served.facts.kind };
-        let mut value = conversion::one(server, conversion, direction, &value).await?;
+        let mut value = conversion::one(conversion, direction, &value).await?;
         self.resource().ingest(&mut value);
         Ok(Arc::new(value))
     }
 
     /// What a request has made, as it is stored.
-    pub(crate) async fn to_stored<'v>(
-        &self,
-        server: &Server,
-        value: &'v Value,
-    ) -> Result<Cow<'v, Value>, Status> {
+    pub(crate) async fn to_stored<'v>(&self, value: &'v Value) -> Result<Cow<'v, Value>, Status> {
         if !self.has_own_pipeline() {
             return Ok(Cow::Borrowed(value));
         }
         let way = (self.served.facts, self.storage().facts);
-        let mut value = self.convert(server, value, way).await?;
+        let mut value = self.convert(value, way).await?;
         self.cache.resource().ingest(&mut value);
         Ok(Cow::Owned(value))
     }
@@ -146,35 +137,29 @@ impl Target {
     /// Objects of the cache, as requests of this version work on them.
     pub(crate) async fn all_from_stored(
         &self,
-        server: &Server,
         objects: Vec<Arc<Obj>>,
     ) -> Result<Vec<Arc<Obj>>, Status> {
         match &self.conversion {
             Some(conversion) if self.converts_any(&objects) => {
                 let facts = self.served.facts;
-                conversion::objects(server, conversion, (self.resource(), facts), objects).await
+                conversion::objects(conversion, (self.resource(), facts), objects).await
             }
             Some(_) | None => Ok(objects),
         }
     }
 
     /// The same of a list.
-    pub(crate) async fn all_listed(
-        &self,
-        server: &Server,
-        objects: Arc<Listing>,
-    ) -> Result<Arc<Listing>, Status> {
+    pub(crate) async fn all_listed(&self, objects: Arc<Listing>) -> Result<Arc<Listing>, Status> {
         if !self.converts_any(objects.iter()) {
             return Ok(objects);
         }
-        let converted = self.all_from_stored(server, objects.into_objects()).await?;
+        let converted = self.all_from_stored(objects.into_objects()).await?;
         Ok(Arc::new(converted.into()))
     }
 
     /// An object that a request of `target` works on, in this version; `None` where it is that already.
     pub(crate) async fn of_pipeline(
         &self,
-        server: &Server,
         target: &Self,
         object: &Value,
     ) -> Result<Option<Value>, Status> {
@@ -188,7 +173,7 @@ impl Target {
         }
         let with = if self.conversion.is_some() { self } else { target };
         let way = (target.served.facts, self.served.facts);
-        let mut object = with.convert(server, object, way).await?;
+        let mut object = with.convert(object, way).await?;
         self.resource().ingest(&mut object);
         Ok(Some(object))
     }
@@ -196,7 +181,6 @@ impl Target {
     /// The way back.
     pub(crate) async fn to_pipeline(
         &self,
-        server: &Server,
         target: &Self,
         mut object: Value,
     ) -> Result<Value, Status> {
@@ -208,8 +192,7 @@ impl Target {
             return Ok(object);
         }
         let with = if self.conversion.is_some() { self } else { target };
-        let mut object =
-            with.convert(server, &object, (self.served.facts, target.served.facts)).await?;
+        let mut object = with.convert(&object, (self.served.facts, target.served.facts)).await?;
         target.resource().ingest(&mut object);
         Ok(object)
     }

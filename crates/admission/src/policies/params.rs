@@ -88,7 +88,11 @@ impl ParamRef {
             let why = "no params found for policy binding with `Deny` parameterNotFoundAction";
             return Err(why.into());
         }
-        found.iter().map(|it| objects.in_version(it, kind)).collect()
+        let mut params = Vec::with_capacity(found.len());
+        for it in &found {
+            params.push(objects.in_version(it, kind).await?);
+        }
+        Ok(params)
     }
 
     /// The namespace that they are looked for in.

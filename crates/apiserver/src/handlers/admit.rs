@@ -268,7 +268,7 @@ impl Context for Asked<'_> {
             Form::Itself => {}
         }
         let Some(view) = self.view(version) else { return Ok(None) };
-        view.of_pipeline(self.server, self.admission.target, object).await
+        view.of_pipeline(self.admission.target, object).await
     }
 
     async fn take_version(
@@ -304,7 +304,7 @@ impl Context for Asked<'_> {
             return Err(Status::internal(format!("strict decoding error: {}", all.join(", "))));
         }
         resource.default(&view.served, &mut object);
-        view.to_pipeline(self.server, self.admission.target, object).await
+        view.to_pipeline(self.admission.target, object).await
     }
 
     async fn create_namespace(&self, name: &str) -> Result<(), Status> {

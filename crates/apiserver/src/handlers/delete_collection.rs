@@ -44,8 +44,7 @@ pub(crate) async fn delete_collection(
     let form = negotiate(exchange)?;
     let mut page = list::page(server, target, &wanted, &selection).await?;
     list::charge(exchange, target, form, &page.objects)?;
-    let objects =
-        target.all_listed(server, std::mem::take(&mut page.objects)).await?.into_objects();
+    let objects = target.all_listed(std::mem::take(&mut page.objects)).await?.into_objects();
     let plain = is_plain(server, exchange, target, &options);
     let asking = Asking::new(exchange);
     let deleted = objects.into_iter().map(|object| async {

@@ -52,7 +52,7 @@ pub(crate) async fn get(
         };
         if target.converts(&object) {
             let value = object.value().map_err(Status::internal)?;
-            let value = target.read_stored(server, value).await?;
+            let value = target.read_stored(value).await?;
             let value = std::sync::Arc::unwrap_or_clone(value);
             return Ok(respond::object(server, target, form, 200, value));
         }

@@ -205,7 +205,7 @@ pub(crate) async fn list(
     charge_history(exchange, target, &options)?;
     let mut page = page(server, target, &options, &selection).await?;
     charge(exchange, target, form, &page.objects)?;
-    page.objects = target.all_listed(server, page.objects).await?;
+    page.objects = target.all_listed(page.objects).await?;
     answer(server, target, form, &page)
 }
 
@@ -391,7 +391,6 @@ fn selected(target: &Target, limit: usize, wanted: impl Fn(&Obj) -> bool) -> (Sn
 /// What there is for a selection at this moment, up to `limit` objects (0: all), and how many were looked at. Where a
 /// webhook converts, those that are selected by more than their names are of the target's version.
 pub(super) async fn snapshot(
-    server: &Server,
     target: &Target,
     limit: usize,
     selection: &Selection,
@@ -404,7 +403,7 @@ pub(super) async fn snapshot(
     }
     let (mut found, looked_at) = selected(target, 0, |it| selection.names(it));
     let objects = std::mem::take(&mut found.objects).into_objects();
-    let mut objects = target.all_from_stored(server, objects).await?;
+    let mut objects = target.all_from_stored(objects).await?;
     objects.retain(|it| selection.matches(it));
     if limit > 0 && objects.len() > limit {
         found.remaining = (objects.len() - limit) as u64;
@@ -420,7 +419,7 @@ async fn from_cache(
     limit: usize,
     selection: &Selection,
 ) -> Result<Page, Status> {
-    let (snapshot, looked_at) = snapshot(server, target, limit, selection).await?;
+    let (snapshot, looked_at) = snapshot(target, limit, selection).await?;
     let returned = snapshot.objects.len();
     let counts = server.metrics.of_cache(target.served.facts);
     counts.cached.listed(looked_at.max(returned), returned);
@@ -462,7 +461,7 @@ async fn from_store(
         fetched += objects.len();
         if target.conversion.is_some() && !selection.is_everything() {
             objects.retain(|it| selection.names(it));
-            objects = target.all_from_stored(server, objects).await?;
+            objects = target.all_from_stored(objects).await?;
         }
         found.extend(objects.into_iter().filter(|object| selection.matches(object)));
         let last = page

@@ -143,7 +143,7 @@ pub(crate) async fn watch(
         Err(future) => Stage::Refused(future),
     };
     let charge = exchange.charge.take();
-    let stage = stage.charged(server, target, charge.as_ref()).await?;
+    let stage = stage.charged(target, charge.as_ref()).await?;
     let now = Instant::now();
     let shortest = server.operating.min_request_timeout_seconds;
     let random = server.random.below(shortest);
@@ -232,7 +232,7 @@ async fn first_stage(
             super::list::catch_up(server, target).await?;
         }
         crate::corrupt::all_readable(server, target).await?;
-        let (snapshot, _) = super::list::snapshot(server, target, 0, selection).await?;
+        let (snapshot, _) = super::list::snapshot(target, 0, selection).await?;
         let bookmark = options.send_initial_events == Some(true) && options.bookmarks;
         let objects = if initial { snapshot.objects } else { Arc::default() };
         return Ok(Stage::Initial {
@@ -253,7 +253,6 @@ impl Stage {
     /// The same with objects of the version that is watched, once there is memory for them.
     async fn charged(
         mut self,
-        server: &Arc<Server>,
         target: &Target,
         charge: Option<&Arc<Charge>>,
     ) -> Result<Self, Status> {
@@ -262,7 +261,7 @@ impl Stage {
             if target.converts_any(objects.iter()) {
                 let bytes = || objects.iter().map(|it| it.stored().len() as u64).sum();
                 memory::decoded(charge, bytes)?;
-                *objects = target.all_listed(server, std::mem::take(objects)).await?;
+                *objects = target.all_listed(std::mem::take(objects)).await?;
             }
         }
         Ok(self)
@@ -459,7 +458,7 @@ impl Watch {
             return Ok(events);
         }
         let objects: Vec<Arc<Obj>> = now.chain(before).cloned().collect();
-        let converted = self.target.all_from_stored(&self.server, objects).await?;
+        let converted = self.target.all_from_stored(objects).await?;
         let (now, before) = converted.split_at(events.len());
         let mut before = before.iter();
         let made = events.iter().zip(now).map(|(event, object)| {

@@ -270,3 +270,32 @@ async fn what_a_bad_conversion_is_answered() {
         cluster.done(&format!("POST {}", path("v1")), Some(&stored)).await;
     }
 }
+
+#[tokio::test]
+async fn parameters_of_policies_are_of_the_version_that_is_asked_for() {
+    let cluster = Cluster::start().await;
+    let hook = Hook::start(|review| converted(review, |_| {})).await;
+    establish(&cluster, &definition(&hook.config())).await;
+    cluster.done(&format!("POST {}", path("v2")), Some(&v2("most", 3))).await;
+    let root = "POST /apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
+    let policy = value!({"metadata": {"name": "p"}, "spec": {
+        "paramKind": {"apiVersion": "conv.example/v2", "kind": "Box"},
+        "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"],
+            "operations": ["CREATE"], "resources": ["configmaps"]}]},
+        "validations": [{"expression": "size(object.data) <= params.spec.count"}]}});
+    cluster.done(&format!("{root}ies"), Some(&policy)).await;
+    let binding = value!({"metadata": {"name": "p"}, "spec": {"policyName": "p",
+        "paramRef": {"name": "most", "namespace": "default", "parameterNotFoundAction": "Deny"},
+        "validationActions": ["Deny"]}});
+    cluster.done(&format!("{root}ybindings"), Some(&binding)).await;
+    cluster.server.hub().catch_up().await.unwrap();
+    let maps = "POST /api/v1/namespaces/default/configmaps";
+    let few = value!({"metadata": {"name": "few"}, "data": {"a": "1", "b": "2", "c": "3"}});
+    cluster.done(maps, Some(&few)).await;
+    let many =
+        value!({"metadata": {"name": "many"}, "data": {"a": "1", "b": "2", "c": "3", "d": "4"}});
+    let (code, answer) = cluster.send(&admin(), maps, Some(&many)).await;
+    let message = answer.str_at(&["message"]);
+    assert_eq!(code, 422, "{message}");
+    assert!(message.ends_with("failed expression: size(object.data) <= params.spec.count"));
+}
