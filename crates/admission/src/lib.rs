@@ -21,6 +21,7 @@ mod extended_resources;
 mod followed;
 mod image_policy;
 mod limit_ranger;
+mod managed;
 pub mod manifests;
 mod matching;
 pub mod metrics;

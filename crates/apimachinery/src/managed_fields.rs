@@ -98,7 +98,7 @@ fn updated(
     let current = || live.and_then(|live| live.at(&["metadata", "managedFields"])).cloned();
     let mut entries = match sent.filter(|_| write.subresource.is_empty()) {
         Some(sent) if is_reset(&sent) => Vec::new(),
-        sent => sent.and_then(decode).or_else(|| current().and_then(decode)).unwrap_or_default(),
+        sent => sent.and_then(known).or_else(|| current().and_then(known)).unwrap_or_default(),
     };
     if entries.is_empty() && live.is_some() {
         // Nobody's fields are tracked: that stays so until an apply.
@@ -171,6 +171,11 @@ fn take(entries: &mut Vec<Entry>, write: &Write<'_>, fields: FieldSet) {
     }
 }
 
+/// The entries of a list that is well-formed and not empty.
+fn known(list: Value) -> Option<Vec<Entry>> {
+    decode(list).ok().filter(|it| !it.is_empty())
+}
+
 /// A list of one empty entry asks for forgetting all managers.
 fn is_reset(sent: &Value) -> bool {
     matches!(sent.as_array(), Some([Value::Object(entry)]) if entry.iter().all(|(_, it)| it.is_null()))
@@ -240,14 +245,16 @@ fn identity(entry: &Entry) -> (&str, &str, &str) {
     (&entry.manager, &entry.api_version, &entry.subresource)
 }
 
-/// The entries of a `managedFields` list; `None` where one of them is malformed, since upstream then starts
-/// anew. Entries of one manager become one.
-#[must_use]
-pub fn decode(list: Value) -> Option<Vec<Entry>> {
-    let Value::Array(items) = list else { return None };
+/// The entries of a `managedFields` list. Entries of one manager become one.
+///
+/// # Errors
+/// What is wrong with the first malformed one, as upstream's `DecodeManagedFields` says it. Upstream takes what was there
+/// before then, and without that starts anew.
+pub fn decode(list: Value) -> Result<Vec<Entry>, String> {
+    let Value::Array(items) = list else { return Err("managed fields must be a list".into()) };
     let mut entries: Vec<Entry> = Vec::with_capacity(items.len());
-    for item in items {
-        let entry = decode_entry(item)?;
+    for (index, item) in items.into_iter().enumerate() {
+        let entry = decode_entry(index, item)?;
         let same = |it: &&mut Entry| {
             it.operation == entry.operation
                 && it.manager == entry.manager
@@ -259,27 +266,39 @@ pub fn decode(list: Value) -> Option<Vec<Entry>> {
             None => entries.push(entry),
         }
     }
-    Some(entries)
+    Ok(entries)
 }
 
-fn decode_entry(mut item: Value) -> Option<Entry> {
+fn decode_entry(index: usize, mut item: Value) -> Result<Entry, String> {
     let operation = match item.str_at(&["operation"]) {
         "Apply" => Operation::Apply,
         "Update" => Operation::Update,
-        _ => return None,
+        _ => return Err("operation must be `Apply` or `Update`".into()),
     };
-    if !matches!(item.str_at(&["fieldsType"]), "" | "FieldsV1") {
-        return None;
+    if item.str_at(&["apiVersion"]).is_empty() {
+        return Err("apiVersion must not be empty".into());
+    }
+    match item.str_at(&["fieldsType"]) {
+        "FieldsV1" => {}
+        "" => return Err(format!("missing fieldsType in managed fields entry {index}")),
+        other => {
+            return Err(format!("invalid fieldsType {other:?} in managed fields entry {index}"));
+        }
     }
     let fields = item.remove_at(&["fieldsV1"]).filter(|it| !it.is_null());
+    let fields = fields.map_or(Ok(FieldSet::new()), FieldSet::from_value);
     let text = |name: &str| CompactString::from(item.str_at(&[name]));
-    Some(Entry {
+    let fields = fields.map_err(|why| {
+        let shown = text("manager");
+        format!("error decoding versioned set from {shown}: error decoding set: {why}")
+    })?;
+    Ok(Entry {
         manager: text("manager"),
         operation,
         api_version: text("apiVersion"),
         subresource: text("subresource"),
         time: item.get("time").and_then(Value::as_str).map(Into::into),
-        fields: fields.map_or(Ok(FieldSet::new()), FieldSet::from_value).ok()?,
+        fields,
     })
 }
 

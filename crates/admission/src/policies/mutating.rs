@@ -8,7 +8,7 @@ use registry::expressions::evaluate::{Made, Matched};
 use tokio::time::Instant;
 
 use super::{Misfit, Policies, Run, inputs};
-use crate::{Attributes, Plugin, request};
+use crate::{Attributes, Plugin, managed, request};
 
 /// The plugin.
 #[derive(Debug)]
@@ -136,6 +136,7 @@ impl Mutating {
                 Err(why) => failures.push(why),
             }
         }
+        managed::restore(attributes, managed::of(&before));
         let changed = before != *attributes.object;
         Ok(Ran::Mutated { changed, failures })
     }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{Answer, Asked, Webhooks};
-use crate::{Attributes, Plugin};
+use crate::{Attributes, Plugin, managed};
 
 /// The plugin.
 #[derive(Debug)]
@@ -110,8 +110,10 @@ async fn patched(
     let changed = json_patch::apply(seen, &patch).map_err(Status::internal)?;
     let context = attributes.context;
     let taken = context.take_version(changed, asked.version, attributes.object, false).await?;
+    let before = managed::of(attributes.object);
     let is_changed = taken != *attributes.object;
     *attributes.object = taken;
+    managed::restore(attributes, before);
     Ok(is_changed)
 }
 

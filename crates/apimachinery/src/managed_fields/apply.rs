@@ -92,7 +92,7 @@ pub fn apply(
     check(write, applied)?;
     let mut old = live.cloned().unwrap_or_else(Value::object);
     let before = old.remove_at(&["metadata", "managedFields"]);
-    let mut entries = before.clone().and_then(decode).unwrap_or_default();
+    let mut entries = before.clone().and_then(|it| decode(it).ok()).unwrap_or_default();
     if entries.is_empty() && live.is_some() {
         entries.extend(untracked(write, &old));
     }

@@ -255,7 +255,20 @@ fn malformed_entries_are_told() {
             "metadata.managedFields[0].manager: Invalid value: \"a\\a\": invalid character U+0007 (at position 1)",
         ]
     );
-    assert!(decode(list).is_none());
+    assert_eq!(decode(list).unwrap_err(), "operation must be `Apply` or `Update`");
+    for (entry, why) in [
+        (r#"{"operation":"Apply","fieldsType":"FieldsV1"}"#, "apiVersion must not be empty"),
+        (
+            r#"{"operation":"Apply","apiVersion":"v1"}"#,
+            "missing fieldsType in managed fields entry 0",
+        ),
+        (
+            r#"{"operation":"Apply","apiVersion":"v1","fieldsType":"V2"}"#,
+            "invalid fieldsType \"V2\" in managed fields entry 0",
+        ),
+    ] {
+        assert_eq!(decode(parse(&format!("[{entry}]"))).unwrap_err(), why);
+    }
 }
 
 fn applied(story: &mut Story, manager: &str, force: bool, object: &str) -> String {

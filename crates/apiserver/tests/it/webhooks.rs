@@ -342,6 +342,29 @@ async fn what_a_webhook_makes_is_checked() {
 }
 
 #[tokio::test]
+async fn managed_fields_that_a_webhook_breaks_are_put_back() {
+    let cluster = Cluster::start().await;
+    let broken = || {
+        let entry = "/metadata/managedFields/0/operation";
+        value!([{"op": "replace", "path": (entry), "value": "X"},
+            {"op": "add", "path": "/data/b", "value": "c"}])
+    };
+    let hook_server = Hook::start(move |review| patch(review, &broken())).await;
+    configure(&cluster, "Mutating", "m", vec![hook("m.example.com", hook_server.config())]).await;
+    let sent = with(map("a"), "data", value!({"a": "b"}));
+    let warnings = cluster.warnings(&format!("POST {MAPS}"), &sent).await;
+    assert_eq!(
+        warnings,
+        [
+            "299 - \".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: operation must be `Apply` or `Update`\""
+        ]
+    );
+    let made = cluster.done(&format!("GET {MAPS}/a"), None).await;
+    let entries = made.items_at(&["metadata", "managedFields"]);
+    assert_eq!((made.str_at(&["data", "b"]), entries[0].str_at(&["operation"])), ("c", "Update"));
+}
+
+#[tokio::test]
 async fn whom_a_webhook_concerns() {
     let cluster = Cluster::start().await;
     let hook_server = Hook::start(|review| {
