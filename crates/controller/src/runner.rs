@@ -1,8 +1,8 @@
 //! Runs a controller: the same for all of them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use apimachinery::{Value, value};
@@ -100,6 +100,11 @@ enum Outcome {
     Failed(Failure),
 }
 
+/// What mappers see; nothing once nobody has the caches any more.
+fn of(caches: &Weak<Caches>) -> Option<Snapshot> {
+    Some(Snapshot::new(caches.upgrade()?, BTreeMap::new()))
+}
+
 impl<C: Controller> Runner<C> {
     /// A runner that watches nothing yet.
     #[must_use]
@@ -136,7 +141,6 @@ impl<C: Controller> Runner<C> {
                 () = stop.requested() => return,
             }
         }
-        let snapshot = Snapshot::new(Arc::clone(&self.environment.caches), BTreeMap::new());
         for (Watched { mapper, held, .. }, store) in watches.entries.into_iter().zip(stores) {
             let this = Arc::downgrade(&self);
             store.after_lists(Arc::new(move || {
@@ -144,8 +148,9 @@ impl<C: Controller> Runner<C> {
                     this.look_again();
                 }
             }));
-            let (queue, snapshot) = (Arc::clone(&self.queue), snapshot.clone());
+            let (queue, caches) = (Arc::clone(&self.queue), self.caches());
             store.listen(Arc::new(move |change| {
+                let Some(snapshot) = of(&caches) else { return };
                 for key in mapper(change, &snapshot) {
                     match held.is_zero() {
                         true => queue.add(key),
@@ -166,16 +171,23 @@ impl<C: Controller> Runner<C> {
         self.environment.metrics.runs(C::NAME, false);
     }
 
+    /// The caches, for who is held by them in turn.
+    fn caches(&self) -> Weak<Caches> {
+        Arc::downgrade(&self.environment.caches)
+    }
+
     /// Watches what is defined now and from now on, and no more what is not defined any more.
     fn follow(&self, definitions: &Store, defined: Defined<C::Key>) {
         let Defined { definer, mapper, .. } = defined;
-        let (queue, caches) = (Arc::clone(&self.queue), Arc::clone(&self.environment.caches));
-        let snapshot = Snapshot::new(Arc::clone(&caches), BTreeMap::new());
+        let (queue, caches) = (Arc::clone(&self.queue), self.caches());
+        let seen = self.caches();
         let tell = Arc::new(move |resource: &Resource, change: &StoreChange| {
+            let Some(snapshot) = of(&seen) else { return };
             mapper(resource, change, &snapshot).into_iter().for_each(|key| queue.add(key));
         });
         let known: Mutex<BTreeMap<CompactString, Store>> = Mutex::default();
         definitions.listen(Arc::new(move |change| {
+            let Some(caches) = caches.upgrade() else { return };
             let name = change.key().name;
             let now = definer(change);
             let mut known = known.lock();

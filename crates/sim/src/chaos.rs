@@ -114,6 +114,12 @@ impl Chaos {
         self.put_right(true).await;
     }
 
+    /// Ends every process, for good.
+    pub(crate) fn crash_all(&mut self) {
+        self.processes.iter_mut().for_each(Process::crash);
+        self.slot.crash();
+    }
+
     fn later(&mut self, low_ms: u64, high_ms: u64, undo: Undo) {
         let at = Instant::now() + self.dice.millis(low_ms, high_ms);
         self.due.push((at, undo));

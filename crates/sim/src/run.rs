@@ -1,7 +1,7 @@
 //! One run: a cluster, a phase of faults under load, rest, and again.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use auth::UserInfo;
@@ -82,15 +82,24 @@ pub type Progress<'p> = &'p dyn Fn(u64);
 /// When the runtime or the first server cannot be made: nothing can be said then.
 #[must_use]
 pub fn run(plan: Plan, progress: Progress<'_>) -> Report {
+    run_on(plan, progress).0
+}
+
+/// The same, with the store that it ran on, if anything still holds that.
+fn run_on(plan: Plan, progress: Progress<'_>) -> (Report, Weak<dyn Store>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("because a runtime without I/O needs nothing");
     runtime.block_on(async {
-        let mut world = World::new(plan).await;
+        let (mut world, store) = World::new(plan).await;
         world.live(progress).await;
-        world.report()
+        let report = world.report();
+        // Who leads lets go of its caches when it ends, and of the server with them.
+        world.chaos.crash_all();
+        tokio::time::sleep(LOOK).await;
+        (report, store)
     })
 }
 
@@ -107,7 +116,7 @@ struct World {
 }
 
 impl World {
-    async fn new(plan: Plan) -> Self {
+    async fn new(plan: Plan) -> (Self, Weak<dyn Store>) {
         let seed = plan.seed;
         let ledger = Arc::new(Ledger::new(plan.echo));
         let epoch = "2026-01-01T00:00:00Z".parse().expect("because it is a time");
@@ -116,6 +125,7 @@ impl World {
         let server_clock = SteppedClock::new(true_time.clone());
         let clock: Arc<dyn Clock> = Arc::new(server_clock.clone());
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new(Arc::clone(&clock)));
+        let stored = Arc::downgrade(&store);
         let observer = Observer::new(&ledger);
         tokio::spawn(Arc::clone(&observer).follow(Arc::clone(&store)));
         let parent =
@@ -158,7 +168,7 @@ impl World {
             ledger: Arc::clone(&ledger),
             observer: Arc::clone(&observer),
         };
-        Self {
+        let world = Self {
             plan,
             ledger,
             observer,
@@ -168,7 +178,8 @@ impl World {
             driver: Driver::new(user, seed),
             dice: Dice::new(seed, "pace"),
             began: Instant::now(),
-        }
+        };
+        (world, stored)
     }
 
     async fn live(&mut self, progress: Progress<'_>) {
@@ -273,4 +284,17 @@ fn stem<'n>(kind: &str, name: &'n str) -> &'n str {
     };
     let stem = name.rsplitn(parts + 1, '-').last();
     stem.unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seeds are run by the hundred in one process.
+    #[test]
+    fn a_run_leaves_nothing_behind() {
+        let plan = Plan { seed: 3, operations: 20, echo: false };
+        let (report, store) = run_on(plan, &|_| {});
+        assert_eq!((report.violated, store.strong_count()), (0, 0), "{report:?}");
+    }
 }
