@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use apimachinery::{Status, Value};
+use apimachinery::{Status, Value, validation};
 use async_trait::async_trait;
 use auth::rbac::{GROUP, Rbac, RoleRef, Rule, missing};
 use auth::user::MASTERS;
@@ -99,6 +99,7 @@ impl RoleEscalation {
         if self.may(&asked).await {
             return Ok(());
         }
+        can_be_read(&reference)?;
         let rules = self.rbac.role_rules(reference).map_err(|_| {
             let resource = if cluster_wide { "clusterroles" } else { "roles" };
             let of = apimachinery::status::GroupResource { group: GROUP, resource };
@@ -106,6 +107,24 @@ impl RoleEscalation {
         })?;
         self.confirm(attributes, &rules)
     }
+}
+
+/// Upstream reads the role before the binding is checked: what cannot be asked for is told as it is told of a request.
+fn can_be_read(role: &RoleRef<'_>) -> Result<(), Status> {
+    if !matches!(role.kind, "ClusterRole" | "Role") {
+        let kind = apimachinery::field::quote(role.kind);
+        let message = format!("unsupported role reference kind: {kind}");
+        return Err(Status { code: 500, message, ..Status::default() });
+    }
+    if role.name.is_empty() {
+        return Err(Status::bad_request("Name parameter required."));
+    }
+    let problems = validation::path_segment_name(role.name);
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let (name, problems) = (apimachinery::field::quote(role.name), problems.join(";"));
+    Err(Status::bad_request(format!("Name parameter invalid: {name}: {problems}")))
 }
 
 fn all<T: From<&'static str>>() -> Vec<T> {
@@ -148,5 +167,25 @@ impl Plugin for RoleEscalation {
             "rolebindings" | "clusterrolebindings" => self.check_binding(attributes).await,
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_that_name_no_role_are_told_as_requests_are() {
+        let told = |kind, name| {
+            can_be_read(&RoleRef { kind, name, namespace: "" })
+                .map_err(|status| (status.code, status.message))
+                .err()
+        };
+        assert_eq!(told("Role", "system:a"), None);
+        assert_eq!(told("Role", ""), Some((400, "Name parameter required.".into())));
+        let slash = "Name parameter invalid: \"a/b\": may not contain '/'".to_owned();
+        assert_eq!(told("ClusterRole", "a/b"), Some((400, slash)));
+        let kind = "unsupported role reference kind: \"X\"".to_owned();
+        assert_eq!(told("X", "a"), Some((500, kind)));
     }
 }

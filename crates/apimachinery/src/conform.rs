@@ -38,6 +38,9 @@ pub enum ConformError {
     /// Text that does not parse: a quantity, a time, base64.
     #[error("{0}")]
     Text(String),
+    /// What is of the right types and no object all the same: it cannot be converted.
+    #[error("{0}")]
+    Conversion(String),
 }
 
 impl ConformError {
@@ -233,7 +236,7 @@ impl Walk<'_> {
         }
     }
 
-    /// An item of a list or map: null stands for the zero value.
+    /// An item of a list or map: null stands for the zero value, and for no bytes once they were stored.
     fn item(
         &mut self,
         node: NodeId,
@@ -241,7 +244,10 @@ impl Walk<'_> {
         place: &Place<'_>,
     ) -> Result<(), ConformError> {
         if value.is_null() {
-            *value = zero(self.schema, node);
+            *value = match self.schema.node(node) {
+                Node::Bytes => Value::String(CompactString::default()),
+                _ => zero(self.schema, node),
+            };
             return Ok(());
         }
         self.value(node, value, place)
@@ -283,7 +289,7 @@ impl Walk<'_> {
             }
             let place = Place { parent: Some(place), step: Step::Field(&field.name, &of.name) };
             self.value(field.node, value, &place)?;
-            if dropped(field, value) {
+            if dropped(field, value) && !counts_empty(of, field) {
                 members.remove(index);
             } else {
                 index += 1;
@@ -295,6 +301,12 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+/// Fields that mean something else where they are sent empty: an autoscaler's rules that have no policy are refused, those
+/// that say nothing of policies get some.
+fn counts_empty(of: &Struct, field: &Field) -> bool {
+    of.name.ends_with("HPAScalingRules") && field.name.as_ref() == "policies"
 }
 
 /// Whether Go leaves the field out.

@@ -337,6 +337,11 @@ mod tests {
             ("x in (a)", "x in (a)"),
             ("!in", "!in"),
             ("a in (b,b)", "a in (b)"),
+            ("a=b\0,c\0", "a=b,c"),
+            ("a=\0b", "a=b"),
+            ("a,\0b", "a,b"),
+            ("a= \0,(", "a="),
+            ("\0(", ""),
         ] {
             check(text, expected);
         }
@@ -364,6 +369,10 @@ mod tests {
                 "unable to parse requirement: values[0]: Invalid value: \"x\": for 'Gt', 'Lt' operators, the value must be an integer",
             ),
             ("!a=b", "found '=', expected: ',' or 'end of string'"),
+            (
+                "a\0b",
+                "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt",
+            ),
         ] {
             check(text, expected);
         }

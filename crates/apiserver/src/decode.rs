@@ -306,32 +306,92 @@ pub(crate) fn patched(
 ) -> Result<(), Status> {
     keeps_its_kind(target, value, origin)?;
     let whole = matches!(origin, Patched::Text).then(|| value.clone());
-    let refused = |why: String| match origin {
-        Patched::Applied => Status::bad_request(why),
-        Patched::Text => {
-            let whole = json::to_vec(whole.as_ref().unwrap_or(&Value::Null));
-            does_not_fit(&String::from_utf8_lossy(&whole), &why)
-        }
-        Patched::Map(patch) => does_not_fit(&go_text(patch), &why),
-    };
     forgets_managers(target, value);
     let fits = target.resource().conform(&target.served, value);
-    let unknown = fits.map_err(|error| match origin {
-        Patched::Map(_) => refused(restored(&error)),
-        Patched::Applied | Patched::Text => refused(error.to_string()),
-    })?;
-    refuse_deep(value).map_err(Status::bad_request)?;
-    let unknown = unknown.iter().map(|path| format!("unknown field \"{path}\""));
-    let problems: Vec<String> = of_patch.iter().cloned().chain(unknown).collect();
-    match validation {
-        FieldValidation::Strict if !problems.is_empty() => {
-            return Err(refused(format!("strict decoding error: {}", problems.join(", "))));
-        }
-        FieldValidation::Warn => exchange.warnings.extend(problems),
-        FieldValidation::Strict | FieldValidation::Ignore => {}
-    }
+    let told = Told { origin, whole: whole.as_ref() };
+    told.settle(exchange, fits, value, (validation, of_patch))?;
     target.resource().default(&target.served, value);
     Ok(())
+}
+
+/// The same of a `Scale`, which is patched as one.
+pub(crate) fn patched_scale(
+    exchange: &mut Exchange,
+    value: &mut Value,
+    strictly: (FieldValidation, &[String]),
+    origin: Patched<'_>,
+) -> Result<(), Status> {
+    let facts = &posted::SCALE;
+    let given = (value.str_at(&["apiVersion"]), value.str_at(&["kind"]));
+    let version = facts.api_version();
+    if given != (version.as_str(), facts.kind) {
+        if matches!(origin, Patched::Text) {
+            let why = not_registered(given.1, given.0, SCHEME);
+            return Err(does_not_fit(&String::from_utf8_lossy(&json::to_vec(value)), &why));
+        }
+        value.set_at(&["apiVersion"], version.as_str());
+        value.set_at(&["kind"], facts.kind);
+    }
+    let whole = matches!(origin, Patched::Text).then(|| value.clone());
+    let fits = conform(api::schema(), posted::served(facts)?.node, value);
+    Told { origin, whole: whole.as_ref() }.settle(exchange, fits, value, strictly)
+}
+
+/// How it is told what does not fit of a value that came out of a patch.
+struct Told<'t> {
+    origin: Patched<'t>,
+    /// What came out, where the whole of it is shown.
+    whole: Option<&'t Value>,
+}
+
+impl Told<'_> {
+    fn refused(&self, why: &str) -> Status {
+        match self.origin {
+            Patched::Applied => Status::bad_request(why),
+            Patched::Text => {
+                let whole = json::to_vec(self.whole.unwrap_or(&Value::Null));
+                does_not_fit(&String::from_utf8_lossy(&whole), why)
+            }
+            Patched::Map(patch) => does_not_fit(&go_text(patch), why),
+        }
+    }
+
+    /// Refuses what is of other types, and what strict validation objects to, or warns of that.
+    fn settle(
+        &self,
+        exchange: &mut Exchange,
+        fits: Result<Vec<String>, ConformError>,
+        value: &Value,
+        (validation, of_patch): (FieldValidation, &[String]),
+    ) -> Result<(), Status> {
+        let unknown = fits.map_err(|error| match (self.origin, error) {
+            (Patched::Text, error) => self.refused(&error.to_string()),
+            (Patched::Map(_), ConformError::Conversion(why)) => plain_failure(why),
+            (Patched::Map(_), error) => self.refused(&restored(&error)),
+            (Patched::Applied, ConformError::Conversion(why)) => {
+                plain_failure(format!("failed to convert to unversioned: {why}"))
+            }
+            (Patched::Applied, error) => self.refused(&error.to_string()),
+        })?;
+        refuse_deep(value).map_err(Status::bad_request)?;
+        let unknown = unknown.iter().map(|path| format!("unknown field \"{path}\""));
+        let problems: Vec<String> = of_patch.iter().cloned().chain(unknown).collect();
+        match validation {
+            FieldValidation::Strict if !problems.is_empty() => {
+                Err(self.refused(&format!("strict decoding error: {}", problems.join(", "))))
+            }
+            FieldValidation::Warn => {
+                exchange.warnings.extend(problems);
+                Ok(())
+            }
+            FieldValidation::Strict | FieldValidation::Ignore => Ok(()),
+        }
+    }
+}
+
+/// 500: what upstream passes on as it is.
+fn plain_failure(message: String) -> Status {
+    Status { code: 500, message, ..Status::default() }
 }
 
 /// A patch cannot make another kind of an object.
@@ -377,7 +437,7 @@ fn restored(error: &ConformError) -> String {
         ConformError::Field { found, wanted, .. } | ConformError::Value { found, wanted } => {
             (found.as_str(), wanted.as_str())
         }
-        ConformError::Text(text) => return text.clone(),
+        ConformError::Text(text) | ConformError::Conversion(text) => return text.clone(),
     };
     let (kind, name) = match found.split(' ').next().unwrap_or_default() {
         "number" if found.contains(['.', 'e']) => ("float64", "float64"),

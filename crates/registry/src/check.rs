@@ -236,6 +236,15 @@ pub(crate) fn go_struct(of: &Value, fields: &[(&str, &str)]) -> String {
     format!("{{{}}}", members.join(","))
 }
 
+/// That an item stands twice in its list, shown as upstream shows it.
+pub(crate) fn duplicate_shown(path: &Path<'_>, shown: &str, errors: &mut FieldErrors) {
+    errors.push(apimachinery::field::FieldError {
+        kind: apimachinery::field::ErrorType::Duplicate,
+        field: path.to_string(),
+        body: format!("Duplicate value: {shown}"),
+    });
+}
+
 /// An error whose value is not at hand as one: `Invalid value: {"Type":...}: detail`.
 pub(crate) fn invalid_shown(path: &Path<'_>, shown: &str, detail: &str, errors: &mut FieldErrors) {
     errors.push(apimachinery::field::FieldError {

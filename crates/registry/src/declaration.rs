@@ -160,6 +160,8 @@ pub struct Declaration {
     pub prefix: &'static str,
     /// Other groups and versions that serve the same objects.
     pub alternatives: &'static [Alternative],
+    /// Why it cannot be converted, whatever its types are: in the words of upstream's conversion.
+    pub convertible: fn(&Value) -> Result<(), String>,
     /// Sets the defaults.
     pub default: fn(&mut Value),
     /// Sets those that features bring which are on, after the others.
@@ -243,6 +245,7 @@ impl Declaration {
         resource: "",
         prefix: "",
         alternatives: &[],
+        convertible: |_| Ok(()),
         default: |_| {},
         default_gated: |_, _| {},
         name: metadata::subdomain_name,
@@ -401,7 +404,9 @@ impl AnyResource for BuiltIn {
     }
 
     fn conform(&self, served: &Served, value: &mut Value) -> Result<Vec<String>, ConformError> {
-        conform::conform(api::schema(), served.node, value)
+        let unknown = conform::conform(api::schema(), served.node, value)?;
+        (self.declaration.convertible)(value).map_err(ConformError::Conversion)?;
+        Ok(unknown)
     }
 
     fn default(&self, served: &Served, value: &mut Value) {

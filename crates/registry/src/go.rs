@@ -177,7 +177,7 @@ pub(crate) const VOLUME_ATTACHMENT_SPEC: &[Field] = &[
 const SELECTOR: &[Field] =
     &[Field("CEL", "cel", Pointer(&[Field("Expression", "expression", Text)]))];
 
-const TOLERATION: &[Field] = &[
+pub(crate) const TOLERATION: &[Field] = &[
     Field("Key", "key", Text),
     Field("Operator", "operator", Text),
     Field("Value", "value", Text),

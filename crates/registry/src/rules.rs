@@ -194,7 +194,7 @@ pub(crate) fn is_integer_resource(name: &str) -> bool {
 pub(crate) fn amount(name: &str, text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
     crate::check::non_negative_quantity(text, path, errors);
     let whole = Quantity::parse(text).is_ok_and(|it| it.rounded(0) == it);
-    if is_integer_resource(name) && !whole {
+    if !whole && (is_integer_resource(name) || validation::is_extended_resource(name)) {
         errors.invalid_text(path, text, "must be an integer");
     }
 }

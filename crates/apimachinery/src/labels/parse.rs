@@ -40,6 +40,10 @@ impl<'t> Token<'t> {
     }
 }
 
+/// Upstream's reader gives this byte where there is no more text. One in the text ends the word or symbol that it follows and is
+/// lost; where a word would begin it ends the selector, whatever comes after.
+const NUL: char = '\0';
+
 pub(super) fn requirements(text: &str) -> Result<Vec<Requirement>, SelectorError> {
     let mut parser = Parser { text, position: 0 };
     let mut requirements = Vec::new();
@@ -173,8 +177,11 @@ impl<'t> Parser<'t> {
         let rest = &self.text[self.position..];
         let trimmed = rest.trim_start_matches([' ', '\t', '\r', '\n']);
         self.position += rest.len() - trimmed.len();
+        if trimmed.starts_with(NUL) {
+            return Token::End;
+        }
         let (token, length) = symbol(trimmed).unwrap_or_else(|| word(trimmed));
-        self.position += length;
+        self.position += length + usize::from(trimmed[length..].starts_with(NUL));
         token
     }
 }
@@ -197,8 +204,9 @@ fn symbol(text: &str) -> Option<(Token<'_>, usize)> {
 }
 
 fn word(text: &str) -> (Token<'_>, usize) {
-    let end =
-        |c: char| matches!(c, '=' | '!' | '(' | ')' | ',' | '>' | '<' | ' ' | '\t' | '\r' | '\n');
+    let end = |c: char| {
+        matches!(c, '=' | '!' | '(' | ')' | ',' | '>' | '<' | ' ' | '\t' | '\r' | '\n' | NUL)
+    };
     let length = text.find(end).unwrap_or(text.len());
     let token = match &text[..length] {
         "" => Token::End,

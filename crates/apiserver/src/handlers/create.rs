@@ -70,15 +70,6 @@ pub(crate) async fn new_object(
     tracking: Tracking,
 ) -> Result<Written, Status> {
     place_in_namespace(target, &mut value)?;
-    // What is no version at all says nothing of an object, as none does.
-    let version = value.str_at(&["metadata", "resourceVersion"]).parse::<u64>();
-    if version.is_ok_and(|version| version != 0) {
-        return Err(Status {
-            code: 500,
-            message: "resourceVersion should not be set on objects to be created".into(),
-            ..Status::default()
-        });
-    }
     wipe_metadata(&mut value);
     owners::once(exchange, &mut value, owners::When::Sent);
     if tracking == Tracking::Compare {
@@ -108,6 +99,7 @@ async fn attempt_create(
     mut value: Value,
 ) -> Result<Written, Status> {
     wipe_metadata(&mut value);
+    let versioned = !options.dry_run && is_versioned(&value);
     let mut admission = Admission {
         operation: Operation::Create,
         target,
@@ -141,7 +133,9 @@ async fn attempt_create(
     let reservation = Reservation { target, old: None, dry_run: options.dry_run };
     let reserved = reserve(server, &reservation, &mut value).await?;
     let judged = super::admit::judge(server, exchange, &admission, &mut value, None).await;
-    if let Err(status) = judged {
+    if let Err(status) =
+        judged.and_then(|it| if versioned { Err(refuse_version()) } else { Ok(it) })
+    {
         reserved.take_back().await;
         return Err(status);
     }
@@ -217,15 +211,24 @@ pub(crate) fn place_in_namespace(target: &Target, value: &mut Value) -> Result<(
 /// What only the server sets is not there while plugins change the object.
 fn wipe_metadata(value: &mut Value) {
     let metadata = value.object_at_mut(&["metadata"]);
-    for member in [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-        "resourceVersion",
-    ] {
+    for member in
+        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"]
+    {
         metadata.remove(member);
+    }
+}
+
+/// Whether it says that it was stored already. What is no version at all says nothing, as none does.
+fn is_versioned(value: &Value) -> bool {
+    value.str_at(&["metadata", "resourceVersion"]).parse::<u64>().is_ok_and(|version| version != 0)
+}
+
+/// Upstream looks at the version of a new object when it stores it, after all else.
+fn refuse_version() -> Status {
+    Status {
+        code: 500,
+        message: "resourceVersion should not be set on objects to be created".into(),
+        ..Status::default()
     }
 }
 

@@ -64,6 +64,7 @@ pub(crate) async fn create(
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
     let given = eviction.get("deleteOptions").cloned().unwrap_or_else(Value::object);
+    refuse_two_minds(exchange, &given)?;
     let mut options = DeleteOptions::checked(&given)?;
     options.dry_run |= write.dry_run;
     let admission = Admission {
@@ -80,6 +81,19 @@ pub(crate) async fn create(
     let mut done = Status { success: true, ..Status::default() }.to_value();
     done.set_at(&["code"], 201);
     Ok(respond::plain(form, 201, &done))
+}
+
+/// What is asked for in the query and in the options has to be the same, where both say something.
+fn refuse_two_minds(exchange: &Exchange, options: &Value) -> Result<(), Status> {
+    let asked: Vec<&str> = exchange.query.all("dryRun").collect();
+    let said: Vec<&str> = options.items_at(&["dryRun"]).iter().filter_map(Value::as_str).collect();
+    if asked.is_empty() || said.is_empty() || asked == said {
+        return Ok(());
+    }
+    let (asked, said) = (asked.join(" "), said.join(" "));
+    let message =
+        format!("Non-matching dry-run options in request and content: [{asked}] and [{said}]");
+    Err(Status { code: 500, message, ..Status::default() })
 }
 
 async fn evict(

@@ -27,9 +27,6 @@ pub(crate) async fn get(
         return subresource::get(server, exchange, target).await;
     }
     let form = negotiate(exchange)?;
-    if matches!(form.transform, Transform::Partial(_)) {
-        super::list::check_partial_object(exchange, target)?;
-    }
     let name = &exchange.info.name;
     let key = target.key(name)?;
     let wanted = version_of_read(exchange.query.get("resourceVersion").unwrap_or_default())?;
@@ -42,6 +39,9 @@ pub(crate) async fn get(
     drop(part);
     let kv = corrupt::read(server, &key, read)?;
     let kv = kv.ok_or_else(|| Status::not_found(target.group_resource(), name))?;
+    if matches!(form.transform, Transform::Partial(_)) {
+        super::list::check_partial_object(exchange, target)?;
+    }
     if target.resource().is_custom() {
         // What was stored by another definition is not what this one shows; the cache has what it shows.
         let cached = target.cache.get(&crate::cache::cache_key(&target.namespace, name));

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use admission::Operation;
-use apimachinery::{FieldErrors, Object, Path, Status, Value, conform, json, labels, value};
+use apimachinery::{FieldErrors, Object, Path, Status, Value, labels, value};
 use http::Response;
 use registry::Scale;
 
@@ -15,7 +15,7 @@ use super::patch::{self, PatchKind};
 use super::update::{Tracking, Write};
 use crate::Server;
 use crate::body::Body;
-use crate::decode;
+use crate::decode::{self, Patched};
 use crate::exchange::{Exchange, RequestBody};
 use crate::negotiate::{Form, negotiate, negotiate_without_rows};
 use crate::options::WriteOptions;
@@ -119,7 +119,7 @@ pub(crate) async fn update(
         decode::posted(exchange, (&posted::SCALE, &[]), &body, options.field_validation)?;
     super::update::check_name(&wanted, &exchange.info.name)?;
     place_in_namespace(target, &mut wanted)?;
-    write_scale(server, exchange, target, form, &options, scale, |_| Ok(wanted.clone())).await
+    write_scale(server, exchange, target, form, &options, scale, |_, _| Ok(wanted.clone())).await
 }
 
 /// PATCH of a subresource.
@@ -140,15 +140,20 @@ pub(crate) async fn patch(
     let body = exchange.read(body).await?;
     let options = WriteOptions::of(exchange, "PatchOptions")?;
     let form = negotiate(exchange)?;
-    let (given, _) = patch::parse(exchange, kind, &body, options.field_validation)?;
+    let (given, problems) = patch::parse(exchange, kind, &body, options.field_validation)?;
+    let strictly = (options.field_validation, problems.as_slice());
+    let name = exchange.info.name.clone();
     let node = posted::served(&posted::SCALE)?.node;
     let shape = Target { served: registry::Served { node, ..target.served }, ..target.clone() };
-    write_scale(server, exchange, target, form, &options, scale, |live| {
+    write_scale(server, exchange, target, form, &options, scale, |exchange, live| {
         let mut wanted = patch::apply(&shape, kind, live, &given)?;
-        conform::conform(api::schema(), node, &mut wanted).map_err(|error| {
-            let whole = json::to_vec(&wanted);
-            decode::does_not_fit(&String::from_utf8_lossy(&whole), &error.to_string())
-        })?;
+        let origin = match kind {
+            PatchKind::Strategic => Patched::Map(&given),
+            _ => Patched::Text,
+        };
+        decode::patched_scale(exchange, &mut wanted, strictly, origin)?;
+        place_in_namespace(target, &mut wanted)?;
+        super::update::check_name(&wanted, &name)?;
         Ok(wanted)
     })
     .await
@@ -161,7 +166,7 @@ async fn write_scale(
     form: Form,
     options: &WriteOptions,
     scale: Scale,
-    change: impl Fn(&Value) -> Result<Value, Status>,
+    change: impl Fn(&mut Exchange, &Value) -> Result<Value, Status>,
 ) -> Result<Response<Body>, Status> {
     let name = exchange.info.name.clone();
     let current = persist::current(server, target, &name).await?;
@@ -175,8 +180,8 @@ async fn write_scale(
     // A count without version is for the object as it is, also where updates have to name one.
     let unversioned = target.resource().rules().unconditional_update;
     let stored = write
-        .run(server, exchange, target, current, |_, _, live| {
-            let wanted = change(&scale_of(&scale, live))?;
+        .run(server, exchange, target, current, |exchange, _, live| {
+            let wanted = change(exchange, &scale_of(&scale, live))?;
             let mut value = scaled(target, &name, &scale, live, &wanted)?;
             check_uid(target, &name, live, &wanted)?;
             let version = match wanted.str_at(&["metadata", "resourceVersion"]) {

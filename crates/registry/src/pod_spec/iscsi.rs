@@ -21,6 +21,42 @@ static FORMATS: LazyLock<[(&str, Regex); 3]> = LazyLock::new(|| {
     ]
 });
 
+/// The longest name of a volume with its portal, in bytes, where an initiator is named.
+const INITIATOR_MAX: usize = 64;
+const PORTAL_TOO_LONG: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
+
+/// An initiator of its own is made for a volume and portal that are short together. Upstream looks at that for volumes of pods
+/// after all else of the source, also where there are other sources.
+pub(super) fn long_portal(
+    volume: &Value,
+    source: &Value,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
+    let name = volume.str_at(&["name"]);
+    if is_long(source, name) {
+        errors.invalid_text(&path.child("name"), name, PORTAL_TOO_LONG);
+    }
+}
+
+/// The same for the persistent volume `name`, before all else of the source.
+pub(super) fn long_portal_of(
+    source: &Value,
+    name: &str,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
+    if is_long(source, name) {
+        let portal = source.str_at(&["targetPortal"]);
+        errors.invalid_text(&path.child("targetportal"), portal, PORTAL_TOO_LONG);
+    }
+}
+
+fn is_long(source: &Value, name: &str) -> bool {
+    let portal = source.str_at(&["targetPortal"]);
+    source.get("initiatorName").is_some() && name.len() + 1 + portal.len() > INITIATOR_MAX
+}
+
 /// What follows the portal, of which is known that it is given.
 pub(super) fn after_portal(
     source: &Value,

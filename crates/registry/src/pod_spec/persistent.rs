@@ -5,12 +5,9 @@ use apimachinery::validation;
 use apimachinery::{FieldErrors, Path, Value};
 
 use super::volume_plugins::{self, Within};
-use super::{claims, scheduling, volumes};
+use super::{claims, iscsi, scheduling, volumes};
 use crate::check;
 use crate::rules;
-
-/// The longest name of a volume with its portal, in bytes, where an initiator is named.
-const INITIATOR_MAX: usize = 64;
 
 /// Every source of a persistent volume, in upstream's order; the second name stands in upstream's message.
 pub(crate) const SOURCES: [(&str, &str); 22] = [
@@ -161,7 +158,7 @@ fn source(spec: &Value, name: &str, path: &Path<'_>, errors: &mut FieldErrors) {
             }
             other => {
                 if other == "iscsi" {
-                    long_portal(source, name, &at, errors);
+                    iscsi::long_portal_of(source, name, &at, errors);
                 }
                 volume_plugins::source(other, source, Within::PersistentVolume, &at, errors);
             }
@@ -169,15 +166,6 @@ fn source(spec: &Value, name: &str, path: &Path<'_>, errors: &mut FieldErrors) {
     }
     if count == 0 {
         errors.required(path, "must specify a volume type");
-    }
-}
-
-/// An initiator of its own is made for a volume and portal that are short together.
-fn long_portal(source: &Value, name: &str, path: &Path<'_>, errors: &mut FieldErrors) {
-    let portal = source.str_at(&["targetPortal"]);
-    if source.get("initiatorName").is_some() && name.len() + 1 + portal.len() > INITIATOR_MAX {
-        let detail = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
-        errors.invalid_text(&path.child("targetportal"), portal, detail);
     }
 }
 

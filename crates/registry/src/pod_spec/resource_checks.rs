@@ -155,7 +155,7 @@ pub(crate) fn resource_name(resource: &str, path: &Path<'_>, errors: &mut FieldE
 pub(crate) fn quantity(resource: &str, text: &str, path: &Path<'_>, errors: &mut FieldErrors) {
     check::non_negative_quantity(text, path, errors);
     let Ok(amount) = Quantity::parse(text) else { return };
-    if is_extended_resource(resource) && amount.milli_value() % 1000 != 0 {
+    if is_extended_resource(resource) && amount.rounded(0) != amount {
         errors.invalid_text(path, text, "must be an integer");
     }
     let page = resource.strip_prefix("hugepages-").and_then(|it| Quantity::parse(it).ok());

@@ -55,8 +55,8 @@ pub(super) fn volumes<'v>(
     for (index, volume) in list.iter().enumerate() {
         let at = path.index(index);
         let before = errors.len();
-        source(volume, &at, errors);
         let name = volume.str_at(&["name"]);
+        source(volume, &at, errors);
         if name.is_empty() {
             errors.required(&at.child("name"), "");
             continue;
@@ -65,8 +65,8 @@ pub(super) fn volumes<'v>(
         if names.contains(&name) {
             errors.duplicate(&at.child("name"), &name.into());
         }
-        names.push(name);
         if errors.len() == before {
+            names.push(name);
             fine.push(volume);
         }
     }
@@ -79,6 +79,9 @@ fn source(volume: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
         let Some(source) = volume.get(member) else { continue };
         if count > 0 {
             errors.forbidden(&path.child(said), "may not specify more than 1 volume type");
+            if member == "iscsi" {
+                super::iscsi::long_portal(volume, source, path, errors);
+            }
             continue;
         }
         count += 1;
@@ -106,6 +109,10 @@ fn source(volume: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
                 super::projected::sources(source, &at, errors);
             }
             "ephemeral" => ephemeral(source, &at, errors),
+            "iscsi" => {
+                volume_plugins::source("iscsi", source, Within::Pod, &at, errors);
+                super::iscsi::long_portal(volume, source, path, errors);
+            }
             other => volume_plugins::source(other, source, Within::Pod, &at, errors),
         }
     }

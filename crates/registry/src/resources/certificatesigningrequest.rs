@@ -6,11 +6,20 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use compact_str::CompactString;
 use jiff::Timestamp;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::error::X509Error;
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::PublicKey;
 
 use super::pem;
 use crate::declaration::{Declaration, FieldLabel};
 use crate::rules;
 use crate::{Part, Rules, check, metadata, status, table};
+
+/// What a block of a request is called.
+const REQUEST: &str = "CERTIFICATE REQUEST";
+/// The sizes of RSA keys whose signatures can be verified here.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 const USAGES: &[&str] = &[
     "any",
@@ -115,12 +124,8 @@ fn validate(request: &Value, errors: &mut FieldErrors) {
     let spec = &request["spec"];
     let encoded = spec.str_at(&["request"]);
     let bytes = BASE64_STANDARD.decode(encoded).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    let is_request = text.contains("-----BEGIN CERTIFICATE REQUEST-----")
-        && text.contains("-----END CERTIFICATE REQUEST-----");
-    if !is_request {
-        let detail = "PEM block type must be CERTIFICATE REQUEST";
-        errors.invalid(&path.child("request"), &spec["request"], detail);
+    if let Some(detail) = fault(&String::from_utf8_lossy(&bytes)) {
+        errors.invalid(&path.child("request"), &spec["request"], &detail);
     }
     if spec.items_at(&["usages"]).is_empty() {
         errors.required(&path.child("usages"), "");
@@ -140,6 +145,32 @@ fn validate(request: &Value, errors: &mut FieldErrors) {
         errors.invalid(&path.child("expirationSeconds"), &seconds.into(), detail);
     }
     conditions(request, None, errors);
+}
+
+/// Why a text is no request for a certificate that its key has signed.
+fn fault(text: &str) -> Option<String> {
+    let Some(block) = pem::all_blocks(text).into_iter().next().filter(|it| it.label == REQUEST)
+    else {
+        return Some(format!("PEM block type must be {REQUEST}"));
+    };
+    let (rest, request) = match X509CertificationRequest::from_der(&block.contents) {
+        Ok(read) => read,
+        Err(error) => return Some(format!("asn1: structure error: {error}")),
+    };
+    if !rest.is_empty() {
+        return Some("asn1: syntax error: trailing data".into());
+    }
+    let key = &request.certification_request_info.subject_pki;
+    let forged = matches!(request.verify_signature(), Err(X509Error::SignatureVerificationError));
+    if !forged {
+        return None;
+    }
+    match key.parsed() {
+        Ok(PublicKey::RSA(rsa)) => (RSA_BITS.contains(&rsa.key_size()))
+            .then(|| "crypto/rsa: verification error".to_owned()),
+        Ok(PublicKey::EC(_)) => Some("x509: ECDSA verification failure".into()),
+        _ => Some("x509: Ed25519 verification failure".into()),
+    }
 }
 
 /// `example.com/signer-name`
@@ -379,6 +410,30 @@ mod tests {
         let mut new = value!({"status": {"conditions": [{"type": "Approved", "status": "False"}]}});
         keep_decisions(&mut new, &old);
         assert_eq!(told(&new, &old), [""; 0]);
+    }
+
+    #[test]
+    fn requests_are_signed_by_their_key() {
+        let of = |algorithm| {
+            let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+            rcgen::CertificateParams::default().serialize_request(&key).unwrap()
+        };
+        let pem = |der: &[u8]| {
+            let text = BASE64_STANDARD.encode(der);
+            format!("-----BEGIN {REQUEST}-----\n{text}\n-----END {REQUEST}-----\n")
+        };
+        let ecdsa = of(&rcgen::PKCS_ECDSA_P256_SHA256);
+        assert_eq!(fault(&ecdsa.pem().unwrap()), None);
+        let mut forged = of(&rcgen::PKCS_ED25519).der().to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        assert_eq!(fault(&pem(&forged)).unwrap(), "x509: Ed25519 verification failure");
+        let mut longer = ecdsa.der().to_vec();
+        longer.push(0);
+        assert_eq!(fault(&pem(&longer)).unwrap(), "asn1: syntax error: trailing data");
+        assert!(fault(&pem(&[0; 3])).unwrap().starts_with("asn1: structure error: "));
+        // What is no base64 is no block.
+        let broken = ecdsa.pem().unwrap().replacen('\n', "\n\u{fc}", 2);
+        assert_eq!(fault(&broken).unwrap(), "PEM block type must be CERTIFICATE REQUEST");
     }
 
     #[test]

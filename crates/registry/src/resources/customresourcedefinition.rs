@@ -30,6 +30,7 @@ pub(super) fn resource() -> Declaration {
         prepare_delete: |it, now| crate::custom::names::begin_deletion(it, now),
         validate_create,
         validate_update,
+        validate_status: |it, _, errors| accepted(it, errors),
         metadata_checks: MetadataChecks::Update,
         rules: Rules {
             generation: Generation::Spec,
@@ -124,9 +125,14 @@ fn validate(definition: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
     rules::required_one_of(spec, "scope", &["Cluster", "Namespaced"], &path, errors);
     versions(spec, old, &path, errors);
     conversion(spec, old, &path, errors);
+    accepted(definition, errors);
+    stored(definition, &Path::new("status").child("storedVersions"), errors);
+}
+
+/// The names that it has got.
+fn accepted(definition: &Value, errors: &mut FieldErrors) {
     let status = Path::new("status");
     names(&definition["status"]["acceptedNames"], &status.child("acceptedNames"), errors);
-    stored(definition, &status.child("storedVersions"), errors);
 }
 
 /// The versions in which objects may be stored.

@@ -1,5 +1,7 @@
 //! DaemonSet.
 
+use std::num::IntErrorKind;
+
 use apimachinery::labels::Selector;
 use apimachinery::{FieldErrors, Path, Value};
 use jiff::Timestamp;
@@ -17,6 +19,7 @@ pub(super) fn resource() -> Declaration {
         warnings: |it, old| {
             crate::pod_spec::warnings::of_workload(it, old, &["spec", "template"], false)
         },
+        convertible,
         default,
         prepare_create,
         prepare_update,
@@ -32,6 +35,17 @@ pub(super) fn resource() -> Declaration {
 /// Holds how often the template changed; from a time when it was a field.
 pub(crate) const ANNOTATION: &str = "deprecated.daemonset.template.generation";
 const TEMPLATE_GENERATION: [&str; 3] = ["metadata", "annotations", ANNOTATION];
+
+/// It is read as a number before anything else is done with a DaemonSet.
+fn convertible(value: &Value) -> Result<(), String> {
+    let Some(text) = value.at(&TEMPLATE_GENERATION).and_then(Value::as_str) else { return Ok(()) };
+    let why = match text.parse::<i64>().map_err(|error| *error.kind()) {
+        Ok(_) => return Ok(()),
+        Err(IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => "value out of range",
+        Err(_) => "invalid syntax",
+    };
+    Err(format!("strconv.ParseInt: parsing {}: {why}", apimachinery::field::quote(text)))
+}
 
 fn prepare_create(value: &mut Value) {
     let given = value.str_at(&TEMPLATE_GENERATION).parse::<i64>().unwrap_or_default();

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::declaration::Declaration;
 use crate::pod_spec::scheduling;
-use crate::{Rules, check, rules, table};
+use crate::{Rules, check, go, rules, table};
 
 pub(super) fn resource() -> Declaration {
     Declaration {
@@ -40,7 +40,19 @@ fn validate(class: &Value, errors: &mut FieldErrors) {
     let path = root.child("scheduling");
     let Some(it) = class.get("scheduling") else { return };
     check::label_map(it.get("nodeSelector"), &path.child("nodeSelector"), errors);
-    scheduling::tolerations(it.items_at(&["tolerations"]), &path.child("tolerations"), errors);
+    let (tolerations, at) = (it.items_at(&["tolerations"]), path.child("tolerations"));
+    scheduling::tolerations(tolerations, &at, errors);
+    for (index, toleration) in tolerations.iter().enumerate() {
+        let repeats = |earlier: &Value| {
+            ["key", "operator", "value", "effect"]
+                .into_iter()
+                .all(|member| earlier.str_at(&[member]) == toleration.str_at(&[member]))
+        };
+        if tolerations[..index].iter().any(repeats) {
+            let shown = go::compact(toleration, go::TOLERATION);
+            check::duplicate_shown(&at.index(index), &shown, errors);
+        }
+    }
 }
 
 fn row(class: &Value, now: Timestamp) -> Vec<Value> {

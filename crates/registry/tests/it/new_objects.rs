@@ -1,5 +1,7 @@
 //! New objects.
 
+use apimachinery::Value;
+
 use super::{prepared, words};
 
 /// Checks that an object is told what is wrong with it; nothing, where nothing is.
@@ -562,4 +564,79 @@ fn what_is_given_empty_is_not_absent() {
     let node = r#"{"kind":"Node","apiVersion":"v1","status":{"capacity":{"cpu":"1"}}}"#;
     let (_, _, value) = prepared(node);
     assert_eq!(value.str_at(&["status", "allocatable", "cpu"]), "1");
+}
+
+#[test]
+fn pods_have_no_defaults_in_ranges() {
+    check(
+        r#"{"kind":"LimitRange","apiVersion":"v1","spec":{"limits":[{"type":"Pod","min":{"cpu":"50m"},"default":{"cpu":"-1"}}]}}"#,
+        &["spec.limits[0].default: Forbidden: may not be specified when `type` is 'Pod'"],
+    );
+}
+
+#[test]
+fn extended_resources_are_counted_whole() {
+    let class = "gold.storageclass.storage.k8s.io/requests.storage";
+    let quota = |amount: &str| {
+        format!(
+            r#"{{"kind":"ResourceQuota","apiVersion":"v1","spec":{{"hard":{{"{class}":"{amount}"}}}}}}"#
+        )
+    };
+    let told = format!("spec.hard[{class}]: Invalid value: \"1500m\": must be an integer");
+    check(&quota("1500m"), &[&told]);
+    check(&quota("9223372036854775807"), &[]);
+    let amounts = r#"{"example.com/d":"9223372036854775807"}"#;
+    check(
+        &format!(
+            r#"{{"kind":"Pod","apiVersion":"v1","spec":{{"containers":[{{"name":"c","image":"i","resources":{{"limits":{amounts},"requests":{amounts}}}}}]}}}}"#
+        ),
+        &[],
+    );
+}
+
+#[test]
+fn volumes_with_something_wrong_take_no_name() {
+    check(
+        r#"{"kind":"Pod","apiVersion":"v1","spec":{"containers":[{"name":"c","image":"i"}],"volumes":[{"name":"v","emptyDir":{},"cephfs":{"monitors":["m"]}},{"name":"v","emptyDir":{}}]}}"#,
+        &["spec.volumes[0].cephFS: Forbidden: may not specify more than 1 volume type"],
+    );
+    let portal = "p".repeat(64);
+    check(
+        &format!(
+            r#"{{"kind":"Pod","apiVersion":"v1","spec":{{"containers":[{{"name":"c","image":"i"}}],"volumes":[{{"name":"v","iscsi":{{"targetPortal":"{portal}","iqn":"iqn.2001-04.com.example:s","initiatorName":"eui.0123456789abcdef"}}}}]}}}}"#
+        ),
+        &[
+            "spec.volumes[0].name: Invalid value: \"v\": Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.",
+        ],
+    );
+}
+
+#[test]
+fn rules_of_autoscalers_without_policies() {
+    let scaler = |rules: &str| {
+        format!(
+            r#"{{"kind":"HorizontalPodAutoscaler","apiVersion":"autoscaling/v2","spec":{{"maxReplicas":2,"scaleTargetRef":{{"kind":"Deployment","name":"d","apiVersion":"apps/v1"}},"behavior":{{"scaleUp":{rules}}}}}}}"#
+        )
+    };
+    check(&scaler(r#"{"policies":null}"#), &[]);
+    check(
+        &scaler(r#"{"policies":[]}"#),
+        &["spec.behavior.scaleUp.policies: Required value: must specify at least one Policy"],
+    );
+}
+
+#[test]
+fn tolerations_of_runtime_classes_differ() {
+    check(
+        r#"{"kind":"RuntimeClass","apiVersion":"node.k8s.io/v1","handler":"h","scheduling":{"tolerations":[{"key":"a","operator":"Exists"},{"key":"a","operator":"Exists","effect":"NoSchedule"},{"key":"a","operator":"Exists"}]}}"#,
+        &[
+            "scheduling.tolerations[2]: Duplicate value: {\"Key\":\"a\",\"Operator\":\"Exists\",\"Value\":\"\",\"Effect\":\"\",\"TolerationSeconds\":null}",
+        ],
+    );
+}
+
+#[test]
+fn no_bytes_are_empty_ones() {
+    let (_, _, value) = prepared(r#"{"kind":"Secret","apiVersion":"v1","data":{"a":null}}"#);
+    assert_eq!(value.at(&["data", "a"]), Some(&Value::from("")));
 }

@@ -395,3 +395,15 @@ fn what_a_cron_job_had_may_stay() {
         &["spec.timeZone: Invalid value: \"europe/berlin\": unknown time zone europe/berlin"],
     );
 }
+
+#[test]
+fn accepted_names_are_names() {
+    let definition = r#"{"kind":"CustomResourceDefinition","apiVersion":"apiextensions.k8s.io/v1","metadata":{"name":"as.x.io"},"spec":{"group":"x.io","scope":"Cluster","names":{"plural":"as","kind":"A"},"versions":[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object"}}}]},"status":{"storedVersions":["v1"],"acceptedNames":{"plural":"as","kind":"A"}}}"#;
+    status(
+        definition,
+        &[(&["status", "acceptedNames", "kind"], "\"1\"")],
+        &[
+            "status.acceptedNames.kind: Invalid value: \"1\": may have mixed case, but should otherwise match: a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
+        ],
+    );
+}
