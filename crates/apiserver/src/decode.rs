@@ -142,6 +142,7 @@ pub(crate) fn object(
     };
     let check: Check<'_> = if resource.is_custom() { &custom } else { &check_kind };
     let mut value = of_kind(exchange, (facts, &[]), body, validation, check, &conform)?;
+    exchange.labelled = value.at(&["metadata", "labels"]).is_some();
     target.resource().default(&target.served, &mut value);
     record(exchange, &value);
     Ok(value)
@@ -310,6 +311,7 @@ pub(crate) fn patched(
     let fits = target.resource().conform(&target.served, value);
     let told = Told { origin, whole: whole.as_ref() };
     told.settle(exchange, fits, value, (validation, of_patch))?;
+    exchange.labelled = value.at(&["metadata", "labels"]).is_some();
     target.resource().default(&target.served, value);
     Ok(())
 }

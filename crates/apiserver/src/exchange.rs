@@ -42,6 +42,8 @@ pub(crate) struct Exchange {
     pub(crate) audit_id: String,
     /// The resource it is about, once that is known.
     pub(crate) facts: Option<&'static api::ResourceFacts>,
+    /// Whether the object of the request came with labels, before it had any by default.
+    pub(crate) labelled: bool,
     /// What to tell the client besides the answer.
     pub(crate) warnings: Vec<String>,
     /// What to tell the audit.
@@ -88,6 +90,7 @@ impl Exchange {
             user: Arc::new(UserInfo::anonymous()),
             audit_id: String::new(),
             facts: None,
+            labelled: false,
             warnings: Vec::new(),
             annotations: admission::Annotations::new(),
             audit: None,

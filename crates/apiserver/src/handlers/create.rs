@@ -114,7 +114,11 @@ async fn attempt_create(
     place_in_namespace(target, &mut value)?;
     fill_metadata(server, target, &mut value);
     exchange.warnings.extend(target.resource().warnings_as_sent(&value));
+    let labels = own_labels(exchange, target, &value);
     target.resource().prepare_create(&mut value);
+    if let Some(labels) = labels {
+        value.set_at(&["metadata", "labels"], labels);
+    }
     if target.served.facts.resource == "certificatesigningrequests" {
         requested_by(&exchange.user, &mut value);
     }
@@ -163,6 +167,15 @@ async fn in_the_way(server: &Server, target: &Target, name: &str, status: Status
         return status;
     }
     Status { message: format!("object is being deleted: {}", status.message), ..status }
+}
+
+/// The labels of a job that brought them: it keeps them as they are, also where its template has the same. What it has by default is
+/// its template's, and grows with those.
+fn own_labels(exchange: &Exchange, target: &Target, job: &Value) -> Option<Value> {
+    let facts = target.served.facts;
+    let is_job = (facts.group, facts.resource) == ("batch", "jobs");
+    let labels = job.at(&["metadata", "labels"]);
+    labels.filter(|_| is_job && exchange.labelled).cloned()
 }
 
 /// A certificate signing request says who asks, whatever the client wrote.

@@ -283,3 +283,38 @@ async fn some_generations_begin_late_or_stay() {
     let all = generations("scheduling.k8s.io/v1/priorityclasses", class, &changes).await;
     assert_eq!(all, [Some(1), Some(1)]);
 }
+
+/// A job's own labels are its own, also where its template has the same; those that it has of its template grow with them.
+#[tokio::test]
+async fn labels_of_jobs_are_as_they_were_sent() {
+    let cluster = Cluster::start().await;
+    let path = "/apis/batch/v1/namespaces/default/jobs";
+    for (labels, count) in [(value!({"a": "b"}), 1), (Value::Null, 5)] {
+        let name = format!("j{count}");
+        let job = value!({"metadata": {"name": (name), "labels": (labels)}, "spec": {"template": {"metadata": {"labels": {"a": "b"}},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}});
+        let made = cluster.done(&format!("POST {path}"), Some(&job)).await;
+        let labels = made.at(&["metadata", "labels"]).and_then(Value::as_object);
+        assert_eq!(labels.map(apimachinery::Object::len), Some(count), "{made:?}");
+    }
+}
+
+/// A patched scale is one, of the name in the path.
+#[tokio::test]
+async fn patches_of_a_scale_do_not_rename_it() {
+    let cluster = Cluster::start().await;
+    let labels = value!({"a": "b"});
+    let set = value!({"metadata": {"name": "r"}, "spec": {"selector": {"matchLabels": (labels.clone())}, "template": {
+        "metadata": {"labels": (labels)}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let sets = "/apis/apps/v1/namespaces/default/replicasets";
+    cluster.done(&format!("POST {sets}"), Some(&set)).await;
+    for (patch, code) in [
+        (value!({"spec": {"replicas": 2}}), 200),
+        (value!({"metadata": {"name": "x"}}), 400),
+        (value!({"metadata": {"name": null}}), 400),
+        (value!({"metadata": {"namespace": "x"}}), 400),
+    ] {
+        let path = format!("PATCH {sets}/r/scale");
+        assert_eq!(cluster.send(&admin(), &path, Some(&patch)).await.0, code, "{patch:?}");
+    }
+}

@@ -72,15 +72,16 @@ fn shown(endpoints: &Value) -> String {
     let mut all = Vec::new();
     for subset in endpoints.items_at(&["subsets"]) {
         let ports = subset.items_at(&["ports"]);
-        for address in subset.items_at(&["addresses"]) {
-            let ip = address.str_at(&["ip"]);
-            let host = if ip.contains(':') { format!("[{ip}]") } else { ip.to_owned() };
-            if ports.is_empty() {
-                all.push(ip.to_owned());
-            }
-            for port in ports {
-                all.push(format!("{host}:{}", port.i64_at(&["port"]).unwrap_or_default()));
-            }
+        let addresses = subset.items_at(&["addresses"]).iter().map(|it| it.str_at(&["ip"]));
+        if ports.is_empty() {
+            all.extend(addresses.clone().map(str::to_owned));
+        }
+        for port in ports {
+            let port = port.i64_at(&["port"]).unwrap_or_default();
+            all.extend(addresses.clone().map(|ip| match ip.contains(':') {
+                true => format!("[{ip}]:{port}"),
+                false => format!("{ip}:{port}"),
+            }));
         }
     }
     match all.len() {

@@ -221,11 +221,13 @@ fn object(reference: &Value) -> String {
 }
 
 fn reported_by(event: &Value) -> String {
-    let component = match event.str_at(&["source", "component"]) {
-        "" => event.str_at(&["reportingComponent"]),
-        component => component,
+    let first = |source: &str, reporting: &str| match event.str_at(&["source", source]) {
+        "" => event.str_at(&[reporting]).to_owned(),
+        given => given.to_owned(),
     };
-    let parts = [component, event.str_at(&["source", "host"])];
-    let given: Vec<&str> = parts.into_iter().filter(|it| !it.is_empty()).collect();
-    given.join(", ")
+    let component = first("component", "reportingComponent");
+    match first("host", "reportingInstance") {
+        instance if instance.is_empty() => component,
+        instance => format!("{component}, {instance}"),
+    }
 }

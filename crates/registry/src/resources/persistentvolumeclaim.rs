@@ -226,7 +226,11 @@ fn row(claim: &Value, now: Timestamp) -> Vec<Value> {
         Some(class) => class,
         None => claim.str_at(&["spec", "storageClassName"]),
     };
-    let capacity = if bound { claim.str_at(&["status", "capacity", "storage"]) } else { "" };
+    let capacity = match claim.str_at(&["status", "capacity", "storage"]) {
+        _ if !bound => "",
+        "" => "0",
+        given => given,
+    };
     let modes = if bound { claim.items_at(&["status", "accessModes"]) } else { &[] };
     let deleting = claim.at(&["metadata", "deletionTimestamp"]).is_some();
     let phase = if deleting { "Terminating" } else { claim.str_at(&["status", "phase"]) };

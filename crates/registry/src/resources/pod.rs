@@ -50,6 +50,8 @@ const FIELDS: &[FieldLabel] = &[
         let first = pod.items_at(&["status", "podIPs"]).first();
         first.map_or_else(|| text(pod, &["status", "podIP"]), |first| text(first, &["ip"]))
     }),
+    // Upstream takes it, and knows no pod by it.
+    FieldLabel::new("status.podIPs", |_| CompactString::default()),
     FieldLabel::new("status.nominatedNodeName", |pod| text(pod, &["status", "nominatedNodeName"])),
 ];
 

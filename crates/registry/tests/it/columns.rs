@@ -43,3 +43,29 @@ fn every_row_has_a_cell_of_the_right_type_for_each_column() {
     }
     assert_eq!(wrong, Vec::<String>::new());
 }
+
+/// Checks a cell of an object's row, by the name of its column.
+fn check(object: &str, column: &str, expected: &str) {
+    let (resource, served, value) = super::prepared(object);
+    let place = served.facts.columns.iter().position(|it| it.name == column).unwrap();
+    let row = resource.row(&value, "2026-01-01T00:01:00Z".parse().unwrap());
+    assert_eq!(row[place], Value::from(expected), "for {object}");
+}
+
+#[test]
+fn cells_are_upstreams() {
+    check(
+        r#"{"kind":"Endpoints","apiVersion":"v1","subsets":[{"addresses":[{"ip":"10.0.0.1"},{"ip":"fd00::1"}],"ports":[{"name":"a","port":80},{"name":"b","port":81}]}]}"#,
+        "Endpoints",
+        "10.0.0.1:80,[fd00::1]:80,10.0.0.1:81 + 1 more...",
+    );
+    check(
+        r#"{"kind":"PersistentVolumeClaim","apiVersion":"v1","spec":{"volumeName":"v"}}"#,
+        "Capacity",
+        "0",
+    );
+    let event = |said: &str| format!(r#"{{"kind":"Event","apiVersion":"v1",{said}}}"#);
+    check(&event(r#""reportingComponent":"c","reportingInstance":"i""#), "Source", "c, i");
+    check(&event(r#""source":{"host":"h"},"reportingInstance":"i""#), "Source", ", h");
+    check(&event(r#""source":{"component":"c"}"#), "Source", "c");
+}
