@@ -7,7 +7,7 @@ use apimachinery::{Value, time, value};
 use client::call::PatchKind;
 use client::events::EventType;
 use client::indexes::BY_NODE;
-use client::reflector::StoreChange;
+use client::reflector::{Cached, StoreChange};
 use client::{ObjectKey, Resource};
 use controller::{Action, Controller, Failure, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
@@ -66,8 +66,8 @@ pub struct Memory {
 #[derive(Debug)]
 pub struct Observed {
     pod: Arc<Pod>,
-    /// The taints of its node that evict.
-    taints: Vec<Taint>,
+    /// The taints of its node that evict; none where the node is gone.
+    taints: Option<Vec<Taint>>,
 }
 
 impl Controller for TaintEviction {
@@ -87,8 +87,11 @@ impl Controller for TaintEviction {
         let pod: Arc<Pod> = snapshot.shared(key)?;
         let name = pod.spec.as_ref()?.node_name.clone().filter(|it| !it.is_empty())?;
         let nodes = snapshot.store::<Node>();
-        let node = nodes.get(&ObjectKey::new("", name)).filter(|it| it.mentions(NO_EXECUTE));
-        let taints = node.map(|it| no_execute(&it.value())).unwrap_or_default();
+        let taints = |node: Arc<Cached>| match node.mentions(NO_EXECUTE) {
+            true => no_execute(&node.value()),
+            false => Vec::new(),
+        };
+        let taints = nodes.get(&ObjectKey::new("", name)).map(taints);
         Some(Observed { pod, taints })
     }
 
@@ -99,18 +102,21 @@ impl Controller for TaintEviction {
             memory.leave = None;
             return plan;
         }
-        let stay = match stay(&observed.taints, pod) {
-            Stay::Forever => {
+        let stay = match observed.taints.as_ref().map(|taints| stay(taints, pod)) {
+            // A node that goes changes nothing for its pods: a time that runs goes on (upstream: `handleNodeUpdate`).
+            None if memory.leave.is_none() => return plan,
+            None => SignedDuration::ZERO,
+            Some(Stay::Forever) => {
                 cancel(&mut plan, pod, memory);
                 return plan;
             }
-            Stay::No => {
+            Some(Stay::No) => {
                 if memory.leave.is_some_and(|until| now < until) {
                     cancel(&mut plan, pod, memory);
                 }
                 SignedDuration::ZERO
             }
-            Stay::Seconds(seconds) => SignedDuration::from_secs(seconds),
+            Some(Stay::Seconds(seconds)) => SignedDuration::from_secs(seconds),
         };
         // A time that runs already goes on as it is, whatever is tolerated for how long (upstream: `processPodOnNode`).
         let until = *memory.leave.get_or_insert(now.saturating_add(stay).unwrap_or(now));
@@ -143,7 +149,7 @@ fn assigned(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
 
 /// The pods of a node whose evicting taints changed.
 fn pods_of_tainted(change: &StoreChange, snapshot: &Snapshot) -> Vec<ObjectKey> {
-    let taints = |it: &Option<std::sync::Arc<client::reflector::Cached>>| {
+    let taints = |it: &Option<Arc<Cached>>| {
         it.as_ref().map(|it| no_execute(&it.value())).unwrap_or_default()
     };
     if taints(&change.old) == taints(&change.new) {
@@ -223,6 +229,27 @@ fn evict(plan: &mut Plan, pod: &Pod, now: Timestamp) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_that_runs_goes_on_when_the_node_is_gone() {
+        let pod = r#"{"metadata":{"name":"p","namespace":"n"},"spec":{"containers":[],"tolerations":[{"operator":"Exists","tolerationSeconds":30}]}}"#;
+        let pod: Arc<Pod> = Arc::new(serde_json::from_str(pod).unwrap());
+        let taint = Taint { effect: NO_EXECUTE.into(), key: "k".into(), ..Taint::default() };
+        let seen = |taints: Option<Vec<Taint>>| Observed { pod: Arc::clone(&pod), taints };
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let (controller, mut memory) = (TaintEviction::default(), Memory::default());
+        let mut plan = |taints: Option<Vec<Taint>>, seconds: i64| {
+            let plan = controller.plan(&seen(taints), &mut memory, at(seconds));
+            let events = plan.events.iter().map(|it| it.message.as_str()).collect::<Vec<_>>();
+            (plan.requeue_at.map(Timestamp::as_second), events.join(" "))
+        };
+        assert_eq!(plan(None, 0), (None, String::new()));
+        assert_eq!(plan(Some(vec![taint.clone()]), 0), (Some(30), String::new()));
+        assert_eq!(plan(Some(Vec::new()), 5), (None, "Cancelling deletion of Pod n/p".into()));
+        assert_eq!(plan(Some(vec![taint]), 10), (Some(40), String::new()));
+        assert_eq!(plan(None, 20), (Some(40), String::new()));
+        assert_eq!(plan(None, 40), (None, "Marking for deletion Pod n/p".into()));
+    }
 
     #[test]
     fn a_pod_stays_as_long_as_it_tolerates_every_taint() {

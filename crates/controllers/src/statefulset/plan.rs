@@ -289,8 +289,12 @@ impl<'o> Round<'o> {
         present.filter_map(|claim| claims::own(set, &pod.metadata, wanted, claim)).collect()
     }
 
-    /// Puts right what somebody has changed in a pod.
+    /// Puts right what somebody has changed in a pod. One that is only now adopted is another version by then: it has its
+    /// turn when the cache shows whose it is.
     fn enforce(&mut self, pod: &Pod, ordinal: i32) {
+        if owner::controller_of(&pod.metadata).is_none() {
+            return;
+        }
         let (set, templates) = (self.set(), &self.observed.claim_templates);
         let mounted = identity::is_mounted(pod, set, templates, ordinal);
         let owned = self.owned(pod, true);

@@ -9,7 +9,8 @@ fn parse<T: serde::de::DeserializeOwned>(value: &Value) -> T {
     serde_json::from_slice(&apimachinery::json::to_vec(value)).unwrap()
 }
 
-/// A pod written as its number, and then any of `old`, `ready`, `pending`, `failed`, `going`, `young`.
+/// A pod written as its number, and then any of `old`, `ready`, `pending`, `failed`, `going`, `young`, `unnamed` (without
+/// its own label), `orphan`.
 fn pod(text: &str) -> Pod {
     let mut words = text.split(' ');
     let name = format!("s-{}", words.next().unwrap());
@@ -27,6 +28,10 @@ fn pod(text: &str) -> Pod {
             "pending" => pod.set_at(&["status", "phase"], "Pending"),
             "failed" => pod.set_at(&["status", "phase"], "Failed"),
             "going" => pod.set_at(&["metadata", "deletionTimestamp"], "2026-01-01T00:00:00Z"),
+            "unnamed" => {
+                drop(pod.remove_at(&["metadata", "labels", "statefulset.kubernetes.io/pod-name"]))
+            }
+            "orphan" => drop(pod.remove_at(&["metadata", "ownerReferences"])),
             _ => panic!("a pod is not {word}"),
         }
     }
@@ -116,6 +121,13 @@ fn pods_come_and_go_one_after_another() {
     check(r#"{"replicas":1}"#, &["0 ready", "1 ready", "2"], "-s-2");
     check(r#"{"minReadySeconds":10}"#, &["0 young"], "");
     check(r#"{"minReadySeconds":5}"#, &["0 young"], "+s-1");
+}
+
+#[test]
+fn a_pod_that_is_adopted_is_put_right_once_it_is() {
+    check(r#"{"replicas":1}"#, &["0 ready unnamed"], "~s-0");
+    // The adoption alone: another write of the version that was read would be refused.
+    check(r#"{"replicas":1}"#, &["0 ready unnamed orphan"], "other");
 }
 
 #[test]
