@@ -122,6 +122,10 @@ pub struct Failure {
     pub is_final: bool,
     /// What was written: the kind of write, and the plural of the resource. None for a plan's own error and for reads.
     pub of: Option<(&'static str, CompactString)>,
+    /// The namespace of what was written; empty for a plan's own error.
+    pub namespace: CompactString,
+    /// The code of the server's answer. None for a plan's own error, and without an answer.
+    pub code: Option<u16>,
 }
 
 impl Failure {

@@ -421,7 +421,9 @@ impl<C: Controller> Runner<C> {
                 };
                 let of = Some((verb_of(&planned.action), resource.plural.clone()));
                 let is_final = is_final(&error);
-                Err((Failure { why: error.to_string(), is_final, of }, conditions))
+                let namespace = namespace_of(&planned.action).into();
+                let (why, code) = (error.to_string(), error.code());
+                Err((Failure { why, is_final, of, namespace, code }, conditions))
             }
         }
     }
@@ -522,7 +524,8 @@ impl<C: Controller> Runner<C> {
 impl Outcome {
     /// Where no write failed.
     fn failed(why: String) -> Self {
-        Self::Failed(Failure { why, is_final: false, of: None })
+        let namespace = CompactString::default();
+        Self::Failed(Failure { why, is_final: false, of: None, namespace, code: None })
     }
 }
 
@@ -538,6 +541,16 @@ fn verb_of(action: &Action) -> &'static str {
         Action::Update { .. } => "update",
         Action::Patch { .. } => "patch",
         Action::Delete { .. } | Action::DeleteCollection { .. } => "delete",
+    }
+}
+
+fn namespace_of(action: &Action) -> &str {
+    match action {
+        Action::Create { namespace, .. } | Action::DeleteCollection { namespace, .. } => namespace,
+        Action::Update { object, .. } => object.str_at(&["metadata", "namespace"]),
+        Action::Subresource { key, .. }
+        | Action::Patch { key, .. }
+        | Action::Delete { key, .. } => &key.namespace,
     }
 }
 

@@ -7,13 +7,36 @@ use apimachinery::{Value, value};
 use client::events::{EventType, ObjectReference};
 use client::reflector::StoreChange;
 use client::{ObjectKey, Resource};
-use controller::{Action, Controller, Event, Plan, Snapshot, Watches};
+use controller::{Action, Controller, Event, Failure, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
 
 /// The controller.
-#[derive(Debug, Clone, Copy)]
-pub struct EphemeralVolumes;
+#[derive(Debug, Clone, Default)]
+pub struct EphemeralVolumes {
+    /// What it counts.
+    pub metrics: Metrics,
+}
+
+/// The controller's metrics. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    creates: Counter,
+    failures: Counter,
+}
+
+impl Metrics {
+    /// Registers them under upstream's names.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "[ALPHA] Number of PersistentVolumeClaim creation requests";
+        registry.register("ephemeral_volume_controller_create", help, self.creates.clone());
+        let help = "[ALPHA] Number of PersistentVolumeClaim creation requests that failed";
+        let name = "ephemeral_volume_controller_create_failures";
+        registry.register(name, help, self.failures.clone());
+    }
+}
 
 /// What it sees of a pod.
 #[derive(Debug)]
@@ -30,7 +53,8 @@ impl Controller for EphemeralVolumes {
     /// A pod.
     type Key = ObjectKey;
     type Observed = Observed;
-    type Memory = ();
+    /// How many claims are being made for the pod.
+    type Memory = u64;
 
     fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
         watches.on::<Pod>(with_volumes).on::<PersistentVolumeClaim>(of_gone_claim)
@@ -49,8 +73,17 @@ impl Controller for EphemeralVolumes {
         Some(Observed { pod, claims })
     }
 
-    fn plan(&self, observed: &Observed, (): &mut (), _now: Timestamp) -> Plan {
-        plan(observed)
+    fn applied(&self, creates: &mut u64, failure: Option<&Failure>) {
+        self.metrics.creates.inc_by(std::mem::take(creates));
+        if failure.is_some_and(|it| it.is_of("create", "persistentvolumeclaims")) {
+            self.metrics.failures.inc();
+        }
+    }
+
+    fn plan(&self, observed: &Observed, creates: &mut u64, _now: Timestamp) -> Plan {
+        let plan = plan(observed);
+        *creates = plan.stages.iter().map(|it| it.actions.len() as u64).sum();
+        plan
     }
 }
 

@@ -33,6 +33,7 @@ pub mod pod_group_protection;
 pub mod podautoscaler;
 pub mod pods;
 pub mod policy_status;
+pub mod publisher;
 pub mod pv_protection;
 pub mod pvc_protection;
 pub mod replicaset;
@@ -166,11 +167,12 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, serviceaccount::ServiceAccounts, 5)
     }),
     (root_ca::RootCaPublisher::NAME, |setup| {
-        start(setup, root_ca::RootCaPublisher { root_ca: Arc::clone(&setup.root_ca) }, 1);
+        let (root_ca, metrics) = (Arc::clone(&setup.root_ca), setup.metrics.root_ca.clone());
+        start(setup, root_ca::RootCaPublisher { root_ca, metrics }, 1);
     }),
     (trust_bundles::TrustBundlePublisher::NAME, |setup| {
-        let controller =
-            trust_bundles::TrustBundlePublisher { root_ca: Arc::clone(&setup.root_ca) };
+        let (root_ca, metrics) = (Arc::clone(&setup.root_ca), setup.metrics.trust_bundles.clone());
+        let controller = trust_bundles::TrustBundlePublisher { root_ca, metrics };
         if setup.features.enabled("ClusterTrustBundle") && controller.has_any() {
             start(setup, controller, 1);
         }
@@ -207,7 +209,10 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (node_ipam::NodeIpam::NAME, |setup| {
         start(setup, node_ipam::NodeIpam::new(setup.node_ranges.clone()), 5);
     }),
-    (pod_gc::PodGc::NAME, |setup| start(setup, setup.pod_gc, 5)),
+    (pod_gc::PodGc::NAME, |setup| {
+        let metrics = setup.metrics.pod_gc.clone();
+        start(setup, pod_gc::PodGc { metrics, ..setup.pod_gc.clone() }, 5);
+    }),
     (job::Jobs::NAME, |setup| {
         let groups = setup.features.enabled("WorkloadWithJob");
         start(setup, job::Jobs { metrics: setup.metrics.job.clone(), groups }, 5);
@@ -216,7 +221,8 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, cronjob::CronJobs { metrics: setup.metrics.cronjob.clone() }, 5);
     }),
     (ttl_after_finished::TtlAfterFinished::NAME, |setup| {
-        start(setup, ttl_after_finished::TtlAfterFinished, 5);
+        let metrics = setup.metrics.ttl_after_finished.clone();
+        start(setup, ttl_after_finished::TtlAfterFinished { metrics }, 5);
     }),
     (clusterrole_aggregation::ClusterRoleAggregation::NAME, |setup| {
         start(setup, clusterrole_aggregation::ClusterRoleAggregation, 5);
@@ -261,7 +267,8 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     }),
     (ttl::NodeTtl::NAME, |setup| start(setup, ttl::NodeTtl::default(), 5)),
     (ephemeral_volume::EphemeralVolumes::NAME, |setup| {
-        start(setup, ephemeral_volume::EphemeralVolumes, 5);
+        let metrics = setup.metrics.ephemeral_volume.clone();
+        start(setup, ephemeral_volume::EphemeralVolumes { metrics }, 5);
     }),
     // One worker: what suits one claim may suit the next.
     (persistentvolume_binder::PersistentVolumeBinder::NAME, |setup| {

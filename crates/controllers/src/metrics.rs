@@ -3,8 +3,9 @@
 use prometheus_client::registry::Registry;
 
 use crate::{
-    attach_detach, cronjob, device_taint_eviction, endpointslice, endpointslice_mirroring, job,
-    node_lifecycle, podautoscaler, resourceclaim, statefulset, taint_eviction,
+    attach_detach, cronjob, device_taint_eviction, endpointslice, endpointslice_mirroring,
+    ephemeral_volume, job, node_lifecycle, pod_gc, podautoscaler, publisher, resourceclaim,
+    statefulset, taint_eviction, ttl_after_finished,
 };
 
 /// The metrics of all controllers. Cheap to clone.
@@ -34,6 +35,16 @@ pub struct Metrics {
     pub node_lifecycle: node_lifecycle::Metrics,
     /// Those of stateful sets.
     pub statefulset: statefulset::Metrics,
+    /// Those of claims of pods' own volumes.
+    pub ephemeral_volume: ephemeral_volume::Metrics,
+    /// Those of pods that nobody else takes away.
+    pub pod_gc: pod_gc::Metrics,
+    /// Those of the authority in every namespace.
+    pub root_ca: publisher::Metrics,
+    /// Those of the authority as a bundle.
+    pub trust_bundles: publisher::Metrics,
+    /// Those of jobs whose time is over.
+    pub ttl_after_finished: ttl_after_finished::Metrics,
 }
 
 impl Metrics {
@@ -51,6 +62,17 @@ impl Metrics {
         self.resourceclaim.register(registry);
         self.node_lifecycle.register(registry);
         self.statefulset.register(registry);
+        self.ephemeral_volume.register(registry);
+        self.pod_gc.register(registry);
+        let root_ca =
+            ["root_ca_cert_publisher_sync", "root_ca_cert_publisher_sync_duration_seconds"];
+        self.root_ca.register(registry, root_ca, "a root CA");
+        let bundles = [
+            "clustertrustbundle_publisher_sync",
+            "clustertrustbundle_publisher_sync_duration_seconds",
+        ];
+        self.trust_bundles.register(registry, bundles, "a ClusterTrustBundle");
+        self.ttl_after_finished.register(registry);
     }
 }
 

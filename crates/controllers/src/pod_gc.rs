@@ -8,24 +8,62 @@ use client::call::PatchKind;
 use client::indexes::{BY_NODE, BY_PHASE, OVER};
 use client::reflector::StoreChange;
 use client::{ObjectKey, Resource};
-use controller::{Action, Controller, Fetch, Plan, Snapshot, Watches};
+use controller::{Action, Controller, Failure, Fetch, Plan, Snapshot, Watches};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 
 use crate::owner::{is_deleting, key_of};
 use crate::pods;
 
 /// The controller.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct PodGc {
     /// How many pods that are over may stay (upstream: `--terminated-pod-gc-threshold`, 12,500); 0 for any number.
     pub terminated_threshold: usize,
+    /// What it counts.
+    pub metrics: Metrics,
 }
 
 impl Default for PodGc {
     fn default() -> Self {
-        Self { terminated_threshold: 12_500 }
+        Self { terminated_threshold: 12_500, metrics: Metrics::default() }
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    namespace: String,
+    reason: &'static str,
+}
+
+/// The controller's metrics. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    deletes: Family<Labels, Counter>,
+    errors: Family<Labels, Counter>,
+}
+
+impl Metrics {
+    /// Registers them under upstream's names.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "[ALPHA] Number of pods that are being forcefully deleted since the Pod GC Controller started.";
+        registry.register("pod_gc_collector_force_delete_pods", help, self.deletes.clone());
+        let help = "[ALPHA] Number of errors encountered when forcefully deleting the pods since the Pod GC Controller started.";
+        registry.register("pod_gc_collector_force_delete_pod_errors", help, self.errors.clone());
+    }
+}
+
+/// What is remembered of a key.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Since when a pod is to be taken away.
+    since: Option<Timestamp>,
+    /// The namespaces of the pods that are being taken away, and why they are.
+    going: Option<(Vec<String>, &'static str)>,
 }
 
 /// How long a node must have been missing (upstream: `quarantineTime`).
@@ -73,8 +111,7 @@ impl Controller for PodGc {
     const QUEUE: &'static str = "orphaned_pods_nodes";
     type Key = Key;
     type Observed = Observed;
-    /// Since when a pod is to be taken away.
-    type Memory = Option<Timestamp>;
+    type Memory = Memory;
 
     fn watches(&self, watches: Watches<Key>) -> Watches<Key> {
         watches.on::<Pod>(of_pod).on::<Node>(|change, snapshot| {
@@ -95,15 +132,34 @@ impl Controller for PodGc {
         Some(Observed::Pod(Box::new(pod), node))
     }
 
-    fn plan(&self, observed: &Observed, since: &mut Option<Timestamp>, now: Timestamp) -> Plan {
-        match observed {
-            Observed::Pod(pod, node) => plan_pod(pod, *node, since, now),
+    fn applied(&self, memory: &mut Memory, failure: Option<&Failure>) {
+        let Some((namespaces, reason)) = memory.going.take() else { return };
+        for namespace in namespaces {
+            self.metrics.deletes.get_or_create(&Labels { namespace, reason }).inc();
+        }
+        if let Some(failure) = failure {
+            let namespace = failure.namespace.to_string();
+            self.metrics.errors.get_or_create(&Labels { namespace, reason }).inc();
+        }
+    }
+
+    fn plan(&self, observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
+        let plan = match observed {
+            Observed::Pod(pod, node) => plan_pod(pod, *node, &mut memory.since, now),
             Observed::Surplus(pods) => {
                 let mut plan = Plan::nothing();
                 pods.iter().for_each(|pod| delete(&mut plan, pod));
                 plan
             }
-        }
+        };
+        let namespace = |action: &Action| match action {
+            Action::Delete { key, .. } => Some(key.namespace.to_string()),
+            _ => None,
+        };
+        let actions = plan.stages.iter().flat_map(|it| &it.actions);
+        let going: Vec<String> = actions.filter_map(|it| namespace(&it.action)).collect();
+        memory.going = (!going.is_empty()).then(|| (going, reason(observed)));
+        plan
     }
 }
 
@@ -124,6 +180,16 @@ impl PodGc {
         });
         pods.truncate(pods.len().saturating_sub(self.terminated_threshold));
         Some(pods)
+    }
+}
+
+/// Why pods are taken away, in upstream's words.
+fn reason(observed: &Observed) -> &'static str {
+    match observed {
+        Observed::Surplus(_) => "terminated",
+        Observed::Pod(_, NodeState::OutOfService) => "out-of-service",
+        Observed::Pod(_, NodeState::None) => "unscheduled",
+        Observed::Pod(_, NodeState::Present | NodeState::Missing | NodeState::Gone) => "orphaned",
     }
 }
 
@@ -274,5 +340,40 @@ mod tests {
             r#"{"metadata":{"name":"p"},"spec":{"containers":[]},"status":{"phase":"Succeeded"}}"#;
         check(over, NodeState::None, 100, "");
         check(over, NodeState::Gone, 40, "delete");
+    }
+
+    #[test]
+    fn pods_that_are_taken_away_are_counted_by_reason() {
+        let pod = r#"{"metadata":{"name":"p","namespace":"n"},"spec":{"nodeName":"gone","containers":[]},"status":{"phase":"Failed"}}"#;
+        let pod: Pod = serde_json::from_str(pod).unwrap();
+        let (controller, mut memory) = (PodGc::default(), Memory::default());
+        let mut registry = Registry::default();
+        controller.metrics.register(&mut registry);
+        let orphan = Observed::Pod(Box::new(pod.clone()), NodeState::Gone);
+        let failure = Failure {
+            why: "no".into(),
+            is_final: false,
+            of: None,
+            namespace: "n".into(),
+            code: Some(500),
+        };
+        for (seconds, failure) in [(0, None), (50, Some(&failure)), (60, None)] {
+            controller.plan(&orphan, &mut memory, Timestamp::from_second(seconds).unwrap());
+            controller.applied(&mut memory, failure);
+        }
+        controller.plan(
+            &Observed::Surplus(vec![Arc::new(pod)]),
+            &mut memory,
+            Timestamp::UNIX_EPOCH,
+        );
+        controller.applied(&mut memory, None);
+        let told = component_base::metrics::text(&registry);
+        for line in [
+            "pod_gc_collector_force_delete_pods_total{namespace=\"n\",reason=\"orphaned\"} 2",
+            "pod_gc_collector_force_delete_pods_total{namespace=\"n\",reason=\"terminated\"} 1",
+            "pod_gc_collector_force_delete_pod_errors_total{namespace=\"n\",reason=\"orphaned\"} 1",
+        ] {
+            assert!(told.contains(line), "{line}\n{told}");
+        }
     }
 }

@@ -1,20 +1,24 @@
 //! The cluster's authority, in a ConfigMap of every namespace. Upstream: `pkg/controller/certificates/rootcacertpublisher`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::{Value, value};
 use client::{ObjectKey, Resource};
-use controller::{Action, Controller, Plan, Snapshot, Watches};
+use controller::{Action, Controller, Failure, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 
 use crate::owner::is_terminating;
+use crate::publisher;
 
 /// The controller.
 #[derive(Debug, Clone)]
 pub struct RootCaPublisher {
     /// The authority's certificate, as PEM.
     pub root_ca: Arc<str>,
+    /// What it counts.
+    pub metrics: publisher::Metrics,
 }
 
 const NAME: &str = "kube-root-ca.crt";
@@ -56,6 +60,10 @@ impl Controller for RootCaPublisher {
             name: key.name.to_string(),
             config_map: config_map.map(|it| it.to_value()),
         })
+    }
+
+    fn timed(&self, (): &mut (), failure: Option<&Failure>, took: Duration) {
+        self.metrics.count(failure, took);
     }
 
     fn plan(&self, observed: &Observed, (): &mut (), _now: Timestamp) -> Plan {

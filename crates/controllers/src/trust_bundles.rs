@@ -3,18 +3,23 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apimachinery::{Value, value};
 use client::{ObjectKey, Resource};
-use controller::{Action, Controller, Plan, Snapshot, Watches};
+use controller::{Action, Controller, Failure, Plan, Snapshot, Watches};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
+
+use crate::publisher;
 
 /// The controller.
 #[derive(Debug, Clone)]
 pub struct TrustBundlePublisher {
     /// The authority's certificate, as PEM.
     pub root_ca: Arc<str>,
+    /// What it counts.
+    pub metrics: publisher::Metrics,
 }
 
 /// Whose bundles these are.
@@ -79,6 +84,10 @@ impl Controller for TrustBundlePublisher {
         Some(all.iter().map(|it| it.to_value()).filter(is_ours).collect())
     }
 
+    fn timed(&self, (): &mut (), failure: Option<&Failure>, took: Duration) {
+        self.metrics.count(failure, took);
+    }
+
     fn plan(&self, observed: &Vec<Value>, (): &mut (), _now: Timestamp) -> Plan {
         let mut plan = Plan::nothing();
         let name = name_of(&self.root_ca);
@@ -131,7 +140,10 @@ mod tests {
         let name = name_of("ca");
         assert_eq!(name, "kubernetes.io:kube-apiserver-serving:6959097001d10501ac7d54c0");
         let planned = |bundles: &[Value]| {
-            let controller = TrustBundlePublisher { root_ca: "ca".into() };
+            let controller = TrustBundlePublisher {
+                root_ca: "ca".into(),
+                metrics: publisher::Metrics::default(),
+            };
             let plan = controller.plan(&bundles.to_vec(), &mut (), Timestamp::UNIX_EPOCH);
             let kind = |action: &Action| match action {
                 Action::Create { .. } => "create",
@@ -150,7 +162,10 @@ mod tests {
 
     #[test]
     fn what_is_no_certificate_is_not_published() {
-        let controller = |text: &str| TrustBundlePublisher { root_ca: text.into() };
+        let controller = |text: &str| TrustBundlePublisher {
+            root_ca: text.into(),
+            metrics: publisher::Metrics::default(),
+        };
         assert!(!controller("-----BEGIN CERTIFICATE-----").has_any());
         assert!(!controller("").has_any());
     }

@@ -400,7 +400,7 @@ impl ManagerOptions {
     }
 
     pub(super) fn pod_gc(&self) -> PodGc {
-        PodGc { terminated_threshold: self.terminated_pod_gc_threshold }
+        PodGc { terminated_threshold: self.terminated_pod_gc_threshold, ..PodGc::default() }
     }
 
     pub(super) fn signing_duration(&self) -> std::time::Duration {

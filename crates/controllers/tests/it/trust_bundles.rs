@@ -25,8 +25,11 @@ async fn the_authority_is_published_once() {
     cluster.create(GROUP, "clustertrustbundles", bundle).await;
     let now = certificate("now");
     let setup = controllers::Setup { root_ca: Arc::from(now.as_str()), ..crate::setup(&cluster) };
-    let name = controllers::trust_bundles::TrustBundlePublisher { root_ca: now.as_str().into() };
-    assert!(name.has_any());
+    let publisher = controllers::trust_bundles::TrustBundlePublisher {
+        root_ca: now.as_str().into(),
+        metrics: controllers::publisher::Metrics::default(),
+    };
+    assert!(publisher.has_any());
     controllers::start_all(&setup, |it| it.contains("clustertrustbundle"));
     let only = cluster
         .eventually("there is one", async |it| {
