@@ -22,7 +22,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::time::Instant;
 
 use crate::tls;
@@ -34,8 +34,13 @@ pub(crate) struct Access {
     /// The context's namespace; empty for none.
     namespace: String,
     authority: Vec<u8>,
+    /// Whether whoever answers is believed (`insecure-skip-tls-verify`).
+    insecure: bool,
+    /// The name that the server has to prove (`tls-server-name`); empty for that in its address.
+    server_name: String,
     identity: Option<(Vec<u8>, Vec<u8>)>,
-    token: Option<String>,
+    /// The header by which requests say who asks: a token, or a name and a password.
+    authorization: Option<String>,
 }
 
 impl Access {
@@ -43,10 +48,12 @@ impl Access {
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read(path)
             .with_context(|| format!("could not read the kubeconfig {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("kubeconfig {}", path.display()))
+        let directory = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, directory).with_context(|| format!("kubeconfig {}", path.display()))
     }
 
-    fn parse(text: &[u8]) -> Result<Self> {
+    /// `directory`: where files are that it names by relative paths.
+    fn parse(text: &[u8], directory: &Path) -> Result<Self> {
         let config = apimachinery::yaml::parse(text).map_err(|it| anyhow!("{it}"))?;
         let named = |list: &str, name: &str, part: &str| -> Result<Value> {
             let mut items = config.items_at(&[list]).iter();
@@ -57,14 +64,23 @@ impl Access {
         let context = named("contexts", config.str_at(&["current-context"]), "context")?;
         let cluster = named("clusters", context.str_at(&["cluster"]), "cluster")?;
         let user = named("users", context.str_at(&["user"]), "user")?;
-        let certificate = material(&user, "client-certificate")?;
-        let key = material(&user, "client-key")?;
+        refuse(&cluster, CLUSTER_REFUSED)?;
+        refuse(&user, USER_REFUSED)?;
+        let certificate = material(&user, "client-certificate", directory)?;
+        let key = material(&user, "client-key", directory)?;
+        let authority = material(&cluster, "certificate-authority", directory)?;
+        let insecure = cluster.bool_at(&["insecure-skip-tls-verify"]);
+        if insecure && authority.is_some() {
+            bail!("specifying a root certificates file with the insecure flag is not allowed");
+        }
         Ok(Self {
             server: cluster.str_at(&["server"]).to_owned(),
             namespace: context.str_at(&["namespace"]).to_owned(),
-            authority: material(&cluster, "certificate-authority")?.unwrap_or_default(),
+            authority: authority.unwrap_or_default(),
+            insecure,
+            server_name: cluster.str_at(&["tls-server-name"]).to_owned(),
             identity: certificate.zip(key),
-            token: Some(user.str_at(&["token"]).to_owned()).filter(|it| !it.is_empty()),
+            authorization: authorization(&user),
         })
     }
 
@@ -72,10 +88,9 @@ impl Access {
     pub(crate) fn by_token(server: &str, authority: &str, token: &str) -> Self {
         Self {
             server: server.to_owned(),
-            namespace: String::new(),
             authority: authority.as_bytes().to_vec(),
-            identity: None,
-            token: Some(token.to_owned()),
+            authorization: Some(format!("Bearer {token}")),
+            ..Self::default()
         }
     }
 
@@ -84,7 +99,7 @@ impl Access {
         let config = apimachinery::yaml::parse(text).map_err(|it| anyhow!("{it}"))?;
         let cluster = config.items_at(&["clusters"]).first().and_then(|it| it.get("cluster"));
         let cluster = cluster.context("there is no cluster in it")?;
-        let authority = material(cluster, "certificate-authority")?;
+        let authority = material(cluster, "certificate-authority", Path::new(""))?;
         Ok(String::from_utf8(authority.context("it tells no authority")?)?)
     }
 
@@ -116,15 +131,47 @@ impl Access {
     }
 }
 
+/// What a cluster may say that is not done here.
+const CLUSTER_REFUSED: &[&str] = &["proxy-url"];
+/// What a user may say that is not done here.
+const USER_REFUSED: &[&str] =
+    &["exec", "auth-provider", "tokenFile", "as", "as-uid", "as-groups", "as-user-extra"];
+
+/// Says so where a kubeconfig asks for what is not done, rather than asking the server as somebody else.
+fn refuse(of: &Value, members: &[&str]) -> Result<()> {
+    let asked = |it: &&&str| {
+        of.get(it).is_some_and(|it| !it.is_null() && it.as_str().is_none_or(|it| !it.is_empty()))
+    };
+    match members.iter().find(asked) {
+        Some(member) => bail!("{member} in it cannot be used here"),
+        None => Ok(()),
+    }
+}
+
+/// Upstream prefers a token to a name and a password.
+fn authorization(user: &Value) -> Option<String> {
+    let text = |member| user.str_at(&[member]);
+    if !text("token").is_empty() {
+        return Some(format!("Bearer {}", text("token")));
+    }
+    let both = format!("{}:{}", text("username"), text("password"));
+    let encoded = || format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(&both));
+    (both.len() > 1).then(encoded)
+}
+
 /// A file named in a kubeconfig, or its content there.
-fn material(of: &Value, name: &str) -> Result<Option<Vec<u8>>> {
+fn material(of: &Value, name: &str, directory: &Path) -> Result<Option<Vec<u8>>> {
     let data = of.str_at(&[&format!("{name}-data")]);
     if !data.is_empty() {
         return Ok(Some(base64::prelude::BASE64_STANDARD.decode(data)?));
     }
     match of.str_at(&[name]) {
         "" => Ok(None),
-        path => Ok(Some(std::fs::read(path).with_context(|| format!("could not read {path}"))?)),
+        path => {
+            let path = directory.join(path);
+            let content = std::fs::read(&path);
+            content.map(Some).with_context(|| format!("could not read {}", path.display()))
+        }
     }
 }
 
@@ -132,7 +179,7 @@ fn material(of: &Value, name: &str) -> Result<Option<Vec<u8>>> {
 #[derive(Debug)]
 pub(crate) struct HttpTransport {
     /// Behind a pointer that moves to another certificate.
-    client: ArcSwap<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
+    client: ArcSwap<HttpsClient>,
     server: String,
     authorization: Option<HeaderValue>,
     /// Where requests are counted, if anywhere.
@@ -179,19 +226,28 @@ fn tcp() -> HttpConnector {
     tcp
 }
 
-fn client_of(tls: rustls::ClientConfig) -> Client<HttpsConnector<HttpConnector>, Full<Bytes>> {
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_only()
-        .enable_all_versions()
-        .wrap_connector(tcp());
+type HttpsClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// `name`: what the server has to prove; `None` for the name in its address.
+fn client_of(tls: rustls::ClientConfig, name: Option<ServerName<'static>>) -> HttpsClient {
+    let connector = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_only();
+    let connector = match name {
+        None => connector,
+        Some(name) => {
+            connector.with_server_name_resolver(hyper_rustls::FixedServerNameResolver::new(name))
+        }
+    };
+    let connector = connector.enable_all_versions().wrap_connector(tcp());
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
 impl Access {
     /// How TLS is spoken with these credentials.
     fn tls(&self) -> Result<rustls::ClientConfig> {
-        let trust = Trust::Authorities(tls::roots(&self.authority)?);
+        let trust = match self.insecure {
+            true => Trust::Anybody,
+            false => Trust::Authorities(tls::roots(&self.authority)?),
+        };
         let builder = component_base::tls::client(trust)?;
         Ok(match &self.identity {
             Some((certificate, key)) => {
@@ -202,6 +258,12 @@ impl Access {
             None => builder.with_no_client_auth(),
         })
     }
+
+    fn client(&self) -> Result<HttpsClient> {
+        let name = Some(self.server_name.clone()).filter(|it| !it.is_empty());
+        let name = name.map(ServerName::try_from).transpose();
+        Ok(client_of(self.tls()?, name.context("tls-server-name is none")?))
+    }
 }
 
 impl HttpTransport {
@@ -210,17 +272,17 @@ impl HttpTransport {
         if !access.server.starts_with("https://") {
             bail!("the server {:?} is not an https:// address", access.server);
         }
-        let bearer = access.token.as_ref().map(|it| HeaderValue::try_from(format!("Bearer {it}")));
-        let mut authorization = bearer.transpose().context("the token cannot be sent")?;
+        let said = access.authorization.as_ref().map(HeaderValue::try_from);
+        let mut authorization = said.transpose().context("the token cannot be sent")?;
         if let Some(it) = &mut authorization {
             it.set_sensitive(true);
         }
-        Ok(Self::with(access.tls()?, &access.server, authorization))
+        Ok(Self::with(access.client()?, &access.server, authorization))
     }
 
     /// Connects with the certificate of `access` from now on; connections that there are go on as they are.
     pub(crate) fn renew(&self, access: &Access) -> Result<()> {
-        self.client.store(Arc::new(client_of(access.tls()?)));
+        self.client.store(Arc::new(access.client()?));
         Ok(())
     }
 
@@ -230,12 +292,12 @@ impl HttpTransport {
             bail!("the server {server:?} is not an https:// address");
         }
         let tls = component_base::tls::client(Trust::Anybody)?.with_no_client_auth();
-        Ok(Self::with(tls, server, None))
+        Ok(Self::with(client_of(tls, None), server, None))
     }
 
-    fn with(tls: rustls::ClientConfig, server: &str, authorization: Option<HeaderValue>) -> Self {
+    fn with(client: HttpsClient, server: &str, authorization: Option<HeaderValue>) -> Self {
         Self {
-            client: ArcSwap::from_pointee(client_of(tls)),
+            client: ArcSwap::from_pointee(client),
             server: server.trim_end_matches('/').to_owned(),
             authorization,
             calls: None,
@@ -301,7 +363,7 @@ impl ExtenderPost {
         let connector = if tls.server_name.is_empty() {
             connector.enable_http1().wrap_connector(tcp())
         } else {
-            let name = rustls::pki_types::ServerName::try_from(tls.server_name.clone())?;
+            let name = ServerName::try_from(tls.server_name.clone())?;
             let resolver = hyper_rustls::FixedServerNameResolver::new(name);
             connector.with_server_name_resolver(resolver).enable_http1().wrap_connector(tcp())
         };
@@ -424,17 +486,51 @@ mod tests {
         assert!(error.starts_with("Post \"http://127.0.0.1:1/filter\": "), "{error}");
     }
 
+    fn kubeconfig(cluster: &str, user: &str) -> Result<Access> {
+        let text = format!(
+            "clusters:\n- name: a\n  cluster: {{server: https://x:1, {cluster}}}\nusers:\n- name: u\n  user: {{{user}}}\n\
+             contexts:\n- name: c\n  context: {{cluster: a, user: u}}\ncurrent-context: c\n"
+        );
+        Access::parse(text.as_bytes(), Path::new("/nowhere"))
+    }
+
     #[test]
     fn a_kubeconfig_says_where_and_who() {
-        let text = "clusters:\n- name: a\n  cluster: {server: https://x:1, certificate-authority-data: Y2E=}\n\
-                    users:\n- name: u\n  user: {token: t}\ncontexts:\n- name: c\n  context: {cluster: a, user: u}\n\
-                    current-context: c\n";
-        let access = Access::parse(text.as_bytes()).unwrap();
+        let access = kubeconfig("certificate-authority-data: Y2E=", "token: t").unwrap();
         assert_eq!(
             (access.server.as_str(), access.authority.as_slice()),
             ("https://x:1", b"ca".as_slice())
         );
-        assert_eq!(access.token.as_deref(), Some("t"));
-        assert!(Access::parse(b"current-context: none").is_err());
+        assert_eq!(access.authorization.as_deref(), Some("Bearer t"));
+        let access =
+            kubeconfig("tls-server-name: other.example", "username: u, password: p").unwrap();
+        assert_eq!(access.authorization.as_deref(), Some("Basic dTpw"));
+        assert_eq!((access.server_name.as_str(), access.insecure), ("other.example", false));
+        access.client().unwrap();
+        assert!(Access::parse(b"current-context: none", Path::new("")).is_err());
+    }
+
+    #[test]
+    fn a_kubeconfig_may_believe_whoever_answers() {
+        let access = kubeconfig("insecure-skip-tls-verify: true", "token: t").unwrap();
+        assert!(access.insecure);
+        access.client().unwrap();
+        let both = "insecure-skip-tls-verify: true, certificate-authority-data: Y2E=";
+        let error = kubeconfig(both, "token: t").unwrap_err().to_string();
+        assert!(error.contains("with the insecure flag is not allowed"), "{error}");
+    }
+
+    #[test]
+    fn a_kubeconfig_that_asks_for_what_is_not_done_is_refused() {
+        for (cluster, user, said) in [
+            ("proxy-url: http://p", "token: t", "proxy-url"),
+            ("proxy-url: ''", "exec: {command: c}", "exec"),
+            ("proxy-url: ''", "tokenFile: /t", "tokenFile"),
+            ("proxy-url: ''", "token: t, as: other", "as in it"),
+            ("certificate-authority: ca.crt", "token: t", "/nowhere/ca.crt"),
+        ] {
+            let error = format!("{:#}", kubeconfig(cluster, user).unwrap_err());
+            assert!(error.contains(said), "{error}");
+        }
     }
 }
