@@ -49,8 +49,9 @@ fn default(value: &mut Value) {
     spec.default_at(&["replicas"], 1);
     spec.default_at(&["revisionHistoryLimit"], 10);
     for claim in spec.items_at_mut(&["volumeClaimTemplates"]) {
-        claim.default_at(&["apiVersion"], "v1");
-        claim.default_at(&["kind"], "PersistentVolumeClaim");
+        // Whatever is said: upstream forgets it, and says so itself.
+        claim.set_at(&["apiVersion"], "v1");
+        claim.set_at(&["kind"], "PersistentVolumeClaim");
         defaults::claim_spec(claim.member_mut("spec"));
         claim.default_at(&["status", "phase"], "Pending");
     }

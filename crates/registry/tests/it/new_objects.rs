@@ -640,3 +640,13 @@ fn no_bytes_are_empty_ones() {
     let (_, _, value) = prepared(r#"{"kind":"Secret","apiVersion":"v1","data":{"a":null}}"#);
     assert_eq!(value.at(&["data", "a"]), Some(&Value::from("")));
 }
+
+#[test]
+fn templates_of_claims_are_claims() {
+    let (_, _, set) = prepared(
+        r#"{"kind":"StatefulSet","apiVersion":"apps/v1","spec":{"volumeClaimTemplates":[{"kind":"ConfigMap","apiVersion":"x/v2"}]}}"#,
+    );
+    let claim = &set.items_at(&["spec", "volumeClaimTemplates"])[0];
+    let said = (claim.str_at(&["apiVersion"]), claim.str_at(&["kind"]));
+    assert_eq!(said, ("v1", "PersistentVolumeClaim"));
+}

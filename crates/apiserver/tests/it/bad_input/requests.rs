@@ -131,9 +131,9 @@ pub(super) fn queries() -> Vec<Case> {
             "found '(', expected: !, identifier, or 'end of string'",
         ),
         list(
-            "labelSelector=%00",
+            "labelSelector=a%00b",
             400,
-            r#"unable to parse requirement: <nil>: Invalid value: "\x00": name part must consist..."#,
+            "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt",
         ),
         list(
             &format!("labelSelector={long}%3D1"),
