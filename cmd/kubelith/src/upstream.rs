@@ -142,6 +142,8 @@ pub(crate) const COMMON: &[Flag] = &[
     flag("emulation-forward-compatible", Switch, "false", NotBuilt),
     flag("feature-gates", Pairs, "", Used),
     flag("log-flush-frequency", Span, "5s", Idle("the log is not kept back")),
+    flag("log-json-info-buffer-size", Number, "0", Idle("the log is not kept back")),
+    flag("log-json-split-stream", Switch, "false", Idle("the log goes to standard error")),
     flag("log-text-info-buffer-size", Number, "0", Idle("the log is not kept back")),
     flag("log-text-split-stream", Switch, "false", Idle("the log goes to standard error")),
     flag("logging-format", Text, "text", Used),
@@ -162,8 +164,6 @@ pub(crate) const CLIENT: &[Flag] = &[
     flag("leader-elect-resource-name", Text, "", Used),
     flag("leader-elect-resource-namespace", Text, "kube-system", Used),
     flag("leader-elect-retry-period", Span, "2s", Used),
-    flag("log-json-info-buffer-size", Number, "0", Idle("the log is not kept back")),
-    flag("log-json-split-stream", Switch, "false", Idle("the log goes to standard error")),
     flag("master", Text, "", Used),
 ];
 

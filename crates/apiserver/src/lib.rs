@@ -42,6 +42,7 @@ mod impersonation;
 mod in_process;
 mod leaves;
 pub mod legacy_tokens;
+mod lingering;
 pub mod listen;
 pub mod listing;
 mod logs;

@@ -24,6 +24,7 @@ use crate::attended::Attended;
 use crate::body::Incoming;
 use crate::client_certificates::{Judged, Speaking, Tls};
 use crate::connections::{End, Place};
+use crate::lingering::{Lingering, Upgraded};
 use crate::outgoing::Outgoing;
 use crate::{Body, Peer, RequestBody, Server, cors, memory, respond};
 
@@ -208,12 +209,15 @@ async fn http1(
 ) -> Result<(), String> {
     let requests = place.requests();
     let held = Arc::clone(place);
+    let upgraded = Upgraded::default();
+    let stream = Lingering::new(stream, upgraded.clone());
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let (server, peer) = (Arc::clone(&server), peer.now());
         let running = held.requests().begin();
         let mut request = request.map(Incoming::http1);
         if request.headers().contains_key(UPGRADE) {
             // An upgraded connection keeps it when the rest of this is over.
+            upgraded.set();
             request.extensions_mut().insert(Arc::clone(&held));
         }
         async move {

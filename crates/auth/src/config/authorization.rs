@@ -14,6 +14,10 @@ use crate::expressions;
 const MAX_CONDITIONS: usize = 64;
 /// The longest that a webhook may be waited for.
 const MAX_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a webhook's yes counts where nothing is said of it.
+const AUTHORIZED_TTL: Duration = Duration::from_secs(5 * 60);
+/// How long any other answer of it does.
+const UNAUTHORIZED_TTL: Duration = Duration::from_secs(30);
 /// The types of authorizers; webhooks may be several.
 pub const TYPES: [&str; 6] = ["ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
 
@@ -223,13 +227,20 @@ fn webhook(value: &Value, at: &Path<'_>, errors: &mut FieldErrors) -> Option<Web
         let at = at.child("timeout");
         errors.invalid_text(&at, value.str_at(&["timeout"]), "must be > 0s and <= 30s");
     }
-    let ttl = |member, is_kept: &str, errors: &mut FieldErrors| {
-        let ttl = time(value, member, at, errors);
+    let ttl = |member, default, is_kept: &str, errors: &mut FieldErrors| {
+        let text = value.str_at(&[member]);
+        let ttl = match duration::Duration::parse(text) {
+            _ if text.is_empty() => Some(default),
+            // Upstream fills in its default where there is none, and cannot tell that from zero.
+            Ok(said) if said.as_nanos() == 0 => Some(default),
+            _ => time(value, member, at, errors),
+        };
         let is_kept = value.get(is_kept).and_then(Value::as_bool).unwrap_or(true);
         ttl.filter(|_| is_kept).unwrap_or_default()
     };
-    let authorized_ttl = ttl("authorizedTTL", "cacheAuthorizedRequests", errors);
-    let unauthorized_ttl = ttl("unauthorizedTTL", "cacheUnauthorizedRequests", errors);
+    let authorized_ttl = ttl("authorizedTTL", AUTHORIZED_TTL, "cacheAuthorizedRequests", errors);
+    let unauthorized_ttl =
+        ttl("unauthorizedTTL", UNAUTHORIZED_TTL, "cacheUnauthorizedRequests", errors);
     let one_of = |member, known: &[&str], errors: &mut FieldErrors| {
         let text = value.str_at(&[member]);
         match text {

@@ -66,7 +66,11 @@ const WEBHOOKS: &[(&str, &str, &str)] = &[
         "timeout: -1s",
         "authorizers[0].timeout: Invalid value: \"-1s\": must be > 0s and <= 30s",
     ),
-    ("authorizedTTL", "authorizedTTL: 0s", "authorizers[0].authorizedTTL: Required value"),
+    (
+        "authorizedTTL",
+        "authorizedTTL: soon",
+        "authorizers[0].authorizedTTL: Invalid value: \"soon\": time: invalid duration \"soon\"",
+    ),
     (
         "unauthorizedTTL",
         "unauthorizedTTL: -1s",
@@ -137,6 +141,17 @@ fn what_is_wrong_is_told_in_upstreams_words() {
         let line =
             format!("matchConditions: [{list}]\n    matchConditionSubjectAccessReviewVersion: v1");
         check(&webhook("others", &line), expected);
+    }
+}
+
+#[test]
+fn times_of_which_nothing_is_said_are_upstreams() {
+    for line in ["", "authorizedTTL: 0s"] {
+        let body = webhook("authorizedTTL", line).replace("    unauthorizedTTL: 30s\n", "");
+        let read = parse(&body).unwrap();
+        let Kind::Webhook(webhook) = &read.authorizers[0].kind else { panic!("it is a webhook") };
+        assert_eq!(webhook.authorized_ttl, Duration::from_secs(300));
+        assert_eq!(webhook.unauthorized_ttl, Duration::from_secs(30));
     }
 }
 
