@@ -40,6 +40,9 @@ pub(crate) struct Options {
     /// Where the embedded store is kept, in place of --etcd-servers
     #[arg(long, value_name = "DIR", value_parser = data_dir::place)]
     data_dir: Option<PathBuf>,
+    /// Serve versions of resources too that Kubernetes has removed, such as extensions/v1beta1 and batch/v1beta1
+    #[arg(long, default_value_t = false, num_args = 0..=1, default_missing_value = "true", action = clap::ArgAction::Set)]
+    serve_removed_apis: bool,
     /// Address to listen on
     #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
     bind_address: IpAddr,
@@ -195,7 +198,7 @@ async fn start(options: &Options, given: &Given, ends: &Ends) -> Result<Started>
             tracer: options.operating.tracer((&clock, &random), ends)?,
             ..options.operated(given, &features)?
         },
-        registry: options.operating.registry(&features, false)?,
+        registry: options.operating.registry(&features, options.serve_removed_apis)?,
         ..options.config(store, (&clock, &random), (advertised, range))?
     };
     let access = |objects: &Arc<apiserver::CachedObjects>| {

@@ -168,6 +168,7 @@ const OWN: &[Flag] = &[
     flag("prometheus-token-file", Text, "", Used),
     flag("prometheus-url", Text, "", Used),
     flag("scaledobject-metrics", Switch, "false", Used),
+    flag("serve-removed-apis", Switch, "false", Used),
 ];
 
 /// What upstream takes where nobody says, and clap would not, for the flags that other commands have too.
