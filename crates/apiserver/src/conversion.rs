@@ -16,7 +16,8 @@ use registry::AnyResource;
 use tokio::time::Instant;
 use webhook::{Call, Client, Resolver};
 
-use crate::metrics::Conversions;
+use crate::metrics::{Conversions, Metrics};
+use crate::objects::Services;
 
 /// How long a webhook may take for all objects of a call (upstream: 30 seconds).
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,9 +30,20 @@ const CHANGEABLE: [&str; 2] = ["labels", "annotations"];
 /// What calls of webhooks need.
 #[derive(Debug)]
 pub(crate) struct Calls {
-    pub(crate) resolver: Arc<dyn Resolver>,
-    pub(crate) random: Arc<dyn Random>,
-    pub(crate) counted: Arc<Conversions>,
+    resolver: Arc<dyn Resolver>,
+    random: Arc<dyn Random>,
+    counted: Arc<Conversions>,
+}
+
+impl Calls {
+    pub(crate) fn new(
+        services: &Arc<Services>,
+        random: &Arc<dyn Random>,
+        metrics: &Metrics,
+    ) -> Arc<Self> {
+        let (resolver, random) = (Arc::clone(services) as _, Arc::clone(random));
+        Arc::new(Self { resolver, random, counted: Arc::clone(&metrics.conversions) })
+    }
 }
 
 /// The webhook of a definition.

@@ -273,13 +273,8 @@ impl Server {
         ));
         let objects = Arc::new(CachedObjects::new(Arc::clone(&hub), Arc::clone(&catalog)));
         let services = Arc::new(objects::Services::new(&objects));
-        let resolver = Arc::clone(&services) as Arc<dyn webhook::Resolver>;
         let metrics = metrics::Metrics::new();
-        let conversions = Arc::new(conversion::Calls {
-            resolver,
-            random: Arc::clone(&config.random),
-            counted: Arc::clone(&metrics.conversions),
-        });
+        let conversions = conversion::Calls::new(&services, &config.random, &metrics);
         definitions::install_all(&catalog, &hub, &conversions, &metrics.expressions).await?;
         let access = access(&objects);
         let explanations =

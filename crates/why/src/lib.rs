@@ -6,6 +6,7 @@
 pub mod changes;
 mod claims;
 mod deletion;
+mod events;
 pub mod explanation;
 pub mod objects;
 pub mod picture;
@@ -137,9 +138,15 @@ impl Case<'_> {
                 format!("condition {name} is {}: {reason} {message}", it.str_at(&["status"])),
             )
         };
-        let findings: Vec<Finding> = bad.map(finding).collect();
+        let mut findings: Vec<Finding> = bad.map(finding).collect();
         let name = self.name();
+        let uid = self.object.str_at(&["metadata", "uid"]);
+        let warning = events::last(self, uid, |it| it.str_at(&["type"]) == "Warning");
         let (state, summary) = match findings.len() {
+            0 if warning.is_some() => {
+                let summary = "is not being deleted; none of its conditions tells a problem, but its last warning does";
+                (State::NotReady, format!("{name} {summary}"))
+            }
             0 => {
                 let summary = "is not being deleted, and none of its conditions tells a problem";
                 (State::Settled, format!("{name} {summary}"))
@@ -151,6 +158,10 @@ impl Case<'_> {
                 (State::NotReady, summary)
             }
         };
+        let told = |(reason, message)| {
+            Finding::new("Event", format!("its last warning is {reason}: {message}"))
+        };
+        findings.extend(warning.map(told));
         Explanation::new(self.subject, state, summary).with(findings)
     }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use apimachinery::Value;
 
-use crate::Case;
 use crate::explanation::{Explanation, Finding, MAX_NAMED, State, counted};
 use crate::objects::{controller_uid, is_true, key_of};
 use crate::pods::of_pod;
+use crate::{Case, events};
 
 /// The pods that an object controls and that have not ended.
 pub(super) fn pods_of(case: &Case<'_>, uid: &str) -> Vec<Arc<Value>> {
@@ -31,25 +31,7 @@ pub(super) fn not_seen(object: &Value) -> Option<Finding> {
 
 /// The last event that says why a pod was not made: quota, admission.
 pub(super) fn failed_create(case: &Case<'_>, uid: &str) -> Option<Finding> {
-    let events = case.objects.list("", "events", &case.subject.key.namespace);
-    let mine = |it: &&Arc<Value>| {
-        // Events are stored in one version, and told of in two.
-        let about = ["involvedObject", "regarding"].map(|at| it.str_at(&[at, "uid"]));
-        it.str_at(&["reason"]) == "FailedCreate" && about.contains(&uid)
-    };
-    let at = |it: &Value| {
-        let times = [
-            ["series", "lastObservedTime"].as_slice(),
-            &["lastTimestamp"],
-            &["deprecatedLastTimestamp"],
-            &["eventTime"],
-            &["metadata", "creationTimestamp"],
-        ];
-        let told = times.iter().map(|path| it.str_at(path)).find(|it| !it.is_empty());
-        told.unwrap_or_default().to_owned()
-    };
-    let last = events.iter().filter(mine).max_by_key(|it| at(it))?;
-    let message = [last.str_at(&["message"]), last.str_at(&["note"])].concat();
+    let (_, message) = events::last(case, uid, |it| it.str_at(&["reason"]) == "FailedCreate")?;
     Some(Finding::new("CreateFailed", format!("pods cannot be created: {message}")))
 }
 

@@ -30,8 +30,15 @@ impl Play<'_> {
     pub(super) fn apply(&mut self, objects: &[Value], namespace: &str) -> Result<(), WhatIfError> {
         let mut names = Vec::new();
         let mut objects: Vec<Value> = objects.to_vec();
+        let kinds = self.objects.kinds();
         for object in &mut objects {
-            if object.str_at(&["metadata", "namespace"]).is_empty() {
+            let (version, kind) = (object.str_at(&["apiVersion"]), object.str_at(&["kind"]));
+            let group = version.split_once('/').map_or("", |(group, _)| group);
+            let wide =
+                kinds.iter().any(|it| it.group == group && it.kind == kind && !it.namespaced);
+            if wide {
+                object.remove_at(&["metadata", "namespace"]);
+            } else if object.str_at(&["metadata", "namespace"]).is_empty() {
                 object.set_at(&["metadata", "namespace"], namespace);
             }
             names.push(format!("{}/{}", object.str_at(&["kind"]), key_of(object).name));

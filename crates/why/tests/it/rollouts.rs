@@ -192,3 +192,15 @@ fn jobs() {
     check(&it("", "active: 1"), "Job", "Progressing", &["runs: 0 succeeded, 1 active"]);
     check(&[it("", ""), refused("jobs-w")].concat(), "Job", "Waiting", &["exceeded quota: q"]);
 }
+
+#[test]
+fn what_has_no_conditions_is_told_by_its_last_warning() {
+    let widget = "kind: Widget\nmetadata: {name: w}\n---\n";
+    let settled = explain(&cluster(widget), "Widget", "w");
+    assert_eq!(settled.str_at(&["state"]), "Settled");
+    let event = refused("widgets-w").replace("FailedCreate", "InvalidSchedule\ntype: Warning");
+    let told = explain(&cluster(&[widget.to_owned(), event].concat()), "Widget", "w");
+    assert_eq!(told.str_at(&["state"]), "NotReady");
+    let finding = told.items_at(&["findings"])[0].str_at(&["message"]);
+    assert_eq!(finding, "its last warning is InvalidSchedule: exceeded quota: q");
+}

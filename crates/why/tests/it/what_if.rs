@@ -195,6 +195,9 @@ fn daemons_sets_and_jobs_bring_their_pods() {
     assert_eq!(apply(&text, &job).moves.len(), 2);
     let config = apply(&text, "kind: ConfigMap\nmetadata: {name: c}\n");
     assert_eq!(config.ignored[0].note, "ConfigMap/c brings no pods");
+    assert_eq!(config.ignored[0].pod.namespace, "default");
+    let space = apply(&text, "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n");
+    assert_eq!(space.ignored[0].pod.namespace, "");
 }
 
 #[test]
