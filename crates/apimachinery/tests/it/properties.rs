@@ -109,7 +109,11 @@ fn schema() -> Schema {
         })
     };
     let mut root = spec();
-    root.extend([field("metadata", 2, false, ""), field("spec", 1, false, "")]);
+    root.extend([
+        field("apiVersion", 3, false, ""),
+        field("metadata", 2, false, ""),
+        field("spec", 1, false, ""),
+    ]);
     root.sort_by(|a, b| a.name.cmp(&b.name));
     let nodes = vec![
         record(root),
@@ -125,7 +129,7 @@ fn schema() -> Schema {
 }
 
 fn write<'w>(schema: &'w Schema, manager: &'w str) -> Write<'w> {
-    Write { schema, node: 0, manager, api_version: "", subresource: "", now: "1", reset: &[] }
+    Write { schema, node: 0, manager, api_version: "v1", subresource: "", now: "1", reset: &[] }
 }
 
 proptest! {
@@ -199,6 +203,11 @@ proptest! {
     #[test]
     fn what_one_manager_applies_alone_is_the_object(first in object(), second in object()) {
         let schema = schema();
+        let versioned = |mut it: Value| {
+            it.set_at(&["apiVersion"], "v1");
+            it
+        };
+        let (first, second) = (versioned(first), versioned(second));
         let one = managed_fields::apply(&write(&schema, "m"), None, &first, false).unwrap().unwrap();
         let two = managed_fields::apply(&write(&schema, "m"), Some(&one), &second, false).unwrap();
         let mut two = two.unwrap_or(one);
