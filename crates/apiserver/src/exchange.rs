@@ -1,7 +1,7 @@
 //! A request on its way through the filters and its handler, with what they find out about it.
 
 use std::num::NonZeroU64;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use apimachinery::Status;
@@ -78,6 +78,9 @@ pub(crate) struct Exchange {
     pub(crate) bytes_per_second: Option<NonZeroU64>,
 }
 
+/// Who asks, until that is known.
+static NOBODY: LazyLock<Arc<UserInfo>> = LazyLock::new(|| Arc::new(UserInfo::anonymous()));
+
 impl Exchange {
     pub(crate) fn new(parts: Parts, peer: Peer) -> Self {
         let query = Query::parse(parts.uri.query().unwrap_or_default());
@@ -87,7 +90,7 @@ impl Exchange {
             query,
             info: Arc::new(info),
             peer,
-            user: Arc::new(UserInfo::anonymous()),
+            user: Arc::clone(&NOBODY),
             audit_id: String::new(),
             facts: None,
             labelled: false,

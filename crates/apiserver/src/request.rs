@@ -1,6 +1,9 @@
 //! What a request asks for, told from its method, path and query. Upstream: `RequestInfoFactory`.
 
+use std::borrow::Cow;
+
 use http::{Method, Uri};
+use smallvec::SmallVec;
 
 use crate::query::Query;
 
@@ -29,6 +32,8 @@ pub struct RequestInfo {
     pub path: String,
 }
 
+/// How many parts a path has that needs no memory of its own to be told apart: those of most have fewer.
+const PARTS: usize = 10;
 /// Subresources that are about a namespace and not in one.
 const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 
@@ -44,15 +49,15 @@ impl RequestInfo {
     pub fn of(method: &Method, uri: &Uri, query: &Query) -> Self {
         let path = uri.path();
         let mut info = Self { path: path.into(), verb: lower_case(method), ..Self::default() };
-        let parts: Vec<String> =
+        let parts: SmallVec<[Cow<'_, str>; PARTS]> =
             path.split('/').filter(|part| !part.is_empty()).map(decode).collect();
-        let mut parts = parts.iter().map(String::as_str);
+        let mut parts = parts.iter().map(AsRef::as_ref);
         match parts.next() {
             Some("api") => {}
             Some("apis") => info.group = parts.next().unwrap_or_default().into(),
             _ => return info,
         }
-        let rest: Vec<&str> = parts.collect();
+        let rest: SmallVec<[&str; PARTS]> = parts.collect();
         let [version, rest @ ..] = rest.as_slice() else { return info };
         if rest.is_empty() {
             return info;
@@ -150,8 +155,8 @@ fn lower_case(method: &Method) -> &'static str {
     }
 }
 
-fn decode(part: &str) -> String {
-    percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned()
+fn decode(part: &str) -> Cow<'_, str> {
+    percent_encoding::percent_decode_str(part).decode_utf8_lossy()
 }
 
 #[cfg(test)]

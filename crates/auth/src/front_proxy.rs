@@ -57,9 +57,13 @@ impl FrontProxy {
         for name in [&self.username_headers, &self.uid_headers, &self.group_headers] {
             name.iter().for_each(|it| drop(headers.remove(it.as_str())));
         }
-        let prefixes: Vec<String> =
-            self.extra_header_prefixes.iter().map(|it| it.to_lowercase()).collect();
-        let is_extra = |name: &str| prefixes.iter().any(|it| name.starts_with(it.as_str()));
+        // Names of headers are in lower case, and nothing is made of the prefixes for each request.
+        let begins = |name: &[u8], prefix: &[u8]| {
+            name.get(..prefix.len()).is_some_and(|it| it.eq_ignore_ascii_case(prefix))
+        };
+        let is_extra = |name: &str| {
+            self.extra_header_prefixes.iter().any(|it| begins(name.as_bytes(), it.as_bytes()))
+        };
         let extra: Vec<_> = headers.keys().filter(|it| is_extra(it.as_str())).cloned().collect();
         extra.into_iter().for_each(|it| drop(headers.remove(it)));
     }
