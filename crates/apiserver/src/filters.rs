@@ -221,7 +221,7 @@ async fn by_credentials(server: &Arc<Server>, exchange: &mut Exchange) -> Result
     }
     let result = match user {
         Ok(Some(user)) => {
-            exchange.user = Arc::new(user);
+            exchange.user = user;
             Ok(Attempt::Success)
         }
         Ok(None) if may_be_anonymous(server, exchange) => Ok(Attempt::Success),
@@ -249,7 +249,7 @@ fn may_be_anonymous(server: &Server, exchange: &Exchange) -> bool {
 async fn credentials_user(
     server: &Server,
     exchange: &mut Exchange,
-) -> Result<Option<UserInfo>, AuthenticationError> {
+) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
     let warnings = Warnings::default();
     if auth::has_space_before_token(&exchange.parts.headers) {
         warnings.add(SPACE_BEFORE_TOKEN);
@@ -264,7 +264,7 @@ async fn user_of(
     server: &Server,
     exchange: &Exchange,
     warnings: &Warnings,
-) -> Result<Option<UserInfo>, AuthenticationError> {
+) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
     let peer = &exchange.peer;
     let credentials = Credentials {
         headers: &exchange.parts.headers,

@@ -86,8 +86,8 @@ impl Authenticator for BootstrapTokens {
     async fn authenticate(
         &self,
         credentials: &Credentials<'_>,
-    ) -> Result<Option<UserInfo>, AuthenticationError> {
-        Ok(credentials.bearer_token().and_then(|token| self.find(token)))
+    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
+        Ok(credentials.bearer_token().and_then(|token| self.find(token)).map(Arc::new))
     }
 
     async fn review(

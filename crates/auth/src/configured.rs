@@ -101,7 +101,7 @@ impl Authenticator for ConfiguredIssuers {
     async fn authenticate(
         &self,
         credentials: &Credentials<'_>,
-    ) -> Result<Option<UserInfo>, AuthenticationError> {
+    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
         // Each token is of one issuer.
         for issuer in self.current.load_full().iter() {
             if let Some(user) = issuer.authenticate(credentials).await? {

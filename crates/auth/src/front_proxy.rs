@@ -4,6 +4,7 @@
 //! the headers are read. Nobody else is believed what these headers say.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::HeaderMap;
@@ -79,14 +80,14 @@ impl Authenticator for FrontProxy {
     async fn authenticate(
         &self,
         credentials: &Credentials<'_>,
-    ) -> Result<Option<UserInfo>, AuthenticationError> {
+    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
         let Some(leaf) = credentials.proxy_certificates.first() else { return Ok(None) };
         let name = x509::common_name(leaf)?;
         if !self.allowed_names.is_empty() && !self.allowed_names.contains(&name) {
             let why = format!("x509: subject with cn={name} is not in the allowed list");
             return Err(AuthenticationError(why));
         }
-        Ok(self.user(credentials.headers))
+        Ok(self.user(credentials.headers).map(Arc::new))
     }
 }
 

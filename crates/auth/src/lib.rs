@@ -32,6 +32,8 @@ pub mod user;
 pub mod webhook_authorizer;
 pub mod x509;
 
+use std::sync::Arc;
+
 use apimachinery::Status;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
@@ -117,7 +119,7 @@ pub trait Authenticator: Send + Sync + std::fmt::Debug {
     async fn authenticate(
         &self,
         credentials: &Credentials<'_>,
-    ) -> Result<Option<UserInfo>, AuthenticationError>;
+    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError>;
 
     /// Whose a token is, and for which of the wanted audiences it is good (`TokenReview`); `None` where it is not of
     /// this way's sort, as where it takes none. `audiences` empty means the API server's own.

@@ -149,9 +149,9 @@ impl Authenticator for IssuerTokens {
     async fn authenticate(
         &self,
         credentials: &Credentials<'_>,
-    ) -> Result<Option<UserInfo>, AuthenticationError> {
+    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
         let Some(token) = credentials.bearer_token() else { return Ok(None) };
-        self.find(token).await
+        Ok(self.find(token).await?.map(Arc::new))
     }
 
     async fn review(

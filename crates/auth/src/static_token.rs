@@ -1,6 +1,7 @@
 //! Bearer tokens from a file: `token,user,uid,"group1,group2"`, upstream's `--token-auth-file`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
@@ -9,7 +10,7 @@ use crate::{AuthenticationError, Authenticator, Credentials, Reviewed, UserInfo}
 
 /// Known tokens and whose they are. Tokens are looked up by their hash, so that how long a lookup takes tells nothing
 /// about the tokens themselves.
-pub struct StaticTokens(BTreeMap<[u8; SHA256_OUTPUT_LEN], UserInfo>);
+pub struct StaticTokens(BTreeMap<[u8; SHA256_OUTPUT_LEN], Arc<UserInfo>>);
 
 fn hash(token: &str) -> [u8; SHA256_OUTPUT_LEN] {
     let mut out = [0; SHA256_OUTPUT_LEN];
@@ -51,7 +52,7 @@ impl StaticTokens {
                 .collect();
             let mut user = UserInfo::new(name, &groups);
             user.uid.clone_from(uid);
-            tokens.insert(hash(token), user);
+            tokens.insert(hash(token), Arc::new(user));
         }
         Ok(Self(tokens))
     }
@@ -72,7 +73,7 @@ fn columns(line: &str) -> Vec<String> {
 }
 
 impl StaticTokens {
-    fn find(&self, token: &str) -> Option<&UserInfo> {
+    fn find(&self, token: &str) -> Option<&Arc<UserInfo>> {
         self.0.get(&hash(token))
     }
 }
@@ -82,7 +83,7 @@ impl Authenticator for StaticTokens {
     async fn authenticate(
         &self,
         credentials: &Credentials<'_>,
-    ) -> Result<Option<UserInfo>, AuthenticationError> {
+    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
         Ok(credentials.bearer_token().and_then(|token| self.find(token)).cloned())
     }
 
@@ -91,7 +92,7 @@ impl Authenticator for StaticTokens {
         token: &str,
         _audiences: &[String],
     ) -> Result<Option<Reviewed>, AuthenticationError> {
-        let user = self.find(token).cloned();
+        let user = self.find(token).map(|it| UserInfo::clone(it));
         Ok(user.map(|user| Reviewed { user, audiences: Vec::new() }))
     }
 }

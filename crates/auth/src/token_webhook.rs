@@ -1,6 +1,7 @@
 //! Tokens that a webhook knows. Upstream: `plugin/pkg/authenticator/token/webhook`.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::{Object, Value};
@@ -155,9 +156,9 @@ impl Authenticator for TokenWebhook {
     async fn authenticate(
         &self,
         credentials: &Credentials<'_>,
-    ) -> Result<Option<UserInfo>, AuthenticationError> {
+    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
         let Some(token) = credentials.bearer_token() else { return Ok(None) };
-        Ok(self.find(token, &[]).await?.map(|it| it.user))
+        Ok(self.find(token, &[]).await?.map(|it| Arc::new(it.user)))
     }
 
     async fn review(

@@ -44,11 +44,11 @@ impl Authenticator for ClientCertificates {
     async fn authenticate(
         &self,
         credentials: &Credentials<'_>,
-    ) -> Result<Option<UserInfo>, AuthenticationError> {
+    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
         let Some(leaf) = credentials.certificates.first() else { return Ok(None) };
         let (_, certificate) = X509Certificate::from_der(leaf).map_err(|broken| error(&broken))?;
         self.count(&certificate);
-        user_of(&certificate, leaf)
+        Ok(user_of(&certificate, leaf)?.map(Arc::new))
     }
 }
 
@@ -122,7 +122,7 @@ pub(crate) mod tests {
     }
 
     /// Who shows a certificate, on a day of 2026.
-    async fn user_of(der: &[u8]) -> Result<Option<UserInfo>, AuthenticationError> {
+    async fn user_of(der: &[u8]) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
         let (clock, metrics) = (
             VirtualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()),
             Metrics::default(),

@@ -428,7 +428,7 @@ impl Access {
     }
 
     /// Who asks; `system:anonymous` where they do not say.
-    async fn who<B>(&self, client: &Peer, request: &Request<B>) -> Result<UserInfo, Status> {
+    async fn who<B>(&self, client: &Peer, request: &Request<B>) -> Result<Arc<UserInfo>, Status> {
         let warnings = Warnings::default();
         let credentials = Credentials {
             headers: request.headers(),
@@ -448,12 +448,12 @@ impl Access {
             return Ok(user);
         }
         if let Some(token) = credentials.bearer_token() {
-            return self.bearer(token).await;
+            return self.bearer(token).await.map(Arc::new);
         }
         if client.has_bad_certificate {
             return Err(Status::unauthorized());
         }
-        Ok(UserInfo::anonymous())
+        Ok(Arc::new(UserInfo::anonymous()))
     }
 
     /// Whose token it is.

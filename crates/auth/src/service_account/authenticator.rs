@@ -299,10 +299,10 @@ impl Authenticator for ServiceAccountTokens {
     async fn authenticate(
         &self,
         credentials: &Credentials<'_>,
-    ) -> Result<Option<UserInfo>, AuthenticationError> {
+    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
         let Some(token) = credentials.bearer_token() else { return Ok(None) };
         let checked = self.check(token, &[], credentials.warnings).await?;
-        Ok(checked.map(|it| it.user))
+        Ok(checked.map(|it| Arc::new(it.user)))
     }
 
     async fn review(
