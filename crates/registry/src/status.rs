@@ -207,11 +207,7 @@ pub(crate) fn pair_of_ips(
     }
     for (index, ip) in ips.iter().enumerate() {
         if ips[..index].contains(ip) {
-            errors.push(apimachinery::field::FieldError {
-                kind: apimachinery::field::ErrorType::Duplicate,
-                field: at.index(index).to_string(),
-                body: format!("Duplicate value: {}", shown(ip)),
-            });
+            check::duplicate_shown(&at.index(index), &shown(ip), errors);
         }
     }
 }

@@ -192,11 +192,7 @@ fn addresses(node: &Value, errors: &mut FieldErrors) {
     each(&node["status"], "addresses", &status, errors, |address, at, errors| {
         if seen.contains(address) {
             let shown = check::go_struct(address, &[("Type", "type"), ("Address", "address")]);
-            errors.push(apimachinery::field::FieldError {
-                kind: apimachinery::field::ErrorType::Duplicate,
-                field: at.to_string(),
-                body: format!("Duplicate value: {shown}"),
-            });
+            check::duplicate_shown(at, &shown, errors);
         }
         seen.push(address.clone());
     });

@@ -183,11 +183,7 @@ fn repeated_ports(spec: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
             let shown = format!(
                 "{{\"Name\":\"\",\"Protocol\":\"{protocol}\",\"AppProtocol\":null,\"Port\":{number},\"TargetPort\":0,\"NodePort\":0}}"
             );
-            errors.push(apimachinery::field::FieldError {
-                kind: apimachinery::field::ErrorType::Duplicate,
-                field: at.to_string(),
-                body: format!("Duplicate value: {shown}"),
-            });
+            check::duplicate_shown(at, &shown, errors);
         }
         pairs.push((protocol, number));
     });
