@@ -142,12 +142,12 @@ impl Computed for Adapted {
     async fn answer(&self, info: &RequestInfo, query: &Query) -> Result<Value, Status> {
         let of = |name| query.get(name).unwrap_or_default().to_owned();
         let asked = Asked {
-            group: info.group.clone(),
-            version: info.version.clone(),
-            namespace: info.namespace.clone(),
-            resource: info.resource.clone(),
-            name: info.name.clone(),
-            metric: info.subresource.clone(),
+            group: info.group.to_string(),
+            version: info.version.to_string(),
+            namespace: info.namespace.to_string(),
+            resource: info.resource.to_string(),
+            name: info.name.to_string(),
+            metric: info.subresource.to_string(),
             selector: of("labelSelector"),
             metric_selector: of("metricLabelSelector"),
         };

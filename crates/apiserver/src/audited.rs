@@ -217,19 +217,19 @@ fn event(server: &Server, audit: &Audit, exchange: &Exchange) -> Option<(Event, 
         return None;
     }
     let object_ref = info.is_resource.then(|| ObjectRef {
-        resource: info.resource.clone(),
-        namespace: info.namespace.clone(),
-        name: info.name.clone(),
-        api_group: info.group.clone(),
-        api_version: info.version.clone(),
-        subresource: info.subresource.clone(),
+        resource: info.resource.to_string(),
+        namespace: info.namespace.to_string(),
+        name: info.name.to_string(),
+        api_group: info.group.to_string(),
+        api_version: info.version.to_string(),
+        subresource: info.subresource.to_string(),
         ..ObjectRef::default()
     });
     let now = server.clock.now();
     let uri = &exchange.parts.uri;
     let event = Event {
         level: decision.level,
-        audit_id: exchange.audit_id.clone(),
+        audit_id: exchange.audit_id().to_owned(),
         stage: Stage::RequestReceived,
         request_uri: uri.path_and_query().map_or_else(|| uri.path().into(), ToString::to_string),
         verb: info.verb.to_owned(),
@@ -300,7 +300,7 @@ pub(crate) async fn unauthenticated(server: &Arc<Server>, exchange: &Exchange) {
     if exchange.query.get("access_token").is_some_and(|it| !it.is_empty()) {
         tried.push("access_token");
     }
-    if exchange.peer.has_bad_certificate || !exchange.peer.certificates.is_empty() {
+    if exchange.peer.has_bad_certificate || exchange.peer.certificates.leaf().is_some() {
         tried.push("x509");
     }
     let message = if tried.is_empty() {

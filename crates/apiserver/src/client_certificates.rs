@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use auth::Shown;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -104,7 +105,7 @@ impl Tls {
         let [leaf, others @ ..] = certificates else { return Peer::default() };
         let good = |verifier: &Arc<dyn ClientCertVerifier>| {
             let verified = verifier.verify_client_cert(leaf, others, UnixTime::now());
-            verified.map(|_| certificates.iter().map(|it| it.to_vec()).collect::<Arc<[_]>>())
+            verified.map(|_| Arc::new(certificates.iter().map(|it| it.to_vec()).collect::<Shown>()))
         };
         let as_client = good(&self.clients);
         let as_proxy = self.front_proxies.as_ref().and_then(|it| good(it).ok());

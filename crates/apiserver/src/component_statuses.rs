@@ -19,6 +19,7 @@ use crate::Server;
 use crate::body::Body;
 use crate::exchange::Exchange;
 use crate::negotiate::{Transform, negotiate};
+use crate::request::RequestInfo;
 use crate::respond;
 
 /// How long a component may take to answer (upstream's).
@@ -78,27 +79,22 @@ impl Found {
     }
 }
 
+const RESOURCE: &str = "componentstatuses";
+
 fn facts() -> Option<&'static ResourceFacts> {
-    api::resources().iter().find(|it| it.group.is_empty() && it.resource == "componentstatuses")
+    api::resources().iter().find(|it| it.group.is_empty() && it.resource == RESOURCE)
 }
 
-/// Answers a request for component statuses; `None` where it is about something else.
-pub(crate) async fn answer(
-    server: &Arc<Server>,
-    exchange: &mut Exchange,
-) -> Option<Result<Response<Body>, Status>> {
-    let facts = facts()?;
-    let info = &exchange.info;
-    if (info.group.as_str(), info.version.as_str(), info.resource.as_str())
-        != (facts.group, facts.version, facts.resource)
-    {
+/// What is known of component statuses, where a request is about them.
+pub(crate) fn find(info: &RequestInfo) -> Option<&'static ResourceFacts> {
+    if !info.group.is_empty() || info.resource != RESOURCE {
         return None;
     }
-    exchange.facts = Some(facts);
-    Some(read(server, exchange, facts).await)
+    facts().filter(|it| info.version == it.version)
 }
 
-async fn read(
+/// Answers it.
+pub(crate) async fn read(
     server: &Arc<Server>,
     exchange: &mut Exchange,
     facts: &ResourceFacts,

@@ -89,27 +89,41 @@ fn about(info: &RequestInfo) -> Option<(&str, &str)> {
     (!version.contains('/')).then_some((group, version))
 }
 
-/// Answers a request for what is computed; `None` where it is about something else.
-pub(crate) async fn answer(
-    server: &Server,
-    exchange: &mut Exchange,
-) -> Option<Result<Response<Body>, Status>> {
+/// What is asked of a computed group.
+pub(crate) enum Found {
+    /// Something that cannot be done with it.
+    Refused,
+    /// What there is in it.
+    Versions(Value),
+    /// What is computed.
+    Objects(Arc<Arc<dyn Computed>>),
+}
+
+/// What a request asks of a computed group; `None` where it is about something else.
+pub(crate) fn find(server: &Server, exchange: &Exchange) -> Option<Found> {
     let (group, version) = about(&exchange.info)?;
-    if !server.computed.load().as_ref()?.serves(group, version) {
-        return None;
-    }
-    let computed = server.computed.load_full()?;
+    let computed = server.computed.load();
+    let computed = computed.as_ref().filter(|it| it.serves(group, version))?;
     if exchange.parts.method != Method::GET {
-        return Some(Err(Status::method_not_allowed()));
+        return Some(Found::Refused);
     }
-    if !exchange.info.is_resource {
-        let mut versions = computed.versions().into_iter();
-        let found = versions.find(|it| it.group == group && it.version == version)?;
-        let document = value!({"kind": "APIResourceList", "apiVersion": "v1",
-            "groupVersion": (format!("{group}/{version}")), "resources": (found.resources)});
-        return Some(Ok(respond::plain(Form::default(), 200, &document)));
+    if exchange.info.is_resource {
+        return Some(Found::Objects(Arc::clone(computed)));
     }
-    Some(read(&**computed, exchange).await)
+    let mut versions = computed.versions().into_iter();
+    let found = versions.find(|it| it.group == group && it.version == version)?;
+    Some(Found::Versions(value!({"kind": "APIResourceList", "apiVersion": "v1",
+        "groupVersion": (format!("{group}/{version}")), "resources": (found.resources)})))
+}
+
+impl Found {
+    pub(crate) async fn answer(self, exchange: &mut Exchange) -> Result<Response<Body>, Status> {
+        match self {
+            Self::Refused => Err(Status::method_not_allowed()),
+            Self::Versions(document) => Ok(respond::plain(Form::default(), 200, &document)),
+            Self::Objects(computed) => read(&**computed, exchange).await,
+        }
+    }
 }
 
 async fn read(computed: &dyn Computed, exchange: &mut Exchange) -> Result<Response<Body>, Status> {

@@ -195,7 +195,7 @@ pub(crate) async fn delete(
 ) -> Result<Status, Status> {
     exchange.annotations.insert(ANNOTATION.into(), String::new());
     may(server, exchange, target).await?;
-    let name = exchange.info.name.clone();
+    let name = exchange.info.name.to_string();
     let kv = current(server, target, &name).await?;
     let facts = target.served.facts;
     let nothing =

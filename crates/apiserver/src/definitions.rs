@@ -400,7 +400,7 @@ async fn clear(
                 resource: Arc::clone(storage) as Arc<dyn AnyResource>,
                 served: storage.own(),
                 conversion: None,
-                namespace: object.facts.namespace.to_string(),
+                namespace: object.facts.namespace.clone(),
             };
             let options = DeleteOptions::default();
             match remove_unasked(server, &target, &object.facts.name, &options).await {

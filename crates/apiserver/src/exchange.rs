@@ -7,6 +7,7 @@ use std::time::Duration;
 use apimachinery::Status;
 use auth::UserInfo;
 use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
@@ -39,7 +40,8 @@ pub(crate) struct Exchange {
     pub(crate) info: Arc<RequestInfo>,
     pub(crate) peer: Peer,
     pub(crate) user: Arc<UserInfo>,
-    pub(crate) audit_id: String,
+    /// What the audit log and the answer call it.
+    pub(crate) audit_id: HeaderValue,
     /// The resource it is about, once that is known.
     pub(crate) facts: Option<&'static api::ResourceFacts>,
     /// Whether the object of the request came with labels, before it had any by default.
@@ -91,7 +93,7 @@ impl Exchange {
             info: Arc::new(info),
             peer,
             user: Arc::clone(&NOBODY),
-            audit_id: String::new(),
+            audit_id: HeaderValue::from_static(""),
             facts: None,
             labelled: false,
             warnings: Vec::new(),
@@ -126,6 +128,11 @@ impl Exchange {
     /// The value of a header that is text.
     pub(crate) fn header(&self, name: impl http::header::AsHeaderName) -> &str {
         self.parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// What the audit log calls it.
+    pub(crate) fn audit_id(&self) -> &str {
+        self.audit_id.to_str().unwrap_or_default()
     }
 
     /// What managed fields call the client: `fieldManager`, or the first word of its user agent.

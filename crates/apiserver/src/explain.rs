@@ -72,10 +72,10 @@ pub(crate) async fn answer(
         Encoding::Protobuf => Encoding::Json,
         other => other,
     };
-    let name = info.name.clone();
+    let name = info.name.to_string();
     // A namespace is asked about by its name, not from within it.
     let facts = target.served.facts;
-    let namespace = if facts.namespaced { target.namespace.clone() } else { String::new() };
+    let namespace = if facts.namespaced { target.namespace.to_string() } else { String::new() };
     let question = Question { facts, namespace, name, now: server.clock.now() };
     let (explain, objects) = (Arc::clone(&explanations.explain), Arc::clone(&explanations.objects));
     let made = explanations.pool.run(move || explain.explain(&objects, &question)).await;

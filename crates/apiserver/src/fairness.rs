@@ -26,7 +26,7 @@ use flowcontrol::{
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use http::Response;
-use http::header::HeaderValue;
+use http::header::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -184,7 +184,7 @@ pub(crate) fn admit(
     let distinguisher = schema.flow.distinguisher.of(&asked);
     let hash = flow_hash(&schema.flow.name, distinguisher);
     let work = estimate::work(server, exchange, &schema);
-    schema.counts.estimated.observe(f64::from(work.max_seats()));
+    schema.counts.estimated.observe_number(work.max_seats() as usize);
     let about = About {
         schema: Arc::clone(&schema),
         user: Arc::clone(&exchange.user),
@@ -238,7 +238,7 @@ fn decided(
     let schema = &about.schema;
     match arrival {
         Arrival::Now(running) => {
-            schema.counts.waited.observe(0.0);
+            schema.counts.waited.observe(Duration::ZERO);
             if running.was_queued() {
                 schema.counts.enqueued(1);
             }
@@ -306,7 +306,7 @@ struct Line {
 impl Line {
     async fn stand(mut self) -> Result<Seat, Status> {
         let turn = tokio::time::timeout(MAX_WAIT, &mut self.turn).await;
-        let waited = self.came.elapsed().as_secs_f64();
+        let waited = self.came.elapsed();
         if let Ok(Ok(running)) = turn {
             self.done = true;
             self.about.schema.counts.waited.observe(waited);
@@ -371,7 +371,7 @@ impl Drop for Seat {
         let Some(taken) = self.0.take() else { return };
         let (schema, fairness) = (&taken.schema, &taken.fairness);
         schema.counts.execute(taken.seats, -1);
-        schema.counts.executed(taken.sort.watch).observe(taken.began.elapsed().as_secs_f64());
+        schema.counts.executed(taken.sort.watch).observe(taken.began.elapsed());
         let mut dispatched = Vec::new();
         let mut set = schema.level.set.lock();
         let now = fairness.now();
@@ -430,10 +430,9 @@ pub(crate) fn hold(seat: Seat, answer: Response<Body>) -> Response<Body> {
 
 impl Schema {
     /// What answers say of the request's schema and level; nothing, where no object made them.
-    pub(crate) fn headers(&self) -> [(&'static str, &HeaderValue); 2] {
-        [
-            ("x-kubernetes-pf-flowschema-uid", &self.uid),
-            ("x-kubernetes-pf-prioritylevel-uid", &self.level.uid),
-        ]
+    pub(crate) fn headers(&self) -> [(HeaderName, &HeaderValue); 2] {
+        const SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+        const LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
+        [(SCHEMA, &self.uid), (LEVEL, &self.level.uid)]
     }
 }

@@ -8,9 +8,10 @@ use apimachinery::Status;
 use apimachinery::status::GroupResource;
 use auth::metrics::Attempt;
 use auth::{
-    Attributes, AuthenticationError, Authenticator, Credentials, Decision, UserInfo, Warnings,
+    Asker, Attributes, AuthenticationError, Authenticator, Credentials, Decision, Warnings,
 };
 use futures::future::BoxFuture;
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::Server;
@@ -189,28 +190,60 @@ fn memory<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a
 }
 
 fn audit_id<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
-    let given = exchange.header("audit-id");
-    exchange.audit_id =
-        if given.is_empty() { server.random.uid().to_string() } else { given.into() };
+    let given = exchange.parts.headers.get("audit-id").filter(|it| !it.is_empty());
+    exchange.audit_id = match given {
+        Some(given) if given.to_str().is_ok() => given.clone(),
+        _ => {
+            let mut text = [0; 36];
+            let id = server.random.uid().hyphenated().encode_lower(&mut text);
+            HeaderValue::from_str(id).expect("because it is hexadecimal digits and hyphens")
+        }
+    };
     Verdict::Pass
 }
 
-/// Who asks. Those in the process need no credentials.
+/// Who asks. Those in the process need no credentials; those of most others are known at once.
 fn authentication<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
     if let Some(user) = &exchange.peer.user {
         exchange.user = Arc::clone(user);
         traces::asks(user);
         return Verdict::Pass;
     }
-    Verdict::Later(Box::pin(by_credentials(server, exchange)))
+    let began = Instant::now();
+    let looked = match websocket::bearer::take(&mut exchange.parts.headers) {
+        Ok(()) => look(server, exchange),
+        Err(bad) => Looked::Known(Err(AuthenticationError(bad.to_string()))),
+    };
+    match looked {
+        Looked::Known(user) => match authenticated(server, exchange, (user, began)) {
+            Ok(()) => Verdict::Now(Ok(())),
+            Err(status) => Verdict::Later(Box::pin(unauthenticated(server, exchange, status))),
+        },
+        Looked::Unknown(place) => Verdict::Later(Box::pin(async move {
+            let user = ask(server, exchange, place).await;
+            match authenticated(server, exchange, (user, began)) {
+                Ok(()) => Ok(()),
+                Err(status) => unauthenticated(server, exchange, status).await,
+            }
+        })),
+    }
 }
 
-async fn by_credentials(server: &Arc<Server>, exchange: &mut Exchange) -> Result<(), Status> {
-    let began = Instant::now();
-    let user = match websocket::bearer::take(&mut exchange.parts.headers) {
-        Ok(()) => credentials_user(server, exchange).await,
-        Err(bad) => Err(AuthenticationError(bad.to_string())),
-    };
+async fn unauthenticated(
+    server: &Arc<Server>,
+    exchange: &mut Exchange,
+    status: Status,
+) -> Result<(), Status> {
+    audited::unauthenticated(server, exchange).await;
+    Err(status)
+}
+
+/// Takes note of who asks.
+fn authenticated(
+    server: &Server,
+    exchange: &mut Exchange,
+    (user, began): (Asker, Instant),
+) -> Result<(), Status> {
     let end = match &user {
         Ok(Some(_)) => Attempt::Success,
         Ok(None) => Attempt::Failure,
@@ -230,10 +263,7 @@ async fn by_credentials(server: &Arc<Server>, exchange: &mut Exchange) -> Result
     };
     let metrics = &server.access.metrics;
     metrics.attempted(*result.as_ref().unwrap_or(&end), began.elapsed());
-    if let Err(status) = result {
-        audited::unauthenticated(server, exchange).await;
-        return Err(status);
-    }
+    result?;
     metrics.requested(&exchange.user.name);
     traces::asks(&exchange.user);
     Ok(())
@@ -245,48 +275,95 @@ fn may_be_anonymous(server: &Server, exchange: &Exchange) -> bool {
         && !auth::presents_token(&exchange.parts.headers)
 }
 
-/// Who the credentials are those of; `None` without any that are known. Some that are no good do not spoil others.
-async fn credentials_user(
-    server: &Server,
-    exchange: &mut Exchange,
-) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
+/// What is known at once of who asks.
+enum Looked {
+    Known(Asker),
+    /// The authenticator of this place does not know it without asking somebody.
+    Unknown(Asking),
+}
+
+/// How far the authenticators have been asked.
+struct Asking {
+    place: usize,
+    failed: Option<AuthenticationError>,
+}
+
+/// Who the credentials are those of; nobody without any that are known. Some that are no good do not spoil others.
+fn look(server: &Server, exchange: &mut Exchange) -> Looked {
     let warnings = Warnings::default();
     if auth::has_space_before_token(&exchange.parts.headers) {
         warnings.add(SPACE_BEFORE_TOKEN);
     }
-    let found = user_of(server, exchange, &warnings).await;
-    let warned = warnings.into_all();
-    exchange.warnings.extend(warned.into_iter().map(str::to_owned));
-    found
-}
-
-async fn user_of(
-    server: &Server,
-    exchange: &Exchange,
-    warnings: &Warnings,
-) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
-    let peer = &exchange.peer;
-    let credentials = Credentials {
-        headers: &exchange.parts.headers,
-        certificates: &peer.certificates,
-        proxy_certificates: &peer.proxy_certificates,
-        warnings,
-    };
-    let access = &server.access;
-    let proxy = access.front_proxy.as_ref().map(|it| &**it as &dyn Authenticator);
-    let others = access.authenticators.iter().map(AsRef::as_ref);
+    let credentials = credentials(exchange, &warnings);
     let mut failed = None;
-    for authenticator in proxy.into_iter().chain(others) {
-        match authenticator.authenticate(&credentials).await {
-            Ok(Some(user)) => return Ok(Some(user)),
-            Ok(None) => {}
-            Err(error) => {
-                tracing::debug!(%error, path = exchange.info.path, "could not authenticate the request");
-                failed = Some(error);
+    for (place, authenticator) in authenticators(server).enumerate() {
+        match authenticator.look(&credentials) {
+            None => {
+                warn(exchange, warnings);
+                return Looked::Unknown(Asking { place, failed });
             }
+            Some(Ok(Some(user))) => {
+                warn(exchange, warnings);
+                return Looked::Known(Ok(Some(user)));
+            }
+            Some(Ok(None)) => {}
+            Some(Err(error)) => failed = Some(not_authentic(exchange, error)),
         }
     }
-    failed.map_or(Ok(None), Err)
+    warn(exchange, warnings);
+    Looked::Known(failed.map_or(Ok(None), Err))
+}
+
+/// The same from the place on where somebody has to be asked.
+async fn ask(server: &Server, exchange: &mut Exchange, asking: Asking) -> Asker {
+    let warnings = Warnings::default();
+    let credentials = credentials(exchange, &warnings);
+    let Asking { place, mut failed } = asking;
+    let mut found = None;
+    for (nth, authenticator) in authenticators(server).enumerate().skip(place) {
+        let asker = match nth == place {
+            true => authenticator.ask(&credentials).await,
+            false => authenticator.authenticate(&credentials).await,
+        };
+        match asker {
+            Ok(None) => {}
+            Ok(user) => {
+                found = user;
+                break;
+            }
+            Err(error) => failed = Some(not_authentic(exchange, error)),
+        }
+    }
+    warn(exchange, warnings);
+    match (found, failed) {
+        (None, Some(error)) => Err(error),
+        (found, _) => Ok(found),
+    }
+}
+
+fn not_authentic(exchange: &Exchange, error: AuthenticationError) -> AuthenticationError {
+    tracing::debug!(%error, path = %exchange.info.path, "could not authenticate the request");
+    error
+}
+
+fn warn(exchange: &mut Exchange, warnings: Warnings) {
+    exchange.warnings.extend(warnings.into_all().into_iter().map(str::to_owned));
+}
+
+fn credentials<'r>(exchange: &'r Exchange, warnings: &'r Warnings) -> Credentials<'r> {
+    Credentials {
+        headers: &exchange.parts.headers,
+        certificates: &exchange.peer.certificates,
+        proxy_certificates: &exchange.peer.proxy_certificates,
+        warnings,
+    }
+}
+
+/// All of them in the order in which they are asked.
+fn authenticators(server: &Server) -> impl Iterator<Item = &dyn Authenticator> {
+    let access = &server.access;
+    let proxy = access.front_proxy.as_ref().map(|it| &**it as &dyn Authenticator);
+    proxy.into_iter().chain(access.authenticators.iter().map(AsRef::as_ref))
 }
 
 /// What a request asks, as authorizers see it.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::Status;
+use futures::future::BoxFuture;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response};
 
@@ -111,13 +112,21 @@ async fn handle_path(
     }
 }
 
+/// The work on a request, in a place as large as its verb needs. Without one, whoever carries a request would have the size
+/// of the largest of them, which is copied from one hand to the next.
+type Work<'a> = BoxFuture<'a, Result<Response<Body>, Status>>;
+
 /// Sends a request to the handler of its verb.
 pub(crate) async fn handle(
     server: &Arc<Server>,
     exchange: &mut Exchange,
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
-    match route(server, exchange, body).await {
+    let answer = match route(server, exchange, body) {
+        Ok(work) => work.await,
+        Err(status) => Err(status),
+    };
+    match answer {
         // Upstream's server of custom resources hands on what it does not know, and behind it is nobody.
         Err(status) if status == Status::no_route() && is_custom_group(&exchange.info.path) => {
             Ok(health::not_found())
@@ -133,29 +142,31 @@ fn is_custom_group(path: &str) -> bool {
         && parts.next().is_some_and(|group| api::all_resources().all(|it| it.group != group))
 }
 
-async fn route(
-    server: &Arc<Server>,
-    exchange: &mut Exchange,
+fn route<'a>(
+    server: &'a Arc<Server>,
+    exchange: &'a mut Exchange,
     body: RequestBody,
-) -> Result<Response<Body>, Status> {
+) -> Result<Work<'a>, Status> {
     // Upstream's mux knows no path that begins so, though its authorization reads it as if it had one slash.
     if exchange.info.path.starts_with("//") {
-        return Ok(health::not_found());
+        return Ok(Box::pin(std::future::ready(Ok(health::not_found()))));
     }
     if let Some(remote) = server.aggregator.route(&exchange.info) {
         if exchange.info.verb == "watch" {
             // It begins where it is passed on to.
             drop(std::mem::take(&mut exchange.seat));
         }
-        return aggregator::pass(server, exchange, &remote, body).await;
+        return Ok(Box::pin(
+            async move { aggregator::pass(server, exchange, &remote, body).await },
+        ));
     }
-    if let Some(answer) = computed::answer(server, exchange).await {
-        return answer;
+    if let Some(found) = computed::find(server, exchange) {
+        return Ok(Box::pin(found.answer(exchange)));
     }
     if !exchange.info.is_resource {
-        return handle_path(server, exchange).await;
+        return Ok(Box::pin(handle_path(server, exchange)));
     }
-    handle_resource(server, exchange, body).await
+    route_resource(server, exchange, body)
 }
 
 /// Refuses verbs that have no meaning where the request is sent to: over all namespaces one can look, and nothing else.
@@ -223,11 +234,11 @@ fn forget_protobuf(exchange: &mut Exchange, target: &Target) -> Result<(), Statu
 }
 
 /// The same of what is about a resource.
-async fn handle_resource(
-    server: &Arc<Server>,
-    exchange: &mut Exchange,
+fn route_resource<'a>(
+    server: &'a Arc<Server>,
+    exchange: &'a mut Exchange,
     body: RequestBody,
-) -> Result<Response<Body>, Status> {
+) -> Result<Work<'a>, Status> {
     let info = &exchange.info;
     let off = server.catalog.built_in().is_off(&info.group, &info.version, &info.resource);
     if off || info.verb == PROXY {
@@ -235,25 +246,25 @@ async fn handle_resource(
     }
     if let Some(review) = server.reviews.find(info) {
         exchange.facts = Some(review.facts());
-        return reviews::create(server, exchange, review, body).await;
+        return Ok(Box::pin(reviews::create(server, exchange, review, body)));
     }
     if (info.group.as_str(), info.resource.as_str(), info.name.as_str()) == ("", "bindings", "")
         && !info.namespace.is_empty()
     {
         return match info.verb {
-            "create" => subresource::create_binding(server, exchange, body).await,
+            "create" => Ok(Box::pin(subresource::create_binding(server, exchange, body))),
             _ => Err(Status::method_not_allowed()),
         };
     }
     if let Some(own) = &server.node_metrics
         && let Some(found) = own.find(info)
     {
-        return node_metrics::answer(server, exchange, own, found?).await;
+        return Ok(Box::pin(node_metrics::answer(server, exchange, own, found?)));
     }
-    if let Some(answer) = component_statuses::answer(server, exchange).await {
-        return answer;
+    if let Some(facts) = component_statuses::find(info) {
+        exchange.facts = Some(facts);
+        return Ok(Box::pin(component_statuses::read(server, exchange, facts)));
     }
-    let info = &exchange.info;
     let target = Target::of(server, info)?;
     let facts = target.served.facts;
     exchange.facts = Some(facts);
@@ -261,33 +272,47 @@ async fn handle_resource(
     if exchange.info.subresource == WHY
         && let Some(explanations) = &server.explanations
     {
-        return explain::answer(server, exchange, explanations, &target).await;
+        return Ok(Box::pin(async move {
+            explain::answer(server, exchange, explanations, &target).await
+        }));
     }
     check_verb(&exchange.info, &exchange.parts.method, &target)?;
     warn_of_deprecation(server, exchange, &target);
     let info = &exchange.info;
     check_place(info, &target)?;
     check_slashes(info, &target)?;
-    if connect::is_stream(facts.resource, &info.subresource) {
-        return connect::connect(server, exchange, &target, body).await;
+    work(server, exchange, (target, body))
+}
+
+/// What there is to be done where nothing speaks against it.
+fn work<'a>(
+    server: &'a Arc<Server>,
+    exchange: &'a mut Exchange,
+    (target, body): (Target, RequestBody),
+) -> Result<Work<'a>, Status> {
+    let info = &exchange.info;
+    if connect::is_stream(target.served.facts.resource, &info.subresource) {
+        return Ok(Box::pin(
+            async move { connect::connect(server, exchange, &target, body).await },
+        ));
     }
     if info.subresource == "proxy" {
-        return proxy::proxy(server, exchange, &target, body).await;
+        return Ok(Box::pin(async move { proxy::proxy(server, exchange, &target, body).await }));
     }
-    match info.verb {
-        "get" => get::get(server, exchange, &target).await,
-        "list" => list::list(server, exchange, &target).await,
-        "watch" => {
+    Ok(match info.verb {
+        "get" => Box::pin(async move { get::get(server, exchange, &target).await }),
+        "list" => Box::pin(async move { list::list(server, exchange, &target).await }),
+        "watch" => Box::pin(async move {
             let seat = std::mem::take(&mut exchange.seat);
             watch::watch(server, exchange, &target, seat).await
-        }
-        "create" => create::create(server, exchange, &target, body).await,
-        "update" => update::update(server, exchange, &target, body).await,
-        "patch" => patch::patch(server, exchange, &target, body).await,
-        "delete" => delete::delete(server, exchange, &target, body).await,
-        "deletecollection" => {
+        }),
+        "create" => Box::pin(async move { create::create(server, exchange, &target, body).await }),
+        "update" => Box::pin(async move { update::update(server, exchange, &target, body).await }),
+        "patch" => Box::pin(async move { patch::patch(server, exchange, &target, body).await }),
+        "delete" => Box::pin(async move { delete::delete(server, exchange, &target, body).await }),
+        "deletecollection" => Box::pin(async move {
             delete_collection::delete_collection(server, exchange, &target, body).await
-        }
-        _ => Err(Status::method_not_allowed()),
-    }
+        }),
+        _ => return Err(Status::method_not_allowed()),
+    })
 }

@@ -241,8 +241,7 @@ fn ends_by_chance(server: &Server) -> bool {
 }
 
 fn add_date(server: &Server, headers: &mut HeaderMap) {
-    let date = httpdate::fmt_http_date(server.clock.now().into());
-    if let Ok(date) = HeaderValue::try_from(date) {
+    if let Some(date) = server.dates.header(server.clock.now()) {
         headers.insert(DATE, date);
     }
 }
@@ -282,5 +281,22 @@ async fn finish(pieces: &mut Metered, mut stream: SendStream<Bytes>) {
     };
     if sent.is_err() {
         stream.send_reset(Reason::INTERNAL_ERROR);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How large what a function begins is.
+    fn size<A, B, C, D, E, F: Future>(_: impl Fn(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// It is copied several times before it begins: at ten thousand bytes that took a sixth of the server's time.
+    #[test]
+    fn the_task_of_a_request_is_small() {
+        let bytes = size(exchange);
+        assert!(bytes <= 3072, "{bytes} bytes");
     }
 }

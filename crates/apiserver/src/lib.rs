@@ -22,6 +22,7 @@ mod connections;
 mod conversion;
 mod corrupt;
 mod cors;
+mod dates;
 mod deadline;
 mod decode;
 mod definitions;
@@ -216,6 +217,7 @@ pub struct Server {
     began: tokio::time::Instant,
     explanations: Option<explain::Explanations>,
     cbor: bool,
+    dates: dates::Dates,
 }
 
 #[derive(Debug)]
@@ -229,10 +231,10 @@ struct Limits {
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, Default)]
 pub struct Peer {
-    /// The client's certificates, leaf first, in DER, where they are by the authority of clients.
-    pub certificates: Arc<[Vec<u8>]>,
+    /// The client's certificates, where they are by the authority of clients.
+    pub certificates: Arc<auth::Shown>,
     /// The same where they are by the authority of front proxies.
-    pub proxy_certificates: Arc<[Vec<u8>]>,
+    pub proxy_certificates: Arc<auth::Shown>,
     /// Whether it presented one that is not by the authority of clients.
     pub has_bad_certificate: bool,
     /// Where it is, for clients at a socket.
@@ -260,9 +262,8 @@ impl Server {
         access: impl FnOnce(&Arc<CachedObjects>) -> Access,
     ) -> Result<Arc<Self>, StorageError> {
         let hub = Arc::new(Hub::load(Arc::clone(&config.store), &config.registry).await?);
-        let node_metrics = config.nodes.clone().zip(config.metrics_resolution);
-        let node_metrics =
-            node_metrics.map(|(dialer, every)| node_metrics::NodeMetrics::new(dialer, every));
+        let measured = config.nodes.clone().zip(config.metrics_resolution);
+        let node_metrics = measured.map(|(it, every)| node_metrics::NodeMetrics::new(it, every));
         let computed = node_metrics.as_ref().map(|it| it.definitions().to_vec());
         let catalog = Arc::new(catalog::Catalog::new(
             config.registry,
@@ -319,6 +320,7 @@ impl Server {
             stop: ending.draining(),
             ending,
             cbor: config.operating.features.enabled("CBORServingAndStorage"),
+            dates: dates::Dates::default(),
             connections: Arc::new(connections::Connections::new()),
             operating: config.operating,
             began: tokio::time::Instant::now(),
@@ -387,40 +389,51 @@ impl Server {
     }
 
     /// Answers a request.
-    pub async fn serve(
+    pub fn serve(
         self: &Arc<Self>,
         request: Request<RequestBody>,
         peer: Peer,
-    ) -> Response<Body> {
+    ) -> impl Future<Output = Response<Body>> + Send {
         let began = tokio::time::Instant::now();
         let (parts, body) = request.into_parts();
-        let mut exchange = exchange::Exchange::new(parts, peer);
+        // In its place once and for all, and the body with it: what carries a request is handed on from task to task.
+        let mut exchange = Box::new(exchange::Exchange::new(parts, peer));
         exchange.cbor = self.cbor;
+        self.serve_exchange(exchange, body, began)
+    }
+
+    async fn serve_exchange(
+        self: &Arc<Self>,
+        mut exchange: Box<exchange::Exchange>,
+        body: RequestBody,
+        began: tokio::time::Instant,
+    ) -> Response<Body> {
+        let exchange = &mut *exchange;
         let tracer = self.operating.tracer.as_ref();
         let trace = tracer.and_then(|it| it.begin(&exchange.parts.headers));
         let work = async {
             if self.audit.is_some() {
-                audited::guarded(self, &mut exchange, body).await
+                audited::guarded(self, exchange, body).await
             } else {
-                self.answer(&mut exchange, body).await
+                self.answer(exchange, body).await
             }
         };
         let answer = traces::within(trace.as_ref(), std::pin::pin!(work)).await;
         let (mut response, failure) = match answer {
             Ok(response) => (response, None),
             Err(status) if exchange.turned_away => (respond::turned_away(&status), Some(status)),
-            Err(status) => (respond::failure(&exchange, &status), Some(status)),
+            Err(status) => (respond::failure(exchange, &status), Some(status)),
         };
-        respond::add_headers(&exchange, response.headers_mut());
-        response = self.metrics.answered(&exchange, response, began.elapsed());
-        self.set_terms(&exchange, began, &mut response);
+        respond::add_headers(exchange, response.headers_mut());
+        response = self.metrics.answered(exchange, response, began.elapsed());
+        self.set_terms(exchange, began, &mut response);
         if let Some(trace) = &trace {
-            trace.end(&exchange, response.status().as_u16());
+            trace.end(exchange, response.status().as_u16());
         }
         if exchange.audit.is_some() {
-            response = audited::answered(&mut exchange, failure, response).await;
+            response = Box::pin(audited::answered(exchange, failure, response)).await;
         }
-        compress::packed(&exchange, response)
+        compress::packed(exchange, response)
     }
 
     /// Leaves word with an answer how long it may take to be sent, for the socket that it goes to.

@@ -250,36 +250,54 @@ async fn http1(
 }
 
 /// The answer to a request from a socket.
-pub(crate) async fn answer(
+pub(crate) fn answer(
     server: &Arc<Server>,
     request: Request<Incoming>,
     peer: Peer,
-) -> Response<Outgoing> {
-    let answer = answer_of(server, request, peer).await;
-    Outgoing::of(server, answer)
+) -> impl Future<Output = Response<Outgoing>> + Send {
+    let begun = begin(server, request, peer);
+    async move {
+        let (mut response, origin) = match begun {
+            Begun::Refused(refusal) => return Outgoing::of(server, *refusal),
+            Begun::Preflight(answer, origin) => (*answer, Some(origin)),
+            Begun::Served(answer, origin) => (answer.await, origin.map(|it| *it)),
+        };
+        if let Some(origin) = origin {
+            cors::allow(response.headers_mut(), origin);
+        }
+        if let Some(directives) = &server.operating.transport_security {
+            response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, directives.clone());
+        }
+        Outgoing::of(server, response)
+    }
 }
 
-async fn answer_of(server: &Arc<Server>, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+/// What becomes of a request from a socket. What is rare is elsewhere, so that this is no larger than the rest.
+enum Begun<F> {
+    Refused(Box<Response<Body>>),
+    Preflight(Box<Response<Body>>, HeaderValue),
+    Served(F, Option<Box<HeaderValue>>),
+}
+
+fn begin<'s>(
+    server: &'s Arc<Server>,
+    request: Request<Incoming>,
+    peer: Peer,
+) -> Begun<impl Future<Output = Response<Body>> + Send + use<'s>> {
     if server.ending.is_draining() && is_too_late(server, request.uri().path()) {
-        return come_again();
+        return Begun::Refused(Box::new(come_again()));
     }
     let operating = &server.operating;
     if let Some(refusal) = refused(&request, operating.memory.as_ref()) {
-        return refusal;
+        return Begun::Refused(Box::new(refusal));
     }
     let origin = operating.cors.as_ref().and_then(|it| it.origin(&request)).cloned();
-    let preflight = origin.as_ref().and_then(|_| cors::preflight(request.method()));
-    let mut response = match preflight {
-        Some(answer) => answer,
-        None => server.serve(request.map(RequestBody::Incoming), peer).await,
-    };
-    if let Some(origin) = origin {
-        cors::allow(response.headers_mut(), origin);
+    if let Some(origin) = &origin
+        && let Some(answer) = cors::preflight(request.method())
+    {
+        return Begun::Preflight(Box::new(answer), origin.clone());
     }
-    if let Some(directives) = &operating.transport_security {
-        response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, directives.clone());
-    }
-    response
+    Begun::Served(server.serve(request.map(RequestBody::Incoming), peer), origin.map(Box::new))
 }
 
 fn is_too_late(server: &Server, path: &str) -> bool {

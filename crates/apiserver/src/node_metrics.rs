@@ -149,7 +149,7 @@ pub(crate) async fn answer(
     };
     if verb == "get" && measured.is_empty() {
         let whose = match target.namespace.as_str() {
-            "" => name.clone(),
+            "" => name.to_string(),
             namespace => format!("{namespace}/{name}"),
         };
         return Err(Status::not_found(target.group_resource(), &whose));
@@ -176,7 +176,8 @@ fn wanted(
     if exchange.info.verb == "get" {
         let of = GroupResource { group: "", resource };
         let found = cache.get(&cache_key(namespace, name));
-        let whose = if namespace.is_empty() { name.clone() } else { format!("{namespace}/{name}") };
+        let whose =
+            if namespace.is_empty() { name.to_string() } else { format!("{namespace}/{name}") };
         return found.map(|it| vec![it]).ok_or_else(|| Status::not_found(of, &whose));
     }
     let selection = Selection::of(&exchange.query, target)?;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use compact_str::CompactString;
 use http::{Method, Uri};
 use smallvec::SmallVec;
 
@@ -15,21 +16,21 @@ pub struct RequestInfo {
     /// Whether an object or a list of objects is asked for, and not a path.
     pub is_resource: bool,
     /// The group; empty for the core one.
-    pub group: String,
+    pub group: CompactString,
     /// The version.
-    pub version: String,
+    pub version: CompactString,
     /// The plural name.
-    pub resource: String,
+    pub resource: CompactString,
     /// `status`, `log`, ...; empty for the object itself.
-    pub subresource: String,
+    pub subresource: CompactString,
     /// What follows the subresource (of proxies).
-    pub rest: String,
+    pub rest: CompactString,
     /// The namespace; empty for all or none.
-    pub namespace: String,
+    pub namespace: CompactString,
     /// The object's name; empty for all.
-    pub name: String,
+    pub name: CompactString,
     /// The path as it was sent.
-    pub path: String,
+    pub path: CompactString,
 }
 
 /// How many parts a path has that needs no memory of its own to be told apart: those of most have fewer.
@@ -101,7 +102,12 @@ impl RequestInfo {
         self.resource = rest.next().unwrap_or_default().into();
         self.name = rest.next().unwrap_or_default().into();
         self.subresource = rest.next().unwrap_or_default().into();
-        self.rest = rest.collect::<Vec<_>>().join("/");
+        for (place, part) in rest.enumerate() {
+            if place > 0 {
+                self.rest.push('/');
+            }
+            self.rest.push_str(part);
+        }
     }
 
     fn refine(&mut self, query: &Query) {
@@ -124,11 +130,11 @@ impl RequestInfo {
 }
 
 /// The name in `metadata.name=x`, where the selector is no more than that.
-fn name_of_selector(selector: &str) -> Option<String> {
+fn name_of_selector(selector: &str) -> Option<CompactString> {
     let name = selector
         .strip_prefix("metadata.name=")
         .map(|rest| rest.strip_prefix('=').unwrap_or(rest))?;
-    (!name.is_empty() && !name.contains([',', '=', '!', '\\'])).then(|| name.to_owned())
+    (!name.is_empty() && !name.contains([',', '=', '!', '\\'])).then(|| name.into())
 }
 
 fn verb_of(method: &Method) -> &'static str {

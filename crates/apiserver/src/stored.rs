@@ -265,6 +265,11 @@ impl Store for Forms {
         }
     }
 
+    fn get_at_once(&self, key: &Key) -> Option<Result<(Option<Kv>, Rev), StorageError>> {
+        let read = self.0.store.get_at_once(key)?;
+        Some(read.map(|(kv, rev)| (kv.map(|kv| self.0.read(kv)), rev)))
+    }
+
     async fn get(&self, key: &Key, at: At) -> Result<(Option<Kv>, Rev), StorageError> {
         let (kv, rev) = self.0.store.get(key, at).await?;
         Ok((kv.map(|kv| self.0.read(kv)), rev))

@@ -8,6 +8,7 @@ use apimachinery::obj::Obj;
 use apimachinery::status::GroupResource;
 use apimachinery::validation::path_segment_name;
 use apimachinery::{Status, Value};
+use compact_str::CompactString;
 use registry::{AnyResource, Served};
 use storage::Key;
 
@@ -25,7 +26,7 @@ pub(crate) struct Target {
     /// The resource as this version sees it.
     pub(crate) resource: Arc<dyn AnyResource>,
     pub(crate) served: Served,
-    pub(crate) namespace: String,
+    pub(crate) namespace: CompactString,
     /// Who converts between versions. Then requests work on objects of their own version, and what is stored is of
     /// the version that was the storage version when it was written.
     pub(crate) conversion: Option<Arc<Conversion>>,
@@ -42,7 +43,8 @@ impl Target {
         let Found { cache, resource, served, terminating, conversion } = found;
         let facts = served.facts;
         // A namespace is addressed by its own name, and is not in itself.
-        let namespace = if facts.namespaced { info.namespace.clone() } else { String::new() };
+        let namespace =
+            if facts.namespaced { info.namespace.clone() } else { CompactString::default() };
         let itself = facts.resource == "namespaces" && info.name == info.namespace;
         if !facts.namespaced && !info.namespace.is_empty() && !itself {
             return Err(Status::no_route());
@@ -234,8 +236,8 @@ impl Target {
         }
         let prefix = self.resource().storage_prefix();
         Ok(match self.namespace.as_str() {
-            "" => Key::from(format!("{prefix}{name}")),
-            namespace => Key::from(format!("{prefix}{namespace}/{name}")),
+            "" => Key::join(&[prefix, name]),
+            namespace => Key::join(&[prefix, namespace, "/", name]),
         })
     }
 
@@ -244,7 +246,7 @@ impl Target {
         let prefix = self.resource().storage_prefix();
         match self.namespace.as_str() {
             "" => Key::from(prefix),
-            namespace => Key::from(format!("{prefix}{namespace}/")),
+            namespace => Key::join(&[prefix, namespace, "/"]),
         }
     }
 }

@@ -154,7 +154,7 @@ impl Trace {
                 ("http.request.method", exchange.parts.method.to_string().into()),
                 ("url.path", target.to_owned().into()),
                 ("http.response.status_code", code.into()),
-                ("audit-id", exchange.audit_id.clone().into()),
+                ("audit-id", exchange.audit_id().to_owned().into()),
             ],
             failed: code >= 500,
         };

@@ -10,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use component_base::Clock;
 use ring::digest::{SHA256, digest};
 
-use crate::{AuthenticationError, Authenticator, Credentials, Objects, Reviewed, UserInfo};
+use crate::{Asker, AuthenticationError, Authenticator, Credentials, Objects, Reviewed, UserInfo};
 
 /// The namespace of the secrets.
 const NAMESPACE: &str = "kube-system";
@@ -83,11 +83,8 @@ fn user(object: &Value, id: &str, secret: &str, now: &str) -> Option<UserInfo> {
 
 #[async_trait]
 impl Authenticator for BootstrapTokens {
-    async fn authenticate(
-        &self,
-        credentials: &Credentials<'_>,
-    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
-        Ok(credentials.bearer_token().and_then(|token| self.find(token)).map(Arc::new))
+    fn look(&self, credentials: &Credentials<'_>) -> Option<Asker> {
+        Some(Ok(credentials.bearer_token().and_then(|token| self.find(token)).map(Arc::new)))
     }
 
     async fn review(

@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use http::HeaderMap;
 
-use crate::{AuthenticationError, Authenticator, Credentials, UserInfo, text_of, user, x509};
+use crate::{Asker, AuthenticationError, Authenticator, Credentials, UserInfo, text_of, user};
 
 /// Which proxies are believed, and in which headers they name users: `--requestheader-*`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,25 +74,31 @@ fn first(headers: &HeaderMap, names: &[String]) -> Option<String> {
     values.find(|it| !it.is_empty())
 }
 
-#[async_trait]
-impl Authenticator for FrontProxy {
-    async fn authenticate(
-        &self,
-        credentials: &Credentials<'_>,
-    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
-        let Some(leaf) = credentials.proxy_certificates.first() else { return Ok(None) };
-        let name = x509::common_name(leaf)?;
-        if !self.allowed_names.is_empty() && !self.allowed_names.contains(&name) {
-            let why = format!("x509: subject with cn={name} is not in the allowed list");
-            return Err(AuthenticationError(why));
+impl FrontProxy {
+    /// Whether a proxy of this name is believed.
+    fn is_allowed(&self, name: &str) -> Result<(), AuthenticationError> {
+        if self.allowed_names.is_empty() || self.allowed_names.iter().any(|it| it == name) {
+            return Ok(());
         }
-        Ok(self.user(credentials.headers).map(Arc::new))
+        let why = format!("x509: subject with cn={name} is not in the allowed list");
+        Err(AuthenticationError(why))
+    }
+}
+
+impl Authenticator for FrontProxy {
+    fn look(&self, credentials: &Credentials<'_>) -> Option<Asker> {
+        let Some(name) = credentials.proxy_certificates.common_name() else {
+            return Some(Ok(None));
+        };
+        let allowed = name.and_then(|name| self.is_allowed(name));
+        Some(allowed.map(|()| self.user(credentials.headers).map(Arc::new)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Shown;
     use crate::x509::tests::certificate;
 
     fn proxy(allowed: &[&str]) -> FrontProxy {
@@ -118,7 +123,8 @@ mod tests {
     #[tokio::test]
     async fn a_proxy_that_is_known_names_its_user() {
         let cn = [(rcgen::DnType::CommonName, "front-proxy-client")];
-        let chain = [certificate(&cn)];
+        let chain = Shown::from_iter([certificate(&cn)]);
+        let none = Shown::default();
         let jane = headers(&[
             ("x-remote-user", "jane"),
             ("x-remote-uid", "7"),
@@ -126,10 +132,10 @@ mod tests {
             ("x-remote-group", "ops"),
             ("x-remote-extra-example.com%2fscope", "a"),
         ]);
-        let ask = async |allowed: &[&str], headers: &HeaderMap, proxy_certificates: &[Vec<u8>]| {
+        let ask = async |allowed: &[&str], headers: &HeaderMap, proxy_certificates: &Shown| {
             let warnings = &crate::Warnings::default();
             let credentials =
-                Credentials { headers, certificates: &[], proxy_certificates, warnings };
+                Credentials { headers, certificates: &none, proxy_certificates, warnings };
             proxy(allowed).authenticate(&credentials).await.map_err(|it| it.to_string())
         };
         let user = ask(&["front-proxy-client"], &jane, &chain).await.unwrap().unwrap();
@@ -137,7 +143,7 @@ mod tests {
         assert_eq!(user.groups, ["dev", "ops", "system:authenticated"]);
         assert_eq!(user.extra["example.com/scope"], ["a"]);
         assert_eq!(ask(&[], &jane, &chain).await.unwrap().unwrap().name, "jane");
-        assert_eq!(ask(&[], &jane, &[]).await, Ok(None), "without the proxy's certificate");
+        assert_eq!(ask(&[], &jane, &none).await, Ok(None), "without the proxy's certificate");
         assert_eq!(ask(&[], &headers(&[]), &chain).await, Ok(None), "without a name");
         let why = "x509: subject with cn=front-proxy-client is not in the allowed list";
         assert_eq!(ask(&["other"], &jane, &chain).await, Err(why.into()));

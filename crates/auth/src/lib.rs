@@ -41,16 +41,17 @@ use futures::future::BoxFuture;
 pub use objects::Objects;
 pub use request::Attributes;
 pub use user::UserInfo;
+pub use x509::Shown;
 
 /// What authentication may look at.
 #[derive(Debug, Clone, Copy)]
 pub struct Credentials<'r> {
     /// The request's headers.
     pub headers: &'r http::HeaderMap,
-    /// The client's certificate chain by the authority of clients, leaf first, in DER; empty without one.
-    pub certificates: &'r [Vec<u8>],
+    /// The client's certificate chain by the authority of clients.
+    pub certificates: &'r Shown,
     /// The same by the authority of front proxies.
-    pub proxy_certificates: &'r [Vec<u8>],
+    pub proxy_certificates: &'r Shown,
     /// What whoever shows them is to be warned of.
     pub warnings: &'r Warnings,
 }
@@ -109,17 +110,34 @@ fn bearer_bytes(headers: &http::HeaderMap) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(b"bearer") && !token.is_empty()).then_some(token)
 }
 
+/// Who asks; `None` where the credentials are not of a way's sort, an error where they are and are not good.
+pub type Asker = Result<Option<Arc<UserInfo>>, AuthenticationError>;
+
 /// A way to tell who asks.
 #[async_trait]
 pub trait Authenticator: Send + Sync + std::fmt::Debug {
-    /// Who asks; `None` where these credentials are not of this way's sort.
+    /// Who asks, where that is known without waiting. `None` where something has to be read or somebody asked, see
+    /// [`Authenticator::ask`].
+    fn look(&self, credentials: &Credentials<'_>) -> Option<Asker>;
+
+    /// What [`Authenticator::look`] did not know.
     ///
     /// # Errors
-    /// Where they are, and are not good.
-    async fn authenticate(
-        &self,
-        credentials: &Credentials<'_>,
-    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError>;
+    /// Where the credentials are of this way's sort, and are not good.
+    async fn ask(&self, _credentials: &Credentials<'_>) -> Asker {
+        Ok(None)
+    }
+
+    /// Who asks, however that is told.
+    ///
+    /// # Errors
+    /// Where the credentials are of this way's sort, and are not good.
+    async fn authenticate(&self, credentials: &Credentials<'_>) -> Asker {
+        match self.look(credentials) {
+            Some(known) => known,
+            None => self.ask(credentials).await,
+        }
+    }
 
     /// Whose a token is, and for which of the wanted audiences it is good (`TokenReview`); `None` where it is not of
     /// this way's sort, as where it takes none. `audiences` empty means the API server's own.

@@ -15,7 +15,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use ring::digest::{SHA256, digest};
 
@@ -23,6 +23,16 @@ use ring::digest::{SHA256, digest};
 const CALLS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 const TOKENS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// The buckets of a histogram that names none.
+/// Upstream's buckets of what every request passes: from a millisecond on, each twice the one before.
+const DOUBLED: [f64; 15] = {
+    let mut bounds = [0.001; 15];
+    let mut place = 1;
+    while place < bounds.len() {
+        bounds[place] = bounds[place - 1] * 2.0;
+        place += 1;
+    }
+    bounds
+};
 const USUAL: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// Upstream's buckets of how long conditions take.
 const CONDITIONS: [f64; 7] = [0.001, 0.005, 0.01, 0.025, 0.1, 0.2, 0.25];
@@ -50,6 +60,8 @@ const GRAPH: [f64; 12] = [
 const WEBHOOK: &str = "Webhook";
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+/// What is observed of every request.
+type Durations = Family<Result, metrics::Histogram, fn() -> metrics::Histogram>;
 type Seconds = Gauge<f64, AtomicU64>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -209,7 +221,7 @@ pub(crate) enum Asked {
 #[derive(Debug)]
 struct Ended {
     count: Counter,
-    took: Histogram,
+    took: metrics::Histogram,
 }
 
 /// What everybody of a sort counts together.
@@ -217,11 +229,7 @@ struct Ended {
 struct Ends<const N: usize>([Ended; N]);
 
 impl<const N: usize> Ends<N> {
-    fn new(
-        results: [&'static str; N],
-        counts: &Family<Result, Counter>,
-        took: &Histograms<Result>,
-    ) -> Self {
+    fn new(results: [&'static str; N], counts: &Family<Result, Counter>, took: &Durations) -> Self {
         Self(results.map(|result| Ended {
             count: counts.get_or_create_owned(&Result { result }),
             took: took.get_or_create_owned(&Result { result }),
@@ -231,7 +239,7 @@ impl<const N: usize> Ends<N> {
     fn count(&self, index: usize, took: Duration) {
         if let Some(it) = self.0.get(index) {
             it.count.inc();
-            it.took.observe(took.as_secs_f64());
+            it.took.observe(took);
         }
     }
 }
@@ -245,11 +253,11 @@ struct All {
     /// What tells this server from others.
     id_hash: String,
     attempts: Family<Result, Counter>,
-    attempt_durations: Histograms<Result>,
+    attempt_durations: Durations,
     attempted: Ends<3>,
     users: Family<User, Counter>,
     authorizations: Family<Result, Counter>,
-    authorization_durations: Histograms<Result>,
+    authorization_durations: Durations,
     authorized: Ends<4>,
     decisions: Family<Decided, Counter>,
     webhook_durations: Histograms<Webhook>,
@@ -299,8 +307,8 @@ fn hash_of(bytes: &[u8]) -> String {
     format!("sha256:{hex}")
 }
 
-fn usual<L: Clone + std::hash::Hash + Eq>() -> Histograms<L> {
-    Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 15)))
+fn usual() -> Durations {
+    Family::new_with_constructor(|| metrics::Histogram::seconds(&DOUBLED))
 }
 
 impl Metrics {

@@ -16,7 +16,7 @@ use component_base::{Clock, ShutdownSignal};
 use crate::config::authentication::Jwt;
 use crate::jwt::{Algorithm, Unverified};
 use crate::metrics::Metrics;
-use crate::{AuthenticationError, Authenticator, Credentials, Reviewed, UserInfo};
+use crate::{Asker, AuthenticationError, Authenticator, Credentials, Reviewed, UserInfo};
 use keys::Keys;
 
 /// How far clocks may be apart, in seconds, for tokens that begin later (go-oidc's leeway).
@@ -146,10 +146,11 @@ fn coalesced(issuer: &str) -> &str {
 
 #[async_trait]
 impl Authenticator for IssuerTokens {
-    async fn authenticate(
-        &self,
-        credentials: &Credentials<'_>,
-    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
+    fn look(&self, credentials: &Credentials<'_>) -> Option<Asker> {
+        credentials.bearer_token().is_none().then_some(Ok(None))
+    }
+
+    async fn ask(&self, credentials: &Credentials<'_>) -> Asker {
         let Some(token) = credentials.bearer_token() else { return Ok(None) };
         Ok(self.find(token).await?.map(Arc::new))
     }

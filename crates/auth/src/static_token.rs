@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
-use crate::{AuthenticationError, Authenticator, Credentials, Reviewed, UserInfo};
+use crate::{Asker, AuthenticationError, Authenticator, Credentials, Reviewed, UserInfo};
 
 /// Known tokens and whose they are. Tokens are looked up by their hash, so that how long a lookup takes tells nothing
 /// about the tokens themselves.
@@ -80,11 +80,8 @@ impl StaticTokens {
 
 #[async_trait]
 impl Authenticator for StaticTokens {
-    async fn authenticate(
-        &self,
-        credentials: &Credentials<'_>,
-    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
-        Ok(credentials.bearer_token().and_then(|token| self.find(token)).cloned())
+    fn look(&self, credentials: &Credentials<'_>) -> Option<Asker> {
+        Some(Ok(credentials.bearer_token().and_then(|token| self.find(token)).cloned()))
     }
 
     async fn review(
@@ -115,8 +112,8 @@ mod tests {
         headers.insert(http::header::AUTHORIZATION, "Bearer t1".parse().unwrap());
         let credentials = Credentials {
             headers: &headers,
-            certificates: &[],
-            proxy_certificates: &[],
+            certificates: &crate::Shown::default(),
+            proxy_certificates: &crate::Shown::default(),
             warnings: &crate::Warnings::default(),
         };
         let user = tokens.authenticate(&credentials).await.unwrap().unwrap();

@@ -12,7 +12,9 @@ use webhook::Client;
 
 use crate::metrics::Metrics;
 use crate::remembered::Remembered;
-use crate::{AuthenticationError, Authenticator, Credentials, Reviewed, UserInfo, remote, user};
+use crate::{
+    Asker, AuthenticationError, Authenticator, Credentials, Reviewed, UserInfo, remote, user,
+};
 
 /// How long the webhook is waited for.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -78,7 +80,7 @@ impl TokenWebhook {
         }
         let found = {
             let _fetching = self.metrics.fetching();
-            self.ask(token, wanted).await
+            self.reviewed(token, wanted).await
         };
         self.metrics.fetched_token(found.is_ok());
         self.metrics.cached_token(false, began.elapsed());
@@ -89,7 +91,7 @@ impl TokenWebhook {
     }
 
     /// What the webhook says of a token.
-    async fn ask(
+    async fn reviewed(
         &self,
         token: &str,
         wanted: &[String],
@@ -153,10 +155,11 @@ fn key_of(token: &str, audiences: &[String]) -> Vec<u8> {
 
 #[async_trait]
 impl Authenticator for TokenWebhook {
-    async fn authenticate(
-        &self,
-        credentials: &Credentials<'_>,
-    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
+    fn look(&self, credentials: &Credentials<'_>) -> Option<Asker> {
+        credentials.bearer_token().is_none().then_some(Ok(None))
+    }
+
+    async fn ask(&self, credentials: &Credentials<'_>) -> Asker {
         let Some(token) = credentials.bearer_token() else { return Ok(None) };
         Ok(self.find(token, &[]).await?.map(|it| Arc::new(it.user)))
     }

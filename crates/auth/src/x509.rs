@@ -2,16 +2,15 @@
 //!
 //! That the chain is good was checked by TLS; here it is only read.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use component_base::Clock;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use crate::metrics::Metrics;
-use crate::{AuthenticationError, Authenticator, Credentials, UserInfo};
+use crate::{Asker, AuthenticationError, Authenticator, Credentials, UserInfo};
 
 /// The attribute of a subject that tells a user's uid (upstream: `AllowParsingUserUIDFromCertAuth`).
 const UID: &str = "1.3.6.1.4.1.57683.2";
@@ -32,24 +31,67 @@ impl ClientCertificates {
         Self { clock, metrics }
     }
 
-    fn count(&self, certificate: &X509Certificate<'_>) {
-        let end = certificate.validity().not_after.timestamp();
-        let left = end.saturating_sub(self.clock.now().as_second());
+    fn count(&self, good_until: i64) {
+        let left = good_until.saturating_sub(self.clock.now().as_second());
         self.metrics.certificate(Duration::from_secs(u64::try_from(left).unwrap_or_default()));
     }
 }
 
-#[async_trait]
 impl Authenticator for ClientCertificates {
-    async fn authenticate(
-        &self,
-        credentials: &Credentials<'_>,
-    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
-        let Some(leaf) = credentials.certificates.first() else { return Ok(None) };
-        let (_, certificate) = X509Certificate::from_der(leaf).map_err(|broken| error(&broken))?;
-        self.count(&certificate);
-        Ok(user_of(&certificate, leaf)?.map(Arc::new))
+    fn look(&self, credentials: &Credentials<'_>) -> Option<Asker> {
+        let shown = credentials.certificates;
+        let Some(leaf) = shown.leaf() else { return Some(Ok(None)) };
+        let read = match shown.read.get_or_init(|| read(leaf)) {
+            Ok(read) => read,
+            Err(broken) => return Some(Err(broken.clone())),
+        };
+        self.count(read.good_until);
+        Some(read.user.clone())
     }
+}
+
+/// A chain of certificates that a client shows, leaf first, in DER, and what was read of them: a connection has many
+/// requests, and each is of whom the connection is of.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    chain: Box<[Vec<u8>]>,
+    read: OnceLock<Result<Read, AuthenticationError>>,
+    name: OnceLock<Result<String, AuthenticationError>>,
+}
+
+/// What a leaf says.
+#[derive(Debug, Clone)]
+struct Read {
+    user: Asker,
+    /// Seconds since the epoch.
+    good_until: i64,
+}
+
+impl Shown {
+    /// The leaf; `None` where no certificate is shown.
+    #[must_use]
+    pub fn leaf(&self) -> Option<&[u8]> {
+        self.chain.first().map(Vec::as_slice)
+    }
+
+    /// The common name of the leaf; `None` where no certificate is shown.
+    pub(crate) fn common_name(&self) -> Option<Result<&str, AuthenticationError>> {
+        let leaf = self.leaf()?;
+        let name = self.name.get_or_init(|| common_name(leaf));
+        Some(name.as_deref().map_err(Clone::clone))
+    }
+}
+
+impl FromIterator<Vec<u8>> for Shown {
+    fn from_iter<I: IntoIterator<Item = Vec<u8>>>(chain: I) -> Self {
+        Self { chain: chain.into_iter().collect(), ..Self::default() }
+    }
+}
+
+fn read(leaf: &[u8]) -> Result<Read, AuthenticationError> {
+    let (_, certificate) = X509Certificate::from_der(leaf).map_err(|broken| error(&broken))?;
+    let user = user_of(&certificate, leaf).map(|user| user.map(Arc::new));
+    Ok(Read { user, good_until: certificate.validity().not_after.timestamp() })
 }
 
 fn error(why: &dyn std::fmt::Display) -> AuthenticationError {
@@ -57,7 +99,7 @@ fn error(why: &dyn std::fmt::Display) -> AuthenticationError {
 }
 
 /// The common name of a certificate in DER; as Go's parser does, the last of several counts.
-pub(crate) fn common_name(der: &[u8]) -> Result<String, AuthenticationError> {
+fn common_name(der: &[u8]) -> Result<String, AuthenticationError> {
     let (_, certificate) = X509Certificate::from_der(der).map_err(|broken| error(&broken))?;
     let name = certificate.subject().iter_common_name().last();
     let name = name.map(|it| it.as_str().map(str::to_owned)).transpose();
@@ -127,11 +169,11 @@ pub(crate) mod tests {
             VirtualClock::starting_at("2026-01-01T00:00:00Z".parse().unwrap()),
             Metrics::default(),
         );
-        let shown = [der.to_vec()];
+        let shown = Shown::from_iter([der.to_vec()]);
         let credentials = Credentials {
             headers: &http::HeaderMap::new(),
             certificates: &shown,
-            proxy_certificates: &[],
+            proxy_certificates: &Shown::default(),
             warnings: &crate::Warnings::default(),
         };
         let user = ClientCertificates::new(Arc::new(clock), metrics.clone())

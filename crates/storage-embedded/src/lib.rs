@@ -310,6 +310,10 @@ impl Store for EmbeddedStore {
         }
     }
 
+    fn get_at_once(&self, key: &Key) -> Option<Result<(Option<Kv>, Rev), StorageError>> {
+        Some(self.mvcc.get(key, At::Latest))
+    }
+
     async fn get(&self, key: &Key, at: At) -> Result<(Option<Kv>, Rev), StorageError> {
         self.mvcc.get(key, at)
     }

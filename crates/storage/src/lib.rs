@@ -14,11 +14,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use smallvec::SmallVec;
 
 /// The largest key, in bytes. A longer one is [`StorageError::TooLarge`].
 pub const MAX_KEY_BYTES: usize = 1024;
 /// The largest value, in bytes: a 3 MiB request body and what defaulting and managed fields add to it.
 pub const MAX_VALUE_BYTES: usize = 8 << 20;
+
+/// How long most keys are at most.
+const USUAL_KEY_BYTES: usize = 160;
 
 /// A key: bytes ordered as bytes, by convention `/registry/...`. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +32,14 @@ impl Key {
     /// The key with these bytes.
     pub fn new(bytes: impl AsRef<[u8]>) -> Self {
         Self(bytes.as_ref().into())
+    }
+
+    /// The key that is these texts, one after the other.
+    #[must_use]
+    pub fn join(parts: &[&str]) -> Self {
+        let mut bytes: SmallVec<[u8; USUAL_KEY_BYTES]> = SmallVec::new();
+        parts.iter().for_each(|part| bytes.extend_from_slice(part.as_bytes()));
+        Self::new(bytes)
     }
 
     /// Its bytes.
@@ -324,6 +336,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// `NotFound` or `Conflict` where `expect` does not hold; `Unknown` when it may have happened.
     async fn delete(&self, key: Key, expect: Expect) -> Result<Deleted, StorageError>;
+
+    /// The answer of [`Store::get`] at [`At::Latest`], of a store that need not wait for it.
+    fn get_at_once(&self, _key: &Key) -> Option<Result<(Option<Kv>, Rev), StorageError>> {
+        None
+    }
 
     /// Reads one key, and the revision of the state that was read.
     ///

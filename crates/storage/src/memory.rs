@@ -202,6 +202,10 @@ impl Store for MemoryStore {
         Ok(deleted)
     }
 
+    fn get_at_once(&self, key: &Key) -> Option<Result<(Option<Kv>, Rev), StorageError>> {
+        Some(self.shared.mvcc.get(key, At::Latest))
+    }
+
     async fn get(&self, key: &Key, at: At) -> Result<(Option<Kv>, Rev), StorageError> {
         self.shared.mvcc.get(key, at)
     }

@@ -86,9 +86,7 @@ pub(super) async fn pass_as(
     if let Err(why) = identify(&mut exchange.parts.headers, user) {
         return Ok(refusal(exchange, 500, &why));
     }
-    if let Ok(id) = HeaderValue::from_str(&exchange.audit_id) {
-        exchange.parts.headers.insert(AUDIT_ID, id);
-    }
+    exchange.parts.headers.insert(AUDIT_ID, exchange.audit_id.clone());
     let path = exchange.parts.uri.path().to_owned();
     tell_origin(exchange, &path);
     let path = exchange.parts.uri.path_and_query().map_or(path, ToString::to_string);

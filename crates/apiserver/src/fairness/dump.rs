@@ -238,12 +238,12 @@ fn request(
     if details {
         let info = &about.info;
         let version = match info.group.as_str() {
-            "" => info.version.clone(),
+            "" => info.version.to_string(),
             group => format!("{group}/{}", info.version),
         };
-        row.extend([about.user.name.clone(), info.verb.to_owned(), info.path.clone()]);
-        row.extend([info.namespace.clone(), info.name.clone(), version]);
-        row.extend([info.resource.clone(), info.subresource.clone()]);
+        row.extend([about.user.name.clone(), info.verb.to_owned(), info.path.to_string()]);
+        row.extend([info.namespace.to_string(), info.name.to_string(), version]);
+        row.extend([info.resource.to_string(), info.subresource.to_string()]);
     }
     row
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use compact_str::CompactString;
+use component_base::metrics::Histogram;
 use flowcontrol::{Dispatch, Work};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 use super::Fairness;
@@ -65,7 +65,7 @@ type Whole<L> = Family<L, Gauge<i64, AtomicI64>>;
 type Real<L> = Family<L, Gauge<f64, AtomicU64>>;
 
 fn durations() -> Histogram {
-    Histogram::new(DURATIONS)
+    Histogram::seconds(&DURATIONS)
 }
 
 /// What is counted of one schema.
@@ -104,14 +104,12 @@ impl Counts {
     }
 
     /// A request came into a queue, which is so long with it.
-    #[allow(clippy::cast_precision_loss, reason = "queues are short")]
     pub(super) fn enqueued(&self, length: usize) {
-        self.lengths.observe(length as f64);
+        self.lengths.observe_number(length);
     }
 
-    #[allow(clippy::cast_precision_loss, reason = "watchers are few")]
     pub(super) fn watchers(&self, count: u64) {
-        self.watchers.observe(count as f64);
+        self.watchers.observe_number(usize::try_from(count).unwrap_or(usize::MAX));
     }
 }
 
@@ -154,9 +152,9 @@ impl Default for Metrics {
             rejected: Family::default(),
             waited: Family::new_with_constructor(durations),
             executed: Family::new_with_constructor(durations),
-            estimated: Family::new_with_constructor(|| Histogram::new(SEATS)),
-            watchers: Family::new_with_constructor(|| Histogram::new(WATCHERS)),
-            lengths: Family::new_with_constructor(|| Histogram::new(LENGTHS)),
+            estimated: Family::new_with_constructor(|| Histogram::numbers(&SEATS)),
+            watchers: Family::new_with_constructor(|| Histogram::numbers(&WATCHERS)),
+            lengths: Family::new_with_constructor(|| Histogram::numbers(&LENGTHS)),
             unaccommodated: Family::default(),
             executing: Family::default(),
             executing_seats: Family::default(),

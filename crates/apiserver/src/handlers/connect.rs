@@ -121,7 +121,7 @@ pub(crate) async fn connect(
     target: &Target,
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
-    let name = exchange.info.name.clone();
+    let name = exchange.info.name.to_string();
     let subresource = exchange.info.subresource.clone();
     if subresource == "log" {
         log_options::check(&exchange.query, &name)?;

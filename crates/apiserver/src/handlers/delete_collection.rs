@@ -51,7 +51,7 @@ pub(crate) async fn delete_collection(
         if plain && take_plain(server, target, &object).await? {
             return Ok(object);
         }
-        let one = Target { namespace: object.facts.namespace.to_string(), ..target.clone() };
+        let one = Target { namespace: object.facts.namespace.clone(), ..target.clone() };
         match remove(server, &asking, &one, &object.facts.name, &options).await {
             Ok(_) => Ok(object),
             // Somebody else was faster, which is as good.
@@ -87,7 +87,7 @@ async fn take_plain(server: &Arc<Server>, target: &Target, object: &Obj) -> Resu
         return Ok(false);
     }
     let (namespace, name) = (object.facts.namespace.as_str(), object.facts.name.as_str());
-    let key = Target { namespace: namespace.to_owned(), ..target.clone() }.key(name)?;
+    let key = Target { namespace: namespace.into(), ..target.clone() }.key(name)?;
     let revision = Rev(object.resource_version);
     let kv = Kv { key, value: object.stored().clone(), create_rev: revision, mod_rev: revision };
     Ok(matches!(take_away(server, target, name, &kv).await?, Taken::At(_)))

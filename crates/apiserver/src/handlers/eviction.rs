@@ -59,7 +59,7 @@ pub(crate) async fn create(
     let kind = (&posted::EVICTION, ALSO.as_slice());
     let mut eviction = decode::posted(exchange, kind, &body, write.field_validation)?;
     place_in_namespace(target, &mut eviction)?;
-    let name = exchange.info.name.clone();
+    let name = exchange.info.name.to_string();
     if eviction.str_at(&["metadata", "name"]) != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }

@@ -39,7 +39,7 @@ pub(super) async fn proxy(
     body: RequestBody,
 ) -> Result<Response<Body>, Status> {
     let resource = target.served.facts.resource;
-    let id = exchange.info.name.clone();
+    let id = exchange.info.name.to_string();
     let asked = Asked::parse(&id).ok_or_else(|| {
         let what = resource.trim_end_matches('s');
         Status::bad_request(format!("invalid {what} request {}", apimachinery::field::quote(&id)))

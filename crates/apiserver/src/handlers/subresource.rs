@@ -397,7 +397,7 @@ async fn admit_binding(
         operation: Operation::Create,
         target,
         subresource: "binding",
-        name: exchange.info.name.clone(),
+        name: exchange.info.name.to_string(),
         dry_run: options.dry_run,
         delete_options: Value::Null,
     };

@@ -57,7 +57,7 @@ pub(crate) async fn create(
     let mut request = decode::posted(exchange, (&FACTS, &[]), &body, options.field_validation)?;
     place_in_namespace(target, &mut request)?;
     request.default_at(&["spec", "expirationSeconds"], DEFAULT_SECONDS);
-    let name = exchange.info.name.clone();
+    let name = exchange.info.name.to_string();
     check_names(&request, &name, &target.namespace)?;
     let account = persist::current(server, target, &name).await?.value;
     check_uid(&request, &account, &name)?;

@@ -364,7 +364,7 @@ impl Cluster {
                 }
             }
             As::Proxy(certificate, headers) => {
-                peer.proxy_certificates = Arc::from([certificate.to_vec()]);
+                peer.proxy_certificates = Arc::new([certificate.to_vec()].into_iter().collect());
                 for (name, value) in *headers {
                     builder = builder.header(*name, *value);
                 }

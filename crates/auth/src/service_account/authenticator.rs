@@ -1,19 +1,24 @@
 //! Whether a service account's token is good: signed by us, in its time, for us, and bound to what still exists.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
+use apimachinery::obj::Obj;
 use apimachinery::{Value, time};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use component_base::Clock;
+use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
 use super::{INVALID_SINCE, LAST_USED, LEGACY_ISSUER, LegacyUse, LegacyUses, PRIVATE, TokenIssuer};
 use crate::jwt::Unverified;
 use crate::metrics::{AccountToken, Metrics};
+use crate::remembered::Remembered;
 use crate::user::{CREDENTIAL_ID_KEY, NODE_NAME_KEY, NODE_UID_KEY, POD_NAME_KEY, POD_UID_KEY};
 use crate::{
-    AuthenticationError, Authenticator, Credentials, Objects, Reviewed, UserInfo, Warnings,
+    Asker, AuthenticationError, Authenticator, Credentials, Objects, Reviewed, UserInfo, Warnings,
 };
 
 /// What is told to who shows a token of a Secret that a controller made.
@@ -21,6 +26,10 @@ const AUTOMATIC: &str = "Use tokens from the TokenRequest API or manually create
 
 /// How far clocks may be apart, in seconds (upstream's leeway).
 const LEEWAY_SECONDS: i64 = 10;
+/// How many tokens are remembered whose signature was checked.
+const MAX_REMEMBERED: NonZeroUsize = NonZeroUsize::new(2048).expect("because it is not 0");
+/// How long they are: keys may be taken away (upstream remembers the user of a token as long).
+const REMEMBERED_FOR: Duration = Duration::from_secs(10);
 /// How long after the time of its deletion an object still counts, in seconds (upstream's grace).
 const DELETED_GRACE_SECONDS: i64 = 60;
 
@@ -34,6 +43,15 @@ pub struct ServiceAccountTokens {
     /// Whether a token of a Secret is good without it.
     believes_secrets: bool,
     metrics: Metrics,
+    /// Tokens that were signed by us, by their hash.
+    signed: Remembered<[u8; SHA256_OUTPUT_LEN], Arc<Signed>>,
+}
+
+/// What a token says that was signed by us, and is no legacy token.
+#[derive(Debug)]
+struct Signed {
+    claims: Value,
+    user: Arc<UserInfo>,
 }
 
 /// An object that a token names, as it must be.
@@ -54,7 +72,8 @@ impl ServiceAccountTokens {
     #[must_use]
     pub fn new(issuer: Arc<TokenIssuer>, objects: Arc<dyn Objects>, clock: Arc<dyn Clock>) -> Self {
         let metrics = Metrics::default();
-        Self { issuer, objects, clock, uses: None, believes_secrets: false, metrics }
+        let signed = Remembered::new(MAX_REMEMBERED);
+        Self { issuer, objects, clock, uses: None, believes_secrets: false, metrics, signed }
     }
 
     /// The same where uses of tokens in Secrets are written down.
@@ -91,12 +110,20 @@ impl ServiceAccountTokens {
         });
     }
 
+    /// What a token says whose signature was checked a moment ago.
+    fn remembered(&self, token: &str) -> Option<Arc<Signed>> {
+        self.signed.get(&hash(token))
+    }
+
     async fn check(
         &self,
         token: &str,
         wanted: &[String],
         warnings: &Warnings,
-    ) -> Result<Option<Reviewed>, AuthenticationError> {
+    ) -> Result<Option<(Arc<UserInfo>, Vec<String>)>, AuthenticationError> {
+        if let Some(signed) = self.remembered(token) {
+            return self.signed_user(&signed, wanted).await.map(Some);
+        }
         let Ok(parsed) = Unverified::parse(token) else { return Ok(None) };
         let legacy = parsed.issuer() == LEGACY_ISSUER;
         if !legacy && !self.issuer.is_known(parsed.issuer()) {
@@ -106,8 +133,59 @@ impl ServiceAccountTokens {
         let claims = parsed
             .verify(&keys)
             .map_err(|error| refused(format!("service account token: {error}")))?;
-        self.check_times(&claims)?;
-        let audiences = if legacy { self.issuer.audiences().to_vec() } else { audiences(&claims) };
+        if legacy {
+            self.check_times(&claims)?;
+            let audiences = self.issuer.audiences().to_vec();
+            let common = self.common_audiences(&audiences, wanted)?;
+            let user = self.legacy_user(token, &claims, warnings).await?;
+            return Ok(Some((Arc::new(user), common)));
+        }
+        let user = Arc::new(bound_user(&claims)?);
+        let signed = Arc::new(Signed { claims, user });
+        self.signed.keep(hash(token), Arc::clone(&signed), REMEMBERED_FOR);
+        self.signed_user(&signed, wanted).await.map(Some)
+    }
+
+    /// The user of a token that was signed by us, where it is good now and for what is wanted.
+    async fn signed_user(
+        &self,
+        signed: &Signed,
+        wanted: &[String],
+    ) -> Result<(Arc<UserInfo>, Vec<String>), AuthenticationError> {
+        self.check_times(&signed.claims)?;
+        let common = self.common_audiences(&audiences(&signed.claims), wanted)?;
+        for reference in references(&signed.claims) {
+            self.check_bound(&reference).await?;
+        }
+        self.count_age(&signed.claims);
+        Ok((Arc::clone(&signed.user), common))
+    }
+
+    /// The same where all that it is bound to is in the caches as it has to be.
+    fn signed_user_at_once(&self, token: &str) -> Option<Asker> {
+        let signed = self.remembered(token)?;
+        let good = self
+            .check_times(&signed.claims)
+            .and_then(|()| self.common_audiences(&audiences(&signed.claims), &[]));
+        if let Err(error) = good {
+            return Some(Err(error));
+        }
+        for reference in references(&signed.claims) {
+            let object = self.bound_in_caches(&reference)?;
+            if let Err(error) = self.check_deletion(&reference, &object) {
+                return Some(Err(error));
+            }
+        }
+        self.count_age(&signed.claims);
+        Some(Ok(Some(Arc::clone(&signed.user))))
+    }
+
+    /// Those of the wanted audiences, or of our own, that a token is for.
+    fn common_audiences(
+        &self,
+        audiences: &[String],
+        wanted: &[String],
+    ) -> Result<Vec<String>, AuthenticationError> {
         let wanted = if wanted.is_empty() { self.issuer.audiences() } else { wanted };
         let common: Vec<String> =
             wanted.iter().filter(|it| audiences.contains(it)).cloned().collect();
@@ -116,12 +194,16 @@ impl ServiceAccountTokens {
                 "token audiences {audiences:?} is invalid for the target audiences {wanted:?}"
             )));
         }
-        let user = if legacy {
-            self.legacy_user(token, &claims, warnings).await?
-        } else {
-            self.bound_user(&claims).await?
-        };
-        Ok(Some(Reviewed { user, audiences: common }))
+        Ok(common)
+    }
+
+    fn count_age(&self, claims: &Value) {
+        let warn_after = claims[PRIVATE].i64_at(&["warnafter"]).filter(|it| *it != 0);
+        if let Some(warn_after) = warn_after {
+            let stale = self.clock.now().as_second() > warn_after;
+            let shown = if stale { AccountToken::Stale } else { AccountToken::Valid };
+            self.metrics.account_token(shown);
+        }
     }
 
     fn check_times(&self, claims: &Value) -> Result<(), AuthenticationError> {
@@ -140,55 +222,6 @@ impl ServiceAccountTokens {
             return Err(refused("service account token is not valid yet"));
         }
         Ok(())
-    }
-
-    async fn bound_user(&self, claims: &Value) -> Result<UserInfo, AuthenticationError> {
-        let private = &claims[PRIVATE];
-        let namespace = private.str_at(&["namespace"]);
-        let account = private.str_at(&["serviceaccount", "name"]);
-        let account_uid = private.str_at(&["serviceaccount", "uid"]);
-        if claims.str_at(&["sub"]) != super::subject(namespace, account) {
-            return Err(refused("sub claim is not that of the token's service account"));
-        }
-        let reference = |resource, kind, member| Reference {
-            resource,
-            kind,
-            namespace: if resource == "nodes" { "" } else { namespace },
-            name: private.str_at(&[member, "name"]),
-            uid: private.str_at(&[member, "uid"]),
-        };
-        self.check_bound(&reference("serviceaccounts", "ServiceAccount", "serviceaccount")).await?;
-        let mut user = UserInfo::service_account(namespace, account);
-        user.uid = account_uid.into();
-        let mut extra = |key: &str, value: &str| {
-            if !value.is_empty() {
-                user.extra.insert(key.into(), vec![value.into()]);
-            }
-        };
-        if private.get("secret").is_some() {
-            self.check_bound(&reference("secrets", "Secret", "secret")).await?;
-        }
-        let node = reference("nodes", "Node", "node");
-        if private.get("pod").is_some() {
-            let pod = reference("pods", "Pod", "pod");
-            self.check_bound(&pod).await?;
-            extra(POD_NAME_KEY, pod.name);
-            extra(POD_UID_KEY, pod.uid);
-        } else if private.get("node").is_some() {
-            self.check_bound(&node).await?;
-        }
-        extra(NODE_NAME_KEY, node.name);
-        extra(NODE_UID_KEY, node.uid);
-        if let Some(warn_after) = private.i64_at(&["warnafter"]).filter(|it| *it != 0) {
-            let stale = self.clock.now().as_second() > warn_after;
-            let shown = if stale { AccountToken::Stale } else { AccountToken::Valid };
-            self.metrics.account_token(shown);
-        }
-        let id = claims.str_at(&["jti"]);
-        if !id.is_empty() {
-            extra(CREDENTIAL_ID_KEY, &format!("JTI={id}"));
-        }
-        Ok(user)
     }
 
     async fn legacy_user(
@@ -217,7 +250,9 @@ impl ServiceAccountTokens {
             name,
             uid,
         };
-        let value = self.check_bound(&reference("secrets", "Secret", secret.as_str(), "")).await?;
+        let kept = reference("secrets", "Secret", secret.as_str(), "");
+        let value = self.check_bound(&kept).await?;
+        let value = value.to_value().map_err(|error| kept.refused(&error))?;
         let stored = BASE64_STANDARD.decode(value.str_at(&["data", "token"])).unwrap_or_default();
         // Both were signed by us: what is compared is no secret to who sends it.
         if stored != token.as_bytes() {
@@ -226,7 +261,8 @@ impl ServiceAccountTokens {
             )));
         }
         let owner = reference("serviceaccounts", "ServiceAccount", &account, &uid);
-        let owner = self.check_bound(&owner).await?;
+        let named = self.check_bound(&owner).await?;
+        let owner = named.to_value().map_err(|error| owner.refused(&error))?;
         if !value.str_at(&["metadata", "labels", INVALID_SINCE]).is_empty() {
             self.metrics.account_token(AccountToken::LegacyInvalid);
             return Err(refused(format!(
@@ -248,36 +284,108 @@ impl ServiceAccountTokens {
 
     /// The object, where it is the one that is meant. The caches may be a moment behind: what they do not have, or
     /// have under another uid, is read from the store.
-    async fn check_bound(&self, wanted: &Reference<'_>) -> Result<Value, AuthenticationError> {
-        let Reference { resource, kind, namespace, name, uid } = *wanted;
-        let shown =
-            if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
-        let broken = |why: &dyn std::fmt::Display| refused(format!("{kind} {shown}: {why}"));
-        let cached = self.objects.get("", resource, namespace, name);
-        let cached = match cached {
-            Some(object) => Some(object.to_value().map_err(|error| broken(&error))?),
-            None => None,
-        };
-        let value = match cached {
-            Some(value) if uid.is_empty() || value.str_at(&["metadata", "uid"]) == uid => value,
-            _ => {
+    async fn check_bound(&self, wanted: &Reference<'_>) -> Result<Arc<Obj>, AuthenticationError> {
+        let object = match self.bound_in_caches(wanted) {
+            Some(cached) => cached,
+            None => {
+                let Reference { resource, namespace, name, .. } = *wanted;
                 let live = self.objects.get_live("", resource, namespace, name).await;
-                let live = live.map_err(|error| broken(&error))?;
-                let live = live.ok_or_else(|| broken(&"not found"))?;
-                live.to_value().map_err(|error| broken(&error))?
+                let live = live.map_err(|error| wanted.refused(&error))?;
+                live.ok_or_else(|| wanted.refused(&"not found"))?
             }
         };
-        let actual = value.str_at(&["metadata", "uid"]);
-        if !uid.is_empty() && actual != uid {
+        let actual = object.uid();
+        if !wanted.uid.is_empty() && actual != wanted.uid {
+            let Reference { kind, uid, .. } = wanted;
             return Err(refused(format!("{kind} UID ({actual}) does not match claim ({uid})")));
         }
-        let deleted = time::parse_time(value.str_at(&["metadata", "deletionTimestamp"]));
-        let invalid_after = self.clock.now().as_second() - DELETED_GRACE_SECONDS;
-        if deleted.is_ok_and(|at| at.as_second() < invalid_after) {
-            return Err(broken(&"has been deleted"));
-        }
-        Ok(value)
+        self.check_deletion(wanted, &object)?;
+        Ok(object)
     }
+
+    /// The object as the caches have it, where it is the one that is meant.
+    fn bound_in_caches(&self, wanted: &Reference<'_>) -> Option<Arc<Obj>> {
+        let Reference { resource, namespace, name, uid, .. } = *wanted;
+        let cached = self.objects.get("", resource, namespace, name)?;
+        (uid.is_empty() || cached.uid() == uid).then_some(cached)
+    }
+
+    /// Who is deleted counts for a while longer.
+    fn check_deletion(
+        &self,
+        wanted: &Reference<'_>,
+        object: &Obj,
+    ) -> Result<(), AuthenticationError> {
+        let Some(text) = object.metadata_text("deletionTimestamp") else { return Ok(()) };
+        let deleted = std::str::from_utf8(text).unwrap_or_default().trim_matches('"');
+        let invalid_after = self.clock.now().as_second() - DELETED_GRACE_SECONDS;
+        if time::parse_time(deleted).is_ok_and(|at| at.as_second() < invalid_after) {
+            return Err(wanted.refused(&"has been deleted"));
+        }
+        Ok(())
+    }
+}
+
+impl Reference<'_> {
+    fn refused(&self, why: &dyn std::fmt::Display) -> AuthenticationError {
+        let Self { kind, namespace, name, .. } = self;
+        let slash = if namespace.is_empty() { "" } else { "/" };
+        refused(format!("{kind} {namespace}{slash}{name}: {why}"))
+    }
+}
+
+/// The user that a token's claims name.
+fn bound_user(claims: &Value) -> Result<UserInfo, AuthenticationError> {
+    let private = &claims[PRIVATE];
+    let namespace = private.str_at(&["namespace"]);
+    let account = private.str_at(&["serviceaccount", "name"]);
+    if claims.str_at(&["sub"]) != super::subject(namespace, account) {
+        return Err(refused("sub claim is not that of the token's service account"));
+    }
+    let mut user = UserInfo::service_account(namespace, account);
+    user.uid = private.str_at(&["serviceaccount", "uid"]).into();
+    let mut extra = |key: &str, value: &str| {
+        if !value.is_empty() {
+            user.extra.insert(key.into(), vec![value.into()]);
+        }
+    };
+    if private.get("pod").is_some() {
+        extra(POD_NAME_KEY, private.str_at(&["pod", "name"]));
+        extra(POD_UID_KEY, private.str_at(&["pod", "uid"]));
+    }
+    extra(NODE_NAME_KEY, private.str_at(&["node", "name"]));
+    extra(NODE_UID_KEY, private.str_at(&["node", "uid"]));
+    let id = claims.str_at(&["jti"]);
+    if !id.is_empty() {
+        extra(CREDENTIAL_ID_KEY, &format!("JTI={id}"));
+    }
+    Ok(user)
+}
+
+/// The objects that have to be there for a token to be good, in the order in which they are looked at.
+fn references(claims: &Value) -> impl Iterator<Item = Reference<'_>> {
+    let private = &claims[PRIVATE];
+    let has = |member: &str| private.get(member).is_some();
+    let (pod, node) = (has("pod"), has("node") && !has("pod"));
+    let all = [
+        ("serviceaccounts", "ServiceAccount", "serviceaccount", true),
+        ("secrets", "Secret", "secret", has("secret")),
+        ("pods", "Pod", "pod", pod),
+        ("nodes", "Node", "node", node),
+    ];
+    all.into_iter().filter(|it| it.3).map(|(resource, kind, member, _)| Reference {
+        resource,
+        kind,
+        namespace: if resource == "nodes" { "" } else { private.str_at(&["namespace"]) },
+        name: private.str_at(&[member, "name"]),
+        uid: private.str_at(&[member, "uid"]),
+    })
+}
+
+fn hash(token: &str) -> [u8; SHA256_OUTPUT_LEN] {
+    let mut out = [0; SHA256_OUTPUT_LEN];
+    out.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+    out
 }
 
 /// The audiences of a token: a list, or one text.
@@ -296,13 +404,15 @@ fn audiences(claims: &Value) -> Vec<String> {
 
 #[async_trait]
 impl Authenticator for ServiceAccountTokens {
-    async fn authenticate(
-        &self,
-        credentials: &Credentials<'_>,
-    ) -> Result<Option<Arc<UserInfo>>, AuthenticationError> {
+    fn look(&self, credentials: &Credentials<'_>) -> Option<Asker> {
+        let Some(token) = credentials.bearer_token() else { return Some(Ok(None)) };
+        self.signed_user_at_once(token)
+    }
+
+    async fn ask(&self, credentials: &Credentials<'_>) -> Asker {
         let Some(token) = credentials.bearer_token() else { return Ok(None) };
         let checked = self.check(token, &[], credentials.warnings).await?;
-        Ok(checked.map(|it| Arc::new(it.user)))
+        Ok(checked.map(|(user, _)| user))
     }
 
     async fn review(
@@ -310,6 +420,7 @@ impl Authenticator for ServiceAccountTokens {
         token: &str,
         audiences: &[String],
     ) -> Result<Option<Reviewed>, AuthenticationError> {
-        self.check(token, audiences, &Warnings::default()).await
+        let checked = self.check(token, audiences, &Warnings::default()).await?;
+        Ok(checked.map(|(user, audiences)| Reviewed { user: UserInfo::clone(&user), audiences }))
     }
 }

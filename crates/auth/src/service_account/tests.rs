@@ -8,9 +8,9 @@ use component_base::Clock;
 use jiff::{SignedDuration, Timestamp};
 
 use super::*;
-use crate::Authenticator;
 use crate::fixed::FixedObjects;
 use crate::user::*;
+use crate::{Authenticator, Credentials, Shown, Warnings};
 
 #[derive(Debug)]
 struct At(Timestamp);
@@ -137,9 +137,25 @@ async fn a_token_dies_with_what_it_is_bound_to() {
     let token = issuer.issue(&spec(), start()).await.unwrap();
     let check = async |change: &dyn Fn(&FixedObjects), expected: &str| {
         let objects = objects();
+        let tokens = tokens(&issuer, &objects, 61);
+        let mut headers = http::HeaderMap::new();
+        headers.insert(http::header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+        let (none, warnings) = (Shown::default(), Warnings::default());
+        let credentials = Credentials {
+            headers: &headers,
+            certificates: &none,
+            proxy_certificates: &none,
+            warnings: &warnings,
+        };
+        assert!(tokens.look(&credentials).is_none(), "its signature was not checked yet");
+        assert!(tokens.ask(&credentials).await.unwrap().is_some());
+        let user = tokens.look(&credentials).unwrap().unwrap().unwrap();
+        assert_eq!(user.uid, "u-robot", "what was checked is remembered");
         change(&objects);
-        let refusal = refusal(&tokens(&issuer, &objects, 61), &token).await;
+        let refusal = refusal(&tokens, &token).await;
         assert!(refusal.contains(expected), "{refusal} has no {expected}");
+        let at_once = tokens.look(&credentials);
+        assert!(at_once.is_none_or(|it| it.is_err()), "remembered is only who signed it");
     };
     check(&|it| it.delete("", "pods", "ns", "web"), "Pod ns/web: not found").await;
     check(

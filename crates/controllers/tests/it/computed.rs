@@ -51,7 +51,7 @@ impl Computed for Metrics {
         if self.hangs {
             std::future::pending::<()>().await;
         }
-        let told = self.values.lock().get(&info.resource).copied();
+        let told = self.values.lock().get(info.resource.as_str()).copied();
         let told = told.ok_or_else(|| Status::internal("unable to fetch metrics"))?;
         Ok(
             value!({"kind": "ExternalMetricValueList", "apiVersion": "external.metrics.k8s.io/v1beta1",

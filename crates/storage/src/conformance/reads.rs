@@ -7,6 +7,9 @@ pub(super) async fn a_read_sees_the_write_that_was_acknowledged(store: Arc<dyn S
         let text = round.to_string();
         let written = put(&*store, "/a/x", &text).await.rev;
         let (kv, rev) = store.get(&key("/a/x"), At::Latest).await.unwrap();
+        if let Some(at_once) = store.get_at_once(&key("/a/x")) {
+            assert_eq!(at_once.unwrap(), (kv.clone(), rev));
+        }
         assert_eq!((kv_text(&kv.unwrap()), rev), (format!("/a/x={text}"), written));
         let page = store.range(everything_under("/a/", At::Latest)).await.unwrap();
         assert_eq!((page.kvs[0].mod_rev, page.rev), (written, written));
