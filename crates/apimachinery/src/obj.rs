@@ -236,10 +236,13 @@ fn write_members(
 /// Where the members of metadata begin in bytes made by [`encode`].
 fn members_at(bytes: &[u8]) -> Option<usize> {
     const METADATA: &[u8] = b",\"metadata\":{";
-    // Kind and version are names: no quotes inside, and short.
-    let head = &bytes[..bytes.len().min(512)];
-    head.starts_with(b"{\"kind\":").then_some(())?;
-    memchr::memmem::find(head, METADATA).map(|at| at + METADATA.len())
+    let after_kind = KIND.len() + string_end(bytes.strip_prefix(KIND)?);
+    let mut rest = bytes.get(after_kind..)?;
+    if let Some(version) = rest.strip_prefix(VERSION) {
+        rest = version.get(string_end(version)..)?;
+    }
+    let members = rest.strip_prefix(METADATA)?;
+    Some(bytes.len() - members.len())
 }
 
 /// The version, with its group, of an object in bytes made by [`encode`]; nothing where they are none.
@@ -250,11 +253,15 @@ pub fn api_version(bytes: &[u8]) -> Option<&str> {
 
 /// The version in what stands before the members of metadata.
 fn version_in(head: &[u8]) -> &str {
-    const NAME: &[u8] = b",\"apiVersion\":\"";
-    let text = memchr::memmem::find(head, NAME).map(|at| &head[at + NAME.len()..]);
-    let version = text.and_then(|it| it.split(|byte| *byte == b'"').next());
-    version.and_then(|it| str::from_utf8(it).ok()).unwrap_or_default()
+    let version = head.strip_prefix(KIND).and_then(|kind| kind.get(string_end(kind)..));
+    let version = version.and_then(|rest| rest.strip_prefix(VERSION)).unwrap_or_default();
+    let text = version.get(1..string_end(version).saturating_sub(1)).unwrap_or_default();
+    str::from_utf8(text).unwrap_or_default()
 }
+
+/// What bytes made by [`encode`] begin with, and what the version follows.
+const KIND: &[u8] = b"{\"kind\":";
+const VERSION: &[u8] = b",\"apiVersion\":";
 
 /// Where the value ends that text of JSON begins with.
 fn value_end(text: &[u8]) -> usize {

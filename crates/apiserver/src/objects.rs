@@ -142,7 +142,7 @@ impl auth::Objects for CachedObjects {
 
     fn list(&self, group: &str, resource: &str, namespace: &str) -> Vec<Arc<Obj>> {
         let cache = self.cache(group, resource);
-        cache.map(|cache| cache.everything(namespace, 0).objects.into_objects()).unwrap_or_default()
+        cache.map(|cache| cache.all_in(namespace)).unwrap_or_default()
     }
 
     fn feed(&self, group: &str, resource: &str) -> Option<Box<dyn Feed>> {
