@@ -35,13 +35,13 @@ impl Abac {
             return Err(format!("the policy file has more than {MAX_BYTES} bytes"));
         }
         let mut policies = Vec::new();
-        for (index, line) in text.lines().enumerate() {
+        for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             let told =
-                |why: &str| format!("error reading policy file, line {index}: {line}: {why}");
+                |why: &str| format!("error reading policy file, line {number}: {line}: {why}");
             let value = json::parse(line.as_bytes()).map_err(|error| told(&error.to_string()))?;
             policies.push(Policy::of(&value).map_err(|why| told(&why))?);
         }
@@ -49,12 +49,39 @@ impl Abac {
     }
 }
 
+/// Refuses members that are of another type than the policy's: one that were ignored could allow more than was meant, as
+/// `"readonly": "yes"` would.
+fn are_of_their_types(members: &Object) -> Result<(), String> {
+    for name in ["user", "group", "apiGroup", "resource", "namespace", "nonResourcePath"] {
+        if members.get(name).is_some_and(|it| !it.is_null() && it.as_str().is_none()) {
+            return Err(format!("{name}: it is no string"));
+        }
+    }
+    match members.get("readonly") {
+        Some(it) if !it.is_null() && it.as_bool().is_none() => {
+            Err("readonly: it is neither true nor false".into())
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Policy {
     fn of(value: &Value) -> Result<Self, String> {
         let object = value.as_object().ok_or("it is no object")?;
         match (value.str_at(&["apiVersion"]), value.str_at(&["kind"])) {
-            ("", "") => Ok(Self::legacy(object)),
-            (VERSION, "Policy") => Ok(Self::current(&value["spec"])),
+            ("", "") => {
+                are_of_their_types(object)?;
+                Ok(Self::legacy(object))
+            }
+            (VERSION, "Policy") => {
+                let spec = &value["spec"];
+                match spec {
+                    Value::Null => {}
+                    Value::Object(spec) => are_of_their_types(spec)?,
+                    _ => return Err("spec: it is no object".into()),
+                }
+                Ok(Self::current(spec))
+            }
             (version, kind) => {
                 Err(format!("no kind {kind:?} is registered for version {version:?}"))
             }
@@ -208,7 +235,20 @@ mod tests {
     #[test]
     fn a_line_that_cannot_be_read_is_named() {
         let error = Abac::parse("\n{\"kind\":\"Policy\",\"apiVersion\":\"v9\"}").unwrap_err();
-        assert!(error.contains("line 1") && error.contains("\"v9\""), "{error}");
+        assert!(error.contains("line 2") && error.contains("\"v9\""), "{error}");
         assert!(Abac::parse("[]").is_err());
+    }
+
+    #[test]
+    fn a_member_of_another_type_is_no_policy() {
+        let current = |spec: &str| {
+            Abac::parse(&format!(r#"{{"apiVersion":"{VERSION}","kind":"Policy","spec":{spec}}}"#))
+        };
+        for spec in [r#"{"user":"b","readonly":"yes"}"#, r#"{"user":"b","namespace":["a"]}"#, "[]"]
+        {
+            current(spec).unwrap_err();
+        }
+        Abac::parse(r#"{"user":"b","readonly":1}"#).unwrap_err();
+        current(r#"{"user":"b","readonly":null,"unknown":1}"#).unwrap();
     }
 }
