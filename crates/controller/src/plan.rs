@@ -145,6 +145,8 @@ pub struct PlannedAction {
     pub on_success: Option<Event>,
     /// Recorded when it failed; `{error}` in the message stands for why.
     pub on_failure: Vec<Event>,
+    /// Whether a conflict is no failure to tell of: the key has its next try with what is newer by then, and that is all.
+    pub conflict_is_fine: bool,
 }
 
 /// A live read that the plan needs; the runner reads and plans again.
@@ -208,7 +210,12 @@ impl Plan {
 
     /// Adds a write to the last stage.
     pub fn act(&mut self, action: Action) -> &mut PlannedAction {
-        self.add(PlannedAction { action, on_success: None, on_failure: Vec::new() })
+        self.add(PlannedAction {
+            conflict_is_fine: false,
+            action,
+            on_success: None,
+            on_failure: Vec::new(),
+        })
     }
 
     /// Adds a write with its events to the last stage.

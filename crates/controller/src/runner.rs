@@ -411,7 +411,8 @@ impl<C: Controller> Runner<C> {
             // Nothing comes into a namespace that is going: there is nothing left to do.
             Err(error) if error.is_namespace_terminating() => Ok(Vec::new()),
             Err(error) => {
-                for event in &planned.on_failure {
+                let is_told = !(planned.conflict_is_fine && error.is_conflict());
+                for event in planned.on_failure.iter().filter(|_| is_told) {
                     self.record(event, "", &error.to_string());
                 }
                 let conditions = if error.is_unknown_outcome() {
@@ -660,7 +661,11 @@ mod tests {
                 Method::PATCH => 422,
                 _ => 201,
             };
-            let body = Bytes::from_static(br#"{"metadata":{"name":"p","resourceVersion":"7"}}"#);
+            let body = Bytes::from_static(if code == 409 {
+                br#"{"kind":"Status","status":"Failure","reason":"Conflict","code":409}"#
+            } else {
+                br#"{"metadata":{"name":"p","resourceVersion":"7"}}"#
+            });
             let mut response = Response::new(futures::stream::iter([Ok(body)]).boxed());
             *response.status_mut() = http::StatusCode::from_u16(code).unwrap();
             Ok(response)
@@ -737,6 +742,43 @@ mod tests {
             let outcome =
                 Runner::new(Nothing, environment).apply(&ObjectKey::new("ns", "s"), plan).await;
             assert!(matches!(outcome, Outcome::Failed(_)));
+            assert_eq!(*transport.0.lock(), expected);
+        }
+    }
+
+    /// A conflict has its next try either way; only whether it is told differs.
+    #[tokio::test(start_paused = true)]
+    async fn a_conflict_that_is_fine_is_not_told() {
+        for (conflict_is_fine, expected) in
+            [(true, vec![Method::PUT]), (false, vec![Method::PUT, Method::POST])]
+        {
+            let transport = Arc::new(Refusing::default());
+            let client = Client::new(Arc::clone(&transport) as Arc<dyn Transport>, "test");
+            let (environment, stop) = environment(client.clone());
+            let events = Arc::clone(&environment.events);
+            let object = apimachinery::value!({"metadata": {"name": "p", "namespace": "ns"}});
+            let failed = Event {
+                about: client::events::ObjectReference::of(&object),
+                kind: client::events::EventType::Warning,
+                reason: "FailedUpdate",
+                message: "failed error: {error}".into(),
+            };
+            let mut plan = Plan::nothing();
+            plan.add(PlannedAction {
+                action: Action::Update {
+                    resource: Resource::built_in("", "pods"),
+                    subresource: "",
+                    object,
+                },
+                on_success: None,
+                on_failure: vec![failed],
+                conflict_is_fine,
+            });
+            let outcome =
+                Runner::new(Nothing, environment).apply(&ObjectKey::new("ns", "s"), plan).await;
+            assert!(matches!(outcome, Outcome::Failed(_)));
+            stop.request();
+            events.run(client, stop.signal()).await;
             assert_eq!(*transport.0.lock(), expected);
         }
     }

@@ -137,6 +137,7 @@ fn carry_out(
     let namespace = observed.set.metadata.namespace.clone().unwrap_or_default();
     let event = |kind, reason, message: String| Some(event(observed, kind, reason, message));
     let creations = changes.create.iter().take(BURST).map(|node| PlannedAction {
+        conflict_is_fine: false,
         action: Action::Create {
             resource: Resource::of::<Pod>(),
             namespace: namespace.clone(),
@@ -153,6 +154,7 @@ fn carry_out(
     for pod in changes.delete.into_iter().take(BURST) {
         let name = pod.metadata.name.clone().unwrap_or_default();
         plan.add(PlannedAction {
+            conflict_is_fine: false,
             action: owner::delete(Resource::of::<Pod>(), &pod.metadata),
             on_success: event(
                 EventType::Normal,

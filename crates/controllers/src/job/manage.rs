@@ -158,6 +158,7 @@ fn create(plan: &mut Plan, round: &Round<'_>, wanted: &[Option<u32>]) {
         let created = "Created pod: {name}".to_owned();
         let failed = "Error creating: {error}".to_owned();
         PlannedAction {
+            conflict_is_fine: false,
             action: Action::Create {
                 resource: Resource::of::<Pod>(),
                 namespace: round.job.metadata.namespace.clone().unwrap_or_default(),

@@ -403,6 +403,7 @@ impl Look<'_> {
         let failed = format!("{size}; error: {{error}}");
         self.plan.then();
         self.plan.add(PlannedAction {
+            conflict_is_fine: false,
             action: Action::Update { resource, subresource: "scale", object: scale },
             on_success: event(EventType::Normal, "SuccessfulRescale", size),
             on_failure: event(EventType::Warning, "FailedRescale", failed).into_iter().collect(),

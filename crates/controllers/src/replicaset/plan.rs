@@ -97,6 +97,7 @@ fn create(plan: &mut Plan, observed: &Observed, owner: &Owner<'_>, count: usize)
     let namespace = observed.set.metadata.namespace.clone().unwrap_or_default();
     let pod = pods::from_template(template, owner);
     let creation = || PlannedAction {
+        conflict_is_fine: false,
         action: Action::Create {
             resource: pod_resource(),
             namespace: namespace.clone(),

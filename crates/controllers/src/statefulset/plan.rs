@@ -197,6 +197,7 @@ impl<'o> Round<'o> {
         let (on_success, on_failure) =
             self.events("Create", "SuccessfulCreate", "FailedCreate", &name);
         self.creations.push(PlannedAction {
+            conflict_is_fine: false,
             action: Action::Create {
                 resource: Resource::of::<Pod>(),
                 namespace: set.metadata.namespace.clone().unwrap_or_default(),
@@ -265,6 +266,7 @@ impl<'o> Round<'o> {
             "Create Pod {pod} in StatefulSet {set} failed error: failed to create PVC {claim}: {{error}}"
         );
         let planned = PlannedAction {
+            conflict_is_fine: false,
             action: Action::Create {
                 resource: claims::resource(),
                 namespace: object.str_at(&["metadata", "namespace"]).to_owned(),
@@ -317,7 +319,7 @@ impl<'o> Round<'o> {
         let (on_success, on_failure) =
             self.events("Update", "SuccessfulUpdate", "FailedUpdate", &name);
         let action = Action::Update { resource: Resource::of::<Pod>(), subresource: "", object };
-        self.plan.add(PlannedAction { action, on_success, on_failure });
+        self.plan.add(PlannedAction { conflict_is_fine: true, action, on_success, on_failure });
     }
 
     /// Takes a pod that is not wanted, when it has its turn.
@@ -338,7 +340,7 @@ impl<'o> Round<'o> {
         let (on_success, on_failure) =
             self.events("Delete", "SuccessfulDelete", "FailedDelete", &name);
         let action = owner::delete(Resource::of::<Pod>(), &pod.metadata);
-        self.plan.add(PlannedAction { action, on_success, on_failure });
+        self.plan.add(PlannedAction { conflict_is_fine: false, action, on_success, on_failure });
     }
 
     fn name(&self) -> &'o str {
