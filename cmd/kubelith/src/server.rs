@@ -782,17 +782,27 @@ impl Signals {
         })
     }
 
-    /// Asks for the end once one has come.
-    pub(crate) fn end(self, shutdown: &Shutdown) {
+    /// Asks for the end once one has come; whoever sends another does not want to wait for it: the process ends at once,
+    /// with status 1, as upstream's do.
+    #[expect(clippy::exit, reason = "nothing may be waited for any more")]
+    pub(crate) fn end(mut self, shutdown: &Shutdown) {
         let ending = shutdown.clone();
         tokio::spawn(async move {
-            self.wait().await;
+            self.next().await;
+            tracing::info!("a signal: ending, which a second one does not wait for");
             ending.request();
+            self.next().await;
+            tracing::warn!("a second signal: ending at once");
+            std::process::exit(1);
         });
     }
 
     /// Resolves when one has come.
     pub(crate) async fn wait(mut self) {
+        self.next().await;
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

@@ -118,6 +118,32 @@ fn one_server_has_a_data_directory_keeps_it_private_and_ends_by_signal() {
 }
 
 #[test]
+fn who_sends_a_second_signal_does_not_wait() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let data = directory.path().join("data");
+    let mut arguments = vec!["server", "--bind-address", "127.0.0.1", "--data-dir"];
+    let port = port.to_string();
+    arguments.extend([data.to_str().unwrap(), "--secure-port", &port]);
+    arguments.extend(["--disable", "agent,proxy,dns"]);
+    arguments.extend(["--kube-apiserver-arg", "shutdown-delay-duration=1h"]);
+    let mut process = kubelith(&arguments).spawn().unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let up = lines.by_ref().map_while(Result::ok).any(|line| line.contains("API server"));
+    let mut server = Server { process, directory };
+    assert!(up, "it did not start: {}", server.log());
+    let id = i32::try_from(server.process.id()).unwrap();
+    let id = rustix::process::Pid::from_raw(id).unwrap();
+    let mut errors = BufReader::new(server.process.stderr.take().unwrap()).lines();
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    let heard = errors.by_ref().map_while(Result::ok).any(|line| line.contains("a signal"));
+    assert!(heard, "the first asks for the end");
+    assert!(server.process.try_wait().unwrap().is_none(), "which takes an hour");
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(server.process.wait().unwrap().code(), Some(1));
+}
+
+#[test]
 fn flags_that_cannot_be_are_refused_before_anything_is_made() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
