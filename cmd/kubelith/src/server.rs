@@ -784,7 +784,6 @@ impl Signals {
 
     /// Asks for the end once one has come; whoever sends another does not want to wait for it: the process ends at once,
     /// with status 1, as upstream's do.
-    #[expect(clippy::exit, reason = "nothing may be waited for any more")]
     pub(crate) fn end(mut self, shutdown: &Shutdown) {
         let ending = shutdown.clone();
         tokio::spawn(async move {
