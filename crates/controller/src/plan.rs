@@ -149,6 +149,14 @@ pub struct PlannedAction {
     pub conflict_is_fine: bool,
 }
 
+impl PlannedAction {
+    /// A write with the events of its success and of its failure, of which a conflict is one.
+    #[must_use]
+    pub fn new(action: Action, on_success: Option<Event>, on_failure: Vec<Event>) -> Self {
+        Self { action, on_success, on_failure, conflict_is_fine: false }
+    }
+}
+
 /// A live read that the plan needs; the runner reads and plans again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fetch {
@@ -210,12 +218,7 @@ impl Plan {
 
     /// Adds a write to the last stage.
     pub fn act(&mut self, action: Action) -> &mut PlannedAction {
-        self.add(PlannedAction {
-            conflict_is_fine: false,
-            action,
-            on_success: None,
-            on_failure: Vec::new(),
-        })
+        self.add(PlannedAction::new(action, None, Vec::new()))
     }
 
     /// Adds a write with its events to the last stage.

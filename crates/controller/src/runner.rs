@@ -765,14 +765,16 @@ mod tests {
             };
             let mut plan = Plan::nothing();
             plan.add(PlannedAction {
-                action: Action::Update {
-                    resource: Resource::built_in("", "pods"),
-                    subresource: "",
-                    object,
-                },
-                on_success: None,
-                on_failure: vec![failed],
                 conflict_is_fine,
+                ..PlannedAction::new(
+                    Action::Update {
+                        resource: Resource::built_in("", "pods"),
+                        subresource: "",
+                        object,
+                    },
+                    None,
+                    vec![failed],
+                )
             });
             let outcome =
                 Runner::new(Nothing, environment).apply(&ObjectKey::new("ns", "s"), plan).await;

@@ -136,35 +136,31 @@ fn carry_out(
 ) {
     let namespace = observed.set.metadata.namespace.clone().unwrap_or_default();
     let event = |kind, reason, message: String| Some(event(observed, kind, reason, message));
-    let creations = changes.create.iter().take(BURST).map(|node| PlannedAction {
-        conflict_is_fine: false,
-        action: Action::Create {
-            resource: Resource::of::<Pod>(),
-            namespace: namespace.clone(),
-            object: template::pod(&observed.set, &observed.template, hash, owner, node),
-            exists_is_fine: false,
-        },
-        on_success: event(EventType::Normal, "SuccessfulCreate", "Created pod: {name}".into()),
-        on_failure: event(EventType::Warning, "FailedCreate", "Error creating: {error}".into())
-            .into_iter()
-            .collect(),
+    let creations = changes.create.iter().take(BURST).map(|node| {
+        PlannedAction::new(
+            Action::Create {
+                resource: Resource::of::<Pod>(),
+                namespace: namespace.clone(),
+                object: template::pod(&observed.set, &observed.template, hash, owner, node),
+                exists_is_fine: false,
+            },
+            event(EventType::Normal, "SuccessfulCreate", "Created pod: {name}".into()),
+            event(EventType::Warning, "FailedCreate", "Error creating: {error}".into())
+                .into_iter()
+                .collect(),
+        )
     });
     pods::slow_start(plan, creations);
     plan.then();
     for pod in changes.delete.into_iter().take(BURST) {
         let name = pod.metadata.name.clone().unwrap_or_default();
-        plan.add(PlannedAction {
-            conflict_is_fine: false,
-            action: owner::delete(Resource::of::<Pod>(), &pod.metadata),
-            on_success: event(
-                EventType::Normal,
-                "SuccessfulDelete",
-                format!("Deleted pod: {name}"),
-            ),
-            on_failure: event(EventType::Warning, "FailedDelete", "Error deleting: {error}".into())
+        plan.add(PlannedAction::new(
+            owner::delete(Resource::of::<Pod>(), &pod.metadata),
+            event(EventType::Normal, "SuccessfulDelete", format!("Deleted pod: {name}")),
+            event(EventType::Warning, "FailedDelete", "Error deleting: {error}".into())
                 .into_iter()
                 .collect(),
-        });
+        ));
     }
 }
 

@@ -262,12 +262,11 @@ fn workload_creation(job: &Job) -> controller::plan::PlannedAction {
     });
     let created = format!("Created Workload {{name}} for Job {name}");
     let failed = format!("Failed to create Workload for Job {name}: {{error}}");
-    controller::plan::PlannedAction {
-        conflict_is_fine: false,
-        action: creation(Resource::of::<Workload>(), job, object),
-        on_success: Some(event(job, EventType::Normal, "WorkloadCreated", created)),
-        on_failure: vec![event(job, EventType::Warning, "FailedWorkloadCreate", failed)],
-    }
+    controller::plan::PlannedAction::new(
+        creation(Resource::of::<Workload>(), job, object),
+        Some(event(job, EventType::Normal, "WorkloadCreated", created)),
+        vec![event(job, EventType::Warning, "FailedWorkloadCreate", failed)],
+    )
 }
 
 /// A group as the template says.
@@ -297,12 +296,11 @@ fn group_creation(
     object.set_at(&["spec"], spec);
     let job_name = job.metadata.name.as_deref().unwrap_or_default();
     let created = format!("Created PodGroup {{name}} for Job {job_name}");
-    controller::plan::PlannedAction {
-        conflict_is_fine: false,
-        action: creation(Resource::of::<PodGroup>(), job, object),
-        on_success: Some(event(job, EventType::Normal, "PodGroupCreated", created)),
-        on_failure: Vec::new(),
-    }
+    controller::plan::PlannedAction::new(
+        creation(Resource::of::<PodGroup>(), job, object),
+        Some(event(job, EventType::Normal, "PodGroupCreated", created)),
+        Vec::new(),
+    )
 }
 
 fn creation(resource: Resource, job: &Job, object: Value) -> Action {

@@ -157,17 +157,16 @@ fn create(plan: &mut Plan, round: &Round<'_>, wanted: &[Option<u32>]) {
     let creation = |index: &Option<u32>| {
         let created = "Created pod: {name}".to_owned();
         let failed = "Error creating: {error}".to_owned();
-        PlannedAction {
-            conflict_is_fine: false,
-            action: Action::Create {
+        PlannedAction::new(
+            Action::Create {
                 resource: Resource::of::<Pod>(),
                 namespace: round.job.metadata.namespace.clone().unwrap_or_default(),
                 object: pod(round, *index),
                 exists_is_fine: false,
             },
-            on_success: Some(event(round, EventType::Normal, "SuccessfulCreate", created)),
-            on_failure: vec![event(round, EventType::Warning, "FailedCreate", failed)],
-        }
+            Some(event(round, EventType::Normal, "SuccessfulCreate", created)),
+            vec![event(round, EventType::Warning, "FailedCreate", failed)],
+        )
     };
     pods::slow_start(plan, wanted.iter().map(creation));
 }

@@ -402,12 +402,11 @@ impl Look<'_> {
         let size = format!("New size: {desired}; reason: {why}");
         let failed = format!("{size}; error: {{error}}");
         self.plan.then();
-        self.plan.add(PlannedAction {
-            conflict_is_fine: false,
-            action: Action::Update { resource, subresource: "scale", object: scale },
-            on_success: event(EventType::Normal, "SuccessfulRescale", size),
-            on_failure: event(EventType::Warning, "FailedRescale", failed).into_iter().collect(),
-        });
+        self.plan.add(PlannedAction::new(
+            Action::Update { resource, subresource: "scale", object: scale },
+            event(EventType::Normal, "SuccessfulRescale", size),
+            event(EventType::Warning, "FailedRescale", failed).into_iter().collect(),
+        ));
         self.plan.requeue_by(self.now);
         memory.written =
             Some(Written { status: self.status, metrics, current, desired, failure: None });

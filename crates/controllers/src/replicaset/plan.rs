@@ -96,26 +96,27 @@ fn create(plan: &mut Plan, observed: &Observed, owner: &Owner<'_>, count: usize)
     let Some(template) = observed.set.spec.template.as_ref() else { return };
     let namespace = observed.set.metadata.namespace.clone().unwrap_or_default();
     let pod = pods::from_template(template, owner);
-    let creation = || PlannedAction {
-        conflict_is_fine: false,
-        action: Action::Create {
-            resource: pod_resource(),
-            namespace: namespace.clone(),
-            object: pod.clone(),
-            exists_is_fine: false,
-        },
-        on_success: Some(event(
-            observed,
-            EventType::Normal,
-            "SuccessfulCreate",
-            "Created pod: {name}".into(),
-        )),
-        on_failure: vec![event(
-            observed,
-            EventType::Warning,
-            "FailedCreate",
-            "Error creating: {error}".into(),
-        )],
+    let creation = || {
+        PlannedAction::new(
+            Action::Create {
+                resource: pod_resource(),
+                namespace: namespace.clone(),
+                object: pod.clone(),
+                exists_is_fine: false,
+            },
+            Some(event(
+                observed,
+                EventType::Normal,
+                "SuccessfulCreate",
+                "Created pod: {name}".into(),
+            )),
+            vec![event(
+                observed,
+                EventType::Warning,
+                "FailedCreate",
+                "Error creating: {error}".into(),
+            )],
+        )
     };
     pods::slow_start(plan, std::iter::repeat_with(creation).take(count));
 }

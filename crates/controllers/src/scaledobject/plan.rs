@@ -376,12 +376,7 @@ impl Look<'_> {
         let about = self.reference();
         let on_success =
             told.map(|(reason, message)| Event { about, kind: EventType::Normal, reason, message });
-        self.plan.then().add(PlannedAction {
-            conflict_is_fine: false,
-            action,
-            on_success,
-            on_failure: Vec::new(),
-        });
+        self.plan.then().add(PlannedAction::new(action, on_success, Vec::new()));
     }
 
     fn finalizers(&self) -> Vec<Value> {

@@ -196,9 +196,8 @@ impl<'o> Round<'o> {
         let object = identity::pod(set, &revision.template, templates, &revision.name, ordinal);
         let (on_success, on_failure) =
             self.events("Create", "SuccessfulCreate", "FailedCreate", &name);
-        self.creations.push(PlannedAction {
-            conflict_is_fine: false,
-            action: Action::Create {
+        self.creations.push(PlannedAction::new(
+            Action::Create {
                 resource: Resource::of::<Pod>(),
                 namespace: set.metadata.namespace.clone().unwrap_or_default(),
                 object,
@@ -206,7 +205,7 @@ impl<'o> Round<'o> {
             },
             on_success,
             on_failure,
-        });
+        ));
         Flow::Stop
     }
 
@@ -265,19 +264,18 @@ impl<'o> Round<'o> {
         let failure_of_pod = format!(
             "Create Pod {pod} in StatefulSet {set} failed error: failed to create PVC {claim}: {{error}}"
         );
-        let planned = PlannedAction {
-            conflict_is_fine: false,
-            action: Action::Create {
+        let planned = PlannedAction::new(
+            Action::Create {
                 resource: claims::resource(),
                 namespace: object.str_at(&["metadata", "namespace"]).to_owned(),
                 object,
                 exists_is_fine: true,
             },
-            on_success: Some(self.event(EventType::Normal, "SuccessfulCreate", success)),
-            on_failure: [failure, failure_of_pod]
+            Some(self.event(EventType::Normal, "SuccessfulCreate", success)),
+            [failure, failure_of_pod]
                 .map(|it| self.event(EventType::Warning, "FailedCreate", it))
                 .into(),
-        };
+        );
         self.plan.add(planned);
     }
 
@@ -319,7 +317,10 @@ impl<'o> Round<'o> {
         let (on_success, on_failure) =
             self.events("Update", "SuccessfulUpdate", "FailedUpdate", &name);
         let action = Action::Update { resource: Resource::of::<Pod>(), subresource: "", object };
-        self.plan.add(PlannedAction { conflict_is_fine: true, action, on_success, on_failure });
+        self.plan.add(PlannedAction {
+            conflict_is_fine: true,
+            ..PlannedAction::new(action, on_success, on_failure)
+        });
     }
 
     /// Takes a pod that is not wanted, when it has its turn.
@@ -340,7 +341,7 @@ impl<'o> Round<'o> {
         let (on_success, on_failure) =
             self.events("Delete", "SuccessfulDelete", "FailedDelete", &name);
         let action = owner::delete(Resource::of::<Pod>(), &pod.metadata);
-        self.plan.add(PlannedAction { conflict_is_fine: false, action, on_success, on_failure });
+        self.plan.add(PlannedAction::new(action, on_success, on_failure));
     }
 
     fn name(&self) -> &'o str {
