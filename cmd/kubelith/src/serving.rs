@@ -269,12 +269,15 @@ fn health(told: &Told, path: &str, query: &str) -> Option<Response<Full<Bytes>>>
     let which = parts.next().filter(|it| matches!(*it, "healthz" | "livez" | "readyz"))?;
     let pages = &told.pages;
     let asked = pages.checks.iter().filter(|it| which == "readyz" || !it.of_readiness);
-    let asked = asked.map(|it| health::Check { name: it.name, healthy: (it.is_well)() });
+    let asked = asked.map(|it| {
+        let failure = (!(it.is_well)()).then(|| format!("{} is not well", it.name));
+        health::Check { name: it.name, failure }
+    });
     let running = pages.running.as_ref().map(|it| it()).unwrap_or_default();
-    let running = running.into_iter().map(|name| health::Check { name, healthy: true });
+    let running = running.into_iter().map(health::Check::well);
     let mut checks: Vec<_> = asked.chain(running).collect();
     if checks.is_empty() {
-        checks.push(health::Check { name: "ping", healthy: true });
+        checks.push(health::Check::well("ping"));
     }
     checks.iter().for_each(|check| told.found.checked(which, check));
     let page = match parts.next() {

@@ -42,13 +42,13 @@ impl HealthCheck {
         Self { name: name.into(), ask: Arc::new(ask) }
     }
 
-    /// Whether it is well; if not, the log says why.
-    async fn asked(&self) -> bool {
-        let answer = (self.ask)().await;
-        if let Err(error) = &answer {
+    /// What is wrong, where something is; the log says so too.
+    async fn asked(&self) -> Option<String> {
+        let failure = (self.ask)().await.err();
+        if let Some(error) = &failure {
             tracing::warn!(check = self.name, error, "not healthy");
         }
-        answer.is_ok()
+        failure
     }
 }
 
@@ -138,20 +138,28 @@ fn names<'s>(server: &'s Server, which: &str) -> impl Iterator<Item = &'s str> {
 /// What each of the checks behind one of the three paths says now.
 async fn checks<'s>(server: &'s Server, which: &str) -> Vec<Check<'s>> {
     let asked = tokio::time::timeout(server.store_check_timeout, server.hub.store().progress());
-    let store = matches!(asked.await, Ok(Ok(_)));
+    let store = match asked.await {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("context deadline exceeded".to_owned()),
+    };
     let mut all = Vec::new();
     for name in names(server, which) {
-        let healthy = match name {
-            "etcd" | "etcd-readiness" => store,
-            SHUTDOWN => !server.ending.is_asked(),
-            BUDGET => server.operating.memory.as_ref().is_none_or(|it| !it.is_pressed()),
+        let unless = |well: bool, why: &str| (!well).then(|| why.to_owned());
+        let failure = match name {
+            "etcd" | "etcd-readiness" => store.clone(),
+            SHUTDOWN => unless(!server.ending.is_asked(), "process is shutting down"),
+            BUDGET => {
+                let budget = server.operating.memory.as_ref();
+                unless(budget.is_none_or(|it| !it.is_pressed()), "the memory budget is used up")
+            }
             _ => match server.checks.iter().find(|it| it.name == name) {
                 Some(check) => check.asked().await,
                 // What has begun before the server listens.
-                None => true,
+                None => None,
             },
         };
-        all.push(Check { name, healthy });
+        all.push(Check { name, failure });
     }
     all
 }

@@ -11,12 +11,26 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 /// Something whose health is told, and whether it is well.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check<'c> {
     /// Its name, as a path has it.
     pub name: &'c str,
-    /// Whether it is well.
-    pub healthy: bool,
+    /// What is wrong with it; nothing where it is well.
+    pub failure: Option<String>,
+}
+
+impl<'c> Check<'c> {
+    /// One that is well.
+    #[must_use]
+    pub fn well(name: &'c str) -> Self {
+        Self { name, failure: None }
+    }
+
+    /// Whether it is.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.failure.is_none()
+    }
 }
 
 /// What a page tells.
@@ -28,13 +42,13 @@ pub struct Page {
     pub text: String,
 }
 
-/// One check alone.
+/// One check alone, which says what is wrong.
 #[must_use]
 pub fn one(check: &Check<'_>) -> Page {
-    if check.healthy {
-        return Page { code: 200, text: "ok".into() };
+    match &check.failure {
+        None => Page { code: 200, text: "ok".into() },
+        Some(why) => Page { code: 500, text: format!("internal server error: {why}\n") },
     }
-    Page { code: 500, text: format!("internal server error: {} is not healthy\n", check.name) }
 }
 
 /// All checks of a page (`healthz`, `livez` or `readyz`) but the excluded ones. It names them where somebody wants to know
@@ -53,10 +67,11 @@ pub fn all<'e>(
         }
     }
     let (mut text, mut healthy) = (String::new(), true);
-    for Check { name, healthy: well } in checks {
-        let is_excluded = left.contains(name);
-        left.retain(|it| it != name);
-        healthy &= *well || is_excluded;
+    for check in checks {
+        let (name, well) = (check.name, check.is_well());
+        let is_excluded = left.contains(&name);
+        left.retain(|it| *it != name);
+        healthy &= well || is_excluded;
         text.push_str(&match (is_excluded, well) {
             (true, _) => format!("[+]{name} excluded: ok\n"),
             (false, true) => format!("[+]{name} ok\n"),
@@ -127,8 +142,8 @@ impl Found {
             _ => "healthz",
         };
         let of = Checked { name: check.name.to_owned(), r#type: kind };
-        self.now.get_or_create(&of).set(i64::from(check.healthy));
-        let status = if check.healthy { "success" } else { "error" };
+        self.now.get_or_create(&of).set(i64::from(check.is_well()));
+        let status = if check.is_well() { "success" } else { "error" };
         self.all.get_or_create(&Outcome { name: of.name, status, r#type: kind }).inc();
     }
 }
@@ -137,9 +152,12 @@ impl Found {
 mod tests {
     use super::*;
 
+    fn broken() -> Check<'static> {
+        Check { name: "etcd", failure: Some("no answer".into()) }
+    }
+
     fn page(excluded: &[&str], verbose: bool) -> Page {
-        let checks = [("ping", true), ("etcd", false)];
-        let checks = checks.map(|(name, healthy)| Check { name, healthy });
+        let checks = [Check::well("ping"), broken()];
         all("readyz", &checks, excluded.iter().copied(), verbose)
     }
 
@@ -152,5 +170,7 @@ mod tests {
             warn: some health checks cannot be excluded: no matches for \"x\",\"y\"\nreadyz check passed\n";
         let told = page(&["x", "etcd", "y", "x"], true);
         assert_eq!(told, Page { code: 200, text: unknown.into() });
+        let alone = Page { code: 500, text: "internal server error: no answer\n".into() };
+        assert_eq!(one(&broken()), alone, "which says why");
     }
 }
