@@ -236,8 +236,7 @@ fn write_members(
 /// Where the members of metadata begin in bytes made by [`encode`].
 fn members_at(bytes: &[u8]) -> Option<usize> {
     const METADATA: &[u8] = b",\"metadata\":{";
-    let after_kind = KIND.len() + string_end(bytes.strip_prefix(KIND)?);
-    let mut rest = bytes.get(after_kind..)?;
+    let mut rest = after_kind(bytes)?;
     if let Some(version) = rest.strip_prefix(VERSION) {
         rest = version.get(string_end(version)..)?;
     }
@@ -253,10 +252,15 @@ pub fn api_version(bytes: &[u8]) -> Option<&str> {
 
 /// The version in what stands before the members of metadata.
 fn version_in(head: &[u8]) -> &str {
-    let version = head.strip_prefix(KIND).and_then(|kind| kind.get(string_end(kind)..));
-    let version = version.and_then(|rest| rest.strip_prefix(VERSION)).unwrap_or_default();
+    let version = after_kind(head).and_then(|rest| rest.strip_prefix(VERSION)).unwrap_or_default();
     let text = version.get(1..string_end(version).saturating_sub(1)).unwrap_or_default();
     str::from_utf8(text).unwrap_or_default()
+}
+
+/// What follows the kind in bytes made by [`encode`].
+fn after_kind(bytes: &[u8]) -> Option<&[u8]> {
+    let kind = bytes.strip_prefix(KIND)?;
+    kind.get(string_end(kind)..)
 }
 
 /// What bytes made by [`encode`] begin with, and what the version follows.

@@ -376,14 +376,10 @@ impl Cache {
         self.as_of_now(&state, Arc::new(objects.into()), remaining)
     }
 
-    /// The objects of a namespace (of all, where it is empty), for who looks at them at once: mostly there are none.
+    /// The objects of a namespace (of all, where it is empty), for who looks at them at once.
     #[must_use]
     pub fn all_in(&self, namespace: &str) -> Vec<Arc<Obj>> {
-        let state = self.state.read();
-        if state.count(namespace) == 0 {
-            return Vec::new();
-        }
-        state.objects.of(&prefix_of(namespace)).cloned().collect()
+        self.state.read().objects.of(&prefix_of(namespace)).cloned().collect()
     }
 
     /// All objects of a namespace (of all, where it is empty), at most `limit` of them (0: all). Whoever asks at the same

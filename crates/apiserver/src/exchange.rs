@@ -7,7 +7,7 @@ use std::time::Duration;
 use apimachinery::Status;
 use auth::UserInfo;
 use bytes::{Bytes, BytesMut};
-use http::HeaderValue;
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
@@ -22,6 +22,9 @@ use crate::{MAX_BODY_BYTES, Peer};
 
 /// How long the body of a request may take to arrive (upstream: `RequestTimeout`).
 const MAX_BODY_TIME: Duration = Duration::from_secs(60);
+
+/// The header by which a request and its answer are told from others.
+pub(crate) const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// The body of a request.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use crate::Server;
 use crate::audited;
 use crate::deadline;
 use crate::error;
-use crate::exchange::Exchange;
+use crate::exchange::{AUDIT_ID, Exchange};
 use crate::fairness::{self, Step};
 use crate::impersonation;
 use crate::memory;
@@ -190,7 +190,7 @@ fn memory<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a
 }
 
 fn audit_id<'a>(server: &'a Arc<Server>, exchange: &'a mut Exchange) -> Verdict<'a> {
-    let given = exchange.parts.headers.get("audit-id").filter(|it| !it.is_empty());
+    let given = exchange.parts.headers.get(AUDIT_ID).filter(|it| !it.is_empty());
     exchange.audit_id = match given {
         Some(given) if given.to_str().is_ok() => given.clone(),
         _ => {
@@ -294,23 +294,21 @@ fn look(server: &Server, exchange: &mut Exchange) -> Looked {
     if auth::has_space_before_token(&exchange.parts.headers) {
         warnings.add(SPACE_BEFORE_TOKEN);
     }
-    let credentials = credentials(exchange, &warnings);
+    let looked = look_at(server, exchange, &credentials(exchange, &warnings));
+    warn(exchange, warnings);
+    looked
+}
+
+fn look_at(server: &Server, exchange: &Exchange, credentials: &Credentials<'_>) -> Looked {
     let mut failed = None;
     for (place, authenticator) in authenticators(server).enumerate() {
-        match authenticator.look(&credentials) {
-            None => {
-                warn(exchange, warnings);
-                return Looked::Unknown(Asking { place, failed });
-            }
-            Some(Ok(Some(user))) => {
-                warn(exchange, warnings);
-                return Looked::Known(Ok(Some(user)));
-            }
+        match authenticator.look(credentials) {
+            None => return Looked::Unknown(Asking { place, failed }),
+            Some(Ok(Some(user))) => return Looked::Known(Ok(Some(user))),
             Some(Ok(None)) => {}
             Some(Err(error)) => failed = Some(not_authentic(exchange, error)),
         }
     }
-    warn(exchange, warnings);
     Looked::Known(failed.map_or(Ok(None), Err))
 }
 

@@ -6,15 +6,13 @@ use apimachinery::obj::Obj;
 use apimachinery::{Object, Status, Value, json, value};
 use bytes::Bytes;
 use futures::StreamExt;
-use http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::Server;
 use crate::body::Body;
 use crate::error;
-use crate::exchange::Exchange;
+use crate::exchange::{AUDIT_ID, Exchange};
 use crate::listing::{self, Listing};
 use crate::negotiate::{Encoding, Form, Include, Transform};
 use crate::persist::Written;
@@ -100,8 +98,6 @@ pub(crate) fn failure(exchange: &Exchange, status: &Status) -> Response<Body> {
     }
     response
 }
-
-const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// How many headers an answer has room for from the start: those of most.
 const HEADERS: usize = 8;

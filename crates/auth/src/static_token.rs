@@ -4,19 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use ring::digest::SHA256_OUTPUT_LEN;
 
-use crate::{Asker, AuthenticationError, Authenticator, Credentials, Reviewed, UserInfo};
+use crate::{
+    Asker, AuthenticationError, Authenticator, Credentials, Reviewed, UserInfo, token_hash,
+};
 
 /// Known tokens and whose they are. Tokens are looked up by their hash, so that how long a lookup takes tells nothing
 /// about the tokens themselves.
 pub struct StaticTokens(BTreeMap<[u8; SHA256_OUTPUT_LEN], Arc<UserInfo>>);
-
-fn hash(token: &str) -> [u8; SHA256_OUTPUT_LEN] {
-    let mut out = [0; SHA256_OUTPUT_LEN];
-    out.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-    out
-}
 
 /// A line of a token file that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +48,7 @@ impl StaticTokens {
                 .collect();
             let mut user = UserInfo::new(name, &groups);
             user.uid.clone_from(uid);
-            tokens.insert(hash(token), Arc::new(user));
+            tokens.insert(token_hash(token), Arc::new(user));
         }
         Ok(Self(tokens))
     }
@@ -74,7 +70,7 @@ fn columns(line: &str) -> Vec<String> {
 
 impl StaticTokens {
     fn find(&self, token: &str) -> Option<&Arc<UserInfo>> {
-        self.0.get(&hash(token))
+        self.0.get(&token_hash(token))
     }
 }
 

@@ -14,7 +14,7 @@ use super::ask::address_of;
 use super::routes::{Remote, Service};
 use crate::Server;
 use crate::body::Body;
-use crate::exchange::{Exchange, RequestBody};
+use crate::exchange::{AUDIT_ID, Exchange, RequestBody};
 use crate::forward::{self, Onward};
 use crate::handlers::connect::asks_upgrade;
 use crate::handlers::proxy::tell_origin;
@@ -26,7 +26,6 @@ const UID: HeaderName = HeaderName::from_static("x-remote-uid");
 const GROUP: HeaderName = HeaderName::from_static("x-remote-group");
 const TRACEPARENT: HeaderName = HeaderName::from_static(spans::TRACEPARENT);
 const EXTRA: &str = "x-remote-extra-";
-const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// How long a server may take to begin its answer (upstream: `RequestTimeout`); watches and streams aside.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What is written as `%XX` in the name of a header: all that is no token, and the percent sign itself.

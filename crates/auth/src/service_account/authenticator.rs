@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use component_base::Clock;
-use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
+use ring::digest::SHA256_OUTPUT_LEN;
 
 use super::{INVALID_SINCE, LAST_USED, LEGACY_ISSUER, LegacyUse, LegacyUses, PRIVATE, TokenIssuer};
 use crate::jwt::Unverified;
@@ -19,6 +19,7 @@ use crate::remembered::Remembered;
 use crate::user::{CREDENTIAL_ID_KEY, NODE_NAME_KEY, NODE_UID_KEY, POD_NAME_KEY, POD_UID_KEY};
 use crate::{
     Asker, AuthenticationError, Authenticator, Credentials, Objects, Reviewed, UserInfo, Warnings,
+    token_hash,
 };
 
 /// What is told to who shows a token of a Secret that a controller made.
@@ -110,18 +111,14 @@ impl ServiceAccountTokens {
         });
     }
 
-    /// What a token says whose signature was checked a moment ago.
-    fn remembered(&self, token: &str) -> Option<Arc<Signed>> {
-        self.signed.get(&hash(token))
-    }
-
     async fn check(
         &self,
         token: &str,
         wanted: &[String],
         warnings: &Warnings,
     ) -> Result<Option<(Arc<UserInfo>, Vec<String>)>, AuthenticationError> {
-        if let Some(signed) = self.remembered(token) {
+        let key = token_hash(token);
+        if let Some(signed) = self.signed.get(&key) {
             return self.signed_user(&signed, wanted).await.map(Some);
         }
         let Ok(parsed) = Unverified::parse(token) else { return Ok(None) };
@@ -142,7 +139,7 @@ impl ServiceAccountTokens {
         }
         let user = Arc::new(bound_user(&claims)?);
         let signed = Arc::new(Signed { claims, user });
-        self.signed.keep(hash(token), Arc::clone(&signed), REMEMBERED_FOR);
+        self.signed.keep(key, Arc::clone(&signed), REMEMBERED_FOR);
         self.signed_user(&signed, wanted).await.map(Some)
     }
 
@@ -152,8 +149,7 @@ impl ServiceAccountTokens {
         signed: &Signed,
         wanted: &[String],
     ) -> Result<(Arc<UserInfo>, Vec<String>), AuthenticationError> {
-        self.check_times(&signed.claims)?;
-        let common = self.common_audiences(&audiences(&signed.claims), wanted)?;
+        let common = self.good_for(signed, wanted)?;
         for reference in references(&signed.claims) {
             self.check_bound(&reference).await?;
         }
@@ -163,11 +159,8 @@ impl ServiceAccountTokens {
 
     /// The same where all that it is bound to is in the caches as it has to be.
     fn signed_user_at_once(&self, token: &str) -> Option<Asker> {
-        let signed = self.remembered(token)?;
-        let good = self
-            .check_times(&signed.claims)
-            .and_then(|()| self.common_audiences(&audiences(&signed.claims), &[]));
-        if let Err(error) = good {
+        let signed = self.signed.get(&token_hash(token))?;
+        if let Err(error) = self.good_for(&signed, &[]) {
             return Some(Err(error));
         }
         for reference in references(&signed.claims) {
@@ -178,6 +171,16 @@ impl ServiceAccountTokens {
         }
         self.count_age(&signed.claims);
         Some(Ok(Some(Arc::clone(&signed.user))))
+    }
+
+    /// What of the wanted a token is good for now, as far as it says so itself.
+    fn good_for(
+        &self,
+        signed: &Signed,
+        wanted: &[String],
+    ) -> Result<Vec<String>, AuthenticationError> {
+        self.check_times(&signed.claims)?;
+        self.common_audiences(&audiences(&signed.claims), wanted)
     }
 
     /// Those of the wanted audiences, or of our own, that a token is for.
@@ -380,12 +383,6 @@ fn references(claims: &Value) -> impl Iterator<Item = Reference<'_>> {
         name: private.str_at(&[member, "name"]),
         uid: private.str_at(&[member, "uid"]),
     })
-}
-
-fn hash(token: &str) -> [u8; SHA256_OUTPUT_LEN] {
-    let mut out = [0; SHA256_OUTPUT_LEN];
-    out.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
-    out
 }
 
 /// The audiences of a token: a list, or one text.
