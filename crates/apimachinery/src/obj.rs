@@ -56,55 +56,45 @@ pub struct Facts {
     pub namespace: CompactString,
     /// `metadata.name`
     pub name: CompactString,
-    /// `metadata.labels`
-    pub labels: Labels,
-    /// The values of the resource's selectable fields, in the order of its declaration.
-    pub fields: Texts,
+    /// Names and values of `metadata.labels` in turn, in order of the names, then the values of the resource's selectable
+    /// fields, in the order of its declaration: in one allocation, since of objects there are many.
+    texts: Box<str>,
+    /// How many of its bytes are labels.
+    labels_bytes: u32,
 }
 
-/// Texts in a row, in one allocation: most are a few short ones, and of objects there are many.
-///
-/// Each has its length in bytes before it, as netstrings have.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Texts(Box<str>);
+/// Texts in a row: each has its length in bytes before it, as netstrings have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Texts<'t>(&'t str);
 
 /// What stands between a length and its text.
 const AFTER_LENGTH: char = ':';
 
-impl<'t> FromIterator<&'t str> for Texts {
-    fn from_iter<I: IntoIterator<Item = &'t str>>(texts: I) -> Self {
-        let mut row = String::new();
-        for text in texts {
-            row.push_str(itoa::Buffer::new().format(text.len()));
-            row.push(AFTER_LENGTH);
-            row.push_str(text);
-        }
-        Self(row.into())
+/// Appends texts to a row.
+fn push_texts<'t>(row: &mut String, texts: impl IntoIterator<Item = &'t str>) {
+    for text in texts {
+        row.push_str(itoa::Buffer::new().format(text.len()));
+        row.push(AFTER_LENGTH);
+        row.push_str(text);
     }
 }
 
-impl From<Box<[CompactString]>> for Texts {
-    fn from(texts: Box<[CompactString]>) -> Self {
-        texts.iter().map(CompactString::as_str).collect()
-    }
-}
-
-impl Texts {
+impl<'t> Texts<'t> {
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn len(self) -> usize {
         self.iter().count()
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub fn is_empty(self) -> bool {
         self.0.is_empty()
     }
 
     /// One after the other.
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        let mut rest = &*self.0;
+    pub fn iter(self) -> impl Iterator<Item = &'t str> {
+        let mut rest = self.0;
         std::iter::from_fn(move || {
             let (length, behind) = rest.split_once(AFTER_LENGTH)?;
             let (text, behind) = behind.split_at_checked(length.parse().ok()?)?;
@@ -115,39 +105,32 @@ impl Texts {
 
     /// One by its place.
     #[must_use]
-    pub fn get(&self, index: usize) -> Option<&str> {
+    pub fn get(self, index: usize) -> Option<&'t str> {
         self.iter().nth(index)
-    }
-
-    /// How many bytes they take.
-    fn bytes(&self) -> usize {
-        self.0.len()
-    }
-}
-
-/// Labels: names and values in turn, in order of the names.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Labels(Texts);
-
-impl Labels {
-    /// Names with their values, in order of the names.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut texts = self.0.iter();
-        std::iter::from_fn(move || Some((texts.next()?, texts.next()?)))
-    }
-
-    /// The value of one.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(it, _)| *it == name).map(|(_, value)| value)
     }
 }
 
 impl Facts {
+    /// Labels: names with their values, in order of the names.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut texts = Texts(self.split().0).iter();
+        std::iter::from_fn(move || Some((texts.next()?, texts.next()?)))
+    }
+
     /// The value of a label.
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.labels.get(key)
+        self.labels().find(|(it, _)| *it == key).map(|(_, value)| value)
+    }
+
+    /// The values of the resource's selectable fields, in the order of its declaration.
+    #[must_use]
+    pub fn fields(&self) -> Texts<'_> {
+        Texts(self.split().1)
+    }
+
+    fn split(&self) -> (&str, &str) {
+        self.texts.split_at_checked(self.labels_bytes as usize).unwrap_or_default()
     }
 }
 
@@ -338,7 +321,7 @@ impl Obj {
     /// When it is too large.
     pub fn of(value: &Value) -> Result<Self, ObjError> {
         let version = value.str_at(&["metadata", "resourceVersion"]).parse().unwrap_or_default();
-        Self::with_facts(encode(value).into(), version, facts(value, Box::default()))
+        Self::with_facts(encode(value).into(), version, facts(value, &[]))
     }
 
     /// Whether its text has this in it, which is far cheaper to know than what the object holds.
@@ -433,8 +416,7 @@ impl Obj {
     /// Roughly how many bytes this object keeps alive.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let facts = self.facts.labels.0.bytes() + self.facts.fields.bytes();
-        self.bytes.len() + size_of::<Self>() + facts
+        self.bytes.len() + size_of::<Self>() + self.facts.texts.len()
     }
 
     fn split(&self) -> (&[u8], &[u8]) {
@@ -538,19 +520,22 @@ pub fn decode(bytes: &[u8], resource_version: u64) -> Result<Value, ObjError> {
 
 /// The facts every object has; the values of the selectable fields come from the caller.
 #[must_use]
-pub fn facts(value: &Value, fields: Box<[CompactString]>) -> Facts {
+pub fn facts(value: &Value, fields: &[CompactString]) -> Facts {
     let labels = value.at(&["metadata", "labels"]).and_then(Value::as_object);
+    let labels = labels.into_iter().flat_map(Object::iter);
+    let mut texts = String::new();
+    push_texts(
+        &mut texts,
+        labels.flat_map(|(key, value)| [key, value.as_str().unwrap_or_default()]),
+    );
+    // Objects have 16 MiB at most.
+    let labels_bytes = u32::try_from(texts.len()).unwrap_or_default();
+    push_texts(&mut texts, fields.iter().map(CompactString::as_str));
     Facts {
         namespace: value.str_at(&["metadata", "namespace"]).into(),
         name: value.str_at(&["metadata", "name"]).into(),
-        labels: Labels(
-            labels
-                .into_iter()
-                .flat_map(Object::iter)
-                .flat_map(|(key, value)| [key, value.as_str().unwrap_or_default()])
-                .collect(),
-        ),
-        fields: fields.into(),
+        texts: texts.into(),
+        labels_bytes,
     }
 }
 
@@ -570,13 +555,19 @@ mod tests {
             &["a\0b", "", "c"],
             &["3:", "ä", ":"],
         ] {
-            let given: Box<[CompactString]> =
-                texts.iter().map(|it| CompactString::from(*it)).collect();
-            let kept = Texts::from(given);
-            assert_eq!(kept.iter().collect::<Vec<_>>(), texts);
-            assert_eq!((kept.len(), kept.is_empty()), (texts.len(), texts.is_empty()));
-            assert_eq!(kept.get(0), texts.first().copied());
-            assert_eq!(kept.get(texts.len()), None);
+            let given: Vec<CompactString> = texts.iter().map(|it| (*it).into()).collect();
+            for metadata in [value!({}), value!({"labels": {"3:": "1:x", "a": ""}})] {
+                let facts = facts(&value!({"metadata": (metadata.clone())}), &given);
+                let kept = facts.fields();
+                assert_eq!(kept.iter().collect::<Vec<_>>(), texts);
+                assert_eq!((kept.len(), kept.is_empty()), (texts.len(), texts.is_empty()));
+                assert_eq!(kept.get(0), texts.first().copied());
+                assert_eq!(kept.get(texts.len()), None);
+                let labels = metadata.get("labels").and_then(Value::as_object);
+                let labels = labels.into_iter().flat_map(Object::iter);
+                let labels: Vec<_> = labels.map(|(key, it)| (key, it.as_str().unwrap())).collect();
+                assert_eq!(facts.labels().collect::<Vec<_>>(), labels);
+            }
         }
     }
 
@@ -651,8 +642,7 @@ mod tests {
             String::from_utf8_lossy(&stored),
             r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"labels":{"l":"1"},"name":"x"},"data":{"a":"b"}}"#
         );
-        let object =
-            Obj::from_stored(stored.into(), 7, |value| facts(value, Box::default())).unwrap();
+        let object = Obj::from_stored(stored.into(), 7, |value| facts(value, &[])).unwrap();
         assert_eq!(object.facts.label("l"), Some("1"));
         let mut out = Vec::new();
         object.write(&mut out);

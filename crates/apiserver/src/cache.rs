@@ -596,8 +596,8 @@ impl Cache {
             notify(Scope::Namespace(facts.namespace.clone()));
         }
         notify(Scope::Object(key.clone()));
-        let before = event.previous.as_ref().map(|it| &it.facts.fields);
-        for (index, value) in facts.fields.iter().enumerate() {
+        let before = event.previous.as_ref().map(|it| it.facts.fields());
+        for (index, value) in facts.fields().iter().enumerate() {
             notify(Scope::Field(index, value.into()));
             if let Some(old) =
                 before.and_then(|fields| fields.get(index)).filter(|old| *old != value)
@@ -719,7 +719,6 @@ impl std::fmt::Debug for Cache {
 
 #[cfg(test)]
 mod tests {
-    use apimachinery::obj::Facts;
     use apimachinery::value;
     use registry::Registry;
 
@@ -732,9 +731,8 @@ mod tests {
         let progress = Arc::new(Progress::default());
         progress.advance(6);
         let cache = Cache::new(Arc::clone(&registry.resources()[index]), Arc::clone(&progress));
-        let facts = Facts { name: "new".into(), ..Facts::default() };
-        let text = apimachinery::obj::encode(&value!({"metadata": {"name": "new"}}));
-        let object = Obj::with_facts(text.into(), 7, facts).expect("an object");
+        let object = Obj::of(&value!({"metadata": {"name": "new", "resourceVersion": "7"}}));
+        let object = object.expect("an object");
         // The change is applied, and the caches as a whole are not said to be as far.
         cache.apply(&cache_key("default", "new"), 7, Some(Arc::new(object)));
         let snapshot = cache.everything("", 0);

@@ -295,7 +295,7 @@ pub(crate) async fn objects(
         for (mut value, place) in converted.into_iter().zip(places) {
             resource.ingest(&mut value);
             let bytes = obj::encode_custom(&value).into();
-            let facts = obj::facts(&value, resource.field_values(&value));
+            let facts = obj::facts(&value, &resource.field_values(&value));
             let version = objects[place].resource_version;
             let made = Obj::with_facts(bytes, version, facts).map_err(Status::internal)?;
             objects[place] = Arc::new(made);

@@ -267,7 +267,7 @@ impl Hub {
         match self.noted.take(&kv.value) {
             // Where the definition has changed since, other fields may be selectable now.
             Some(Note { facts, value })
-                if facts.fields.len() == resource.selectable_fields().len() =>
+                if facts.fields().len() == resource.selectable_fields().len() =>
             {
                 let object = Obj::with_facts(kv.value.clone(), kv.mod_rev.0, facts);
                 stored(kv, object.inspect(|object| object.keep_value(value)))
@@ -439,7 +439,7 @@ pub fn object_of(resource: &dyn AnyResource, kv: &Kv) -> Result<Arc<Obj>, Storag
 
 /// What reads select the objects of a resource by.
 fn facts(resource: &dyn AnyResource, value: &Value) -> Facts {
-    obj::facts(value, resource.field_values(value))
+    obj::facts(value, &resource.field_values(value))
 }
 
 fn stored(kv: &Kv, object: Result<Obj, ObjError>) -> Result<Arc<Obj>, StorageError> {

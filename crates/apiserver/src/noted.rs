@@ -57,6 +57,8 @@ impl Noted {
 
 #[cfg(test)]
 mod tests {
+    use apimachinery::{obj, value};
+
     use super::*;
 
     #[test]
@@ -64,7 +66,7 @@ mod tests {
         let noted = Noted::default();
         let bytes = Bytes::from(vec![b'x'; 8]);
         let note = |name: &str| Note {
-            facts: Facts { name: name.into(), ..Facts::default() },
+            facts: obj::facts(&value!({"metadata": {"name": name}}), &[]),
             value: Value::Null,
         };
         noted.add(&bytes, note("a"));

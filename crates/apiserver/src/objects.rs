@@ -1,7 +1,6 @@
 //! The caches as admission and authorization read them.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
 
 use api::ResourceFacts;
@@ -25,27 +24,19 @@ const FEED_EVENTS: usize = 1_000;
 #[derive(Debug)]
 pub struct CachedObjects {
     hub: Arc<Hub>,
-    /// Places of caches by group and resource.
-    places: BTreeMap<(&'static str, &'static str), usize>,
     catalog: Arc<Catalog>,
 }
 
 impl CachedObjects {
     pub(crate) fn new(hub: Arc<Hub>, catalog: Arc<Catalog>) -> Self {
-        let mut places = BTreeMap::new();
-        for (place, resource) in catalog.built_in().resources().iter().enumerate() {
-            for served in resource.served() {
-                places.entry((served.facts.group, served.facts.resource)).or_insert(place);
-            }
-        }
-        Self { hub, places, catalog }
+        Self { hub, catalog }
     }
 
     /// The cache of a resource, whatever version.
     #[must_use]
     pub fn cache(&self, group: &str, resource: &str) -> Option<Cow<'_, Arc<Cache>>> {
-        match self.places.get(&(group, resource)) {
-            Some(place) => Some(Cow::Borrowed(self.hub.cache(*place))),
+        match self.catalog.built_in().place(group, resource) {
+            Some(place) => Some(Cow::Borrowed(self.hub.cache(place))),
             None => self.catalog.custom_cache(group, resource).map(Cow::Owned),
         }
     }

@@ -31,7 +31,7 @@ impl FixedObjects {
     pub fn put(&self, group: &str, resource: &str, value: &Value) {
         let state = &mut *self.0.lock();
         state.revision += 1;
-        let facts = |value: &Value| obj::facts(value, Box::default());
+        let facts = |value: &Value| obj::facts(value, &[]);
         let object = Obj::from_stored(obj::encode(value).into(), state.revision, facts)
             .expect("because a test gives whole objects");
         let object = Arc::new(object);

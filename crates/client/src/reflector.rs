@@ -133,7 +133,7 @@ impl Cached {
 
     /// The labels, in order of their names.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.object.facts.labels.iter()
+        self.object.facts.labels()
     }
 
     /// Whether it is on its way out.

@@ -19,7 +19,6 @@ mod status;
 pub mod table;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -28,7 +27,9 @@ use apimachinery::conform::ConformError;
 use apimachinery::schema::Schema;
 use apimachinery::{FieldErrors, Value};
 use compact_str::CompactString;
+use hashbrown::HashMap;
 use jiff::Timestamp;
+use rustc_hash::FxBuildHasher;
 
 pub use apis::{Apis, Features};
 pub use declaration::{Declaration, DeletionRule, Generation, Scale};
@@ -208,12 +209,17 @@ pub struct Rules {
     pub returns_deleted: bool,
 }
 
+/// Group, version and plural name to a place among the resources, and the version there. Asked of at each request.
+type Names = HashMap<(&'static str, &'static str, &'static str), (usize, Served), FxBuildHasher>;
+/// Group and plural name to a place among the resources.
+type Places = HashMap<(&'static str, &'static str), usize, FxBuildHasher>;
+
 /// All resources of a server.
 #[derive(Debug, Clone)]
 pub struct Registry {
     resources: Vec<Arc<dyn AnyResource>>,
-    /// Group, version and plural name to a place among the resources, and the version there.
-    names: BTreeMap<(&'static str, &'static str, &'static str), (usize, Served)>,
+    names: Names,
+    places: Places,
     apis: Apis,
 }
 
@@ -244,15 +250,18 @@ impl Registry {
     #[must_use]
     pub fn of(apis: Apis) -> Self {
         let resources = resources::all(&apis);
-        let mut names = BTreeMap::new();
+        let (mut names, mut places) = (Names::default(), Places::default());
         for (index, resource) in resources.iter().enumerate() {
+            for served in resource.served() {
+                places.entry((served.facts.group, served.facts.resource)).or_insert(index);
+            }
             for served in resource.served().iter().filter(|it| apis.serves(it.facts)) {
                 let facts = served.facts;
                 let name = (facts.group, facts.version, facts.resource);
                 names.entry(name).or_insert((index, *served));
             }
         }
-        Self { resources, names, apis }
+        Self { resources, names, places, apis }
     }
 
     /// Whether a resource is served in a version. Objects are stored in a version that need not be.
@@ -284,8 +293,7 @@ impl Registry {
     /// Where a resource stands among [`Registry::resources`], in whatever version it is served.
     #[must_use]
     pub fn place(&self, group: &str, resource: &str) -> Option<usize> {
-        let same = |it: &Served| (it.facts.group, it.facts.resource) == (group, resource);
-        self.resources.iter().position(|it| it.served().iter().any(same))
+        self.places.get(&(group, resource)).copied()
     }
 
     /// The resources, each once.

@@ -62,7 +62,7 @@ impl FieldTerm {
         let value = match self.field {
             Field::Name => facts.name.as_str(),
             Field::Namespace => facts.namespace.as_str(),
-            Field::Own(index) => facts.fields.get(index).unwrap_or_default(),
+            Field::Own(index) => facts.fields().get(index).unwrap_or_default(),
         };
         (value == self.value) == self.equal
     }

@@ -69,8 +69,8 @@ pub(super) struct Node {
     pub(super) preserve_unknown: bool,
     pub(super) embedded: bool,
     pub(super) default: Option<Value>,
-    /// Sorted by name.
-    pub(super) properties: Vec<(CompactString, Node)>,
+    /// Sorted by name; the names lie close together, since they are searched.
+    pub(super) properties: Vec<(CompactString, Box<Node>)>,
     /// The places of properties that have a default.
     pub(super) defaulted: Vec<usize>,
     pub(super) additional: Additional,
@@ -172,7 +172,7 @@ impl Node {
         let alternatives = self.checks.iter().flat_map(|it| it.all_of.iter());
         self.properties
             .iter()
-            .map(|(_, it)| it)
+            .map(|(_, it)| &**it)
             .chain(additional)
             .chain(self.items.as_deref())
             .chain(alternatives)
@@ -192,7 +192,7 @@ fn read(schema: &Value, is_root: bool, depth: usize) -> Node {
         preserve_unknown: schema.bool_at(&["x-kubernetes-preserve-unknown-fields"]),
         embedded,
         default: schema.get("default").filter(|it| !it.is_null()).cloned(),
-        properties: properties.map(|(name, it)| (name.into(), deeper(it))).collect(),
+        properties: properties.map(|(name, it)| (name.into(), Box::new(deeper(it)))).collect(),
         defaulted: Vec::new(),
         additional: match schema.get("additionalProperties") {
             Some(Value::Bool(true)) => Additional::Anything,
@@ -216,7 +216,7 @@ fn read(schema: &Value, is_root: bool, depth: usize) -> Node {
         below: Below::default(),
     };
     node.properties.sort_by(|a, b| a.0.cmp(&b.0));
-    let has_default = |it: &(usize, &(CompactString, Node))| it.1.1.default.is_some();
+    let has_default = |it: &(usize, &(CompactString, Box<Node>))| it.1.1.default.is_some();
     let defaulted = node.properties.iter().enumerate().filter(has_default);
     node.defaulted = defaulted.map(|(place, _)| place).collect();
     node.below = below(&node);
