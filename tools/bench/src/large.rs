@@ -1,5 +1,7 @@
 //! What many objects cost the API server: what they take in memory, and a list of all of them.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use http::Method;
 use http_body_util::BodyExt;
@@ -16,6 +18,8 @@ const PODS: usize = 150_000;
 const POD_BYTES: f64 = 3e3;
 /// How much of a pod is annotations here: the rest is what every pod has.
 const PADDING: usize = 1_250;
+/// How long the server rests before what it holds is measured.
+const REST: Duration = Duration::from_secs(15);
 const PATH: &str = "/api/v1/namespaces/bench/pods";
 
 fn pod(nth: usize) -> Ask {
@@ -33,6 +37,8 @@ pub(crate) async fn measure(options: &Options) -> Result<Vec<Figure>> {
     let accounts = "/api/v1/namespaces/bench/serviceaccounts";
     server.clients.send(0, &Ask::json(Method::POST, accounts, account)).await?;
     let made = server.clients.load(PODS, IN_FLIGHT, pod).await?;
+    // What was freed last goes back to the system within ten seconds.
+    tokio::time::sleep(REST).await;
     let resident = server.memory_mb("VmRSS")?;
     server.forget_peak()?;
     let begun = Instant::now();
