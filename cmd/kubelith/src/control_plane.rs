@@ -46,6 +46,8 @@ pub(crate) struct Parts {
     pub(crate) authority: Arc<dyn CertificateSigner>,
     /// Signs the tokens in Secrets.
     pub(crate) tokens: Arc<dyn TokenSigner>,
+    /// What is counted of the elections of all parts.
+    pub(crate) elections: client::leader::Metrics,
     /// Other API servers may have the same store.
     pub(crate) shares_store: bool,
     pub(crate) stop: ShutdownSignal,
@@ -116,6 +118,7 @@ pub(crate) fn start_controllers(
         authorities,
         tokens: Some(Arc::clone(&parts.tokens)),
         metrics,
+        elections: parts.elections.clone(),
         options: options.clone(),
         features: Arc::clone(features),
         more: parts.server.optional_resources(),
@@ -142,6 +145,7 @@ pub(crate) fn start_scheduler(
         client: parts.client(UserInfo::new(SCHEDULER, &[]), "kube-scheduler"),
         clock: Arc::clone(&parts.clock),
         random: Arc::clone(&parts.random),
+        elections: parts.elections.clone(),
         caches: Some(Arc::clone(caches)),
         stop: parts.stop.clone(),
     };

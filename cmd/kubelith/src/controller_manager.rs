@@ -129,6 +129,8 @@ pub(crate) struct Manager {
     pub(crate) authorities: Signers,
     pub(crate) tokens: Option<Arc<dyn TokenSigner>>,
     pub(crate) metrics: controllers::Metrics,
+    /// What is counted of its elections.
+    pub(crate) elections: client::leader::Metrics,
     pub(crate) options: ManagerOptions,
     pub(crate) features: Arc<FeatureGates>,
     /// What the API server serves besides what every server does.
@@ -216,6 +218,7 @@ impl Manager {
             client: self.client.clone(),
             clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
+            metrics: self.elections.clone(),
             stop: self.stop.clone(),
         }
     }

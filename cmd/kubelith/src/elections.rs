@@ -6,7 +6,7 @@ use apiserver::{InProcess, Server};
 use auth::UserInfo;
 use client::Client;
 use client::candidacy::Candidacy;
-use client::leader::Election;
+use client::leader::{Election, Metrics};
 use component_base::feature_gates::FeatureGates;
 use component_base::{Clock, Random, Shutdown, ShutdownSignal};
 use controllers::leader_election::Elections;
@@ -29,7 +29,7 @@ pub(crate) fn start(
     server: &Arc<Server>,
     features: &FeatureGates,
     (clock, random): (&Arc<dyn Clock>, &Arc<dyn Random>),
-    times: Times,
+    (times, metrics): (Times, Metrics),
     stop: ShutdownSignal,
 ) {
     let served = || server.optional_resources().iter().any(|it| it.plural == "leasecandidates");
@@ -39,11 +39,11 @@ pub(crate) fn start(
     let user = UserInfo::new(USER, &[auth::user::MASTERS]);
     let client = Client::new(Arc::new(InProcess::new(Arc::clone(server), user)), "kube-apiserver");
     let elections = Elections { client, clock: Arc::clone(clock), random: Arc::clone(random) };
-    tokio::spawn(for_ever(elections, times, stop));
+    tokio::spawn(for_ever(elections, (times, metrics), stop));
 }
 
 /// Elects while this server is the one that does.
-async fn for_ever(elections: Elections, times: Times, stop: ShutdownSignal) {
+async fn for_ever(elections: Elections, (times, metrics): (Times, Metrics), stop: ShutdownSignal) {
     let election = Election {
         namespace: NAMESPACE.into(),
         name: NAME.into(),
@@ -61,6 +61,7 @@ async fn for_ever(elections: Elections, times: Times, stop: ShutdownSignal) {
             client: elections.client.clone(),
             clock: Arc::clone(&elections.clock),
             random: Arc::clone(&elections.random),
+            metrics: metrics.clone(),
             stop: stop.clone(),
         };
         let work = elections.clone().run(leading.signal());

@@ -217,7 +217,9 @@ async fn start(options: &Options, given: &Given, ends: &Ends) -> Result<Started>
     let told = (&options.access, String::new());
     server::keep_objects(&server, settings, told, shutdown.signal());
     let (given, times) = ((&clock, &random), options.operating.coordination()?);
-    crate::elections::start(&server, &features, given, times, shutdown.signal());
+    let counted = client::leader::Metrics::default();
+    server.metrics().register(|it| counted.register(it));
+    crate::elections::start(&server, &features, given, (times, counted), shutdown.signal());
     let living = options.etcd.is_wanted().then(|| {
         let reached = (advertised, options.secure_port);
         let membership = apiserver::masterleases::Membership {

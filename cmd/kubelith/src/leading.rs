@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use client::leader::{Candidate, Election};
+use client::leader::{Candidate, Election, Metrics};
 use client::{Client, EventRecorder};
 use component_base::{Clock, Random, Shutdown, ShutdownSignal};
 
@@ -74,6 +74,7 @@ pub(crate) struct Member {
     pub(crate) client: Client,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
+    pub(crate) metrics: Metrics,
     pub(crate) stop: ShutdownSignal,
 }
 
@@ -97,10 +98,10 @@ pub(crate) async fn work(
     leading: &Shutdown,
     work: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
-    let Member { name, client, clock, random, stop } = member;
+    let Member { name, client, clock, random, metrics, stop } = member;
     let events = EventRecorder::new(name, "", Arc::clone(&clock), Arc::clone(&random));
     let telling = tokio::spawn(Arc::clone(&events).run(client.clone(), stop.clone()));
-    let candidate = Candidate::new(client, clock, random, events, election);
+    let candidate = Candidate::new(client, clock, random, events, election).counted(metrics);
     let Some(leader) = candidate.acquire(&stop).await else {
         leading.request();
         return Ok(());

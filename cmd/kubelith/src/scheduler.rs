@@ -53,6 +53,8 @@ pub(crate) struct Parts {
     pub(crate) client: Client,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) random: Arc<dyn Random>,
+    /// What is counted of its elections.
+    pub(crate) elections: client::leader::Metrics,
     /// What others of this process know too.
     pub(crate) caches: Option<Arc<Caches>>,
     pub(crate) stop: ShutdownSignal,
@@ -191,6 +193,7 @@ impl Works {
             client: parts.client.clone(),
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),
+            metrics: parts.elections.clone(),
             stop,
         };
         let work = Box::pin(scheduler.run(leading.signal()));
@@ -275,6 +278,8 @@ async fn alone(options: Options) -> Result<()> {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     calls.register(&mut registry);
+    let elections = client::leader::Metrics::default();
+    elections.register(&mut registry);
     let seen = Seen::default();
     let (told, synced, ends) = (seen.clone(), seen.clone(), shutdown.signal());
     let led = config.leader_election.leader_elect.unwrap_or(true).then(Check::leader_election);
@@ -290,7 +295,7 @@ async fn alone(options: Options) -> Result<()> {
     if let Some(address) = address {
         startup.up("scheduler", &format!("https://{address}"));
     }
-    let parts = Parts { client, clock, random, caches: None, stop: shutdown.signal() };
+    let parts = Parts { client, clock, random, elections, caches: None, stop: shutdown.signal() };
     let mut works = Works { seen, ..Works::new(parts, config, metrics, &features) };
     signals.end(&shutdown);
     works.until_stopped_or_lost().await

@@ -277,7 +277,7 @@ fn start_engines(
     features: &Arc<FeatureGates>,
 ) -> Result<()> {
     let given = (&parts.clock, &parts.random);
-    let times = options.operating.coordination()?;
+    let times = (options.operating.coordination()?, parts.elections.clone());
     crate::elections::start(&parts.server, features, given, times, parts.stop.clone());
     // By turns with those of other servers, where there may be some.
     let shares_store = options.etcd.is_wanted();
@@ -435,9 +435,11 @@ impl Cluster {
             node_ranges: options.node_ranges()?,
             authority: Arc::clone(&authority) as _,
             tokens,
+            elections: client::leader::Metrics::default(),
             shares_store,
             stop: shutdown.signal(),
         };
+        server.metrics().register(|it| parts.elections.register(it));
         start_engines(&options, &parts, &features)?;
         let joining = network.joining(&options, &pki, &authority, parts.random.as_ref())?;
         make_joining(&server, joining, kept.encrypted.is_some(), shutdown).await?;

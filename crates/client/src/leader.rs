@@ -8,6 +8,11 @@ use std::time::Duration;
 
 use apimachinery::{Value, time, value};
 use component_base::{Clock, Random, ShutdownSignal};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 use crate::call::Client;
@@ -45,11 +50,49 @@ pub struct Election {
 #[error("leaderelection lost")]
 pub struct Lost;
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfLease {
+    name: String,
+}
+
+/// What is counted of elections, in upstream's names. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    holds: Family<OfLease, Gauge>,
+    slow: Family<OfLease, Counter>,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn register(&self, registry: &mut Registry) {
+        let help = "[ALPHA] Gauge of if the reporting system is master of the relevant lease, 0 indicates backup, \
+            1 indicates master. 'name' is the string used to identify the lease. Please make sure to group by name.";
+        registry.register("leader_election_master_status", help, self.holds.clone());
+        let help = "[ALPHA] Total number of slow path exercised in renewing leader leases. 'name' is the string used \
+            to identify the lease. Please make sure to group by name.";
+        registry.register("leader_election_slowpath", help, self.slow.clone());
+    }
+
+    fn holds(&self, lease: &str, holds: bool) {
+        self.holds.get_or_create(&OfLease { name: lease.to_owned() }).set(i64::from(holds));
+    }
+
+    fn slow(&self, lease: &str) {
+        self.slow.get_or_create(&OfLease { name: lease.to_owned() }).inc();
+    }
+}
+
 /// What was seen of the lease last.
 #[derive(Debug)]
 struct Seen {
-    spec: Value,
+    lease: Value,
     at: Instant,
+}
+
+impl Seen {
+    fn holder(&self) -> &str {
+        self.lease.str_at(&["spec", "holderIdentity"])
+    }
 }
 
 /// A candidate.
@@ -60,6 +103,7 @@ pub struct Candidate {
     random: Arc<dyn Random>,
     events: Arc<EventRecorder>,
     election: Election,
+    metrics: Metrics,
     seen: Option<Seen>,
     told: String,
 }
@@ -78,7 +122,15 @@ impl Candidate {
         events: Arc<EventRecorder>,
         election: Election,
     ) -> Self {
-        Self { client, clock, random, events, election, seen: None, told: String::new() }
+        let (metrics, seen, told) = Default::default();
+        Self { client, clock, random, events, election, metrics, seen, told }
+    }
+
+    /// The same, counted there.
+    #[must_use]
+    pub fn counted(self, metrics: Metrics) -> Self {
+        metrics.holds(&self.election.name, false);
+        Self { metrics, ..self }
     }
 
     /// Asks until it holds the lease; `None` when it is told to stop before.
@@ -98,6 +150,7 @@ impl Candidate {
                         "successfully acquired lease"
                     );
                     self.tell("became leader");
+                    self.metrics.holds(&self.election.name, true);
                     return Some(Leader(self));
                 }
                 Ok(false) => {}
@@ -115,8 +168,7 @@ impl Candidate {
     }
 
     fn holds(&self) -> bool {
-        let holder = |it: &Seen| it.spec.str_at(&["holderIdentity"]) == self.election.identity;
-        self.seen.as_ref().is_some_and(holder)
+        self.seen.as_ref().is_some_and(|it| it.holder() == self.election.identity)
     }
 
     fn lease() -> Resource {
@@ -125,6 +177,34 @@ impl Candidate {
 
     /// Takes the lease or renews it, where that may be; false where another holds it.
     async fn ask(&mut self) -> Result<bool, ClientError> {
+        if let Some(renewed) = self.renewed() {
+            match self.client.update(&Self::lease(), "", &renewed).await {
+                Ok(written) => {
+                    self.see(written);
+                    return Ok(true);
+                }
+                Err(error) => {
+                    tracing::info!(%error, "could not renew the lease as it was, asking for it");
+                    self.metrics.slow(&self.election.name);
+                }
+            }
+        }
+        self.ask_anew().await
+    }
+
+    /// The lease as it is to be renewed by who holds it, unless it may have grown old or is another's to give.
+    fn renewed(&self) -> Option<Value> {
+        let seen = self.seen.as_ref().filter(|_| self.holds() && !self.election.coordinated)?;
+        let spec = seen.lease.at(&["spec"])?;
+        (seen.at + self.lasts(spec) > self.clock.monotonic()).then(|| {
+            let mut lease = seen.lease.clone();
+            lease.set_at(&["spec"], self.spec(Some(spec)));
+            lease
+        })
+    }
+
+    /// The same after a look at it.
+    async fn ask_anew(&mut self) -> Result<bool, ClientError> {
         let lease = Self::lease();
         let Election { namespace, name, coordinated, .. } = &self.election;
         let old = match self.client.get(&lease, namespace, name).await {
@@ -136,8 +216,8 @@ impl Candidate {
         };
         let now = self.clock.monotonic();
         let spec = old.at(&["spec"]).cloned().unwrap_or(Value::object());
-        if self.seen.as_ref().is_none_or(|it| it.spec != spec) {
-            self.seen = Some(Seen { spec: spec.clone(), at: now });
+        if self.seen.as_ref().is_none_or(|it| it.lease.at(&["spec"]) != Some(&spec)) {
+            self.seen = Some(Seen { lease: old.clone(), at: now });
         }
         let holder = spec.str_at(&["holderIdentity"]).to_owned();
         let seen_at = self.seen.as_ref().map_or(now, |it| it.at);
@@ -157,7 +237,7 @@ impl Candidate {
         let mut new = old.clone();
         new.set_at(&["spec"], self.spec(Some(&spec)));
         let written = self.client.update(&lease, "", &new).await?;
-        self.see(&written);
+        self.see(written);
         Ok(true)
     }
 
@@ -175,7 +255,7 @@ impl Candidate {
         });
         object.set_at(&["spec"], self.spec(None));
         let written = self.client.create(lease, namespace, &object).await?;
-        self.see(&written);
+        self.see(written);
         Ok(true)
     }
 
@@ -204,9 +284,8 @@ impl Candidate {
         spec
     }
 
-    fn see(&mut self, written: &Value) {
-        let spec = written.at(&["spec"]).cloned().unwrap_or(Value::object());
-        self.seen = Some(Seen { spec, at: self.clock.monotonic() });
+    fn see(&mut self, lease: Value) {
+        self.seen = Some(Seen { lease, at: self.clock.monotonic() });
         self.told.clone_from(&self.election.identity);
     }
 
@@ -235,6 +314,7 @@ impl Leader {
                 biased;
                 () = tokio::time::sleep(self.0.election.retry_period) => {}
                 () = stop.requested() => {
+                    self.0.metrics.holds(&self.0.election.name, false);
                     self.release().await;
                     return Ok(());
                 }
@@ -248,6 +328,7 @@ impl Leader {
             }
             if self.0.clock.monotonic() >= deadline || !self.0.holds() {
                 self.0.tell("stopped leading");
+                self.0.metrics.holds(&self.0.election.name, false);
                 return Err(Lost);
             }
         }

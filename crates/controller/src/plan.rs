@@ -6,6 +6,7 @@ use client::events::{EventType, ObjectReference};
 use client::{ObjectKey, Resource};
 use compact_str::CompactString;
 use jiff::Timestamp;
+use prometheus_client::metrics::counter::Counter;
 
 /// A write.
 #[derive(Debug, Clone)]
@@ -80,6 +81,14 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether it creates an object of this resource.
+    #[must_use]
+    pub fn creates(&self, plural: &str) -> bool {
+        matches!(self, Self::Create { resource, .. } if resource.plural == plural)
+    }
+}
+
 /// An event to record once its stage is done.
 #[derive(Debug, Clone)]
 pub struct Event {
@@ -147,13 +156,15 @@ pub struct PlannedAction {
     pub on_failure: Vec<Event>,
     /// Whether a conflict is no failure to tell of: the key has its next try with what is newer by then, and that is all.
     pub conflict_is_fine: bool,
+    /// Counts it when it succeeded, and when it failed.
+    pub counters: Option<[Counter; 2]>,
 }
 
 impl PlannedAction {
     /// A write with the events of its success and of its failure, of which a conflict is one.
     #[must_use]
     pub fn new(action: Action, on_success: Option<Event>, on_failure: Vec<Event>) -> Self {
-        Self { action, on_success, on_failure, conflict_is_fine: false }
+        Self { action, on_success, on_failure, conflict_is_fine: false, counters: None }
     }
 }
 

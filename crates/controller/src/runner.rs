@@ -401,7 +401,11 @@ impl<C: Controller> Runner<C> {
         planned: &PlannedAction,
     ) -> Result<Vec<Condition>, (Failure, Vec<Condition>)> {
         let resource = resource_of(&planned.action).clone();
-        match self.write(&planned.action).await {
+        let written = self.write(&planned.action).await;
+        if let Some([succeeded, failed]) = &planned.counters {
+            if written.is_ok() { succeeded } else { failed }.inc();
+        }
+        match written {
             Ok((answer, condition)) => {
                 if let Some(event) = &planned.on_success {
                     self.record(event, answer.str_at(&["metadata", "name"]), "");

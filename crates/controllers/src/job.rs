@@ -77,7 +77,7 @@ impl Controller for Jobs {
     type Memory = backoff::Failures;
 
     fn watches(&self, watches: Watches<Key>) -> Watches<Key> {
-        let metrics = self.metrics.clone();
+        let (metrics, pods) = (self.metrics.clone(), self.metrics.clone());
         let watches = match self.groups {
             true => watches.on::<Workload>(meant).on::<PodGroup>(meant),
             false => watches,
@@ -92,7 +92,10 @@ impl Controller for Jobs {
                 }
                 keys
             })
-            .on::<Pod>(at_once)
+            .on::<Pod>(move |change, snapshot| {
+                pods.see_pod(change);
+                at_once(change, snapshot)
+            })
             .on_held::<Pod>(GATHER, |change, snapshot| match is_done(change) {
                 true => Vec::new(),
                 false => concerned(change, snapshot),
@@ -125,6 +128,10 @@ impl Controller for Jobs {
     }
 
     fn timed(&self, memory: &mut backoff::Failures, failure: Option<&Failure>, took: Duration) {
+        let tally = std::mem::take(&mut memory.tally);
+        if failure.is_none_or(|it| !it.is_of("update", "jobs")) {
+            self.metrics.tallied(tally);
+        }
         if let Some(sync) = memory.sync.take() {
             self.metrics.synced(sync, failure.is_some(), took);
         }
@@ -134,7 +141,9 @@ impl Controller for Jobs {
         match observed {
             Observed::Job(job, pods, groups) => {
                 let seen = plan::Seen { pods, groups: groups.as_ref() };
-                let plan = plan::plan(job, seen, memory, now);
+                memory.tally = metrics::Tally::default();
+                let mut plan = plan::plan(job, seen, memory, now);
+                self.metrics.count_creations(job, &memory.tally, &mut plan);
                 memory.sync = Some(metrics::Sync::of(job, &plan));
                 plan
             }

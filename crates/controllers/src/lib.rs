@@ -207,7 +207,8 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, taint_eviction::TaintEviction { metrics }, 8);
     }),
     (node_ipam::NodeIpam::NAME, |setup| {
-        start(setup, node_ipam::NodeIpam::new(setup.node_ranges.clone()), 5);
+        let metrics = setup.metrics.node_ipam.clone();
+        start(setup, node_ipam::NodeIpam::new(setup.node_ranges.clone(), metrics), 5);
     }),
     (pod_gc::PodGc::NAME, |setup| {
         let metrics = setup.metrics.pod_gc.clone();
@@ -273,7 +274,8 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     // One worker: what suits one claim may suit the next.
     (persistentvolume_binder::PersistentVolumeBinder::NAME, |setup| {
         let provisions = setup.tuning.provisions;
-        start(setup, persistentvolume_binder::PersistentVolumeBinder { provisions }, 1);
+        let metrics = setup.metrics.persistentvolume_binder.clone();
+        start(setup, persistentvolume_binder::PersistentVolumeBinder { metrics, provisions }, 1);
     }),
     (attach_detach::AttachDetach::NAME, |setup| {
         let (options, metrics) = (setup.attach_detach, setup.metrics.attach_detach.clone());

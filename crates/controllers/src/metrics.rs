@@ -4,8 +4,8 @@ use prometheus_client::registry::Registry;
 
 use crate::{
     attach_detach, cronjob, device_taint_eviction, endpointslice, endpointslice_mirroring,
-    ephemeral_volume, job, node_lifecycle, pod_gc, podautoscaler, publisher, resourceclaim,
-    statefulset, taint_eviction, ttl_after_finished,
+    ephemeral_volume, job, node_ipam, node_lifecycle, persistentvolume_binder, pod_gc,
+    podautoscaler, publisher, resourceclaim, statefulset, taint_eviction, ttl_after_finished,
 };
 
 /// The metrics of all controllers. Cheap to clone.
@@ -33,6 +33,10 @@ pub struct Metrics {
     pub resourceclaim: resourceclaim::Metrics,
     /// Those of zones.
     pub node_lifecycle: node_lifecycle::Metrics,
+    /// Those of nodes' address ranges.
+    pub node_ipam: node_ipam::Metrics,
+    /// Those of volumes and claims.
+    pub persistentvolume_binder: persistentvolume_binder::Metrics,
     /// Those of stateful sets.
     pub statefulset: statefulset::Metrics,
     /// Those of claims of pods' own volumes.
@@ -61,6 +65,8 @@ impl Metrics {
         self.device_taint_eviction.register(registry);
         self.resourceclaim.register(registry);
         self.node_lifecycle.register(registry);
+        self.node_ipam.register(registry);
+        self.persistentvolume_binder.register(registry);
         self.statefulset.register(registry);
         self.ephemeral_volume.register(registry);
         self.pod_gc.register(registry);

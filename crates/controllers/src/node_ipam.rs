@@ -3,7 +3,10 @@
 //! The nodes themselves are the record: what a node has is taken, also after a restart. What was given in this process and
 //! is not in the cache yet is kept aside.
 
+mod metrics;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use apimachinery::value;
 use client::call::PatchKind;
@@ -17,6 +20,8 @@ use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
 
 use crate::owner::{is_deleting, reference_to};
+
+pub use metrics::Metrics;
 
 /// The most ranges that one cluster range is cut into (upstream's bound for IPv6: 16 bits).
 const MAX_BITS: u8 = 16;
@@ -85,7 +90,8 @@ impl NodeRanges {
 /// The controller.
 #[derive(Debug, Default)]
 pub struct NodeIpam {
-    ranges: NodeRanges,
+    ranges: Arc<NodeRanges>,
+    metrics: Metrics,
     state: Mutex<State>,
 }
 
@@ -108,8 +114,8 @@ pub struct Observed {
 impl NodeIpam {
     /// A controller that gives these ranges.
     #[must_use]
-    pub fn new(ranges: NodeRanges) -> Self {
-        Self { ranges, state: Mutex::default() }
+    pub fn new(ranges: NodeRanges, metrics: Metrics) -> Self {
+        Self { ranges: Arc::new(ranges), metrics, state: Mutex::default() }
     }
 
     /// Chooses a free range out of each cluster range.
@@ -131,15 +137,17 @@ impl NodeIpam {
                 chosen.push(*range);
                 continue;
             }
-            let count = 1_u32 << (mask - cluster.prefix_len());
+            let count = count(*cluster, *mask);
             let start = state.next.get(&place).copied().unwrap_or_default();
-            let free = (0..count).map(|step| (start + step) % count).find_map(|index| {
+            let free = (0..count).find_map(|step| {
+                let index = (start + step) % count;
                 let range = nth(*cluster, *mask, index)?;
                 let reserved = self.ranges.reserved.iter().any(|it| overlap(it, &range));
                 let free = !reserved && !taken(&range) && !state.given.contains_key(&range);
-                free.then_some((index, range))
+                free.then_some((step, index, range))
             });
-            let (index, range) = free?;
+            let (after, index, range) = free?;
+            self.metrics.found(*cluster, after);
             state.next.insert(place, (index + 1) % count);
             state.given.insert(range, node.to_owned());
             chosen.push(range);
@@ -158,7 +166,12 @@ impl Controller for NodeIpam {
     type Memory = ();
 
     fn watches(&self, watches: Watches<ObjectKey>) -> Watches<ObjectKey> {
-        watches.own::<Node>()
+        let (metrics, ranges) = (self.metrics.clone(), Arc::clone(&self.ranges));
+        metrics.begin(&ranges);
+        watches.on::<Node>(move |change, _| {
+            metrics.see(change, &ranges);
+            vec![change.key()]
+        })
     }
 
     fn observe(&self, snapshot: &Snapshot, key: &ObjectKey) -> Option<Observed> {
@@ -207,6 +220,11 @@ impl Controller for NodeIpam {
         planned.on_failure = vec![told("CIDRAssignmentFailed")];
         plan
     }
+}
+
+/// How many ranges of this length a cluster range has.
+fn count(cluster: IpNet, mask: u8) -> u32 {
+    1 << (mask - cluster.prefix_len())
 }
 
 fn overlap(a: &IpNet, b: &IpNet) -> bool {

@@ -6,6 +6,7 @@
 //! volume.
 
 mod claim;
+mod metrics;
 mod provision;
 mod volume;
 
@@ -28,11 +29,15 @@ const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 const MIGRATED_TO: &str = "pv.kubernetes.io/migrated-to";
 
 /// The controller.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct PersistentVolumeBinder {
+    /// What it counts.
+    pub metrics: Metrics,
     /// Whether volumes are made for claims (upstream's `--enable-dynamic-provisioning`).
     pub provisions: bool,
 }
+
+pub use metrics::Metrics;
 
 /// What is planned for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,9 +77,17 @@ impl Controller for PersistentVolumeBinder {
     type Memory = Memory;
 
     fn watches(&self, watches: Watches<Key>) -> Watches<Key> {
+        let (claims, volumes) = (self.metrics.clone(), self.metrics.clone());
+        self.metrics.begin();
         watches
-            .on::<PersistentVolumeClaim>(of_claim)
-            .on::<PersistentVolume>(of_volume)
+            .on::<PersistentVolumeClaim>(move |change, snapshot| {
+                claims.see_claim(change);
+                of_claim(change, snapshot)
+            })
+            .on::<PersistentVolume>(move |change, snapshot| {
+                volumes.see_volume(change);
+                of_volume(change, snapshot)
+            })
             .on::<StorageClass>(of_class)
             .on::<Pod>(of_pod)
     }
@@ -90,7 +103,7 @@ impl Controller for PersistentVolumeBinder {
 
     fn plan(&self, observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
         match observed {
-            Observed::Claim(observed) => claim::plan(observed, memory, now),
+            Observed::Claim(observed) => claim::plan(observed, (memory, &self.metrics), now),
             Observed::Volume(observed) => volume::plan(observed, now),
         }
     }

@@ -101,6 +101,8 @@ async fn alone(options: Options) -> Result<()> {
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     calls.register(&mut registry);
+    let elections = client::leader::Metrics::default();
+    elections.register(&mut registry);
     let queues = metrics.queues.clone();
     let pages = serving::Pages {
         checks: election.iter().map(|_| Check::leader_election()).collect(),
@@ -130,6 +132,7 @@ async fn alone(options: Options) -> Result<()> {
         authorities,
         tokens,
         metrics,
+        elections,
         options: options.manager,
         more: of_features(&features),
         one_server: false,

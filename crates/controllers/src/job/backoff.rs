@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
-use super::metrics::Sync;
+use super::metrics::{Sync, Tally};
 use crate::pods;
 
 /// The pause after the first failure (upstream: `DefaultJobPodFailureBackOff`).
@@ -23,6 +23,8 @@ pub struct Failures {
     seen: BTreeSet<String>,
     /// What the plan that is carried out does.
     pub(super) sync: Option<Sync>,
+    /// What it has found.
+    pub(super) tally: Tally,
 }
 
 impl Failures {

@@ -20,8 +20,13 @@ pub(super) enum Action {
     FailJob(String),
 }
 
-/// The first rule of the job's policy that a failed pod matches; it counts where none does.
+/// What the first rule of the job's policy says that a failed pod matches; it counts where none does.
 pub(super) fn action(job: &Job, pod: &Pod) -> Action {
+    rule(job, pod).unwrap_or(Action::Count)
+}
+
+/// The same; `None` where none does.
+pub(super) fn rule(job: &Job, pod: &Pod) -> Option<Action> {
     let spec = job.spec.as_ref();
     let policy = spec.and_then(|it| it.pod_failure_policy.as_ref());
     let per_index = spec.is_some_and(|it| it.backoff_limit_per_index.is_some());
@@ -30,14 +35,14 @@ pub(super) fn action(job: &Job, pod: &Pod) -> Action {
             continue;
         }
         let Some(what) = matched(rule, pod) else { continue };
-        return match rule.action.as_str() {
+        return Some(match rule.action.as_str() {
             "Ignore" => Action::Ignore,
             "FailIndex" => Action::FailIndex,
             "FailJob" => Action::FailJob(format!("{what} matching FailJob rule at index {place}")),
             _ => Action::Count,
-        };
+        });
     }
-    Action::Count
+    None
 }
 
 /// How a rule matches a pod, in upstream's words.

@@ -85,10 +85,14 @@ pub(super) fn plan(job: &Job, seen: Seen<'_>, failures: &mut Failures, now: Time
     let earlier = Verdict::earlier(job);
     let verdict = earlier.clone().or_else(|| round.verdict(&status, &mut plan, now));
     let mut uncounted = status.uncounted_terminated_pods.clone().unwrap_or_default();
-    let released = tracking::count(&round, verdict.as_ref(), &mut uncounted);
+    let tally = &mut failures.tally;
+    let released = tracking::count(&round, verdict.as_ref(), (&mut uncounted, &mut *tally));
     let settled = uncounted.succeeded.is_none() && uncounted.failed.is_none();
+    let waiting = uncounted.failed.as_ref().map_or(0, Vec::len);
+    tally.failed = status.failed.unwrap_or_default() + i32::try_from(waiting).unwrap_or(i32::MAX);
     status.uncounted_terminated_pods = Some(uncounted);
     round.write_counts(&mut status, verdict.is_some());
+    tally.terminating = status.terminating.unwrap_or_default();
     let manages = verdict.is_none() && !is_deleting(&job.metadata);
     let mut events = Vec::new();
     if let Some(verdict) = &verdict {

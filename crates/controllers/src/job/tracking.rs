@@ -13,6 +13,7 @@ use super::FINALIZER;
 use super::conditions::Verdict;
 use super::failure_policy::{self, Action as PolicyAction};
 use super::indexes::{self, Indexes};
+use super::metrics::Tally;
 use super::plan::Round;
 use crate::owner::{is_deleting, key_of};
 use crate::pods;
@@ -142,7 +143,7 @@ pub(super) fn delayed<'j>(round: &Round<'j>) -> BTreeMap<u32, &'j Pod> {
 pub(super) fn count<'j>(
     round: &Round<'j>,
     verdict: Option<&Verdict>,
-    uncounted: &mut UncountedTerminatedPods,
+    (uncounted, tally): (&mut UncountedTerminatedPods, &mut Tally),
 ) -> Vec<&'j Pod> {
     let all_go = verdict.is_some() || is_deleting(&round.job.metadata);
     let every_one_failed = verdict.is_some_and(|it| !it.success);
@@ -178,8 +179,14 @@ pub(super) fn count<'j>(
             if index.is_none() {
                 uncounted.succeeded.get_or_insert_default().push(uid);
             }
-        } else if (failed || every_one_failed) && index != Some(None) && counts(round.job, pod) {
-            uncounted.failed.get_or_insert_default().push(uid);
+        } else if (failed || every_one_failed) && index != Some(None) {
+            let rule = failure_policy::rule(round.job, pod);
+            if let Some(action) = &rule {
+                tally.handled(action);
+            }
+            if rule != Some(PolicyAction::Ignore) {
+                uncounted.failed.get_or_insert_default().push(uid);
+            }
         }
         let waiting = |list: &Option<Vec<String>>| list.as_ref().map_or(0, Vec::len);
         if waiting(&uncounted.succeeded) + waiting(&uncounted.failed) >= MAX_UNCOUNTED {

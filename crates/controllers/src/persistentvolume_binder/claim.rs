@@ -15,7 +15,7 @@ use super::provision::{
     PROVISIONER, default_class, provisioner, waiting_for, with_default_class, with_migration,
     with_provisioner,
 };
-use super::{Memory, TELL_AGAIN, about, full_name, in_phase, name, uid, update};
+use super::{Memory, Metrics, TELL_AGAIN, about, full_name, in_phase, name, uid, update};
 use client::volumes::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, SELECTED_NODE, annotation, best, class, is_meant_for,
     leaves_class_open, satisfies, with_claim,
@@ -81,7 +81,11 @@ fn waits(observed: &Observed) -> bool {
     class.is_some_and(|it| it.str_at(&["volumeBindingMode"]) == "WaitForFirstConsumer")
 }
 
-pub(super) fn plan(observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
+pub(super) fn plan(
+    observed: &Observed,
+    (memory, metrics): (&mut Memory, &Metrics),
+    now: Timestamp,
+) -> Plan {
     let claim = &*observed.claim;
     let mut told = Told { memory, now };
     let maker = PROVISIONER.iter().find_map(|key| annotation(claim, key));
@@ -94,7 +98,7 @@ pub(super) fn plan(observed: &Observed, memory: &mut Memory, now: Timestamp) -> 
         return bound(observed, now);
     }
     match (&observed.named, claim.str_at(&["spec", "volumeName"])) {
-        (_, "") => choose(observed, &mut told),
+        (_, "") => choose(observed, &mut told, metrics),
         (None, _) => pending(claim),
         (Some(volume), _) => take_named(claim, volume, &mut told),
     }
@@ -121,7 +125,7 @@ fn bound(observed: &Observed, now: Timestamp) -> Plan {
 }
 
 /// It names no volume: the best there is, or one is made.
-fn choose(observed: &Observed, told: &mut Told<'_>) -> Plan {
+fn choose(observed: &Observed, told: &mut Told<'_>, metrics: &Metrics) -> Plan {
     let claim = &*observed.claim;
     let candidates = observed.candidates.iter().map(|it| &**it);
     if let Some(volume) = best(claim, candidates, waits(observed)) {
@@ -129,7 +133,7 @@ fn choose(observed: &Observed, told: &mut Told<'_>) -> Plan {
     }
     if let Some(claim) = with_default_class(claim, observed.default.as_deref()) {
         let mut plan = Plan::nothing();
-        plan.act(update::<PersistentVolumeClaim>("", claim));
+        plan.act(update::<PersistentVolumeClaim>("", claim)).counters = Some(metrics.of_class());
         return plan;
     }
     if waits(observed) && annotation(claim, SELECTED_NODE).is_none() {
@@ -368,7 +372,8 @@ mod tests {
     }
 
     fn check(observed: &Observed, expected: &str) {
-        let plan = plan(observed, &mut Memory::default(), Timestamp::UNIX_EPOCH);
+        let plan =
+            plan(observed, (&mut Memory::default(), &Metrics::default()), Timestamp::UNIX_EPOCH);
         assert_eq!(text(&plan), expected);
     }
 
@@ -382,7 +387,8 @@ mod tests {
             if !claim.str_at(&["spec", "volumeName"]).is_empty() {
                 seen.named = Some(Arc::new(volume.clone()));
             }
-            let plan = plan(&seen, &mut Memory::default(), Timestamp::UNIX_EPOCH);
+            let plan =
+                plan(&seen, (&mut Memory::default(), &Metrics::default()), Timestamp::UNIX_EPOCH);
             steps.push(text(&plan));
             for planned in plan.stages.into_iter().flat_map(|it| it.actions) {
                 let Action::Update { resource, object, .. } = planned.action else { continue };
@@ -451,7 +457,7 @@ mod tests {
     #[test]
     fn the_same_is_not_told_twice_in_a_row() {
         let (seen, mut memory) = (observed(claim()), Memory::default());
-        let mut told = |now| plan(&seen, &mut memory, now).events.len();
+        let mut told = |now| plan(&seen, (&mut memory, &Metrics::default()), now).events.len();
         let start = Timestamp::UNIX_EPOCH;
         assert_eq!((told(start), told(start), told(start + TELL_AGAIN)), (1, 0, 1));
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::EventRecorder;
-use client::leader::{Candidate, Election, Lost};
+use client::Resource;
+use client::leader::{Candidate, Election, Lost, Metrics};
 use component_base::Shutdown;
 use test_cluster::TestCluster;
 
@@ -75,4 +76,35 @@ async fn a_lease_that_nobody_renews_is_taken_and_its_holder_learns_of_it() {
     assert_eq!(lease(&cluster).await, ("next".into(), 1));
     assert_eq!(slow.keep(&stop.signal()).await, Err(Lost));
     drop(next);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_somebody_else_has_written_is_renewed_after_a_look() {
+    let cluster = TestCluster::new(1).await;
+    let (metrics, mut registry) =
+        (Metrics::default(), prometheus_client::registry::Registry::default());
+    metrics.register(&mut registry);
+    let tells = |line: &str| {
+        let told = component_base::metrics::text(&registry);
+        assert!(told.lines().any(|it| it == line), "{line}: {told}");
+    };
+    let stop = Shutdown::new();
+    let candidate = candidate(&cluster, "a").counted(metrics);
+    tells("leader_election_master_status{name=\"kube-scheduler\"} 0");
+    let leader = candidate.acquire(&stop.signal()).await.unwrap();
+    tells("leader_election_master_status{name=\"kube-scheduler\"} 1");
+    let keeping = stop.signal();
+    let kept = tokio::spawn(async move { leader.keep(&keeping).await });
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let looked = "leader_election_slowpath_total";
+    assert!(!component_base::metrics::text(&registry).contains(&format!("{looked}{{")));
+    let leases = Resource::built_in("coordination.k8s.io", "leases");
+    let mut lease = cluster.client.get(&leases, "kube-system", "kube-scheduler").await.unwrap();
+    lease.set_at(&["metadata", "labels", "a"], "b");
+    cluster.client.update(&leases, "", &lease).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    tells("leader_election_slowpath_total{name=\"kube-scheduler\"} 1");
+    stop.request();
+    assert_eq!(kept.await.unwrap(), Ok(()));
+    tells("leader_election_master_status{name=\"kube-scheduler\"} 0");
 }
