@@ -26,6 +26,7 @@ use crate::leading::{self, ElectionOptions, Member};
 use crate::server::Signals;
 use crate::serving::Check;
 use crate::startup::Startup;
+use crate::upstream::Given;
 use crate::{log, memory, serving};
 pub(crate) use flags::TABLE;
 pub(crate) use pod_resources::Seen;
@@ -248,14 +249,14 @@ fn elect(flags: &ElectionOptions, config: &mut Configuration) -> Result<()> {
 }
 
 /// Runs a scheduler alone until it is told to stop, or has lost its lease.
-pub(crate) fn run(options: Options, warnings: &[String]) -> Result<()> {
+pub(crate) fn run(options: Options, (given, warnings): (&Given, &[String])) -> Result<()> {
     options.log.start(warnings)?;
     memory::give_back();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(alone(options))
+    runtime.block_on(alone(options, given.all()))
 }
 
-async fn alone(options: Options) -> Result<()> {
+async fn alone(options: Options, flags: Vec<(String, String)>) -> Result<()> {
     let features = crate::gates::parse(&options.feature_gates)?;
     let mut config = read(options.config.as_deref(), &features)?;
     elect(&options.election, &mut config)?;
@@ -289,7 +290,7 @@ async fn alone(options: Options) -> Result<()> {
         resources: Some(Box::new(move || told.text())),
         profiling: config.profiling,
         checks: led.into_iter().chain([before, knows]).collect(),
-        ..registry.into()
+        ..serving::Pages::new(registry, flags, Arc::clone(&features))
     };
     let address = options.serving.start(SERVED, &client, pages, shutdown.signal()).await?;
     if let Some(address) = address {

@@ -12,21 +12,24 @@ use std::time::Duration;
 use access::{Access, AccessOptions, Counted};
 use anyhow::{Context, Result, bail};
 use apimachinery::Status;
-use apiserver::Peer;
 use apiserver::query::Query;
+use apiserver::{Peer, zpages};
 use bytes::Bytes;
 use client::Client;
+use component_base::feature_gates::FeatureGates;
 use component_base::health::{self, Found};
-use component_base::{RealClock, ShutdownSignal, metrics};
-use http::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use component_base::{Clock, RealClock, ShutdownSignal, metrics};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::pki::{self, Identity};
@@ -37,6 +40,10 @@ use crate::tls::{LimitOptions, Serving};
 const MAX_CONNECTIONS: usize = 64;
 /// How many requests a connection may have in flight, where nobody says (upstream's number).
 const MAX_STREAMS: u32 = 250;
+/// The minor version that parts behave as.
+const EMULATED: &str = "1.37";
+/// Paths that tell something, which `/statusz` names.
+const PATHS: [&str; 6] = ["/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz"];
 /// How long a client may take to begin.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -82,6 +89,8 @@ pub(crate) struct Pages {
     pub(crate) profiling: bool,
     /// What its health depends on.
     pub(crate) checks: Vec<Check>,
+    /// What it was started with, and which of upstream's features are on.
+    pub(crate) started_with: (Vec<(String, String)>, Arc<FeatureGates>),
     /// What runs in it now, each of which is well as long as it does.
     pub(crate) running: Option<Box<dyn Fn() -> Vec<&'static str> + Send + Sync>>,
 }
@@ -109,14 +118,22 @@ impl Check {
     }
 }
 
-impl From<Registry> for Pages {
-    fn from(registry: Registry) -> Self {
-        let (checks, running) = Default::default();
-        Self { registry, resources: None, profiling: true, checks, running }
+impl Pages {
+    /// Metrics, and what the part was started with.
+    pub(crate) fn new(
+        registry: Registry,
+        flags: Vec<(String, String)>,
+        features: Arc<FeatureGates>,
+    ) -> Self {
+        let (checks, running, started_with) = (Vec::new(), None, (flags, features));
+        Self { registry, resources: None, profiling: true, checks, started_with, running }
     }
 }
 
 struct Told {
+    /// Upstream's name of the part, and when it began.
+    name: &'static str,
+    began: (Timestamp, Instant),
     access: Access,
     pages: Pages,
     /// What was found of its health.
@@ -151,7 +168,9 @@ impl Options {
         let mut pages = Pages { profiling: pages.profiling && self.profiling, ..pages };
         let counted = Counted::new(&mut pages.registry);
         let access = self.access.start(part, client, (certificate, counted), stop.clone()).await?;
-        let told = Arc::new(Told { access, pages, found: Found::default() });
+        let began = (RealClock.now(), Instant::now());
+        let found = Found::default();
+        let told = Arc::new(Told { name: part.name, began, access, pages, found });
         let streams = NonZeroU32::new(self.http2_max_streams_per_connection);
         let streams = streams.map_or(MAX_STREAMS, NonZeroU32::get);
         tokio::spawn(accept(listener, streams, told, stop));
@@ -246,6 +265,9 @@ async fn answer(told: &Told, client: &Peer, request: &Request<Incoming>) -> Resp
     if let Some(health) = health(told, path, query) {
         return health;
     }
+    if let Some(page) = zpage(told, request) {
+        return page;
+    }
     match path {
         "/metrics" => {
             let mut all = metrics::text(&told.pages.registry);
@@ -261,6 +283,46 @@ async fn answer(told: &Told, client: &Peer, request: &Request<Incoming>) -> Resp
             None => not_found(),
         },
     }
+}
+
+/// What a page about the part itself tells; none where the path is no such page.
+fn zpage(told: &Told, request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
+    let (flags, features) = &told.pages.started_with;
+    let accepted = request.headers().get(ACCEPT).and_then(|it| it.to_str().ok());
+    let accepted = accepted.unwrap_or_default();
+    let on = |path: &str| match path {
+        "/statusz" => features.enabled("ComponentStatusz"),
+        "/flagz" => features.enabled("ComponentFlagz"),
+        _ => true,
+    };
+    let page = match request.uri().path() {
+        // Upstream tells its whole configuration, with the defaults of what nobody said.
+        "/configz" => {
+            return Some(plain(StatusCode::NOT_IMPLEMENTED, "configz is not built yet\n"));
+        }
+        path if !on(path) => return None,
+        "/statusz" => {
+            let component = zpages::Component {
+                name: told.name,
+                binary: crate::VERSION.trim_start_matches('v'),
+                emulated: EMULATED.to_owned(),
+            };
+            let paths: Vec<&str> = PATHS.into_iter().filter(|it| on(it)).collect();
+            let (began, since) = told.began;
+            zpages::statusz(&component, accepted, (began, since.elapsed()), &paths)
+        }
+        "/flagz" => zpages::flagz(told.name, accepted, flags),
+        _ => return None,
+    };
+    Some(match page {
+        Ok(page) => {
+            let (kind, content) = page.content();
+            let mut response = Response::new(Full::new(content.into()));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+            response
+        }
+        Err(status) => refused(&status),
+    })
 }
 
 /// What a page of health tells; none where the path is no such page.

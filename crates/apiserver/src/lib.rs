@@ -75,7 +75,7 @@ pub mod tended;
 pub mod traces;
 mod unbuilt;
 mod warnings;
-mod zpages;
+pub mod zpages;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -26,6 +26,7 @@ use crate::leading::ElectionOptions;
 use crate::server::Signals;
 use crate::serving::Check;
 use crate::startup::Startup;
+use crate::upstream::Given;
 use crate::{log, memory, serving};
 
 /// Where it tells of itself.
@@ -73,14 +74,14 @@ pub(crate) struct Options {
 }
 
 /// Runs controllers alone until they are told to stop, or have lost their lease.
-pub(crate) fn run(options: Options, warnings: &[String]) -> Result<()> {
+pub(crate) fn run(options: Options, (given, warnings): (&Given, &[String])) -> Result<()> {
     options.log.start(warnings)?;
     memory::give_back();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(alone(options))
+    runtime.block_on(alone(options, given.all()))
 }
 
-async fn alone(options: Options) -> Result<()> {
+async fn alone(options: Options, flags: Vec<(String, String)>) -> Result<()> {
     let features = crate::gates::parse(&options.feature_gates)?;
     options.manager.check()?;
     let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) =
@@ -107,7 +108,7 @@ async fn alone(options: Options) -> Result<()> {
     let pages = serving::Pages {
         checks: election.iter().map(|_| Check::leader_election()).collect(),
         running: Some(Box::new(move || queues.running())),
-        ..registry.into()
+        ..serving::Pages::new(registry, flags, Arc::clone(&features))
     };
     let address = options.serving.start(SERVED, &client, pages, shutdown.signal()).await?;
     if let Some(address) = address {

@@ -295,6 +295,9 @@ fn it_replaces_upstream_s_beside_other_parts() {
     }
     believes(&pki, [managers, schedulers]);
     counts(&admin, [managers, schedulers]);
+    for (port, name) in [(managers, "kube-controller-manager"), (schedulers, "kube-scheduler")] {
+        tells_itself(&pki, port, name);
+    }
     // What it was started with is told, and what it is.
     let flags = admin.ask("GET", "/flagz", None);
     assert!(flags.contains("authorization-mode=[Node,RBAC]\n"), "{flags}");
@@ -332,6 +335,24 @@ fn believes(pki: &Pki, ports: [u16; 2]) {
         let stranger = told_by(port, "/metrics", &certificate(pki, "stranger"));
         assert!(stranger.contains(r#""reason":"Unauthorized""#), "{stranger}");
     }
+}
+
+/// What a part that runs alone was started with, and what it is.
+fn tells_itself(pki: &Pki, port: u16, name: &str) {
+    let admin = certificate(pki, "admin");
+    let flags = told_by(port, "/flagz", &admin);
+    assert!(flags.starts_with(&format!("\n{name} flags\n")), "{flags}");
+    assert!(flags.contains("\nleader-elect=true\n"), "{flags}");
+    assert!(flags.contains(&format!("\nsecure-port={port}\n")), "{flags}");
+    let mut object = admin.clone();
+    let accept = "Accept: application/json;as=Statusz;g=config.k8s.io;v=v1beta1";
+    object.extend(["--header".into(), accept.into()]);
+    let status = told_by(port, "/statusz", &object);
+    assert!(status.contains(&format!(r#""metadata":{{"name":"{name}"}}"#)), "{status}");
+    assert!(status.contains(r#""emulationVersion":"1.37""#), "{status}");
+    let page = told_by(port, "/metrics", &admin);
+    let leads = format!("leader_election_master_status{{name=\"{name}\"}} 1\n");
+    assert!(page.contains(&leads), "{page}");
 }
 
 /// What is counted of requests to etcd, of the other parts' requests, and of their questions about who may.
