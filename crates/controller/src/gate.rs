@@ -25,10 +25,16 @@ impl Condition {
         Some(Self::Reached(resource.clone(), version))
     }
 
-    fn store(&self, snapshot: &Snapshot) -> Store {
+    /// Whose cache must show it.
+    #[must_use]
+    pub fn resource(&self) -> &Resource {
         match self {
-            Self::Reached(resource, _) | Self::Gone(resource, _, _) => snapshot.store_for(resource),
+            Self::Reached(resource, _) | Self::Gone(resource, _, _) => resource,
         }
+    }
+
+    fn store(&self, snapshot: &Snapshot) -> Store {
+        snapshot.store_for(self.resource())
     }
 
     /// Whether the caches show it.

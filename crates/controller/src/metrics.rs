@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use client::Resource;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -26,6 +27,20 @@ struct Running {
     name: &'static str,
     manager: &'static str,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfResource {
+    group: String,
+    resource: String,
+}
+
+/// Queues of which is told how often a key waited for the caches, and under which name.
+const WAITING: [(&str, &str); 4] = [
+    ("daemonset", "daemonset_controller_stale_sync_skips"),
+    ("job", "job_controller_stale_sync_skips"),
+    ("replicaset", "replicaset_controller_stale_sync_skips"),
+    ("statefulset", "statefulset_controller_stale_sync_skips"),
+];
 
 type Histograms = Family<Named, Histogram, fn() -> Histogram>;
 
@@ -51,6 +66,7 @@ pub struct Metrics {
     waited: Histograms,
     worked: Histograms,
     running: Family<Running, Gauge>,
+    skips: [Family<OfResource, Counter>; WAITING.len()],
     names: Arc<Mutex<BTreeSet<&'static str>>>,
     queues: Queues,
 }
@@ -70,6 +86,7 @@ impl Default for Metrics {
             waited: Family::new_with_constructor(times),
             worked: Family::new_with_constructor(times),
             running: Family::default(),
+            skips: Default::default(),
             names: Arc::default(),
             queues: Queues::default(),
         }
@@ -109,6 +126,10 @@ impl Metrics {
             "[BETA] Indicates where instances of a controller are currently running",
             self.running.clone(),
         );
+        for ((_, name), skips) in WAITING.into_iter().zip(&self.skips) {
+            let help = "[ALPHA] Total number of syncs skipped due to a stale watch cache";
+            registry.register(name, help, skips.clone());
+        }
         registry.register_collector(Box::new(InHand(Arc::clone(&self.queues))));
     }
 
@@ -122,6 +143,15 @@ impl Metrics {
             retries: self.retries.get_or_create(&named).clone(),
             waited: self.waited.get_or_create(&named).clone(),
             worked: self.worked.get_or_create(&named).clone(),
+        }
+    }
+
+    /// A key of this queue waits for the cache of a resource.
+    pub(crate) fn skips(&self, queue: &str, resource: &Resource) {
+        let told = WAITING.iter().zip(&self.skips).find(|((name, _), _)| *name == queue);
+        if let Some((_, skips)) = told {
+            let (group, resource) = (resource.group.to_string(), resource.plural.to_string());
+            skips.get_or_create(&OfResource { group, resource }).inc();
         }
     }
 

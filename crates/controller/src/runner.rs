@@ -257,9 +257,8 @@ impl<C: Controller> Runner<C> {
             conditions.retain(|condition| !condition.is_met(&snapshot));
             conditions.clone()
         };
-        if pending.is_empty() {
-            return false;
-        }
+        let Some(first) = pending.first() else { return false };
+        self.environment.metrics.skips(C::QUEUE, first.resource());
         let (queue, key) = (Arc::clone(&self.queue), key.clone());
         tokio::spawn(async move {
             for condition in pending {

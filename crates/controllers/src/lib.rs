@@ -184,7 +184,9 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, resource_quota::ResourceQuotas::new(&setup.more, setup.tuning.recount), 5);
     }),
     // Before those who own it: a set acts on what it is told before that is taken back.
-    (replicaset::ReplicaSets::NAME, |setup| start(setup, replicaset::ReplicaSets, 5)),
+    (replicaset::ReplicaSets::NAME, |setup| {
+        start(setup, replicaset::ReplicaSets { metrics: setup.metrics.replicaset.clone() }, 5);
+    }),
     (deployment::Deployments::NAME, |setup| start(setup, deployment::Deployments, 5)),
     (disruption::Disruption::NAME, |setup| start(setup, disruption::Disruption::default(), 1)),
     (garbage_collector::GarbageCollector::NAME, |setup| {
@@ -229,7 +231,8 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, clusterrole_aggregation::ClusterRoleAggregation, 5);
     }),
     (replicationcontroller::ReplicationControllers::NAME, |setup| {
-        start(setup, replicationcontroller::ReplicationControllers, 5);
+        let metrics = setup.metrics.replicaset.clone();
+        start(setup, replicationcontroller::ReplicationControllers { metrics }, 5);
     }),
     (daemonset::DaemonSets::NAME, |setup| start(setup, daemonset::DaemonSets::default(), 2)),
     (statefulset::StatefulSets::NAME, |setup| {

@@ -5,7 +5,8 @@ use prometheus_client::registry::Registry;
 use crate::{
     attach_detach, cronjob, device_taint_eviction, endpointslice, endpointslice_mirroring,
     ephemeral_volume, job, node_ipam, node_lifecycle, persistentvolume_binder, pod_gc,
-    podautoscaler, publisher, resourceclaim, statefulset, taint_eviction, ttl_after_finished,
+    podautoscaler, publisher, replicaset, resourceclaim, statefulset, taint_eviction,
+    ttl_after_finished,
 };
 
 /// The metrics of all controllers. Cheap to clone.
@@ -37,6 +38,8 @@ pub struct Metrics {
     pub node_ipam: node_ipam::Metrics,
     /// Those of volumes and claims.
     pub persistentvolume_binder: persistentvolume_binder::Metrics,
+    /// Those of replica sets.
+    pub replicaset: replicaset::Metrics,
     /// Those of stateful sets.
     pub statefulset: statefulset::Metrics,
     /// Those of claims of pods' own volumes.
@@ -67,6 +70,7 @@ impl Metrics {
         self.node_lifecycle.register(registry);
         self.node_ipam.register(registry);
         self.persistentvolume_binder.register(registry);
+        self.replicaset.register(registry);
         self.statefulset.register(registry);
         self.ephemeral_volume.register(registry);
         self.pod_gc.register(registry);
@@ -98,6 +102,7 @@ mod tests {
             "# TYPE taint_eviction_controller_pod_deletions_total counter",
             "# TYPE device_taint_eviction_controller_pod_deletions_total counter",
             "# TYPE endpoint_slice_mirroring_controller_endpoints_sync_duration histogram",
+            "# TYPE job_controller_stale_sync_skips_total counter",
             "workqueue_adds_total{name=\"job\"} 0",
             "workqueue_depth{name=\"job\"} 0",
             "workqueue_work_duration_seconds_count{name=\"job\"} 0",

@@ -1,5 +1,6 @@
 //! ReplicaSet: as many pods of a template as are wanted. Upstream: `pkg/controller/replicaset`.
 
+mod metrics;
 mod plan;
 
 use std::collections::BTreeMap;
@@ -19,8 +20,11 @@ use crate::owner;
 use crate::select::{self, Selector};
 
 /// The controller.
-#[derive(Debug, Clone, Copy)]
-pub struct ReplicaSets;
+#[derive(Debug, Clone, Default)]
+pub struct ReplicaSets {
+    /// What it counts.
+    pub metrics: Metrics,
+}
 
 /// What keeps a number of pods: a ReplicaSet, or a ReplicationController, which is one by an older name.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,7 +78,9 @@ impl Controller for ReplicaSets {
     }
 
     fn plan(&self, observed: &Observed, failure: &mut Option<String>, now: Timestamp) -> Plan {
-        plan::plan(observed, failure.as_deref(), now)
+        let plan = plan::plan(observed, failure.as_deref(), now);
+        self.metrics.told(observed, &plan, now);
+        plan
     }
 
     fn applied(&self, memory: &mut Option<String>, failure: Option<&Failure>) {
@@ -82,6 +88,7 @@ impl Controller for ReplicaSets {
     }
 }
 
+pub use metrics::Metrics;
 pub(crate) use plan::plan;
 
 /// Whether pods could not be made or taken: what is said in the condition `ReplicaFailure`, as in upstream's `manageReplicas`.

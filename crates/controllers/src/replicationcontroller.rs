@@ -16,8 +16,11 @@ use crate::replicaset::{self, Kind, Observed};
 use crate::select::{self, Selector};
 
 /// The controller.
-#[derive(Debug, Clone, Copy)]
-pub struct ReplicationControllers;
+#[derive(Debug, Clone, Default)]
+pub struct ReplicationControllers {
+    /// What it counts.
+    pub metrics: replicaset::Metrics,
+}
 
 const KIND: Kind = Kind {
     api_version: "v1",
@@ -48,7 +51,9 @@ impl Controller for ReplicationControllers {
     }
 
     fn plan(&self, observed: &Observed, failure: &mut Option<String>, now: Timestamp) -> Plan {
-        replicaset::plan(observed, failure.as_deref(), now)
+        let plan = replicaset::plan(observed, failure.as_deref(), now);
+        self.metrics.told(observed, &plan, now);
+        plan
     }
 
     fn applied(&self, memory: &mut Option<String>, failure: Option<&Failure>) {
