@@ -239,3 +239,23 @@ impl Collector for InHand {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_for_a_cache_are_told_of_controllers_of_which_upstream_tells_them() {
+        let (metrics, mut registry) = (Metrics::default(), Registry::default());
+        metrics.register(&mut registry);
+        let pods = Resource::built_in("", "pods");
+        metrics.skips("job", &pods);
+        metrics.skips("job", &pods);
+        metrics.skips("deployment", &pods);
+        let told = component_base::metrics::text(&registry);
+        let lines =
+            told.lines().filter(|it| it.contains("stale_sync_skips") && !it.starts_with('#'));
+        let line = "job_controller_stale_sync_skips_total{group=\"\",resource=\"pods\"} 2";
+        assert_eq!(lines.collect::<Vec<_>>(), [line]);
+    }
+}

@@ -87,24 +87,3 @@ async fn a_pod_that_ended_stays_with_its_set_and_one_that_runs_is_let_go() {
         .await;
     assert!(is_owned(&cluster.get("", "pods", "default", names[0]).await.unwrap()));
 }
-
-#[tokio::test(start_paused = true)]
-async fn a_set_whose_pods_the_cache_does_not_show_yet_waits_and_that_is_counted() {
-    let cluster = test_cluster::TestCluster::new(1).await;
-    let metrics = controllers::Metrics::default();
-    let setup = controllers::Setup { metrics: metrics.clone(), ..crate::setup(&cluster) };
-    controllers::start_all(&setup, |name| name == "replicaset-controller");
-    cluster.create("apps", "replicasets", set(9)).await;
-    cluster
-        .eventually("a status that counts nine pods", async |it| {
-            let set = it.get("apps", "replicasets", "default", "web").await?;
-            (set.i64_at(&["status", "replicas"]) == Some(9)).then_some(())
-        })
-        .await;
-    assert_eq!(cluster.list("", "pods", "default").await.len(), 9);
-    let mut registry = prometheus_client::registry::Registry::default();
-    metrics.register(&mut registry);
-    let told = component_base::metrics::text(&registry);
-    let name = "replicaset_controller_stale_sync_skips_total{";
-    assert!(told.lines().any(|it| it.starts_with(name)), "{told}");
-}
