@@ -7,6 +7,7 @@ use std::any::{Any, TypeId};
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{self, AtomicBool};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -336,6 +337,8 @@ struct Shared {
     after_lists: Mutex<Vec<AfterList>>,
     typed: Mutex<Typed>,
     moved: Notify,
+    /// Nobody keeps it up to date any more.
+    over: AtomicBool,
 }
 
 /// What is known of a resource. Cheap to clone.
@@ -368,6 +371,7 @@ impl Store {
             after_lists: Mutex::default(),
             typed: Mutex::default(),
             moved: Notify::new(),
+            over: AtomicBool::new(false),
         }))
     }
 
@@ -466,11 +470,20 @@ impl Store {
         self.0.state.read().synced
     }
 
-    /// Waits until the store is synced and has reached a version.
+    /// Whether nobody keeps it up to date any more: its resource is not there, or another store is kept of it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.0.over.load(atomic::Ordering::Acquire)
+    }
+
+    /// Waits until the store is synced and has reached a version, or is over.
     pub async fn reached(&self, revision: u64) {
         loop {
             let mut moved = std::pin::pin!(self.0.moved.notified());
             moved.as_mut().enable();
+            if self.is_over() {
+                return;
+            }
             {
                 let state = self.0.state.read();
                 if state.synced && state.revision >= revision {
@@ -783,9 +796,17 @@ impl Caches {
 
     /// Follows a resource no more: it is not served any more. Who has its cache keeps it as it is.
     pub fn forget(&self, resource: &Resource) {
-        if let Some((_, running)) = self.stores.lock().remove(resource) {
+        if let Some((store, running)) = self.stores.lock().remove(resource) {
             running.abort();
+            store.0.over.store(true, atomic::Ordering::Release);
+            store.0.moved.notify_waiters();
         }
+    }
+
+    /// The cache of a resource, if there is one already.
+    #[must_use]
+    pub fn known(&self, resource: &Resource) -> Option<Store> {
+        self.stores.lock().get(resource).map(|(store, _)| store.clone())
     }
 
     /// The cache of a Rust type's resource.

@@ -250,11 +250,10 @@ impl<C: Controller> Runner<C> {
 
     /// Whether the key has to wait until the caches show its last writes; it is queued again then.
     fn wait_for_own_writes(self: &Arc<Self>, key: &C::Key) -> bool {
-        let snapshot = Snapshot::new(Arc::clone(&self.environment.caches), BTreeMap::new());
         let pending: Vec<Condition> = {
             let mut memory = self.memory.lock();
             let Some((_, conditions)) = memory.get_mut(key) else { return false };
-            conditions.retain(|condition| !condition.is_met(&snapshot));
+            conditions.retain(|condition| !condition.is_met());
             conditions.clone()
         };
         let Some(first) = pending.first() else { return false };
@@ -262,7 +261,7 @@ impl<C: Controller> Runner<C> {
         let (queue, key) = (Arc::clone(&self.queue), key.clone());
         tokio::spawn(async move {
             for condition in pending {
-                condition.met(&snapshot).await;
+                condition.met().await;
             }
             queue.add(key);
         });
@@ -435,12 +434,14 @@ impl<C: Controller> Runner<C> {
     /// A write may have happened: the cache must reach a version that is newer than any that it could have made. Without
     /// that version nothing may be planned, so it is asked for until it is known.
     async fn fresh(&self, resource: &Resource) -> Vec<Condition> {
+        // What has no cache is not planned by.
+        let Some(store) = self.environment.caches.known(resource) else { return Vec::new() };
         let mut pause = MIN_FRESH_PAUSE;
         loop {
             match self.environment.client.list(resource, "", &ListParams::default()).await {
                 Ok(list) => {
                     let version = list.resource_version.parse().ok();
-                    let reached = version.map(|it| Condition::Reached(resource.clone(), it));
+                    let reached = version.map(|it| Condition::Reached(store, it));
                     return reached.into_iter().collect();
                 }
                 // Whoever may not look, or has nothing to look at, does not plan by what lies there.
@@ -457,8 +458,10 @@ impl<C: Controller> Runner<C> {
     async fn write(&self, action: &Action) -> Result<(Value, Option<Condition>), ClientError> {
         // Of what was written only the version matters, and a name that the server made.
         let client = &self.environment.client.in_brief();
+        let caches = &self.environment.caches;
         let written = |resource: &Resource, answer: Value| {
-            let condition = Condition::after_write(resource, &answer);
+            let store = caches.known(resource);
+            let condition = store.and_then(|it| Condition::after_write(&it, &answer));
             (answer, condition)
         };
         match action {
@@ -499,9 +502,11 @@ impl<C: Controller> Runner<C> {
                 };
                 match client.delete(resource, &key.namespace, &key.name, &params).await {
                     Ok(answer) => {
-                        let gone = Condition::Gone(resource.clone(), key.clone(), uid.clone());
-                        let condition = Condition::after_write(resource, &answer)
-                            .or((!uid.is_empty()).then_some(gone));
+                        let condition = caches.known(resource).and_then(|store| {
+                            let reached = Condition::after_write(&store, &answer);
+                            let gone = || Condition::Gone(store, key.clone(), uid.clone());
+                            reached.or_else(|| (!uid.is_empty()).then(gone))
+                        });
                         Ok((answer, condition))
                     }
                     Err(error) if error.is_not_found() => Ok((Value::Null, None)),
@@ -644,8 +649,34 @@ mod tests {
         let client = Client::new(Arc::new(Failing::default()), "test");
         let (environment, _stop) = environment(client);
         let pods = Resource::built_in("", "pods");
+        let _planned_by = environment.caches.store(&pods);
         let found = Runner::new(Nothing, environment).fresh(&pods).await;
-        assert_eq!(found, [Condition::Reached(pods, 7)]);
+        assert!(matches!(&found[..], [Condition::Reached(store, 7)] if *store.resource() == pods));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cache_that_is_over_is_not_waited_for() {
+        let client = Client::new(Arc::new(Failing::default()), "test");
+        let (environment, _stop) = environment(client);
+        let maps = Resource::built_in("", "configmaps");
+        let store = environment.caches.store(&maps);
+        let later = store.revision() + 1_000;
+        let conditions = [
+            Condition::Reached(store.clone(), later),
+            Condition::Gone(store, ObjectKey::new("n", "a"), "u".into()),
+        ];
+        assert!(!conditions[0].is_met());
+        let waits = tokio::spawn(async move {
+            for condition in conditions {
+                condition.met().await;
+                assert!(condition.is_met());
+            }
+        });
+        tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+        assert!(!waits.is_finished());
+        environment.caches.forget(&maps);
+        tokio::time::timeout(std::time::Duration::from_secs(1), waits).await.unwrap().unwrap();
+        assert!(environment.caches.known(&maps).is_none());
     }
 
     /// Refuses updates for now and patches for good, takes everything else and writes down what it was.
