@@ -24,6 +24,18 @@ impl Condition {
         Some(Self::Reached(store.clone(), version))
     }
 
+    /// What must be seen after a delete of this object that was answered so; its uid is empty where any was meant.
+    #[must_use]
+    pub fn after_delete(
+        store: Store,
+        answer: &Value,
+        (key, uid): (&ObjectKey, &str),
+    ) -> Option<Self> {
+        let reached = Self::after_write(&store, answer);
+        let gone = || Self::Gone(store, key.clone(), uid.to_owned());
+        reached.or_else(|| (!uid.is_empty()).then(gone))
+    }
+
     /// Whose cache must show it.
     #[must_use]
     pub fn resource(&self) -> &Resource {

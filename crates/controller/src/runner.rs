@@ -502,11 +502,9 @@ impl<C: Controller> Runner<C> {
                 };
                 match client.delete(resource, &key.namespace, &key.name, &params).await {
                     Ok(answer) => {
-                        let condition = caches.known(resource).and_then(|store| {
-                            let reached = Condition::after_write(&store, &answer);
-                            let gone = || Condition::Gone(store, key.clone(), uid.clone());
-                            reached.or_else(|| (!uid.is_empty()).then(gone))
-                        });
+                        let store = caches.known(resource);
+                        let condition =
+                            store.and_then(|it| Condition::after_delete(it, &answer, (key, uid)));
                         Ok((answer, condition))
                     }
                     Err(error) if error.is_not_found() => Ok((Value::Null, None)),
