@@ -149,6 +149,8 @@ pub(crate) async fn at_once(options: &Options) -> Result<Vec<Figure>> {
     let server = node_server(options).await?;
     let clients = &server.clients;
     node_ready(clients).await?;
+    // The kernel still takes apart what the scenario before has left, one network namespace after another.
+    tokio::time::sleep(IDLE).await;
     let mut events = Events::of(clients, PODS).await?;
     let begun = Instant::now();
     clients.load(AT_ONCE, AT_ONCE, |nth| pod(&format!("pod-{nth}"))).await?;
