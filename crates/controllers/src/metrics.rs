@@ -102,7 +102,6 @@ mod tests {
             "# TYPE taint_eviction_controller_pod_deletions_total counter",
             "# TYPE device_taint_eviction_controller_pod_deletions_total counter",
             "# TYPE endpoint_slice_mirroring_controller_endpoints_sync_duration histogram",
-            "# TYPE job_controller_stale_sync_skips_total counter",
             "workqueue_adds_total{name=\"job\"} 0",
             "workqueue_depth{name=\"job\"} 0",
             "workqueue_work_duration_seconds_count{name=\"job\"} 0",

@@ -1,5 +1,6 @@
 //! What is counted of jobs, in upstream's names: read from how they change, not from who changed them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Value;
@@ -198,11 +199,12 @@ impl Metrics {
 
     /// A pod changed.
     pub(super) fn see_pod(&self, change: &StoreChange) {
-        let ends = |pod: &Cached| {
-            matches!(pod.pod().phase, Phase::Succeeded | Phase::Failed) && pod.mentions(FINALIZER)
+        let waits = |pod: &Option<Arc<Cached>>| {
+            pod.as_ref().is_some_and(|it| {
+                matches!(it.pod().phase, Phase::Succeeded | Phase::Failed) && it.mentions(FINALIZER)
+            })
         };
-        let is = |pod: &Option<_>| pod.as_ref().is_some_and(|it: &std::sync::Arc<Cached>| ends(it));
-        let event = match (is(&change.old), is(&change.new)) {
+        let event = match (waits(&change.old), waits(&change.new)) {
             (false, true) => "add",
             (true, false) => "delete",
             _ => return,
@@ -330,7 +332,7 @@ mod tests {
         let pod = |phase: &str| {
             let pod = value!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "p", "finalizers": [FINALIZER]},
                 "status": {"phase": phase}});
-            Some(std::sync::Arc::new(Cached::new(pod)))
+            Some(Arc::new(Cached::new(pod)))
         };
         let (runs, over) = (pod("Running"), pod("Failed"));
         metrics.see_pod(&StoreChange { old: runs, new: over.clone() });
@@ -338,7 +340,7 @@ mod tests {
         metrics.see_pod(&StoreChange { old: over, new: None });
         let theirs = value!({"kind": "Job", "apiVersion": "batch/v1", "metadata": {"name": "j"},
             "spec": {"managedBy": "example.com/theirs"}});
-        let theirs = Some(std::sync::Arc::new(Cached::new(theirs)));
+        let theirs = Some(Arc::new(Cached::new(theirs)));
         metrics.see(&StoreChange { old: None, new: theirs });
         let told = component_base::metrics::text(&registry);
         for line in [
