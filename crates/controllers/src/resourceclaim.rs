@@ -12,7 +12,7 @@ use client::reflector::StoreChange;
 use client::{ObjectKey, Resource};
 use controller::{Controller, Failure, Fetch, Plan, Snapshot, Watches};
 use dynamic_resource_allocation::claim::{Consumer, POD_CLAIM_NAME};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 
@@ -66,7 +66,13 @@ pub struct ClaimSeen {
     holders: Vec<Holder>,
     /// Whether the pod that it was made for will not need it any more.
     is_over: bool,
+    /// Whether a pod that needs it is known to the server and not to the cache: it may come and go without a change that
+    /// would tell of it (found by the simulation, seed 90101).
+    is_unseen: bool,
 }
+
+/// How soon a claim is looked at again whose pod the cache does not show.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(1);
 
 /// Somebody who has a claim.
 #[derive(Debug, PartialEq, Eq)]
@@ -116,14 +122,20 @@ impl Controller for ResourceClaims {
         }
     }
 
-    fn plan(&self, observed: &Observed, memory: &mut Memory, _now: Timestamp) -> Plan {
+    fn plan(&self, observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
         match observed {
             Observed::Pod(seen) => {
                 let plan = plan::pod(seen);
                 memory.made = metrics::made(&plan);
                 plan
             }
-            Observed::Claim(seen) => plan::claim(seen, memory),
+            Observed::Claim(seen) => {
+                let mut plan = plan::claim(seen, memory);
+                if seen.is_unseen {
+                    plan.requeue_by(now.saturating_add(LOOK_AGAIN).unwrap_or(now));
+                }
+                plan
+            }
         }
     }
 
@@ -159,8 +171,14 @@ fn observe_pod(snapshot: &Snapshot, key: &ObjectKey) -> Option<PodSeen> {
 
 fn observe_claim(snapshot: &Snapshot, key: &ObjectKey) -> Option<ClaimSeen> {
     let claim = snapshot.store::<ResourceClaim>().get(key)?.value();
-    let holders = claim.items_at(&["status", "reservedFor"]).iter();
-    let holders = holders.map(|it| holder(snapshot, &key.namespace, it)).collect();
+    let entries = claim.items_at(&["status", "reservedFor"]).iter();
+    let holders = entries.clone().map(|it| holder(snapshot, &key.namespace, it));
+    let holders: Vec<Holder> = holders.collect();
+    let is_unseen = entries.zip(&holders).any(|(entry, holder)| {
+        let pod = ObjectKey::new(key.namespace.clone(), entry.str_at(&["name"]));
+        let seen = snapshot.store::<Pod>().get(&pod);
+        *holder == Holder::Needs && seen.is_none_or(|it| it.uid != entry.str_at(&["uid"]))
+    });
     let is_over = owner(&claim).is_some_and(|owner| {
         let (pods, uid) = (snapshot.store::<Pod>(), owner.str_at(&["uid"]));
         let pod = pods.get(&ObjectKey::new(key.namespace.clone(), owner.str_at(&["name"])));
@@ -169,7 +187,7 @@ fn observe_claim(snapshot: &Snapshot, key: &ObjectKey) -> Option<ClaimSeen> {
             None => pods.went(uid),
         }
     });
-    Some(ClaimSeen { claim, holders, is_over })
+    Some(ClaimSeen { claim, holders, is_over, is_unseen })
 }
 
 fn holder(snapshot: &Snapshot, namespace: &str, entry: &Value) -> Holder {
