@@ -43,7 +43,7 @@ impl Coalesced {
     /// Writes what is kept; ready when all of it is with the system.
     pub(crate) fn poll_written(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.lock();
-        inner.seal_kept()?;
+        inner.seal(&[], 0)?;
         inner.poll_sealed(cx)
     }
 
@@ -54,13 +54,6 @@ impl Coalesced {
 }
 
 impl Inner {
-    /// Hands what is kept to TLS. Idle connections hold no buffer.
-    fn seal_kept(&mut self) -> io::Result<()> {
-        let kept = std::mem::take(&mut self.kept);
-        self.sealed += kept.len();
-        self.stream.get_mut().1.writer().write_all(&kept)
-    }
-
     /// Hands what is sealed to the system.
     fn poll_sealed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
@@ -84,7 +77,8 @@ impl Inner {
         Ok(first + rest)
     }
 
-    /// Gives TLS what is kept and the first `count` bytes of these, which are not copied before.
+    /// Gives TLS what is kept and the first `count` bytes of these, which are not copied before. Idle connections hold no
+    /// buffer.
     fn seal(&mut self, slices: &[IoSlice<'_>], count: usize) -> io::Result<()> {
         let mut left = count;
         let given = slices.iter().map(|slice| {
@@ -161,7 +155,7 @@ impl AsyncWrite for Coalesced {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.lock();
-        inner.seal_kept()?;
+        inner.seal(&[], 0)?;
         Pin::new(&mut inner.stream).poll_shutdown(cx)
     }
 }

@@ -177,12 +177,9 @@ impl Candidate {
 
     /// Takes the lease or renews it, where that may be; false where another holds it.
     async fn ask(&mut self) -> Result<bool, ClientError> {
-        if let Some(renewed) = self.renewed() {
-            match self.client.update(&Self::lease(), "", &renewed).await {
-                Ok(written) => {
-                    self.see(written);
-                    return Ok(true);
-                }
+        if let Some(held) = self.held().cloned() {
+            match self.take(held).await {
+                Ok(()) => return Ok(true),
                 Err(error) => {
                     tracing::info!(%error, "could not renew the lease as it was, asking for it");
                     self.metrics.slow(&self.election.name);
@@ -192,15 +189,20 @@ impl Candidate {
         self.ask_anew().await
     }
 
-    /// The lease as it is to be renewed by who holds it, unless it may have grown old or is another's to give.
-    fn renewed(&self) -> Option<Value> {
+    /// The lease that this one holds, unless it may have grown old or is another's to give.
+    fn held(&self) -> Option<&Value> {
         let seen = self.seen.as_ref().filter(|_| self.holds() && !self.election.coordinated)?;
         let spec = seen.lease.at(&["spec"])?;
-        (seen.at + self.lasts(spec) > self.clock.monotonic()).then(|| {
-            let mut lease = seen.lease.clone();
-            lease.set_at(&["spec"], self.spec(Some(spec)));
-            lease
-        })
+        (seen.at + self.lasts(spec) > self.clock.monotonic()).then_some(&seen.lease)
+    }
+
+    /// Writes a lease as this one holds it from now on.
+    async fn take(&mut self, mut lease: Value) -> Result<(), ClientError> {
+        let spec = lease.at(&["spec"]).cloned().unwrap_or(Value::object());
+        lease.set_at(&["spec"], self.spec(Some(&spec)));
+        let written = self.client.update(&Self::lease(), "", &lease).await?;
+        self.see(written);
+        Ok(())
     }
 
     /// The same after a look at it.
@@ -234,11 +236,7 @@ impl Candidate {
         if !may {
             return Ok(false);
         }
-        let mut new = old.clone();
-        new.set_at(&["spec"], self.spec(Some(&spec)));
-        let written = self.client.update(&lease, "", &new).await?;
-        self.see(written);
-        Ok(true)
+        self.take(old).await.map(|()| true)
     }
 
     /// How long a lease lasts: as its holder said, so that one that was given up lasts no longer.

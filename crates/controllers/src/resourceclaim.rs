@@ -66,9 +66,6 @@ pub struct ClaimSeen {
     holders: Vec<Holder>,
     /// Whether the pod that it was made for will not need it any more.
     is_over: bool,
-    /// Whether a pod that needs it is known to the server and not to the cache: it may come and go without a change that
-    /// would tell of it (found by the simulation, seed 90101).
-    is_unseen: bool,
 }
 
 /// How soon a claim is looked at again whose pod the cache does not show.
@@ -79,12 +76,21 @@ const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(1);
 enum Holder {
     /// Needs it still.
     Needs,
+    /// Needs it, as the server knows and the cache does not: it may come and go without a change that would tell of it
+    /// (found by the simulation, seed 90101).
+    NeedsUnseen,
     /// Does not need it any more.
     Gone,
     /// Nobody knows without asking.
     Ask(Box<Fetch>),
     /// Is of a sort that is not known here.
     Unknown(String),
+}
+
+impl Holder {
+    fn needs(&self) -> bool {
+        matches!(self, Self::Needs | Self::NeedsUnseen)
+    }
 }
 
 /// What is remembered of a claim.
@@ -131,7 +137,7 @@ impl Controller for ResourceClaims {
             }
             Observed::Claim(seen) => {
                 let mut plan = plan::claim(seen, memory);
-                if seen.is_unseen {
+                if seen.holders.contains(&Holder::NeedsUnseen) {
                     plan.requeue_by(now.saturating_add(LOOK_AGAIN).unwrap_or(now));
                 }
                 plan
@@ -171,14 +177,8 @@ fn observe_pod(snapshot: &Snapshot, key: &ObjectKey) -> Option<PodSeen> {
 
 fn observe_claim(snapshot: &Snapshot, key: &ObjectKey) -> Option<ClaimSeen> {
     let claim = snapshot.store::<ResourceClaim>().get(key)?.value();
-    let entries = claim.items_at(&["status", "reservedFor"]).iter();
-    let holders = entries.clone().map(|it| holder(snapshot, &key.namespace, it));
-    let holders: Vec<Holder> = holders.collect();
-    let is_unseen = entries.zip(&holders).any(|(entry, holder)| {
-        let pod = ObjectKey::new(key.namespace.clone(), entry.str_at(&["name"]));
-        let seen = snapshot.store::<Pod>().get(&pod);
-        *holder == Holder::Needs && seen.is_none_or(|it| it.uid != entry.str_at(&["uid"]))
-    });
+    let holders = claim.items_at(&["status", "reservedFor"]).iter();
+    let holders = holders.map(|it| holder(snapshot, &key.namespace, it)).collect();
     let is_over = owner(&claim).is_some_and(|owner| {
         let (pods, uid) = (snapshot.store::<Pod>(), owner.str_at(&["uid"]));
         let pod = pods.get(&ObjectKey::new(key.namespace.clone(), owner.str_at(&["name"])));
@@ -187,7 +187,7 @@ fn observe_claim(snapshot: &Snapshot, key: &ObjectKey) -> Option<ClaimSeen> {
             None => pods.went(uid),
         }
     });
-    Some(ClaimSeen { claim, holders, is_over, is_unseen })
+    Some(ClaimSeen { claim, holders, is_over })
 }
 
 fn holder(snapshot: &Snapshot, namespace: &str, entry: &Value) -> Holder {
@@ -197,24 +197,21 @@ fn holder(snapshot: &Snapshot, namespace: &str, entry: &Value) -> Holder {
         return Holder::Unknown(shown);
     }
     let key = ObjectKey::new(namespace, consumer.name.as_str());
-    let needs = |pod: &Value| {
-        let is_it = pod.str_at(&["metadata", "uid"]) == consumer.uid;
-        if is_it && !is_done(pod) { Holder::Needs } else { Holder::Gone }
-    };
+    let needs = |pod: &Value| pod.str_at(&["metadata", "uid"]) == consumer.uid && !is_done(pod);
     let pods = snapshot.store::<Pod>();
     if pods.went(&consumer.uid) {
         return Holder::Gone;
     }
     if let Some(pod) = pods.get(&key).filter(|it| it.uid == consumer.uid) {
-        return needs(&pod.value());
+        return if needs(&pod.value()) { Holder::Needs } else { Holder::Gone };
     }
     // The cache may not know the pod yet, to which the scheduler is giving the claim, but another one of its name, or none:
     // that is made sure of (found by the simulation, seed 20016).
     let fetch = Fetch::read(Resource::of::<Pod>(), key);
     match snapshot.fetched(&fetch) {
         None => Holder::Ask(Box::new(fetch)),
-        Some(None) => Holder::Gone,
-        Some(Some(pod)) => needs(pod),
+        Some(Some(pod)) if needs(pod) => Holder::NeedsUnseen,
+        Some(_) => Holder::Gone,
     }
 }
 

@@ -253,12 +253,12 @@ impl Registry {
         let (mut names, mut places) = (Names::default(), Places::default());
         for (index, resource) in resources.iter().enumerate() {
             for served in resource.served() {
-                places.entry((served.facts.group, served.facts.resource)).or_insert(index);
-            }
-            for served in resource.served().iter().filter(|it| apis.serves(it.facts)) {
                 let facts = served.facts;
-                let name = (facts.group, facts.version, facts.resource);
-                names.entry(name).or_insert((index, *served));
+                places.entry((facts.group, facts.resource)).or_insert(index);
+                if apis.serves(facts) {
+                    let name = (facts.group, facts.version, facts.resource);
+                    names.entry(name).or_insert((index, *served));
+                }
             }
         }
         Self { resources, names, places, apis }

@@ -1,12 +1,12 @@
 //! What is counted of jobs, in upstream's names: read from how they change, not from who changed them.
 
+use std::cell::LazyCell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use apimachinery::Value;
 use client::pod::Phase;
-use client::reflector::Cached;
-use client::reflector::StoreChange;
+use client::reflector::{Cached, StoreChange};
 use controller::{Action, Plan};
 use k8s_openapi::api::batch::v1::Job;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -184,9 +184,10 @@ impl Metrics {
     pub(super) fn count_creations(&self, job: &Job, tally: &Tally, plan: &mut Plan) {
         let reason = tally.reason(job);
         let of = |status| self.created.get_or_create_owned(&PodsCreated { reason, status });
+        let counters = LazyCell::new(|| ["succeeded", "failed"].map(of));
         let all = plan.stages.iter_mut().flat_map(|it| &mut it.actions);
         for creation in all.filter(|it| it.action.creates("pods")) {
-            creation.counters = Some(["succeeded", "failed"].map(of));
+            creation.counters = Some(counters.clone());
         }
     }
 

@@ -119,8 +119,7 @@ fn a_claim_is_given_back_when_nobody_needs_it() {
         claim.set_at(&["status", "reservedFor"], Value::Array(entries.collect()));
         let mut holders = holders;
         for (turn, expected) in expected.iter().enumerate() {
-            let seen =
-                ClaimSeen { claim: Arc::new(claim.clone()), holders, is_over, is_unseen: false };
+            let seen = ClaimSeen { claim: Arc::new(claim.clone()), holders, is_over };
             let plan = plan::claim(&seen, &mut memory);
             assert_eq!(told(&plan), *expected, "turn {turn} of {claim:?}");
             holders = Vec::new();
