@@ -26,6 +26,7 @@ pub(crate) use flags::TABLE;
 pub(crate) use options::ManagerOptions;
 
 use crate::elections;
+use crate::gates;
 use crate::leading::{self, ElectionOptions, Member, Times};
 use migration::{Migration, Under};
 
@@ -109,6 +110,7 @@ fn election(flags: &ElectionOptions, random: &dyn Random) -> Result<Option<Elect
         lease_duration: times.lease,
         renew_deadline: times.renew,
         retry_period: times.retry,
+        // The gate says.
         release: false,
         coordinated: false,
     }))
@@ -151,6 +153,7 @@ impl Manager {
     fn stand(&mut self) {
         let given = (&self.clock, &self.random);
         if let Some(election) = &mut self.election {
+            election.release = self.features.enabled(gates::RELEASE_LEASE_ON_EXIT);
             elections::stand(election, &self.features, &self.client, given, self.stop.clone());
         }
     }

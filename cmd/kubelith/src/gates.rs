@@ -12,6 +12,8 @@ pub(crate) const COORDINATED_LEADER_ELECTION: &str = "CoordinatedLeaderElection"
 pub(crate) const GENERIC_WORKLOAD: &str = "GenericWorkload";
 /// Policies and webhooks of files.
 pub(crate) const MANIFEST_BASED_ADMISSION: &str = "ManifestBasedAdmissionControlConfig";
+/// Controllers give up their lease once they have ended (KEP-5366).
+pub(crate) const RELEASE_LEASE_ON_EXIT: &str = "ControllerManagerReleaseLeaderElectionLockOnExit";
 /// Nodes are scored by the room that a pod's volumes would leave.
 pub(crate) const STORAGE_CAPACITY_SCORING: &str = "StorageCapacityScoring";
 /// Groups that have to be in one place. It needs `GENERIC_WORKLOAD`.
@@ -24,11 +26,12 @@ const NEEDS: [(&str, &str); 2] =
     [(WORKLOAD_WITH_JOB, GENERIC_WORKLOAD), (TOPOLOGY_AWARE_WORKLOADS, GENERIC_WORKLOAD)];
 
 /// Those that something consults.
-const CONSULTED: [&str; 14] = [
+const CONSULTED: [&str; 15] = [
     "AllowUnsafeMalformedObjectDeletion",
     "CBORServingAndStorage",
     "ComponentFlagz",
     "ComponentStatusz",
+    RELEASE_LEASE_ON_EXIT,
     COORDINATED_LEADER_ELECTION,
     GENERIC_WORKLOAD,
     "HPAScaleToZero",

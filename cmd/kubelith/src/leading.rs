@@ -111,6 +111,13 @@ pub(crate) async fn work(
     leading.request();
     // It ends between two decisions.
     let _ = running.await;
+    let kept = match kept {
+        Ok(leader) => {
+            leader.release().await;
+            Ok(())
+        }
+        Err(lost) => Err(lost),
+    };
     if stop.is_requested() {
         // What is to be told is written before the process ends.
         let _ = tokio::time::timeout(TELL, telling).await;

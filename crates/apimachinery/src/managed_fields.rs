@@ -7,6 +7,7 @@ mod apply;
 mod compare;
 mod kubectl;
 mod merge;
+mod reconcile;
 mod set;
 mod typed;
 
@@ -104,6 +105,7 @@ fn updated(
         // Nobody's fields are tracked: that stays so until an apply.
         return None;
     }
+    write.reconcile(&mut entries);
     let Comparison { mut changed, mut removed, unnamed } =
         compare(write.schema, write.node, live, object);
     if unnamed {
@@ -134,6 +136,13 @@ impl Write<'_> {
                 path.iter().map(|name| format!("f:{name}")).collect();
             let steps: smallvec::SmallVec<[&str; 4]> = steps.iter().map(String::as_str).collect();
             set.remove_tree(&steps);
+        }
+    }
+
+    /// Brings the sets of this version up to date with its type.
+    fn reconcile(&self, entries: &mut [Entry]) {
+        for entry in entries.iter_mut().filter(|it| it.api_version == self.api_version) {
+            reconcile::reconcile(self.schema, self.node, &mut entry.fields);
         }
     }
 

@@ -94,7 +94,11 @@ pub struct Incoming {
 #[derive(Debug)]
 enum Source {
     Http1(hyper::body::Incoming),
-    Http2(h2::RecvStream),
+    Http2 {
+        stream: h2::RecvStream,
+        /// How many bytes are still to come, where the client said so: h2 holds it to that.
+        rest: Option<u64>,
+    },
 }
 
 impl Incoming {
@@ -102,8 +106,9 @@ impl Incoming {
         Self { source: Some(Source::Http1(body)), charge: None }
     }
 
-    pub(crate) fn http2(body: h2::RecvStream) -> Self {
-        Self { source: Some(Source::Http2(body)), charge: None }
+    /// `length` is what the client says of it.
+    pub(crate) fn http2(stream: h2::RecvStream, length: Option<u64>) -> Self {
+        Self { source: Some(Source::Http2 { stream, rest: length }), charge: None }
     }
 
     /// Has its bytes charged by whoever reads all of it.
@@ -152,11 +157,12 @@ impl http_body::Body for Source {
             Self::Http1(body) => {
                 Pin::new(body).poll_frame(cx).map(|next| next.map(|frame| Ok(frame?)))
             }
-            Self::Http2(body) => body.poll_data(cx).map(|next| {
+            Self::Http2 { stream, rest } => stream.poll_data(cx).map(|next| {
                 next.map(|data| {
                     let data = data?;
                     // Read is as good as done with: the client may send as much again.
-                    body.flow_control().release_capacity(data.len())?;
+                    stream.flow_control().release_capacity(data.len())?;
+                    *rest = rest.map(|it| it.saturating_sub(data.len() as u64));
                     Ok(Frame::data(data))
                 })
             }),
@@ -166,7 +172,7 @@ impl http_body::Body for Source {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end_stream(),
-            Self::Http2(body) => body.is_end_stream(),
+            Self::Http2 { stream, .. } => stream.is_end_stream(),
         }
     }
 
@@ -174,7 +180,7 @@ impl http_body::Body for Source {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Http1(body) => body.size_hint(),
-            Self::Http2(_) => SizeHint::default(),
+            Self::Http2 { rest, .. } => rest.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

@@ -193,7 +193,9 @@ async fn exchange(
     running: Running,
 ) {
     let head = request.method() == Method::HEAD;
-    let request = request.map(Incoming::http2);
+    let length = request.headers().get(CONTENT_LENGTH);
+    let length = length.and_then(|it| it.to_str().ok()?.parse().ok());
+    let request = request.map(|body| Incoming::http2(body, length));
     let answer = tokio::select! {
         biased;
         answer = listen::answer(&server, request, peer) => answer,

@@ -28,8 +28,7 @@ pub(crate) async fn answer(directory: &Path, exchange: &Exchange, rest: &str) ->
     if exchange.parts.method != Method::GET {
         return respond::text(405, "405: Method Not Allowed");
     }
-    let rest = percent_encoding::percent_decode_str(rest).decode_utf8_lossy();
-    let wanted = Path::new(rest.as_ref());
+    let wanted = Path::new(rest);
     if wanted.components().any(|it| !matches!(it, Component::Normal(_) | Component::CurDir)) {
         return respond::text(400, "invalid URL path\n");
     }

@@ -98,7 +98,8 @@ pub(crate) struct ListOptions {
     pub(crate) continue_token: String,
     pub(crate) bookmarks: bool,
     pub(crate) send_initial_events: Option<bool>,
-    pub(crate) timeout_seconds: Option<u64>,
+    /// 0 where the server is to choose; what is negative is over at once.
+    pub(crate) timeout_seconds: i64,
     pub(crate) resource_version: String,
 }
 
@@ -128,9 +129,15 @@ impl ListOptions {
             continue_token: continue_token.into(),
             bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events,
-            timeout_seconds: timeout.and_then(|it| u64::try_from(it).ok()),
+            timeout_seconds: timeout.unwrap_or_default(),
             resource_version: resource_version.into(),
         })
+    }
+
+    /// Whether a watch from this version begins with what there is.
+    pub(crate) fn wants_initial_events(&self, version: u64) -> bool {
+        // Without a version, or at 0, a watch has always begun so.
+        self.send_initial_events.unwrap_or(version == 0)
     }
 }
 

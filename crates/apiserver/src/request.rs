@@ -1,7 +1,5 @@
 //! What a request asks for, told from its method, path and query. Upstream: `RequestInfoFactory`.
 
-use std::borrow::Cow;
-
 use compact_str::CompactString;
 use http::{Method, Uri};
 use smallvec::SmallVec;
@@ -29,7 +27,7 @@ pub struct RequestInfo {
     pub namespace: CompactString,
     /// The object's name; empty for all.
     pub name: CompactString,
-    /// The path as it was sent.
+    /// The path, decoded: an escaped slash is one as any other (as with Go's `URL.Path`).
     pub path: CompactString,
 }
 
@@ -48,11 +46,10 @@ impl RequestInfo {
     /// What `method uri` asks for.
     #[must_use]
     pub fn of(method: &Method, uri: &Uri, query: &Query) -> Self {
-        let path = uri.path();
+        let path = percent_encoding::percent_decode_str(uri.path()).decode_utf8_lossy();
+        let path = path.as_ref();
         let mut info = Self { path: path.into(), verb: lower_case(method), ..Self::default() };
-        let parts: SmallVec<[Cow<'_, str>; PARTS]> =
-            path.split('/').filter(|part| !part.is_empty()).map(decode).collect();
-        let mut parts = parts.iter().map(AsRef::as_ref);
+        let mut parts = path.split('/').filter(|part| !part.is_empty());
         match parts.next() {
             Some("api") => {}
             Some("apis") => info.group = parts.next().unwrap_or_default().into(),
@@ -161,10 +158,6 @@ fn lower_case(method: &Method) -> &'static str {
     }
 }
 
-fn decode(part: &str) -> Cow<'_, str> {
-    percent_encoding::percent_decode_str(part).decode_utf8_lossy()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +226,11 @@ mod tests {
             "list /v1 nodes ns= name=n1 sub= rest= true",
         );
         check("GET", "/api/v1/watch/pods", "watch /v1 pods ns= name= sub= rest= true");
+        check(
+            "GET",
+            "/%61pi/v1/namespaces%2fa/pods/p%252f",
+            "get /v1 pods ns=a name=p%2f sub= rest= true",
+        );
         check("GET", "/apis/apps/v1", "get apps/  ns= name= sub= rest= false");
     }
 }

@@ -38,7 +38,7 @@ pub struct Election {
     pub renew_deadline: Duration,
     /// Between two tries.
     pub retry_period: Duration,
-    /// Whether the lease is given up when the holder is told to stop, so that others need not wait for it to grow old.
+    /// Whether the lease is given up once the holder was told to stop and its work has ended, so that others need not wait for it to grow old.
     pub release: bool,
     /// Whether the API server says who holds the lease: then it is renewed, and never taken
     /// (upstream's `CoordinatedLeaderElection`).
@@ -301,11 +301,11 @@ impl Candidate {
 }
 
 impl Leader {
-    /// Keeps the lease until `stop`.
+    /// Keeps the lease until `stop`. Whoever gets it back has the work end, and then [`Self::release`]s it.
     ///
     /// # Errors
     /// When it could not be renewed in time: the work has to end at once.
-    pub async fn keep(mut self, stop: &ShutdownSignal) -> Result<(), Lost> {
+    pub async fn keep(mut self, stop: &ShutdownSignal) -> Result<Self, Lost> {
         let mut renewed = self.0.clock.monotonic();
         loop {
             tokio::select! {
@@ -313,8 +313,7 @@ impl Leader {
                 () = tokio::time::sleep(self.0.election.retry_period) => {}
                 () = stop.requested() => {
                     self.0.metrics.holds(&self.0.election.name, false);
-                    self.release().await;
-                    return Ok(());
+                    return Ok(self);
                 }
             }
             let deadline = renewed + self.0.election.renew_deadline;
@@ -332,8 +331,8 @@ impl Leader {
         }
     }
 
-    /// Gives the lease up.
-    async fn release(&mut self) {
+    /// Gives the lease up, where the election says so.
+    pub async fn release(self) {
         if !self.0.election.release || !self.0.holds() {
             return;
         }

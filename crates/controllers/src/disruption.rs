@@ -213,7 +213,9 @@ impl Disruption {
         owner: &OwnerReference,
         namespace: &str,
     ) -> Result<Option<Scale>, String> {
-        let resource = self.kinds.find(&owner.api_version, &owner.kind)?;
+        let OwnerReference { api_version, kind, .. } = owner;
+        let unknown = || format!("no matches for kind {kind:?} in version {api_version:?}");
+        let resource = self.kinds.find(api_version, kind).ok_or_else(unknown)?;
         let no_scale =
             || format!("{} does not implement the scale subresource", resource.full_name());
         if !is_custom(&resource) {

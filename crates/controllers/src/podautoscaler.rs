@@ -79,20 +79,26 @@ impl Kinds {
         self.0.learn(change)
     }
 
-    pub(crate) fn find(&self, api_version: &str, kind: &str) -> Result<Resource, String> {
+    /// The resource of a kind in its group, whatever the version.
+    pub(crate) fn find(&self, api_version: &str, kind: &str) -> Option<Resource> {
         let group = api_version.split_once('/').map_or("", |it| it.0);
         let built_in = api::resources().iter().find(|it| it.group == group && it.kind == kind);
-        let found = match built_in {
+        match built_in {
             Some(it) => Some(Resource::built_in(it.group, it.resource)),
             None => self.0.of_kind(group, kind),
-        };
-        // Kinds are looked for in their group, whatever its version.
+        }
+    }
+
+    /// [`Self::find`], or why there is none.
+    pub(crate) fn in_group(&self, api_version: &str, kind: &str) -> Result<Resource, String> {
+        let group = api_version.split_once('/').map_or("", |it| it.0);
+        let found = self.find(api_version, kind);
         found.ok_or_else(|| format!("no matches for kind {kind:?} in group {group:?}"))
     }
 
     /// `ingresses.networking.k8s.io`, `services`.
     fn name_in_paths(&self, api_version: &str, kind: &str) -> Result<String, String> {
-        let found = self.find(api_version, kind)?;
+        let found = self.in_group(api_version, kind)?;
         Ok(match found.group.as_str() {
             "" => found.plural.to_string(),
             group => format!("{}.{group}", found.plural),
@@ -220,7 +226,7 @@ impl Controller for HorizontalPodAutoscalers {
         let selectors = self.selectors.lock();
         let selectors = selectors.iter().filter(|(it, _)| it.namespace == key.namespace);
         Some(Observed {
-            target: self.kinds.find(version, &target.kind),
+            target: self.kinds.in_group(version, &target.kind),
             // Nothing is calculated before there are answers.
             pods: if answers.is_empty() { Vec::new() } else { snapshot.list(&key.namespace) },
             kinds: Arc::clone(&self.kinds),

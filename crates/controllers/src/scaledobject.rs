@@ -81,7 +81,7 @@ impl Controller for ScaledObjects {
         let object = snapshot.store_for(&own).get(key)?.value();
         let scaled = ScaledObject::parse(&object);
         let target = scaled.as_ref().map_err(Clone::clone).and_then(|it| {
-            let found = self.kinds.find(&it.target.api_version, &it.target.kind);
+            let found = self.kinds.in_group(&it.target.api_version, &it.target.kind);
             found.map_err(|why| format!("{} {why}", status::NO_TARGET))
         });
         let autoscaler = scaled.as_ref().ok().and_then(|it| {

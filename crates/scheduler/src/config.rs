@@ -33,6 +33,9 @@ pub const KIND: &str = "KubeSchedulerConfiguration";
 /// How long an extender may take where its configuration does not say.
 const EXTENDER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The scheduler of pods that name none.
+const DEFAULT_NAME: &str = "default-scheduler";
+
 /// How a scheduler is to be.
 #[derive(Debug, Clone)]
 pub struct Configuration {
@@ -268,18 +271,16 @@ fn read(reader: &mut Reader<'_>, problems: &mut Problems) -> Configuration {
     let leader_election = leader_election(reader, problems);
     let client_connection = client_connection(reader, problems);
     let mut profiles = Vec::new();
-    for (index, (value, at)) in reader.list("profiles", problems).into_iter().enumerate() {
+    let given = reader.list("profiles", problems);
+    // Of several profiles each has a name of its own.
+    let default_name = if given.len() == 1 { DEFAULT_NAME } else { "" };
+    for (index, (value, at)) in given.into_iter().enumerate() {
         let mut profile = Reader::new("KubeSchedulerProfile", value, at, problems);
-        profiles.push(read_profile(&mut profile, index, problems));
+        profiles.push(read_profile(&mut profile, index, default_name, problems));
         profile.finish(problems);
     }
     if profiles.is_empty() {
-        profiles.push(ProfileConfig::new(""));
-    }
-    if let [only] = profiles.as_mut_slice()
-        && only.scheduler_name.is_empty()
-    {
-        "default-scheduler".clone_into(&mut only.scheduler_name);
+        profiles.push(ProfileConfig::new(DEFAULT_NAME));
     }
     let extenders = reader.list("extenders", problems).into_iter().map(|(value, at)| {
         let mut extender = Reader::new("Extender", value, at, problems);
@@ -368,7 +369,12 @@ impl ProfileConfig {
     }
 }
 
-fn read_profile(reader: &mut Reader<'_>, index: usize, problems: &mut Problems) -> ProfileConfig {
+fn read_profile(
+    reader: &mut Reader<'_>,
+    index: usize,
+    default_name: &str,
+    problems: &mut Problems,
+) -> ProfileConfig {
     let mut args = Args::default();
     for (place, (value, at)) in reader.list("pluginConfig", problems).into_iter().enumerate() {
         let mut item = Reader::new("PluginConfig", value, at, problems);
@@ -381,7 +387,7 @@ fn read_profile(reader: &mut Reader<'_>, index: usize, problems: &mut Problems) 
         }
     }
     ProfileConfig {
-        scheduler_name: reader.string("schedulerName", problems),
+        scheduler_name: reader.text("schedulerName", problems).unwrap_or(default_name).to_owned(),
         percentage_of_nodes_to_score: reader.integer("percentageOfNodesToScore", problems),
         plugins: Plugins::read(reader.object("plugins", "Plugins", problems), problems),
         args,

@@ -679,7 +679,7 @@ fn ask_for_remedies(
 ) -> Diagnosis {
     let mut lap = Lap::of_one(told);
     let count = failure.nodes;
-    let mut message = format!("0/{count} nodes are available: {text}.");
+    let mut message = unavailable(count, text);
     let mut remarks: Vec<String> = Vec::new();
     let (mut asked_for_room, mut hopeless, mut deallocate) = (false, false, None);
     for plugin in profile.post_filters.iter() {
@@ -721,6 +721,14 @@ fn ask_for_remedies(
     }
     let (remarks, candidates) = (Vec::new(), Vec::new());
     Diagnosis { message, remarks, plugins, candidates, asked_for_room, hopeless, deallocate }
+}
+
+/// Why none of so many nodes will do, where anything is known of it.
+pub(crate) fn unavailable(nodes: usize, why: &str) -> String {
+    match why {
+        "" => format!("0/{nodes} nodes are available:"),
+        why => format!("0/{nodes} nodes are available: {why}."),
+    }
 }
 
 /// `1 Insufficient memory, 3 Insufficient cpu`, sorted as text as upstream sorts it.

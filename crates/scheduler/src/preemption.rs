@@ -5,7 +5,7 @@ use std::sync::Arc;
 use compact_str::CompactString;
 
 use crate::config::PreemptionArgs;
-use crate::decide::{check_with_nominated, histogram};
+use crate::decide::{check_with_nominated, histogram, unavailable};
 use crate::emptied::Sort;
 use crate::framework::{Check, Failure, LooksAtPods, PostFilter, Profile, Rejection, Remedy};
 use crate::node::Row;
@@ -127,7 +127,7 @@ impl DefaultPreemption {
         if candidates.is_empty() {
             let hopeless = Rejection::for_good("Preemption is not helpful for scheduling");
             let all = refusals.iter().map(|it| it.as_ref().unwrap_or(&hopeless));
-            let text = format!("0/{} nodes are available: {}.", rows.len(), histogram(all));
+            let text = unavailable(rows.len(), &histogram(all));
             return Err(NotFound::Hopeless(text));
         }
         Ok(candidates)

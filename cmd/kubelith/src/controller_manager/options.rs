@@ -53,9 +53,9 @@ pub(crate) struct ManagerOptions {
     unhealthy_zone_threshold: f64,
     #[command(flatten)]
     signing: SigningOptions,
-    /// How many pods that are over may stay; 0 is any number
-    #[arg(long, default_value_t = 12_500, value_name = "N")]
-    terminated_pod_gc_threshold: usize,
+    /// How many pods that are over may stay; 0 or less is any number
+    #[arg(long, default_value_t = 12_500, allow_negative_numbers = true, value_name = "N")]
+    terminated_pod_gc_threshold: i32,
     #[command(flatten)]
     autoscaler: AutoscalerOptions,
     /// Whether volumes stay attached to nodes that are not ready and have them mounted; else for six minutes
@@ -400,7 +400,8 @@ impl ManagerOptions {
     }
 
     pub(super) fn pod_gc(&self) -> PodGc {
-        PodGc { terminated_threshold: self.terminated_pod_gc_threshold, ..PodGc::default() }
+        let terminated_threshold = usize::try_from(self.terminated_pod_gc_threshold).unwrap_or(0);
+        PodGc { terminated_threshold, ..PodGc::default() }
     }
 
     pub(super) fn signing_duration(&self) -> std::time::Duration {

@@ -96,6 +96,7 @@ pub fn apply(
     if entries.is_empty() && live.is_some() {
         entries.extend(untracked(write, &old));
     }
+    write.reconcile(&mut entries);
     let node = Some(write.node);
     let mut object = merge(write.schema, node, &old, applied);
     let mut wanted = applied_fields(write.schema, node, applied);

@@ -8,7 +8,8 @@ use compact_str::CompactString;
 
 use crate::value::{Object, Value};
 
-const SELF: &str = ".";
+/// The name of the member that says that a step with something below belongs to the set.
+pub(super) const SELF: &str = ".";
 
 /// A set of fields.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -100,6 +101,11 @@ impl FieldSet {
 /// Whether the step that holds this object belongs to the set.
 pub(super) fn is_member(object: &Object) -> bool {
     object.is_empty() || object.contains_key(SELF)
+}
+
+/// Whether nothing below the step that holds this object belongs to the set.
+pub(super) fn is_leaf(object: &Object) -> bool {
+    object.is_empty() || (object.len() == 1 && object.contains_key(SELF))
 }
 
 /// The object of a step that belongs to the set or not, with what is below; `None` where neither.

@@ -333,6 +333,42 @@ fn applying_takes_shares_and_lets_go() {
 }
 
 #[test]
+fn what_has_become_one_field_is_owned_as_a_whole() {
+    let parts = |story: &mut Story| {
+        let of = |n: i32| {
+            format!(
+                r#"{{"apiVersion":"v1","metadata":{{"labels":{{"l{n}":"v"}}}},"spec":{{"set":["s{n}"]}}}}"#
+            )
+        };
+        for (n, manager) in [(1, "a"), (2, "b")] {
+            applied(story, manager, false, &of(n));
+        }
+        of(1)
+    };
+    let labels = |atomic| Node::Map(Map { value: 4, atomic });
+    let set = |kind| Node::List(List { item: 4, kind, keys: [].as_slice().into(), defaults: None });
+    let mut story = Story { schema: schema(), live: None };
+    let first = parts(&mut story);
+    let nodes = story.schema.nodes.to_mut();
+    (nodes[2], nodes[8]) = (labels(true), set(ListKind::Atomic));
+    assert_eq!(
+        applied(&mut story, "a", false, &first),
+        "Apply failed with 2 conflicts: conflicts with \"b\":\n- .metadata.labels\n- .spec.set"
+    );
+    let mut update = story.live.clone().unwrap();
+    update.set_at(&["spec", "n"], Value::from(7));
+    super::update(&write(&story.schema, "c"), story.live.as_ref(), &mut update);
+    let whole = r#""f:metadata":{"f:labels":{}},"f:spec":{"f:set":{}}"#;
+    let owners = crate::json::to_string(update.at(&["metadata", "managedFields"]).unwrap());
+    assert_eq!(owners.matches(whole).count(), 2, "{owners}");
+    // Not back: the parts of what was a whole are nobody's.
+    story.live = Some(update);
+    story.schema = schema();
+    let third = r#"{"apiVersion":"v1","metadata":{"labels":{"l1":"w"}}}"#;
+    assert!(applied(&mut story, "d", false, third).contains(r#""labels":{"l1":"w","l2":"v"}"#));
+}
+
+#[test]
 fn what_does_not_fit_its_type_is_not_applied() {
     let mut story = Story { schema: schema(), live: None };
     for (object, problem) in [

@@ -43,6 +43,8 @@ const EVENTS_PER_PIECE: usize = 500;
 const PIECE_BYTES: usize = 64 << 10;
 /// Seconds between bookmarks on a quiet watch (upstream: about a minute).
 const BOOKMARK_SECONDS: u64 = 60;
+/// The longest time that is given to a watch: ten years.
+const TIMEOUT_SECONDS_MAX: u64 = 10 * 365 * 86_400;
 
 /// A watch being served.
 struct Watch {
@@ -60,7 +62,8 @@ struct Watch {
     stop: BoxFuture<'static, ()>,
     /// What the client has seen up to.
     seen: u64,
-    /// What the store's history has told, where the log has taken over: the log may get it later.
+    /// Up to where the client knows of changes that the log may get later: what the store's history has told where the
+    /// log has taken over, and the version that was asked for where it lies ahead.
     told: u64,
     stage: Stage,
     woken: Arc<Notify>,
@@ -137,8 +140,9 @@ pub(crate) async fn watch(
     let version = version_of_read(&options.resource_version)?;
     let scope = scope(target, &selection);
     let woken = target.cache.wake_for(scope);
-    // A version that the caches do not have yet is waited for: before that, what is older would seem newer.
-    let stage = match wait_for(server, target, version).await {
+    // What there is at a version that the caches do not have yet is waited for.
+    let to_have = if options.wants_initial_events(version) { version } else { 0 };
+    let stage = match wait_for(server, target, to_have).await {
         Ok(()) => first_stage(server, target, &selection, &options, version).await?,
         Err(future) => Stage::Refused(future),
     };
@@ -147,11 +151,14 @@ pub(crate) async fn watch(
     let now = Instant::now();
     let shortest = server.operating.min_request_timeout_seconds;
     let random = server.random.below(shortest);
-    let timeout = options.timeout_seconds.unwrap_or(shortest.saturating_add(random));
+    let timeout = match options.timeout_seconds {
+        0 => shortest.saturating_add(random),
+        asked => u64::try_from(asked).unwrap_or_default(),
+    };
     let shared_frames = form.transform == Transform::None
         && form.encoding == Encoding::Json
         && target.is_storage_version();
-    let deadline = now + Duration::from_secs(timeout);
+    let deadline = now + Duration::from_secs(timeout.min(TIMEOUT_SECONDS_MAX));
     let next_bookmark = now + Duration::from_secs(BOOKMARK_SECONDS);
     let first = if options.bookmarks { deadline.min(next_bookmark) } else { deadline };
     let wants_objects = shared_frames && exchange.parts.extensions.get::<WantsObjects>().is_some();
@@ -171,7 +178,7 @@ pub(crate) async fn watch(
         timer: Box::pin(tokio::time::sleep_until(first)),
         stop: its_end(server),
         seen: version,
-        told: 0,
+        told: version,
         stage,
         woken,
         columns_sent: false,
@@ -221,11 +228,7 @@ async fn first_stage(
     options: &ListOptions,
     version: u64,
 ) -> Result<Stage, Status> {
-    let initial = match options.send_initial_events {
-        Some(wanted) => wanted,
-        // Without a version, or at 0, a watch has always begun with what there is.
-        None => version == 0,
-    };
+    let initial = options.wants_initial_events(version);
     // At version 0 without what there is, a watch begins now, whatever history is kept.
     if initial || version == 0 {
         if version == 0 && options.resource_version.is_empty() {

@@ -151,6 +151,18 @@ async fn bodies_watches_upgrades_and_redirects() {
     assert_eq!((made.code, made.says.as_str()), (201, "Flunder"));
     // Bodies have the length that whoever sent them said, both ways.
     assert_eq!(it.extension.headers_of(FLUNDERS)["content-length"], "24");
+    let stream = it.front.connect("h2", None).await.unwrap();
+    let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let post = http::Request::post(format!("https://localhost{FLUNDERS}"))
+        .header("authorization", "Bearer admin-token")
+        .header("content-length", "25");
+    let (answer, mut body) = requests.send_request(post.body(()).unwrap(), false).unwrap();
+    for (piece, is_last) in [(&br#"{"kind":"Flunder","#[..], false), (br#""a":12}"#, true)] {
+        body.send_data(bytes::Bytes::from_static(piece), is_last).unwrap();
+    }
+    assert_eq!(answer.await.unwrap().status(), 201);
+    assert_eq!(it.extension.headers_of(FLUNDERS)["content-length"], "25");
     let mut stream = it.front.connect("http/1.1", None).await.unwrap();
     let head = format!(
         "GET {FLUNDERS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer admin-token\r\nConnection: close\r\n\r\n"

@@ -48,6 +48,33 @@ async fn the_end_of_the_initial_events_is_of_the_moment_they_are_of() {
     assert_eq!(told(&next(&mut resumed).await), ("ADDED", "after"));
 }
 
+/// A watch from a version that is not there yet opens, and tells of what comes after it.
+#[tokio::test]
+async fn a_watch_from_the_future_waits_for_it() {
+    let cluster = Cluster::start().await;
+    let ahead = make(&cluster, "before").await.parse::<u64>().unwrap() + 2;
+    let mut frames = cluster.watch(&format!("{MAPS}?watch=1&resourceVersion={ahead}")).await;
+    for (name, version) in [("older", ahead - 1), ("same", ahead), ("newer", ahead + 1)] {
+        assert_eq!(make(&cluster, name).await, version.to_string());
+    }
+    assert_eq!(told(&next(&mut frames).await), ("ADDED", "newer"));
+}
+
+/// No time is as much as the server gives, less than none is over.
+#[tokio::test]
+async fn a_watch_has_the_time_that_it_asks_for() {
+    let cluster = Cluster::start().await;
+    let from = make(&cluster, "before").await;
+    let watch =
+        |seconds: i64| format!("{MAPS}?watch=1&resourceVersion={from}&timeoutSeconds={seconds}");
+    assert!(cluster.watch(&watch(-1)).await.next().await.is_none());
+    let (mut all, mut ages) =
+        (cluster.watch(&watch(0)).await, cluster.watch(&watch(i64::MAX)).await);
+    make(&cluster, "after").await;
+    assert_eq!(told(&next(&mut all).await), ("ADDED", "after"));
+    assert_eq!(told(&next(&mut ages).await), ("ADDED", "after"));
+}
+
 /// How other parts of a cluster find the server comes back when somebody takes it away, and is put right.
 #[tokio::test]
 async fn what_every_cluster_has_is_made_again() {

@@ -82,6 +82,7 @@ pub static KUBERNETES: &[Gate] = &[
     gate!("ContainerCheckpoint", Beta, true),
     gate!("ContainerRestartRules", Beta, true),
     gate!("ContainerStopSignals", Alpha, false),
+    gate!("ControllerManagerReleaseLeaderElectionLockOnExit", Alpha, false => Beta, true),
     gate!("CoordinatedLeaderElection", Beta, false),
     gate!("CrossNamespaceVolumeDataSource", Alpha, false),
     gate!("CustomResourceFieldSelectors", GenerallyAvailable, true),

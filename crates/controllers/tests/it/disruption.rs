@@ -128,4 +128,18 @@ async fn a_custom_resource_says_how_many_pods_it_wants_by_its_scale() {
     allowed(&cluster, 1, 2).await;
     let budget = cluster.get("policy", "poddisruptionbudgets", "default", "b").await.unwrap();
     assert_eq!(budget.i64_at(&["status", "expectedPods"]), Some(3));
+    // Of a kind that nobody knows there is no scale.
+    owner.set_at(&["kind"], "Ship");
+    let pods = Resource::built_in("", "pods");
+    let owners = value!({"metadata": {"ownerReferences": [owner]}});
+    let merge = client::call::PatchKind::Merge;
+    cluster.client.patch(&pods, "default", "p0", "", merge, &owners).await.unwrap();
+    let unknown = "no matches for kind \"Ship\" in version \"ex.example/v1\"";
+    cluster
+        .eventually("a budget that says so", async |it| {
+            let budget = it.get("policy", "poddisruptionbudgets", "default", "b").await?;
+            let mut conditions = budget.items_at(&["status", "conditions"]).iter();
+            conditions.find(|it| it.str_at(&["message"]) == unknown).map(drop)
+        })
+        .await;
 }

@@ -90,7 +90,7 @@ async fn the_lease_goes_to_the_oldest_and_on_to_an_older_one() {
     lease_says(&cluster, "preferredHolder", "old").await;
     let old = candidate(&cluster, "old").acquire(&never.signal()).await;
     assert!(old.is_some());
-    assert_eq!(new.await.unwrap(), Err(Lost));
+    assert_eq!(new.await.unwrap().unwrap_err(), Lost);
     lease_says(&cluster, "holderIdentity", "old").await;
     lease_says(&cluster, "preferredHolder", "").await;
 }

@@ -89,6 +89,7 @@ fn what_cannot_be_is_told_in_upstreams_words() {
              must be greater than or equal to PodInitialBackoffSeconds]",
         ),
         ("profiles: [{}, {schedulerName: a}]", "profiles[0].schedulerName: Required value"),
+        ("profiles: [{schedulerName: ''}]", "profiles[0].schedulerName: Required value"),
         (
             "profiles: [{schedulerName: a}, {schedulerName: a}]",
             "profiles[1].schedulerName: Duplicate value: \"profiles[0].schedulerName\"",

@@ -87,6 +87,16 @@ async fn a_pod_that_an_extender_refuses_everywhere_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_extender_that_leaves_no_node_may_say_nothing_of_them() {
+    let extender = fake(|_, _| Ok((200, value!({"nodenames": []}))));
+    let cluster = configured(&config("filterVerb: filter"), &[extender]).await;
+    node(&cluster, "n1", "2").await;
+    cluster.create("", "pods", pod("web", "1", 0)).await;
+    let (_, message) = refused(&cluster, "web").await;
+    assert!(message.starts_with("0/1 nodes are available: no new claims"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_extender_that_fails_or_lies_fails_the_pod_unless_it_may_be_ignored() {
     type Answer = fn() -> Result<(u16, Value), String>;
     let cases: [(Answer, &str); 4] = [

@@ -107,9 +107,10 @@ async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
-async fn a_watch_from_the_future_is_told_so() {
+async fn what_there_will_be_is_not_told() {
     let mut front = Front::start().await;
-    let watch = format!("GET {MAPS}?watch=1&resourceVersion=999999&timeoutSeconds=1");
+    let initial = "sendInitialEvents=true&resourceVersionMatch=NotOlderThan";
+    let watch = format!("GET {MAPS}?watch=1&resourceVersion=999999&{initial}");
     let answer = front.send(&request(&watch, &[], b"")).await;
     assert_eq!(answer.code, 200, "{answer:?}");
     for part in [r#""type":"ERROR""#, r#""code":504"#, "Too large resource version"] {
