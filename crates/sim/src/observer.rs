@@ -56,6 +56,8 @@ pub(crate) struct Change<'c> {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) kinds: BTreeMap<CompactString, BTreeMap<Place, Known>>,
+    /// The revision of the last change of an object of each kind.
+    pub(crate) changed: BTreeMap<CompactString, u64>,
     pub(crate) revision: u64,
 }
 
@@ -247,6 +249,7 @@ impl Inner {
             }
             None => objects.remove(&place),
         };
+        self.state.changed.insert(kind.clone(), revision);
         self.state.revision = revision;
         let lag = if now < self.storm_until { LAG_IN_STORMS } else { LAG };
         let since = now.checked_sub(lag).unwrap_or(now);

@@ -223,21 +223,21 @@ impl User {
             (place, it.str_at(&["metadata", "resourceVersion"]).parse::<u64>().unwrap_or(0))
         };
         let told: Vec<(Place, u64)> = list.items.iter().map(told).collect();
-        let (is, newest) = self.observer.with(|state| {
+        let (is, changed) = self.observer.with(|state| {
             let all = state.kinds.get(resource.kind.as_str()).into_iter().flatten();
             let all: Vec<(Place, u64)> =
                 all.map(|(place, known)| (place.clone(), known.revision)).collect();
-            let newest = all.iter().map(|it| it.1).max().unwrap_or(0);
-            (all, newest)
+            (all, state.changed.get(resource.kind.as_str()).copied().unwrap_or(0))
         });
         let read_at: u64 = list.resource_version.parse().unwrap_or(0);
-        if read_at < newest {
+        if read_at < changed {
             return;
         }
         let mut told = told;
         told.sort();
         if told != is {
-            let text = format!("a list of {} has {} of {}", resource.plural, told.len(), is.len());
+            let (plural, told, is) = (&resource.plural, told.len(), is.len());
+            let text = format!("a list of {plural} at {read_at} has {told} of {is}");
             self.ledger.violation(VISIBLE, text);
         }
     }
