@@ -12,7 +12,7 @@ use client::reflector::StoreChange;
 use client::{ObjectKey, Resource};
 use controller::{Controller, Failure, Fetch, Plan, Snapshot, Watches};
 use dynamic_resource_allocation::claim::{Consumer, POD_CLAIM_NAME};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 
@@ -68,29 +68,17 @@ pub struct ClaimSeen {
     is_over: bool,
 }
 
-/// How soon a claim is looked at again whose pod the cache does not show.
-const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(1);
-
 /// Somebody who has a claim.
 #[derive(Debug, PartialEq, Eq)]
 enum Holder {
     /// Needs it still.
     Needs,
-    /// Needs it, as the server knows and the cache does not: it may come and go without a change that would tell of it
-    /// (found by the simulation, seed 90101).
-    NeedsUnseen,
     /// Does not need it any more.
     Gone,
     /// Nobody knows without asking.
     Ask(Box<Fetch>),
     /// Is of a sort that is not known here.
     Unknown(String),
-}
-
-impl Holder {
-    fn needs(&self) -> bool {
-        matches!(self, Self::Needs | Self::NeedsUnseen)
-    }
 }
 
 /// What is remembered of a claim.
@@ -128,20 +116,14 @@ impl Controller for ResourceClaims {
         }
     }
 
-    fn plan(&self, observed: &Observed, memory: &mut Memory, now: Timestamp) -> Plan {
+    fn plan(&self, observed: &Observed, memory: &mut Memory, _now: Timestamp) -> Plan {
         match observed {
             Observed::Pod(seen) => {
                 let plan = plan::pod(seen);
                 memory.made = metrics::made(&plan);
                 plan
             }
-            Observed::Claim(seen) => {
-                let mut plan = plan::claim(seen, memory);
-                if seen.holders.contains(&Holder::NeedsUnseen) {
-                    plan.requeue_by(now.saturating_add(LOOK_AGAIN).unwrap_or(now));
-                }
-                plan
-            }
+            Observed::Claim(seen) => plan::claim(seen, memory),
         }
     }
 
@@ -210,7 +192,7 @@ fn holder(snapshot: &Snapshot, namespace: &str, entry: &Value) -> Holder {
     let fetch = Fetch::read(Resource::of::<Pod>(), key);
     match snapshot.fetched(&fetch) {
         None => Holder::Ask(Box::new(fetch)),
-        Some(Some(pod)) if needs(pod) => Holder::NeedsUnseen,
+        Some(Some(pod)) if needs(pod) => Holder::Needs,
         Some(_) => Holder::Gone,
     }
 }

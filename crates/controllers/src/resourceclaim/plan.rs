@@ -196,13 +196,13 @@ pub(super) fn claim(seen: &ClaimSeen, memory: &mut Memory) -> Plan {
                 plan.error = Some(format!("unsupported ReservedFor entry: {entry}"));
                 return plan;
             }
-            Holder::Needs | Holder::NeedsUnseen | Holder::Gone => {}
+            Holder::Needs | Holder::Gone => {}
         }
     }
     if !plan.fetches.is_empty() {
         return plan;
     }
-    let needing = seen.holders.iter().filter(|it| it.needs()).count();
+    let needing = seen.holders.iter().filter(|it| **it == Holder::Needs).count();
     let protected =
         claim.items_at(&["metadata", "finalizers"]).iter().any(|it| it.as_str() == Some(FINALIZER));
     let allocated = claim.at(&["status", "allocation"]).is_some_and(|it| !it.is_null());
@@ -242,7 +242,7 @@ fn release(seen: &ClaimSeen, deallocate: bool) -> Action {
     let part = |member| seen.claim.str_at(&["metadata", member]);
     let path = "/status/reservedFor";
     let holders = seen.claim.items_at(&["status", "reservedFor"]);
-    let left = holders.iter().zip(&seen.holders).filter(|(_, it)| it.needs());
+    let left = holders.iter().zip(&seen.holders).filter(|(_, it)| **it == Holder::Needs);
     let left: Vec<Value> = left.map(|(it, _)| it.clone()).collect();
     let mut patch = vec![
         value!({"op": "test", "path": "/metadata/uid", "value": (part("uid"))}),
