@@ -2,7 +2,7 @@
 //!
 //! It reads the store itself, not the API: what it knows is what is so. Nothing it does changes anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,7 +25,7 @@ const WRITES: usize = 50_000;
 /// is begun anew, and slow writes one after the other.
 const LAG: Duration = Duration::from_secs(30);
 /// The same while parts of the control plane crash or are cut off.
-const LAG_IN_STORMS: Duration = Duration::from_secs(240);
+pub(crate) const LAG_IN_STORMS: Duration = Duration::from_secs(240);
 /// How long after such a thing that holds.
 const STORM: Duration = Duration::from_secs(180);
 
@@ -59,6 +59,8 @@ pub(crate) struct State {
     /// The revision of the last change of an object of each kind.
     pub(crate) changed: BTreeMap<CompactString, u64>,
     pub(crate) revision: u64,
+    /// Where a claim has gone: one that is there now was made in its place.
+    pub(crate) claims_gone: BTreeSet<Place>,
 }
 
 impl State {
@@ -249,6 +251,9 @@ impl Inner {
             }
             None => objects.remove(&place),
         };
+        if new.is_none() && kind == "PersistentVolumeClaim" {
+            self.state.claims_gone.insert(place.clone());
+        }
         self.state.changed.insert(kind.clone(), revision);
         self.state.revision = revision;
         let lag = if now < self.storm_until { LAG_IN_STORMS } else { LAG };

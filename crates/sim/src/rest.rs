@@ -3,12 +3,14 @@
 //! Each check says what is not as it is to be, in words; nothing to say is rest.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use apimachinery::Value;
 use compact_str::CompactString;
+use jiff::Timestamp;
 
 use crate::hardware::{LATE, MANUAL, unique_name};
-use crate::observer::{Place, State};
+use crate::observer::{LAG_IN_STORMS, Place, State};
 use crate::reality::Reality;
 use crate::rules::{
     claims_of, controller, is_active, is_deleting, is_ready, is_retained, is_terminal, uid,
@@ -286,28 +288,34 @@ fn told_endpoints(state: &State, service: &Place) -> BTreeSet<CompactString> {
 const OF_SET: &str = "statefulset.kubernetes.io/pod-name";
 
 /// The claims of a pod that are never bound, as upstream's are not: those whose volume was taken away before, and those that
-/// were made, in place of others, when the pod had its node already. Disks that are made where the pod is to be wait for the
+/// were made, in place of others, when the pod had its node already, or the scheduler did not see that yet (seed 90046). Disks that are made where the pod is to be wait for the
 /// scheduler to say where that is, which is done with it. Nor does anybody make the claim again that a set's pod has lost,
-/// which its set has left behind, before it had a node.
+/// which its set has left behind, before it had a node, or while the scheduler that gave it one did not see that yet (seed
+/// 500027): it never began.
 fn never_bound(state: &State, place: &Place, pod: &Value) -> Vec<Place> {
     let conditions = pod.items_at(&["status", "conditions"]);
     let placed = conditions
         .iter()
         .find(|it| it.str_at(&["type"]) == "PodScheduled" && it.str_at(&["status"]) == "True");
-    let placed = placed.map(|it| it.str_at(&["lastTransitionTime"]));
-    let is_late = |claim: &Value| {
-        let made = claim.str_at(&["metadata", "creationTimestamp"]);
-        claim.str_at(&["spec", "storageClassName"]) == LATE && placed.is_some_and(|it| made >= it)
+    let time = |it: &Value, path: &[&str]| it.str_at(path).parse::<Timestamp>().ok();
+    let placed = placed.and_then(|it| time(it, &["lastTransitionTime"]));
+    let is_late = |place: &Place, claim: &Value| {
+        // The scheduler may have taken it for the one before.
+        let made_again = state.claims_gone.contains(place);
+        let lag = if made_again { LAG_IN_STORMS } else { Duration::ZERO };
+        let made = time(claim, &["metadata", "creationTimestamp"]);
+        let is_later = |placed: Timestamp| made.is_some_and(|made| made + lag >= placed);
+        claim.str_at(&["spec", "storageClassName"]) == LATE && placed.is_some_and(is_later)
     };
     let is_left_behind = pod.items_at(&["metadata", "ownerReferences"]).is_empty()
-        && pod.str_at(&["spec", "nodeName"]).is_empty()
+        && pod.str_at(&["status", "phase"]) == "Pending"
         && pod.at(&["metadata", "labels", OF_SET]).is_some();
     let is_never = |place: &Place| match state.get("PersistentVolumeClaim", place) {
         None => is_left_behind,
         Some(claim) => {
             let claim = &claim.value;
             claim.str_at(&["status", "phase"]) == "Pending"
-                && (is_late(claim) || has_lost_its_volume(state, claim))
+                && (is_late(place, claim) || has_lost_its_volume(state, claim))
         }
     };
     claims_of(place, pod).into_iter().filter(is_never).collect()
