@@ -16,6 +16,8 @@ pub(crate) const MANIFEST_BASED_ADMISSION: &str = "ManifestBasedAdmissionControl
 pub(crate) const RELEASE_LEASE_ON_EXIT: &str = "ControllerManagerReleaseLeaderElectionLockOnExit";
 /// Nodes are scored by the room that a pod's volumes would leave.
 pub(crate) const STORAGE_CAPACITY_SCORING: &str = "StorageCapacityScoring";
+/// Servers tell in which versions they store objects.
+pub(crate) const STORAGE_VERSION_API: &str = "StorageVersionAPI";
 /// Groups that have to be in one place. It needs `GENERIC_WORKLOAD`.
 pub(crate) const TOPOLOGY_AWARE_WORKLOADS: &str = "TopologyAwareWorkloadScheduling";
 /// Jobs whose pods are scheduled in groups. It needs `GENERIC_WORKLOAD`.
@@ -26,7 +28,7 @@ const NEEDS: [(&str, &str); 2] =
     [(WORKLOAD_WITH_JOB, GENERIC_WORKLOAD), (TOPOLOGY_AWARE_WORKLOADS, GENERIC_WORKLOAD)];
 
 /// Those that something consults.
-const CONSULTED: [&str; 15] = [
+const CONSULTED: [&str; 16] = [
     "AllowUnsafeMalformedObjectDeletion",
     "CBORServingAndStorage",
     "ComponentFlagz",
@@ -39,6 +41,7 @@ const CONSULTED: [&str; 15] = [
     "MaxUnavailableStatefulSet",
     "PersistentVolumeClaimUnusedSinceTime",
     STORAGE_CAPACITY_SCORING,
+    STORAGE_VERSION_API,
     "StorageVersionHash",
     TOPOLOGY_AWARE_WORKLOADS,
     WORKLOAD_WITH_JOB,

@@ -17,7 +17,7 @@ use registry::{Apis, Features, Registry};
 use crate::audit_log::span;
 use crate::control_plane::period;
 use crate::gates::{
-    COORDINATED_LEADER_ELECTION, GENERIC_WORKLOAD, MANIFEST_BASED_ADMISSION,
+    COORDINATED_LEADER_ELECTION, GENERIC_WORKLOAD, MANIFEST_BASED_ADMISSION, STORAGE_VERSION_API,
     TOPOLOGY_AWARE_WORKLOADS, WORKLOAD_WITH_JOB,
 };
 use crate::leading::Times;
@@ -312,6 +312,7 @@ impl OperatingOptions {
             hpa_scale_to_zero: features.enabled("HPAScaleToZero"),
             claim_unused_since_time: features.enabled("PersistentVolumeClaimUnusedSinceTime"),
             manifest_based_admission: features.enabled(MANIFEST_BASED_ADMISSION),
+            storage_version_api: features.enabled(STORAGE_VERSION_API),
         };
         let apis = Apis::default().with_features(features).with_removed(removed);
         Ok(apis.configure(&self.runtime_config)?)
@@ -330,13 +331,14 @@ impl OperatingOptions {
     /// What features need of the API and would wait for without end.
     pub(crate) fn check_features(&self, features: &FeatureGates) -> Result<()> {
         let registry = Registry::of(self.apis(features, true)?);
-        for (feature, group, plural) in [
-            (GENERIC_WORKLOAD, "scheduling.k8s.io", "podgroups"),
-            (COORDINATED_LEADER_ELECTION, "coordination.k8s.io", "leasecandidates"),
+        for (feature, group, version, plural) in [
+            (GENERIC_WORKLOAD, "scheduling.k8s.io", "v1beta1", "podgroups"),
+            (COORDINATED_LEADER_ELECTION, "coordination.k8s.io", "v1beta1", "leasecandidates"),
+            (STORAGE_VERSION_API, "internal.apiserver.k8s.io", "v1alpha1", "storageversions"),
         ] {
-            if features.enabled(feature) && registry.find(group, "v1beta1", plural).is_none() {
+            if features.enabled(feature) && registry.find(group, version, plural).is_none() {
                 bail!(
-                    "--feature-gates {feature}=true needs its API: add --runtime-config {group}/v1beta1=true"
+                    "--feature-gates {feature}=true needs its API: add --runtime-config {group}/{version}=true"
                 );
             }
         }

@@ -219,6 +219,9 @@ pub async fn ensure(server: &Arc<Server>, settings: &Settings) -> Result<Summary
     if features.coordinated_leader_election {
         candidates::add(&mut known);
     }
+    if features.storage_version_api {
+        known.extend(storage_version_collector());
+    }
     let (namespaces, mut rest): (Vec<_>, Vec<_>) =
         known.into_iter().partition(|it| it.str_at(&["kind"]) == "Namespace");
     rest.extend(told_objects(server, settings));
@@ -268,6 +271,7 @@ fn own_objects(settings: &Settings, now: &str) -> Vec<Value> {
     .into_iter()
     .chain(migrator())
     .chain(bundle_publisher())
+    .chain(pod_request_cleaner())
     .collect()
 }
 
@@ -292,6 +296,24 @@ fn bundle_publisher() -> [Value; 2] {
             "resources": ["clustertrustbundles"]},
         {"verbs": ["create", "patch", "update"], "apiGroups": ["", "events.k8s.io"], "resources": ["events"]}]);
     controller_role("kube-apiserver-serving-clustertrustbundle-publisher", rules)
+}
+
+/// The role of the controller that takes requests for certificates of pods away, which every server has since 1.37.
+fn pod_request_cleaner() -> [Value; 2] {
+    let rules = value!([{"verbs": ["delete", "get", "list", "watch"], "apiGroups": ["certificates.k8s.io"],
+        "resources": ["podcertificaterequests"]}]);
+    controller_role("podcertificaterequestcleaner", rules)
+}
+
+/// The role of the controller that forgets what servers that are gone have told of their versions, where they tell.
+fn storage_version_collector() -> [Value; 2] {
+    let rules = value!([
+        {"verbs": ["get", "list", "watch"], "apiGroups": ["coordination.k8s.io"], "resources": ["leases"]},
+        {"verbs": ["delete", "get", "list", "patch", "update", "watch"], "apiGroups": ["internal.apiserver.k8s.io"],
+            "resources": ["storageversions"]},
+        {"verbs": ["get", "patch", "update"], "apiGroups": ["internal.apiserver.k8s.io"],
+            "resources": ["storageversions/status"]}]);
+    controller_role("storage-version-garbage-collector", rules)
 }
 
 /// What a controller may, and the binding to its account.
@@ -459,8 +481,7 @@ impl Place {
             Some((group, _)) => (group, format!("/apis/{api_version}")),
             None => ("", format!("/api/{api_version}")),
         };
-        let facts = api::resources()
-            .iter()
+        let facts = api::all_resources()
             .find(|it| it.group == group && it.kind == kind && it.api_version() == api_version);
         let resource = facts.map_or("", |it| it.resource);
         let path = match object.str_at(&["metadata", "namespace"]) {

@@ -69,6 +69,7 @@ pub mod query;
 pub mod request;
 mod respond;
 mod shown;
+mod storage_versions;
 mod stored;
 mod target;
 pub mod tended;

@@ -29,6 +29,8 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 const KUBE_APISERVER: &str = "kube-apiserver";
 /// How often those are removed that are believed no more.
 const COLLECTING: u32 = 360;
+/// How often versions are told: every ten minutes.
+const TELLING_VERSIONS: u32 = 60;
 /// How many servers there may be.
 const SERVERS_MAX: usize = 1000;
 
@@ -58,6 +60,12 @@ pub async fn run(server: Arc<Server>, membership: Membership, stop: ShutdownSign
         }
         if rounds.is_multiple_of(COLLECTING) {
             collect(&server).await;
+        }
+        if rounds.is_multiple_of(TELLING_VERSIONS) {
+            let told = crate::storage_versions::tell(&server, &membership.identity).await;
+            if let Err(error) = told {
+                tracing::warn!(%error, "not all versions in which this server stores could be told");
+            }
         }
         rounds = rounds.wrapping_add(1);
         tokio::select! {

@@ -6,11 +6,13 @@
 
 mod approve;
 mod clean;
+mod pod_requests;
 mod request;
 mod sign;
 
 pub use approve::Approver;
 pub use clean::Cleaner;
+pub use pod_requests::PodRequestCleaner;
 pub use request::Request;
 pub use sign::{CertificateSigner, Signer, Signers};
 
@@ -24,5 +26,5 @@ const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 const NODES: &str = "system:nodes";
 /// How the names of nodes' users begin.
 const NODE_USER: &str = "system:node:";
-/// The account of both controllers.
+/// The account of the controllers of signing requests.
 const ACCOUNT: &str = "certificate-controller";

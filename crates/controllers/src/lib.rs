@@ -49,6 +49,7 @@ pub mod serviceaccount_token;
 pub mod share;
 pub mod statefulset;
 pub mod storage_version_migrator;
+pub mod storageversion_gc;
 pub mod taint_eviction;
 pub mod trigger;
 pub mod trust_bundles;
@@ -263,6 +264,9 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         );
     }),
     (certificates::Cleaner::NAME, |setup| start(setup, certificates::Cleaner, 1)),
+    (certificates::PodRequestCleaner::NAME, |setup| {
+        start(setup, certificates::PodRequestCleaner, 1)
+    }),
     (serviceaccount_token::ServiceAccountTokens::NAME, |setup| {
         if let Some(signer) = &setup.tokens {
             let (signer, root_ca) = (Arc::clone(signer), Arc::clone(&setup.root_ca));
@@ -301,6 +305,11 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (legacy_tokens::LegacyTokenCleaner::NAME, |setup| start(setup, setup.legacy_tokens, 1)),
     (storage_version_migrator::StorageVersionMigrator::NAME, |setup| {
         start(setup, storage_version_migrator::StorageVersionMigrator::default(), 1);
+    }),
+    (storageversion_gc::StorageVersionGc::NAME, |setup| {
+        if setup.features.enabled("StorageVersionAPI") {
+            start(setup, storageversion_gc::StorageVersionGc, 1);
+        }
     }),
     (policy_status::PolicyStatus::NAME, |setup| start(setup, policy_status::PolicyStatus, 5)),
     (pod_group_protection::PodGroupProtection::NAME, |setup| {

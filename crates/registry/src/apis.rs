@@ -28,12 +28,13 @@ pub struct Features {
     pub claim_unused_since_time: bool,
     /// `ManifestBasedAdmissionControlConfig`: objects that configure admission leave some names to those of files.
     pub manifest_based_admission: bool,
+    /// `StorageVersionAPI`: servers tell in which versions they store objects.
+    pub storage_version_api: bool,
 }
 
 /// What of upstream's API is not built: group, version, resource.
 const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("certificates.k8s.io", "v1beta1", "podcertificaterequests"),
-    ("internal.apiserver.k8s.io", "v1alpha1", "storageversions"),
     ("lifecycle.k8s.io", "v1alpha1", "evictionrequests"),
     ("lifecycle.k8s.io", "v1alpha1", "evictions"),
     ("resource.k8s.io", "v1alpha3", "resourcepoolstatusrequests"),

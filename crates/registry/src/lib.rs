@@ -34,7 +34,7 @@ use rustc_hash::FxBuildHasher;
 pub use apis::{Apis, Features};
 pub use declaration::{Declaration, DeletionRule, Generation, Scale};
 pub use pod_spec::scheduling::tolerations as check_tolerations;
-pub use resources::SemanticVersion;
+pub use resources::{SemanticVersion, tell_common_encoding};
 
 /// One version of a resource as it is served.
 #[derive(Debug, Clone, Copy)]

@@ -7,6 +7,7 @@ use crate::AnyResource;
 use crate::apis::{Apis, Features};
 use crate::declaration::{BuiltIn, Declaration};
 pub use lease_candidate::Semantic as SemanticVersion;
+pub use storage_version::tell_common_encoding;
 
 mod admission_policies;
 mod apiservice;
@@ -70,6 +71,7 @@ mod service_warnings;
 mod serviceaccount;
 mod slice_device;
 mod statefulset;
+mod storage_version;
 mod storageclass;
 mod volumeattachment;
 mod webhooks;
@@ -159,9 +161,10 @@ const VIRTUAL: &[&str] = &[
 /// Whether features bring a resource, and the resource.
 type Optional = (fn(Features) -> bool, fn() -> Declaration);
 
-/// Those that are there where a feature is on and they are asked for.
+/// Those that are there where a feature is on, if they need one, and they are asked for.
 const OPTIONAL: &[Optional] = &[
     (|it| it.coordinated_leader_election, lease_candidate::resource),
+    (|_| true, storage_version::resource),
     (|it| it.generic_workload && !it.topology_aware_workloads, pod_group::resource::<false>),
     (|it| it.generic_workload && !it.topology_aware_workloads, pod_group::workload::<false>),
     (|it| it.generic_workload && it.topology_aware_workloads, pod_group::resource::<true>),

@@ -89,7 +89,13 @@ fn group_version(
         let of =
             |version: &str| columns.get(&(group.to_owned(), version.to_owned(), name.to_owned()));
         let cells = of(version).or_else(|| of("v1"));
-        let cells = cells.map(|columns| columns.join(", ")).unwrap_or_default();
+        // Those that no list of upstream's has are told by name: text, the first of them the object's name.
+        let told = list(&resource["columns"]).iter().enumerate().map(|(place, name)| {
+            let format = if place == 0 { "name" } else { "" };
+            format!("Column {{ name: {name}, kind: \"string\", format: {format:?}, priority: 0 }}")
+        });
+        let told: Vec<String> = told.collect();
+        let cells = cells.unwrap_or(&told).join(", ");
         writeln!(
             out,
             "    ResourceFacts {{ group: {group:?}, version: {version:?}, resource: {name:?}, singular: {:?}, kind: {:?}, namespaced: {}, verbs: &{}, short_names: &{}, categories: &{}, columns: &[{cells}], subresources: &[",

@@ -254,12 +254,8 @@ const GARBAGE_COLLECTOR: &str = "garbage-collector-controller";
 
 /// Names of controllers that upstream has and this program has not, each for its reason in docs/gaps.md.
 const NOT_BUILT: &[&str] = &[
-    "kube-apiserver-serving-clustertrustbundle-publisher-controller",
-    "podcertificaterequest-cleaner-controller",
-    "podgroup-protection-controller",
     "resourcepoolstatusrequest-controller",
     "selinux-warning-controller",
-    "storageversion-garbage-collector-controller",
     "service-lb-controller",
     "node-route-controller",
     "cloud-node-lifecycle-controller",
@@ -306,6 +302,7 @@ const ALIASES: &[(&str, &str)] = &[
         "kube-apiserver-serving-clustertrustbundle-publisher-controller",
     ),
     ("ephemeral-volume", "ephemeral-volume-controller"),
+    ("storage-version-gc", "storageversion-garbage-collector-controller"),
     ("legacy-service-account-token-cleaner", "legacy-serviceaccount-token-cleaner-controller"),
 ];
 
@@ -359,7 +356,7 @@ impl ManagerOptions {
             };
             let built = controllers::CONTROLLERS.iter().any(|(known, _)| *known == name);
             match NOT_BUILT.contains(&name) {
-                true if off || built => {}
+                true if off => {}
                 true => bail!("--controllers: {name:?} is not built here, see docs/gaps.md"),
                 false if built => {}
                 false => bail!("--controllers: {name:?} is not in the list of known controllers"),

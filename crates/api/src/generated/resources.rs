@@ -252,4 +252,7 @@ pub static OPTIONAL: &[ResourceFacts] = &[
     ResourceFacts { group: "storagemigration.k8s.io", version: "v1beta1", resource: "storageversionmigrations", singular: "storageversionmigration", kind: "StorageVersionMigration", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[], subresources: &[
         SubresourceFacts { name: "status", group: "", version: "", kind: "StorageVersionMigration", verbs: &["get", "patch", "update"] },
     ] },
+    ResourceFacts { group: "internal.apiserver.k8s.io", version: "v1alpha1", resource: "storageversions", singular: "storageversion", kind: "StorageVersion", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[Column { name: "Name", kind: "string", format: "name", priority: 0 }, Column { name: "CommonEncodingVersion", kind: "string", format: "", priority: 0 }, Column { name: "StorageVersions", kind: "string", format: "", priority: 0 }, Column { name: "Age", kind: "string", format: "", priority: 0 }], subresources: &[
+        SubresourceFacts { name: "status", group: "", version: "", kind: "StorageVersion", verbs: &["get", "patch", "update"] },
+    ] },
 ];

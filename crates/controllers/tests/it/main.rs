@@ -31,6 +31,7 @@ mod replicationcontroller;
 mod roles;
 mod scaledobject;
 mod statefulset;
+mod storage_versions;
 mod tokens;
 mod trust_bundles;
 
@@ -57,12 +58,24 @@ async fn cluster_with(
     gates: &str,
     names: &'static [&'static str],
 ) -> TestCluster {
+    cluster_asked(known, gates, &[], names).await
+}
+
+/// The same with versions and resources that are not served unless they are asked for.
+async fn cluster_asked(
+    known: test_cluster::registry::Features,
+    gates: &str,
+    asked: &[&str],
+    names: &'static [&'static str],
+) -> TestCluster {
     use test_cluster::registry::{Apis, Registry};
-    let registry = Registry::of(Apis::default().with_features(known));
-    let cluster = TestCluster::serving(1, registry).await;
+    let asked: Vec<String> = asked.iter().map(|it| (*it).to_owned()).collect();
+    let apis = Apis::default().with_features(known).configure(&asked).unwrap();
+    let cluster = TestCluster::serving(1, Registry::of(apis)).await;
     let mut features = component_base::feature_gates::FeatureGates::default();
     features.set(gates).unwrap();
-    let setup = controllers::Setup { features: Arc::new(features), ..setup(&cluster) };
+    let more = cluster.server.optional_resources();
+    let setup = controllers::Setup { features: Arc::new(features), more, ..setup(&cluster) };
     controllers::start_all(&setup, |name| names.contains(&name));
     cluster
 }
