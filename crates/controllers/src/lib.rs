@@ -43,6 +43,7 @@ pub mod resourceclaim;
 pub mod root_ca;
 pub mod scaledobject;
 pub mod select;
+pub mod selinux_warning;
 pub mod service_cidr;
 pub mod serviceaccount;
 pub mod serviceaccount_token;
@@ -77,6 +78,7 @@ pub const OFF_BY_DEFAULT: &[&str] = &[
     bootstrap::BootstrapSigner::NAME,
     bootstrap::TokenCleaner::NAME,
     scaledobject::ScaledObjects::NAME,
+    selinux_warning::SeLinuxWarnings::NAME,
 ];
 
 /// What the controllers are given.
@@ -329,6 +331,10 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
         start(setup, controller, 8);
     }),
     (bootstrap::BootstrapSigner::NAME, |setup| start(setup, bootstrap::BootstrapSigner, 1)),
+    (selinux_warning::SeLinuxWarnings::NAME, |setup| {
+        let metrics = setup.metrics.selinux_warning.clone();
+        start(setup, selinux_warning::SeLinuxWarnings { metrics }, 1);
+    }),
     (bootstrap::TokenCleaner::NAME, |setup| start(setup, bootstrap::TokenCleaner, 1)),
     (scaledobject::ScaledObjects::NAME, |setup| {
         start(setup, scaledobject::ScaledObjects::default(), 5);

@@ -5,8 +5,8 @@ use prometheus_client::registry::Registry;
 use crate::{
     attach_detach, cronjob, device_taint_eviction, endpointslice, endpointslice_mirroring,
     ephemeral_volume, job, node_ipam, node_lifecycle, persistentvolume_binder, pod_gc,
-    podautoscaler, publisher, replicaset, resourceclaim, statefulset, taint_eviction,
-    ttl_after_finished,
+    podautoscaler, publisher, replicaset, resourceclaim, selinux_warning, statefulset,
+    taint_eviction, ttl_after_finished,
 };
 
 /// The metrics of all controllers. Cheap to clone.
@@ -32,6 +32,8 @@ pub struct Metrics {
     pub device_taint_eviction: device_taint_eviction::Metrics,
     /// Those of claims.
     pub resourceclaim: resourceclaim::Metrics,
+    /// Those of volumes with several labels.
+    pub selinux_warning: selinux_warning::Metrics,
     /// Those of zones.
     pub node_lifecycle: node_lifecycle::Metrics,
     /// Those of nodes' address ranges.
@@ -67,6 +69,7 @@ impl Metrics {
         self.endpointslice_mirroring.register(registry);
         self.device_taint_eviction.register(registry);
         self.resourceclaim.register(registry);
+        self.selinux_warning.register(registry);
         self.node_lifecycle.register(registry);
         self.node_ipam.register(registry);
         self.persistentvolume_binder.register(registry);

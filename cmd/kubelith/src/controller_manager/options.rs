@@ -255,7 +255,6 @@ const GARBAGE_COLLECTOR: &str = "garbage-collector-controller";
 /// Names of controllers that upstream has and this program has not, each for its reason in docs/gaps.md.
 const NOT_BUILT: &[&str] = &[
     "resourcepoolstatusrequest-controller",
-    "selinux-warning-controller",
     "service-lb-controller",
     "node-route-controller",
     "cloud-node-lifecycle-controller",
@@ -459,7 +458,7 @@ mod tests {
         for (flags, wanted) in [
             ("--controllers=*,nope", "\"nope\" is not in the list of known controllers"),
             ("--controllers=*,-nope", "\"nope\" is not in the list of known controllers"),
-            ("--controllers=selinux-warning-controller", "is not built here"),
+            ("--controllers=resourcepoolstatusrequest-controller", "is not built here"),
             ("--controllers=*,-selinux-warning-controller,-attachdetach", ""),
         ] {
             let error = options(flags).check().err().map(|it| it.to_string()).unwrap_or_default();

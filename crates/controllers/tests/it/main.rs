@@ -30,6 +30,7 @@ mod replicaset;
 mod replicationcontroller;
 mod roles;
 mod scaledobject;
+mod selinux_warning;
 mod statefulset;
 mod storage_versions;
 mod tokens;
