@@ -98,6 +98,7 @@ pub(crate) fn keys() -> impl Iterator<Item = (String, GroupResource)> {
     let features = registry::Features {
         generic_workload: true,
         coordinated_leader_election: true,
+        resource_pool_status: true,
         ..registry::Features::default()
     };
     let registry = registry::Registry::of(all.unwrap_or_default().with_features(features));

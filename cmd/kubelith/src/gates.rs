@@ -16,6 +16,8 @@ pub(crate) const MANIFEST_BASED_ADMISSION: &str = "ManifestBasedAdmissionControl
 pub(crate) const RELEASE_LEASE_ON_EXIT: &str = "ControllerManagerReleaseLeaderElectionLockOnExit";
 /// Nodes are scored by the room that a pod's volumes would leave.
 pub(crate) const STORAGE_CAPACITY_SCORING: &str = "StorageCapacityScoring";
+/// How full pools of devices are can be asked for.
+pub(crate) const RESOURCE_POOL_STATUS: &str = "DRAResourcePoolStatus";
 /// Servers tell in which versions they store objects.
 pub(crate) const STORAGE_VERSION_API: &str = "StorageVersionAPI";
 /// Groups that have to be in one place. It needs `GENERIC_WORKLOAD`.
@@ -28,13 +30,14 @@ const NEEDS: [(&str, &str); 2] =
     [(WORKLOAD_WITH_JOB, GENERIC_WORKLOAD), (TOPOLOGY_AWARE_WORKLOADS, GENERIC_WORKLOAD)];
 
 /// Those that something consults.
-const CONSULTED: [&str; 16] = [
+const CONSULTED: [&str; 17] = [
     "AllowUnsafeMalformedObjectDeletion",
     "CBORServingAndStorage",
     "ComponentFlagz",
     "ComponentStatusz",
     RELEASE_LEASE_ON_EXIT,
     COORDINATED_LEADER_ELECTION,
+    RESOURCE_POOL_STATUS,
     GENERIC_WORKLOAD,
     "HPAScaleToZero",
     MANIFEST_BASED_ADMISSION,

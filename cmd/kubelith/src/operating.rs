@@ -17,8 +17,8 @@ use registry::{Apis, Features, Registry};
 use crate::audit_log::span;
 use crate::control_plane::period;
 use crate::gates::{
-    COORDINATED_LEADER_ELECTION, GENERIC_WORKLOAD, MANIFEST_BASED_ADMISSION, STORAGE_VERSION_API,
-    TOPOLOGY_AWARE_WORKLOADS, WORKLOAD_WITH_JOB,
+    COORDINATED_LEADER_ELECTION, GENERIC_WORKLOAD, MANIFEST_BASED_ADMISSION, RESOURCE_POOL_STATUS,
+    STORAGE_VERSION_API, TOPOLOGY_AWARE_WORKLOADS, WORKLOAD_WITH_JOB,
 };
 use crate::leading::Times;
 use crate::memory::Budget;
@@ -313,6 +313,7 @@ impl OperatingOptions {
             claim_unused_since_time: features.enabled("PersistentVolumeClaimUnusedSinceTime"),
             manifest_based_admission: features.enabled(MANIFEST_BASED_ADMISSION),
             storage_version_api: features.enabled(STORAGE_VERSION_API),
+            resource_pool_status: features.enabled(RESOURCE_POOL_STATUS),
         };
         let apis = Apis::default().with_features(features).with_removed(removed);
         Ok(apis.configure(&self.runtime_config)?)
@@ -335,6 +336,7 @@ impl OperatingOptions {
             (GENERIC_WORKLOAD, "scheduling.k8s.io", "v1beta1", "podgroups"),
             (COORDINATED_LEADER_ELECTION, "coordination.k8s.io", "v1beta1", "leasecandidates"),
             (STORAGE_VERSION_API, "internal.apiserver.k8s.io", "v1alpha1", "storageversions"),
+            (RESOURCE_POOL_STATUS, "resource.k8s.io", "v1alpha3", "resourcepoolstatusrequests"),
         ] {
             if features.enabled(feature) && registry.find(group, version, plural).is_none() {
                 bail!(

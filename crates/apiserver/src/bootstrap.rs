@@ -219,6 +219,9 @@ pub async fn ensure(server: &Arc<Server>, settings: &Settings) -> Result<Summary
     if features.coordinated_leader_election {
         candidates::add(&mut known);
     }
+    if features.resource_pool_status {
+        known.extend(pool_status());
+    }
     if features.storage_version_api {
         known.extend(storage_version_collector());
     }
@@ -314,6 +317,18 @@ fn storage_version_collector() -> [Value; 2] {
         {"verbs": ["get", "patch", "update"], "apiGroups": ["internal.apiserver.k8s.io"],
             "resources": ["storageversions/status"]}]);
     controller_role("storage-version-garbage-collector", rules)
+}
+
+/// The role of the controller that says how full pools of devices are, where that can be asked for.
+fn pool_status() -> [Value; 2] {
+    let rules = value!([
+        {"verbs": ["delete", "get", "list", "watch"], "apiGroups": ["resource.k8s.io"],
+            "resources": ["resourcepoolstatusrequests"]},
+        {"verbs": ["patch", "update"], "apiGroups": ["resource.k8s.io"],
+            "resources": ["resourcepoolstatusrequests/status"]},
+        {"verbs": ["get", "list", "watch"], "apiGroups": ["resource.k8s.io"],
+            "resources": ["devicetaintrules", "resourceclaims", "resourceslices"]}]);
+    controller_role("resourcepoolstatusrequest-controller", rules)
 }
 
 /// What a controller may, and the binding to its account.

@@ -33,6 +33,7 @@ pub mod pod_group_protection;
 pub mod podautoscaler;
 pub mod pods;
 pub mod policy_status;
+pub mod pool_status;
 pub mod publisher;
 pub mod pv_protection;
 pub mod pvc_protection;
@@ -307,6 +308,12 @@ pub const CONTROLLERS: &[(&str, Starter)] = &[
     (legacy_tokens::LegacyTokenCleaner::NAME, |setup| start(setup, setup.legacy_tokens, 1)),
     (storage_version_migrator::StorageVersionMigrator::NAME, |setup| {
         start(setup, storage_version_migrator::StorageVersionMigrator::default(), 1);
+    }),
+    (pool_status::PoolStatus::NAME, |setup| {
+        if setup.features.enabled("DRAResourcePoolStatus") {
+            let taints = setup.features.enabled("DRADeviceTaintRules");
+            start(setup, pool_status::PoolStatus { taints }, 1);
+        }
     }),
     (storageversion_gc::StorageVersionGc::NAME, |setup| {
         if setup.features.enabled("StorageVersionAPI") {

@@ -30,6 +30,8 @@ pub struct Features {
     pub manifest_based_admission: bool,
     /// `StorageVersionAPI`: servers tell in which versions they store objects.
     pub storage_version_api: bool,
+    /// `DRAResourcePoolStatus`: how full pools of devices are can be asked for.
+    pub resource_pool_status: bool,
 }
 
 /// What of upstream's API is not built: group, version, resource.
@@ -37,7 +39,6 @@ const NOT_BUILT: &[(&str, &str, &str)] = &[
     ("certificates.k8s.io", "v1beta1", "podcertificaterequests"),
     ("lifecycle.k8s.io", "v1alpha1", "evictionrequests"),
     ("lifecycle.k8s.io", "v1alpha1", "evictions"),
-    ("resource.k8s.io", "v1alpha3", "resourcepoolstatusrequests"),
     ("scheduling.k8s.io", "v1alpha3", "compositepodgroups"),
 ];
 
@@ -315,7 +316,10 @@ mod tests {
     fn versions_and_resources_are_switched() {
         check("", "");
         check("api/ga=true,apps/v1", "");
-        check("resource.k8s.io/v1alpha3=true", "resource.k8s.io/v1alpha3/devicetaintrules");
+        check(
+            "resource.k8s.io/v1alpha3=true",
+            "resource.k8s.io/v1alpha3/devicetaintrules resource.k8s.io/v1alpha3/resourcepoolstatusrequests",
+        );
         check("autoscaling/v1=false", "autoscaling/v1/horizontalpodautoscalers");
         check("batch/v1/cronjobs=false", "batch/v1/cronjobs");
         check(

@@ -56,6 +56,7 @@ mod pod_status;
 mod pod_update;
 mod poddisruptionbudget;
 mod podtemplate;
+mod pool_status_request;
 mod printing;
 mod priorityclass;
 mod rbac;
@@ -165,6 +166,7 @@ type Optional = (fn(Features) -> bool, fn() -> Declaration);
 const OPTIONAL: &[Optional] = &[
     (|it| it.coordinated_leader_election, lease_candidate::resource),
     (|_| true, storage_version::resource),
+    (|it| it.resource_pool_status, pool_status_request::resource),
     (|it| it.generic_workload && !it.topology_aware_workloads, pod_group::resource::<false>),
     (|it| it.generic_workload && !it.topology_aware_workloads, pod_group::workload::<false>),
     (|it| it.generic_workload && it.topology_aware_workloads, pod_group::resource::<true>),
@@ -196,6 +198,7 @@ mod tests {
         let features = Features {
             generic_workload: true,
             coordinated_leader_election: true,
+            resource_pool_status: true,
             ..Features::default()
         };
         let asked = ["api/all=true".to_owned()];

@@ -253,12 +253,8 @@ impl ConcurrencyOptions {
 const GARBAGE_COLLECTOR: &str = "garbage-collector-controller";
 
 /// Names of controllers that upstream has and this program has not, each for its reason in docs/gaps.md.
-const NOT_BUILT: &[&str] = &[
-    "resourcepoolstatusrequest-controller",
-    "service-lb-controller",
-    "node-route-controller",
-    "cloud-node-lifecycle-controller",
-];
+const NOT_BUILT: &[&str] =
+    &["service-lb-controller", "node-route-controller", "cloud-node-lifecycle-controller"];
 
 /// What controllers were called before, which upstream still takes.
 const ALIASES: &[(&str, &str)] = &[
@@ -458,7 +454,7 @@ mod tests {
         for (flags, wanted) in [
             ("--controllers=*,nope", "\"nope\" is not in the list of known controllers"),
             ("--controllers=*,-nope", "\"nope\" is not in the list of known controllers"),
-            ("--controllers=resourcepoolstatusrequest-controller", "is not built here"),
+            ("--controllers=node-route-controller", "is not built here"),
             ("--controllers=*,-selinux-warning-controller,-attachdetach", ""),
         ] {
             let error = options(flags).check().err().map(|it| it.to_string()).unwrap_or_default();

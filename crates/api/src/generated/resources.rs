@@ -249,6 +249,9 @@ pub static OPTIONAL: &[ResourceFacts] = &[
     ResourceFacts { group: "resource.k8s.io", version: "v1alpha3", resource: "devicetaintrules", singular: "devicetaintrule", kind: "DeviceTaintRule", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[], subresources: &[
         SubresourceFacts { name: "status", group: "", version: "", kind: "DeviceTaintRule", verbs: &["get", "patch", "update"] },
     ] },
+    ResourceFacts { group: "resource.k8s.io", version: "v1alpha3", resource: "resourcepoolstatusrequests", singular: "resourcepoolstatusrequest", kind: "ResourcePoolStatusRequest", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[], subresources: &[
+        SubresourceFacts { name: "status", group: "", version: "", kind: "ResourcePoolStatusRequest", verbs: &["get", "patch", "update"] },
+    ] },
     ResourceFacts { group: "storagemigration.k8s.io", version: "v1beta1", resource: "storageversionmigrations", singular: "storageversionmigration", kind: "StorageVersionMigration", namespaced: false, verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"], short_names: &[], categories: &[], columns: &[], subresources: &[
         SubresourceFacts { name: "status", group: "", version: "", kind: "StorageVersionMigration", verbs: &["get", "patch", "update"] },
     ] },

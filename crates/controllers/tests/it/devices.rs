@@ -209,3 +209,54 @@ async fn a_rule_without_effect_tells_what_it_would_do() {
     let message = "2 published devices selected. 1 allocated device selected. 1 pod would be evicted in 1 namespace if";
     condition(&cluster, "NoEffect", message).await;
 }
+
+/// How full a driver's pools are is told once, when all of a pool is there.
+#[tokio::test(start_paused = true)]
+async fn a_question_about_pools_is_answered_once() {
+    let features =
+        test_cluster::registry::Features { resource_pool_status: true, ..Default::default() };
+    const NAMES: &[&str] = &["resourcepoolstatusrequest-controller", "resourceclaim-controller"];
+    let asked = ["resource.k8s.io/v1alpha3/resourcepoolstatusrequests=true"];
+    let gate = "DRAResourcePoolStatus=true";
+    let cluster = crate::cluster_asked(features, gate, &asked, NAMES).await;
+    let slice = |name: &str, devices: Value| {
+        value!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": name},
+            "spec": {"driver": "d", "nodeName": "n1", "pool": {"name": "p", "generation": 1, "resourceSliceCount": 2},
+                "devices": devices}})
+    };
+    let first =
+        value!([{"name": "x"}, {"name": "y", "taints": [{"key": "k", "effect": "NoSchedule"}]}]);
+    cluster.create(GROUP, "resourceslices", slice("s1", first)).await;
+    template(&cluster).await;
+    cluster.create("", "pods", pod("p")).await;
+    let claim = claim_of(&cluster, "p").await;
+    give(&cluster, &claim, "p", value!([])).await;
+    let request = value!({"apiVersion": "resource.k8s.io/v1alpha3", "kind": "ResourcePoolStatusRequest",
+        "metadata": {"name": "q"}, "spec": {"driver": "d"}});
+    let made = cluster.create(GROUP, "resourcepoolstatusrequests", request).await;
+    assert_eq!(made.i64_at(&["spec", "limit"]), Some(100));
+    let shared = value!([{"name": "z", "allowMultipleAllocations": true,
+        "capacity": {"memory": {"value": "8Gi"}}}]);
+    cluster.create(GROUP, "resourceslices", slice("s2", shared)).await;
+    let told = cluster.eventually("an answer", async |it| {
+        let request = it.get(GROUP, "resourcepoolstatusrequests", "", "q").await?;
+        (!request.items_at(&["status", "conditions"]).is_empty()).then_some(request)
+    });
+    let told = told.await;
+    let pool = &told.items_at(&["status", "pools"])[0];
+    let counts = ["resourceSliceCount", "totalDevices", "allocatedDevices", "unavailableDevices"];
+    let counts = counts.map(|it| pool.i64_at(&[it]));
+    assert_eq!(counts, [Some(2), Some(3), Some(1), Some(1)]);
+    assert_eq!(pool.i64_at(&["availableDevices"]), Some(1));
+    assert_eq!(pool.str_at(&["nodeName"]), "n1");
+    let capacity = &pool.items_at(&["shareableSummary", "capacity"])[0];
+    assert_eq!([capacity.str_at(&["total"]), capacity.str_at(&["available"])], ["8Gi", "8Gi"]);
+    let message = told.items_at(&["status", "conditions"])[0].str_at(&["message"]);
+    assert_eq!(message, "Calculated status for 1 pools");
+    tokio::time::sleep(std::time::Duration::from_secs(3_600)).await;
+    cluster
+        .eventually("it goes", async |it| {
+            it.get(GROUP, "resourcepoolstatusrequests", "", "q").await.is_none().then_some(())
+        })
+        .await;
+}
