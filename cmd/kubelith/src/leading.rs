@@ -8,7 +8,7 @@ use client::leader::{Candidate, Election, Metrics};
 use client::{Client, EventRecorder};
 use component_base::{Clock, Random, Shutdown, ShutdownSignal};
 
-/// How long the last events may take to be written when the process ends.
+/// How long what is to be written last may take when the process ends: the lease that is given up, and events.
 const TELL: Duration = Duration::from_secs(2);
 
 /// Upstream's flags of the election, of a part that runs alone. What is not said is the part's own.
@@ -113,7 +113,8 @@ pub(crate) async fn work(
     let _ = running.await;
     let kept = match kept {
         Ok(leader) => {
-            leader.release().await;
+            // A server that ends may answer nobody any more.
+            let _ = tokio::time::timeout(TELL, leader.release()).await;
             Ok(())
         }
         Err(lost) => Err(lost),

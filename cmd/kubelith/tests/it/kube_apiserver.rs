@@ -204,6 +204,13 @@ impl Part {
         }
         part
     }
+
+    /// Tells it to end, and waits until it has.
+    fn end(&mut self) {
+        let id = rustix::process::Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        assert!(self.0.wait().unwrap().success());
+    }
 }
 
 struct Admin<'p> {
@@ -271,9 +278,9 @@ fn it_replaces_upstream_s_beside_other_parts() {
     };
     let of_manager = pki.manager_flags(managers, port);
     let config = pki.kubeconfig("controller-manager", port);
-    let _manager = alone("kube-controller-manager", &config, &of_manager);
+    let mut manager = alone("kube-controller-manager", &config, &of_manager);
     let of_scheduler = [format!("--secure-port={schedulers}")];
-    let _scheduler = alone("kube-scheduler", &pki.kubeconfig("scheduler", port), &of_scheduler);
+    let mut scheduler = alone("kube-scheduler", &pki.kubeconfig("scheduler", port), &of_scheduler);
     let admin = Admin { pki: &pki, port };
     let pods = "/api/v1/namespaces/default/pods";
     admin.ask("POST", "/api/v1/nodes", Some(NODE));
@@ -304,13 +311,21 @@ fn it_replaces_upstream_s_beside_other_parts() {
     assert!(flags.contains("request-timeout=1m0s\n"), "{flags}");
     let issuer = admin.ask("GET", "/.well-known/openid-configuration", None);
     assert!(issuer.contains("https://kubernetes.default.svc.cluster.local"), "{issuer}");
+    gives_up(&admin, &mut manager, "kube-controller-manager");
+    gives_up(&admin, &mut scheduler, "kube-scheduler");
     // It ends when it is told to, and has said what means nothing here.
-    let id = rustix::process::Pid::from_raw(i32::try_from(server.0.id()).unwrap()).unwrap();
-    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-    assert!(server.0.wait().unwrap().success());
+    server.end();
     let mut log = String::new();
     server.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(log.contains("--watch-cache-sizes has no meaning here"), "{log}");
+}
+
+/// A part that is told to end leaves its lease to whoever comes next.
+fn gives_up(admin: &Admin<'_>, part: &mut Part, name: &str) {
+    part.end();
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+    let lease = admin.ask("GET", &format!("{leases}/{name}"), None);
+    assert!(lease.contains(r#""holderIdentity":"","#), "{lease}");
 }
 
 /// Who may read at the ports of the other parts.

@@ -399,10 +399,10 @@ impl Watch {
             Ok(events) => events.iter().for_each(|it| self.write_change(it, &mut out)),
             Err(status) => return Some(self.end_with(&status)),
         }
-        self.seen = batch.progress.0;
+        self.seen = self.seen.max(batch.progress.0);
         if let Some(cursor) = self.target.cache.cursor_after(batch.progress.0) {
             // The cache may be behind the store: what it gets up to here is told.
-            self.told = batch.progress.0;
+            self.told = self.told.max(batch.progress.0);
             self.stage = Stage::Live(cursor);
         }
         Some(out)
