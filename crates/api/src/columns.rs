@@ -53,6 +53,22 @@ const COLUMNS: &[(&str, &str, Source)] = &[
     ("apiservices", "Service", Words("The reference to the service that hosts this API endpoint.")),
     ("apiservices", "Available", Words("Whether this service is available.")),
     (
+        "clustertrustbundles",
+        "SignerName",
+        Field("api.certificates.v1.ClusterTrustBundleSpec", "signerName"),
+    ),
+    (
+        "storageversions",
+        "CommonEncodingVersion",
+        Field("api.apiserverinternal.v1alpha1.StorageVersionStatus", "commonEncodingVersion"),
+    ),
+    (
+        "storageversions",
+        "StorageVersions",
+        Field("api.apiserverinternal.v1alpha1.StorageVersionStatus", "storageVersions"),
+    ),
+    ("storageversionmigrations", "Resource", Words("Fully qualified resource to migrate")),
+    (
         "certificatesigningrequests",
         "SignerName",
         Field("api.certificates.v1.CertificateSigningRequestSpec", "signerName"),
@@ -200,6 +216,14 @@ const COLUMNS: &[(&str, &str, Source)] = &[
     ("jobs", "Completions", Field("api.batch.v1.JobStatus", "succeeded")),
     ("jobs", "Duration", Words("Time required to complete the job.")),
     ("jobs", "Selector", Field("api.batch.v1.JobSpec", "selector")),
+    (
+        "leasecandidates",
+        "LeaseName",
+        Field("api.coordination.v1beta1.LeaseCandidateSpec", "leaseName"),
+    ),
+    // Upstream looks for their texts where there are none.
+    ("leasecandidates", "BinaryVersion", Words("")),
+    ("leasecandidates", "EmulationVersion", Words("")),
     ("leases", "Holder", Field("api.coordination.v1.LeaseSpec", "holderIdentity")),
     (
         "mutatingadmissionpolicies",
@@ -503,7 +527,7 @@ mod tests {
     #[test]
     fn every_column_is_described() {
         let mut silent = Vec::new();
-        for facts in crate::resources() {
+        for facts in crate::all_resources() {
             for column in facts.columns {
                 let known = COLUMNS
                     .iter()

@@ -53,6 +53,11 @@ pub(super) fn trust_bundle() -> Declaration {
             rules::immutable(&it["spec"], &old["spec"], "signerName", &path, errors);
         },
         fields: BUNDLE_FIELDS,
+        row: |it, _| {
+            let signer = it.str_at(&["spec", "signerName"]);
+            let signer = if signer.is_empty() { "<none>" } else { signer };
+            vec![it.str_at(&["metadata", "name"]).into(), signer.into()]
+        },
         ..Declaration::PLAIN
     }
 }

@@ -23,6 +23,12 @@ pub(super) fn resource() -> Declaration {
             rules::immutable(&it["spec"], &old["spec"], "leaseName", &Path::new("spec"), errors);
         },
         metadata_checks: MetadataChecks::Update,
+        row: |it, now| {
+            let of = |member: &str| it.str_at(&["spec", member]).into();
+            let name = it.str_at(&["metadata", "name"]).into();
+            let versions = [of("leaseName"), of("binaryVersion"), of("emulationVersion")];
+            [name].into_iter().chain(versions).chain([crate::table::created(it, now)]).collect()
+        },
         rules: Rules {
             create_on_update: true,
             unconditional_update: false,

@@ -25,6 +25,11 @@ pub(super) fn storage_version_migration() -> Declaration {
         },
         prepare_status: status::keep_metadata,
         validate_status: migration_status,
+        row: |it, _| {
+            let [resource, group] =
+                ["resource", "group"].map(|member| it.str_at(&["spec", "resource", member]));
+            vec![it.str_at(&["metadata", "name"]).into(), format!("{resource}.{group}").into()]
+        },
         rules: Rules { has_status: true, ..Declaration::PLAIN.rules },
         ..Declaration::PLAIN
     }

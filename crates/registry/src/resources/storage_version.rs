@@ -37,6 +37,7 @@ fn servers(storage_version: &Value) -> String {
         .map(|it| format!("{}={}", it.str_at(&["apiServerID"]), it.str_at(&["encodingVersion"])));
     let shown = shown.collect::<Vec<_>>().join(",");
     match all.len().saturating_sub(SHOWN_MAX) {
+        0 if shown.is_empty() => "<unset>".into(),
         0 => shown,
         more => format!("{shown} + {more} more..."),
     }
