@@ -22,7 +22,7 @@ use crate::{Options, PATIENCE, PAUSE};
 /// The namespace of what is scaled.
 const SHOP: &str = "shop";
 /// Upstream's metrics whose names promtool does not like. They are API.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "apiserver_admission_step_admission_duration_seconds_summary ",
     "apiserver_admission_webhook_",
     "authenticated_user_requests ",
@@ -30,6 +30,7 @@ const KNOWN: [&str; 10] = [
     "attach_detach_controller_attachdetach_controller_forced_detaches ",
     "endpoint_slice_controller_changes ",
     "endpoint_slice_controller_syncs ",
+    "node_ipam_controller_",
     "apiserver_flowcontrol_latest_s ",
     "apiserver_flowcontrol_next_discounted_s_bounds ",
     "apiserver_flowcontrol_next_s_bounds ",
